@@ -1,0 +1,71 @@
+"""The failures a user can meet: one root, a few children, one clear line each."""
+
+from __future__ import annotations
+
+
+class PatchPrismError(Exception):
+    """Root of every failure that PatchPrism raises on purpose.
+
+    The message is one line that names the argument, the value and what is allowed.
+    """
+
+
+class OptionError(PatchPrismError, ValueError):
+    """An option has a value that is not allowed."""
+
+
+class PhotoError(PatchPrismError):
+    """A photo cannot be read or framed.
+
+    Parameters
+    ----------
+    name : str
+        The photo, as the user named it.
+    reason : str
+        Why, in a few words.
+    """
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"{name}: {reason}")
+        self.name = name
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[PhotoError], tuple[str, str]]:
+        # Exceptions are rebuilt from ``args`` when they cross a process; ours has one message, two parts.
+        return type(self), (self.name, self.reason)
+
+
+class ModelError(PatchPrismError):
+    """A model is not known, or cannot do what is asked of it."""
+
+
+class WeightsError(PatchPrismError):
+    """Weights cannot be found, fetched, trusted or loaded."""
+
+
+class FeaturesError(PatchPrismError, ValueError):
+    """Patch features cannot be used: not finite, of other widths, or none at all."""
+
+
+class PrismError(PatchPrismError):
+    """A prism cannot be fitted, read, or used with these features."""
+
+
+class ExtraError(PatchPrismError, ImportError):
+    """An optional dependency is not installed.
+
+    Parameters
+    ----------
+    extra : str
+        Name of the extra that brings it, as in ``pip install 'patchprism[extra]'``.
+    purpose : str
+        What needs it.
+    """
+
+    def __init__(self, extra: str, purpose: str) -> None:
+        super().__init__(f"{purpose} needs an extra: pip install 'patchprism[{extra}]'")
+        self.extra = extra
+        self.purpose = purpose
+
+    def __reduce__(self) -> tuple[type[ExtraError], tuple[str, str]]:
+        return type(self), (self.extra, self.purpose)
