@@ -1,0 +1,240 @@
+"""The passes over patch tokens that fitting a prism takes.
+
+Each pass folds photos one at a time and merges with another of its kind, so that the same fit runs in one
+loop, in threads, or on many machines. No pass keeps anything that grows with the number of photos.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, Self
+
+import numpy as np
+
+from patchprism.moments import Moments
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from patchprism.features import Tokens
+    from patchprism.prism import Prism
+
+OTSU_BINS = 256
+PERCENTILE_BINS = 1 << 16  # of the full range: a 1/255 step of colour is 257 of them
+
+
+class Pass(Protocol):
+    """One walk over all photos."""
+
+    def update(self, tokens: Tokens) -> None:
+        """Add a photo's tokens, (h, w, D)."""
+
+    def merge(self, other: Self) -> None:
+        """Add what another pass of the same kind has seen."""
+
+
+class SceneMoments:
+    """Moments of all patches."""
+
+    def __init__(self) -> None:
+        self.moments: Moments | None = None
+        self.n_photos = 0
+
+    def update(self, tokens: Tokens) -> None:
+        rows = tokens.reshape(-1, tokens.shape[-1])
+        self.moments = (self.moments or Moments(rows.shape[1])).update(rows)
+        self.n_photos += 1
+
+    def merge(self, other: SceneMoments) -> None:
+        if other.moments is not None:
+            self.moments = (self.moments or Moments(len(other.moments.mean))).merge(other.moments)
+        self.n_photos += other.n_photos
+
+
+class Extent:
+    """Smallest and largest value of each of k columns."""
+
+    def __init__(self, k: int) -> None:
+        self.low = np.full(k, np.inf)
+        self.high = np.full(k, -np.inf)
+
+    def add(self, values: NDArray[np.float64]) -> None:
+        """Add rows, (n, k)."""
+        if len(values):
+            self.low = np.minimum(self.low, values.min(axis=0))
+            self.high = np.maximum(self.high, values.max(axis=0))
+
+    def merge(self, other: Extent) -> None:
+        self.low = np.minimum(self.low, other.low)
+        self.high = np.maximum(self.high, other.high)
+
+
+class ScoreRange:
+    """Extent of the scene PCA's first component."""
+
+    def __init__(self, prism: Prism) -> None:
+        self.prism = prism
+        self.extent = Extent(1)
+
+    def update(self, tokens: Tokens) -> None:
+        self.extent.add(self.prism.scene_components(tokens)[..., 0].reshape(-1, 1))
+
+    def merge(self, other: ScoreRange) -> None:
+        self.extent.merge(other.extent)
+
+
+@dataclass(frozen=True)
+class SideCounts:
+    """How many patches lie above and not above a threshold, and how many of them on photos' borders."""
+
+    above: int
+    below: int
+    above_border: int
+    below_border: int
+
+    def border_share(self, side: str) -> float:
+        """Share of a side's patches that lie on a photo's border; 1 for an empty side."""
+        size, border = (self.above, self.above_border) if side == "above" else (self.below, self.below_border)
+        return border / size if size else 1.0
+
+
+class ScoreCounts:
+    """Histograms of the scores of all patches and of those on the photos' borders.
+
+    Bins are half of Otsu's, so that his thresholds, the centres of bins, are edges here and the patches
+    on either side of one can be counted afterwards. A threshold that is known beforehand is counted at.
+    """
+
+    def __init__(self, prism: Prism, threshold: float | None) -> None:
+        self.prism = prism
+        self.threshold = threshold
+        self.counts = np.zeros((2, 2 * OTSU_BINS), np.int64)  # all patches, border patches
+        self.above = np.zeros(2, np.int64)
+
+    def update(self, tokens: Tokens) -> None:
+        scores = self.prism.score_of(tokens)
+        for row, values in enumerate((scores.ravel(), scores[on_border(*scores.shape)])):
+            # A score on an edge belongs below it, since foreground is what lies above a threshold.
+            bins = np.ceil(values.astype(np.float64) * (2 * OTSU_BINS)).astype(np.int64) - 1
+            self.counts[row] += np.bincount(np.maximum(bins, 0), minlength=2 * OTSU_BINS)
+            if self.threshold is not None:
+                self.above[row] += np.count_nonzero(values > np.float32(self.threshold))
+
+    def merge(self, other: ScoreCounts) -> None:
+        self.counts += other.counts
+        self.above += other.above
+
+    def histogram(self) -> NDArray[np.int64]:
+        """Counts of all scores in Otsu's bins."""
+        return self.counts[0].reshape(OTSU_BINS, 2).sum(axis=1)
+
+    def sides(self, threshold: float) -> SideCounts:
+        """Counts on either side of the known threshold, or of a centre of one of Otsu's bins."""
+        above = self.above
+        if self.threshold is None:
+            above = self.counts[:, round(threshold * 2 * OTSU_BINS) :].sum(axis=1)
+        below = self.counts.sum(axis=1) - above
+        return SideCounts(int(above[0]), int(below[0]), int(above[1]), int(below[1]))
+
+
+class ObjectMoments:
+    """Moments of the foreground patches, and the extent of the all-patch picture."""
+
+    def __init__(self, prism: Prism) -> None:
+        self.prism = prism
+        self.moments = Moments(len(prism.scene_mean_))
+        self.extent = Extent(3)
+
+    def update(self, tokens: Tokens) -> None:
+        scene = self.prism.scene_components(tokens)
+        foreground = self.prism.foreground_of(tokens, scene=scene)
+        self.moments.update(tokens[foreground])
+        self.extent.add(self.prism.all_patch_values(scene, foreground).reshape(-1, 3))
+
+    def merge(self, other: ObjectMoments) -> None:
+        self.moments.merge(other.moments)
+        self.extent.merge(other.extent)
+
+
+class ObjectRange:
+    """Extent of the object PCA's components over the foreground."""
+
+    def __init__(self, prism: Prism) -> None:
+        self.prism = prism
+        self.extent = Extent(len(prism.object_components_))
+
+    def update(self, tokens: Tokens) -> None:
+        self.extent.add(self.prism.object_components(tokens[self.prism.foreground_of(tokens)]))
+
+    def merge(self, other: ObjectRange) -> None:
+        self.extent.merge(other.extent)
+
+
+class ObjectHistogram:
+    """Fine histograms of the object PCA's components between the ends of an extent."""
+
+    def __init__(self, prism: Prism, extent: Extent) -> None:
+        self.prism = prism
+        self.low = extent.low
+        self.step = (extent.high - extent.low) / PERCENTILE_BINS
+        self.counts = np.zeros((len(extent.low), PERCENTILE_BINS), np.int64)
+
+    def update(self, tokens: Tokens) -> None:
+        values = self.prism.object_components(tokens[self.prism.foreground_of(tokens)])
+        steps = np.where(self.step > 0, self.step, 1.0)
+        bins = np.clip((values - self.low) / steps, 0, PERCENTILE_BINS - 1).astype(np.int64)
+        for counts, column in zip(self.counts, bins.T, strict=True):
+            counts += np.bincount(column, minlength=PERCENTILE_BINS)
+
+    def merge(self, other: ObjectHistogram) -> None:
+        self.counts += other.counts
+
+    def percentile(self, percent: float) -> NDArray[np.float64]:
+        """The value below which ``percent`` of a column's values lie, (k,), right to one bin."""
+        cumulative = self.counts.cumsum(axis=1)
+        rank = percent / 100 * (cumulative[:, -1:] - 1) + 0.5
+        bins = (cumulative < rank).sum(axis=1)
+        rows = np.arange(len(bins))
+        inside = self.counts[rows, bins]
+        before = cumulative[rows, bins] - inside
+        return self.low + (bins + (rank[:, 0] - before) / inside) * self.step
+
+
+def on_border(h: int, w: int) -> NDArray[np.bool_]:
+    """Which patches of a grid lie on the photo's border, (h, w) bool."""
+    border = np.ones((h, w), dtype=bool)
+    border[1:-1, 1:-1] = False
+    return border
+
+
+def otsu(counts: NDArray[np.int64]) -> float:
+    """Otsu's threshold of values in [0, 1].
+
+    The centre of the bin that splits the values into two classes of greatest variance between them;
+    the first of equals. After N. Otsu, "A threshold selection method from gray-level histograms" (1979).
+
+    Parameters
+    ----------
+    counts : ndarray, shape (n,), int
+        Histogram of the values in n equal bins.
+
+    Returns
+    -------
+    float
+        In [0, 1]; 0.5 where all values share one bin and there is nothing to split.
+
+    Examples
+    --------
+    >>> otsu(np.array([5, 4, 0, 0, 0, 0, 3, 6]))
+    0.1875
+    """
+    centers = (np.arange(len(counts)) + 0.5) / len(counts)
+    # Class sizes and sums for a split after each bin but the last
+    low, low_sum = counts.cumsum()[:-1], (counts * centers).cumsum()[:-1]
+    high, high_sum = counts.sum() - low, (counts * centers).sum() - low_sum
+    splits = (low > 0) & (high > 0)
+    if not splits.any():
+        return 0.5
+    means = low_sum[splits] / low[splits], high_sum[splits] / high[splits]
+    between = low[splits].astype(np.float64) * high[splits] * (means[0] - means[1]) ** 2
+    return float(centers[:-1][splits][between.argmax()])

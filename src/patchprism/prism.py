@@ -1,0 +1,402 @@
+"""Prism: splits patch tokens into foreground and colours; all that it learns is kept and can be saved."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+import numpy as np
+
+from patchprism.colors import SCALINGS, scale_range, scale_sigmoid
+from patchprism.errors import FeaturesError, OptionError, PrismError
+from patchprism.features import PatchFeatures, Tokens, as_features
+from patchprism.fitting import (
+    ObjectHistogram,
+    ObjectMoments,
+    ObjectRange,
+    Pass,
+    SceneMoments,
+    ScoreCounts,
+    ScoreRange,
+    otsu,
+)
+from patchprism.moments import project
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from patchprism.moments import Moments, Principal
+
+FOREGROUNDS = ("auto", "above", "below", "none")
+
+# Components kept of each PCA; three make a picture, the rest are for looking further.
+KEPT_COMPONENTS = 8
+
+PassT = TypeVar("PassT", bound=Pass)
+
+
+@dataclass(frozen=True)
+class PhotoColors:
+    """What a prism makes of one photo.
+
+    Attributes
+    ----------
+    score : ndarray, shape (h, w), float32, in [0, 1]
+    foreground : ndarray, shape (h, w), bool
+    rgb : ndarray, shape (h, w, 3), float32, in [0, 1]
+        Colours of the foreground; the background is 0.
+    rgb_all : ndarray, shape (h, w, 3), float32, in [0, 1]
+        The all-patch picture.
+    """
+
+    score: NDArray[np.float32]
+    foreground: NDArray[np.bool_]
+    rgb: NDArray[np.float32]
+    rgb_all: NDArray[np.float32]
+
+
+class Prism:
+    """Scene PCA, side, threshold, object PCA and colour ranges: fitted once, then the same for every photo.
+
+    Parameters
+    ----------
+    threshold : float or "otsu", default="otsu"
+        Between 0 and 1; patches whose score is on the foreground's side of it are foreground.
+        ``"otsu"`` finds it from the scores of all photos.
+    foreground : {"auto", "above", "below", "none"}, default="auto"
+        The side that is foreground. A component's sign is arbitrary, so ``"auto"`` takes the side whose
+        patches lie less on the photos' borders. ``"none"`` keeps all patches.
+    scaling : {"minmax", "percentile", "sigmoid"}, default="minmax"
+        How components become colours: by their extent over the fitted foreground, by its 1st and 99th
+        percentile, or by the sigmoid of twice the whitened component.
+    components : tuple of three int, default=(1, 2, 3)
+        Which components become red, green and blue, counted from 1 up to 8; negative ones are turned around.
+
+    Attributes
+    ----------
+    scene_mean_, object_mean_ : ndarray, shape (D,), float64
+    scene_components_, object_components_ : ndarray, shape (k, D), float64
+    scene_variance_, object_variance_ : ndarray, shape (k,), float64
+        Zero where a component is no more than rounding noise.
+    scene_ratio_, object_ratio_ : ndarray, shape (k,), float64
+        Share of the variance that each component explains.
+    score_range_ : ndarray, shape (2,), float64
+        What became score 0 and score 1.
+    threshold_ : float
+        In [0, 1]; NaN with ``foreground="none"``.
+    side_ : {"above", "below", "none"}
+    border_share_ : dict
+        For each side, the share of its patches that lie on a photo's border.
+    object_range_ : ndarray, shape (2, k), float64
+        What becomes 0 and 1 of each object component (not used by ``"sigmoid"``).
+    all_range_ : ndarray, shape (2, 3), float64
+        The same for the three channels of the all-patch picture.
+    score_histogram_ : ndarray, shape (256,), int64
+        Counts of the fitted patches' scores in equal bins of [0, 1].
+    n_photos_, n_patches_, n_foreground_ : int
+    origin : dict
+        Model, weights, framing and dtype of the features; set by who knows, kept in the file.
+
+    Notes
+    -----
+    The method is that of Figure 1 in Oquab et al., "DINOv2: Learning Robust Visual Features without
+    Supervision" (2023); scaling by sigmoid(2x) is from the DINOv3 notebook.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> tokens = rng.normal(size=(2, 8, 8, 16)).astype(np.float32)
+    >>> tokens[:, 2:6, 2:6] += 5
+    >>> prism = Prism().fit(tokens)
+    >>> int(prism.foreground_of(tokens[0]).sum())
+    16
+    >>> prism.transform(tokens)[0].shape
+    (8, 8, 3)
+    """
+
+    def __init__(
+        self,
+        *,
+        threshold: float | str = "otsu",
+        foreground: str = "auto",
+        scaling: str = "minmax",
+        components: tuple[int, int, int] = (1, 2, 3),
+    ) -> None:
+        self.threshold = threshold
+        self.foreground = foreground
+        self.scaling = scaling
+        self.components = components
+        self.origin: dict[str, Any] = {}
+
+    # ---------------------------------------------------------------- fitting
+
+    def fit(self, features: PatchFeatures | Any) -> Self:
+        """Learn from the patches of all photos together.
+
+        Parameters
+        ----------
+        features : PatchFeatures or sequence of array-like, each (h, w, D)
+
+        Raises
+        ------
+        OptionError
+            If an option has a value that is not allowed.
+        FeaturesError
+            If a token is not finite; the photo is named.
+        PrismError
+            If no patch is left in the foreground.
+        """
+        photos = as_features(features)
+
+        def walk(make: Callable[[], PassT]) -> PassT:
+            made = make()
+            for name, tokens in zip(photos.names, photos, strict=True):
+                try:
+                    made.update(tokens)
+                except FeaturesError as error:
+                    raise FeaturesError(f"{name}: {error}") from error
+            return made
+
+        return self.fit_by(walk)
+
+    def fit_by(self, walk: Callable[[Callable[[], PassT]], PassT]) -> Self:
+        """Learn by passes that somebody else walks: ``walk(make)`` folds all photos into ``make()``."""
+        self.check_options()
+        scene = walk(SceneMoments)
+        if scene.moments is None:
+            raise FeaturesError("features need at least one photo, got none")
+        self.n_photos_, self.n_patches_ = scene.n_photos, scene.moments.count
+        self.scene_mean_ = scene.moments.mean
+        self.scene_components_, self.scene_variance_, self.scene_ratio_ = _kept(scene.moments)
+        extent = walk(lambda: ScoreRange(self)).extent
+        self.score_range_ = np.array([extent.low[0], extent.high[0]])
+        self._fit_foreground(walk)
+        in_object = walk(lambda: ObjectMoments(self))
+        self.n_foreground_ = in_object.moments.count
+        if not self.n_foreground_:
+            raise PrismError(self._no_foreground())
+        self.all_range_ = np.stack([in_object.extent.low, in_object.extent.high])
+        self.object_mean_ = in_object.moments.mean
+        self.object_components_, self.object_variance_, self.object_ratio_ = _kept(in_object.moments)
+        extent = walk(lambda: ObjectRange(self)).extent
+        if self.scaling == "percentile":
+            histogram = walk(lambda: ObjectHistogram(self, extent))
+            self.object_range_ = np.stack([histogram.percentile(1), histogram.percentile(99)])
+        else:
+            self.object_range_ = np.stack([extent.low, extent.high])
+        return self
+
+    def _fit_foreground(self, walk: Callable[[Callable[[], ScoreCounts]], ScoreCounts]) -> None:
+        given = None if self.threshold == "otsu" else float(self.threshold)
+        counts = walk(lambda: ScoreCounts(self, given))
+        self.score_histogram_ = counts.histogram()
+        threshold = otsu(self.score_histogram_) if given is None else given
+        sides = counts.sides(threshold)
+        self.border_share_ = {side: sides.border_share(side) for side in ("above", "below")}
+        if self.foreground == "none":
+            self.threshold_, self.side_ = float("nan"), "none"
+            return
+        self.threshold_, self.side_ = threshold, self.foreground
+        if self.foreground == "auto":
+            above_less = self.border_share_["above"] <= self.border_share_["below"] and sides.above
+            self.side_ = "above" if above_less or not sides.below else "below"
+
+    def check_options(self) -> None:
+        """Refuse an option whose value is not allowed; :meth:`fit` does it by itself."""
+        threshold = self.threshold
+        number = isinstance(threshold, (int, float)) and not isinstance(threshold, bool)
+        if not (threshold == "otsu" or (number and 0 <= float(threshold) <= 1)):
+            raise OptionError(f"threshold must be 'otsu' or a number from 0 to 1, got {threshold!r}")
+        for name, value, allowed in (
+            ("foreground", self.foreground, FOREGROUNDS),
+            ("scaling", self.scaling, SCALINGS),
+        ):
+            if value not in allowed:
+                raise OptionError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+        wanted = tuple(self.components)
+        if len(wanted) != 3 or not all(isinstance(c, int) and 1 <= abs(c) <= KEPT_COMPONENTS for c in wanted):
+            raise OptionError(
+                f"components must be three numbers from 1 to {KEPT_COMPONENTS} (negative: turned around), got {wanted}"
+            )
+
+    def _no_foreground(self) -> str:
+        if not self.scene_variance_[0]:
+            return "all patches have the same features, so there is no foreground to find; foreground 'none' keeps all"
+        return (
+            f"no patch's score is {self.side_} the threshold {self.threshold_:g}; "
+            "choose another threshold, or foreground 'none' to keep all"
+        )
+
+    # ---------------------------------------------------------------- using
+
+    def transform(self, features: PatchFeatures | Any) -> list[NDArray[np.float32]]:
+        """Colours of photos.
+
+        Parameters
+        ----------
+        features : PatchFeatures or sequence of array-like, each (h, w, D)
+
+        Returns
+        -------
+        list of ndarray, each (h, w, 3), float32, in [0, 1]
+            Background is 0.
+
+        Raises
+        ------
+        PrismError
+            If the prism is not fitted, or fitted on another width.
+        FeaturesError
+            If a token is not finite; the photo is named.
+        """
+        photos = as_features(features)
+        return [self.split(tokens, name=name).rgb for name, tokens in zip(photos.names, photos, strict=True)]
+
+    def fit_transform(self, features: PatchFeatures | Any) -> list[NDArray[np.float32]]:
+        """:meth:`fit`, then :meth:`transform` of the same features."""
+        return self.fit(features).transform(features)
+
+    def split(self, tokens: Tokens, *, name: str = "features") -> PhotoColors:
+        """Score, foreground and both colourings of one photo's tokens, (h, w, D); raises as :meth:`transform`."""
+        self._check_tokens(tokens, name)
+        scene = self.scene_components(tokens)
+        foreground = self.foreground_of(tokens, scene=scene)
+        rgb = np.zeros((*foreground.shape, 3), np.float32)
+        rgb[foreground] = self._colors(self.object_components(tokens[foreground]))
+        flat = self._chosen(self.scene_variance_, signed=False) == 0
+        low, high = self.all_range_
+        rgb_all = scale_range(self.all_patch_values(scene, foreground), low, np.where(flat, low, high))
+        return PhotoColors(self.score_of(tokens, scene=scene), foreground, rgb, rgb_all)
+
+    def scene_components(self, tokens: Tokens) -> NDArray[np.float64]:
+        """Coordinates along the scene PCA's components, (h, w, D) -> (h, w, k)."""
+        rows = tokens.reshape(-1, tokens.shape[-1])
+        return project(rows, self.scene_mean_, self.scene_components_).reshape(*tokens.shape[:-1], -1)
+
+    def object_components(self, rows: Tokens) -> NDArray[np.float64]:
+        """Coordinates along the object PCA's components, (n, D) -> (n, k)."""
+        return project(rows, self.object_mean_, self.object_components_)
+
+    def score_of(self, tokens: Tokens, *, scene: NDArray[np.float64] | None = None) -> NDArray[np.float32]:
+        """Scores of one photo, (h, w) float32 in [0, 1]; ``scene`` saves projecting the tokens again."""
+        scene = self.scene_components(tokens) if scene is None else scene
+        low, high = self.score_range_
+        return scale_range(scene[..., 0], low, high if self.scene_variance_[0] else low)
+
+    def foreground_of(self, tokens: Tokens, *, scene: NDArray[np.float64] | None = None) -> NDArray[np.bool_]:
+        """Foreground of one photo, (h, w) bool; ``scene`` saves projecting the tokens again."""
+        score = self.score_of(tokens, scene=scene)
+        if self.side_ == "none":
+            return np.ones(score.shape, dtype=bool)
+        threshold = np.float32(self.threshold_)
+        return score > threshold if self.side_ == "above" else score < threshold
+
+    def all_patch_values(
+        self, scene: NDArray[np.float64], foreground: NDArray[np.bool_]
+    ) -> NDArray[np.float64]:
+        """The all-patch picture before scaling, (h, w, 3): scene components, and in the background the
+        smallest of them in this photo."""
+        values = self._chosen(scene)
+        return np.where(foreground[..., np.newaxis], values, values.min())
+
+    def _colors(self, components: NDArray[np.float64]) -> NDArray[np.float32]:
+        values, deviation = self._chosen(components), np.sqrt(self._chosen(self.object_variance_, signed=False))
+        if self.scaling == "sigmoid":
+            return scale_sigmoid(values, deviation)
+        low, high = self._chosen(self.object_range_)
+        # A turned component's range is turned with it; one without variance is flat whatever its rounding noise.
+        low, high = np.minimum(low, high), np.maximum(low, high)
+        return scale_range(values, low, np.where(deviation > 0, high, low))
+
+    def _chosen(self, values: NDArray[np.float64], *, signed: bool = True) -> NDArray[np.float64]:
+        """The three components that make colours, (..., k) -> (..., 3), turned around where asked."""
+        chosen = values[..., [abs(c) - 1 for c in self.components]]
+        return chosen * np.sign(self.components) if signed else chosen
+
+    def _check_tokens(self, tokens: Tokens, name: str) -> None:
+        if not hasattr(self, "object_range_"):
+            raise PrismError("this prism is not fitted yet: call fit, or load one")
+        width = len(self.scene_mean_)
+        if tokens.ndim != 3 or tokens.shape[2] != width:
+            raise PrismError(f"{name}: this prism is fitted on features of width {width}, got {tokens.shape}")
+        if not np.isfinite(tokens).all():
+            raise FeaturesError(f"{name}: features must be finite, got NaN or infinity")
+
+    # ---------------------------------------------------------------- telling
+
+    def summary(self) -> dict[str, Any]:
+        """What was learned, in plain numbers and words, for reports."""
+        none = self.side_ == "none"
+        shares = {side: round(share, 6) for side, share in self.border_share_.items()}
+        return {
+            "threshold": None if none else self.threshold_,
+            "threshold_from": "none" if none else "otsu" if self.threshold == "otsu" else "given",
+            "side": self.side_,
+            "side_from": "auto" if self.foreground == "auto" else "given",
+            "side_reason": self._side_reason(),
+            "border_share": shares,
+            "scaling": self.scaling,
+            "components": list(self.components),
+            "explained_variance_ratio": {
+                "scene": [float(v) for v in self.scene_ratio_],
+                "object": [float(v) for v in self.object_ratio_],
+            },
+            "n_photos": self.n_photos_,
+            "n_patches": self.n_patches_,
+            "n_foreground": self.n_foreground_,
+        }
+
+    def _side_reason(self) -> str:
+        if self.foreground != "auto":
+            return "as asked" if self.side_ != "none" else "all patches kept, as asked"
+        other = "below" if self.side_ == "above" else "above"
+        mine, theirs = self.border_share_[self.side_], self.border_share_[other]
+        return f"{mine:.0%} of the patches {self.side_} lie on the photos' borders, of those {other} {theirs:.0%}"
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the prism to a file; see :mod:`patchprism.prism_file` for the layout.
+
+        Raises
+        ------
+        PrismError
+            If the prism is not fitted.
+        OutputError
+            If the file cannot be written.
+        """
+        from patchprism.prism_file import save_prism
+
+        save_prism(self, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Prism:
+        """Read a prism that :meth:`save` wrote.
+
+        Raises
+        ------
+        PrismError
+            If the file is missing, not a prism, damaged, or from a newer version.
+        """
+        from patchprism.prism_file import load_prism
+
+        return load_prism(path)
+
+    def __repr__(self) -> str:
+        options = (
+            f"threshold={self.threshold!r}, foreground={self.foreground!r}, scaling={self.scaling!r}, "
+            f"components={tuple(self.components)}"
+        )
+        fitted = f", fitted on {self.n_photos_} photos" if hasattr(self, "object_range_") else ""
+        return f"Prism({options}{fitted})"
+
+
+def _kept(moments: Moments) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Components (k, D), variances (k,) and their shares (k,), k at least 3; noise has variance 0."""
+    width = len(moments.mean)
+    principal: Principal = moments.principal(min(KEPT_COMPONENTS, width))
+    missing = max(KEPT_COMPONENTS - width, 0)
+    components = np.pad(principal.components, ((0, missing), (0, 0)))
+    variance = np.pad(principal.variance, (0, missing))
+    variance[principal.rank :] = 0.0
+    return components, variance, variance / (principal.total_variance or 1.0)
