@@ -69,3 +69,23 @@ class ExtraError(PatchPrismError, ImportError):
 
     def __reduce__(self) -> tuple[type[ExtraError], tuple[str, str]]:
         return type(self), (self.extra, self.purpose)
+
+
+class OutputError(PatchPrismError):
+    """A file cannot be written.
+
+    Parameters
+    ----------
+    name : str
+        The file, as the user would look for it.
+    reason : str
+        Why, in a few words.
+    """
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"cannot write {name}: {reason}")
+        self.name = name
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[OutputError], tuple[str, str]]:
+        return type(self), (self.name, self.reason)

@@ -1,0 +1,168 @@
+"""Which files are photos, and what their outputs are called."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+import unicodedata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from patchprism.errors import OptionError, PhotoError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".gif", ".bmp")
+# Windows, macOS and Linux allow 255 bytes or characters; outputs add suffixes such as ".overlay.png".
+_MAX_STEM_BYTES = 200
+
+
+def find_photos(inputs: Sequence[str | os.PathLike[str]]) -> list[Path]:
+    """The photo files meant by files, folders and patterns.
+
+    A name that exists is taken as it is: a file whatever its suffix, a folder with all photos in it and in
+    the folders below, hidden ones left out. Any other name is a pattern, with ``**`` for any depth. What
+    folders and patterns give is told by suffix and sorted as people count (``dog2`` before ``dog10``).
+
+    Parameters
+    ----------
+    inputs : sequence of path
+        At least one.
+
+    Returns
+    -------
+    list of Path
+        In the order given; what is met twice counts where it was met first.
+
+    Raises
+    ------
+    PhotoError
+        If a name gives no photo.
+    OptionError
+        If there are no names, or one string in place of a sequence.
+    """
+    if isinstance(inputs, (str, os.PathLike)) or not inputs:
+        raise OptionError(
+            f"photos must be a list of files, folders or patterns, at least one, got {inputs!r}"
+        )
+    found: dict[str, Path] = {}
+    for item in inputs:
+        for path in _matches(os.fspath(item)):
+            found.setdefault(os.path.normcase(os.path.abspath(path)), path)
+    return list(found.values())
+
+
+def unique_stems(paths: Sequence[str | os.PathLike[str]]) -> list[str]:
+    """A stem for each photo's outputs, such that none overwrites another's.
+
+    The first photo of a stem keeps it, later ones get ``-2``, ``-3`` and so on, and no photo's own stem is
+    taken by these. Stems that differ in case or Unicode form alone count as equal, since to many file
+    systems they are.
+
+    Parameters
+    ----------
+    paths : sequence of path
+
+    Returns
+    -------
+    list of str
+        One a path, in the same order.
+
+    Examples
+    --------
+    >>> unique_stems(["x/a.jpg", "y/a.png", "z/a-2.jpg"])
+    ['a', 'a-3', 'a-2']
+    """
+    stems = [_shorten(Path(path).stem or "photo") for path in paths]
+    natural, taken, result = {_fold(stem) for stem in stems}, set[str](), []
+    next_number: dict[str, int] = {}
+    for stem in stems:
+        key, unique = _fold(stem), stem
+        if key in taken:
+            number = next_number.get(key, 2)
+            while _fold(unique := f"{stem}-{number}") in natural | taken:
+                number += 1
+            next_number[key] = number + 1
+        taken.add(_fold(unique))
+        result.append(unique)
+    return result
+
+
+def photo_name(source: object) -> str:
+    """What to call a photo in errors and captions: its path as the user gave it, or ``"photo"``."""
+    if isinstance(source, (str, os.PathLike)):
+        text = os.fsdecode(source)
+    else:
+        text = next(
+            (v for a in ("filename", "name") if isinstance(v := getattr(source, a, None), str) and v), "photo"
+        )
+    # File names are bytes; what is no text must not break the terminal that the error goes to.
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _matches(item: str) -> list[Path]:
+    path = Path(item)
+    try:
+        if path.is_dir():
+            inside = _walk(item)
+            if not inside:
+                raise PhotoError(photo_name(item), f"no photo in this folder ({', '.join(PHOTO_SUFFIXES)})")
+            return inside
+        if path.exists():
+            return [path]
+        matched = [Path(match) for match in glob.iglob(item, recursive=True)] if glob.has_magic(item) else []
+    except (OSError, ValueError, re.error) as error:
+        raise PhotoError(photo_name(item), getattr(error, "strerror", None) or str(error)) from error
+    photos = [match for match in matched if match.suffix.lower() in PHOTO_SUFFIXES and match.is_file()]
+    if not photos:
+        raise PhotoError(
+            photo_name(item), "matches no photo" if glob.has_magic(item) else "no such file or folder"
+        )
+    return sorted(photos, key=_natural_key)
+
+
+def _walk(folder: str) -> list[Path]:
+    def refuse(error: OSError) -> None:
+        raise PhotoError(photo_name(error.filename or folder), (error.strerror or str(error)).lower())
+
+    photos: list[Path] = []
+    seen: set[str] = set()
+    for base, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
+        # Links to folders are followed, as data sets are often made of them, but for those that lead in circles.
+        seen.add(os.path.realpath(base))
+        folders[:] = [
+            name
+            for name in folders
+            if not name.startswith(".") and os.path.realpath(os.path.join(base, name)) not in seen
+        ]
+        photos += [
+            Path(base, name)
+            for name in files
+            if not name.startswith(".") and os.path.splitext(name)[1].lower() in PHOTO_SUFFIXES
+        ]
+    return sorted(photos, key=_natural_key)
+
+
+def _natural_key(path: Path) -> tuple[list[list[tuple[int, int, str]]], str]:
+    parts = [
+        [
+            (0, int(piece), "") if piece.isdecimal() else (1, 0, piece.casefold())
+            for piece in re.split(r"(\d+)", part)
+            if piece
+        ]
+        for part in path.parts
+    ]
+    return parts, str(path)
+
+
+def _fold(stem: str) -> str:
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", stem).casefold())
+
+
+def _shorten(stem: str) -> str:
+    encoded = os.fsencode(stem)
+    if len(encoded) <= _MAX_STEM_BYTES:
+        return stem
+    return encoded[:_MAX_STEM_BYTES].decode("utf-8", "ignore")
