@@ -1,1 +1,89 @@
-"""Frozen networks that turn pixels into patch tokens."""
+"""Frozen networks that turn pixels into patch tokens. Importing it loads no torch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from patchprism.backbones.base import (
+    Backbone,
+    BackboneRecord,
+    WeightsOrigin,
+    find_record,
+    records,
+    register,
+    resolve_device,
+    resolve_dtype,
+)
+from patchprism.backbones.records import DINOV2, EFFICIENTNET
+from patchprism.backbones.weights import download_weights, locate_weights, obtain_weights
+
+if TYPE_CHECKING:
+    from patchprism.backbones.weights import Progress
+
+__all__ = [
+    "Backbone",
+    "BackboneRecord",
+    "WeightsOrigin",
+    "download_weights",
+    "find_record",
+    "load_backbone",
+    "locate_weights",
+    "records",
+]
+
+register((*DINOV2, *EFFICIENTNET))
+
+
+def load_backbone(
+    name: str,
+    *,
+    weights: str | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    progress: Progress | None = None,
+    download: bool = True,
+) -> Backbone:
+    """A backbone with its weights, ready to turn pixels into patch tokens.
+
+    Parameters
+    ----------
+    name : str
+        A registered name, e.g. ``"dinov2_vits14"``; ``records()`` lists all.
+    weights : str, optional
+        A file, an ``http(s)://`` address, or ``hf:REPO[@REVISION]`` on the Hugging Face hub, in the official
+        or in Hugging Face's layout. Without it: torch.hub's cache, then PatchPrism's own, then the official
+        address.
+    device : {"auto", "cpu", "cuda", "mps"} or e.g. "cuda:1"
+    dtype : {"auto", "float32", "bfloat16", "float16"}
+        What the network computes in; ``"auto"`` is float32.
+    progress : callable, optional
+        Called as ``progress(message, done_bytes, total_bytes or None)`` while weights are downloaded.
+    download : bool
+        Whether the network may be used.
+
+    Returns
+    -------
+    Backbone
+
+    Raises
+    ------
+    ModelError
+        If the name is not known.
+    OptionError
+        If ``device`` or ``dtype`` is not known or not available here.
+    WeightsError
+        If the weights cannot be found, fetched, trusted or loaded.
+    ExtraError
+        If the model needs a package that is not installed.
+    """
+    record = find_record(name)
+    # Weights first: without them there is no need to wait for torch.
+    origin = obtain_weights(record, weights, progress=progress, download=download)
+    torch_device, torch_dtype = resolve_device(device), resolve_dtype(dtype)
+    if record.family == "dinov2":
+        from patchprism.backbones import dinov2
+
+        return dinov2.load(record, origin, torch_device, torch_dtype)
+    from patchprism.backbones import efficientnet
+
+    return efficientnet.load(record, origin, torch_device, torch_dtype)

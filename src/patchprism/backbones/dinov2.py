@@ -1,0 +1,276 @@
+"""DINOv2's vision transformer, after the official code's arithmetic and names.
+
+The module's names are those of the official checkpoints, so that these load strictly and unconverted.
+Shapes in comments: B photos, N tokens (prefix and patches), D width, h x w the grid of patches.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from patchprism.backbones.base import Backbone
+from patchprism.backbones.checkpoint import is_hub_layout, load_strictly, official_names, read_checkpoint
+
+if TYPE_CHECKING:
+    from patchprism.backbones.base import BackboneRecord, WeightsOrigin
+
+NATIVE_GRID = 37  # the checkpoints' position embedding is 37 x 37: 518 pixels
+_GRIDS_KEPT = 16  # position embeddings kept; at 64 x 64 patches and D = 1536 one takes 25 MB
+_EPS = 1e-6
+
+
+class Attention(nn.Module):
+    """Self-attention of all tokens with all tokens."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+
+    def project(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """(B, N, D) -> query, key and value, each (B, heads, N, D / heads)."""
+        batch, n, width = x.shape
+        qkv = self.qkv(x).view(batch, n, 3, self.heads, width // self.heads)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        return query, key, value
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, N, D) -> (B, N, D)."""
+        mixed = F.scaled_dot_product_attention(*self.project(x))  # (B, heads, N, D / heads)
+        return cast("torch.Tensor", self.proj(mixed.transpose(1, 2).flatten(2)))
+
+
+class Mlp(nn.Module):
+    """Two linear layers with an exact GELU between them."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, 4 * width)
+        self.fc2 = nn.Linear(4 * width, width)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, N, D) -> (B, N, D)."""
+        return cast("torch.Tensor", self.fc2(F.gelu(self.fc1(x))))
+
+
+class SwiGlu(nn.Module):
+    """The gated MLP of ViT-g; ``w12`` holds the gate's layer and the value's, one above the other."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        hidden = (int(4 * width * 2 / 3) + 7) // 8 * 8
+        self.w12 = nn.Linear(width, 2 * hidden)
+        self.w3 = nn.Linear(hidden, width)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, N, D) -> (B, N, D)."""
+        gate, value = self.w12(x).chunk(2, dim=-1)
+        return cast("torch.Tensor", self.w3(F.silu(gate) * value))
+
+
+class LayerScale(nn.Module):
+    """One learned factor a channel."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.ones(width))
+
+
+class Block(nn.Module):
+    """Attention and MLP, each normalised before and scaled after."""
+
+    def __init__(self, width: int, heads: int, *, gated: bool) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width, eps=_EPS)
+        self.attn = Attention(width, heads)
+        self.ls1 = LayerScale(width)
+        self.norm2 = nn.LayerNorm(width, eps=_EPS)
+        self.mlp = SwiGlu(width) if gated else Mlp(width)
+        self.ls2 = LayerScale(width)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, N, D) -> (B, N, D)."""
+        # addcmul scales and adds in one pass over the tokens.
+        x = torch.addcmul(x, self.attn(self.norm1(x)), self.ls1.gamma)
+        return torch.addcmul(x, self.mlp(self.norm2(x)), self.ls2.gamma)
+
+
+def interpolate_positions(table: torch.Tensor, h: int, w: int, *, registers: bool) -> torch.Tensor:
+    """Position embedding of the patches of an ``h`` x ``w`` grid.
+
+    The two kinds of checkpoint were trained with two interpolations; both are kept, for the features move
+    visibly with the other one.
+
+    Parameters
+    ----------
+    table : torch.Tensor, shape (37 * 37, D)
+        The checkpoint's embedding of the native grid, without the class token's.
+    h, w : int
+        Rows and columns of the grid asked for.
+    registers : bool
+        Whether the checkpoint has register tokens.
+
+    Returns
+    -------
+    torch.Tensor, shape (h * w, D), float32, on the CPU
+        Computed there on every device, since Apple's GPU lacks the operator.
+    """
+    table = table.detach().to(device="cpu", dtype=torch.float32)
+    if h == w == NATIVE_GRID:
+        return table
+    image = table.view(1, NATIVE_GRID, NATIVE_GRID, -1).permute(0, 3, 1, 2)  # (1, D, 37, 37)
+    if registers:
+        image = F.interpolate(image, size=(h, w), mode="bicubic", align_corners=False, antialias=True)
+    else:
+        # The official code hands over the factor, not the size, and torch then samples at 1 / factor: the
+        # added 0.1 (against rounding down) therefore shifts every sample a little, and must be kept.
+        factor = ((h + 0.1) / NATIVE_GRID, (w + 0.1) / NATIVE_GRID)
+        image = F.interpolate(image, scale_factor=factor, mode="bicubic", align_corners=False)
+    return image.flatten(2).squeeze(0).T.contiguous()
+
+
+class PatchEmbed(nn.Module):
+    """One linear map of every patch's 3 x P x P pixels, kept as the convolution that checkpoints hold."""
+
+    def __init__(self, patch: int, width: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(3, width, kernel_size=patch, stride=patch)
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """(B, 3, H, W) -> (B, h * w, D)."""
+        return cast("torch.Tensor", self.proj(pixels).flatten(2).transpose(1, 2))
+
+
+class DinoV2(nn.Module):
+    """The whole network.
+
+    Parameters
+    ----------
+    width, depth, heads, patch_size : int
+        As in the record.
+    n_registers : int
+        Register tokens, 0 or 4.
+    gated : bool
+        Whether the MLP is gated (ViT-g).
+    """
+
+    def __init__(
+        self,
+        *,
+        width: int,
+        depth: int,
+        heads: int,
+        patch_size: int = 14,
+        n_registers: int = 0,
+        gated: bool = False,
+    ) -> None:
+        super().__init__()
+        self.patch_size = patch_size
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
+        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + NATIVE_GRID**2, width))
+        # Only training uses it; it is here because checkpoints hold it and are loaded strictly.
+        self.mask_token = nn.Parameter(torch.zeros(1, width))
+        if n_registers:
+            self.register_tokens = nn.Parameter(torch.zeros(1, n_registers, width))
+        self.n_prefix = 1 + n_registers
+        self.patch_embed = PatchEmbed(patch_size, width)
+        self.blocks = nn.ModuleList(Block(width, heads, gated=gated) for _ in range(depth))
+        self.norm = nn.LayerNorm(width, eps=_EPS)
+        self._positions: OrderedDict[tuple[int, int], torch.Tensor] = OrderedDict()
+
+    def positions(self, h: int, w: int) -> torch.Tensor:
+        """(h * w, D): the patches' position embedding, computed once a grid."""
+        kept = self._positions.pop((h, w), None)
+        if kept is None:
+            kept = interpolate_positions(self.pos_embed[0, 1:], h, w, registers=self.n_prefix > 1)
+            kept = kept.to(self.pos_embed)
+        self._positions[h, w] = kept  # the last used goes to the end, the longest unused leaves first
+        if len(self._positions) > _GRIDS_KEPT:
+            self._positions.popitem(last=False)
+        return kept
+
+    def embed(self, pixels: torch.Tensor) -> torch.Tensor:
+        """(B, 3, H, W) -> (B, N, D): class token, registers, patches, as the first block gets them."""
+        h, w = pixels.shape[-2] // self.patch_size, pixels.shape[-1] // self.patch_size
+        patches = self.patch_embed(pixels)  # (B, h * w, D)
+        batch, n, width = patches.shape
+        tokens = patches.new_empty(batch, self.n_prefix + n, width)
+        tokens[:, :1] = self.cls_token + self.pos_embed[:, :1]
+        if self.n_prefix > 1:
+            tokens[:, 1 : self.n_prefix] = self.register_tokens  # they carry no position
+        torch.add(patches, self.positions(h, w), out=tokens[:, self.n_prefix :])
+        return tokens
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """(B, 3, H, W) -> (B, h, w, D): patch tokens after the last norm."""
+        tokens = self.embed(pixels)
+        for block in self.blocks:
+            tokens = block(tokens)
+        patches = self.norm(tokens[:, self.n_prefix :])
+        grid = (pixels.shape[-2] // self.patch_size, pixels.shape[-1] // self.patch_size)
+        return cast("torch.Tensor", patches.unflatten(1, grid))
+
+
+def build(record: BackboneRecord) -> DinoV2:
+    """The network of a record on torch's meta device: shapes without memory, so that nothing is initialised."""
+    with torch.device("meta"):
+        return DinoV2(
+            width=record.width,
+            depth=record.depth,
+            heads=record.heads,
+            patch_size=record.patch_size,
+            n_registers=record.prefix_tokens - 1,
+            gated=record.name.startswith("dinov2_vitg"),
+        )
+
+
+class DinoV2Backbone(Backbone):
+    """A DINOv2 network with its weights.
+
+    Parameters
+    ----------
+    record : BackboneRecord
+    network : DinoV2
+        With weights, in evaluation mode.
+    weights : WeightsOrigin
+    device : torch.device
+    dtype : torch.dtype
+    """
+
+    def __init__(
+        self,
+        record: BackboneRecord,
+        network: DinoV2,
+        weights: WeightsOrigin,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
+        self.record, self.weights, self.device, self.dtype = record, weights, device, dtype
+        self.network = network.to(device=device, dtype=dtype).eval().requires_grad_(False)
+
+    def _forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        return cast("torch.Tensor", self.network(pixels))
+
+
+def load(
+    record: BackboneRecord, weights: WeightsOrigin, device: torch.device, dtype: torch.dtype
+) -> DinoV2Backbone:
+    """The backbone of a record with the weights at ``weights.path``, in the official or Hugging Face's layout.
+
+    Raises
+    ------
+    WeightsError
+        If the file is damaged, or is not this model's.
+    """
+    path = Path(weights.path)
+    state = read_checkpoint(path)
+    network = build(record)
+    load_strictly(network, official_names(state) if is_hub_layout(state) else state, path)
+    return DinoV2Backbone(record, network, weights, device, dtype)

