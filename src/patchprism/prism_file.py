@@ -64,9 +64,9 @@ def save_prism(prism: Prism, path: str | os.PathLike[str]) -> None:
         "origin": prism.origin,
     }
     tensors = {name: np.ascontiguousarray(getattr(prism, f"{name}_")) for name in _TENSORS}
-    with atomic_write(path) as file:
+    with atomic_write(path) as part:
         # One metadata entry: safetensors keeps several in no fixed order.
-        file.write(save(tensors, {"patchprism": json.dumps(header, sort_keys=True)}))
+        part.write_bytes(save(tensors, {"patchprism": json.dumps(header, sort_keys=True)}))
 
 
 def load_prism(path: str | os.PathLike[str]) -> Prism:

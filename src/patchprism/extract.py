@@ -1,0 +1,212 @@
+"""Photos -> patch tokens: reading and framing run ahead of the network, photos of one shape go together."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from patchprism.errors import OptionError, PhotoError
+from patchprism.images import read_photo
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    import torch
+    from numpy.typing import NDArray
+
+    from patchprism.backbones import Backbone
+    from patchprism.framing import Framed, Framing
+
+# Without a batch size asked for, a batch holds about this many patches: enough to fill two cores' matrix
+# products, few enough that attention's working set stays in cache.
+PATCHES_A_BATCH = 4096
+READERS = min(4, os.cpu_count() or 1)
+
+# Decoded photos and their crops are kept for the pictures up to this many bytes; beyond, they are read again.
+KEPT_BYTES = 512 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tokens:
+    """One photo's way through the network.
+
+    Attributes
+    ----------
+    index : int
+        Which photo.
+    tokens : ndarray, shape (h, w, D), float32
+    crop : tuple of float
+        What the network saw, as :class:`~patchprism.framing.Framed` has it.
+    size : tuple of int
+        The photo's (H, W) in pixels.
+    """
+
+    index: int
+    tokens: NDArray[np.float32]
+    crop: tuple[float, float, float, float]
+    size: tuple[int, int]
+
+
+@dataclass
+class Photos:
+    """The photos of a job: named, read when wanted, kept while memory is cheap.
+
+    Parameters
+    ----------
+    sources : sequence
+        Paths, PIL images or arrays.
+    names : sequence of str
+        One a photo, unique.
+    """
+
+    sources: Sequence[Any]
+    names: Sequence[str]
+    _kept: dict[Any, NDArray[np.uint8]] = field(default_factory=dict, repr=False)
+    _bytes: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    def read(self, index: int) -> NDArray[np.uint8]:
+        """A photo, (H, W, 3) uint8, read from its file unless it is still kept."""
+        return self._keep(index, lambda: read_photo(self.sources[index], name=self.names[index]))
+
+    def frame(self, index: int, framing: Framing) -> tuple[Framed, tuple[int, int]]:
+        """A photo framed, and its (H, W)."""
+        photo = self.read(index)
+        framed = framing.apply(photo, name=self.names[index])
+        self._keep((index, framing), lambda: framed.shown)
+        return framed, (photo.shape[0], photo.shape[1])
+
+    def shown(self, index: int, framing: Framing) -> NDArray[np.uint8]:
+        """The crop that a framing shows the network, (H, W, 3) uint8."""
+        return self._keep(
+            (index, framing), lambda: framing.apply(self.read(index), name=self.names[index]).shown
+        )
+
+    def _keep(self, key: Any, make: Callable[[], NDArray[np.uint8]]) -> NDArray[np.uint8]:
+        with self._lock:
+            if key in self._kept:
+                return self._kept[key]
+        made = make()
+        with self._lock:
+            if key not in self._kept and self._bytes + made.nbytes <= KEPT_BYTES:
+                self._kept[key] = made
+                self._bytes += made.nbytes
+        return made
+
+
+def photo_names(sources: Sequence[Any]) -> list[str]:
+    """A name for each photo, for errors and tables: its path, or ``photo-1``, ``photo-2``, ..."""
+    return [
+        os.fspath(source) if isinstance(source, (str, Path)) else f"photo-{i + 1}"
+        for i, source in enumerate(sources)
+    ]
+
+
+def extract(
+    photos: Photos,
+    backbone: Backbone,
+    framing: Framing,
+    *,
+    indices: Sequence[int] | None = None,
+    batch_size: int | None = None,
+    failed: Callable[[int, PhotoError], None] | None = None,
+) -> Iterator[Tokens]:
+    """Patch tokens of photos, in no fixed order, in memory that does not grow with their number.
+
+    Parameters
+    ----------
+    photos : Photos
+    backbone : Backbone
+    framing : Framing
+    indices : sequence of int, optional
+        Which photos; all by default.
+    batch_size : int, optional
+        Photos a forward pass, at most; chosen by their number of patches by default.
+    failed : callable, optional
+        Told of each photo that cannot be read or framed; without it the first one raises.
+
+    Yields
+    ------
+    Tokens
+
+    Raises
+    ------
+    OptionError
+        If ``batch_size`` is not a positive number.
+    PhotoError
+        If a photo cannot be read or framed and nobody is told.
+    """
+    if batch_size is not None and batch_size < 1:
+        raise OptionError(f"batch_size must be at least 1, got {batch_size}")
+    waiting: dict[tuple[int, int], list[tuple[int, Framed, tuple[int, int]]]] = {}
+    for index, framed, size in _framed_ahead(photos, framing, indices, batch_size, failed):
+        batch = waiting.setdefault(framed.grid, [])
+        batch.append((index, framed, size))
+        if len(batch) >= (batch_size or batch_for(framed.grid)):
+            yield from _forward(backbone, waiting.pop(framed.grid))
+        elif sum(map(len, waiting.values())) > max(batch_size or 0, 16):
+            # Photos of many shapes: run the fullest batch rather than hold ever more pixels.
+            fullest = max(waiting, key=lambda grid: len(waiting[grid]))
+            yield from _forward(backbone, waiting.pop(fullest))
+    for batch in waiting.values():
+        yield from _forward(backbone, batch)
+
+
+def batch_for(grid: tuple[int, int]) -> int:
+    """Photos of this grid that make a batch when nobody asks for a size."""
+    return max(1, PATCHES_A_BATCH // (grid[0] * grid[1]))
+
+
+def _framed_ahead(
+    photos: Photos,
+    framing: Framing,
+    indices: Sequence[int] | None,
+    batch_size: int | None,
+    failed: Callable[[int, PhotoError], None] | None,
+) -> Iterator[tuple[int, Framed, tuple[int, int]]]:
+    """Framed photos in order, a bounded number of them in advance."""
+    todo = iter(range(len(photos)) if indices is None else indices)
+    ahead: deque[tuple[int, Future[tuple[Framed, tuple[int, int]]]]] = deque()
+    with ThreadPoolExecutor(READERS, thread_name_prefix="patchprism-read") as pool:
+        try:
+            while True:
+                while len(ahead) < max(2 * READERS, batch_size or 0):
+                    index = next(todo, None)
+                    if index is None:
+                        break
+                    ahead.append((index, pool.submit(photos.frame, index, framing)))
+                if not ahead:
+                    return
+                index, future = ahead.popleft()
+                try:
+                    framed, size = future.result()
+                except PhotoError as error:
+                    if failed is None:
+                        raise
+                    failed(index, error)
+                    continue
+                yield index, framed, size
+        finally:
+            for _, future in ahead:
+                future.cancel()
+
+
+def _forward(
+    backbone: Backbone, batch: Sequence[tuple[int, Framed, tuple[int, int]]]
+) -> Iterator[Tokens]:
+    import torch
+
+    pixels: torch.Tensor = torch.stack([framed.pixels for _, framed, _ in batch])
+    tokens = backbone.patch_tokens(pixels).cpu().numpy()
+    for (index, framed, size), each in zip(batch, tokens, strict=True):
+        yield Tokens(index=index, tokens=each, crop=framed.crop, size=size)

@@ -1,0 +1,318 @@
+"""Photos -> Visualization, for people who want one call."""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from patchprism.backbones import find_record, load_backbone
+from patchprism.errors import OptionError, PhotoError, PrismError
+from patchprism.extract import Photos, extract, photo_names
+from patchprism.features import PatchFeatures
+from patchprism.framing import DEFAULT_SIZE, PRESETS, Framing
+from patchprism.prism import Prism
+from patchprism.visualization import Failure, Visualization
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from patchprism.backbones import Backbone, BackboneRecord
+
+DEFAULT_MODEL = "dinov2_vits14"
+
+# What a preset says where the user says nothing; the framing's part of it is in Framing.preset.
+PRESET_OPTIONS: dict[str, dict[str, Any]] = {
+    "default": {"threshold": "otsu", "foreground": "auto"},
+    "seed": {"threshold": 0.6, "foreground": "above"},
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What decides the colours of a job. ``None`` leaves a choice to the preset, or to a prism that is given.
+
+    Attributes are those of :func:`visualize` with the same names.
+    """
+
+    model: str | None = None
+    weights: str | None = None
+    preset: str | None = None
+    size: int | None = None
+    threshold: float | str | None = None
+    foreground: str | None = None
+    scaling: str | None = None
+    components: tuple[int, int, int] | None = None
+    device: str = "auto"
+    dtype: str | None = None
+    batch_size: int | None = None
+
+    def resolved(self, prism: Prism | None = None) -> Settings:
+        """The same with every choice made.
+
+        A prism brings its own model, framing and dtype for what is left open, and its fit cannot be changed.
+
+        Raises
+        ------
+        OptionError
+            If a preset is not known, or a setting of the fit is given beside a prism.
+        """
+        origin = prism.origin if prism else {}
+        if prism:
+            for name in ("threshold", "foreground", "scaling", "components"):
+                if getattr(self, name) is not None:
+                    raise OptionError(f"{name} is settled by the prism; fit anew to change it")
+        preset = self.preset or origin.get("preset") or "default"
+        if preset not in PRESETS:
+            raise OptionError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}")
+        chosen = PRESET_OPTIONS[preset]
+        return replace(
+            self,
+            model=self.model or origin.get("model") or DEFAULT_MODEL,
+            preset=preset,
+            size=self.size or origin.get("framing", {}).get("size") or DEFAULT_SIZE,
+            threshold=chosen["threshold"] if self.threshold is None else self.threshold,
+            foreground=self.foreground or chosen["foreground"],
+            scaling=self.scaling or "minmax",
+            components=self.components or (1, 2, 3),
+            dtype=self.dtype or origin.get("dtype") or "auto",
+        )
+
+    def framing(self, record: BackboneRecord) -> Framing:
+        """The framing for a backbone, once resolved."""
+        return Framing.preset(
+            self.preset or "default",
+            size=self.size or DEFAULT_SIZE,
+            patch_size=record.patch_size,
+            mean=record.mean,
+            std=record.std,
+        )
+
+    def prism(self) -> Prism:
+        """The prism to fit, once resolved; its options are checked."""
+        prism = Prism(
+            threshold="otsu" if self.threshold is None else self.threshold,
+            foreground=self.foreground or "auto",
+            scaling=self.scaling or "minmax",
+            components=self.components or (1, 2, 3),
+        )
+        prism.check_options()
+        return prism
+
+
+class Stopwatch:
+    """Seconds spent in each stage of a job, by name."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        """Add the time that the block takes to a stage."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
+
+
+def visualize(
+    photos: Sequence[Any],
+    *,
+    model: str | None = None,
+    weights: str | None = None,
+    preset: str | None = None,
+    size: int | None = None,
+    threshold: float | str | None = None,
+    foreground: str | None = None,
+    scaling: str | None = None,
+    components: tuple[int, int, int] | None = None,
+    device: str = "auto",
+    dtype: str | None = None,
+    batch_size: int | None = None,
+    prism: Prism | None = None,
+    force: bool = False,
+    backbone: Backbone | None = None,
+    errors: str = "raise",
+    progress: Callable[[str, int, int | None], None] | None = None,
+) -> Visualization:
+    """Colour photos by the principal components of their patch features.
+
+    Parameters
+    ----------
+    photos : sequence of path, PIL.Image.Image or array
+        Files, folders and patterns among the paths; arrays as :func:`~patchprism.images.read_photo` takes them.
+    model : str, default="dinov2_vits14"
+        A registered name.
+    weights : str, optional
+        File, address or ``hf:REPO``; by default looked for in the caches, then downloaded.
+    preset : {"default", "seed"}
+    size : int, default=448
+        The photo's shorter edge as the network sees it, in pixels.
+    threshold : float in [0, 1] or "otsu"
+    foreground : {"auto", "above", "below", "none"}
+    scaling : {"minmax", "percentile", "sigmoid"}
+    components : tuple of three int
+        See :class:`~patchprism.prism.Prism`. Defaults are the preset's: Otsu and ``"auto"``, or 0.6 and
+        ``"above"`` of the seed.
+    device, dtype : str
+        See :func:`~patchprism.backbones.load_backbone`.
+    batch_size : int, optional
+        Photos a forward pass, at most. Colours do not depend on it.
+    prism : Prism, optional
+        Colour with this one instead of fitting. It brings its own model and framing.
+    force : bool
+        Use the prism even where model, weights, framing or dtype differ from those it was fitted on.
+    backbone : Backbone, optional
+        Use this one, already loaded, instead of ``model``, ``weights``, ``device`` and ``dtype``.
+    errors : {"raise", "report"}
+        What a photo that cannot be read does: raise, or be listed in ``failures`` while the others are done.
+    progress : callable, optional
+        Called as ``progress(stage, done, total or None)``.
+
+    Returns
+    -------
+    Visualization
+
+    Raises
+    ------
+    PatchPrismError
+        One of its children: an option, a photo, a model, its weights or the prism cannot be used.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> photo = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
+    >>> view = visualize([photo], model="efficientnet_lite2", size=64)
+    >>> view.colors[0].shape
+    (4, 6, 3)
+    """
+    if errors not in ("raise", "report"):
+        raise OptionError(f"errors must be 'raise' or 'report', got {errors!r}")
+    settings = Settings(
+        model=backbone.record.name if backbone else model,
+        weights=weights,
+        preset=preset,
+        size=size,
+        threshold=threshold,
+        foreground=foreground,
+        scaling=scaling,
+        components=components,
+        device=device,
+        dtype=str(backbone.dtype).removeprefix("torch.") if backbone else dtype,
+        batch_size=batch_size,
+    ).resolved(prism)
+    tell = progress or (lambda *_: None)
+    watch = Stopwatch()
+    # Everything that can be refused is refused before anything heavy is loaded.
+    to_fit = None if prism else settings.prism()
+    framing = settings.framing(backbone.record if backbone else find_record(str(settings.model)))
+    sources = list_photos(photos)
+    job = Photos(sources, photo_names(sources))
+    if backbone is None:
+        with watch("load model"):
+            backbone = load_backbone(
+                str(settings.model),
+                weights=settings.weights,
+                device=settings.device,
+                dtype=settings.dtype or "auto",
+                progress=tell,
+            )
+    origin = describe_origin(backbone, settings, framing)
+    if prism and not force:
+        check_origin(prism, origin)
+    failures: dict[int, PhotoError] = {}
+    done: dict[int, Any] = {}
+    with watch("read photos and run network"):
+        report = failures.__setitem__ if errors == "report" else None
+        for each in extract(job, backbone, framing, batch_size=batch_size, failed=report):
+            done[each.index] = each
+            tell("photos", len(done) + len(failures), len(job))
+    failed = [Failure(job.names[i], failures[i].reason) for i in sorted(failures)]
+    if not done:
+        raise PhotoError(
+            failed[0].name, f"{failed[0].reason} (none of {len(failed)} photos could be read, nothing was done)"
+        )
+    order = sorted(done)
+    features = PatchFeatures([done[i].tokens for i in order], [job.names[i] for i in order])
+    if to_fit:
+        with watch("fit prism"):
+            prism = to_fit.fit(features)
+        prism.origin = origin
+    assert prism is not None
+    kept = Photos([sources[i] for i in order], features.names)
+    kept.adopt(job, order)
+    with watch("colour"):
+        parts = [prism.split(tokens, name=name) for name, tokens in zip(features.names, features, strict=True)]
+    return Visualization(
+        photos=kept,
+        framing=framing,
+        features=features,
+        prism=prism,
+        parts=parts,
+        crops=[done[i].crop for i in order],
+        sizes=[done[i].size for i in order],
+        record=backbone.record,
+        weights=backbone.weights,
+        settings=asdict(settings) | {"device": str(backbone.device), "dtype": origin["dtype"]},
+        fitted_here=to_fit is not None,
+        failures=failed,
+        seconds=watch.seconds,
+    )
+
+
+def list_photos(photos: Sequence[Any]) -> list[Any]:
+    """Photos with folders and patterns among the paths replaced by the files they mean."""
+    import os
+
+    from patchprism.paths import find_photos
+
+    if isinstance(photos, (str, os.PathLike)):
+        photos = [photos]
+    listed: list[Any] = []
+    seen: set[Any] = set()
+    for photo in photos:
+        if not isinstance(photo, (str, os.PathLike)):
+            listed.append(photo)
+            continue
+        for path in find_photos([photo]):
+            key = path.resolve()
+            if key not in seen:
+                seen.add(key)
+                listed.append(path)
+    if not listed:
+        raise PhotoError("photos", "none were given")
+    return listed
+
+
+def describe_origin(backbone: Backbone, settings: Settings, framing: Framing) -> dict[str, Any]:
+    """What features depend on, as a prism keeps it: JSON values."""
+    return {
+        "model": backbone.record.name,
+        "weights_source": backbone.weights.source,
+        "weights_sha256": backbone.weights.sha256,
+        "preset": settings.preset,
+        "framing": framing.to_dict(),
+        "dtype": str(backbone.dtype).removeprefix("torch."),
+    }
+
+
+def check_origin(prism: Prism, origin: dict[str, Any]) -> None:
+    """Refuse a prism that was fitted on other features than these.
+
+    Raises
+    ------
+    PrismError
+        If model, weights, framing or dtype differ; the message names the first that does.
+    """
+    if not prism.origin:
+        return  # fitted on somebody's own features: what they were is the user's to know
+    for key, word in (("model", "model"), ("weights_sha256", "weights"), ("dtype", "dtype"), ("framing", "framing")):
+        fitted, here = prism.origin.get(key), origin[key]
+        if fitted == here:
+            continue
+        if isinstance(fitted, dict):
+            key = next(name for name in here if fitted.get(name) != here[name])
+            word, fitted, here = f"framing ({key})", fitted.get(key), here[key]
+        raise PrismError(f"the prism was fitted with another {word}: {fitted}, now {here}; --force uses it anyway")
