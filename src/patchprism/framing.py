@@ -81,7 +81,8 @@ class Framing:
         Normalisation of RGB in [0, 1].
     crop : {"cover", "center"}, default "cover"
         ``"cover"`` keeps the photo's shape: both sides to the nearest multiple of the patch size, less
-        than half a patch cut off, scaled alike in both directions. ``"center"`` is the seed's square crop out of a slightly larger photo.
+        than half a patch cut off, scaled alike in both directions.
+        ``"center"`` is the seed's square crop out of a slightly larger photo.
     interpolation : {"bicubic", "bilinear"}, default "bicubic"
         Both antialiased, on floats.
 
@@ -271,7 +272,7 @@ class Framing:
 
 
 def _cover_grid(height: int, width: int, short: int) -> tuple[int, int, bool]:
-    """Rows, columns, and whether the shape was given up; ``short`` patches on the shorter edge where they fit."""
+    """Rows, columns, and whether the shape was given up; ``short`` patches on the shorter edge at most."""
     shorter, longer = min(height, width), max(height, width)
     budget = MAX_ELONGATION * short * short
     fewer = max(1, min(short, math.isqrt(budget * shorter // longer) + 1))
@@ -333,7 +334,7 @@ def _resize(photo: NDArray[np.uint8], plan: _Plan, interpolation: str) -> torch.
 
 
 def _divide(numerator: int, denominator: int) -> int:
-    """The nearest whole number, halves up: a photo halfway between two grids then loses less than half a patch."""
+    """The nearest whole number, halves up: a photo halfway between two grids loses less than half a patch."""
     return (2 * numerator + denominator) // (2 * denominator)
 
 

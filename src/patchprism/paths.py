@@ -130,7 +130,7 @@ def _walk(folder: str) -> list[Path]:
     photos: list[Path] = []
     seen: set[str] = set()
     for base, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
-        # Links to folders are followed, as data sets are often made of them, but for those that lead in circles.
+        # Links to folders are followed, as data sets are often made of them; but not in circles.
         seen.add(os.path.realpath(base))
         folders[:] = [
             name
