@@ -178,7 +178,8 @@ def fix_signs(components: Float64) -> Float64:
     largest = np.abs(components).argmax(axis=1)
     signs = np.sign(components[np.arange(len(components)), largest])
     signs[signs == 0] = 1.0
-    return components * signs[:, np.newaxis]
+    turned: Float64 = components * signs[:, np.newaxis]
+    return turned
 
 
 def project(rows: Any, mean: Float64, components: Float64) -> Float64:
@@ -198,7 +199,9 @@ def project(rows: Any, mean: Float64, components: Float64) -> Float64:
     for start in range(0, len(rows), BLOCK_ROWS):
         block = rows[start : start + BLOCK_ROWS]
         # Subtracting first keeps a mean far larger than the spread from eating the digits.
-        np.matmul(np.subtract(block, mean, dtype=np.float64), components.T, out=out[start : start + len(block)])
+        np.matmul(
+            np.subtract(block, mean, dtype=np.float64), components.T, out=out[start : start + len(block)]
+        )
     return out
 
 

@@ -232,7 +232,8 @@ def visualize(
     failed = [Failure(job.names[i], failures[i].reason) for i in sorted(failures)]
     if not done:
         raise PhotoError(
-            failed[0].name, f"{failed[0].reason} (none of {len(failed)} photos could be read, nothing was done)"
+            failed[0].photo,
+            f"{failed[0].reason} (none of {len(failed)} photos could be read, nothing was done)",
         )
     order = sorted(done)
     features = PatchFeatures([done[i].tokens for i in order], [job.names[i] for i in order])
@@ -241,12 +242,12 @@ def visualize(
             prism = to_fit.fit(features)
         prism.origin = origin
     assert prism is not None
-    kept = Photos([sources[i] for i in order], features.names)
-    kept.adopt(job, order)
     with watch("colour"):
-        parts = [prism.split(tokens, name=name) for name, tokens in zip(features.names, features, strict=True)]
+        parts = [
+            prism.split(tokens, name=name) for name, tokens in zip(features.names, features, strict=True)
+        ]
     return Visualization(
-        photos=kept,
+        photos=job.subset(order),
         framing=framing,
         features=features,
         prism=prism,
@@ -308,11 +309,18 @@ def check_origin(prism: Prism, origin: dict[str, Any]) -> None:
     """
     if not prism.origin:
         return  # fitted on somebody's own features: what they were is the user's to know
-    for key, word in (("model", "model"), ("weights_sha256", "weights"), ("dtype", "dtype"), ("framing", "framing")):
+    for key, word in (
+        ("model", "model"),
+        ("weights_sha256", "weights"),
+        ("dtype", "dtype"),
+        ("framing", "framing"),
+    ):
         fitted, here = prism.origin.get(key), origin[key]
         if fitted == here:
             continue
         if isinstance(fitted, dict):
             key = next(name for name in here if fitted.get(name) != here[name])
             word, fitted, here = f"framing ({key})", fitted.get(key), here[key]
-        raise PrismError(f"the prism was fitted with another {word}: {fitted}, now {here}; --force uses it anyway")
+        raise PrismError(
+            f"the prism was fitted with another {word}: {fitted}, now {here}; --force uses it anyway"
+        )

@@ -14,7 +14,7 @@ from patchprism.backbones.base import (
     resolve_device,
     resolve_dtype,
 )
-from patchprism.backbones.records import DINOV2, EFFICIENTNET
+from patchprism.backbones.catalog import DINOV2, EFFICIENTNET
 from patchprism.backbones.weights import download_weights, locate_weights, obtain_weights
 
 if TYPE_CHECKING:

@@ -204,4 +204,4 @@ def resolve_dtype(dtype: str) -> torch.dtype:
 
     if dtype not in DTYPES:
         raise OptionError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
-    return torch.float32 if dtype == "auto" else getattr(torch, dtype)  # type: ignore[no-any-return]
+    return torch.float32 if dtype == "auto" else getattr(torch, dtype)

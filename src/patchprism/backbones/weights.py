@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from patchprism.backbones.base import WeightsOrigin, find_record
 from patchprism.backbones.download import Offline, Progress, fetch
-from patchprism.backbones.records import DINOV2_URL
+from patchprism.backbones.catalog import DINOV2_URL
 from patchprism.errors import ExtraError, WeightsError
 
 if TYPE_CHECKING:
