@@ -126,12 +126,10 @@ def choose() -> None:
     """Print the table for several settings of the filter."""
     cases = composites()
     known, found = {name: oracle(mask, 40) for name, _, mask in cases}, found_masks(cases)
-    for module.WORK_PIXELS in (1, 2, 4, 8):
-        for module.RADIUS_PATCHES in (1.0, 1.5, 2.0):
-            for module.EPSILON in (1e-4, 1e-3, 1e-2):
-                row = measure("guided", cases, known) + measure("guided", cases, found)
-                setting = f"{module.WORK_PIXELS:3} {module.RADIUS_PATCHES:4} {module.EPSILON:7}"
-                print(setting + "".join(f"{value:9.3f}" for value in row), flush=True)
+    for module.RADIUS in (1, 2, 3):
+        for module.EPSILON in (3e-5, 1e-4, 3e-4, 1e-3, 1e-2):
+            row = measure("guided", cases, known) + measure("guided", cases, found)
+            print(f"{module.RADIUS:3} {module.EPSILON:7}" + "".join(f"{value:9.3f}" for value in row), flush=True)
 
 
 def timing() -> None:

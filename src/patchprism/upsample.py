@@ -2,9 +2,10 @@
 
 ``nearest`` shows what there is: a value a patch. ``bilinear`` interpolates between patches. ``guided`` lets
 edges of the photo say where values change between patches: the guided filter of He, Sun and Tang, "Guided
-Image Filtering" (2013), with the photo as its guide, computed at a lower resolution and applied at the
-photo's as in He and Sun, "Fast Guided Filter" (2015). It invents nothing that a window does not hold, but it
-does follow the photo's edges whether or not the features know of them.
+Image Filtering" (2013), fitted on patches and applied to pixels, as in He and Sun, "Fast Guided Filter" (2015).
+What is linear in colour within a window is linear in the means of patches too, so slopes fitted on means are
+right for pixels; fitted on interpolated values, as one would at full size, they are too flat by far (see
+benchmarks/upsample.py). It follows the photo's edges whether or not the features know of them.
 """
 
 from __future__ import annotations
@@ -25,13 +26,10 @@ if TYPE_CHECKING:
 
 UPSAMPLES = ("nearest", "bilinear", "guided")
 
-# The filter's coefficients are fitted on a copy of the photo with this many pixels a patch.
-WORK_PIXELS = 8
-# Half a window's side in patches, and the regularisation: a window whose colours vary less than by about its
-# square root (0.03 of the range) is smoothed, one that varies more keeps its edge. Chosen on composites with
-# known masks, see benchmarks/upsample.py.
-RADIUS_PATCHES = 1.0
-EPSILON = 1e-3
+# Half a window's side in patches, and the regularisation: the variance of colour (in [0, 1]) within a window below
+# which it is smoothed rather than followed. Chosen on composites with known masks: benchmarks/upsample.py.
+RADIUS = 1
+EPSILON = 3e-4
 
 # Pixels are computed in strips of about this many values, which stay in the processor's cache.
 _STRIP_VALUES = 1 << 19
@@ -212,17 +210,12 @@ def _guided_strips(
     values: Float32, crop: Crop, rows: slice, columns: slice, photo: NDArray[np.uint8]
 ) -> Iterator[tuple[slice, slice, Float32]]:
     h, w, channels = values.shape
-    guide, per_patch = _small_guide(photo, crop, (h, w))
-    work = guide.shape[:2]
-    box = (0.0, 0.0, float(work[1]), float(work[0]))
-    smooth = upsample(values, crop=box, size=(work[0], work[1]), method="bilinear")
-    radius = max(1, round(RADIUS_PATCHES * per_patch))
-    slopes, offsets = guided_coefficients(guide, smooth, radius, EPSILON)
-    # Planes first, (C, 4, work_h, work_w): slopes of red, green and blue, then the offset. Products of whole rows
+    slopes, offsets = guided_coefficients(_patch_means(photo, crop, (h, w)), values, RADIUS, EPSILON)
+    # Planes first, (C, 4, h, w): slopes of red, green and blue, then the offset. Products of whole rows
     # are five times as fast as products of three values.
     planes = np.concatenate([slopes, offsets[:, :, None]], axis=2).transpose(3, 2, 0, 1).astype(np.float32)
-    take_rows = _linear(work[0], crop[1], crop[3], rows)
-    wide = np.ascontiguousarray(_linear(work[1], crop[0], crop[2], columns)(planes, 3))
+    take_rows = _linear(h, crop[1], crop[3], rows)
+    wide = np.ascontiguousarray(_linear(w, crop[0], crop[2], columns)(planes, 3))
     low, high = values.min(axis=(0, 1)), values.max(axis=(0, 1))
     for strip in _strips(rows, 4 * channels * wide.shape[-1]):
         pixels = photo[strip, columns].transpose(2, 0, 1).astype(np.float32, order="C")
@@ -236,20 +229,14 @@ def _guided_strips(
         yield strip, columns, result.transpose(1, 2, 0)
 
 
-def _small_guide(
-    photo: NDArray[np.uint8], crop: Crop, grid: tuple[int, int]
-) -> tuple[NDArray[np.float32], float]:
-    """The crop in [0, 1] with `WORK_PIXELS` a patch, or fewer where the photo has fewer; and how many they are."""
+def _patch_means(photo: NDArray[np.uint8], crop: Crop, grid: tuple[int, int]) -> NDArray[np.float32]:
+    """Mean colour of each patch, (h, w, 3) in [0, 1]."""
     from PIL import Image
 
     height, width = photo.shape[:2]
-    left, top, right, bottom = max(crop[0], 0), max(crop[1], 0), min(crop[2], width), min(crop[3], height)
-    across = min(WORK_PIXELS, max(1, round((right - left) / grid[1])))
-    down = min(WORK_PIXELS, max(1, round((bottom - top) / grid[0])))
-    image = Image.fromarray(photo).resize(
-        (grid[1] * across, grid[0] * down), Image.Resampling.BOX, box=(left, top, right, bottom)
-    )
-    return np.asarray(image, np.float32) / np.float32(255), (across + down) / 2
+    box = (max(crop[0], 0), max(crop[1], 0), min(crop[2], width), min(crop[3], height))
+    image = Image.fromarray(photo).resize((grid[1], grid[0]), Image.Resampling.BOX, box=box)
+    return np.asarray(image, np.float32) / np.float32(255)
 
 
 def _inside(start: float, stop: float, pixels: int) -> slice:
