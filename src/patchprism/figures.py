@@ -151,7 +151,7 @@ def _sizes(total: int) -> tuple[int, int]:
 
 
 def _panel_size(grid: tuple[int, ...], box: int) -> tuple[int, int]:
-    """Width and height: a whole number of pixels a patch, so that all patches look alike, of about box² pixels."""
+    """Width and height: a whole number of pixels a patch, so that all look alike, about box² in all."""
     rows, columns = grid
     cell = max(1, round(box / math.sqrt(rows * columns)))
     while cell > 1 and max(rows, columns) * cell > 2 * box:
@@ -251,7 +251,7 @@ def _draw_color_bar(
 
 
 def _fit_text(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
-    """A text no wider than ``width``, shortened in the middle: both ends of a file's name tell photos apart."""
+    """A text no wider than ``width``, shortened in the middle: both ends of a name tell photos apart."""
     text = " ".join(text.split())
     if font.getlength(text) <= width:
         return text
