@@ -6,11 +6,21 @@ import errno
 import os
 import pickle
 import stat
+from typing import TYPE_CHECKING
 
 import pytest
 
 from patchprism.errors import OutputError
 from patchprism.files import atomic_write
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def fail_while_writing(path: Path, error: BaseException) -> None:
+    with atomic_write(path) as part:
+        part.write_text("half")
+        raise error
 
 
 def test_written_whole_with_the_permissions_of_any_new_file(tmp_path):
@@ -26,29 +36,36 @@ def test_written_whole_with_the_permissions_of_any_new_file(tmp_path):
     assert len(modes) == 1
 
 
-@pytest.mark.parametrize("error", [ValueError("x"), KeyboardInterrupt()], ids=["ValueError", "KeyboardInterrupt"])
+@pytest.mark.parametrize(
+    "error", [ValueError("x"), KeyboardInterrupt()], ids=["ValueError", "KeyboardInterrupt"]
+)
 def test_a_failure_leaves_what_was_there(tmp_path, error):
     target = tmp_path / "out.txt"
     target.write_text("old")
-    with pytest.raises(type(error)), atomic_write(target) as part:
-        part.write_text("half")
-        raise error
+    with pytest.raises(type(error)):
+        fail_while_writing(target, error)
     assert target.read_text() == "old"
     assert os.listdir(tmp_path) == ["out.txt"]
 
 
 def test_a_full_disk_is_named(tmp_path):
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     with pytest.raises(OutputError, match=r"cannot write .*out.txt: no space left") as caught:
-        with atomic_write(tmp_path / "out.txt") as part:
-            part.write_text("half")
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fail_while_writing(tmp_path / "out.txt", full)
     assert os.listdir(tmp_path) == []
     again = pickle.loads(pickle.dumps(caught.value))
-    assert (str(again), again.name, again.reason) == (str(caught.value), caught.value.name, caught.value.reason)
+    assert (str(again), again.name, again.reason) == (
+        str(caught.value),
+        caught.value.name,
+        caught.value.reason,
+    )
 
 
 def test_a_missing_folder_and_a_folder_in_the_way_are_named(tmp_path):
-    with pytest.raises(OutputError, match="its folder does not exist"), atomic_write(tmp_path / "no" / "x") as part:
+    with (
+        pytest.raises(OutputError, match="its folder does not exist"),
+        atomic_write(tmp_path / "no" / "x") as part,
+    ):
         part.write_text("x")
     (tmp_path / "taken").mkdir()
     with pytest.raises(OutputError, match="a folder of that name"), atomic_write(tmp_path / "taken") as part:

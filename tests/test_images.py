@@ -10,7 +10,7 @@ import sys
 import threading
 import warnings
 import zlib
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -18,6 +18,9 @@ from PIL import Image, ImageCms
 
 from patchprism.errors import OptionError, PhotoError
 from patchprism.images import MAX_PIXELS, read_photo
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def encode(image: Image.Image, format: str, **options) -> bytes:
@@ -125,9 +128,7 @@ SIXTEEN = (np.arange(256, dtype=np.uint16) * 257).reshape(16, 16)
         pytest.param(palette_image(True), "PNG", PALETTE_ON_WHITE, id="P-transparent"),
         pytest.param(palette_image(True), "GIF", PALETTE_ON_WHITE, id="P-transparent-gif"),
         pytest.param(Image.fromarray(COLOR), "PNG", COLOR, id="RGB"),
-        pytest.param(
-            Image.fromarray(np.dstack([COLOR, ALPHA])), "PNG", over_white(COLOR, ALPHA), id="RGBA"
-        ),
+        pytest.param(Image.fromarray(np.dstack([COLOR, ALPHA])), "PNG", over_white(COLOR, ALPHA), id="RGBA"),
         pytest.param(
             Image.fromarray(np.dstack([COLOR, ALPHA])), "TIFF", over_white(COLOR, ALPHA), id="RGBA-tiff"
         ),
@@ -150,6 +151,16 @@ def test_modes(image, format, expected):
         assert np.abs(read - np.asarray(expected, dtype=float)).max() <= 1.0
 
 
+def test_cmyk_jpegs_are_not_negatives():
+    # Adobe's are stored inverted, and say so in a marker.
+    smooth = np.dstack(
+        [np.tile(np.arange(0, 256, 4, dtype=np.uint8), (48, 1))] * 2 + [np.full((48, 64), 30, np.uint8)] * 2
+    )
+    image = Image.frombytes("CMYK", (64, 48), smooth.tobytes())
+    expected = (255 - smooth[..., :3].astype(float)) * (255 - 30) / 255
+    assert np.abs(read_photo(encode(image, "JPEG", quality=98, subsampling=0)) - expected).max() <= 6
+
+
 def test_modes_of_images_in_memory():
     rgb = Image.fromarray(COLOR)
     np.testing.assert_allclose(read_photo(rgb.convert("YCbCr")).astype(int), COLOR, atol=3)
@@ -164,7 +175,9 @@ def test_modes_of_images_in_memory():
 @pytest.mark.parametrize(
     ("image", "key", "clear", "rgb"),
     [
-        pytest.param(Image.fromarray(COLOR), (53, 197, 83), (COLOR == (53, 197, 83)).all(-1), COLOR, id="RGB"),
+        pytest.param(
+            Image.fromarray(COLOR), (53, 197, 83), (COLOR == (53, 197, 83)).all(-1), COLOR, id="RGB"
+        ),
         pytest.param(Image.fromarray(GREY), 7, GREY == 7, grey_to_rgb(GREY), id="L"),
         pytest.param(Image.fromarray(SIXTEEN), 7 * 257, GREY == 7, grey_to_rgb(GREY), id="I;16"),
     ],
@@ -393,14 +406,19 @@ def png_of_size(width: int, height: int) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     header = struct.pack(">2I5B", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(b""))
+        + chunk(b"IEND", b"")
+    )
 
 
 @pytest.mark.parametrize("pillows_limit", [Image.MAX_IMAGE_PIXELS, None])
 @pytest.mark.parametrize(("width", "height"), [(MAX_PIXELS // 2 + 1, 2), (2**31 - 1, 2**31 - 1)])
 def test_decompression_bombs(monkeypatch, recwarn, pillows_limit, width, height):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", pillows_limit)
-    with pytest.raises(PhotoError, match="bomb: .*178,956,970"):
+    with pytest.raises(PhotoError, match=r"bomb: .*178,956,970"):
         read_photo(png_of_size(width, height), name="bomb")
     assert not recwarn.list
     assert pillows_limit == Image.MAX_IMAGE_PIXELS
@@ -462,13 +480,21 @@ def test_permission_error_of_any_origin(monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("builtins.open", refuse)
-    with pytest.raises(PhotoError, match="x.jpg: permission denied"):
+    with pytest.raises(PhotoError, match=r"x\.jpg: permission denied"):
         read_photo("x.jpg")
 
 
 @pytest.mark.parametrize(
     "error",
-    [OSError("x"), SyntaxError("x"), ValueError("x"), struct.error("x"), EOFError("x"), MemoryError(), KeyError("x")],
+    [
+        OSError("x"),
+        SyntaxError("x"),
+        ValueError("x"),
+        struct.error("x"),
+        EOFError("x"),
+        MemoryError(),
+        KeyError("x"),
+    ],
     ids=lambda error: type(error).__name__,
 )
 def test_whatever_pillow_raises_becomes_a_photo_error(monkeypatch, photo, error):

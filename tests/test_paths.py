@@ -106,7 +106,9 @@ def test_unique_stems(paths, expected):
     assert unique_stems(paths) == expected
 
 
-@given(st.lists(st.sampled_from(["a", "A", "a-2", "A-3", "a-2-2", "b", "a-3", "\u00e9", "e\u0301"]), max_size=12))
+@given(
+    st.lists(st.sampled_from(["a", "A", "a-2", "A-3", "a-2-2", "b", "a-3", "\u00e9", "e\u0301"]), max_size=12)
+)
 def test_stems_never_meet_and_first_ones_are_kept(names):
     stems = unique_stems([f"{index}/{name}.jpg" for index, name in enumerate(names)])
     assert len({stem.casefold() for stem in stems}) == len(names)
