@@ -44,6 +44,7 @@ class Settings:
     foreground: str | None = None
     scaling: str | None = None
     components: tuple[int, int, int] | None = None
+    space: str | None = None
     device: str = "auto"
     dtype: str | None = None
     batch_size: int | None = None
@@ -60,7 +61,7 @@ class Settings:
         """
         origin = prism.origin if prism else {}
         if prism:
-            for name in ("threshold", "foreground", "scaling", "components"):
+            for name in ("threshold", "foreground", "scaling", "components", "space"):
                 if getattr(self, name) is not None:
                     raise OptionError(f"{name} is settled by the prism; fit anew to change it")
         preset = self.preset or origin.get("preset") or "default"
@@ -76,6 +77,7 @@ class Settings:
             foreground=self.foreground or chosen["foreground"],
             scaling=self.scaling or "minmax",
             components=self.components or (1, 2, 3),
+            space=self.space or "rgb",
             dtype=self.dtype or origin.get("dtype") or "auto",
         )
 
@@ -96,6 +98,7 @@ class Settings:
             foreground=self.foreground or "auto",
             scaling=self.scaling or "minmax",
             components=self.components or (1, 2, 3),
+            space=self.space or "rgb",
         )
         prism.check_options()
         return prism
@@ -128,6 +131,7 @@ def visualize(
     foreground: str | None = None,
     scaling: str | None = None,
     components: tuple[int, int, int] | None = None,
+    space: str | None = None,
     device: str = "auto",
     dtype: str | None = None,
     batch_size: int | None = None,
@@ -154,6 +158,7 @@ def visualize(
     foreground : {"auto", "above", "below", "none"}
     scaling : {"minmax", "percentile", "sigmoid"}
     components : tuple of three int
+    space : {"rgb", "oklab"}
         See :class:`~patchprism.prism.Prism`. Defaults are the preset's: Otsu and ``"auto"``, or 0.6 and
         ``"above"`` of the seed.
     device, dtype : str
@@ -199,6 +204,7 @@ def visualize(
         foreground=foreground,
         scaling=scaling,
         components=components,
+        space=space,
         device=device,
         dtype=str(backbone.dtype).removeprefix("torch.") if backbone else dtype,
         batch_size=batch_size,

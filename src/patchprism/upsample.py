@@ -29,7 +29,7 @@ UPSAMPLES = ("nearest", "bilinear", "guided")
 # Half a window's side in patches, and the regularisation: the variance of colour (in [0, 1]) within a window below
 # which it is smoothed rather than followed. Chosen on composites with known masks: benchmarks/upsample.py.
 RADIUS = 1
-EPSILON = 3e-4
+EPSILON = 1e-3
 
 # Pixels are computed in strips of about this many values, which stay in the processor's cache.
 _STRIP_VALUES = 1 << 19

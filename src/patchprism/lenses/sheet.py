@@ -156,8 +156,9 @@ def sheet(
             for panel in cells[i].panels:
                 result.paste(panel, (at, y))
                 at += panel.width + inner
+            tall = max(panel.height for panel in cells[i].panels)
             for n, text in enumerate(cells[i].captions):
-                place = (x, y + heights[row] + 4 + n * line)
+                place = (x, y + tall + 4 + n * line)
                 face = font if n == 0 else small
                 draw.text(place, _fit(text, face, widths[column]), font=face, fill=INK if n == 0 else MUTED)
             x += widths[column] + gap
