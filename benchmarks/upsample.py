@@ -40,7 +40,7 @@ def composites(side: int = 1120) -> list[tuple[str, np.ndarray, np.ndarray]]:
         return np.asarray(image.resize((side, side), Image.Resampling.BICUBIC))
 
     horse = np.pad(~data.horse().astype(bool), ((100, 100), (64, 64)))
-    y, x = np.mgrid[-1:1 : side * 1j, -1:1 : side * 1j]
+    y, x = np.mgrid[-1 : 1 : side * 1j, -1 : 1 : side * 1j]
     angle = np.arctan2(y, x)
     masks = {
         "horse": np.asarray(Image.fromarray(horse).resize((side, side), Image.Resampling.BICUBIC)) > 0,
@@ -87,9 +87,7 @@ def measure(method: str, cases: list, masks: dict[str, np.ndarray]) -> tuple[flo
     rows = []
     for name, photo, mask in cases:
         size = mask.shape
-        found = upsample(
-            masks[name], crop=(0, 0, size[1], size[0]), size=size, method=method, photo=photo
-        )
+        found = upsample(masks[name], crop=(0, 0, size[1], size[0]), size=size, method=method, photo=photo)
         rows.append(scores(found[..., 0], mask, size[0] / masks[name].shape[0]))
     return tuple(float(np.mean(column)) for column in zip(*rows, strict=True))
 
@@ -129,7 +127,10 @@ def choose() -> None:
     for module.RADIUS in (1, 2, 3):
         for module.EPSILON in (3e-5, 1e-4, 3e-4, 1e-3, 1e-2):
             row = measure("guided", cases, known) + measure("guided", cases, found)
-            print(f"{module.RADIUS:3} {module.EPSILON:7}" + "".join(f"{value:9.3f}" for value in row), flush=True)
+            print(
+                f"{module.RADIUS:3} {module.EPSILON:7}" + "".join(f"{value:9.3f}" for value in row),
+                flush=True,
+            )
 
 
 def timing() -> None:

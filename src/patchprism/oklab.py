@@ -108,7 +108,9 @@ def distinct_colors(count: int) -> NDArray[np.float32]:
     # Lightness from 0.45 to 0.9 can be told from black ground and white paper alike.
     usable = (lab[:, 0] > 0.45) & (lab[:, 0] < 0.9)
     candidates, lab = candidates[usable], lab[usable]
-    chosen = [int(np.argmin(np.abs(lab - np.array([0.65, -0.05, -0.14])).sum(axis=1)))]  # a blue to begin with
+    chosen = [
+        int(np.argmin(np.abs(lab - np.array([0.65, -0.05, -0.14])).sum(axis=1)))
+    ]  # a blue to begin with
     distance = np.linalg.norm(lab - lab[chosen[0]], axis=1)
     while len(chosen) < count:
         chosen.append(int(distance.argmax()))

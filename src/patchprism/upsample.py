@@ -250,7 +250,8 @@ def _nearest(cells: int, start: float, stop: float, pixels: slice) -> Callable[.
     index = np.clip(np.floor((centers - start) * (cells / (stop - start))), 0, cells - 1).astype(np.intp)
 
     def take(values: Float32, axis: int, first: int = 0, last: int | None = None) -> Float32:
-        return values.take(index[first:last], axis=axis)
+        taken: Float32 = values.take(index[first:last], axis=axis)
+        return taken
 
     return take
 
@@ -265,7 +266,7 @@ def _linear(cells: int, start: float, stop: float, pixels: slice) -> Callable[..
 
     def take(values: Float32, axis: int, first: int = 0, last: int | None = None) -> Float32:
         weight = share[first:last].reshape(-1, *([1] * (values.ndim - 1 - axis)))
-        result = values.take(after[first:last], axis=axis)
+        result: Float32 = values.take(after[first:last], axis=axis)
         low = values.take(before[first:last], axis=axis)
         result -= low
         result *= weight
@@ -292,11 +293,13 @@ def _check(
         raise OptionError("values must be finite, got NaN or infinity")
     left, top, right, bottom = crop
     if not (np.isfinite(crop).all() and left < right and top < bottom):
-        raise OptionError(f"crop must be (left, top, right, bottom) with left < right and top < bottom, got {crop}")
+        raise OptionError(
+            f"crop must be (left, top, right, bottom) with left < right and top < bottom, got {crop}"
+        )
     if min(size) < 1:
         raise OptionError(f"size must be a height and a width of at least 1, got {size}")
-    if method == "guided" and (
-        photo is None or photo.dtype != np.uint8 or photo.shape != (*size, 3)
-    ):
+    if method == "guided" and (photo is None or photo.dtype != np.uint8 or photo.shape != (*size, 3)):
         got = None if photo is None else (photo.shape, str(photo.dtype))
-        raise OptionError(f"guided upsampling needs the photo, (H, W, 3) uint8 of size {tuple(size)}, got {got}")
+        raise OptionError(
+            f"guided upsampling needs the photo, (H, W, 3) uint8 of size {tuple(size)}, got {got}"
+        )

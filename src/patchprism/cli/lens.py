@@ -109,10 +109,10 @@ def visualize_through(
 
     if list(names) == ["pca"]:
         return visualize(photos, **asked), []
-    photos = list_photos(photos)
+    photos = list_photos(photos, exclude=asked.get("exclude"))
     check_lenses(names, options, photos=len(photos))
     _check_points(options, photos)
-    backbone, seconds = None, {}
+    backbone, seconds = None, dict[str, float]()
     if "attention" in names:
         backbone, seconds = _load_for_attention(options, asked)
         for name in ("model", "weights", "device", "dtype"):

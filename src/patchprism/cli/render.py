@@ -54,7 +54,7 @@ def render(
     from patchprism.prism import Prism
     from patchprism.visualization import check_output_options
 
-    check_output_options(overlay, format, upsample)
+    check_output_options(out, overlay, format, upsample)
     names, wanted = lens.lens_options(lenses, at, clusters, match_all, match_lines, upsample)
     with progress(quiet=quiet) as tell:
         view, found = lens.visualize_through(
@@ -76,6 +76,7 @@ def render(
             prism=Prism.load(prism) if prism else None,
             force=force,
             errors="report",
+            exclude=out,
             progress=tell,
         )
         written = view.save(
@@ -130,6 +131,7 @@ def _summarise(view: Visualization, written: Sequence[Path], out: Path, *, first
         ("colours", f"red + green + blue explain {chosen} of the foreground's variance"),
         ("time", f"{total:.1f} s ({slow})"),
         ("wrote", f"{len(written)} files to {out}; look at {written[first]} first"),
+        *(("hint", hint) for hint in view.hints()),
     ):
         console.print(f"{label:8}{text}", markup=False)
 

@@ -25,7 +25,9 @@ __all__ = ["LENSES", "LensOptions", "LensResult", "Scene", "check_lenses", "look
 LENSES = ("pca", "score", "norm", "similarity", "matches", "clusters", "attention")
 
 
-def check_lenses(names: Sequence[str], options: LensOptions | None = None, *, photos: int | None = None) -> list[str]:
+def check_lenses(
+    names: Sequence[str], options: LensOptions | None = None, *, photos: int | None = None
+) -> list[str]:
     """The lenses, each once, in the order given.
 
     Parameters

@@ -11,7 +11,17 @@ import numpy as np
 from patchprism.errors import ModelError, OptionError
 from patchprism.lenses.base import LensResult, Scene, rounded
 from patchprism.lenses.points import Point, locate
-from patchprism.lenses.sheet import Cell, box_for, columns_for, heat, map_panel, mark, panel_size, photo_panel, sheet
+from patchprism.lenses.sheet import (
+    Cell,
+    box_for,
+    columns_for,
+    heat,
+    map_panel,
+    mark,
+    panel_size,
+    photo_panel,
+    sheet,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -59,10 +69,14 @@ def check_backbone(backbone: Backbone, *, has_points: bool, layer: int) -> None:
         If it has no attention, no such layer, or no class token and no point is given.
     """
     if not backbone.has_attention:
-        raise ModelError(f"{backbone.record.name} cannot give its attention; the lens attention needs a transformer")
+        raise ModelError(
+            f"{backbone.record.name} cannot give its attention; the lens attention needs a transformer"
+        )
     backbone.layer_index(layer)
     if not has_points and not _has_class_token(backbone):
-        raise ModelError(f"{backbone.record.name} has no class token; give the lens attention a patch: --at PHOTO:x,y")
+        raise ModelError(
+            f"{backbone.record.name} has no class token; give the lens attention a patch: --at PHOTO:x,y"
+        )
 
 
 def _has_class_token(backbone: Backbone) -> bool:
@@ -93,9 +107,15 @@ def look(scene: Scene) -> LensResult:
         result.figures["attention"] = partial(_overview, scene, from_class)
     for found in from_class:
         low_high = (0.0, _top(found.mean))
-        result.pictures[found.photo]["attention"] = partial(scene.draw_heat, found.photo, found.mean, *low_high)
+        result.pictures[found.photo]["attention"] = partial(
+            scene.draw_heat, found.photo, found.mean, *low_high
+        )
         result.pictures[found.photo]["attention-heads"] = partial(_heads_sheet, scene, found)
-        result.arrays[found.photo] |= {"cls_heads": found.heads, "cls_mean": found.mean, "cls_rollout": found.rollout}
+        result.arrays[found.photo] |= {
+            "cls_heads": found.heads,
+            "cls_mean": found.mean,
+            "cls_rollout": found.rollout,
+        }
     for n, found in enumerate(from_points, start=1):
         result.figures[f"attention-at-{n}"] = partial(_heads_sheet, scene, found)
         result.arrays[found.photo] |= {
@@ -172,7 +192,9 @@ def _heads_sheet(scene: Scene, found: Attention) -> NDArray[np.uint8]:
     named += [(f"head {n}", head) for n, head in enumerate(found.heads)]
     for label, values in named:
         cells.append(
-            Cell([map_panel(heat(values, 0.0, _top(values)), size)], (label, f"{values.sum():.0%} to patches"))
+            Cell(
+                [map_panel(heat(values, 0.0, _top(values)), size)], (label, f"{values.sum():.0%} to patches")
+            )
         )
     return sheet(
         cells,

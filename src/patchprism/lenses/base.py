@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from patchprism.errors import OptionError
-from patchprism.lenses.sheet import Bar, Cell, box_for, columns_for, heat, map_panel, panel_size, photo_panel, sheet
+from patchprism.lenses.sheet import (
+    Bar,
+    Cell,
+    box_for,
+    columns_for,
+    heat,
+    map_panel,
+    panel_size,
+    photo_panel,
+    sheet,
+)
 from patchprism.upsample import UPSAMPLES, upsampled_strips
 
 if TYPE_CHECKING:
@@ -69,7 +79,9 @@ class LensOptions:
             parse_point(text)
         number = isinstance(self.clusters, int) and not isinstance(self.clusters, bool)
         if not (self.clusters == "auto" or (number and 2 <= int(self.clusters) <= MAX_CLUSTERS)):
-            raise OptionError(f"clusters must be auto or a number from 2 to {MAX_CLUSTERS}, got {self.clusters!r}")
+            raise OptionError(
+                f"clusters must be auto or a number from 2 to {MAX_CLUSTERS}, got {self.clusters!r}"
+            )
         if self.match_lines < 1:
             raise OptionError(f"match_lines must be at least 1, got {self.match_lines}")
         if self.upsample not in UPSAMPLES:
@@ -130,7 +142,7 @@ class Scene:
     def draw_map(
         self,
         photo: int,
-        values: NDArray[np.floating[Any]],
+        values: NDArray[Any],
         finish: Callable[[NDArray[Any]], NDArray[np.uint8]],
     ) -> NDArray[np.uint8]:
         """A picture of a photo at its own resolution: values a patch, (h, w, C), upsampled, then made colours."""
@@ -144,13 +156,15 @@ class Scene:
             picture[rows, columns] = finish(strip)
         return picture
 
-    def draw_heat(self, photo: int, values: NDArray[np.floating[Any]], low: float, high: float) -> NDArray[np.uint8]:
+    def draw_heat(
+        self, photo: int, values: NDArray[np.floating[Any]], low: float, high: float
+    ) -> NDArray[np.uint8]:
         """The same for one value a patch, (h, w), in viridis."""
         return self.draw_map(photo, values[..., None], lambda strip: heat(strip[..., 0], low, high))
 
     def heat_sheet(
         self,
-        maps: Sequence[NDArray[np.floating[Any]]],
+        maps: Sequence[NDArray[Any]],
         low: float,
         high: float,
         *,
@@ -175,9 +189,10 @@ def unit_rows(tokens: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
     """Tokens at unit length, same shape, float32; zeros stay zeros."""
     values = np.asarray(tokens, np.float32)
     lengths = np.linalg.norm(values, axis=-1, keepdims=True)
-    return values / np.where(lengths > 0, lengths, np.float32(1))
+    unit: NDArray[np.float32] = values / np.where(lengths > 0, lengths, np.float32(1))
+    return unit
 
 
-def rounded(value: float, digits: int = 6) -> float:
+def rounded(value: Any, digits: int = 6) -> float:
     """A number for reports."""
     return round(float(value), digits)

@@ -85,15 +85,18 @@ def look(scene: Scene) -> LensResult:
     if len(scene) < 2:
         raise OptionError(f"the lens matches needs at least two photos, got {len(scene)}")
     kept = [
-        np.flatnonzero(np.ones(mask.size, bool) if scene.options.match_all else mask.ravel())
-        for mask in view.foreground
+        np.arange(mask.size) if scene.options.match_all else np.flatnonzero(mask) for mask in view.foreground
     ]
-    rows = [tokens.reshape(-1, tokens.shape[-1])[keep] for tokens, keep in zip(view.features, kept, strict=True)]
+    rows = [
+        tokens.reshape(-1, tokens.shape[-1])[keep] for tokens, keep in zip(view.features, kept, strict=True)
+    ]
     pairs = {}
     for a, b in combinations(range(len(scene)), 2):
         found = mutual_neighbors(rows[a], rows[b])
         pairs[a, b] = PairMatches(kept[a][found.first], kept[b][found.second], found.similarity)
-    drawn = sorted(pairs, key=lambda pair: (-_strength(pairs[pair], scene.options.match_lines), pair))[:MAX_FIGURES]
+    drawn = sorted(pairs, key=lambda pair: (-_strength(pairs[pair], scene.options.match_lines), pair))[
+        :MAX_FIGURES
+    ]
     return LensResult(
         name="matches",
         report={
@@ -113,7 +116,9 @@ def look(scene: Scene) -> LensResult:
                 for (a, b), found in pairs.items()
             ],
         },
-        figures={f"matches-{a + 1}-{b + 1}": partial(_figure, scene, a, b, pairs[a, b]) for a, b in sorted(drawn)},
+        figures={
+            f"matches-{a + 1}-{b + 1}": partial(_figure, scene, a, b, pairs[a, b]) for a, b in sorted(drawn)
+        },
         shared_arrays={
             f"pair_{a + 1}_{b + 1}": np.column_stack([_cells(scene, a, m.first), _cells(scene, b, m.second)])
             for (a, b), m in pairs.items()
@@ -159,7 +164,9 @@ def _figure(scene: Scene, a: int, b: int, found: PairMatches) -> NDArray[np.uint
     lines = min(scene.options.match_lines, len(found.first))
     sizes = [panel_size(scene.view.features.grids[photo], _PANEL) for photo in (a, b)]
     gap = 24
-    canvas = Image.new("RGB", (sizes[0][0] + gap + sizes[1][0], max(sizes[0][1], sizes[1][1])), (255, 255, 255))
+    canvas = Image.new(
+        "RGB", (sizes[0][0] + gap + sizes[1][0], max(sizes[0][1], sizes[1][1])), (255, 255, 255)
+    )
     offsets = (0, sizes[0][0] + gap)
     for photo, size, left in zip((a, b), sizes, offsets, strict=True):
         canvas.paste(photo_panel(scene.view.photos.shown(photo, scene.view.framing), size), (left, 0))
@@ -178,7 +185,9 @@ def _figure(scene: Scene, a: int, b: int, found: PairMatches) -> NDArray[np.uint
         color = tuple(int(c) for c in palette[rank[n] % len(palette)])
         draw.line((*ends[0][n], *ends[1][n]), fill=color, width=2 * scale)
         for end in (ends[0][n], ends[1][n]):
-            draw.ellipse((*(end - 4 * scale), *(end + 4 * scale)), fill=color, outline=(255, 255, 255), width=scale)
+            draw.ellipse(
+                (*(end - 4 * scale), *(end + 4 * scale)), fill=color, outline=(255, 255, 255), width=scale
+            )
     canvas = canvas.resize((canvas.width // scale, canvas.height // scale), Image.Resampling.LANCZOS)
     total = len(found.first)
     which = "foreground" if not scene.options.match_all else "all"

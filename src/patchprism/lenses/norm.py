@@ -53,7 +53,8 @@ def look(scene: Scene) -> LensResult:
     ends = (high, high) if flat else (low, high)
 
     def figure() -> NDArray[np.uint8]:
-        captions = [f"{n.min():.3g} to {n.max():.3g}; {count} stand out" for n, count in zip(norms, counts, strict=True)]
+        pairs = zip(norms, counts, strict=True)
+        captions = [f"{n.min():.3g} to {n.max():.3g}; {count} stand out" for n, count in pairs]
         title = "norm: length of each patch token"
         return scene.heat_sheet(
             norms, *ends, title=title, notes=[note], captions=captions, bar=Bar(f"{low:.4g}", f"{high:.4g}")
@@ -67,7 +68,12 @@ def look(scene: Scene) -> LensResult:
             "outlier_threshold": rounded(limit),
             "outliers": sum(counts),
             "photos": [
-                {"min": rounded(n.min()), "median": rounded(np.median(n)), "max": rounded(n.max()), "outliers": count}
+                {
+                    "min": rounded(n.min()),
+                    "median": rounded(np.median(n)),
+                    "max": rounded(n.max()),
+                    "outliers": count,
+                }
                 for n, count in zip(norms, counts, strict=True)
             ],
         },

@@ -78,7 +78,9 @@ def find_photo(wanted: str, names: Sequence[str]) -> int:
     if wanted.isdecimal() and 1 <= int(wanted) <= len(names):
         return int(wanted) - 1
     known = ", ".join(Path(name).name for name in names[:5]) + (", ..." if len(names) > 5 else "")
-    raise OptionError(f"at: no photo is called {wanted!r}; there are {known}, or the numbers 1 to {len(names)}")
+    raise OptionError(
+        f"at: no photo is called {wanted!r}; there are {known}, or the numbers 1 to {len(names)}"
+    )
 
 
 def locate(text: str, view: Visualization) -> Point:

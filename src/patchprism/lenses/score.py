@@ -5,12 +5,11 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from patchprism.lenses.base import LensResult, Scene, rounded
 from patchprism.lenses.sheet import Bar
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
 
@@ -18,7 +17,9 @@ def look(scene: Scene) -> LensResult:
     """Scores of all photos on one scale from 0 to 1; see docs/lenses/score.md."""
     view = scene.view
     prism, scores = view.prism, view.scores
-    cut = "all patches kept" if prism.side_ == "none" else f"foreground is {prism.side_} {prism.threshold_:.3g}"
+    cut = (
+        "all patches kept" if prism.side_ == "none" else f"foreground is {prism.side_} {prism.threshold_:.3g}"
+    )
     share = float(prism.scene_ratio_[0])
 
     def figure() -> NDArray[np.uint8]:

@@ -42,14 +42,16 @@ class Bar:
 def heat(values: NDArray[np.floating[Any]], low: float, high: float) -> NDArray[np.uint8]:
     """Values of any shape as viridis, (..., 3) uint8; ``low`` and ``high`` are its ends, equal ones its middle."""
     span = high - low
-    scaled = (np.asarray(values, np.float32) - low) * (255 / span) if span > 0 else np.full_like(values, 127.5)
+    scaled = (
+        (np.asarray(values, np.float32) - low) * (255 / span) if span > 0 else np.full_like(values, 127.5)
+    )
     return _VIRIDIS_256[np.clip(np.rint(scaled), 0, 255).astype(np.uint8)]
 
 
 def panel_size(grid: tuple[int, ...], box: int) -> tuple[int, int]:
     """Width and height of a panel of about ``box`` squared pixels, whole pixels a patch where that is possible."""
     h, w = grid[:2]
-    cell = max(1, round(box / (h * w) ** 0.5))
+    cell = max(1, round(box / float(h * w) ** 0.5))
     scale = min(1.0, 2 * box / (max(h, w) * cell))
     return max(1, round(w * cell * scale)), max(1, round(h * cell * scale))
 
@@ -77,14 +79,20 @@ def mark(panel: Image.Image, x: float, y: float) -> Image.Image:
     draw = ImageDraw.Draw(panel)
     at = np.array([x * panel.width, y * panel.height])
     radius = max(5.0, min(panel.size) / 28)
-    for r, width, color in ((radius + 2, 6, (0, 0, 0)), (radius, 3, (255, 255, 255)), (2.0, 4, (255, 60, 60))):
-        draw.ellipse((*(at - r), *(at + r)), outline=color, width=width if r > 2 else 0, fill=None if r > 2 else color)
+    for r, width, color in (
+        (radius + 2, 6, (0, 0, 0)),
+        (radius, 3, (255, 255, 255)),
+        (2.0, 4, (255, 60, 60)),
+    ):
+        draw.ellipse(
+            (*(at - r), *(at + r)), outline=color, width=width if r > 2 else 0, fill=None if r > 2 else color
+        )
     return panel
 
 
 def columns_for(count: int, panels: int) -> int:
     """How many cells of so many panels stand side by side on a sheet that is not too tall."""
-    return max(1, min(count, round((count * 1.6 / panels) ** 0.5)))
+    return max(1, min(count, round(float(count * 1.6 / panels) ** 0.5)))
 
 
 def box_for(count: int) -> int:

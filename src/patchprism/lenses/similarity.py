@@ -10,7 +10,18 @@ import numpy as np
 from patchprism.errors import OptionError
 from patchprism.lenses.base import LensResult, Scene, rounded, unit_rows
 from patchprism.lenses.points import Point, locate, patch_center
-from patchprism.lenses.sheet import Bar, Cell, box_for, columns_for, heat, map_panel, mark, panel_size, photo_panel, sheet
+from patchprism.lenses.sheet import (
+    Bar,
+    Cell,
+    box_for,
+    columns_for,
+    heat,
+    map_panel,
+    mark,
+    panel_size,
+    photo_panel,
+    sheet,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -62,9 +73,7 @@ def look(scene: Scene) -> LensResult:
 def _report(scene: Scene, point: Point, found: list[NDArray[np.float32]]) -> dict[str, Any]:
     photos = []
     for i, values in enumerate(found):
-        candidates = values.copy()
-        if i == point.photo:
-            candidates[point.row, point.column] = -2.0  # itself says nothing
+        candidates = _best(point, i, values)
         row, column = np.unravel_index(int(candidates.argmax()), values.shape)
         x, y = patch_center(scene.view, i, float(row), float(column))
         photos.append(
@@ -83,6 +92,14 @@ def _report(scene: Scene, point: Point, found: list[NDArray[np.float32]]) -> dic
     }
 
 
+def _best(point: Point, photo: int, values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The map without the point itself, which is most similar to itself and says nothing."""
+    others = values.copy()
+    if photo == point.photo and values.size > 1:
+        others[point.row, point.column] = -1.0
+    return others
+
+
 def _place(scene: Scene, point: Point) -> tuple[float, float]:
     """The point in shares of the crop's width and height."""
     left, top, right, bottom = scene.view.crops[point.photo]
@@ -99,7 +116,7 @@ def _figure(scene: Scene, point: Point, found: list[NDArray[np.float32]], low: f
         ]
         if i == point.photo:
             panels = [mark(panel, *_place(scene, point)) for panel in panels]
-        cells.append(Cell(panels, (scene.title_of(i), f"highest {np.partition(values.ravel(), -2)[-2]:.2f}" if i == point.photo and values.size > 1 else f"highest {values.max():.2f}")))
+        cells.append(Cell(panels, (scene.title_of(i), f"highest {_best(point, i, values).max():.2f}")))
     return sheet(
         cells,
         columns=columns_for(len(cells), 2),

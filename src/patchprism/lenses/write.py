@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from patchprism.render import write_picture
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -32,7 +32,9 @@ def figure_jobs(results: Sequence[LensResult], folder: Path, *, arrays: bool, fo
     return jobs
 
 
-def photo_jobs(results: Sequence[LensResult], index: int, stem: Path, *, arrays: bool, format: str) -> list[Job]:
+def photo_jobs(
+    results: Sequence[LensResult], index: int, stem: Path, *, arrays: bool, format: str
+) -> list[Job]:
     """The files of one photo: ``<stem>.<lens>.<format>``, and with ``arrays`` ``<stem>.<lens>.npz``."""
     jobs: list[Job] = []
     for result in results:
@@ -40,7 +42,9 @@ def photo_jobs(results: Sequence[LensResult], index: int, stem: Path, *, arrays:
             for suffix, draw in result.pictures[index].items():
                 jobs.append((stem.with_name(f"{stem.name}.{suffix}.{format}"), partial(_draw, draw)))
         if arrays and result.arrays and result.arrays[index]:
-            jobs.append((stem.with_name(f"{stem.name}.{result.name}.npz"), partial(_arrays, result.arrays[index])))
+            jobs.append(
+                (stem.with_name(f"{stem.name}.{result.name}.npz"), partial(_arrays, result.arrays[index]))
+            )
     return jobs
 
 
