@@ -188,8 +188,8 @@ class Scene:
 def unit_rows(tokens: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
     """Tokens at unit length, same shape, float32; zeros stay zeros."""
     values = np.asarray(tokens, np.float32)
-    lengths = np.linalg.norm(values, axis=-1, keepdims=True)
-    unit: NDArray[np.float32] = values / np.where(lengths > 0, lengths, np.float32(1))
+    lengths = np.linalg.norm(values, axis=-1, keepdims=True).astype(np.float32)
+    unit: NDArray[np.float32] = values / np.maximum(lengths, np.finfo(np.float32).tiny)
     return unit
 
 

@@ -73,8 +73,8 @@ def mutual_neighbors(first: NDArray[np.floating], second: NDArray[np.floating]) 
         better = value > best_of_right
         back[better], best_of_right[better] = nearest[better] + start, value[better]
     indices = np.arange(len(left))
-    lengths = np.abs(left).any(axis=1), np.abs(right).any(axis=1)
-    mutual = indices[(back[forth] == indices) & lengths[0] & lengths[1][forth]]
+    left_some, right_some = (left != 0).any(axis=1), (right != 0).any(axis=1)
+    mutual = indices[(back[forth] == indices) & left_some & right_some[forth]]
     order = mutual[np.argsort(-best_of_left[mutual], kind="stable")]
     return PairMatches(order, forth[order], np.clip(best_of_left[order], -1, 1))
 

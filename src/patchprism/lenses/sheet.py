@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -51,7 +52,7 @@ def heat(values: NDArray[np.floating[Any]], low: float, high: float) -> NDArray[
 def panel_size(grid: tuple[int, ...], box: int) -> tuple[int, int]:
     """Width and height of a panel of about ``box`` squared pixels, whole pixels a patch where that is possible."""
     h, w = grid[:2]
-    cell = max(1, round(box / float(h * w) ** 0.5))
+    cell = max(1, round(box / math.sqrt(h * w)))
     scale = min(1.0, 2 * box / (max(h, w) * cell))
     return max(1, round(w * cell * scale)), max(1, round(h * cell * scale))
 
@@ -92,7 +93,7 @@ def mark(panel: Image.Image, x: float, y: float) -> Image.Image:
 
 def columns_for(count: int, panels: int) -> int:
     """How many cells of so many panels stand side by side on a sheet that is not too tall."""
-    return max(1, min(count, round(float(count * 1.6 / panels) ** 0.5)))
+    return max(1, min(count, round(math.sqrt(count * 1.6 / panels))))
 
 
 def box_for(count: int) -> int:
