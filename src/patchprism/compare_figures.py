@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from patchprism.compare import Comparison
 
 _NOTE = (
-    "A residual is the share of the two cells' variance that turning leaves: 0 the same, 1 nothing in common. Beside "
-    "it, the residual of the same fit to shuffled patches: agreement is no more than the gap between the two."
+    "A residual is the share of the two cells' variance that turning leaves: 0 the same, 1 nothing in common. By "
+    "chance: what the same fit leaves of shuffled patches, and of maps shifted by half a photo, which are as smooth as "
+    "the real ones. Likeness is the gap to these, not the agreement of the colours."
 )
 
 
@@ -75,13 +76,14 @@ def _shown(comparison: Comparison, index: int, size: tuple[int, int]) -> Any:
 def _cell(comparison: Comparison, cell: int, photo: int, size: tuple[int, int], *, turned: bool) -> Cell:
     each = comparison.cells[cell]
     colors = each.turned[photo] if turned else each.parts[photo].rgb
-    if not turned:
-        said = ("as fitted",)
-    elif each.turn is None:
-        said = ("the reference, not turned" if cell == 0 else "not turned: too few shared patches",)
-    else:
-        said = ("turned", f"residual {each.turn.residual:.2f}, shuffled {each.turn.residual_shuffled:.2f}")
-    return Cell([map_panel(colors, size)], (each.model, f"layer {each.layer}, {said[0]}", *said[1:]))
+    said, left = "as fitted", ""
+    if turned and each.turn is None:
+        said = "the reference, not turned" if cell == 0 else "not turned: too few shared patches"
+    elif turned and each.turn is not None:
+        chance = [each.turn.residual_shuffled, each.turn.residual_shifted]
+        by_chance = "/".join(f"{value:.2f}" for value in chance if value is not None)
+        said, left = "turned", f"residual {each.turn.residual:.2f}, by chance {by_chance}"
+    return Cell([map_panel(colors, size)], (each.model, f"layer {each.layer}, {said}", left))
 
 
 def save_comparison(

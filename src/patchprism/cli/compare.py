@@ -136,16 +136,8 @@ def _summarise(found: Comparison) -> None:
             )
             continue
         shifted = "" if turn.residual_shifted is None else f"{turn.residual_shifted:.3f}"
-        rows.append(
-            (
-                cell.model,
-                str(cell.layer),
-                f"{turn.residual:.3f}",
-                f"{turn.residual_shuffled:.3f}",
-                shifted,
-                f"{cell.clipped:.0%}",
-            )
-        )
+        by_chance = f"{turn.residual_shuffled:.3f}", shifted
+        rows.append((cell.model, str(cell.layer), f"{turn.residual:.3f}", *by_chance, f"{cell.clipped:.0%}"))
     columns = [("model", "left"), ("layer", "right"), ("residual", "right"), ("shuffled patches", "right")]
     columns += [("shifted maps", "right"), ("clipped", "right")]
     print_table("", columns, rows, console=stdout())
