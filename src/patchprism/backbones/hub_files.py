@@ -56,7 +56,7 @@ class HubModel:
         if not self.repo:
             path = self.folder / file
             return path if path.is_file() else None
-        return _fetch(self.name, self.repo, self.folder.name, file, download=self.download)
+        return fetch_file(self.name, self.repo, self.folder.name, file, download=self.download)
 
     def json(self, file: str) -> dict[str, Any] | None:
         """What a JSON file holds; None where there is no such file.
@@ -105,13 +105,20 @@ class HubModel:
                 if path is None:
                     raise WeightsError(f"{self.name}: {file} is missing, {first.name} names it")
                 paths.append(path)
-        digests = [self._digest(path) for path in paths]
+        digests = [self.check(path) for path in paths]
         digest = digests[0]
         if len(digests) > 1:
             digest = hashlib.sha256("".join(digests).encode()).hexdigest()
         return WeightsOrigin(source=self.source, path=str(first), sha256=digest)
 
-    def _digest(self, path: Path) -> str:
+    def check(self, path: Path) -> str:
+        """SHA-256 of one of its files, compared with the hub's own word for it.
+
+        Raises
+        ------
+        WeightsError
+            If they differ.
+        """
         from patchprism.backbones.weights import sha256_of
 
         digest, blob = sha256_of(path), path.resolve()
@@ -144,7 +151,7 @@ def open_model(name: str, *, download: bool = True) -> HubModel:
         what = "is a file, name the folder it is in" if folder.exists() else "no such folder"
         raise ModelError(f"model {name!r}: {what}")
     repo, _, revision = text.partition("@")
-    config = _fetch(name, repo, revision or None, "config.json", download=download)
+    config = fetch_file(name, repo, revision or None, "config.json", download=download)
     if config is None:
         raise ModelError(f"{name}: config.json is missing, so it is not a model that transformers can read")
     commit = config.parent.name
@@ -153,7 +160,7 @@ def open_model(name: str, *, download: bool = True) -> HubModel:
     )
 
 
-def _fetch(name: str, repo: str, revision: str | None, file: str, *, download: bool) -> Path | None:
+def fetch_file(name: str, repo: str, revision: str | None, file: str, *, download: bool) -> Path | None:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import (
         EntryNotFoundError,
