@@ -91,8 +91,9 @@ class HubModel:
             progress(f"fetching {self.name}", 0, None)
         first = next((path for file in WEIGHT_FILES if (path := self.file(file))), None)
         if first is None:
-            where = "is in the cache, and downloads are off" if self.repo and not self.download else "is there"
-            raise WeightsError(f"{self.name}: no {' or '.join(WEIGHT_FILES[::2])} {where}")
+            if self.repo and is_offline(self.download):
+                raise WeightsError(unreachable(self.name))
+            raise WeightsError(f"{self.name}: no {' or '.join(WEIGHT_FILES[::2])} is there")
         paths = [first]
         if first.name.endswith(".index.json"):
             shards = (self.json(first.name) or {}).get("weight_map")
@@ -192,16 +193,14 @@ def fetch_file(name: str, repo: str, revision: str | None, file: str, *, downloa
         raise ModelError(f"{name}: no such revision of that repository") from error
     except LocalEntryNotFoundError as error:
         # Not in the cache and not to be had now. Only the first file tells whether the model is here at all.
-        if file != "config.json" and not download:
+        if file != "config.json" and is_offline(download):
             return None
-        if file != "config.json" and _offline():
-            return None
-        raise WeightsError(_unreachable(name)) from error
+        raise WeightsError(unreachable(name)) from error
     except EntryNotFoundError:
         return None
     except (HfHubHTTPError, OSError, RuntimeError, ValueError) as error:
         reason = str(error).strip().split("\n")[0][:200]
-        raise WeightsError(f"{_unreachable(name)} ({reason})") from error
+        raise WeightsError(f"{unreachable(name)} ({reason})") from error
 
 
 def _cached(repo: str, revision: str | None, file: str) -> Path | None:
@@ -218,13 +217,15 @@ def _cached(repo: str, revision: str | None, file: str) -> Path | None:
     return Path(found) if isinstance(found, str) else None
 
 
-def _offline() -> bool:
+def is_offline(download: bool = True) -> bool:
+    """Whether the hub must not be asked: downloads are off, or ``HF_HUB_OFFLINE`` is set."""
     from huggingface_hub import constants
 
-    return bool(constants.HF_HUB_OFFLINE)
+    return not download or bool(constants.HF_HUB_OFFLINE)
 
 
-def _unreachable(name: str) -> str:
+def unreachable(name: str) -> str:
+    """What to say of a model that is neither here nor to be had."""
     return (
         f"{name} is not in the Hugging Face cache, and the hub cannot be reached; run `patchprism download {name}` "
         "with a network, or name a folder that holds the model's files (hf:FOLDER)"

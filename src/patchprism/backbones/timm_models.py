@@ -57,7 +57,7 @@ def fetch(name: str, *, download: bool = True) -> WeightsOrigin:
     WeightsError
         If it has no weights, or they cannot be fetched.
     """
-    from patchprism.backbones.hub_files import HubModel, fetch_file
+    from patchprism.backbones.hub_files import HubModel, fetch_file, is_offline, unreachable
 
     cfg = _pretrained_cfg(name)
     repo, _, revision = (getattr(cfg, "hf_hub_id", None) or "").partition("@")
@@ -72,7 +72,7 @@ def fetch(name: str, *, download: bool = True) -> WeightsOrigin:
             source = f"hf:{repo}@{commit}"
             digest = HubModel(name=name, folder=path.parent, source=source, repo=repo).check(path)
             return WeightsOrigin(source=source, path=str(path), sha256=digest)
-    raise WeightsError(f"{name}: hf:{repo} holds no weights that can be read")
+    raise WeightsError(unreachable(name) if is_offline(download) else f"{name}: hf:{repo} holds no weights to read")
 
 
 def load(
@@ -209,7 +209,7 @@ class TimmBackbone(Backbone):
             # A network that takes one size only says so in whatever way its authors chose.
             except Exception as error:
                 size = (getattr(self.network, "pretrained_cfg", None) or {}).get("input_size")
-                if not size:
+                if not size or size[1] % patch or size[2] % patch:
                     raise ModelError(f"{record.name}: {reason(error)}") from error
                 self._fixed = sides = (size[1], size[2])
                 try:
@@ -251,11 +251,12 @@ def _pretrained_cfg(name: str) -> Any:
         near = difflib.get_close_matches(architecture, known, n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(PREFIX + n for n in near)}?" if near else "timm.list_models() has all."
         raise ModelError(f"unknown model {name!r}: {hint}")
-    cfg = timm.get_pretrained_cfg(architecture)
-    _, _, tag = architecture.partition(".")
-    if tag and cfg is None:
-        raise ModelError(f"unknown model {name!r}: timm knows no weights tagged {tag!r} for it")
-    return cfg
+    try:
+        return timm.get_pretrained_cfg(architecture)
+    except RuntimeError as error:
+        base, _, tag = architecture.partition(".")
+        known = ", ".join(n.partition(".")[2] for n in timm.list_pretrained(f"{base}.*"))
+        raise ModelError(f"unknown model {name!r}: of {base} timm has {known or 'no weights'}, not {tag}") from error
 
 
 def _create(name: str, state: dict[str, torch.Tensor] | None) -> Any:
