@@ -54,7 +54,7 @@ def overview(comparison: Comparison, *, turned: bool) -> NDArray[np.uint8]:
 
 
 def photo_sheet(comparison: Comparison, index: int) -> NDArray[np.uint8]:
-    """One photo: models down, layers across; turned on the left, as fitted on the right."""
+    """One photo: models down, layers across; of each model a row turned and one as fitted."""
     layers, first = comparison.layers_a_model, comparison.cells[0]
     size = panel_size(first.parts[index].foreground.shape, 208)
     panels = []
@@ -63,9 +63,9 @@ def photo_sheet(comparison: Comparison, index: int) -> NDArray[np.uint8]:
             panels += [_cell(comparison, start + n, index, size, turned=turned) for n in range(layers)]
     return sheet(
         panels,
-        columns=2 * layers,
+        columns=layers,
         title=Path(comparison.photos.names[index]).name,
-        notes=[f"Left: turned to agree with {first.label}. Right: as each cell's own prism has them.", _NOTE],
+        notes=[f"Of each model, above turned to agree with {first.label}, below as each cell's own prism has them.", _NOTE],
     )
 
 

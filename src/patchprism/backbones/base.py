@@ -375,16 +375,53 @@ def records() -> tuple[BackboneRecord, ...]:
 def find_record(name: str) -> BackboneRecord:
     """The record of a model.
 
+    Parameters
+    ----------
+    name : str
+        A registered name, ``hf:REPO_OR_DIR[@REVISION]`` or ``timm:NAME``.
+
     Raises
     ------
     ModelError
-        If no such model is registered; the message names the nearest ones.
+        If no such model is known; the message names the nearest ones.
+    WeightsError
+        If the configuration of an ``hf:`` model cannot be fetched.
+    ExtraError
+        If the model needs a package that is not installed.
     """
     if name in _RECORDS:
         return _RECORDS[name]
+    adapter = adapter_of(name)
+    if adapter == "hf":
+        from patchprism.backbones import huggingface
+
+        return huggingface.find_record(name)
+    if adapter == "timm":
+        from patchprism.backbones import timm_models
+
+        return timm_models.find_record(name)
     near = difflib.get_close_matches(name, _RECORDS, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else "`patchprism models` lists all."
     raise ModelError(f"unknown model {name!r}: {hint}")
+
+
+def adapter_of(name: str) -> str:
+    """``"hf"`` or ``"timm"`` for names with these prefixes, empty for all others.
+
+    Raises
+    ------
+    ModelError
+        If the name asks torch.hub for a model.
+    """
+    prefix, colon, _ = name.partition(":")
+    if not colon:
+        return ""
+    if prefix in ("hub", "torchhub", "torch.hub"):
+        raise ModelError(
+            f"model {name!r}: torch.hub is not supported on purpose, since it runs code from the network; "
+            "take hf:REPO, timm:NAME, or Backbone.from_callable with a network you loaded yourself"
+        )
+    return prefix if prefix in ("hf", "timm") else ""
 
 
 def resolve_device(device: str) -> torch.device:

@@ -56,7 +56,7 @@ class HubModel:
         if not self.repo:
             path = self.folder / file
             return path if path.is_file() else None
-        return _fetch(self.name, self.repo, self.folder.name, file, download=self.download)
+        return fetch_file(self.name, self.repo, self.folder.name, file, download=self.download)
 
     def json(self, file: str) -> dict[str, Any] | None:
         """What a JSON file holds; None where there is no such file.
@@ -91,8 +91,9 @@ class HubModel:
             progress(f"fetching {self.name}", 0, None)
         first = next((path for file in WEIGHT_FILES if (path := self.file(file))), None)
         if first is None:
-            where = "is in the cache, and downloads are off" if self.repo and not self.download else "is there"
-            raise WeightsError(f"{self.name}: no {' or '.join(WEIGHT_FILES[::2])} {where}")
+            if self.repo and is_offline(self.download):
+                raise WeightsError(unreachable(self.name))
+            raise WeightsError(f"{self.name}: no {' or '.join(WEIGHT_FILES[::2])} is there")
         paths = [first]
         if first.name.endswith(".index.json"):
             shards = (self.json(first.name) or {}).get("weight_map")
@@ -105,13 +106,20 @@ class HubModel:
                 if path is None:
                     raise WeightsError(f"{self.name}: {file} is missing, {first.name} names it")
                 paths.append(path)
-        digests = [self._digest(path) for path in paths]
+        digests = [self.check(path) for path in paths]
         digest = digests[0]
         if len(digests) > 1:
             digest = hashlib.sha256("".join(digests).encode()).hexdigest()
         return WeightsOrigin(source=self.source, path=str(first), sha256=digest)
 
-    def _digest(self, path: Path) -> str:
+    def check(self, path: Path) -> str:
+        """SHA-256 of one of its files, compared with the hub's own word for it.
+
+        Raises
+        ------
+        WeightsError
+            If they differ.
+        """
         from patchprism.backbones.weights import sha256_of
 
         digest, blob = sha256_of(path), path.resolve()
@@ -144,7 +152,7 @@ def open_model(name: str, *, download: bool = True) -> HubModel:
         what = "is a file, name the folder it is in" if folder.exists() else "no such folder"
         raise ModelError(f"model {name!r}: {what}")
     repo, _, revision = text.partition("@")
-    config = _fetch(name, repo, revision or None, "config.json", download=download)
+    config = fetch_file(name, repo, revision or None, "config.json", download=download)
     if config is None:
         raise ModelError(f"{name}: config.json is missing, so it is not a model that transformers can read")
     commit = config.parent.name
@@ -153,7 +161,7 @@ def open_model(name: str, *, download: bool = True) -> HubModel:
     )
 
 
-def _fetch(name: str, repo: str, revision: str | None, file: str, *, download: bool) -> Path | None:
+def fetch_file(name: str, repo: str, revision: str | None, file: str, *, download: bool) -> Path | None:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import (
         EntryNotFoundError,
@@ -185,16 +193,14 @@ def _fetch(name: str, repo: str, revision: str | None, file: str, *, download: b
         raise ModelError(f"{name}: no such revision of that repository") from error
     except LocalEntryNotFoundError as error:
         # Not in the cache and not to be had now. Only the first file tells whether the model is here at all.
-        if file != "config.json" and not download:
+        if file != "config.json" and is_offline(download):
             return None
-        if file != "config.json" and _offline():
-            return None
-        raise WeightsError(_unreachable(name)) from error
+        raise WeightsError(unreachable(name)) from error
     except EntryNotFoundError:
         return None
     except (HfHubHTTPError, OSError, RuntimeError, ValueError) as error:
         reason = str(error).strip().split("\n")[0][:200]
-        raise WeightsError(f"{_unreachable(name)} ({reason})") from error
+        raise WeightsError(f"{unreachable(name)} ({reason})") from error
 
 
 def _cached(repo: str, revision: str | None, file: str) -> Path | None:
@@ -211,13 +217,15 @@ def _cached(repo: str, revision: str | None, file: str) -> Path | None:
     return Path(found) if isinstance(found, str) else None
 
 
-def _offline() -> bool:
+def is_offline(download: bool = True) -> bool:
+    """Whether the hub must not be asked: downloads are off, or ``HF_HUB_OFFLINE`` is set."""
     from huggingface_hub import constants
 
-    return bool(constants.HF_HUB_OFFLINE)
+    return not download or bool(constants.HF_HUB_OFFLINE)
 
 
-def _unreachable(name: str) -> str:
+def unreachable(name: str) -> str:
+    """What to say of a model that is neither here nor to be had."""
     return (
         f"{name} is not in the Hugging Face cache, and the hub cannot be reached; run `patchprism download {name}` "
         "with a network, or name a folder that holds the model's files (hf:FOLDER)"

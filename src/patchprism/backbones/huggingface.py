@@ -8,34 +8,29 @@ Shapes in comments: B photos, N tokens (prefix and patches), D width, h x w the 
 from __future__ import annotations
 
 import inspect
-import math
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, cast
 
-from patchprism.backbones.base import Backbone, BackboneRecord, resolve_device, resolve_dtype
-from patchprism.backbones.hub_files import PREPROCESSOR_FILES, HubModel, open_model
-from patchprism.errors import ExtraError, ModelError, WeightsError
+import torch
+from torch import nn
+
+from patchprism.backbones.attention import attention_row, roll_back
+from patchprism.backbones.base import Backbone, resolve_device, resolve_dtype
+from patchprism.backbones.hub_files import PREPROCESSOR_FILES, open_model
+from patchprism.backbones.probing import outputs_of, reason, to_grid
+from patchprism.errors import ExtraError, ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    import torch
-    from torch import nn
-
-    from patchprism.backbones.base import WeightsOrigin
+    from patchprism.backbones.base import BackboneRecord, WeightsOrigin
     from patchprism.backbones.download import Progress
 
     # Query and key, each (B, heads, N, d), the factor before the softmax, and whether nothing else goes into it.
     Recorder = Callable[[torch.Tensor, torch.Tensor, float, bool], None]
 
-# Convolutional networks in stages, the last of which gives the tokens.
-STAGED = ("convnext", "convnextv2", "dinov3_convnext")
-_CLASS_TOKENS = ("cls_token", "class_embedding", "class_token")
-_PREFIX_PARAMETERS = (*_CLASS_TOKENS, "distillation_token", "register_tokens")
 _PROJECTIONS = {"query": ("query", "q_proj"), "key": ("key", "k_proj"), "value": ("value", "v_proj")}
-# What no patch token depends on: pooled outputs and what only training uses. They may be missing in a file.
-_UNUSED = ("pooler", "head", "mask_token", "post_layernorm", "classifier")
 _ATTENTION_NAME = "patchprism"
 
 _recorder: ContextVar[Recorder | None] = ContextVar("patchprism_attention_recorder", default=None)
@@ -55,7 +50,9 @@ def find_record(name: str, *, download: bool = True) -> BackboneRecord:
     """
     _transformers(name)
     model = open_model(name, download=download)
-    return _record(model, _read_config(model))
+    from patchprism.backbones.transformers_files import read_config, record_of
+
+    return record_of(model, read_config(model))
 
 
 def load(
@@ -69,12 +66,14 @@ def load(
         As :func:`find_record`.
     """
     _transformers(name)
+    from patchprism.backbones.transformers_files import read_config, read_network, record_of
+
     model = open_model(name, download=download)
-    config = _read_config(model)
-    record = _record(model, config)
+    config = read_config(model)
+    record = record_of(model, config)
     torch_device, torch_dtype = resolve_device(device), resolve_dtype(dtype)
     weights = model.weights(progress)
-    network = _read_network(model, config, weights)
+    network = read_network(model, config, weights)
     return HuggingFaceBackbone(record, network, weights, torch_device, torch_dtype)
 
 
@@ -106,10 +105,12 @@ class HuggingFaceBackbone(Backbone):
     ) -> None:
         self.record, self.weights, self.device, self.dtype = record, weights, device, dtype
         self.network = network.to(device=device, dtype=dtype).eval().requires_grad_(False)
+        from patchprism.backbones.transformers_files import CLASS_TOKENS, STAGED
+
         self._staged = network.config.model_type in STAGED
         self._options = inspect.signature(type(network).forward).parameters
         self._class_token = any(
-            parameter.rsplit(".", 1)[-1] in _CLASS_TOKENS for parameter, _ in network.named_parameters()
+            parameter.rsplit(".", 1)[-1] in CLASS_TOKENS for parameter, _ in network.named_parameters()
         )
         if "mask_ratio" in network.config.to_dict():
             network.config.mask_ratio = 0.0  # a masked autoencoder must see every patch
@@ -138,7 +139,7 @@ class HuggingFaceBackbone(Backbone):
                 f"{self.record.name}: its final norm was not found, so earlier layers can only be had without it "
                 "(--no-norm)"
             )
-        with _outputs(modules) as outputs:
+        with outputs_of(modules) as outputs:
             final = self._run(pixels)
         found: dict[int, torch.Tensor] = {}
         for layer in layers:
@@ -152,8 +153,6 @@ class HuggingFaceBackbone(Backbone):
         return found
 
     def _attention_row(self, pixels: torch.Tensor, layer: int, token: int) -> torch.Tensor:
-        from patchprism.backbones.attention import attention_row
-
         rows: list[torch.Tensor] = []
         calls = iter(range(self.depth))
 
@@ -166,8 +165,6 @@ class HuggingFaceBackbone(Backbone):
         return rows[0]
 
     def _rollout_row(self, pixels: torch.Tensor, token: int) -> torch.Tensor:
-        from patchprism.backbones.attention import roll_back
-
         layers: list[tuple[torch.Tensor, torch.Tensor, float]] = []
         with _recording(lambda query, key, scale, _: layers.append((query, key, scale))):
             self._run(pixels)
@@ -180,8 +177,6 @@ class HuggingFaceBackbone(Backbone):
 
     def _run(self, pixels: torch.Tensor) -> torch.Tensor:
         """(B, 3, H, W) -> what the network calls its last hidden state."""
-        import torch
-
         shape = tuple(pixels.shape[-2:])
         if self._fixed and shape != self._fixed:
             raise ModelError(
@@ -208,22 +203,11 @@ class HuggingFaceBackbone(Backbone):
         return cast("torch.Tensor", self.network(**inputs).last_hidden_state)
 
     def _patches(self, tokens: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
-        """(B, N, D) or (B, D, H', W') -> (B, h, w, D)."""
-        from torch.nn import functional as F
-
-        h, w = (side // self.record.patch_size for side in pixels.shape[-2:])
-        if tokens.ndim == 4:
-            # Earlier stages have finer grids: the mean of what a patch covers.
-            if tuple(tokens.shape[-2:]) != (h, w):
-                tokens = F.adaptive_avg_pool2d(tokens, (h, w))
-            return tokens.permute(0, 2, 3, 1)
-        patches = tokens[:, tokens.shape[1] - h * w :]
-        return patches.reshape(len(pixels), h, w, -1)
+        patch = self.record.patch_size
+        return to_grid(tokens, (pixels.shape[-2] // patch, pixels.shape[-1] // patch))
 
     def _probe(self) -> None:
         """Run the network once on a few patches, and find out or refuse."""
-        import torch
-
         patch = self.record.patch_size
         sides = (2 * patch, 3 * patch)  # not square, so that a fixed size or a transposed grid shows
 
@@ -232,23 +216,23 @@ class HuggingFaceBackbone(Backbone):
             pixels = torch.randn(1, 3, *sides, generator=generator)
             return pixels.to(device=self.device, dtype=self.dtype)
 
-        norms = {i: module for i, module in enumerate(self._outer_norms())}
+        norms = dict(enumerate(self._outer_norms()))
         with torch.inference_mode():
             last = {-1: self._blocks[-1]}
             try:
-                with _outputs({**last, **norms}, inputs=norms) as seen:
+                with outputs_of({**last, **norms}, inputs=norms) as seen:
                     final = self._run(probe())
             # A network that takes one size only says so in whatever way its authors chose.
             except Exception as error:
                 size = getattr(self.network.config, "image_size", None)
                 if not size:
-                    raise ModelError(f"{self.record.name}: {_reason(error)}") from error
+                    raise ModelError(f"{self.record.name}: {reason(error)}") from error
                 self._fixed = sides = (size, size) if isinstance(size, int) else (size[0], size[1])
                 try:
-                    with _outputs({**last, **norms}, inputs=norms) as seen:
+                    with outputs_of({**last, **norms}, inputs=norms) as seen:
                         final = self._run(probe())
                 except Exception as second:
-                    raise ModelError(f"{self.record.name}: {_reason(second)}") from second
+                    raise ModelError(f"{self.record.name}: {reason(second)}") from second
             if -1 not in seen:
                 raise ModelError(f"{self.record.name}: its last block was not run")
             n_patches = (sides[0] // patch) * (sides[1] // patch)
@@ -283,21 +267,17 @@ class HuggingFaceBackbone(Backbone):
             )
 
     def _find_norm(self, final: torch.Tensor, seen: dict[Any, Any], norms: dict[int, nn.Module]) -> None:
-        import torch
-
         block = seen[-1]
         for i, module in norms.items():
             given = seen.get(("input", i))
-            if given is not None and given.shape == block.shape and torch.equal(given, block):
-                if torch.equal(seen[i], final):
-                    self._norm = module
-                    return
+            follows = given is not None and given.shape == block.shape and torch.equal(given, block)
+            if follows and torch.equal(seen[i], final):
+                self._norm = module
+                return
         self._norm_known = bool(torch.equal(block, final))
 
     def _find_attention(self, pixels: torch.Tensor, final: torch.Tensor) -> None:
         """Have the network's attention pass through us, if it lets itself be told to."""
-        import torch
-
         if self._staged or not hasattr(self.network, "set_attn_implementation"):
             return
         _register_attention()
@@ -322,103 +302,18 @@ class HuggingFaceBackbone(Backbone):
             self.network.set_attn_implementation(before)
 
 
-def _record(model: HubModel, config: Any) -> BackboneRecord:
-    """What a model's files say of it, all but the weights."""
-    import torch
-    from transformers import AutoModel
+def fetch(name: str, progress: Progress | None = None) -> WeightsOrigin:
+    """Fetch all files of ``hf:REPO_OR_DIR[@REVISION]``, so that it can be used without a network.
 
-    model_type = config.model_type
-    staged = model_type in STAGED
-    wanted = ("hidden_sizes", "depths") if staged else ("hidden_size", "num_hidden_layers", "patch_size")
-    missing = [field for field in wanted if getattr(config, field, None) is None]
-    if missing:
-        raise ModelError(
-            f"{model.name}: a {model_type!r} is not a network whose hidden states are patches "
-            f"(its config.json has no {', '.join(missing)})"
-        )
-    patch: Any
-    if staged:
-        # Each stage after the first halves the grid of the stem.
-        patch = (getattr(config, "patch_size", None) or 4) * 2 ** (len(config.depths) - 1)
-    else:
-        patch = config.patch_size
-        if not isinstance(patch, int):
-            sides = set(patch)
-            if len(sides) != 1:
-                raise ModelError(f"{model.name}: patches must be square, config.json says {list(patch)}")
-            patch = sides.pop()
-    heads = 0 if staged else getattr(config, "num_attention_heads", 0)
-    if not isinstance(heads, int) or not isinstance(patch, int):
-        raise ModelError(
-            f"{model.name}: a {model_type!r} is not a network whose hidden states are patches of one grid"
-        )
-    mean, std = _normalisation(model)
-    with torch.device("meta"), _quiet_transformers():
-        try:
-            network = AutoModel.from_config(config, trust_remote_code=False)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise ModelError(
-                f"{model.name}: transformers cannot build a {model_type!r} ({_reason(error)})"
-            ) from error
-    return BackboneRecord(
-        name=model.name,
-        family="huggingface",
-        patch_size=patch,
-        width=config.hidden_sizes[-1] if staged else config.hidden_size,
-        depth=len(config.depths) if staged else config.num_hidden_layers,
-        heads=heads,
-        prefix_tokens=0 if staged else _count_prefix(network),
-        mean=mean,
-        std=std,
-        n_parameters=sum(parameter.numel() for parameter in network.parameters()),
-        licence="see the model's card",
-        source=model.source,
-        hub_repo=model.repo,
-    )
-
-
-def _count_prefix(network: Any) -> int:
-    count = 0
-    for name, parameter in network.named_parameters():
-        if name.rsplit(".", 1)[-1] in _PREFIX_PARAMETERS:
-            count += 1 if parameter.ndim < 2 else parameter.shape[-2]
-    return count
-
-
-def _normalisation(model: HubModel) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    """Mean and deviation of RGB in [0, 1], from the model's own preprocessing."""
-    # Read here rather than by AutoImageProcessor: some of its classes can only be imported with torchvision.
-    found, content = "", None
-    for found in PREPROCESSOR_FILES:
-        content = model.json(found)
-        if content is not None:
-            content = content.get("image_processor", content)
-            break
-    if content is None:
-        raise ModelError(
-            f"{model.name}: {PREPROCESSOR_FILES[0]} is missing, so the mean and deviation of its photos are not known"
-        )
-    if content.get("do_normalize", True) is False:
-        mean, std = [0.0] * 3, [1.0] * 3
-    else:
-        mean, std = content.get("image_mean"), content.get("image_std")
-    for field, values in (("image_mean", mean), ("image_std", std)):
-        if (
-            not isinstance(values, list)
-            or len(values) != 3
-            or not all(isinstance(v, (int, float)) and math.isfinite(v) for v in values)
-        ):
-            raise ModelError(f"{model.name}: {field} in {found} must be three numbers, got {values!r}")
-    if not all(value > 0 for value in std):
-        raise ModelError(f"{model.name}: image_std in {found} must be positive, got {std!r}")
-    # Bytes are multiplied by the factor and then normalised; ours start from bytes / 255.
-    factor = 255.0
-    if content.get("do_rescale", True) is not False:
-        factor = 255.0 * float(content.get("rescale_factor", 1 / 255))
-        factor = 1.0 if abs(factor - 1.0) < 1e-4 else factor
-    red, green, blue = (float(value) / factor for value in mean)
-    reds, greens, blues = (float(value) / factor for value in std)
-    return (red, green, blue), (reds, greens, blues)
+    Raises
+    ------
+    ModelError, WeightsError
+        As :func:`find_record`.
+    """
+    model = open_model(name)
+    for file in PREPROCESSOR_FILES:
+        model.file(file)
+    return model.weights(progress)
 
 
 def _transformers(name: str) -> None:
@@ -428,78 +323,19 @@ def _transformers(name: str) -> None:
         raise ExtraError("hf", f"model {name}") from error
 
 
-def _read_config(model: HubModel) -> Any:
-    """The configuration of the network that sees photos."""
-    from transformers import CONFIG_MAPPING, AutoConfig
-
-    content = model.json("config.json") or {}
-    model_type = content.get("model_type")
-    if model_type not in CONFIG_MAPPING:
-        if "auto_map" in content:
-            raise ModelError(
-                f"{model.name}: wants to run code of its own (auto_map in config.json), and PatchPrism never does that"
-            )
-        if model_type is None:
-            raise ModelError(f"{model.name}: config.json has no model_type, so it is not a transformers model")
-        raise ModelError(f"{model.name}: this version of transformers knows no {model_type!r}")
-    try:
-        with _quiet_transformers():
-            config = AutoConfig.from_pretrained(model.folder, trust_remote_code=False, local_files_only=True)
-    # Wrong values end in whatever the configuration's class stumbles over.
-    except Exception as error:
-        raise ModelError(f"{model.name}: config.json cannot be used ({_reason(error)})") from error
-    return getattr(config, "vision_config", config)
-
-
-def _read_network(model: HubModel, config: Any, weights: WeightsOrigin) -> Any:
-    import torch
-    from transformers import AutoModel
-
-    try:
-        with _quiet_transformers():
-            network, info = AutoModel.from_pretrained(
-                model.folder,
-                config=config,
-                trust_remote_code=False,
-                local_files_only=True,
-                use_safetensors=weights.path.endswith((".safetensors", ".safetensors.index.json")),
-                dtype=torch.float32,
-                output_loading_info=True,
-            )
-    # Damaged files end in whatever the parsers stumble over.
-    except Exception as error:
-        raise WeightsError(f"{model.name}: its weights cannot be loaded ({_reason(error)})") from error
-    missing = [name for name in info["missing_keys"] if not any(part in _UNUSED for part in name.split("."))]
-    mismatched = [str(entry[0]) if isinstance(entry, tuple) else str(entry) for entry in info["mismatched_keys"]]
-    broken = [name for name, tensor in network.named_parameters() if not bool(tensor.isfinite().all())]
-    for what, names in (("missing", missing), ("of another shape", mismatched), ("not finite", broken)):
-        if names:
-            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-            raise WeightsError(f"{model.name}: tensors {what}: {', '.join(sorted(names)[:3])}{more}")
-    return network
-
-
-def _reason(error: Exception) -> str:
-    return str(error).strip().split("\n")[0][:200] or type(error).__name__
-
-
 def _find_blocks(record: BackboneRecord, network: Any, staged: bool) -> list[nn.Module]:
-    from torch import nn
-
     for name, module in network.named_modules():
-        if isinstance(module, nn.ModuleList) and len(module) == record.depth:
-            if "decoder" not in name and (not staged or name.endswith("stages")):
-                return list(module)
+        is_list = isinstance(module, nn.ModuleList) and len(module) == record.depth
+        if is_list and "decoder" not in name and (not staged or name.endswith("stages")):
+            return list(module)
     raise ModelError(f"{record.name}: its {record.depth} {'stages' if staged else 'blocks'} were not found")
 
 
 def _find_projections(blocks: Sequence[nn.Module]) -> list[dict[str, nn.Module]]:
     """Query, key and value layers of each block; none if they are not there, once each, in every block."""
-    from torch import nn
-
     found = []
     for block in blocks:
-        of_block = {}
+        of_block: dict[str, nn.Module] = {}
         for facet, names in _PROJECTIONS.items():
             modules = [
                 module
@@ -511,29 +347,6 @@ def _find_projections(blocks: Sequence[nn.Module]) -> list[dict[str, nn.Module]]
             of_block[facet] = modules[0]
         found.append(of_block)
     return found
-
-
-@contextmanager
-def _outputs(
-    modules: dict[int, nn.Module], inputs: dict[int, nn.Module] | None = None
-) -> Iterator[dict[Any, torch.Tensor]]:
-    """What modules return while the block lasts, by their keys; with ``inputs`` also what they are given."""
-    seen: dict[Any, torch.Tensor] = {}
-
-    def hook(key: int) -> Callable[[Any, Any, Any], None]:
-        def keep(_: Any, given: Any, output: Any) -> None:
-            seen[key] = output[0] if isinstance(output, tuple) else output
-            if inputs and key in inputs and given:
-                seen["input", key] = given[0]
-
-        return keep
-
-    handles = [module.register_forward_hook(hook(key)) for key, module in modules.items()]
-    try:
-        yield seen
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @contextmanager
@@ -564,19 +377,3 @@ def _register_attention() -> None:
 
     AttentionInterface.register(_ATTENTION_NAME, attention)
     AttentionMaskInterface.register(_ATTENTION_NAME, sdpa_mask)
-
-
-@contextmanager
-def _quiet_transformers() -> Iterator[None]:
-    """Without its progress bars and reports: failures are ours to tell, successes need no words."""
-    from transformers.utils import logging
-
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
