@@ -22,13 +22,17 @@ CROP = (0.0, 0.0, 160.0, 120.0)
 
 def scene(rng, *, grid=(12, 16), n_photos=3, width=24):
     """Features of photos with an object on a ground; within the object three smooth parts of equal variance."""
-    y, x = np.meshgrid((np.arange(grid[0]) + 0.5) / grid[0], (np.arange(grid[1]) + 0.5) / grid[1], indexing="ij")
+    y, x = np.meshgrid(
+        (np.arange(grid[0]) + 0.5) / grid[0], (np.arange(grid[1]) + 0.5) / grid[1], indexing="ij"
+    )
     mask = (np.abs(y - 0.5) < 0.34) & (np.abs(x - 0.5) < 0.34)
     # The same for every grid: phases and directions are drawn before any array of the grid's shape.
     phases, basis = rng.uniform(0, 6, (n_photos, 3)), ortho_group.rvs(width, random_state=3)
     photos = []
     for phase in phases:
-        latent = np.stack([np.sin(5 * y + phase[0]), np.sin(6 * x + phase[1]), np.cos(4 * (x + y) + phase[2])], axis=-1)
+        latent = np.stack(
+            [np.sin(5 * y + phase[0]), np.sin(6 * x + phase[1]), np.cos(4 * (x + y) + phase[2])], axis=-1
+        )
         tokens = latent @ basis[:3] * mask[..., None] + np.where(mask, 3.0, -3.0)[..., None] * basis[3]
         photos.append(tokens)
     return PatchFeatures(photos)
@@ -42,13 +46,21 @@ def rotated(features, rng, noise=0.0):
 
 def cells_of(*feature_sets, **options):
     crops = [CROP] * len(feature_sets[0])
-    cells = [make_cell(f"model-{i}", 0, features, crops, Prism(**options)) for i, features in enumerate(feature_sets)]
+    cells = [
+        make_cell(f"model-{i}", 0, features, crops, Prism(**options))
+        for i, features in enumerate(feature_sets)
+    ]
     align(cells)
     return cells
 
 
 def difference(first, second, *, turned=True):
-    ours = [c for c, part in zip(second.turned if turned else [p.rgb for p in second.parts], second.parts, strict=True)]
+    ours = [
+        c
+        for c, part in zip(
+            second.turned if turned else [p.rgb for p in second.parts], second.parts, strict=True
+        )
+    ]
     masks = [a.foreground & b.foreground for a, b in zip(first.parts, second.parts, strict=True)]
     pairs = zip(first.turned, ours, masks, strict=True)
     return float(np.mean(np.concatenate([np.abs(a - b)[mask].ravel() for a, b, mask in pairs])))
@@ -100,9 +112,7 @@ def test_noise_moves_colours_no_further_than_its_size(noise, most):
 
 
 def test_another_grid_is_resampled():
-    first, second = cells_of(
-        scene(np.random.default_rng(4)), scene(np.random.default_rng(4), grid=(18, 24))
-    )
+    _first, second = cells_of(scene(np.random.default_rng(4)), scene(np.random.default_rng(4), grid=(18, 24)))
     assert second.turned[0].shape == (18, 24, 3)
     assert second.turn.residual < 0.03
 
@@ -137,7 +147,7 @@ def test_two_foregrounds_that_do_not_meet_are_not_turned():
     left, right = tokens.copy(), tokens.copy()
     left[:, 2:8, 1:4] += 5
     right[:, 2:8, 6:9] += 5
-    first, second = cells_of(PatchFeatures(left), PatchFeatures(right))
+    _first, second = cells_of(PatchFeatures(left), PatchFeatures(right))
     assert second.turn is None
     np.testing.assert_array_equal(second.turned[0], second.parts[0].rgb)
 
@@ -194,7 +204,11 @@ def test_from_photos_to_files(photos, tmp_path):
         ({"models": []}, OptionError, "at least one model"),
         ({"models": ["nonesuch", "efficientnet_lite2"]}, ModelError, "unknown model 'nonesuch'"),
         ({"models": ["efficientnet_lite2"], "layers": [3, 99]}, ModelError, "no layer 99"),
-        ({"models": ["efficientnet_lite2"], "layers": [3, 5], "facet": "query"}, ModelError, "no facet 'query'"),
+        (
+            {"models": ["efficientnet_lite2"], "layers": [3, 5], "facet": "query"},
+            ModelError,
+            "no facet 'query'",
+        ),
         ({"models": ["efficientnet_lite2"], "layers": [3, 5], "space": "hsv"}, OptionError, "space must be"),
     ],
 )

@@ -88,7 +88,9 @@ def test_a_prism_with_oklab_colours_is_the_rgb_one_laid_out(tmp_path):
     assert again.space == "oklab"
     np.testing.assert_array_equal(again.split(tokens[0]).rgb, lab.split(tokens[0]).rgb)
     plain.save(tmp_path / "plain.safetensors")
-    assert b"space" not in (tmp_path / "plain.safetensors").read_bytes()  # as files were before there was a choice
+    assert (
+        b"space" not in (tmp_path / "plain.safetensors").read_bytes()
+    )  # as files were before there was a choice
     assert Prism.load(tmp_path / "plain.safetensors").space == "rgb"
 
 

@@ -59,7 +59,8 @@ def test_guided_coefficients_are_ridge_regressions_of_windows(rng):
             g, v = guide[ys, xs].reshape(-1, 3), values[ys, xs].reshape(-1, 2)
             centered = g - g.mean(axis=0)
             a = np.linalg.solve(
-                centered.T @ centered / len(g) + epsilon * np.eye(3), centered.T @ (v - v.mean(axis=0)) / len(g)
+                centered.T @ centered / len(g) + epsilon * np.eye(3),
+                centered.T @ (v - v.mean(axis=0)) / len(g),
             )
             slopes[y, x], offsets[y, x] = a, v.mean(axis=0) - g.mean(axis=0) @ a
     ours = guided_coefficients(guide, values, radius, epsilon)
@@ -69,9 +70,13 @@ def test_guided_coefficients_are_ridge_regressions_of_windows(rng):
 
 def test_what_is_linear_in_the_photo_comes_back_whole(rng):
     """Patch means of a linear function of the photo are all the filter sees; it must find the pixels."""
-    smooth = torch.nn.functional.interpolate(
-        torch.from_numpy(rng.random((1, 3, 13, 17)).astype(np.float32)), size=(96, 128), mode="bicubic"
-    )[0].permute(1, 2, 0).clamp(0, 1)
+    smooth = (
+        torch.nn.functional.interpolate(
+            torch.from_numpy(rng.random((1, 3, 13, 17)).astype(np.float32)), size=(96, 128), mode="bicubic"
+        )[0]
+        .permute(1, 2, 0)
+        .clamp(0, 1)
+    )
     photo = (smooth.numpy() * 255).round().astype(np.uint8)
     truth = photo.astype(np.float32) / 255 @ np.array([[0.5], [0.3], [-0.2]], np.float32) + 0.1
     patches = truth.reshape(12, 8, 16, 8, 1).mean(axis=(1, 3))
@@ -145,7 +150,9 @@ PHOTO = np.zeros((6, 8, 3), np.uint8)
 
 
 @pytest.mark.parametrize("method", ["nearest", "bilinear", "guided"])
-@pytest.mark.parametrize(("grid", "size"), [((1, 1), (6, 8)), ((1, 4), (6, 8)), ((6, 8), (6, 8)), ((3, 3), (1, 1))])
+@pytest.mark.parametrize(
+    ("grid", "size"), [((1, 1), (6, 8)), ((1, 4), (6, 8)), ((6, 8), (6, 8)), ((3, 3), (1, 1))]
+)
 def test_degenerate_shapes(method, grid, size):
     values = np.full((*grid, 3), 0.25, np.float32)
     photo = np.zeros((*size, 3), np.uint8)
@@ -166,7 +173,13 @@ def test_degenerate_shapes(method, grid, size):
     ],
 )
 def test_refusals(change, message):
-    arguments = {"values": np.zeros((2, 2, 1)), "crop": (0, 0, 8, 6), "size": (6, 8), "method": "guided", "photo": PHOTO}
+    arguments = {
+        "values": np.zeros((2, 2, 1)),
+        "crop": (0, 0, 8, 6),
+        "size": (6, 8),
+        "method": "guided",
+        "photo": PHOTO,
+    }
     arguments |= change
     with pytest.raises(OptionError, match=message):
         upsample(arguments.pop("values"), **arguments)
