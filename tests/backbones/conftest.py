@@ -6,6 +6,7 @@ import functools
 import hashlib
 import http.server
 import threading
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -39,6 +40,7 @@ class Site:
     cut: list[int] = field(default_factory=list)  # bytes after which each next answer breaks off
     claimed: int | None = None  # a Content-Length that is not true
     chunked: bool = False  # announce no length at all
+    delay: float = 0.0  # seconds before the body
     requests: list[dict[str, str]] = field(default_factory=list)
     url: str = ""
 
@@ -71,6 +73,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if not site.chunked:
             self.send_header("Content-Length", str(len(body) if site.claimed is None else site.claimed))
         self.end_headers()
+        time.sleep(site.delay)
         self.wfile.write(body[: site.cut.pop(0)] if site.cut else body)
 
     def log_message(self, *args: object) -> None:

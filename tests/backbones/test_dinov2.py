@@ -42,6 +42,9 @@ def reference(record: BackboneRecord) -> torch.nn.Module:
         model = getattr(transformers, f"{kind}Model")(config)
     model = model.to_empty(device="cpu").eval()
     fill(dict(model.named_parameters()))
+    with torch.no_grad():
+        for parameter in model.embeddings.parameters():
+            parameter.mul_(0.02)  # small enough for LayerNorm's epsilon to be felt
     return model
 
 

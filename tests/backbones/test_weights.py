@@ -125,6 +125,7 @@ def test_an_old_part_of_another_address_is_not_continued(site: Site) -> None:
 
 
 def test_two_processes_download_once(site: Site) -> None:
+    site.delay = 1.5  # long enough for the second process to come while the first one downloads
     code = (
         "from patchprism.backbones import download_weights; print(download_weights('dinov2_vits14').sha256)"
     )
