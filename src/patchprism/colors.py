@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from patchprism.errors import OptionError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 SCALINGS = ("minmax", "percentile", "sigmoid")
 
@@ -86,4 +88,5 @@ def to_uint8(values: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
     scaled = np.clip(values, 0.0, 1.0) * np.float32(255)
     if np.isnan(scaled).any():
         raise OptionError("values must be numbers in [0, 1], got NaN")
-    return np.rint(scaled).astype(np.uint8)
+    rounded: NDArray[np.uint8] = np.rint(scaled).astype(np.uint8)
+    return rounded

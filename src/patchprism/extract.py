@@ -6,11 +6,9 @@ import os
 import threading
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from patchprism.errors import OptionError, PhotoError
 from patchprism.images import read_photo
@@ -18,6 +16,7 @@ from patchprism.images import read_photo
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    import numpy as np
     import torch
     from numpy.typing import NDArray
 
@@ -54,7 +53,6 @@ class Tokens:
     size: tuple[int, int]
 
 
-@dataclass
 class Photos:
     """The photos of a job: named, read when wanted, kept while memory is cheap.
 
@@ -63,21 +61,29 @@ class Photos:
     sources : sequence
         Paths, PIL images or arrays.
     names : sequence of str
-        One a photo, unique.
+        One a photo.
     """
 
-    sources: Sequence[Any]
-    names: Sequence[str]
-    _kept: dict[Any, NDArray[np.uint8]] = field(default_factory=dict, repr=False)
-    _bytes: int = 0
-    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    def __init__(self, sources: Sequence[Any], names: Sequence[str]) -> None:
+        self.sources, self.names = list(sources), list(names)
+        self._kept: dict[tuple[int, Framing | None], NDArray[np.uint8]] = {}
+        self._bytes = 0
+        self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return len(self.sources)
 
+    def subset(self, indices: Sequence[int]) -> Photos:
+        """Some of the photos, in the order of ``indices``, with what is kept of them."""
+        part = Photos([self.sources[i] for i in indices], [self.names[i] for i in indices])
+        new = {old: i for i, old in enumerate(indices)}
+        part._kept = {(new[i], framing): kept for (i, framing), kept in self._kept.items() if i in new}
+        part._bytes = sum(kept.nbytes for kept in part._kept.values())
+        return part
+
     def read(self, index: int) -> NDArray[np.uint8]:
         """A photo, (H, W, 3) uint8, read from its file unless it is still kept."""
-        return self._keep(index, lambda: read_photo(self.sources[index], name=self.names[index]))
+        return self._keep((index, None), lambda: read_photo(self.sources[index], name=self.names[index]))
 
     def frame(self, index: int, framing: Framing) -> tuple[Framed, tuple[int, int]]:
         """A photo framed, and its (H, W)."""
@@ -92,7 +98,9 @@ class Photos:
             (index, framing), lambda: framing.apply(self.read(index), name=self.names[index]).shown
         )
 
-    def _keep(self, key: Any, make: Callable[[], NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    def _keep(
+        self, key: tuple[int, Framing | None], make: Callable[[], NDArray[np.uint8]]
+    ) -> NDArray[np.uint8]:
         with self._lock:
             if key in self._kept:
                 return self._kept[key]
@@ -201,9 +209,7 @@ def _framed_ahead(
                 future.cancel()
 
 
-def _forward(
-    backbone: Backbone, batch: Sequence[tuple[int, Framed, tuple[int, int]]]
-) -> Iterator[Tokens]:
+def _forward(backbone: Backbone, batch: Sequence[tuple[int, Framed, tuple[int, int]]]) -> Iterator[Tokens]:
     import torch
 
     pixels: torch.Tensor = torch.stack([framed.pixels for _, framed, _ in batch])

@@ -50,7 +50,9 @@ class PatchFeatures(Sequence[Tokens]):
             if array.ndim != 3 or 0 in array.shape:
                 raise FeaturesError(f"{name}: features must be (h, w, D), got {array.shape}")
             if array.shape[2] != self.width:
-                raise FeaturesError(f"{name}: features have width {array.shape[2]}, those before {self.width}")
+                raise FeaturesError(
+                    f"{name}: features have width {array.shape[2]}, those before {self.width}"
+                )
 
     @property
     def width(self) -> int:

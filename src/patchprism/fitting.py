@@ -7,13 +7,15 @@ loop, in threads, or on many machines. No pass keeps anything that grows with th
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 
 import numpy as np
 
 from patchprism.moments import Moments
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from patchprism.features import Tokens
@@ -26,11 +28,22 @@ PERCENTILE_BINS = 1 << 16  # of the full range: a 1/255 step of colour is 257 of
 class Pass(Protocol):
     """One walk over all photos."""
 
-    def update(self, tokens: Tokens) -> None:
+    def update(self, tokens: Tokens, /) -> None:
         """Add a photo's tokens, (h, w, D)."""
 
-    def merge(self, other: Self) -> None:
+    def merge(self, other: Self, /) -> None:
         """Add what another pass of the same kind has seen."""
+
+
+PassT = TypeVar("PassT", bound=Pass)
+
+
+class Walk(Protocol):
+    """Folds all photos into a fresh pass; where and in what order is its own affair."""
+
+    def __call__(self, make: Callable[[], PassT], /) -> PassT:
+        """The pass that ``make`` makes, after all photos."""
+        ...
 
 
 class SceneMoments:
@@ -126,7 +139,8 @@ class ScoreCounts:
 
     def histogram(self) -> NDArray[np.int64]:
         """Counts of all scores in Otsu's bins."""
-        return self.counts[0].reshape(OTSU_BINS, 2).sum(axis=1)
+        counts: NDArray[np.int64] = self.counts[0].reshape(OTSU_BINS, 2).sum(axis=1)
+        return counts
 
     def sides(self, threshold: float) -> SideCounts:
         """Counts on either side of the known threshold, or of a centre of one of Otsu's bins."""
@@ -190,14 +204,16 @@ class ObjectHistogram:
         self.counts += other.counts
 
     def percentile(self, percent: float) -> NDArray[np.float64]:
-        """The value below which ``percent`` of a column's values lie, (k,), right to one bin."""
+        """The percentile of each column, (k,), as ``numpy.percentile`` defines it, right to one bin."""
         cumulative = self.counts.cumsum(axis=1)
-        rank = percent / 100 * (cumulative[:, -1:] - 1) + 0.5
-        bins = (cumulative < rank).sum(axis=1)
-        rows = np.arange(len(bins))
-        inside = self.counts[rows, bins]
-        before = cumulative[rows, bins] - inside
-        return self.low + (bins + (rank[:, 0] - before) / inside) * self.step
+        rank = percent / 100 * (cumulative[0, -1] - 1)
+        below, share = int(rank), rank % 1
+        low, high = (
+            np.array([np.searchsorted(row, min(order, row[-1] - 1), side="right") for row in cumulative])
+            for order in (below, below + 1)
+        )
+        values: NDArray[np.float64] = self.low + ((1 - share) * low + share * high + 0.5) * self.step
+        return values
 
 
 def on_border(h: int, w: int) -> NDArray[np.bool_]:

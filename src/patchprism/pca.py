@@ -57,6 +57,9 @@ class StreamingPCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     True
     """
 
+    n_features_in_: int
+    moments_: Moments
+
     def __init__(self, n_components: int | None = None, *, whiten: bool = False) -> None:
         self.n_components = n_components
         self.whiten = whiten
@@ -196,12 +199,16 @@ class StreamingPCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     def _check(self, X: Any, *, reset: bool, finite: bool = False) -> Any:
         if _is_tensor(X):
             if X.ndim != 2 or not len(X) or X.is_complex():
-                raise FeaturesError(f"expected real rows (n, D) with n > 0, got shape {tuple(X.shape)}, {X.dtype}")
+                raise FeaturesError(
+                    f"expected real rows (n, D) with n > 0, got shape {tuple(X.shape)}, {X.dtype}"
+                )
             if reset:
                 self.n_features_in_ = X.shape[1]
-                vars(self).pop("feature_names_in_", None)
+                self.__dict__.pop("feature_names_in_", None)
             elif X.shape[1] != self.n_features_in_:
-                raise FeaturesError(f"X has {X.shape[1]} features, but StreamingPCA is fitted on {self.n_features_in_}")
+                raise FeaturesError(
+                    f"X has {X.shape[1]} features, but StreamingPCA is fitted on {self.n_features_in_}"
+                )
             return X
         # While fitting, Moments finds NaN for free.
         return validate_data(self, X, reset=reset, dtype=[np.float64, np.float32], ensure_all_finite=finite)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import time
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from patchprism.backbones import find_record, load_backbone
@@ -135,6 +137,7 @@ def visualize(
     force: bool = False,
     backbone: Backbone | None = None,
     errors: str = "raise",
+    exclude: str | os.PathLike[str] | None = None,
     progress: Callable[[str, int, int | None], None] | None = None,
 ) -> Visualization:
     """Colour photos by the principal components of their patch features.
@@ -168,6 +171,8 @@ def visualize(
         Use this one, already loaded, instead of ``model``, ``weights``, ``device`` and ``dtype``.
     errors : {"raise", "report"}
         What a photo that cannot be read does: raise, or be listed in ``failures`` while the others are done.
+    exclude : path, optional
+        A folder whose files are no photos of this job: that of the pictures, when it lies among the photos.
     progress : callable, optional
         Called as ``progress(stage, done, total or None)``.
 
@@ -208,7 +213,7 @@ def visualize(
     # Everything that can be refused is refused before anything heavy is loaded.
     to_fit = None if prism else settings.prism()
     framing = settings.framing(backbone.record if backbone else find_record(str(settings.model)))
-    sources = list_photos(photos)
+    sources = list_photos(photos, exclude=exclude)
     job = Photos(sources, photo_names(sources))
     if backbone is None:
         with watch("load model"):
@@ -232,7 +237,8 @@ def visualize(
     failed = [Failure(job.names[i], failures[i].reason) for i in sorted(failures)]
     if not done:
         raise PhotoError(
-            failed[0].name, f"{failed[0].reason} (none of {len(failed)} photos could be read, nothing was done)"
+            failed[0].photo,
+            f"{failed[0].reason} (none of {len(failed)} photos could be read, nothing was done)",
         )
     order = sorted(done)
     features = PatchFeatures([done[i].tokens for i in order], [job.names[i] for i in order])
@@ -241,12 +247,12 @@ def visualize(
             prism = to_fit.fit(features)
         prism.origin = origin
     assert prism is not None
-    kept = Photos([sources[i] for i in order], features.names)
-    kept.adopt(job, order)
     with watch("colour"):
-        parts = [prism.split(tokens, name=name) for name, tokens in zip(features.names, features, strict=True)]
+        parts = [
+            prism.split(tokens, name=name) for name, tokens in zip(features.names, features, strict=True)
+        ]
     return Visualization(
-        photos=kept,
+        photos=job.subset(order),
         framing=framing,
         features=features,
         prism=prism,
@@ -262,11 +268,14 @@ def visualize(
     )
 
 
-def list_photos(photos: Sequence[Any]) -> list[Any]:
-    """Photos with folders and patterns among the paths replaced by the files they mean."""
-    import os
+def list_photos(photos: Sequence[Any], *, exclude: str | os.PathLike[str] | None = None) -> list[Any]:
+    """Photos with folders and patterns among the paths replaced by the files they mean, each once.
 
+    What folders and patterns bring from below ``exclude`` is left out: pictures written earlier.
+    """
     from patchprism.paths import find_photos
+
+    outside = Path(exclude).resolve() if exclude is not None else None
 
     if isinstance(photos, (str, os.PathLike)):
         photos = [photos]
@@ -278,7 +287,8 @@ def list_photos(photos: Sequence[Any]) -> list[Any]:
             continue
         for path in find_photos([photo]):
             key = path.resolve()
-            if key not in seen:
+            named = path == Path(photo)
+            if key not in seen and (named or outside is None or not key.is_relative_to(outside)):
                 seen.add(key)
                 listed.append(path)
     if not listed:
@@ -308,11 +318,18 @@ def check_origin(prism: Prism, origin: dict[str, Any]) -> None:
     """
     if not prism.origin:
         return  # fitted on somebody's own features: what they were is the user's to know
-    for key, word in (("model", "model"), ("weights_sha256", "weights"), ("dtype", "dtype"), ("framing", "framing")):
+    for key, word in (
+        ("model", "model"),
+        ("weights_sha256", "weights"),
+        ("dtype", "dtype"),
+        ("framing", "framing"),
+    ):
         fitted, here = prism.origin.get(key), origin[key]
         if fitted == here:
             continue
         if isinstance(fitted, dict):
             key = next(name for name in here if fitted.get(name) != here[name])
             word, fitted, here = f"framing ({key})", fitted.get(key), here[key]
-        raise PrismError(f"the prism was fitted with another {word}: {fitted}, now {here}; --force uses it anyway")
+        raise PrismError(
+            f"the prism was fitted with another {word}: {fitted}, now {here}; --force uses it anyway"
+        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from patchprism.fitting import (
     ObjectHistogram,
     ObjectMoments,
     ObjectRange,
-    Pass,
+    PassT,
     SceneMoments,
     ScoreCounts,
     ScoreRange,
@@ -28,14 +28,13 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from patchprism.fitting import Walk
     from patchprism.moments import Moments, Principal
 
 FOREGROUNDS = ("auto", "above", "below", "none")
 
 # Components kept of each PCA; three make a picture, the rest are for looking further.
 KEPT_COMPONENTS = 8
-
-PassT = TypeVar("PassT", bound=Pass)
 
 
 @dataclass(frozen=True)
@@ -162,7 +161,7 @@ class Prism:
 
         return self.fit_by(walk)
 
-    def fit_by(self, walk: Callable[[Callable[[], PassT]], PassT]) -> Self:
+    def fit_by(self, walk: Walk) -> Self:
         """Learn by passes that somebody else walks: ``walk(make)`` folds all photos into ``make()``."""
         self.check_options()
         scene = walk(SceneMoments)
@@ -189,7 +188,7 @@ class Prism:
             self.object_range_ = np.stack([extent.low, extent.high])
         return self
 
-    def _fit_foreground(self, walk: Callable[[Callable[[], ScoreCounts]], ScoreCounts]) -> None:
+    def _fit_foreground(self, walk: Walk) -> None:
         given = None if self.threshold == "otsu" else float(self.threshold)
         counts = walk(lambda: ScoreCounts(self, given))
         self.score_histogram_ = counts.histogram()
@@ -297,12 +296,16 @@ class Prism:
         self, scene: NDArray[np.float64], foreground: NDArray[np.bool_]
     ) -> NDArray[np.float64]:
         """The all-patch picture before scaling, (h, w, 3): scene components, and in the background the
-        smallest of them in this photo."""
+        smallest of them in this photo.
+        """
         values = self._chosen(scene)
         return np.where(foreground[..., np.newaxis], values, values.min())
 
     def _colors(self, components: NDArray[np.float64]) -> NDArray[np.float32]:
-        values, deviation = self._chosen(components), np.sqrt(self._chosen(self.object_variance_, signed=False))
+        values, deviation = (
+            self._chosen(components),
+            np.sqrt(self._chosen(self.object_variance_, signed=False)),
+        )
         if self.scaling == "sigmoid":
             return scale_sigmoid(values, deviation)
         low, high = self._chosen(self.object_range_)

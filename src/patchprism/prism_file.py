@@ -78,7 +78,9 @@ def load_prism(path: str | os.PathLike[str]) -> Prism:
         header, tensors = _read(path)
     except PatchPrismError:
         raise
-    except Exception as error:  # safetensors raises its own, struct's and the system's; all mean one thing here
+    except (
+        Exception
+    ) as error:  # safetensors raises its own, struct's and the system's; all mean one thing here
         raise PrismError(f"{name}: not a prism, or damaged ({error})") from error
     return _build(name, header, tensors)
 
@@ -113,7 +115,9 @@ def _build(name: str, header: dict[str, Any], tensors: dict[str, np.ndarray[Any,
             lengths.setdefault(axis, array.shape[i] if i < array.ndim else -1) for i, axis in enumerate(axes)
         )
         if array.shape != expected or array.dtype != dtype or not np.isfinite(array).all():
-            raise PrismError(f"{name}: damaged prism, tensor {key} has shape {array.shape}, {array.dtype}, or NaN")
+            raise PrismError(
+                f"{name}: damaged prism, tensor {key} has shape {array.shape}, {array.dtype}, or NaN"
+            )
     try:
         options, learned = header["options"], header["learned"]
         prism = Prism(**{**options, "components": tuple(options["components"])})

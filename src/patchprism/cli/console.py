@@ -1,0 +1,116 @@
+"""Progress and tables for a terminal; plain lines when there is none."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from rich.console import Console
+
+Progress = "Callable[[str, int, int | None], None]"
+
+
+def stdout() -> Console:
+    """Where results go."""
+    from rich.console import Console
+
+    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+
+
+def print_table(
+    title: str, columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[str]], *, console: Console
+) -> None:
+    """A table: Rich's on a terminal, aligned plain text elsewhere.
+
+    Parameters
+    ----------
+    title : str
+        Empty for none.
+    columns : sequence of (heading, "left" or "right")
+    rows : sequence of sequence of str
+    console : Console
+    """
+    if console.is_terminal:
+        from rich import box
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
+        for heading, justify in columns:
+            table.add_column(heading, justify="right" if justify == "right" else "left", overflow="fold")
+        for row in rows:
+            table.add_row(*(Text(cell) for cell in row))
+        console.print(table)
+        return
+    cells = [[heading for heading, _ in columns], *rows]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(columns))]
+    if title:
+        print(title)
+    for row in cells:
+        padded = (
+            cell.rjust(width) if justify == "right" else cell.ljust(width)
+            for cell, width, (_, justify) in zip(row, widths, columns, strict=True)
+        )
+        print("  ".join(padded).rstrip())
+
+
+@contextmanager
+def progress(*, quiet: bool) -> Iterator[Callable[[str, int, int | None], None]]:
+    """A function ``tell(stage, done, total)`` that draws bars on standard error while the block runs.
+
+    Bars only on a terminal: a log file gets none.
+    """
+    if quiet or not sys.stderr.isatty():
+        yield lambda stage, done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        _amount_column(MofNCompleteColumn),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    ) as bars:
+        tasks: dict[str, Any] = {}
+
+        def tell(stage: str, done: int, total: int | None) -> None:
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(stage, total=total)
+            bars.update(tasks[stage], completed=done, total=total)
+
+        yield tell
+
+
+def _amount_column(counted: Any) -> Any:
+    from rich.progress import DownloadColumn
+
+    class Amount(counted):  # type: ignore[misc]
+        """Photos counted, anything else in bytes."""
+
+        def render(self, task: Any) -> Any:
+            return super().render(task) if task.description == "photos" else DownloadColumn().render(task)
+
+    return Amount()
+
+
+def human_bytes(count: int) -> str:
+    """A number of bytes for people.
+
+    Examples
+    --------
+    >>> human_bytes(88_300_000), human_bytes(512)
+    ('88 MB', '512 B')
+    """
+    size = float(count)
+    for unit in ("B", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}"
+        size /= 1000
+    return f"{size:.1f} GB"

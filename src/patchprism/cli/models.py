@@ -1,0 +1,59 @@
+"""``patchprism models`` and ``patchprism download``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from patchprism.cli.console import human_bytes, print_table, progress, stdout
+
+
+def models() -> None:
+    """List the models that can be named, and whether their weights are here already."""
+    from patchprism.backbones import locate_weights, records
+
+    rows = []
+    for record in records():
+        here = locate_weights(record) is not None
+        rows.append(
+            (
+                record.name,
+                str(record.width),
+                str(record.depth),
+                str(record.patch_size),
+                f"{record.n_parameters / 1e6:,.1f} M",
+                record.licence,
+                "here" if here else "to download" if record.download_bytes else "package not installed",
+                human_bytes(record.download_bytes) if record.download_bytes else "none",
+            )
+        )
+    columns = [
+        ("model", "left"),
+        ("width", "right"),
+        ("depth", "right"),
+        ("patch", "right"),
+        ("parameters", "right"),
+        ("licence", "left"),
+        ("weights", "left"),
+        ("download", "right"),
+    ]
+    print_table("", columns, rows, console=stdout())
+
+
+def download(
+    model: Annotated[str, typer.Argument(help="A name that [bold]patchprism models[/bold] lists.")],
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but the path.")] = False,
+) -> None:
+    """Fetch a model's weights ahead of time."""
+    from patchprism.backbones import download_weights
+
+    with progress(quiet=quiet) as tell:
+        origin = download_weights(model, progress=tell)
+    if quiet:
+        print(origin.path)
+        return
+    console = stdout()
+    console.print(f"{model}: {origin.source}", markup=False)
+    console.print(f"  file    {origin.path}", markup=False)
+    console.print(f"  SHA-256 {origin.sha256}", markup=False)

@@ -1,0 +1,181 @@
+"""Options that several commands share: one spelling, one help text, one check each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from patchprism.errors import OptionError
+
+_INPUT, _MODEL, _FIT, _OUTPUT = "What goes in", "The network", "Foreground and colours", "What comes out"
+
+
+def parse_threshold(text: str | None) -> float | str | None:
+    """``otsu`` as it is, anything else as a number.
+
+    Raises
+    ------
+    OptionError
+        If it is neither.
+    """
+    if text is None or text == "otsu":
+        return text
+    try:
+        return float(text)
+    except ValueError as error:
+        raise OptionError(f"threshold must be 'otsu' or a number from 0 to 1, got {text!r}") from error
+
+
+def parse_components(text: str | None) -> tuple[int, int, int] | None:
+    """Three numbers apart by commas, e.g. ``1,2,3`` or ``2,-1,3``.
+
+    Raises
+    ------
+    OptionError
+        If it is anything else.
+    """
+    if text is None:
+        return None
+    try:
+        red, green, blue = (int(part) for part in text.split(","))
+    except ValueError as error:
+        raise OptionError(f"components must be three numbers like 1,2,3, got {text!r}") from error
+    return red, green, blue
+
+
+Photos = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="PHOTO...",
+        help="Photos: files, folders (with all below them) or patterns.",
+        show_default=False,
+    ),
+]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        "-m",
+        help="A name that [bold]patchprism models[/bold] lists. Default: dinov2_vits14, or the prism's.",
+        rich_help_panel=_MODEL,
+    ),
+]
+Weights = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE|URL|hf:REPO",
+        help="Where the weights are, if not in a cache or at the official address.",
+        rich_help_panel=_MODEL,
+    ),
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", rich_help_panel=_MODEL)]
+Dtype = Annotated[
+    str | None,
+    typer.Option(
+        help="auto, float32, bfloat16 or float16; what the network computes in. auto is float32.",
+        rich_help_panel=_MODEL,
+    ),
+]
+BatchSize = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Photos a forward pass, at most. Colours do not depend on it.", rich_help_panel=_MODEL
+    ),
+]
+Preset = Annotated[
+    str | None,
+    typer.Option(
+        help="default: each photo's shape, Otsu, auto; seed: what the DINOv2 post did (square, 0.6, above).",
+        rich_help_panel=_INPUT,
+    ),
+]
+Size = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Shorter edge of the photo as the network sees it, in pixels. Default: 448.",
+        rich_help_panel=_INPUT,
+    ),
+]
+Threshold = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FLOAT|otsu",
+        help="Where foreground and background part on the scores from 0 to 1.",
+        rich_help_panel=_FIT,
+    ),
+]
+Foreground = Annotated[
+    str | None,
+    typer.Option(
+        metavar="auto|above|below|none",
+        help="The threshold's side that is foreground; none keeps all patches.",
+        rich_help_panel=_FIT,
+    ),
+]
+Scaling = Annotated[
+    str | None,
+    typer.Option(
+        metavar="minmax|percentile|sigmoid",
+        help="How components become colours. Default: minmax.",
+        rich_help_panel=_FIT,
+    ),
+]
+Components = Annotated[
+    str | None,
+    typer.Option(
+        metavar="R,G,B",
+        help="Components for red, green and blue, from 1 to 8; negative: turned around. Default: 1,2,3.",
+        rich_help_panel=_FIT,
+    ),
+]
+PrismFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--prism",
+        metavar="FILE",
+        help="Colour with a prism fitted earlier instead of fitting.",
+        rich_help_panel=_FIT,
+    ),
+]
+Force = Annotated[
+    bool,
+    typer.Option(
+        "--force",
+        help="Use the prism even with another model, weights, framing or dtype.",
+        rich_help_panel=_FIT,
+    ),
+]
+Out = Annotated[
+    Path,
+    typer.Option(
+        "--out", "-o", metavar="DIR", help="Folder to write to; made if missing.", rich_help_panel=_OUTPUT
+    ),
+]
+Overlay = Annotated[
+    float | None,
+    typer.Option(
+        metavar="ALPHA",
+        help="Also write each photo under its colours, with this opacity from 0 to 1.",
+        rich_help_panel=_OUTPUT,
+    ),
+]
+Arrays = Annotated[
+    bool,
+    typer.Option(
+        "--arrays",
+        help="Also write each photo's score, foreground, rgb and rgb_all as .npz.",
+        rich_help_panel=_OUTPUT,
+    ),
+]
+Format = Annotated[
+    str, typer.Option(metavar="png|jpg", help="Format of the pictures.", rich_help_panel=_OUTPUT)
+]
+Quiet = Annotated[
+    bool,
+    typer.Option(
+        "--quiet", "-q", help="Print nothing but the paths of what was written.", rich_help_panel=_OUTPUT
+    ),
+]
