@@ -94,7 +94,12 @@ def load_backbone(
         from patchprism.backbones import timm_models
 
         return timm_models.load(
-            name, weights=None if weights is None else str(weights), device=device, dtype=dtype, progress=progress, download=download
+            name,
+            weights=None if weights is None else str(weights),
+            device=device,
+            dtype=dtype,
+            progress=progress,
+            download=download,
         )
     record = find_record(name)
     # A wrong device is refused before gigabytes are fetched for it.
