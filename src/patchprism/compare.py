@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from patchprism.errors import FeaturesError, OptionError, PhotoError
-from patchprism.extract import Photos, extract, photo_names
+from patchprism.extract import Photos, TokenOptions, extract, photo_names
 from patchprism.features import PatchFeatures
 from patchprism.visualization import Failure
 
@@ -288,6 +288,8 @@ class Comparison:
         Models in the order given, and of each its layers.
     models : list of dict
         Name and origin of the weights of each model.
+    tokens : dict
+        Facet and norms.
     failures : list of Failure
     seconds : dict
     """
@@ -297,6 +299,7 @@ class Comparison:
     sizes: list[tuple[int, int]]
     cells: list[CompareCell]
     models: list[dict[str, Any]]
+    tokens: dict[str, Any]
     failures: list[Failure]
     seconds: dict[str, float]
 
@@ -313,6 +316,7 @@ class Comparison:
             "version": 1,
             "patchprism": __version__,
             "models": self.models,
+            "tokens": self.tokens,
             "reference": self.cells[0].label,
             "cells": [self._cell_report(i) for i in range(len(self.cells))],
             "photos": [
@@ -345,15 +349,19 @@ class Comparison:
 class _Stacked:
     """Several layers of a backbone side by side in one token, so that one forward pass gives them all."""
 
-    def __init__(self, backbone: Backbone, layers: Sequence[int], facet: str, norm: bool) -> None:
-        self.backbone, self.layers, self.facet, self.norm = backbone, list(layers), facet, norm
+    def __init__(self, backbone: Backbone, layers: Sequence[int], options: TokenOptions) -> None:
+        self.backbone, self.layers, self.options = backbone, list(layers), options
         self.record, self.widths = backbone.record, list[int]()
 
-    def patch_tokens(self, pixels: torch.Tensor) -> torch.Tensor:
+    def patch_tokens(self, pixels: torch.Tensor, **_: Any) -> torch.Tensor:
         """(B, 3, H, W) -> (B, h, w, sum of widths)."""
         import torch
+        from torch.nn.functional import normalize
 
-        parts = self.backbone.layer_tokens(pixels, self.layers, facet=self.facet, norm=self.norm)
+        chosen = self.options
+        parts = self.backbone.layer_tokens(pixels, self.layers, facet=chosen.facet, norm=chosen.final_norm)
+        if chosen.token_norm == "l2":
+            parts = [normalize(part, dim=-1) for part in parts]
         self.widths = [part.shape[-1] for part in parts]
         return torch.cat(parts, dim=-1)
 
@@ -364,7 +372,8 @@ def compare(
     models: Sequence[str | Backbone],
     layers: Sequence[int] = (-1,),
     facet: str = "token",
-    norm: bool = True,
+    final_norm: bool = True,
+    token_norm: str = "none",
     preset: str | None = None,
     size: int | None = None,
     threshold: float | str | None = None,
@@ -389,8 +398,8 @@ def compare(
         Names, or backbones that are loaded already. One is held in memory at a time.
     layers : sequence of int
         Layers of each model, counted from 0, or from the end with negative numbers.
-    facet, norm
-        See :meth:`~patchprism.backbones.base.Backbone.layer_tokens`.
+    facet, final_norm, token_norm
+        See :class:`~patchprism.extract.TokenOptions`.
     preset, size, threshold, foreground, scaling, space, device, dtype, batch_size, errors, exclude, progress
         As for :func:`~patchprism.pipeline.visualize`; each cell has its own prism with these options.
     seed : int
@@ -424,6 +433,7 @@ def compare(
         space=space,
     ).resolved()
     settings.prism()
+    options = TokenOptions(facet=facet, final_norm=final_norm, token_norm=token_norm)
     tell, watch = progress or (lambda *_: None), Stopwatch()
     sources = list_photos(photos, exclude=exclude)
     job = Photos(sources, photo_names(sources))
@@ -439,7 +449,7 @@ def compare(
         for layer in layers:
             backbone.layer_index(layer)
         framings.append(settings.framing(backbone.record))
-        stack: Any = _Stacked(backbone, layers, facet, norm)
+        stack: Any = _Stacked(backbone, layers, options)
         report = failures.__setitem__ if errors == "report" else None
         with watch("read photos and run networks"):
             done = {
@@ -483,6 +493,7 @@ def compare(
             }
             for stack, indices, weights in stacks
         ],
+        tokens={"facet": facet, "final_norm": final_norm, "token_norm": token_norm},
         failures=[Failure(job.names[i], failures[i].reason) for i in sorted(failures)],
         seconds=watch.seconds,
     )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from patchprism.backbones.base import (
     Backbone,
     BackboneRecord,
+    Progress,
     WeightsOrigin,
     adapter_of,
     find_record,
@@ -20,11 +21,12 @@ from patchprism.backbones.weights import download_weights, locate_weights, obtai
 from patchprism.errors import OptionError
 
 if TYPE_CHECKING:
-    from patchprism.backbones.weights import Progress
+    import os
 
 __all__ = [
     "Backbone",
     "BackboneRecord",
+    "Progress",
     "WeightsOrigin",
     "download_weights",
     "find_record",
@@ -39,7 +41,7 @@ register((*DINOV2, *EFFICIENTNET))
 def load_backbone(
     name: str,
     *,
-    weights: str | None = None,
+    weights: str | os.PathLike[str] | None = None,
     device: str = "auto",
     dtype: str = "auto",
     progress: Progress | None = None,
@@ -52,7 +54,7 @@ def load_backbone(
     name : str
         A registered name, e.g. ``"dinov2_vits14"``; ``records()`` lists all. ``hf:REPO_OR_DIR[@REVISION]``
         is read by ``transformers`` (an extra), ``timm:NAME`` by ``timm`` (an extra).
-    weights : str, optional
+    weights : str or os.PathLike, optional
         A file, an ``http(s)://`` address, or ``hf:REPO[@REVISION]`` on the Hugging Face hub, in the official
         or in Hugging Face's layout. Without it: torch.hub's cache, then PatchPrism's own, then the official
         address. Not for ``hf:`` models, which bring their own; for ``timm:`` ones, a file.
@@ -92,12 +94,17 @@ def load_backbone(
         from patchprism.backbones import timm_models
 
         return timm_models.load(
-            name, weights=weights, device=device, dtype=dtype, progress=progress, download=download
+            name,
+            weights=None if weights is None else str(weights),
+            device=device,
+            dtype=dtype,
+            progress=progress,
+            download=download,
         )
     record = find_record(name)
-    # Weights first: without them there is no need to wait for torch.
-    origin = obtain_weights(record, weights, progress=progress, download=download)
+    # A wrong device is refused before gigabytes are fetched for it.
     torch_device, torch_dtype = resolve_device(device), resolve_dtype(dtype)
+    origin = obtain_weights(record, weights, progress=progress, download=download)
     if record.family == "dinov2":
         from patchprism.backbones import dinov2
 

@@ -15,7 +15,7 @@ from patchprism.backbones.base import WeightsOrigin
 from patchprism.errors import ModelError, WeightsError
 
 if TYPE_CHECKING:
-    from patchprism.backbones.download import Progress
+    from patchprism.backbones.base import Progress
 
 PREFIX = "hf:"
 # Where photos' normalisation is written down; the second is what newer versions of transformers write.

@@ -24,8 +24,7 @@ from patchprism.errors import ExtraError, ModelError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from patchprism.backbones.base import BackboneRecord, WeightsOrigin
-    from patchprism.backbones.download import Progress
+    from patchprism.backbones.base import BackboneRecord, Progress, WeightsOrigin
 
     # Query and key, each (B, heads, N, d), the factor before the softmax, and whether nothing else goes into it.
     Recorder = Callable[[torch.Tensor, torch.Tensor, float, bool], None]

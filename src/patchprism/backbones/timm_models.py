@@ -27,7 +27,7 @@ from patchprism.errors import ExtraError, ModelError, WeightsError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from patchprism.backbones.download import Progress
+    from patchprism.backbones.base import Progress
 
 PREFIX = "timm:"
 _FACETS = ("query", "key", "value")

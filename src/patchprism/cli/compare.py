@@ -28,11 +28,6 @@ Layers = Annotated[
         rich_help_panel="The network",
     ),
 ]
-Facet = Annotated[str, typer.Option(help="token, query, key or value.", rich_help_panel="The network")]
-Norm = Annotated[
-    bool,
-    typer.Option("--norm/--no-norm", help="Apply the network's final norm.", rich_help_panel="The network"),
-]
 Arrays = Annotated[
     bool,
     typer.Option(
@@ -67,8 +62,9 @@ def compare(
     out: options.Out,
     model: Models,
     layer: Layers = "-1",
-    facet: Facet = "token",
-    norm: Norm = True,
+    facet: options.Facet = None,
+    final_norm: options.FinalNorm = None,
+    token_norm: options.TokenNorm = None,
     preset: options.Preset = None,
     size: options.Size = None,
     device: options.Device = "auto",
@@ -98,8 +94,9 @@ def compare(
             photos,
             models=model,
             layers=layers,
-            facet=facet,
-            norm=norm,
+            facet=facet or "token",
+            final_norm=final_norm is not False,
+            token_norm=token_norm or "none",
             preset=preset,
             size=size,
             threshold=options.parse_threshold(threshold),

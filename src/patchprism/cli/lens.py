@@ -74,6 +74,7 @@ def lens_options(
     match_all: bool,
     match_lines: int,
     upsample: str,
+    layer: int | None = None,
 ) -> tuple[list[str], LensOptions]:
     """The lenses asked for and their options, checked.
 
@@ -92,6 +93,7 @@ def lens_options(
         match_all=match_all,
         match_lines=match_lines,
         upsample=upsample,
+        layer=-1 if layer is None else layer,
     )
     return check_lenses(names or ["pca"], options), options
 

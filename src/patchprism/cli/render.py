@@ -25,6 +25,10 @@ def render(
     size: options.Size = None,
     model: options.Model = None,
     weights: options.Weights = None,
+    layer: options.Layer = None,
+    facet: options.Facet = None,
+    final_norm: options.FinalNorm = None,
+    token_norm: options.TokenNorm = None,
     device: options.Device = "auto",
     dtype: options.Dtype = None,
     batch_size: options.BatchSize = None,
@@ -55,7 +59,7 @@ def render(
     from patchprism.visualization import check_output_options
 
     check_output_options(out, overlay, format, upsample)
-    names, wanted = lens.lens_options(lenses, at, clusters, match_all, match_lines, upsample)
+    names, wanted = lens.lens_options(lenses, at, clusters, match_all, match_lines, upsample, layer)
     with progress(quiet=quiet) as tell:
         view, found = lens.visualize_through(
             names,
@@ -63,6 +67,10 @@ def render(
             photos,
             model=model,
             weights=weights,
+            layer=layer,
+            facet=facet,
+            final_norm=final_norm,
+            token_norm=token_norm,
             preset=preset,
             size=size,
             threshold=options.parse_threshold(threshold),
