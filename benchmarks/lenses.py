@@ -1,17 +1,21 @@
 """What each lens costs beside the forward pass that it looks at, and whether what it says is right.
 
 Four of scikit-image's CC0 photos with the embedded default; attention with a DINOv2 ViT-S/14 of random weights,
-since only shapes matter to its time. Medians of interleaved runs; drawing and writing are not counted. Beside each
-time stands what the lens found, against an independent answer where there is one.
+since only shapes matter to its time. Medians of interleaved runs in one thread, in seconds of processor time: ratios
+that a busy machine leaves alone. Drawing and writing are not counted. Beside each time stands what the lens found,
+against an independent answer where there is one.
 
     python benchmarks/lenses.py [rounds]
 """
 
 from __future__ import annotations
 
+import os
 import statistics
 import sys
 import time
+
+os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 import numpy as np
 import torch
@@ -75,6 +79,7 @@ def right(name: str, result: object, view: patchprism.Visualization) -> str:
 
 def main(rounds: int) -> None:
     """Print the table."""
+    torch.set_num_threads(1)
     size = 448
     for backbone, lenses in (
         (
@@ -95,14 +100,14 @@ def main(rounds: int) -> None:
             cases.append(("clusters", LensOptions(clusters=6), "clusters, K=6"))
         said = {}
         for _ in range(rounds):
-            start = time.perf_counter()
+            start = time.process_time()
             for each in pixels:
                 backbone.patch_tokens(each)
-            runs["forward"].append(time.perf_counter() - start)
+            runs["forward"].append(time.process_time() - start)
             for name, chosen, label in cases:
-                start = time.perf_counter()
+                start = time.process_time()
                 (result,) = look_through(view, [name], chosen, backbone=backbone)
-                runs.setdefault(label, []).append(time.perf_counter() - start)
+                runs.setdefault(label, []).append(time.process_time() - start)
                 said[label] = right(name, result, view)
         forward = statistics.median(runs["forward"])
         features = view.features

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -121,6 +122,8 @@ def visualize_through(
             asked.pop(name)
     view = visualize(photos, backbone=backbone, **asked)
     view.seconds = seconds | view.seconds
+    # A prism may bring the layer that it was fitted on.
+    options = replace(options, layer=view.settings["layer"])
     tell: Callable[[str, int, int | None], None] = asked["progress"]
     tell("lenses", 0, None)
     return view, look_through(view, names, options, backbone=backbone)
