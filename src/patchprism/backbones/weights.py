@@ -10,13 +10,12 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from patchprism.backbones.base import WeightsOrigin, find_record
-from patchprism.backbones.download import Offline, Progress, fetch
 from patchprism.backbones.catalog import DINOV2_URL
+from patchprism.backbones.download import Offline, Progress, fetch
 from patchprism.errors import ExtraError, WeightsError
 
 if TYPE_CHECKING:
