@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from contextlib import contextmanager
 from fractions import Fraction
-from pathlib import Path
+from pathlib import Path  # noqa: TC003 (Typer reads annotations)
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -136,7 +136,7 @@ def video(
     The prism is fitted on frames spread over the clip, or comes from --prism; frame times and sound are kept.
     """
     # Read before PyAV and torch are: what is mistyped is said at once.
-    span = {"start": parse_time("start", start), "end": parse_time("end", end)}
+    first, last = parse_time("start", start), parse_time("end", end)
     chosen = options.parse_threshold(threshold)
     triple = options.parse_components(components)
     from patchprism.prism import Prism
@@ -146,7 +146,8 @@ def video(
         report = render_video(
             clip,
             out,
-            **span,
+            start=first,
+            end=last,
             layout=layout,
             overlay=overlay,
             smooth=smooth,

@@ -13,7 +13,6 @@ from patchprism.errors import OptionError, PhotoError
 from patchprism.extract import batch_for
 from patchprism.features import PatchFeatures
 from patchprism.pipeline import Settings, Stopwatch, check_origin, describe_origin
-from patchprism.prism import Prism
 from patchprism.video.canvas import Canvas
 from patchprism.video.relay import read_ahead, write_behind
 from patchprism.video.sink import check_output, open_sink
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
 
     from patchprism.backbones import Backbone, BackboneRecord, WeightsOrigin
     from patchprism.framing import Framed, Framing
+    from patchprism.prism import Prism
     from patchprism.video.sink import Sink
     from patchprism.video.source import FileClip, PhotoClip
 

@@ -9,7 +9,7 @@ import shutil
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from patchprism.errors import OptionError, OutputError
 from patchprism.files import atomic_write
@@ -98,7 +98,15 @@ def _folder_and_name(out: Path) -> tuple[Path, str]:
 
 @contextmanager
 def open_sink(
-    out: Path, clip: FileClip | PhotoClip, canvas: Canvas, *, first: Frame, crf: int | None, whole: bool, sound: bool
+    out: Path,
+    clip: FileClip | PhotoClip,
+    canvas: Canvas,
+    *,
+    first: Frame,
+    every: int,
+    crf: int | None,
+    whole: bool,
+    sound: bool,
 ) -> Iterator[Sink]:
     """A sink whose result stands at ``out`` once the block has ended well, and only then."""
     if is_pictures(out):
@@ -108,7 +116,7 @@ def open_sink(
     with atomic_write(out) as part:
         av = import_av()
         try:
-            video = _VideoSink(part, clip, canvas, first=first, crf=crf, whole=whole, sound=sound)
+            video = _VideoSink(part, clip, canvas, first=first, every=every, crf=crf, whole=whole, sound=sound)
             try:
                 yield video
                 video.finish()
@@ -128,6 +136,7 @@ class _VideoSink:
         canvas: Canvas,
         *,
         first: Frame,
+        every: int,
         crf: int | None,
         whole: bool,
         sound: bool,
@@ -141,7 +150,6 @@ class _VideoSink:
         if not height or not width:
             raise OptionError(f"a video needs frames of 2 x 2 pixels or more, got {first.rgb.shape[1::-1]}")
         self.base = Fraction(clip.time_base)
-        # FFmpeg's numbers are 32 bits wide, and MP4's clock wants room below its resolution.
         options = _OPTIONS[codec] | {"crf": str(DEFAULT_CRF[codec] if crf is None else crf)}
         self.container = av.open(
             os.fspath(path), "w", options={"movflags": "+faststart"} if suffix in (".mp4", ".mov") else {}
@@ -151,17 +159,17 @@ class _VideoSink:
         self.stream.width, self.stream.height, self.stream.pix_fmt = width, height, "yuv420p"
         context = self.stream.codec_context
         context.time_base = self.base
-        context.colorspace = context.color_primaries = context.color_trc = (
-            1 if canvas.matrix == 1 else 6 if canvas.matrix != 5 else 5
-        )
-        if canvas.matrix == 5:
-            context.color_trc = 6
+        # FFmpeg's numbers: BT.709, or BT.601 of 625 or 525 lines, whose transfer curve is the same; video range.
+        space = canvas.matrix if canvas.matrix in (1, 5) else 6
+        context.colorspace = context.color_primaries = space
+        context.color_trc = 1 if space == 1 else 6
         context.color_range = 1
         self.sound = "none"
         self._sound: Sound | None = None
         if sound and isinstance(clip, FileClip) and clip.sound:
             self._add_sound(clip, suffix, whole=whole)
-        self._last: tuple[Fraction, Fraction] | None = None
+        self._waiting: Any = None
+        self._gap = max(1, round(every / (rate * self.base)))
 
     def _add_sound(self, clip: FileClip, suffix: str, *, whole: bool) -> None:
         av = import_av()
@@ -183,18 +191,29 @@ class _VideoSink:
         self.canvas.paint_planes(frame, patches, crop, _planes_of(picture))
         time = frame.time - self.origin
         picture.pts, picture.time_base = round(time / self.base), self.base
-        gap = time - self._last[0] if self._last else Fraction(0)
-        self._last = (time, gap)
-        for packet in self.stream.encode(picture):
-            self.container.mux(packet)
+        if self._waiting is not None:
+            self._gap = max(picture.pts - self._waiting.pts, 1)
+            self._encode(self._waiting, self._gap)
+        # A frame's duration is known when the next one comes.
+        self._waiting = picture
         if self._sound:
             self._sound.until(time)
 
+    def _encode(self, picture: Any, duration: int) -> None:
+        picture.duration = duration
+        for packet in self.stream.encode(picture):
+            self.container.mux(packet)
+
     def finish(self) -> None:
+        end = Fraction(0)
+        if self._waiting is not None:
+            # How long the last one is shown nobody says; as long as the one before it.
+            self._encode(self._waiting, self._gap)
+            end = (self._waiting.pts + self._gap) * self.base
         for packet in self.stream.encode(None):
             self.container.mux(packet)
-        if self._sound and self._last:
-            self._sound.until(self._last[0] + max(self._last[1], 1 / Fraction(self.stream.average_rate or 25)))
+        if self._sound:
+            self._sound.until(end)
             if self._sound.problems:
                 self.warnings.append(f"{self._sound.problems} damaged packets of the sound are left out")
 
@@ -206,7 +225,7 @@ class _VideoSink:
         try:
             self.container.close()
         except av.FFmpegError:
-            if self._last:
+            if self._waiting is not None:
                 raise
 
 

@@ -55,7 +55,7 @@ class Sound:
         self._stream = self._input.streams.best("audio") or self._input.streams.audio[0]
         # MP4 can say that a track begins before 0; elsewhere all would be moved instead.
         self._first = -_RUN_IN if whole and suffix in (".mp4", ".mov") else Fraction(0)
-        name = self._stream.codec_context.name
+        name = self._stream.codec_context.codec.canonical_name
         self._encoder = None
         if suffix not in _COPIED or name in _COPIED[suffix]:
             self.how = "copied"

@@ -370,7 +370,7 @@ class FileClip:
         """Seconds from the clip's beginning; by the count where the file has no times."""
         if raw.pts is None:
             return number / self.rate
-        return raw.pts * Fraction(raw.time_base or self.time_base) - self.origin
+        return int(raw.pts) * Fraction(raw.time_base or self.time_base) - self.origin
 
     def _frame(self, raw: Any, number: int, time: Fraction, *, planes: bool) -> Frame:
         width = max(2, round(raw.width * self.aspect)) if self.aspect else raw.width
