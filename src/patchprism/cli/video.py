@@ -62,7 +62,9 @@ def video(
     ],
     start: Annotated[
         str | None,
-        typer.Option(metavar="TIME", help="First moment: seconds, MM:SS or HH:MM:SS.", rich_help_panel=_INPUT),
+        typer.Option(
+            metavar="TIME", help="First moment: seconds, MM:SS or HH:MM:SS.", rich_help_panel=_INPUT
+        ),
     ] = None,
     end: Annotated[
         str | None, typer.Option(metavar="TIME", help="Moment to stop before.", rich_help_panel=_INPUT)
@@ -123,7 +125,9 @@ def video(
     crf: Annotated[
         int | None,
         typer.Option(
-            metavar="N", help="Quality, less is better. Default: 18 (H.264), 30 (VP9).", rich_help_panel=_OUTPUT
+            metavar="N",
+            help="Quality, less is better. Default: 18 (H.264), 30 (VP9).",
+            rich_help_panel=_OUTPUT,
         ),
     ] = None,
     sound: Annotated[

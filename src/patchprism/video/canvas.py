@@ -70,7 +70,9 @@ class Canvas:
         self._panels([frame.rgb], [out], patches, crop, [patches.colors * np.float32(255)], [0])
         return out
 
-    def paint_planes(self, frame: Frame, patches: PatchColors, crop: Crop, out: Sequence[NDArray[np.uint8]]) -> None:
+    def paint_planes(
+        self, frame: Frame, patches: PatchColors, crop: Crop, out: Sequence[NDArray[np.uint8]]
+    ) -> None:
         """The picture into luma and chroma planes of even size, uint8."""
         if frame.planes is None:
             raise OptionError("this frame was read without planes")
@@ -151,7 +153,10 @@ class Canvas:
         key = ("nearest", shape[:2], grid[:2], crop, scale)
         if key not in self._places:
             left, top, right, bottom = (edge / scale for edge in crop)
-            self._places[key] = (_along(shape[0], grid[0], top, bottom), _along(shape[1], grid[1], left, right))
+            self._places[key] = (
+                _along(shape[0], grid[0], top, bottom),
+                _along(shape[1], grid[1], left, right),
+            )
         return self._places[key]
 
     def _to_yuv(self, rgb: NDArray[np.float32]) -> NDArray[np.float32]:

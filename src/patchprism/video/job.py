@@ -262,9 +262,19 @@ class _Job:
                 raise PhotoError(self.clip.name, _nothing(self.clip, self.span))
             first = first_batch[0][0]
             began = time.perf_counter()
-            with open_sink(
-                report.out, self.clip, self.canvas, first=first, crf=crf, whole=whole, sound=sound
-            ) as sink, write_behind(_writer(sink), 4) as write:
+            with (
+                open_sink(
+                    report.out,
+                    self.clip,
+                    self.canvas,
+                    first=first,
+                    every=self.span.every,
+                    crf=crf,
+                    whole=whole,
+                    sound=sound,
+                ) as sink,
+                write_behind(_writer(sink), 4) as write,
+            ):
                 batch: list[tuple[Frame, Framed]] | None = first_batch
                 while batch:
                     for frame, patches, crop in self._colored(batch):

@@ -82,14 +82,18 @@ def check_output(out: str | os.PathLike[str], source: str | os.PathLike[str], cr
     if pictures and folder.is_dir():
         shape = re.compile(_COUNTER.sub(r"\\d+", _folder_and_name(path)[1].replace(".", r"\.")))
         if any(shape.fullmatch(name) for name in os.listdir(folder)):
-            raise OutputError(str(folder), "holds numbered pictures already; they would get mixed up with the new ones")
+            raise OutputError(
+                str(folder), "holds numbered pictures already; they would get mixed up with the new ones"
+            )
     if os.path.exists(source) and path.exists() and os.path.samefile(source, path):
         raise OutputError(str(path), "is the clip that is to be read")
 
 
 def is_pictures(out: Path) -> bool:
     """Whether an output means numbered PNG pictures: a folder, or a pattern with a counter."""
-    return out.is_dir() or not out.suffix or (out.suffix.lower() == ".png" and bool(_COUNTER.search(out.name)))
+    return (
+        out.is_dir() or not out.suffix or (out.suffix.lower() == ".png" and bool(_COUNTER.search(out.name)))
+    )
 
 
 def _folder_and_name(out: Path) -> tuple[Path, str]:
@@ -116,7 +120,9 @@ def open_sink(
     with atomic_write(out) as part:
         av = import_av()
         try:
-            video = _VideoSink(part, clip, canvas, first=first, every=every, crf=crf, whole=whole, sound=sound)
+            video = _VideoSink(
+                part, clip, canvas, first=first, every=every, crf=crf, whole=whole, sound=sound
+            )
             try:
                 yield video
                 video.finish()
@@ -154,7 +160,7 @@ class _VideoSink:
         self.container = av.open(
             os.fspath(path), "w", options={"movflags": "+faststart"} if suffix in (".mp4", ".mov") else {}
         )
-        rate = Fraction(clip.rate).limit_denominator(1001)
+        rate = Fraction(clip.rate / every).limit_denominator(1001)
         self.stream = self.container.add_stream(codec, rate=rate, options=options)
         self.stream.width, self.stream.height, self.stream.pix_fmt = width, height, "yuv420p"
         context = self.stream.codec_context
@@ -169,13 +175,16 @@ class _VideoSink:
         if sound and isinstance(clip, FileClip) and clip.sound:
             self._add_sound(clip, suffix, whole=whole)
         self._waiting: Any = None
-        self._gap = max(1, round(every / (rate * self.base)))
+        self._durations: dict[int, int] = {}
+        self._gap = max(1, round(1 / (rate * self.base)))
 
     def _add_sound(self, clip: FileClip, suffix: str, *, whole: bool) -> None:
         av = import_av()
         carried = None
         try:
-            carried = Sound(clip.path, suffix, origin=clip.origin + self.origin, whole=whole and not self.origin)
+            carried = Sound(
+                clip.path, suffix, origin=clip.origin + self.origin, whole=whole and not self.origin
+            )
             carried.add_to(self.container)
         except (av.FFmpegError, ValueError, TypeError) as error:
             if carried:
@@ -200,8 +209,14 @@ class _VideoSink:
             self._sound.until(time)
 
     def _encode(self, picture: Any, duration: int) -> None:
-        picture.duration = duration
-        for packet in self.stream.encode(picture):
+        self._durations[picture.pts] = duration
+        self._mux(self.stream.encode(picture))
+
+    def _mux(self, packets: list[Any]) -> None:
+        for packet in packets:
+            # The encoder gives each frame the average duration; they come back in another order than they went in.
+            if packet.time_base == self.base and packet.pts in self._durations:
+                packet.duration = self._durations.pop(packet.pts)
             self.container.mux(packet)
 
     def finish(self) -> None:
@@ -210,8 +225,7 @@ class _VideoSink:
             # How long the last one is shown nobody says; as long as the one before it.
             self._encode(self._waiting, self._gap)
             end = (self._waiting.pts + self._gap) * self.base
-        for packet in self.stream.encode(None):
-            self.container.mux(packet)
+        self._mux(self.stream.encode(None))
         if self._sound:
             self._sound.until(end)
             if self._sound.problems:
@@ -264,4 +278,3 @@ class _PictureSink:
             raise OutputError(str(self.folder), (error.strerror or str(error)).lower()) from error
         finally:
             shutil.rmtree(self.part, ignore_errors=True)
-

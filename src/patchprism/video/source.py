@@ -94,7 +94,9 @@ class Span:
             if value is not None and value < 0:
                 raise OptionError(f"{name} must be 0 or more seconds, got {float(value):g}")
         if self.end is not None and self.end <= (self.start or 0):
-            raise OptionError(f"end must lie after start ({float(self.start or 0):g}), got {float(self.end):g}")
+            raise OptionError(
+                f"end must lie after start ({float(self.start or 0):g}), got {float(self.end):g}"
+            )
 
 
 def import_av() -> Any:
@@ -270,7 +272,9 @@ class FileClip:
                     yield self._frame(raw, number, time, planes=planes)
             expected = min(x for x in (self.duration, span.end) if x is not None) if self.duration else None
             if last is not None and expected and expected - last > max(Fraction(1), 3 / self.rate):
-                self.problems.add(f"ends at {float(last):.2f} of {float(expected):.2f} s: the file is cut short")
+                self.problems.add(
+                    f"ends at {float(last):.2f} of {float(expected):.2f} s: the file is cut short"
+                )
 
     def spread(self, count: int, span: Span) -> Iterator[Frame]:
         """At most ``count`` frames, evenly over the wanted ones in time; jumps where it can."""
