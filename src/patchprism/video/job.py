@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from patchprism.video.sink import Sink
     from patchprism.video.source import FileClip, PhotoClip
 
+# A batch holds its frames in memory, and they may be large however few patches they have.
+MAX_BATCH = 8
+
 Seconds = int | float | Fraction
 
 
@@ -357,7 +360,7 @@ def _batches(
     batch: list[tuple[Frame, Framed]] = []
     for item in items:
         batch.append(item)
-        if len(batch) >= (batch_size or batch_for(item[1].grid)):
+        if len(batch) >= (batch_size or min(batch_for(item[1].grid), MAX_BATCH)):
             yield batch
             batch = []
     if batch:
