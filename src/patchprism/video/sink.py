@@ -175,7 +175,7 @@ class _VideoSink:
         if sound and isinstance(clip, FileClip) and clip.sound:
             self._add_sound(clip, suffix, whole=whole)
         self._waiting: Any = None
-        self._durations: dict[int, int] = {}
+        self._first_dts: int | None = None
         self._gap = max(1, round(1 / (rate * self.base)))
 
     def _add_sound(self, clip: FileClip, suffix: str, *, whole: bool) -> None:
@@ -202,30 +202,29 @@ class _VideoSink:
         picture.pts, picture.time_base = round(time / self.base), self.base
         if self._waiting is not None:
             self._gap = max(picture.pts - self._waiting.pts, 1)
-            self._encode(self._waiting, self._gap)
-        # A frame's duration is known when the next one comes.
+            self._mux(self.stream.encode(self._waiting))
+        # One is held back, so that the last is known as the last.
         self._waiting = picture
         if self._sound:
             self._sound.until(time)
 
-    def _encode(self, picture: Any, duration: int) -> None:
-        self._durations[picture.pts] = duration
-        self._mux(self.stream.encode(picture))
-
     def _mux(self, packets: list[Any]) -> None:
         for packet in packets:
-            # The encoder gives each frame the average duration; they come back in another order than they went in.
-            if packet.time_base == self.base and packet.pts in self._durations:
-                packet.duration = self._durations.pop(packet.pts)
+            if self._first_dts is None:
+                self._first_dts = packet.dts
             self.container.mux(packet)
 
     def finish(self) -> None:
         end = Fraction(0)
         if self._waiting is not None:
             # How long the last one is shown nobody says; as long as the one before it.
-            self._encode(self._waiting, self._gap)
+            self._mux(self.stream.encode(self._waiting))
             end = (self._waiting.pts + self._gap) * self.base
-        self._mux(self.stream.encode(None))
+        packets = self.stream.encode(None)
+        if packets and self._first_dts is not None and packets[-1].time_base == self.base:
+            # MP4 takes a track's length from its packets in the order of decoding, which is not that of showing.
+            packets[-1].duration = round(end / self.base) + self._first_dts - packets[-1].dts
+        self._mux(packets)
         if self._sound:
             self._sound.until(end)
             if self._sound.problems:

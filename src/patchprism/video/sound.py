@@ -78,11 +78,13 @@ class Sound:
         else:
             rate = _OPUS_RATE if self._encoder == "libopus" else self._stream.codec_context.sample_rate
             self._out = output.add_stream(self._encoder, rate=rate)
-            layout = self._stream.codec_context.layout.name
-            self._out.codec_context.layout = layout
-            form = self._out.codec_context.format or av.AudioFormat("fltp")
+            layout = self._stream.codec_context.layout
+            # PCM often does not say which channels it has, only how many; encoders want to know.
+            named = {1: "mono", 2: "stereo"}.get(layout.nb_channels, layout.name)
+            self._out.codec_context.layout = named
+            form = "flt" if self._encoder == "libopus" else "fltp"
             self._out.codec_context.format = form
-            self._resampler = av.AudioResampler(format=form.name, layout=layout, rate=rate)
+            self._resampler = av.AudioResampler(format=form, layout=named, rate=rate)
         self._packets = self._copied() if self._encoder is None else self._encoded()
         self._waiting: Any = None
 
