@@ -601,7 +601,7 @@ def test_threads_keep_order_and_hand_on_failures():
     def fail(item):
         raise OutputError("y", "full")
 
-    with pytest.raises(OutputError, match="full"), write_behind(fail, 1) as write:
+    with pytest.raises(OutputError, match="full"), write_behind(fail, 1) as write:  # noqa: PT012
         for item in range(100):
             write(item)
     assert not [t for t in threading.enumerate() if t.name.startswith("patchprism")]
