@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 import threading
@@ -368,9 +369,9 @@ def test_still_scene_still_colors(backbone):
     colors, steady = FrameColors(prism), Steady(prism.threshold_, prism.side_)
     bare = [colors.split(each) for each in tokens]
     shown = [steady(each) for each in bare]
-    steps = [np.abs(b.rgb - a.rgb).max() * 255 for a, b in zip(shown[:-1], shown[1:], strict=True)]
+    steps = [np.abs(b.rgb - a.rgb).max() * 255 for a, b in itertools.pairwise(shown)]
     assert max(steps) < 2
-    assert max(np.abs(b.colors - a.colors).max() * 255 for a, b in zip(bare[:-1], bare[1:], strict=True)) > 4
+    assert max(np.abs(b.colors - a.colors).max() * 255 for a, b in itertools.pairwise(bare)) > 4
     # and what is shown stays near what is there
     truth = np.mean([each.colors for each in bare], axis=0)
     assert np.abs(shown[-1].colors - truth).mean() * 255 < 4
