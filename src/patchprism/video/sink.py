@@ -218,12 +218,13 @@ class _VideoSink:
         end = Fraction(0)
         if self._waiting is not None:
             # How long the last one is shown nobody says; as long as the one before it.
-            self._mux(self.stream.encode(self._waiting))
             end = (self._waiting.pts + self._gap) * self.base
+            self._mux(self.stream.encode(self._waiting))
         packets = self.stream.encode(None)
-        if packets and self._first_dts is not None and packets[-1].time_base == self.base:
+        if packets and packets[-1].time_base == self.base:
+            first = packets[0].dts if self._first_dts is None else self._first_dts
             # MP4 takes a track's length from its packets in the order of decoding, which is not that of showing.
-            packets[-1].duration = round(end / self.base) + self._first_dts - packets[-1].dts
+            packets[-1].duration = round(end / self.base) + first - packets[-1].dts
         self._mux(packets)
         if self._sound:
             self._sound.until(end)
