@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 
 REPORT_VERSION = 1
 FORMATS = ("png", "jpg")
+FIGURES = ("fg_mask", "results", "results_raw", "histogram")
+# What stands between a photo's stem and the format in the name of its pictures
+PICTURES = ("pca", "overlay")
 # A photo whose foreground is smaller than this share, or its background, is suspicious.
 EXTREME_SHARE = 0.05
 WRITERS = 2  # encoding frees the interpreter lock; more threads would only hold more photos in memory
@@ -388,6 +391,14 @@ def _check_distinct(paths: Sequence[Path]) -> None:
         if key in seen:
             raise OutputError(str(path), "two files of this job would have this name; rename a photo")
         seen.add(key)
+
+
+def is_output(path: Path, folder: Path) -> bool:
+    """Whether a file is a picture that :meth:`Visualization.save` wrote into a folder."""
+    parts = path.name.rsplit(".", 2)
+    if path.parent != folder or parts[-1] not in FORMATS:
+        return False
+    return parts[1] in PICTURES if len(parts) == 3 else parts[0] in FIGURES
 
 
 def _write_drawn(draw: Callable[[], NDArray[np.uint8]], path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import patchprism
-from patchprism.cli import compare, models, render
+from patchprism.cli import compare, models, render, video
 
 app = typer.Typer(
     name="patchprism",
@@ -40,5 +40,6 @@ def root(
 
 app.command("render")(render.render)
 app.command("compare")(compare.compare)
+app.command("video")(video.video)
 app.command("models")(models.models)
 app.command("download")(models.download)

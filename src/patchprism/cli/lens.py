@@ -48,7 +48,7 @@ MatchAll = Annotated[
 ]
 MatchLines = Annotated[
     int,
-    typer.Option(min=1, help="Matches drawn for a pair of photos at most.", rich_help_panel=_PANEL),
+    typer.Option(min=1, metavar="N", help="Matches drawn for a pair of photos at most.", rich_help_panel=_PANEL),
 ]
 Space = Annotated[
     str | None,
