@@ -95,10 +95,11 @@ def hf_inputs(kind: str, pixels: torch.Tensor) -> dict[str, Any]:
     """What a user of transformers would hand over for photos of any shape."""
     n, (h, w) = len(pixels), (side // PATCH for side in pixels.shape[-2:])
     if kind == "hf_siglip2":
-        from transformers.models.siglip2.image_processing_siglip2 import convert_image_to_patches
-
+        # Its image processor cuts a photo of shape (H, W, 3) into patches and flattens each.
+        rows = [pixels[..., i * PATCH : (i + 1) * PATCH, :] for i in range(h)]
+        patches = [row[..., j * PATCH : (j + 1) * PATCH] for row in rows for j in range(w)]
         return {
-            "pixel_values": torch.stack([convert_image_to_patches(photo, PATCH) for photo in pixels]),
+            "pixel_values": torch.stack([patch.permute(0, 2, 3, 1).flatten(1) for patch in patches], dim=1),
             "pixel_attention_mask": torch.ones(n, h * w, dtype=torch.long),
             "spatial_shapes": torch.tensor([[h, w]] * n),
         }
