@@ -49,6 +49,7 @@ class Settings:
     foreground: str | None = None
     scaling: str | None = None
     components: tuple[int, int, int] | None = None
+    space: str | None = None
     layer: int | None = None
     facet: str | None = None
     final_norm: bool | None = None
@@ -69,7 +70,7 @@ class Settings:
         """
         origin = prism.origin if prism else {}
         if prism:
-            for name in ("threshold", "foreground", "scaling", "components"):
+            for name in ("threshold", "foreground", "scaling", "components", "space"):
                 if getattr(self, name) is not None:
                     raise OptionError(f"{name} is settled by the prism; fit anew to change it")
         preset = self.preset or origin.get("preset") or "default"
@@ -85,6 +86,7 @@ class Settings:
             foreground=self.foreground or chosen["foreground"],
             scaling=self.scaling or "minmax",
             components=self.components or (1, 2, 3),
+            space=self.space or "rgb",
             dtype=self.dtype or origin.get("dtype") or "auto",
             **{
                 name: origin.get(name, default) if getattr(self, name) is None else getattr(self, name)
@@ -113,6 +115,7 @@ class Settings:
             foreground=self.foreground or "auto",
             scaling=self.scaling or "minmax",
             components=self.components or (1, 2, 3),
+            space=self.space or "rgb",
         )
         prism.check_options()
         return prism
@@ -145,6 +148,7 @@ def visualize(
     foreground: str | None = None,
     scaling: str | None = None,
     components: tuple[int, int, int] | None = None,
+    space: str | None = None,
     layer: int | None = None,
     facet: str | None = None,
     final_norm: bool | None = None,
@@ -176,6 +180,7 @@ def visualize(
     foreground : {"auto", "above", "below", "none"}
     scaling : {"minmax", "percentile", "sigmoid"}
     components : tuple of three int
+    space : {"rgb", "oklab"}
         See :class:`~patchprism.prism.Prism`. Defaults are the preset's: Otsu and ``"auto"``, or 0.6 and
         ``"above"`` of the seed.
     layer : int, default=-1
@@ -231,6 +236,7 @@ def visualize(
         foreground=foreground,
         scaling=scaling,
         components=components,
+        space=space,
         layer=layer,
         facet=facet,
         final_norm=final_norm,

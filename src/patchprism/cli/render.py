@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from patchprism.cli import EXIT_SOME_PHOTOS_FAILED, options
+from patchprism.cli import EXIT_SOME_PHOTOS_FAILED, lens, options
 from patchprism.cli.console import print_table, progress, stdout
 
 if TYPE_CHECKING:
@@ -36,9 +36,16 @@ def render(
     foreground: options.Foreground = None,
     scaling: options.Scaling = None,
     components: options.Components = None,
+    space: lens.Space = None,
+    lenses: lens.Lenses = None,
+    at: lens.At = None,
+    clusters: lens.Clusters = "auto",
+    match_all: lens.MatchAll = False,
+    match_lines: lens.MatchLines = 40,
     prism: options.PrismFile = None,
     force: options.Force = False,
     overlay: options.Overlay = None,
+    upsample: lens.Upsample = "nearest",
     arrays: options.Arrays = False,
     format: options.Format = "png",
     quiet: options.Quiet = False,
@@ -46,15 +53,17 @@ def render(
     """Colour photos: every part of the objects in them in one colour across all photos.
 
     Writes the figures fg_mask, results, results_raw and histogram, a picture of each photo, the fitted prism
-    and report.json.
+    and report.json. With --lens, what other lenses show, instead or as well.
     """
-    from patchprism.pipeline import visualize
     from patchprism.prism import Prism
     from patchprism.visualization import check_output_options
 
-    check_output_options(out, overlay, format)
+    check_output_options(out, overlay, format, upsample)
+    names, wanted = lens.lens_options(lenses, at, clusters, match_all, match_lines, upsample, layer)
     with progress(quiet=quiet) as tell:
-        view = visualize(
+        view, found = lens.visualize_through(
+            names,
+            wanted,
             photos,
             model=model,
             weights=weights,
@@ -68,6 +77,7 @@ def render(
             foreground=foreground,
             scaling=scaling,
             components=options.parse_components(components),
+            space=space,
             device=device,
             dtype=dtype,
             batch_size=batch_size,
@@ -77,18 +87,26 @@ def render(
             exclude=out,
             progress=tell,
         )
-        written = view.save(out, overlay_alpha=overlay, arrays=arrays, format=format)
+        written = view.save(
+            out,
+            overlay_alpha=overlay,
+            arrays=arrays,
+            format=format,
+            upsample=upsample,
+            lenses=found,
+            pca="pca" in names,
+        )
     if quiet:
         for path in written:
             print(path)
     else:
-        _summarise(view, written, out)
+        _summarise(view, written, out, first=1 if "pca" in names else 0)
     warn_of_failures(view.failures)
     if view.failures:
         raise typer.Exit(EXIT_SOME_PHOTOS_FAILED)
 
 
-def _summarise(view: Visualization, written: Sequence[Path], out: Path) -> None:
+def _summarise(view: Visualization, written: Sequence[Path], out: Path, *, first: int = 1) -> None:
     console = stdout()
     rows = [
         (
@@ -120,7 +138,7 @@ def _summarise(view: Visualization, written: Sequence[Path], out: Path) -> None:
         ("split", split + reason),
         ("colours", f"red + green + blue explain {chosen} of the foreground's variance"),
         ("time", f"{total:.1f} s ({slow})"),
-        ("wrote", f"{len(written)} files to {out}; look at {written[1]} first"),
+        ("wrote", f"{len(written)} files to {out}; look at {written[first]} first"),
         *(("hint", hint) for hint in view.hints()),
     ):
         console.print(f"{label:8}{text}", markup=False)

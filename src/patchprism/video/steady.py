@@ -89,7 +89,7 @@ class FrameColors:
         components = np.zeros((h * w, len(prism.object_components_)))
         components[:, self.wanted] = values[:, 1:] - self._shift
         return PatchColors(
-            colors=prism._colors(components).reshape(h, w, 3),
+            colors=prism.colors_of(components).reshape(h, w, 3),
             foreground=prism.foreground_of(tokens, scene=scene),
             score=prism.score_of(tokens, scene=scene),
         )
