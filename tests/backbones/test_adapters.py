@@ -15,8 +15,9 @@ from patchprism.errors import ExtraError, ModelError, OptionError, WeightsError
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from patchprism.backbones import Backbone, find_record, load_backbone  # noqa: E402
 from tiny import ALL, MEAN, PATCH, STAGED, STD, VITS, build, save  # noqa: E402
+
+from patchprism.backbones import Backbone, find_record, load_backbone  # noqa: E402
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,7 +15,8 @@ from patchprism.backbones.dinov2 import DinoV2Backbone, build
 from patchprism.errors import ModelError, OptionError
 
 pytest.importorskip("transformers")
-from tiny import VITS, build as build_tiny, save  # noqa: E402
+from tiny import VITS, save
+from tiny import build as build_tiny
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -43,7 +43,7 @@ def pixels() -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def twin(state: dict[str, torch.Tensor]) -> Any:
-    """transformers' network with the same weights; on this test's grid its position embedding is ours."""
+    """Transformers' network with the same weights; on this test's grid its position embedding is ours."""
     transformers = pytest.importorskip("transformers")
     config = transformers.Dinov2WithRegistersConfig(
         hidden_size=WIDTH, num_attention_heads=HEADS, num_hidden_layers=12, patch_size=14, image_size=518
