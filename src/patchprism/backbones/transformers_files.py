@@ -64,6 +64,8 @@ def record_of(model: HubModel, config: Any) -> BackboneRecord:
             raise ModelError(
                 f"{model.name}: transformers cannot build a {model_type!r} ({reason(error)})"
             ) from error
+    if network.main_input_name != "pixel_values":
+        raise ModelError(f"{model.name}: a {model_type!r} is not a network whose hidden states are patches")
     return BackboneRecord(
         name=model.name,
         family="huggingface",

@@ -75,6 +75,7 @@ Weights = Annotated[
 Layer = Annotated[
     int | None,
     typer.Option(
+        metavar="N",
         help="Block whose tokens are taken, from 0, or from the end: -1 (the default) is the last.",
         rich_help_panel=_MODEL,
     ),

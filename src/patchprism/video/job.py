@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     import numpy as np
+    import torch
     from numpy.typing import NDArray
 
     from patchprism.backbones import Backbone, BackboneRecord, WeightsOrigin
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
     from patchprism.prism import Prism
     from patchprism.video.sink import Sink
     from patchprism.video.source import FileClip, PhotoClip
+
+    Take = Callable[[torch.Tensor], torch.Tensor]  # pixels (B, 3, H, W) -> tokens (B, h, w, D)
 
 # A batch holds its frames in memory, and they may be large however few patches they have.
 MAX_BATCH = 8
@@ -210,9 +214,10 @@ def render_video(
     origin = describe_origin(backbone, settings, framing)
     if prism and not force:
         check_origin(prism, origin)
+    take = partial(settings.token_options().tokens, backbone)
     if to_fit:
         with watch("fit"):
-            prism = _fit(to_fit, clip, span, fit_frames, backbone, framing, batch_size, tell)
+            prism = _fit(to_fit, clip, span, fit_frames, take, framing, batch_size, tell)
         prism.origin = origin
     assert prism is not None
     if save_prism is not None:
@@ -226,7 +231,7 @@ def render_video(
         seconds=watch.seconds,
     )
     steadied = Steady(prism.threshold_, prism.side_) if steady else None
-    job = _Job(clip, span, backbone, framing, FrameColors(prism), steadied, canvas, batch_size, watch, tell)
+    job = _Job(clip, span, take, framing, FrameColors(prism), steadied, canvas, batch_size, watch, tell)
     job.run(report, crf=crf, sound=sound)
     return report
 
@@ -238,7 +243,7 @@ class _Job:
         self,
         clip: FileClip | PhotoClip,
         span: Span,
-        backbone: Backbone,
+        take: Take,
         framing: Framing,
         colors: FrameColors,
         steady: Steady | None,
@@ -247,7 +252,7 @@ class _Job:
         watch: Stopwatch,
         tell: Callable[[str, int, int | None], None],
     ) -> None:
-        self.clip, self.span, self.backbone, self.framing = clip, span, backbone, framing
+        self.clip, self.span, self.take, self.framing = clip, span, take, framing
         self.colors, self.steady, self.canvas = colors, steady, canvas
         self.batch_size, self.watch, self.tell = batch_size, watch, tell
 
@@ -300,7 +305,7 @@ class _Job:
         self, batch: list[tuple[Frame, Framed]]
     ) -> Iterator[tuple[Frame, PatchColors, tuple[float, float, float, float]]]:
         with self.watch("network"):
-            tokens = _tokens(self.backbone, [framed for _, framed in batch])
+            tokens = _tokens(self.take, [framed for _, framed in batch])
         for (frame, framed), each in zip(batch, tokens, strict=True):
             with self.watch("colours"):
                 patches = self.colors.split(each, name=f"{self.clip.name}, frame {frame.index}")
@@ -321,7 +326,7 @@ def _fit(
     clip: FileClip | PhotoClip,
     span: Span,
     count: int,
-    backbone: Backbone,
+    take: Take,
     framing: Framing,
     batch_size: int | None,
     tell: Callable[[str, int, int | None], None],
@@ -336,7 +341,7 @@ def _fit(
 
     with read_ahead(framed(), 2) as items:
         for batch in _batches(items, batch_size):
-            tokens += list(_tokens(backbone, [each for _, each in batch]))
+            tokens += list(_tokens(take, [each for _, each in batch]))
             names += [f"{clip.name} at {float(frame.time):.3f} s" for frame, _ in batch]
             tell("fit", len(tokens), count)
     if not tokens:
@@ -345,12 +350,10 @@ def _fit(
     return prism.fit(PatchFeatures(tokens, names))
 
 
-def _tokens(backbone: Backbone, framed: list[Framed]) -> NDArray[np.float32]:
+def _tokens(take: Take, framed: list[Framed]) -> NDArray[np.float32]:
     import torch
 
-    tokens: NDArray[np.float32] = (
-        backbone.patch_tokens(torch.stack([each.pixels for each in framed])).cpu().numpy()
-    )
+    tokens: NDArray[np.float32] = take(torch.stack([each.pixels for each in framed])).cpu().numpy()
     return tokens
 
 
