@@ -43,6 +43,9 @@ class Folder(Protocol):
     def remove(self, key: str) -> None:
         """Take a file, or a folder with all in it, away; fine if there is none."""
 
+    def below(self, key: str) -> Folder:
+        """A folder in this one."""
+
 
 def is_remote(path: str | os.PathLike[str]) -> bool:
     """Whether a path is an address such as ``s3://bucket/key``; ``file://`` is local."""
@@ -65,9 +68,10 @@ def local_path(path: str | os.PathLike[str]) -> Path:
 class LocalFolder:
     """A folder on this machine, or on a file system that all workers share."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, work: Path | None = None) -> None:
         self.path = path
         self.name = str(path)
+        self.work = work or path / WORK
 
     def read(self, key: str, start: int = 0, stop: int | None = None) -> bytes:
         """See :class:`Folder`."""
@@ -84,7 +88,7 @@ class LocalFolder:
     def staged(self, key: str) -> Iterator[Path]:
         """See :class:`Folder`."""
         target = self.path / key
-        staging = self.path / WORK / "tmp"
+        staging = self.work / "tmp"
         part = staging / f"{secrets.token_hex(8)}{target.suffix}"
         try:
             staging.mkdir(parents=True, exist_ok=True)
@@ -116,6 +120,10 @@ class LocalFolder:
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
+
+    def below(self, key: str) -> LocalFolder:
+        """See :class:`Folder`."""
+        return LocalFolder(self.path / key, work=self.work)
 
 
 class RemoteFolder:
@@ -175,6 +183,10 @@ class RemoteFolder:
         system, path = self._at(key)
         if system.exists(path):
             system.rm(path, recursive=True)
+
+    def below(self, key: str) -> RemoteFolder:
+        """See :class:`Folder`."""
+        return RemoteFolder(f"{self.url}/{key}")
 
 
 def filesystem(url: str) -> tuple[Any, str]:

@@ -111,7 +111,7 @@ class Shards:
                 raise FeaturesError(f"{row.name}: the network gave NaN or infinity{hint}")
         if kept:
             self.folder.write(self._tokens(shard), memoryview(np.concatenate(kept).view(np.uint8)))
-        self.folder.write(self._table(shard), json.dumps(asdict(table), ensure_ascii=False).encode())
+        self.folder.write(self._table(shard), json.dumps(asdict(table)).encode())
 
     def table(self, shard: int) -> Table:
         """The table of a committed shard."""

@@ -264,7 +264,7 @@ class Visualization:
             draw = partial(self.picture, index, overlay_alpha=overlay_alpha)
             jobs.append((named(f"overlay.{format}"), partial(_write_drawn, draw)))
         if arrays:
-            jobs.append((named("npz"), partial(_write_arrays, self.parts[index])))
+            jobs.append((named("npz"), partial(write_arrays, self.parts[index])))
         return jobs
 
     def report(self, files: Sequence[Sequence[str]] | None = None) -> dict[str, Any]:
@@ -325,7 +325,7 @@ def _write_drawn(draw: Callable[[], NDArray[np.uint8]], path: Path) -> None:
     write_picture(path, draw())
 
 
-def _write_arrays(part: PhotoColors, path: Path) -> None:
+def write_arrays(part: PhotoColors, path: Path) -> None:
     with atomic_write(path) as temporary:
         np.savez_compressed(
             temporary, score=part.score, foreground=part.foreground, rgb=part.rgb, rgb_all=part.rgb_all

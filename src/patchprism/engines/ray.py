@@ -92,24 +92,25 @@ class RayEngine:
         finally:
             pool.close()
 
-    def _room(self, task: Task) -> tuple[int, float, float]:
-        """Actors, and the cores and GPUs of each."""
+    def _room(self, task: Task) -> tuple[int, dict[str, Any]]:
+        """Actors of a pool, and what each asks of the cluster."""
         have = self._ray.cluster_resources()
         gpus, cores = int(have.get("GPU", 0)), int(have.get("CPU", 1))
-        if task.needs_device and gpus:
-            count = self.workers or gpus
-            return count, max(1.0, min(4.0, cores // count)), min(1.0, gpus / count)
-        count = self.workers or max(1, cores // CORES_A_WORKER)
-        return count, max(0.5, min(float(CORES_A_WORKER), cores // count)), 0.0
+        count = self.workers or (gpus if task.needs_device and gpus else max(1, cores // CORES_A_WORKER))
+        if not task.needs_device:
+            # No claim on cores: the pool that runs the network may hold them all while chunks are written.
+            return count, {"num_cpus": 0, "scheduling_strategy": "SPREAD"}
+        a_worker = max(1, min(CORES_A_WORKER, cores // count))
+        return count, {"num_cpus": a_worker, "num_gpus": min(1.0, gpus / count) if gpus else 0}
 
 
 class _Pool:
     """Actors, and what they are at."""
 
-    def __init__(self, ray: Any, task: Task, count: int, cores: float, gpus: float) -> None:
+    def __init__(self, ray: Any, task: Task, count: int, claim: dict[str, Any]) -> None:
         self.ray, self.count = ray, count
-        self.actor_class = ray.remote(num_cpus=cores, num_gpus=gpus, max_restarts=0)(_Worker)
-        self.threads = max(1, int(cores))
+        self.actor_class = ray.remote(max_restarts=0, **claim)(_Worker)
+        self.threads = claim["num_cpus"] or 1
         self.task = ray.put(task)
         self.actors: dict[Any, int] = {}  # and how many items each has
         self.running: dict[Any, tuple[Any, int, Any]] = {}  # reference -> item, times tried, actor

@@ -142,7 +142,7 @@ def encode_names(names: list[str], rows: int) -> bytes:
     """Names as the codec ``vlen-utf8`` has them: the count, then each one's length and bytes; short chunks padded."""
     parts = [np.uint32(rows).tobytes()]
     for name in names + [""] * (rows - len(names)):
-        raw = name.encode()
+        raw = name.encode("utf-8", "replace")  # file names are bytes, and not always text
         parts += [np.uint32(len(raw)).tobytes(), raw]
     return b"".join(parts)
 
@@ -170,7 +170,7 @@ def decode_names(data: bytes, rows: int, where: str) -> list[str]:
 
 def dump(value: Any) -> bytes:
     """JSON with sorted keys: the same value is the same bytes."""
-    return (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
+    return (json.dumps(value, indent=2, sort_keys=True) + "\n").encode()
 
 
 def load_json(folder: Folder, key: str) -> dict[str, Any]:
