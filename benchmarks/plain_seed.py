@@ -89,7 +89,11 @@ class Dinov2(nn.Module):
         h, w = x.shape[-2:]
         grid = self.pos_embed[:, 1:].reshape(1, NATIVE, NATIVE, WIDTH).permute(0, 3, 1, 2)
         scale = ((h + 0.1) / NATIVE, (w + 0.1) / NATIVE)
-        grid = F.interpolate(grid, scale_factor=scale, mode="bicubic").permute(0, 2, 3, 1).reshape(1, h * w, WIDTH)
+        grid = (
+            F.interpolate(grid, scale_factor=scale, mode="bicubic")
+            .permute(0, 2, 3, 1)
+            .reshape(1, h * w, WIDTH)
+        )
         x = torch.cat([self.cls_token.expand(len(x), -1, -1), x.flatten(2).transpose(1, 2)], dim=1)
         x = x + torch.cat([self.pos_embed[:, :1], grid], dim=1)
         for block in self.blocks:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import time
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from patchprism.backbones import find_record, load_backbone
@@ -135,6 +137,7 @@ def visualize(
     force: bool = False,
     backbone: Backbone | None = None,
     errors: str = "raise",
+    exclude: str | os.PathLike[str] | None = None,
     progress: Callable[[str, int, int | None], None] | None = None,
 ) -> Visualization:
     """Colour photos by the principal components of their patch features.
@@ -168,6 +171,8 @@ def visualize(
         Use this one, already loaded, instead of ``model``, ``weights``, ``device`` and ``dtype``.
     errors : {"raise", "report"}
         What a photo that cannot be read does: raise, or be listed in ``failures`` while the others are done.
+    exclude : path, optional
+        A folder whose files are no photos of this job: that of the pictures, when it lies among the photos.
     progress : callable, optional
         Called as ``progress(stage, done, total or None)``.
 
@@ -208,7 +213,7 @@ def visualize(
     # Everything that can be refused is refused before anything heavy is loaded.
     to_fit = None if prism else settings.prism()
     framing = settings.framing(backbone.record if backbone else find_record(str(settings.model)))
-    sources = list_photos(photos)
+    sources = list_photos(photos, exclude=exclude)
     job = Photos(sources, photo_names(sources))
     if backbone is None:
         with watch("load model"):
@@ -263,11 +268,14 @@ def visualize(
     )
 
 
-def list_photos(photos: Sequence[Any]) -> list[Any]:
-    """Photos with folders and patterns among the paths replaced by the files they mean."""
-    import os
+def list_photos(photos: Sequence[Any], *, exclude: str | os.PathLike[str] | None = None) -> list[Any]:
+    """Photos with folders and patterns among the paths replaced by the files they mean, each once.
 
+    What folders and patterns bring from below ``exclude`` is left out: pictures written earlier.
+    """
     from patchprism.paths import find_photos
+
+    outside = Path(exclude).resolve() if exclude is not None else None
 
     if isinstance(photos, (str, os.PathLike)):
         photos = [photos]
@@ -279,7 +287,8 @@ def list_photos(photos: Sequence[Any]) -> list[Any]:
             continue
         for path in find_photos([photo]):
             key = path.resolve()
-            if key not in seen:
+            named = path == Path(photo)
+            if key not in seen and (named or outside is None or not key.is_relative_to(outside)):
                 seen.add(key)
                 listed.append(path)
     if not listed:

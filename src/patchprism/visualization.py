@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 REPORT_VERSION = 1
 FORMATS = ("png", "jpg")
+# A photo whose foreground is smaller than this share, or its background, is suspicious.
+EXTREME_SHARE = 0.05
 WRITERS = 2  # encoding frees the interpreter lock; more threads would only hold more photos in memory
 
 
@@ -224,8 +226,8 @@ class Visualization:
         OutputError
             If a file cannot be written.
         """
-        check_output_options(overlay_alpha, format)
         folder = Path(out)
+        check_output_options(folder, overlay_alpha, format)
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -266,6 +268,18 @@ class Visualization:
         if arrays:
             jobs.append((named("npz"), partial(write_arrays, self.parts[index])))
         return jobs
+
+    def hints(self) -> list[str]:
+        """What a person should know before believing the pictures, in whole sentences."""
+        shares = np.array([mask.mean() for mask in self.foreground])
+        extreme = int(np.count_nonzero((shares < EXTREME_SHARE) | (shares > 1 - EXTREME_SHARE)))
+        if self.prism.side_ == "none" or len(self) < 2 or 2 * extreme < len(self):
+            return []
+        return [
+            f"in {extreme} of {len(self)} photos nearly all patches are foreground, or nearly none: the first "
+            "component tells photos apart, not objects from their ground; colour photos of one subject "
+            "together and others alone, or keep all patches with --foreground none"
+        ]
 
     def report(self, files: Sequence[Sequence[str]] | None = None) -> dict[str, Any]:
         """All there is to say about the job, as JSON values: what ``report.json`` holds.
@@ -309,12 +323,15 @@ class Visualization:
             "prism": {"fitted_here": self.fitted_here, **self.prism.summary()},
             "seconds": {stage: round(seconds, 4) for stage, seconds in self.seconds.items()},
             "photos": photos,
+            "hints": self.hints(),
             "failures": [{"photo": failure.photo, "reason": failure.reason} for failure in self.failures],
         }
 
 
-def check_output_options(overlay_alpha: float | None, format: str) -> None:
-    """Refuse options of :meth:`Visualization.save` that are not allowed."""
+def check_output_options(out: Path, overlay_alpha: float | None, format: str) -> None:
+    """Refuse options of :meth:`Visualization.save` that are not allowed, before anything is computed."""
+    if out.exists() and not out.is_dir():
+        raise OutputError(str(out), "it is a file, not a folder")
     if overlay_alpha is not None and not 0 <= overlay_alpha <= 1:
         raise OptionError(f"overlay must lie in [0, 1], got {overlay_alpha}")
     if format not in FORMATS:
