@@ -11,26 +11,28 @@ import os
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from patchprism.backbones import find_record, load_backbone, obtain_weights
+from patchprism.backbones import find_record, load_backbone
 from patchprism.backbones.base import resolve_device, resolve_dtype
+from patchprism.backbones.weights import obtain_weights
 from patchprism.batching import free_memory, patches_a_batch, patches_for
 from patchprism.engines import WorkerLost
 from patchprism.errors import EngineError, OptionError, OutputError, PhotoError
-from patchprism.folders import LocalFolder, filesystem, is_remote
+from patchprism.folders import LocalFolder, filesystem, is_remote, local_path
 from patchprism.paths import PHOTO_SUFFIXES
 from patchprism.pipeline import describe_origin, list_photos
-from patchprism.shards import SHARD, Lost, Shards, StoreShards, Table, digest
+from patchprism.shards import SHARD, Lost, Shards, Table, digest
 from patchprism.store import StoredFeatures, is_store
 from patchprism.tasks import ExtractTask, FoldTask, PhotoRun, ProbeTask, read_source
 
 if TYPE_CHECKING:
-    import torch
     from collections.abc import Callable, Iterator, Sequence
 
+    import torch
     from numpy.typing import NDArray
 
     from patchprism.backbones import Backbone, BackboneRecord, WeightsOrigin
@@ -59,8 +61,12 @@ def nobody(stage: str, done: int, total: int | None) -> None:
 # ---------------------------------------------------------------- what goes in
 
 
-def open_input(photos: Sequence[str | os.PathLike[str]]) -> StoredFeatures | list[str]:
+def open_input(
+    photos: Sequence[str | os.PathLike[str]], *, exclude: str | os.PathLike[str] | None = None
+) -> StoredFeatures | list[str]:
     """A feature store, or the names of photos with folders, patterns and addresses replaced by what they mean.
+
+    What folders and patterns bring from below ``exclude`` is left out.
 
     Raises
     ------
@@ -78,13 +84,16 @@ def open_input(photos: Sequence[str | os.PathLike[str]]) -> StoredFeatures | lis
         raise OptionError(f"a feature store comes alone, got {os.fspath(stores[0])} beside other photos")
     if stores:
         return StoredFeatures(stores[0])
+    if exclude is not None and is_remote(exclude):
+        exclude = None
+    # Runs of local names go together, so that a photo that two of them mean is listed once.
     names: dict[str, None] = {}
-    for photo in photos:
-        names.update(
-            dict.fromkeys(_remote_photos(os.fspath(photo)))
-            if is_remote(photo)
-            else dict.fromkeys(os.fspath(path) for path in list_photos([str(photo).removeprefix("file://")]))
-        )
+    for remote, run in groupby(photos, key=is_remote):
+        if remote:
+            names.update((name, None) for photo in run for name in _remote_photos(os.fspath(photo)))
+        else:
+            listed = list_photos([local_path(photo) for photo in run], exclude=exclude)
+            names.update((os.fspath(path), None) for path in listed)
     if not names:
         raise PhotoError("photos", "none were given")
     return list(names)
@@ -423,11 +432,6 @@ def fit(
     prism.fit_by(walk_over(source, engine, only=only))
     prism.origin = origin
     return prism
-
-
-def source_of(features: StoredFeatures) -> StoreShards:
-    """The shards of a store."""
-    return StoreShards(features)
 
 
 def _stamp(name: str) -> list[int] | None:

@@ -110,7 +110,7 @@ class Shards:
                 hint = " in float16; keep the tokens in float32" if np.isfinite(each).all() else ""
                 raise FeaturesError(f"{row.name}: the network gave NaN or infinity{hint}")
         if kept:
-            self.folder.write(self._tokens(shard), memoryview(np.concatenate(kept).view(np.uint8)))
+            self.folder.write(self._tokens(shard), np.concatenate(kept).view(np.uint8).data)
         self.folder.write(self._table(shard), json.dumps(asdict(table)).encode())
 
     def table(self, shard: int) -> Table:

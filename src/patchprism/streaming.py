@@ -6,10 +6,11 @@ number, on an engine, and take up again what was broken off.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import textwrap
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,33 +19,32 @@ import numpy as np
 
 from patchprism import __version__
 from patchprism.engines import WorkerLost
-from patchprism.errors import EngineError, OptionError, OutputError, PatchPrismError, StoreError
+from patchprism.errors import EngineError, OptionError, OutputError, PatchPrismError, PhotoError, StoreError
 from patchprism.figures import MAX_PHOTOS, fg_mask_figure, results_figure, sheet_sizes
 from patchprism.files import atomic_write
 from patchprism.folders import WORK, LocalFolder, is_remote, local_path, open_folder
 from patchprism.histogram import counted_histogram
 from patchprism.jobs import (
     Extraction,
-    fit,
     failures_of,
+    fit,
     n_shards,
     nobody,
     open_input,
     open_network,
     remembered_batch,
     sampled,
-    source_of,
     working,
 )
 from patchprism.paths import unique_stems
 from patchprism.pipeline import Settings, Stopwatch, check_origin
 from patchprism.prism import Prism
 from patchprism.render import write_picture
-from patchprism.shards import Lost, Shards, digest
+from patchprism.shards import Lost, Shards, StoreShards, digest
 from patchprism.store import StoredFeatures, layout
 from patchprism.store.writer import StoreWriter
 from patchprism.tasks import DrawTask, PictureOptions, drawn_key, read_source
-from patchprism.visualization import REPORT_VERSION, check_output_options
+from patchprism.visualization import REPORT_VERSION, check_output_options, hints_about
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -57,8 +57,6 @@ if TYPE_CHECKING:
     from patchprism.framing import Framing
     from patchprism.jobs import Network, Reader, Tell
     from patchprism.shards import Source
-
-Paths = "Sequence[str | os.PathLike[str]]"
 
 
 @dataclass(kw_only=True)
@@ -82,6 +80,8 @@ class Outcome:
         Whether the store was there already, whole and of the same photos.
     rows : list of dict
         The first photos, as ``report.json`` has them.
+    hints : list of str
+        What a person should know before believing the pictures.
     """
 
     n_photos: int
@@ -95,6 +95,7 @@ class Outcome:
     missing: int = 0
     already: bool = False
     rows: list[dict[str, Any]] = field(default_factory=list)
+    hints: list[str] = field(default_factory=list)
 
 
 # ---------------------------------------------------------------- features
@@ -312,8 +313,7 @@ def fit_prism(
             with atomic_write(target) as part:
                 prism.save(part)
     except PatchPrismError as error:
-        if not isinstance(error, OutputError):
-            work.remove("")  # asked again in the same way, it would fail in the same way
+        _tidy(work, error)
         raise
     work.remove("")
     return Outcome(
@@ -326,6 +326,12 @@ def fit_prism(
         prism=prism,
         fitted_here=True,
     )
+
+
+def _tidy(work: Folder, error: PatchPrismError) -> None:
+    """Take the work away if there is nothing in it to take up: tokens are kept for another threshold, say."""
+    if isinstance(error, PhotoError) or not work.keys("shards"):
+        work.remove("")
 
 
 @dataclass(kw_only=True)
@@ -346,7 +352,7 @@ class _Opened:
 def _resolved(settings: Settings, given: StoredFeatures | list[str], prism: Prism | None) -> Settings:
     """Settings with every choice made; a store has made those of the network."""
     if isinstance(given, StoredFeatures):
-        made = {
+        made: dict[str, Any] = {
             "model": given.origin.get("model"),
             "preset": given.origin.get("preset"),
             "size": given.framing.size,
@@ -358,8 +364,6 @@ def _resolved(settings: Settings, given: StoredFeatures | list[str], prism: Pris
                 raise OptionError(f"{name} is settled by the feature store ({there}), got {wanted}")
         if settings.weights is not None:
             raise OptionError("weights are not needed with a feature store")
-        from dataclasses import replace
-
         settings = replace(settings, **{name: value for name, value in made.items() if value is not None})
     return settings.resolved(prism)
 
@@ -387,7 +391,7 @@ def _open(
         check(given.origin)
         only, origin = _sampled_origin(given.names if sample else [], given.origin, sample, seed, len(given))
         return _Opened(
-            source=source_of(given),
+            source=StoreShards(given),
             origin=origin,
             failures=[Lost(str(each["photo"]), str(each["reason"])) for each in given.failures],
             framing=given.framing,
@@ -479,8 +483,8 @@ def render_photos(
     PatchPrismError
         One of its children.
     """
-    check_output_options(overlay_alpha, format)
-    given = open_input(photos)
+    check_output_options(Path() if is_remote(out) else local_path(out), overlay_alpha, format)
+    given = open_input(photos, exclude=out)
     settings = _resolved(settings, given, prism)
     fitted = prism
     to_fit = None if prism else settings.prism()
@@ -512,12 +516,11 @@ def render_photos(
             with folder.staged("prism.safetensors") as part:
                 fitted.save(part)
             head = _report_head(settings, opened, fitted, to_fit is not None, watch, engine)
-            job.report(head)
+            job.report(head | {"hints": job.hints()})
     except PatchPrismError as error:
-        if not isinstance(error, OutputError):
-            work.remove("")
-            if not before and isinstance(folder, LocalFolder) and not any(folder.path.iterdir()):
-                folder.path.rmdir()
+        _tidy(work, error)
+        if not before and isinstance(folder, LocalFolder) and not any(folder.path.iterdir()):
+            folder.path.rmdir()
         raise
     for name in (*written, *job.files(), "prism.safetensors", "report.json"):
         wrote(os.path.join(folder.name, name))
@@ -556,9 +559,10 @@ class _Pictures:
         self.prism, self.opened, self.out, self.work = prism, opened, out, work
         self.engine, self.tell = engine, tell
         self.source = opened.source
-        settled = (prism.threshold_, prism.side_, prism.scaling, prism.components)
-        learned = [float(np.abs(getattr(prism, f"{name}_")).sum()) for name in ("scene_components", "object_range")]
-        key = digest(opened.key, str(settled), learned, asdict(options), opened.origin)
+        with work.staged("prism-used.safetensors") as path:
+            prism.save(path)
+            content = path.read_bytes()
+        key = digest(opened.key, hashlib.sha256(content).hexdigest(), asdict(options))
         self.task = DrawTask(
             prism, opened.source, out, work, options, key, from_store=opened.from_store, reader=reader
         )
@@ -660,6 +664,11 @@ class _Pictures:
             lost = [{"photo": each.name, "reason": each.reason} for each in self.opened.failures]
             file.write(f'\n  ],\n  "failures": {_indented(lost, 2).lstrip()}\n}}\n')
 
+    def hints(self) -> list[str]:
+        """As :meth:`Visualization.hints <patchprism.visualization.Visualization.hints>`."""
+        shares = np.array([row["foreground"] for drawn in self._all() for row in drawn["photos"]])
+        return hints_about(shares, self.prism.side_)
+
     def outcome(self, watch: Stopwatch, opened: _Opened, fitted_here: bool) -> Outcome:
         """What to tell the user."""
         rows: list[dict[str, Any]] = []
@@ -679,6 +688,7 @@ class _Pictures:
             fitted_here=fitted_here,
             missing=missing,
             rows=rows,
+            hints=self.hints(),
         )
 
 

@@ -6,12 +6,12 @@ folders that all workers see, never through the engine.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,6 +28,7 @@ from patchprism.visualization import write_arrays
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -197,10 +198,8 @@ class ProbeTask:
     def run(self, items: Iterable[str]) -> Iterator[None]:
         """See :class:`~patchprism.engines.Task`."""
         for name in items:
-            try:
+            with contextlib.suppress(PhotoError):  # reported where the shard is done
                 self.framing.apply(self.reader(name), name=name)
-            except PhotoError:
-                pass  # reported where the shard is done
             yield None
 
 

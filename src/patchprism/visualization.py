@@ -272,14 +272,7 @@ class Visualization:
     def hints(self) -> list[str]:
         """What a person should know before believing the pictures, in whole sentences."""
         shares = np.array([mask.mean() for mask in self.foreground])
-        extreme = int(np.count_nonzero((shares < EXTREME_SHARE) | (shares > 1 - EXTREME_SHARE)))
-        if self.prism.side_ == "none" or len(self) < 2 or 2 * extreme < len(self):
-            return []
-        return [
-            f"in {extreme} of {len(self)} photos nearly all patches are foreground, or nearly none: the first "
-            "component tells photos apart, not objects from their ground; colour photos of one subject "
-            "together and others alone, or keep all patches with --foreground none"
-        ]
+        return hints_about(shares, self.prism.side_)
 
     def report(self, files: Sequence[Sequence[str]] | None = None) -> dict[str, Any]:
         """All there is to say about the job, as JSON values: what ``report.json`` holds.
@@ -326,6 +319,18 @@ class Visualization:
             "hints": self.hints(),
             "failures": [{"photo": failure.photo, "reason": failure.reason} for failure in self.failures],
         }
+
+
+def hints_about(shares: NDArray[np.floating[Any]], side: str) -> list[str]:
+    """What the photos' shares of foreground, (n,), say of the colours' worth."""
+    extreme = int(np.count_nonzero((shares < EXTREME_SHARE) | (shares > 1 - EXTREME_SHARE)))
+    if side == "none" or len(shares) < 2 or 2 * extreme < len(shares):
+        return []
+    return [
+        f"in {extreme} of {len(shares)} photos nearly all patches are foreground, or nearly none: the first "
+        "component tells photos apart, not objects from their ground; colour photos of one subject "
+        "together and others alone, or keep all patches with --foreground none"
+    ]
 
 
 def check_output_options(out: Path, overlay_alpha: float | None, format: str) -> None:

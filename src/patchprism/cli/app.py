@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import patchprism
-from patchprism.cli import models, render
+from patchprism.cli import features, fit, models, render
 
 app = typer.Typer(
     name="patchprism",
@@ -39,5 +39,7 @@ def root(
 
 
 app.command("render")(render.render)
+app.command("fit")(fit.fit)
+app.command("features")(features.features)
 app.command("models")(models.models)
 app.command("download")(models.download)

@@ -118,7 +118,7 @@ class ArraySpec:
             padded = np.zeros((self.chunks[0], *self.shape[1:]), rows.dtype)
             padded[: len(rows)] = rows
             rows = padded
-        return memoryview(rows.reshape(-1).view(np.uint8))
+        return rows.reshape(-1).view(np.uint8).data
 
 
 def specs(*, n_photos: int, n_patches: int, width: int, dtype: str) -> dict[str, ArraySpec]:
