@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Everything that installs goes through the pins; torch's is a CPU build where one lies on disk.
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help setup demo test lint types check slow bench clean
+.PHONY: help setup demo test lint types check slow docs bench clean
 .DEFAULT_GOAL := help
 
 help: ## Say what there is
@@ -37,6 +37,9 @@ types: setup ## mypy --strict on src
 
 check: ## All that must hold before a change lands
 	$(MAKE) lint types test
+
+docs: setup ## Remake docs/cli.md from the commands
+	$(BIN)/python docs/generate_cli.py
 
 bench: setup ## The main job and the PCA beside plain scripts (minutes)
 	$(BIN)/python benchmarks/main_job.py

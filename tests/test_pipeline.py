@@ -47,7 +47,7 @@ def test_the_seed_preset_stage_by_stage_against_scikit_learn(backbone, shared_do
         edge = size + int(size * 0.01) * 10
         resized = (edge, int(edge * w / h)) if h <= w else (int(edge * h / w), edge)
         image = F.interpolate(image, size=resized, mode="bilinear", antialias=True)[0]
-        top, left = int(round((resized[0] - size) / 2.0)), int(round((resized[1] - size) / 2.0))
+        top, left = round((resized[0] - size) / 2.0), round((resized[1] - size) / 2.0)
         crops.append((image[:, top : top + size, left : left + size] - 0.5) / 0.5)
     tokens = backbone.patch_tokens(torch.stack(crops)).numpy()
     rows = tokens.reshape(-1, tokens.shape[-1]).astype(np.float64)
@@ -165,7 +165,7 @@ def test_a_prism_of_another_model_is_refused_unless_forced(backbone, photos):
 
 def test_bad_photos_raise_or_are_reported(backbone, photos, tmp_path):
     (tmp_path / "bad.jpg").write_bytes(b"no photo")
-    with pytest.raises(PhotoError, match="bad.jpg"):
+    with pytest.raises(PhotoError, match=r"bad\.jpg"):
         patchprism.visualize([photos[0], tmp_path / "bad.jpg"], backbone=backbone, size=96)
     view = patchprism.visualize([tmp_path / "bad.jpg", *photos], backbone=backbone, size=96, errors="report")
     assert [failure.photo for failure in view.failures] == [str(tmp_path / "bad.jpg")]
@@ -202,7 +202,7 @@ def test_a_backbone_that_gives_nan_is_named(backbone, photos, monkeypatch):
     monkeypatch.setattr(
         type(backbone), "_forward", lambda self, pixels: torch.full((len(pixels), 6, 6, 8), float("nan"))
     )
-    with pytest.raises(FeaturesError, match="photo-1: .*NaN"):
+    with pytest.raises(FeaturesError, match=r"photo-1: .*NaN"):
         patchprism.visualize(photos[:1], backbone=backbone, size=96)
 
 

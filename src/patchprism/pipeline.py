@@ -15,7 +15,7 @@ from patchprism.extract import Photos, extract, photo_names
 from patchprism.features import PatchFeatures
 from patchprism.framing import DEFAULT_SIZE, PRESETS, Framing
 from patchprism.prism import Prism
-from patchprism.visualization import Failure, Visualization
+from patchprism.visualization import Failure, Visualization, is_output
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -172,7 +172,7 @@ def visualize(
     errors : {"raise", "report"}
         What a photo that cannot be read does: raise, or be listed in ``failures`` while the others are done.
     exclude : path, optional
-        A folder whose files are no photos of this job: that of the pictures, when it lies among the photos.
+        The folder that pictures will be written to; those of an earlier job in it are no photos.
     progress : callable, optional
         Called as ``progress(stage, done, total or None)``.
 
@@ -271,11 +271,11 @@ def visualize(
 def list_photos(photos: Sequence[Any], *, exclude: str | os.PathLike[str] | None = None) -> list[Any]:
     """Photos with folders and patterns among the paths replaced by the files they mean, each once.
 
-    What folders and patterns bring from below ``exclude`` is left out: pictures written earlier.
+    Of what folders and patterns bring, pictures that an earlier job wrote into ``exclude`` are left out.
     """
     from patchprism.paths import find_photos
 
-    outside = Path(exclude).resolve() if exclude is not None else None
+    written = Path(exclude).resolve() if exclude is not None else None
 
     if isinstance(photos, (str, os.PathLike)):
         photos = [photos]
@@ -288,7 +288,7 @@ def list_photos(photos: Sequence[Any], *, exclude: str | os.PathLike[str] | None
         for path in find_photos([photo]):
             key = path.resolve()
             named = path == Path(photo)
-            if key not in seen and (named or outside is None or not key.is_relative_to(outside)):
+            if key not in seen and (named or written is None or not is_output(key, written)):
                 seen.add(key)
                 listed.append(path)
     if not listed:

@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 
 REPORT_VERSION = 1
 FORMATS = ("png", "jpg")
+FIGURES = ("fg_mask", "results", "results_raw", "histogram")
+# What stands between a photo's stem and the format in the name of its pictures
+PICTURES = ("pca", "overlay")
 # A photo whose foreground is smaller than this share, or its background, is suspicious.
 EXTREME_SHARE = 0.05
 WRITERS = 2  # encoding frees the interpreter lock; more threads would only hold more photos in memory
@@ -341,6 +344,14 @@ def check_output_options(out: Path, overlay_alpha: float | None, format: str) ->
         raise OptionError(f"overlay must lie in [0, 1], got {overlay_alpha}")
     if format not in FORMATS:
         raise OptionError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")
+
+
+def is_output(path: Path, folder: Path) -> bool:
+    """Whether a file is a picture that :meth:`Visualization.save` wrote into a folder."""
+    parts = path.name.rsplit(".", 2)
+    if path.parent != folder or parts[-1] not in FORMATS:
+        return False
+    return parts[1] in PICTURES if len(parts) == 3 else parts[0] in FIGURES
 
 
 def _write_drawn(draw: Callable[[], NDArray[np.uint8]], path: Path) -> None:

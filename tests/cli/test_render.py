@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 
@@ -253,20 +252,24 @@ def test_without_weights_and_network_three_ways_on_are_named(run, photos, tmp_pa
     assert not (tmp_path / "out").exists()
 
 
-def test_unrelated_photos_get_a_hint(run, tmp_path):
+def test_a_split_between_photos_gets_a_hint(run, tmp_path):
     """One photo all foreground, another none of it: the method has found photos apart, not objects."""
-    import skimage
-
-    data = f"{next(iter(skimage.__path__))}/data"
-    for name in ("rocket.jpg", "coffee.png", "chelsea.png"):
-        shutil.copy(f"{data}/{name}", tmp_path / name)
-    result = run("render", tmp_path, "--out", tmp_path / "out", *MODEL)
+    rng = np.random.default_rng(0)
+    for name, texture in (
+        ("noise", rng.integers(0, 256, (96, 96, 3))),
+        ("plain", rng.integers(90, 94, (96, 96, 3))),
+    ):
+        Image.fromarray(texture.astype(np.uint8)).save(tmp_path / f"{name}.png")
+    result = run(
+        "render", tmp_path, "--out", tmp_path / "out", *MODEL, "--threshold", "0.02", "--foreground", "above"
+    )
     assert result.code == 0
-    assert "hint" in result.out
     report = json.loads((tmp_path / "out" / "report.json").read_text())
-    assert report["hints"]
-    quiet = run("render", tmp_path / "coffee.png", "--out", tmp_path / "alone", *MODEL)
-    assert "hint" not in quiet.out
+    assert all(photo["foreground"] > 0.95 for photo in report["photos"])
+    assert len(report["hints"]) == 1
+    assert "hint    in 2 of 2 photos nearly all patches are foreground" in result.out
+    kept = run("render", tmp_path, "--out", tmp_path / "all", *MODEL, "--foreground", "none")
+    assert "hint" not in kept.out
 
 
 def test_a_defect_is_one_line_as_well(run, monkeypatch, photos, tmp_path):
