@@ -18,7 +18,7 @@ from patchprism.framing import Framing
 from patchprism.pipeline import Settings
 from patchprism.prism import Prism
 from patchprism.shards import Shards, Table
-from patchprism.store import StoredFeatures, layout
+from patchprism.store import PhotoRow, StoredFeatures, layout
 from patchprism.streaming import extract_features, write_table
 
 SETTINGS = Settings(model="toy", size=48, batch_size=4)
@@ -178,9 +178,6 @@ def test_all_photos_bad_leaves_nothing(tmp_path):
 
 def test_tokens_beyond_float16_are_refused(tmp_path):
     shards = Shards(open_folder(tmp_path), 1, "float16")
-    row = StoredRow = layout  # noqa: F841 - only the table's shape matters here
-    from patchprism.store import PhotoRow
-
     table = Table("k", [PhotoRow("a.png", (1, 1), (8, 8), (0.0, 0.0, 8.0, 8.0))], [], 2)
     with pytest.raises(FeaturesError, match=r"a.png: .* in float16; keep the tokens in float32"):
         shards.write(0, table, [np.full((1, 1, 2), 1e6, np.float32)])
@@ -219,14 +216,13 @@ def cut(path, count=1):
     path.write_bytes(path.read_bytes()[:-count])
 
 
-def table_of(store, name, dtype):
-    return next((store / name / "c").rglob("0*")) if False else (
-        store / name / "c" / "0" / "0" if (store / name / "c" / "0").is_dir() else store / name / "c" / "0"
-    )
+def first_chunk(store, name):
+    path = store / name / "c" / "0"
+    return path / "0" if path.is_dir() else path
 
 
 def overwrite(store, name, dtype, index, value):
-    path = table_of(store, name, dtype)
+    path = first_chunk(store, name)
     values = np.frombuffer(path.read_bytes(), dtype).copy()
     values[index] = value
     path.write_bytes(values.tobytes())
@@ -378,10 +374,7 @@ def test_names_are_checked_as_they_are_read(store):
 
 
 def test_damage_further_in_is_found_as_it_is_read(store):
-    offsets = table_of(store, "offsets", np.int64)
-    values = np.frombuffer(offsets.read_bytes(), np.int64).copy()
-    values[30] = values[29] - 5
-    offsets.write_bytes(values.tobytes())
+    overwrite(store, "offsets", np.int64, 30, 7)
     stored = StoredFeatures(store)
     assert stored[3].shape[2] == WIDTH
     with pytest.raises(StoreError, match="photos 30 to 30 do not fit together"):

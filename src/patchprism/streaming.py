@@ -157,7 +157,11 @@ def extract_features(
             names, network, shards, engine, batch_size=settings.batch_size, reader=reader, tell=tell
         )
         key = digest([job.key(shard) for shard in range(shards.n_shards)])
-        there = _finished(folder, key, overwrite)
+        try:
+            there = _finished(folder, key, overwrite)
+        except PatchPrismError:
+            folder.remove(WORK)
+            raise
         if there is not None:
             folder.remove(WORK)
             return there
