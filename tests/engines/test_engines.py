@@ -5,6 +5,7 @@ What the engines must agree on is computed independently: by the in-memory fit a
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from toys import FakeEngine, Toy, deadly_reader, make_photos, tree
+from toys import FakeEngine, Square, Suicide, Toy, deadly_reader, make_photos, slow_reader, tree
 
 import patchprism
 from patchprism.engines import WorkerLost, open_engine
@@ -21,7 +22,6 @@ from patchprism.errors import EngineError, OptionError, PhotoError
 from patchprism.pipeline import Settings, list_photos
 from patchprism.prism import Prism
 from patchprism.streaming import extract_features, fit_prism, render_photos
-from patchprism.tasks import read_source
 
 SETTINGS = Settings(model="toy", size=48)
 HELPERS = Path(__file__).resolve().parents[1] / "helpers"
@@ -56,6 +56,14 @@ def engine(request):
     return FakeEngine(deaths=3) if request.param == "fake" else open_engine()
 
 
+@pytest.fixture(params=["local", "fake", pytest.param("ray", marks=pytest.mark.slow)])
+def any_engine(request):
+    """The same, with Ray only where there is time: the first suite shows that it does what the others do."""
+    if request.param == "ray":
+        return request.getfixturevalue("ray_engine")
+    return FakeEngine(deaths=3) if request.param == "fake" else open_engine()
+
+
 @pytest.fixture(params=["fake", "ray"])
 def cluster(request):
     """Engines whose workers may die without the job."""
@@ -75,34 +83,6 @@ def photos(tmp_path_factory):
 def view(photos):
     """The same job in memory."""
     return patchprism.visualize([photos], backbone=Toy(), size=48, errors="report")
-
-
-class Square:
-    """A task: squares, and an error for thirteen."""
-
-    needs_device = False
-
-    def run(self, items):
-        for item in items:
-            if item == 13:
-                raise PhotoError("13", "brings bad luck")
-            yield item * item
-
-
-class Suicide:
-    """A task: the worker that has the item 3 dies."""
-
-    needs_device = False
-
-    def run(self, items):
-        from toys import Died, FakeEngine  # noqa: F401
-
-        for item in items:
-            if item == 3:
-                if os.environ.get("PATCHPRISM_TEST_PARENT") == str(os.getpid()):
-                    raise Died
-                os._exit(1)
-            yield -item
 
 
 @pytest.fixture(autouse=True)
@@ -129,13 +109,23 @@ def test_a_deadly_item_is_given_up_and_the_others_are_done(cluster):
     assert done == {i: -i for i in (0, 1, 2, 4, 5)}
 
 
-def test_same_prism_as_in_memory(engine, photos, view, tmp_path):
+@pytest.fixture(scope="module")
+def local_prism(photos, tmp_path_factory):
+    """What the local engine fits."""
+    out = tmp_path_factory.mktemp("prism") / "p.prism"
+    fit_prism([photos], out, settings=SETTINGS, engine=open_engine(), backbone=Toy())
+    return Prism.load(out)
+
+
+def test_same_prism(engine, photos, view, local_prism, tmp_path):
     outcome = fit_prism([photos], tmp_path / "p.prism", settings=SETTINGS, engine=engine, backbone=Toy())
     prism, expected = Prism.load(tmp_path / "p.prism"), view.prism
     assert outcome.n_photos == prism.n_photos_ == 135
     assert prism.n_patches_ == expected.n_patches_
-    np.testing.assert_allclose(prism.scene_components_, expected.scene_components_, atol=1e-6)
-    np.testing.assert_allclose(prism.object_components_[:3], expected.object_components_[:3], atol=1e-6)
+    for name in ("scene_components_", "object_components_"):
+        np.testing.assert_allclose(getattr(prism, name), getattr(local_prism, name), atol=1e-6)
+        # The in-memory fit adds up in another order; later components' variances are close, and they turn.
+        np.testing.assert_allclose(getattr(prism, name)[:3], getattr(expected, name)[:3], atol=1e-5)
     assert prism.side_ == expected.side_
     assert prism.threshold_ == pytest.approx(expected.threshold_, abs=1 / 256)
     for tokens, part in zip(view.features, view.parts, strict=True):
@@ -145,11 +135,11 @@ def test_same_prism_as_in_memory(engine, photos, view, tmp_path):
     assert list(tmp_path.iterdir()) == [tmp_path / "p.prism"]
 
 
-def test_same_pictures_as_in_memory(engine, photos, view, tmp_path):
+def test_same_pictures_as_in_memory(any_engine, photos, view, tmp_path):
     from PIL import Image
 
     options = {"overlay_alpha": 0.5, "arrays": True}
-    outcome = render_photos([photos], tmp_path / "out", settings=SETTINGS, engine=engine, backbone=Toy(), **options)
+    outcome = render_photos([photos], tmp_path / "out", settings=SETTINGS, engine=any_engine, backbone=Toy(), **options)
     view.save(tmp_path / "expected", **options)
     found, expected = tree(tmp_path / "out"), tree(tmp_path / "expected")
     assert set(found) == set(expected)
@@ -159,7 +149,7 @@ def test_same_pictures_as_in_memory(engine, photos, view, tmp_path):
             a, b = (np.asarray(Image.open(tmp_path / where / name)).astype(int) for where in ("out", "expected"))
             assert a.shape == b.shape
             assert np.mean(np.abs(a - b) > 1) < 0.01, name
-    report = __import__("json").loads(found["report.json"])
+    report = json.loads(found["report.json"])
     wanted = view.report([])
     assert set(wanted) <= set(report) | {"settings"}
     assert len(report["photos"]) == 135
@@ -168,11 +158,11 @@ def test_same_pictures_as_in_memory(engine, photos, view, tmp_path):
     assert report["photos"][7]["crop"] == wanted["photos"][7]["crop"]
 
 
-def test_same_store(engine, photos, view, tmp_path):
+def test_same_store(any_engine, photos, view, tmp_path):
     from patchprism.store import StoredFeatures
 
     extract_features(
-        [photos], tmp_path / "f.zarr", settings=SETTINGS, engine=engine, tokens="float32", backbone=Toy()
+        [photos], tmp_path / "f.zarr", settings=SETTINGS, engine=any_engine, tokens="float32", backbone=Toy()
     )
     stored = StoredFeatures(tmp_path / "f.zarr")
     assert stored.names == view.names
@@ -180,20 +170,21 @@ def test_same_store(engine, photos, view, tmp_path):
         np.testing.assert_allclose(a, b, atol=1e-6)
 
 
-def test_a_store_needs_neither_network_nor_photos(engine, photos, view, tmp_path):
+def test_a_store_needs_neither_network_nor_photos(any_engine, photos, view, tmp_path):
     moved = shutil.copytree(photos, tmp_path / "moved")
     extract_features(
-        [moved], tmp_path / "f.zarr", settings=SETTINGS, engine=engine, tokens="float32", backbone=Toy()
+        [moved], tmp_path / "f.zarr", settings=SETTINGS, engine=any_engine, tokens="float32", backbone=Toy()
     )
     shutil.rmtree(moved)
     outcome = render_photos(
-        [tmp_path / "f.zarr"], tmp_path / "out", settings=Settings(), engine=engine, overlay_alpha=0.5
+        [tmp_path / "f.zarr"], tmp_path / "out", settings=Settings(), engine=any_engine, overlay_alpha=0.5
     )
     assert outcome.n_photos == outcome.missing == 135
     assert outcome.model == "toy"  # which no registry knows
     assert not list((tmp_path / "out").glob("*.overlay.png"))
     assert len(list((tmp_path / "out").glob("*.pca.png"))) == 135
-    np.testing.assert_allclose(outcome.prism.scene_components_, view.prism.scene_components_, atol=1e-6)
+    found, expected = outcome.prism.scene_components_, view.prism.scene_components_
+    np.testing.assert_allclose(found[:3], expected[:3], atol=1e-5)
 
 
 def test_a_photo_that_kills_its_reader_is_reported(cluster, tmp_path):
@@ -208,13 +199,6 @@ def test_a_photo_that_kills_its_reader_is_reported(cluster, tmp_path):
     assert failure.reason.startswith("killed the process that read it")
     assert len(list((tmp_path / "out").glob("*.pca.png"))) == 79
     assert "deadly" not in "".join(path.name for path in (tmp_path / "out").glob("*.pca.png"))
-
-
-def slow_reader(name):
-    """Says where it is read, and takes its time."""
-    Path(name).with_suffix(f".{os.getpid()}.pid").touch()
-    time.sleep(0.05)
-    return read_source(name)
 
 
 def test_a_worker_that_is_killed_is_replaced(ray_engine, tmp_path):

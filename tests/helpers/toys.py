@@ -6,6 +6,7 @@ import copy
 import os
 import pickle
 import random
+import time
 from collections import deque
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from PIL import Image
 
 from patchprism.backbones.base import Backbone, BackboneRecord, WeightsOrigin
 from patchprism.engines import WorkerLost
+from patchprism.errors import PhotoError
 from patchprism.tasks import read_source
 
 PATCH, WIDTH = 8, 24
@@ -89,6 +91,39 @@ def deadly_reader(name):
 
 class Died(BaseException):
     """A worker of the fake engine is dead."""
+
+
+class Square:
+    """A task: squares, and an error for thirteen."""
+
+    needs_device = False
+
+    def run(self, items):
+        for item in items:
+            if item == 13:
+                raise PhotoError("13", "brings bad luck")
+            yield item * item
+
+
+class Suicide:
+    """A task: the worker that has the item 3 dies."""
+
+    needs_device = False
+
+    def run(self, items):
+        for item in items:
+            if item == 3:
+                if os.environ.get("PATCHPRISM_TEST_PARENT") == str(os.getpid()):
+                    raise Died
+                os._exit(1)
+            yield -item
+
+
+def slow_reader(name):
+    """Says where it is read, and takes its time."""
+    Path(name).with_suffix(f".{os.getpid()}.pid").touch()
+    time.sleep(0.05)
+    return read_source(name)
 
 
 class FakeEngine:

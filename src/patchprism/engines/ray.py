@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import uuid
 from collections import deque
 from typing import TYPE_CHECKING, Any, Self
 
@@ -48,6 +49,8 @@ class RayEngine:
         self._ray: Any = ray
         self.workers = workers
         self._started = False
+        # Actors without a network are kept from one map to the next: to start one takes seconds, a pass less.
+        self._kept: list[Any] = []
 
     def __enter__(self) -> Self:
         if not self._ray.is_initialized():
@@ -64,6 +67,8 @@ class RayEngine:
         return self
 
     def __exit__(self, *_: object) -> None:
+        _kill(self._ray, self._kept)
+        self._kept = []
         if self._started:
             self._ray.shutdown()
 
@@ -71,7 +76,9 @@ class RayEngine:
         self, task: Task, items: Iterable[Any], *, attempts: int = 3
     ) -> Iterator[tuple[Any, Any | WorkerLost]]:
         """See :class:`~patchprism.engines.Engine`."""
-        pool = _Pool(self._ray, task, *self._room(task))
+        kept = [] if task.needs_device else self._kept
+        pool = _Pool(self._ray, task, kept, *self._room(task))
+        self._kept = [] if kept else self._kept  # they are the pool's now
         todo = iter(items)
         again: deque[tuple[Any, int]] = deque()
         try:
@@ -90,7 +97,10 @@ class RayEngine:
                     else:
                         yield item, outcome
         finally:
-            pool.close()
+            if task.needs_device or pool.running:
+                _kill(self._ray, pool.actors)  # a network's memory is needed elsewhere
+            else:
+                self._kept += pool.actors
 
     def _room(self, task: Task) -> tuple[int, dict[str, Any]]:
         """Actors of a pool, and what each asks of the cluster."""
@@ -107,12 +117,15 @@ class RayEngine:
 class _Pool:
     """Actors, and what they are at."""
 
-    def __init__(self, ray: Any, task: Task, count: int, claim: dict[str, Any]) -> None:
+    def __init__(
+        self, ray: Any, task: Task, actors: list[Any], count: int, claim: dict[str, Any]
+    ) -> None:
         self.ray, self.count = ray, count
         self.actor_class = ray.remote(max_restarts=0, **claim)(_Worker)
-        self.threads = claim["num_cpus"] or 1
-        self.task = ray.put(task)
-        self.actors: dict[Any, int] = {}  # and how many items each has
+        self.threads = claim["num_cpus"] if task.needs_device else 0
+        self.task = [ray.put(task)]  # in a list, or Ray would unpack it for every item
+        self.name = uuid.uuid4().hex
+        self.actors = dict.fromkeys(actors, 0)  # and how many items each has
         self.running: dict[Any, tuple[Any, int, Any]] = {}  # reference -> item, times tried, actor
 
     def has_room(self) -> bool:
@@ -122,10 +135,10 @@ class _Pool:
     def submit(self, item: Any, tried: int) -> None:
         """Give an item to the actor that has least to do."""
         if len(self.actors) < self.count:
-            self.actors[self.actor_class.remote(self.task, self.threads)] = 0
+            self.actors[self.actor_class.remote(self.threads)] = 0
         actor = min(self.actors, key=lambda each: self.actors[each])
         self.actors[actor] += 1
-        self.running[actor.do.remote(item)] = item, tried, actor
+        self.running[actor.do.remote(self.name, self.task, item)] = item, tried, actor
 
     def collect(self) -> Iterator[tuple[Any, int, Any]]:
         """Wait for an item; gives it, with all that its worker had where that died."""
@@ -156,23 +169,29 @@ class _Pool:
         except (errors.RayActorError, errors.ObjectLostError) as error:
             return WorkerLost(str(error).splitlines()[0])
 
-    def close(self) -> None:
-        """Let the actors go."""
-        for actor in self.actors:
-            with contextlib.suppress(Exception):
-                self.ray.kill(actor)
+
+def _kill(ray: Any, actors: Iterable[Any]) -> None:
+    for actor in actors:
+        with contextlib.suppress(Exception):
+            ray.kill(actor)
 
 
 class _Worker:
-    """A process with a task; dear things that the task makes stay with it."""
+    """A process with a task; dear things that the task makes stay with it until there is another one."""
 
-    def __init__(self, task: Task, threads: int) -> None:
-        import torch
+    def __init__(self, threads: int) -> None:
+        if threads:
+            import torch
 
-        torch.set_num_threads(threads)  # or two workers on a machine would each take all of its cores
-        self.task = task
+            torch.set_num_threads(threads)  # or two workers on a machine would each take all of its cores
+        self.name = ""
+        self.task: Any = None
 
-    def do(self, item: Any) -> Any:
+    def do(self, name: str, task: list[Any], item: Any) -> Any:
         """The result of one item."""
+        if name != self.name:
+            import ray
+
+            self.name, self.task = name, ray.get(task[0])
         (result,) = list(self.task.run(iter([item])))
         return result
