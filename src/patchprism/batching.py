@@ -7,6 +7,9 @@ of two, so that a little more or less free memory changes nothing. docs/scaling.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import gc
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +19,9 @@ if TYPE_CHECKING:
 
 # On a CPU: enough to fill the cores' matrix products, few enough that attention's working set stays in cache.
 MOST_PATCHES = {"cpu": 4096, "cuda": 65536, "mps": 16384}
+# A convolutional network's activations outgrow every cache from the first block on, and large batches only take
+# memory: efficientnet_lite2 at 224 on two cores did 45.5, 43.9 and 44.7 photos/s in batches of 4, 20 and 80.
+MOST_CONVOLUTION_PATCHES_ON_CPU = 1024
 LEAST_PATCHES = 256
 SHARE = 0.25
 
@@ -60,7 +66,10 @@ def patches_for(record: BackboneRecord, *, kind: str, itemsize: int, free: int) 
     """
     numbers = _TRANSFORMER_NUMBERS * record.width if record.heads else _CONVOLUTION_NUMBERS * record.patch_size**2
     fitting = int(SHARE * free / (numbers * itemsize))
-    bounded = max(LEAST_PATCHES, min(fitting, MOST_PATCHES.get(kind, MOST_PATCHES["cpu"])))
+    most = MOST_PATCHES.get(kind, MOST_PATCHES["cpu"])
+    if kind == "cpu" and not record.heads:
+        most = MOST_CONVOLUTION_PATCHES_ON_CPU
+    bounded = max(LEAST_PATCHES, min(fitting, most))
     return int(1 << (bounded.bit_length() - 1))
 
 
@@ -85,3 +94,13 @@ def free_memory() -> int:
         except (OSError, ValueError):  # no limit reads "max"
             continue
     return free
+
+
+def give_back_memory() -> None:
+    """Ask the C library to return what was freed, which it keeps in pieces that the next batch does not fit into.
+
+    Measured over 200 photos at 224 through efficientnet_lite2, asked after every 64: see docs/scaling.md.
+    """
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):  # glibc's own; elsewhere there is nothing to ask
+        ctypes.CDLL(None).malloc_trim(0)

@@ -102,15 +102,15 @@ class Shards:
         OutputError
             If it cannot be written.
         """
-        kept = []
-        for row, each in zip(table.photos, tokens, strict=True):
-            with np.errstate(over="ignore"):
-                kept.append(each.astype(np.dtype(self.dtype).newbyteorder("<")).reshape(-1))
-            if not np.isfinite(kept[-1]).all():
-                hint = " in float16; keep the tokens in float32" if np.isfinite(each).all() else ""
-                raise FeaturesError(f"{row.name}: the network gave NaN or infinity{hint}")
-        if kept:
-            self.folder.write(self._tokens(shard), np.concatenate(kept).view(np.uint8).data)
+        # Photo by photo into the file: a shard's tokens are held once, not a second time joined together.
+        with self.folder.staged(self._tokens(shard)) as part, open(part, "wb") as file:
+            for row, each in zip(table.photos, tokens, strict=True):
+                with np.errstate(over="ignore"):
+                    kept = np.ascontiguousarray(each, dtype=np.dtype(self.dtype).newbyteorder("<"))
+                if not np.isfinite(kept).all():
+                    hint = " in float16; keep the tokens in float32" if np.isfinite(each).all() else ""
+                    raise FeaturesError(f"{row.name}: the network gave NaN or infinity{hint}")
+                file.write(kept.data)
         self.folder.write(self._table(shard), json.dumps(asdict(table)).encode())
 
     def table(self, shard: int) -> Table:

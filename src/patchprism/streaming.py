@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from patchprism import __version__
+from patchprism.batching import give_back_memory
 from patchprism.engines import WorkerLost
 from patchprism.errors import EngineError, OptionError, OutputError, PatchPrismError, PhotoError, StoreError
 from patchprism.figures import MAX_PHOTOS, fg_mask_figure, results_figure, sheet_sizes
@@ -421,6 +422,7 @@ def _open(
     job = Extraction(given, network, shards, engine, batch_size=settings.batch_size, reader=reader, tell=tell)
     with watch("read photos and run network"):
         job.run()
+    give_back_memory()
     return _Opened(
         source=shards,
         origin=network.origin | said,
@@ -516,6 +518,7 @@ def render_photos(
             job = _Pictures(fitted, opened, folder, work, options, engine, reader, tell)
             with watch("colour and write"):
                 job.draw()
+                give_back_memory()
                 written = job.overview()
             with folder.staged("prism.safetensors") as part:
                 fitted.save(part)
@@ -650,7 +653,7 @@ class _Pictures:
                 if photo is None:
                     shown = np.full((row.grid[0] * 8, row.grid[1] * 8, 3), 128, np.uint8)
                 else:
-                    shown = _small(self.opened.framing.apply(photo, name=row.name).shown, 2 * box)
+                    shown = _small(self.opened.framing.apply(photo, name=row.name).shown, box * 5 // 4)
                 yield row, shown, self.prism.split(tokens, name=row.name)
 
     def report(self, head: dict[str, Any]) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from patchprism.batching import give_back_memory
 from patchprism.errors import FeaturesError, PhotoError
 from patchprism.extract import Photos, Tokens, extract
 from patchprism.folders import filesystem, is_remote, local_path
@@ -152,6 +153,8 @@ class ExtractTask:
             lost = [Lost(run.names[at], failed[at]) for at in sorted(failed)]
             table = Table(run.key, rows, lost, backbone.record.width if rows else 0)
             self.shards.write(run.shard, table, [tokens.tokens for tokens in done])
+            done.clear()
+            give_back_memory()
             yield table
 
 
