@@ -15,8 +15,8 @@ import time
 from pathlib import Path
 
 import numpy as np
-from memory import make_photos
 
+from memory import make_photos
 from patchprism import load_backbone
 from patchprism.batching import patches_a_batch
 from patchprism.engines import open_engine

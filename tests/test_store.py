@@ -56,7 +56,7 @@ def expected(photos):
     paths = sorted(photos.iterdir())
     framing = SETTINGS.resolved().framing(Toy().record)
     found = extract(Photos(paths, list(map(str, paths))), Toy(), framing, batch_size=1)
-    return [each for each in sorted(found, key=lambda each: each.index)]
+    return sorted(found, key=lambda each: each.index)
 
 
 def test_plain_zarr_reads_it(whole, expected, photos):

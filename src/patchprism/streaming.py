@@ -627,7 +627,7 @@ class _Pictures:
         names = [Path(row.name).name for row, _, _ in first]
         shown = [picture for _, picture, _ in first]
         parts = [part for _, _, part in first]
-        figures = {
+        figures: dict[str, Callable[[], NDArray[np.uint8]]] = {
             "fg_mask": lambda: fg_mask_figure(
                 shown, [p.score for p in parts], [p.foreground for p in parts], names=names, side=side, total=total
             ),

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from patchprism.cli import options  # noqa: TC001 - Typer reads the annotations as it runs
+from patchprism.cli import options
 
 PrismOut = Annotated[
     Path,

@@ -190,7 +190,10 @@ class StoredFeatures(PatchFeatures):
         return [
             (
                 PhotoRow(
-                    name, (int(g[0]), int(g[1])), (int(s[0]), int(s[1])), (float(c[0]), float(c[1]), float(c[2]), float(c[3]))
+                    name,
+                    (int(g[0]), int(g[1])),
+                    (int(s[0]), int(s[1])),
+                    (float(c[0]), float(c[1]), float(c[2]), float(c[3])),
                 ),
                 int(first),
                 int(last),
