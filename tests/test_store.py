@@ -181,7 +181,7 @@ def test_tokens_beyond_float16_are_refused(tmp_path):
     table = Table("k", [PhotoRow("a.png", (1, 1), (8, 8), (0.0, 0.0, 8.0, 8.0))], [], 2)
     with pytest.raises(FeaturesError, match=r"a.png: .* in float16; keep the tokens in float32"):
         shards.write(0, table, [np.full((1, 1, 2), 1e6, np.float32)])
-    with pytest.raises(FeaturesError, match="NaN or infinity$"):
+    with pytest.raises(FeaturesError, match=r"NaN or infinity$"):
         shards.write(0, table, [np.full((1, 1, 2), np.nan, np.float32)])
 
 
@@ -329,7 +329,7 @@ DAMAGE = {
         "has 70 rows, not 69|has 71 rows, not 70",
     ),
     "another width": (
-        lambda s: edit(s / "zarr.json", lambda v: attributes(v)["model"].update(width=25)),
+        lambda s: edit(s / "zarr.json", lambda v: attributes(v)["model"].update(name="other")),
         "model record does not fit",
     ),
     "no origin": (lambda s: edit(s / "zarr.json", lambda v: attributes(v).pop("origin")), "does not say its origin"),

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SCALINGS = ("minmax", "percentile", "sigmoid")
+SPACES = ("rgb", "oklab")
 
 # What a channel without any spread shows: neither dark nor bright, since it says nothing.
 FLAT = 0.5
@@ -60,6 +61,27 @@ def scale_sigmoid(values: NDArray[np.floating[Any]], deviation: Any) -> NDArray[
     whitened = np.where(flat, 0.0, np.asarray(values, np.float64) / np.where(flat, 1.0, deviation))
     # tanh form: exp(-2x) would overflow for values far outside the fitted ones
     return (0.5 + 0.5 * np.tanh(whitened)).astype(np.float32)
+
+
+def lay_out(values: NDArray[np.float32], space: str) -> NDArray[np.float32]:
+    """Three values in [0, 1] as a colour: red, green and blue themselves, or a cube of OKLab.
+
+    Parameters
+    ----------
+    values : ndarray, shape (..., 3), float32, in [0, 1]
+    space : {"rgb", "oklab"}
+        See :func:`~patchprism.oklab.fill_cube` for the second.
+
+    Returns
+    -------
+    ndarray, shape (..., 3), float32, in [0, 1]
+        Gamma-coded sRGB.
+    """
+    if space == "rgb":
+        return values
+    from patchprism.oklab import fill_cube
+
+    return fill_cube(values)
 
 
 def to_uint8(values: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:

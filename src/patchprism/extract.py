@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from patchprism.batching import patches_a_batch
+from patchprism.batching import MOST_PATCHES, patches_a_batch
 from patchprism.errors import OptionError, PhotoError
 from patchprism.images import read_photo
 
@@ -28,6 +28,58 @@ READERS = min(4, os.cpu_count() or 1)
 
 # Decoded photos and their crops are kept for the pictures up to this many bytes; beyond, they are read again.
 KEPT_BYTES = 512 << 20
+
+
+TOKEN_NORMS = ("none", "l2")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenOptions:
+    """Which of a backbone's tokens are taken. The defaults are its own patch tokens.
+
+    Attributes
+    ----------
+    layer : int
+        Block counted from 0, or from the end with negative numbers.
+    facet : str
+        ``"token"``, ``"query"``, ``"key"`` or ``"value"``, where the backbone has it.
+    final_norm : bool
+        Whether the network's final norm is applied to the tokens; see ``Backbone.layer_tokens``.
+    token_norm : {"none", "l2"}
+        ``"l2"`` gives each token unit length, so that high-norm patches weigh no more than others.
+    """
+
+    layer: int = -1
+    facet: str = "token"
+    final_norm: bool = True
+    token_norm: str = "none"
+
+    def __post_init__(self) -> None:
+        if self.token_norm not in TOKEN_NORMS:
+            raise OptionError(f"token_norm must be one of {', '.join(TOKEN_NORMS)}, got {self.token_norm!r}")
+
+    def tokens(self, backbone: Backbone, pixels: torch.Tensor) -> torch.Tensor:
+        """(B, 3, H, W) -> (B, h, w, D) float32: these tokens of a batch of framed photos."""
+        from torch.nn.functional import normalize
+
+        tokens = backbone.patch_tokens(pixels, layer=self.layer, facet=self.facet, norm=self.final_norm)
+        return normalize(tokens, dim=-1) if self.token_norm == "l2" else tokens
+
+    def origin(self, backbone: Backbone) -> dict[str, Any]:
+        """The same as JSON values, one spelling for one meaning: the last layer is -1, all others count from 0.
+
+        Raises
+        ------
+        ModelError
+            If the backbone has no such layer.
+        """
+        layer = backbone.layer_index(self.layer)
+        return {
+            "layer": -1 if layer == backbone.depth - 1 else layer,
+            "facet": self.facet,
+            "final_norm": self.final_norm or self.facet != "token",
+            "token_norm": self.token_norm,
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,6 +180,7 @@ def extract(
     failed: Callable[[int, PhotoError], None] | None = None,
     batch_patches: int | None = None,
     shard: int | None = None,
+    options: TokenOptions | None = None,
 ) -> Iterator[Tokens]:
     """Patch tokens of photos, in no fixed order, in memory that does not grow with their number.
 
@@ -148,6 +201,8 @@ def extract(
     shard : int, optional
         No batch holds photos of two runs of so many indices: what is in a batch, and with it the last bit of
         the tokens, then depends on the photos of a run alone. Indices must rise.
+    options : TokenOptions, optional
+        Which tokens; the backbone's own patch tokens by default.
 
     Yields
     ------
@@ -163,26 +218,27 @@ def extract(
     if batch_size is not None and batch_size < 1:
         raise OptionError(f"batch_size must be at least 1, got {batch_size}")
     patches = batch_patches or patches_a_batch(backbone)
+    options = options or TokenOptions()
     waiting: dict[tuple[int, int], list[tuple[int, Framed, tuple[int, int]]]] = {}
     run = 0
     for index, framed, size in _framed_ahead(photos, framing, indices, batch_size, failed):
         if shard and index // shard != run:
             for batch in waiting.values():
-                yield from _forward(backbone, batch)
+                yield from _forward(backbone, batch, options)
             waiting, run = {}, index // shard
         batch = waiting.setdefault(framed.grid, [])
         batch.append((index, framed, size))
         if len(batch) >= (batch_size or batch_for(framed.grid, patches)):
-            yield from _forward(backbone, waiting.pop(framed.grid))
+            yield from _forward(backbone, waiting.pop(framed.grid), options)
         elif sum(map(len, waiting.values())) > max(batch_size or batch_for(framed.grid, patches), 16):
             # Photos of many shapes: run the fullest batch rather than hold ever more pixels.
             fullest = max(waiting, key=lambda grid: len(waiting[grid]))
-            yield from _forward(backbone, waiting.pop(fullest))
+            yield from _forward(backbone, waiting.pop(fullest), options)
     for batch in waiting.values():
-        yield from _forward(backbone, batch)
+        yield from _forward(backbone, batch, options)
 
 
-def batch_for(grid: tuple[int, int], patches: int) -> int:
+def batch_for(grid: tuple[int, int], patches: int = MOST_PATCHES["cpu"]) -> int:
     """Photos of this grid that make a batch of at most so many patches, or one."""
     return max(1, patches // (grid[0] * grid[1]))
 
@@ -221,10 +277,12 @@ def _framed_ahead(
                 future.cancel()
 
 
-def _forward(backbone: Backbone, batch: Sequence[tuple[int, Framed, tuple[int, int]]]) -> Iterator[Tokens]:
+def _forward(
+    backbone: Backbone, batch: Sequence[tuple[int, Framed, tuple[int, int]]], options: TokenOptions
+) -> Iterator[Tokens]:
     import torch
 
     pixels: torch.Tensor = torch.stack([framed.pixels for _, framed, _ in batch])
-    tokens = backbone.patch_tokens(pixels).cpu().numpy()
+    tokens = options.tokens(backbone, pixels).cpu().numpy()
     for (index, framed, size), each in zip(batch, tokens, strict=True):
         yield Tokens(index=index, tokens=each, crop=framed.crop, size=size)

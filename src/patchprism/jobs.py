@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from patchprism.backbones import Backbone, BackboneRecord, WeightsOrigin
     from patchprism.engines import Engine
+    from patchprism.extract import TokenOptions
     from patchprism.fitting import PassT, Walk
     from patchprism.folders import Folder
     from patchprism.framing import Framing
@@ -155,6 +156,8 @@ class Network:
         Gives the backbone; can be pickled unless it was loaded here.
     batch_patches : int or None
         Patches a batch on this machine; None where workers find it out for themselves.
+    options : TokenOptions
+        Which of the backbone's tokens are taken.
     """
 
     record: BackboneRecord
@@ -163,44 +166,56 @@ class Network:
     origin: dict[str, Any]
     load: Callable[[], Backbone]
     batch_patches: int | None
+    options: TokenOptions
 
 
 def open_network(settings: Settings, *, backbone: Backbone | None, engine: Engine, tell: Tell) -> Network:
     """The network that resolved settings name: its weights found or fetched, the rest left to the workers."""
+    options = settings.token_options()
     if backbone is not None:
         framing = settings.framing(backbone.record)
         origin = describe_origin(backbone, settings, framing)
         patches = patches_a_batch(backbone) if engine.local else None
-        return Network(backbone.record, backbone.weights, framing, origin, partial(_same, backbone), patches)
+        return Network(backbone.record, backbone.weights, framing, origin, partial(_same, backbone), patches, options)
+    load = partial(
+        load_backbone,
+        str(settings.model),
+        weights=settings.weights,
+        device=settings.device,
+        dtype=settings.dtype or "auto",
+    )
+    if ":" in str(settings.model) or settings.layer not in (None, -1):
+        # What an adapter brings, and how many layers there are, only the network itself knows.
+        opened = open_network(settings, backbone=load(), engine=engine, tell=tell)
+        return opened if engine.local else replace(opened, load=load)
     record = find_record(str(settings.model))
     framing = settings.framing(record)
     dtype = resolve_dtype(settings.dtype or "auto")
     weights = obtain_weights(record, settings.weights, progress=tell)
     origin = describe_origin(cast("Backbone", _Described(record, weights, dtype)), settings, framing)
-    load = partial(
-        load_backbone,
-        record.name,
-        weights=settings.weights,
-        device=settings.device,
-        dtype=settings.dtype or "auto",
-    )
     if not engine.local:
-        return Network(record, weights, framing, origin, load, None)
+        return Network(record, weights, framing, origin, load, None, options)
     device = resolve_device(settings.device)
     if device.type == "cuda":
         loaded = load()
-        return Network(record, weights, framing, origin, partial(_same, loaded), patches_a_batch(loaded))
+        return Network(record, weights, framing, origin, partial(_same, loaded), patches_a_batch(loaded), options)
     patches = patches_for(record, kind=device.type, itemsize=dtype.itemsize, free=free_memory())
-    return Network(record, weights, framing, origin, load, patches)
+    return Network(record, weights, framing, origin, load, patches, options)
 
 
 @dataclass(frozen=True)
 class _Described:
-    """As much of a backbone as ``describe_origin`` asks for."""
+    """As much of a backbone as ``describe_origin`` asks for where the last layer is wanted."""
 
     record: BackboneRecord
     weights: WeightsOrigin
     dtype: torch.dtype
+    depth: int = 1
+
+    def layer_index(self, layer: int) -> int:
+        """The last layer's."""
+        assert layer == -1
+        return 0
 
 
 def _same(backbone: Backbone) -> Backbone:
@@ -323,6 +338,7 @@ class Extraction:
             batch_size=self.batch_size,
             batch_patches=self.network.batch_patches,
             reader=self.reader,
+            options=self.network.options,
         )
         self._photos = 0
         self.tell("photos", 0, len(self.names))

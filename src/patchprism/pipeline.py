@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from patchprism.backbones import find_record, load_backbone
 from patchprism.errors import OptionError, PhotoError, PrismError
-from patchprism.extract import Photos, extract, photo_names
+from patchprism.extract import Photos, TokenOptions, extract, photo_names
 from patchprism.features import PatchFeatures
 from patchprism.framing import DEFAULT_SIZE, PRESETS, Framing
 from patchprism.prism import Prism
@@ -30,6 +30,9 @@ PRESET_OPTIONS: dict[str, dict[str, Any]] = {
     "seed": {"threshold": 0.6, "foreground": "above"},
 }
 
+# A prism that says nothing of these was fitted with their defaults.
+TOKEN_DEFAULTS = asdict(TokenOptions())
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
@@ -46,6 +49,11 @@ class Settings:
     foreground: str | None = None
     scaling: str | None = None
     components: tuple[int, int, int] | None = None
+    space: str | None = None
+    layer: int | None = None
+    facet: str | None = None
+    final_norm: bool | None = None
+    token_norm: str | None = None
     device: str = "auto"
     dtype: str | None = None
     batch_size: int | None = None
@@ -53,7 +61,7 @@ class Settings:
     def resolved(self, prism: Prism | None = None) -> Settings:
         """The same with every choice made.
 
-        A prism brings its own model, framing and dtype for what is left open, and its fit cannot be changed.
+        A prism brings its own model, tokens, framing and dtype for what is left open, and its fit cannot be changed.
 
         Raises
         ------
@@ -62,7 +70,7 @@ class Settings:
         """
         origin = prism.origin if prism else {}
         if prism:
-            for name in ("threshold", "foreground", "scaling", "components"):
+            for name in ("threshold", "foreground", "scaling", "components", "space"):
                 if getattr(self, name) is not None:
                     raise OptionError(f"{name} is settled by the prism; fit anew to change it")
         preset = self.preset or origin.get("preset") or "default"
@@ -78,8 +86,17 @@ class Settings:
             foreground=self.foreground or chosen["foreground"],
             scaling=self.scaling or "minmax",
             components=self.components or (1, 2, 3),
+            space=self.space or "rgb",
             dtype=self.dtype or origin.get("dtype") or "auto",
+            **{
+                name: origin.get(name, default) if getattr(self, name) is None else getattr(self, name)
+                for name, default in TOKEN_DEFAULTS.items()
+            },
         )
+
+    def token_options(self) -> TokenOptions:
+        """Which tokens of the backbone are taken, once resolved; they are checked."""
+        return TokenOptions(**{name: getattr(self, name) for name in TOKEN_DEFAULTS})
 
     def framing(self, record: BackboneRecord) -> Framing:
         """The framing for a backbone, once resolved."""
@@ -98,6 +115,7 @@ class Settings:
             foreground=self.foreground or "auto",
             scaling=self.scaling or "minmax",
             components=self.components or (1, 2, 3),
+            space=self.space or "rgb",
         )
         prism.check_options()
         return prism
@@ -130,6 +148,11 @@ def visualize(
     foreground: str | None = None,
     scaling: str | None = None,
     components: tuple[int, int, int] | None = None,
+    space: str | None = None,
+    layer: int | None = None,
+    facet: str | None = None,
+    final_norm: bool | None = None,
+    token_norm: str | None = None,
     device: str = "auto",
     dtype: str | None = None,
     batch_size: int | None = None,
@@ -157,8 +180,17 @@ def visualize(
     foreground : {"auto", "above", "below", "none"}
     scaling : {"minmax", "percentile", "sigmoid"}
     components : tuple of three int
+    space : {"rgb", "oklab"}
         See :class:`~patchprism.prism.Prism`. Defaults are the preset's: Otsu and ``"auto"``, or 0.6 and
         ``"above"`` of the seed.
+    layer : int, default=-1
+        Block whose tokens are taken, counted from 0, or from the end with negative numbers.
+    facet : {"token", "query", "key", "value"}
+        What is taken of that block, where the model has it.
+    final_norm : bool, default=True
+        Whether the network's final norm is applied to the tokens, of earlier blocks too.
+    token_norm : {"none", "l2"}
+        ``"l2"`` gives each token unit length before anything is fitted.
     device, dtype : str
         See :func:`~patchprism.backbones.load_backbone`.
     batch_size : int, optional
@@ -204,6 +236,11 @@ def visualize(
         foreground=foreground,
         scaling=scaling,
         components=components,
+        space=space,
+        layer=layer,
+        facet=facet,
+        final_norm=final_norm,
+        token_norm=token_norm,
         device=device,
         dtype=str(backbone.dtype).removeprefix("torch.") if backbone else dtype,
         batch_size=batch_size,
@@ -212,6 +249,7 @@ def visualize(
     watch = Stopwatch()
     # Everything that can be refused is refused before anything heavy is loaded.
     to_fit = None if prism else settings.prism()
+    options = settings.token_options()
     framing = settings.framing(backbone.record if backbone else find_record(str(settings.model)))
     sources = list_photos(photos, exclude=exclude)
     job = Photos(sources, photo_names(sources))
@@ -231,7 +269,7 @@ def visualize(
     done: dict[int, Any] = {}
     with watch("read photos and run network"):
         report = failures.__setitem__ if errors == "report" else None
-        for each in extract(job, backbone, framing, batch_size=batch_size, failed=report):
+        for each in extract(job, backbone, framing, batch_size=batch_size, failed=report, options=options):
             done[each.index] = each
             tell("photos", len(done) + len(failures), len(job))
     failed = [Failure(job.names[i], failures[i].reason) for i in sorted(failures)]
@@ -305,6 +343,7 @@ def describe_origin(backbone: Backbone, settings: Settings, framing: Framing) ->
         "preset": settings.preset,
         "framing": framing.to_dict(),
         "dtype": str(backbone.dtype).removeprefix("torch."),
+        **settings.token_options().origin(backbone),
     }
 
 
@@ -314,7 +353,7 @@ def check_origin(prism: Prism, origin: dict[str, Any]) -> None:
     Raises
     ------
     PrismError
-        If model, weights, framing or dtype differ; the message names the first that does.
+        If model, weights, dtype, tokens or framing differ; the message names the first that does.
     """
     if not prism.origin:
         return  # fitted on somebody's own features: what they were is the user's to know
@@ -322,9 +361,13 @@ def check_origin(prism: Prism, origin: dict[str, Any]) -> None:
         ("model", "model"),
         ("weights_sha256", "weights"),
         ("dtype", "dtype"),
+        ("layer", "layer"),
+        ("facet", "facet"),
+        ("final_norm", "final_norm"),
+        ("token_norm", "token_norm"),
         ("framing", "framing"),
     ):
-        fitted, here = prism.origin.get(key), origin[key]
+        fitted, here = prism.origin.get(key, TOKEN_DEFAULTS.get(key)), origin[key]
         if fitted == here:
             continue
         if isinstance(fitted, dict):

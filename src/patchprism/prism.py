@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from patchprism.colors import SCALINGS, scale_range, scale_sigmoid
+from patchprism.colors import SCALINGS, SPACES, lay_out, scale_range, scale_sigmoid
 from patchprism.errors import FeaturesError, OptionError, PrismError
 from patchprism.features import PatchFeatures, Tokens, as_features
 from patchprism.fitting import (
@@ -73,6 +73,9 @@ class Prism:
         percentile, or by the sigmoid of twice the whitened component.
     components : tuple of three int, default=(1, 2, 3)
         Which components become red, green and blue, counted from 1 up to 8; negative ones are turned around.
+    space : {"rgb", "oklab"}, default="rgb"
+        Components as red, green and blue, or as axes of OKLab, where equal steps look equal; see
+        :func:`~patchprism.oklab.fill_cube`.
 
     Attributes
     ----------
@@ -123,11 +126,13 @@ class Prism:
         foreground: str = "auto",
         scaling: str = "minmax",
         components: tuple[int, int, int] = (1, 2, 3),
+        space: str = "rgb",
     ) -> None:
         self.threshold = threshold
         self.foreground = foreground
         self.scaling = scaling
         self.components = components
+        self.space = space
         self.origin: dict[str, Any] = {}
 
     # ---------------------------------------------------------------- fitting
@@ -212,6 +217,7 @@ class Prism:
         for name, value, allowed in (
             ("foreground", self.foreground, FOREGROUNDS),
             ("scaling", self.scaling, SCALINGS),
+            ("space", self.space, SPACES),
         ):
             if value not in allowed:
                 raise OptionError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
@@ -263,11 +269,11 @@ class Prism:
         scene = self.scene_components(tokens)
         foreground = self.foreground_of(tokens, scene=scene)
         rgb = np.zeros((*foreground.shape, 3), np.float32)
-        rgb[foreground] = self._colors(self.object_components(tokens[foreground]))
+        rgb[foreground] = self.colors_of(self.object_components(tokens[foreground]))
         flat = self._chosen(self.scene_variance_, signed=False) == 0
         low, high = self.all_range_
         rgb_all = scale_range(self.all_patch_values(scene, foreground), low, np.where(flat, low, high))
-        return PhotoColors(self.score_of(tokens, scene=scene), foreground, rgb, rgb_all)
+        return PhotoColors(self.score_of(tokens, scene=scene), foreground, rgb, lay_out(rgb_all, self.space))
 
     def scene_components(self, tokens: Tokens) -> NDArray[np.float64]:
         """Coordinates along the scene PCA's components, (h, w, D) -> (h, w, k)."""
@@ -301,17 +307,18 @@ class Prism:
         values = self._chosen(scene)
         return np.where(foreground[..., np.newaxis], values, values.min())
 
-    def _colors(self, components: NDArray[np.float64]) -> NDArray[np.float32]:
+    def colors_of(self, components: NDArray[np.float64]) -> NDArray[np.float32]:
+        """Colours of coordinates along the object PCA's components, (n, k) -> (n, 3) in [0, 1]."""
         values, deviation = (
             self._chosen(components),
             np.sqrt(self._chosen(self.object_variance_, signed=False)),
         )
         if self.scaling == "sigmoid":
-            return scale_sigmoid(values, deviation)
+            return lay_out(scale_sigmoid(values, deviation), self.space)
         low, high = self._chosen(self.object_range_)
         # A turned component's range is turned with it; one without variance is flat whatever its rounding noise.
         low, high = np.minimum(low, high), np.maximum(low, high)
-        return scale_range(values, low, np.where(deviation > 0, high, low))
+        return lay_out(scale_range(values, low, np.where(deviation > 0, high, low)), self.space)
 
     def _chosen(self, values: NDArray[np.float64], *, signed: bool = True) -> NDArray[np.float64]:
         """The three components that make colours, (..., k) -> (..., 3), turned around where asked."""
@@ -342,6 +349,7 @@ class Prism:
             "border_share": shares,
             "scaling": self.scaling,
             "components": list(self.components),
+            "space": self.space,
             "explained_variance_ratio": {
                 "scene": [float(v) for v in self.scene_ratio_],
                 "object": [float(v) for v in self.object_ratio_],
@@ -388,7 +396,7 @@ class Prism:
     def __repr__(self) -> str:
         options = (
             f"threshold={self.threshold!r}, foreground={self.foreground!r}, scaling={self.scaling!r}, "
-            f"components={tuple(self.components)}"
+            f"components={tuple(self.components)}" + (f", space={self.space!r}" if self.space != "rgb" else "")
         )
         fitted = f", fitted on {self.n_photos_} photos" if hasattr(self, "object_range_") else ""
         return f"Prism({options}{fitted})"

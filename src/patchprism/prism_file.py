@@ -59,6 +59,8 @@ def save_prism(prism: Prism, path: str | os.PathLike[str]) -> None:
             "foreground": prism.foreground,
             "scaling": prism.scaling,
             "components": list(prism.components),
+            # Absent means rgb: files of the first version lack it, and stay the same bytes.
+            **({"space": prism.space} if prism.space != "rgb" else {}),
         },
         "learned": learned,
         "origin": prism.origin,

@@ -38,7 +38,7 @@ from patchprism.jobs import (
     working,
 )
 from patchprism.paths import unique_stems
-from patchprism.pipeline import Settings, Stopwatch, check_origin
+from patchprism.pipeline import TOKEN_DEFAULTS, Settings, Stopwatch, check_origin
 from patchprism.prism import Prism
 from patchprism.render import write_picture
 from patchprism.shards import Lost, Shards, StoreShards, digest
@@ -167,7 +167,7 @@ def extract_features(
             folder.remove(WORK)
             return there
         _start(folder, work, key)
-        writer = StoreWriter(shards, folder, engine, network.record.width)
+        writer = StoreWriter(shards, folder, engine)
         with watch("read photos and run network"):
             job.run(committed=writer.committed, done=writer.add)
         try:
@@ -362,6 +362,7 @@ def _resolved(settings: Settings, given: StoredFeatures | list[str], prism: Pris
             "preset": given.origin.get("preset"),
             "size": given.framing.size,
             "dtype": given.origin.get("dtype"),
+            **{name: given.origin.get(name, default) for name, default in TOKEN_DEFAULTS.items()},
         }
         for name, there in made.items():
             wanted = getattr(settings, name)
@@ -538,7 +539,7 @@ def render_photos(
 
 def _fitted(to_fit: Prism, opened: _Opened, work: Folder, engine: Engine) -> Prism:
     """The prism, fitted, or loaded if the run that is taken up had come that far."""
-    options = (to_fit.threshold, to_fit.foreground, to_fit.scaling, to_fit.components)
+    options = (to_fit.threshold, to_fit.foreground, to_fit.scaling, to_fit.components, to_fit.space)
     key = digest(opened.key, options, opened.origin, engine.name)
     name = f"prism-{key}.safetensors"
     if isinstance(work, LocalFolder) and work.size(name) is not None:
@@ -709,7 +710,7 @@ def _report_head(
         "model": {
             "name": opened.model.get("name"),
             "patch_size": opened.model.get("patch_size"),
-            "width": opened.model.get("width"),
+            "width": prism.scene_mean_.shape[0],
             "weights": opened.weights,
         },
         "settings": asdict(settings) | {"dtype": opened.origin.get("dtype"), "engine": engine.name},

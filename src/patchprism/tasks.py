@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from patchprism.backbones import Backbone
+    from patchprism.extract import TokenOptions
     from patchprism.fitting import Pass
     from patchprism.folders import Folder
     from patchprism.framing import Framed, Framing
@@ -95,6 +96,8 @@ class ExtractTask:
         As in :func:`~patchprism.extract.extract`.
     reader : callable
         A name -> (H, W, 3) uint8.
+    options : TokenOptions, optional
+        Which tokens; the backbone's own patch tokens by default.
     """
 
     needs_device = True
@@ -108,8 +111,10 @@ class ExtractTask:
         batch_size: int | None = None,
         batch_patches: int | None = None,
         reader: Callable[[str], NDArray[np.uint8]] = read_source,
+        options: TokenOptions | None = None,
     ) -> None:
         self.load, self.framing, self.shards, self.reader = load, framing, shards, reader
+        self.options = options
         self.batch_size, self.batch_patches = batch_size, batch_patches
         self._backbone: Backbone | None = None
 
@@ -126,6 +131,7 @@ class ExtractTask:
             batch_patches=self.batch_patches,
             shard=SHARD,
             failed=feed.fail,
+            options=self.options,
         ):
             feed.done[tokens.index // SHARD].append(tokens)
             yield from self._commit(feed, backbone)
@@ -151,7 +157,7 @@ class ExtractTask:
                 for tokens in done
             ]
             lost = [Lost(run.names[at], failed[at]) for at in sorted(failed)]
-            table = Table(run.key, rows, lost, backbone.record.width if rows else 0)
+            table = Table(run.key, rows, lost, done[0].tokens.shape[2] if rows else 0)
             self.shards.write(run.shard, table, [tokens.tokens for tokens in done])
             done.clear()
             give_back_memory()

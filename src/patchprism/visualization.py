@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from patchprism.extract import Photos
     from patchprism.features import PatchFeatures
     from patchprism.framing import Framing
+    from patchprism.lenses import LensResult
     from patchprism.prism import PhotoColors, Prism
 
 REPORT_VERSION = 1
@@ -125,7 +126,9 @@ class Visualization:
     def __len__(self) -> int:
         return len(self.parts)
 
-    def picture(self, index: int, *, overlay_alpha: float | None = None) -> NDArray[np.uint8]:
+    def picture(
+        self, index: int, *, overlay_alpha: float | None = None, upsample: str = "nearest"
+    ) -> NDArray[np.uint8]:
         """One photo's picture at its own resolution and shape, (H, W, 3) uint8.
 
         Parameters
@@ -133,12 +136,26 @@ class Visualization:
         index : int
         overlay_alpha : float in [0, 1], optional
             Lay the colours over the photo with this opacity, the background showing the photo as it is.
+        upsample : {"nearest", "bilinear", "guided"}
+            From patches to pixels; see :mod:`patchprism.upsample`.
         """
         part, crop = self.parts[index], self.crops[index]
+        if upsample != "nearest":
+            return self._smooth_picture(index, overlay_alpha, upsample)
         picture = paint(part.rgb, crop=crop, size=self.sizes[index])
         if overlay_alpha is None:
             return picture
         return overlay(self.photos.read(index), picture, overlay_alpha, foreground=part.foreground, crop=crop)
+
+    def _smooth_picture(self, index: int, overlay_alpha: float | None, method: str) -> NDArray[np.uint8]:
+        from patchprism.upsample import overlay_smooth, paint_smooth
+
+        part, crop, size = self.parts[index], self.crops[index], self.sizes[index]
+        if overlay_alpha is None:
+            guide = self.photos.read(index) if method == "guided" else None
+            return paint_smooth(part.rgb, crop=crop, size=size, method=method, photo=guide)
+        photo = self.photos.read(index)
+        return overlay_smooth(photo, part.rgb, part.foreground, overlay_alpha, crop=crop, method=method)
 
     def figures(self) -> dict[str, Callable[[], NDArray[np.uint8]]]:
         """What draws each figure, (H, W, 3) uint8, by the name of its file."""
@@ -204,6 +221,9 @@ class Visualization:
         overlay_alpha: float | None = None,
         arrays: bool = False,
         format: str = "png",
+        upsample: str = "nearest",
+        lenses: Sequence[LensResult] = (),
+        pca: bool = True,
     ) -> list[Path]:
         """Write figures, pictures, the prism and the report into a folder.
 
@@ -216,6 +236,12 @@ class Visualization:
         arrays : bool
             Also write ``<stem>.npz`` with ``score``, ``foreground``, ``rgb`` and ``rgb_all``.
         format : {"png", "jpg"}
+        upsample : {"nearest", "bilinear", "guided"}
+            From patches to pixels in the pictures of photos.
+        lenses : sequence of LensResult
+            What :func:`patchprism.lenses.look_through` found: written too.
+        pca : bool
+            Whether the figures, pictures and arrays of the main job are written; prism and report always are.
 
         Returns
         -------
@@ -230,7 +256,7 @@ class Visualization:
             If a file cannot be written.
         """
         folder = Path(out)
-        check_output_options(folder, overlay_alpha, format)
+        check_output_options(folder, overlay_alpha, format, upsample)
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -239,13 +265,20 @@ class Visualization:
         stems = unique_stems([Path(name).name for name in self.names])
         jobs: list[tuple[Path, Callable[[Path], None]]] = [
             (folder / f"{name}.{format}", partial(_write_drawn, draw))
-            for name, draw in self.figures().items()
+            for name, draw in (self.figures().items() if pca else ())
         ]
+        if lenses:
+            from patchprism.lenses.write import figure_jobs, photo_jobs
+
+            jobs += figure_jobs(lenses, folder, arrays=arrays, format=format)
         of_photo: list[list[str]] = []
         for i, stem in enumerate(stems):
-            made = self._photo_jobs(i, folder / stem, overlay_alpha, arrays, format)
+            made = self._photo_jobs(i, folder / stem, overlay_alpha, arrays, format, upsample) if pca else []
+            if lenses:
+                made += photo_jobs(lenses, i, folder / stem, arrays=arrays, format=format)
             of_photo.append([path.name for path, _ in made])
             jobs += made
+        _check_distinct([path for path, _ in jobs])
         with ThreadPoolExecutor(WRITERS, thread_name_prefix="patchprism-write") as pool:
             for future in [pool.submit(write, path) for path, write in jobs]:
                 future.result()
@@ -253,20 +286,20 @@ class Visualization:
         self.prism.save(prism)
         self.seconds["write"] = perf_counter() - start
         with atomic_write(report) as part:
-            part.write_text(json.dumps(self.report(of_photo), indent=2, ensure_ascii=False) + "\n", "utf-8")
+            part.write_text(json.dumps(self.report(of_photo, lenses), indent=2, ensure_ascii=False) + "\n", "utf-8")
         return [path for path, _ in jobs] + [prism, report]
 
     def _photo_jobs(
-        self, index: int, stem: Path, overlay_alpha: float | None, arrays: bool, format: str
+        self, index: int, stem: Path, overlay_alpha: float | None, arrays: bool, format: str, upsample: str
     ) -> list[tuple[Path, Callable[[Path], None]]]:
         def named(suffix: str) -> Path:
             return stem.with_name(f"{stem.name}.{suffix}")
 
         jobs: list[tuple[Path, Callable[[Path], None]]] = [
-            (named(f"pca.{format}"), partial(_write_drawn, partial(self.picture, index)))
+            (named(f"pca.{format}"), partial(_write_drawn, partial(self.picture, index, upsample=upsample)))
         ]
         if overlay_alpha is not None:
-            draw = partial(self.picture, index, overlay_alpha=overlay_alpha)
+            draw = partial(self.picture, index, overlay_alpha=overlay_alpha, upsample=upsample)
             jobs.append((named(f"overlay.{format}"), partial(_write_drawn, draw)))
         if arrays:
             jobs.append((named("npz"), partial(write_arrays, self.parts[index])))
@@ -277,13 +310,17 @@ class Visualization:
         shares = np.array([mask.mean() for mask in self.foreground])
         return hints_about(shares, self.prism.side_)
 
-    def report(self, files: Sequence[Sequence[str]] | None = None) -> dict[str, Any]:
+    def report(
+        self, files: Sequence[Sequence[str]] | None = None, lenses: Sequence[LensResult] = ()
+    ) -> dict[str, Any]:
         """All there is to say about the job, as JSON values: what ``report.json`` holds.
 
         Parameters
         ----------
         files : sequence of sequence of str, optional
             Names of the files written for each photo.
+        lenses : sequence of LensResult
+            Whose reports are put in under ``lenses``.
         """
         from patchprism import __version__
 
@@ -319,6 +356,7 @@ class Visualization:
             "prism": {"fitted_here": self.fitted_here, **self.prism.summary()},
             "seconds": {stage: round(seconds, 4) for stage, seconds in self.seconds.items()},
             "photos": photos,
+            **({"lenses": {lens.name: lens.report for lens in lenses}} if lenses else {}),
             "hints": self.hints(),
             "failures": [{"photo": failure.photo, "reason": failure.reason} for failure in self.failures],
         }
@@ -336,7 +374,9 @@ def hints_about(shares: NDArray[np.floating[Any]], side: str) -> list[str]:
     ]
 
 
-def check_output_options(out: Path, overlay_alpha: float | None, format: str) -> None:
+def check_output_options(
+    out: Path, overlay_alpha: float | None, format: str, upsample: str = "nearest"
+) -> None:
     """Refuse options of :meth:`Visualization.save` that are not allowed, before anything is computed."""
     if out.exists() and not out.is_dir():
         raise OutputError(str(out), "it is a file, not a folder")
@@ -344,6 +384,18 @@ def check_output_options(out: Path, overlay_alpha: float | None, format: str) ->
         raise OptionError(f"overlay must lie in [0, 1], got {overlay_alpha}")
     if format not in FORMATS:
         raise OptionError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")
+    if upsample not in ("nearest", "bilinear", "guided"):
+        raise OptionError(f"upsample must be one of nearest, bilinear, guided, got {upsample!r}")
+
+
+def _check_distinct(paths: Sequence[Path]) -> None:
+    """Stems are unique, yet one may look like another's with a suffix (``a`` and ``a.norm``)."""
+    seen: set[str] = set()
+    for path in paths:
+        key = path.name.casefold()
+        if key in seen:
+            raise OutputError(str(path), "two files of this job would have this name; rename a photo")
+        seen.add(key)
 
 
 def is_output(path: Path, folder: Path) -> bool:

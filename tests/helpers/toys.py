@@ -47,9 +47,9 @@ class Toy(Backbone):
         generator = torch.Generator().manual_seed(7)
         self.matrix = torch.randn(WIDTH, 3, PATCH, PATCH, generator=generator) / 12
 
-    def _forward(self, pixels):
+    def _layers(self, pixels, layers, facet, norm):
         mapped = torch.nn.functional.conv2d(pixels, self.matrix, stride=PATCH)
-        return torch.tanh(mapped).permute(0, 2, 3, 1)
+        return dict.fromkeys(layers, torch.tanh(mapped).permute(0, 2, 3, 1))
 
 
 def make_photos(folder: Path, count: int, *, shapes=((48, 64), (64, 48), (40, 40))) -> Path:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from patchprism.cli import options
+from patchprism.cli import lens, options
 
 PrismOut = Annotated[
     Path,
@@ -24,6 +24,10 @@ def fit(
     size: options.Size = None,
     model: options.Model = None,
     weights: options.Weights = None,
+    layer: options.Layer = None,
+    facet: options.Facet = None,
+    final_norm: options.FinalNorm = None,
+    token_norm: options.TokenNorm = None,
     device: options.Device = "auto",
     dtype: options.Dtype = None,
     batch_size: options.BatchSize = None,
@@ -31,6 +35,7 @@ def fit(
     foreground: options.Foreground = None,
     scaling: options.Scaling = None,
     components: options.Components = None,
+    space: lens.Space = None,
     engine: options.EngineName = "local",
     workers: options.Workers = None,
     quiet: options.Quiet = False,
@@ -47,12 +52,17 @@ def fit(
     settings = Settings(
         model=model,
         weights=weights,
+        layer=layer,
+        facet=facet,
+        final_norm=final_norm,
+        token_norm=token_norm,
         preset=preset,
         size=size,
         threshold=options.parse_threshold(threshold),
         foreground=foreground,
         scaling=scaling,
         components=options.parse_components(components),
+        space=space,
         device=device,
         dtype=dtype,
         batch_size=batch_size,

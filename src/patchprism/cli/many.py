@@ -11,6 +11,7 @@ import typer
 
 from patchprism.cli import EXIT_SOME_PHOTOS_FAILED
 from patchprism.cli.console import print_table, progress, stdout
+from patchprism.errors import OptionError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -24,11 +25,37 @@ SHOWN_ROWS = 20
 SHOWN_FAILURES = 50
 
 
-def is_large(photos: Sequence[str], out: Path, engine: str, workers: int | None) -> bool:
-    """Whether ``render`` works shard by shard rather than in memory."""
-    if engine != "local" or workers is not None or any("://" in photo for photo in photos):
-        return True
-    if any(photo.rstrip("/").endswith(".zarr") or Path(photo, "zarr.json").is_file() for photo in photos):
+def is_large(
+    photos: Sequence[str], out: Path, engine: str, workers: int | None, *, asked: bool, plain: bool
+) -> bool:
+    """Whether ``render`` works shard by shard rather than in memory.
+
+    Parameters
+    ----------
+    photos, out, engine, workers
+        As given.
+    asked : bool
+        Whether another option calls for it.
+    plain : bool
+        Whether only what can be done shard by shard is wanted: the lens pca, not upsampled.
+
+    Raises
+    ------
+    OptionError
+        If one thing calls for shards, and another cannot be done so.
+    """
+    asked = asked or engine != "local" or workers is not None or any("://" in photo for photo in photos)
+    asked = asked or any(
+        photo.rstrip("/").endswith(".zarr") or Path(photo, "zarr.json").is_file() for photo in photos
+    )
+    if not plain:
+        if asked:
+            raise OptionError(
+                "lens and upsample must be pca and nearest with a feature store, an address, engine, resume or "
+                "sample: all else works in memory"
+            )
+        return False
+    if asked:
         return True
     if len(photos) <= IN_MEMORY and all(Path(photo).is_file() for photo in photos):
         return False

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from patchprism.cli import EXIT_SOME_PHOTOS_FAILED, options
+from patchprism.cli import EXIT_SOME_PHOTOS_FAILED, lens, options
 from patchprism.cli.console import print_table, progress, stdout
 
 if TYPE_CHECKING:
@@ -25,6 +25,10 @@ def render(
     size: options.Size = None,
     model: options.Model = None,
     weights: options.Weights = None,
+    layer: options.Layer = None,
+    facet: options.Facet = None,
+    final_norm: options.FinalNorm = None,
+    token_norm: options.TokenNorm = None,
     device: options.Device = "auto",
     dtype: options.Dtype = None,
     batch_size: options.BatchSize = None,
@@ -32,9 +36,16 @@ def render(
     foreground: options.Foreground = None,
     scaling: options.Scaling = None,
     components: options.Components = None,
+    space: lens.Space = None,
+    lenses: lens.Lenses = None,
+    at: lens.At = None,
+    clusters: lens.Clusters = "auto",
+    match_all: lens.MatchAll = False,
+    match_lines: lens.MatchLines = 40,
     prism: options.PrismFile = None,
     force: options.Force = False,
     overlay: options.Overlay = None,
+    upsample: lens.Upsample = "nearest",
     arrays: options.Arrays = False,
     format: options.Format = "png",
     sample: options.Sample = None,
@@ -51,26 +62,34 @@ def render(
     features[/bold]; no network is needed then.
 
     Writes the figures fg_mask, results, results_raw and histogram, a picture of each photo, the fitted prism
-    and report.json.
+    and report.json. With --lens, what other lenses show, instead or as well.
     """
     from patchprism.cli import many
-    from patchprism.pipeline import Settings, visualize
+    from patchprism.pipeline import Settings
     from patchprism.prism import Prism
     from patchprism.visualization import check_output_options
 
-    if resume or sample is not None or many.is_large(photos, out, engine, workers):
+    check_output_options(out, overlay, format, upsample)
+    names, wanted = lens.lens_options(lenses, at, clusters, match_all, match_lines, upsample, layer)
+    plain = names == ["pca"] and upsample == "nearest"
+    if many.is_large(photos, out, engine, workers, asked=resume or sample is not None, plain=plain):
         many.render(
             photos,
             out,
             settings=Settings(
                 model=model,
                 weights=weights,
+                layer=layer,
+                facet=facet,
+                final_norm=final_norm,
+                token_norm=token_norm,
                 preset=preset,
                 size=size,
                 threshold=options.parse_threshold(threshold),
                 foreground=foreground,
                 scaling=scaling,
                 components=options.parse_components(components),
+                space=space,
                 device=device,
                 dtype=dtype,
                 batch_size=batch_size,
@@ -87,18 +106,24 @@ def render(
             quiet=quiet,
         )
         return
-    check_output_options(out, overlay, format)
     with progress(quiet=quiet) as tell:
-        view = visualize(
+        view, found = lens.visualize_through(
+            names,
+            wanted,
             photos,
             model=model,
             weights=weights,
+            layer=layer,
+            facet=facet,
+            final_norm=final_norm,
+            token_norm=token_norm,
             preset=preset,
             size=size,
             threshold=options.parse_threshold(threshold),
             foreground=foreground,
             scaling=scaling,
             components=options.parse_components(components),
+            space=space,
             device=device,
             dtype=dtype,
             batch_size=batch_size,
@@ -108,18 +133,26 @@ def render(
             exclude=out,
             progress=tell,
         )
-        written = view.save(out, overlay_alpha=overlay, arrays=arrays, format=format)
+        written = view.save(
+            out,
+            overlay_alpha=overlay,
+            arrays=arrays,
+            format=format,
+            upsample=upsample,
+            lenses=found,
+            pca="pca" in names,
+        )
     if quiet:
         for path in written:
             print(path)
     else:
-        _summarise(view, written, out)
+        _summarise(view, written, out, first=1 if "pca" in names else 0)
     warn_of_failures(view.failures)
     if view.failures:
         raise typer.Exit(EXIT_SOME_PHOTOS_FAILED)
 
 
-def _summarise(view: Visualization, written: Sequence[Path], out: Path) -> None:
+def _summarise(view: Visualization, written: Sequence[Path], out: Path, *, first: int = 1) -> None:
     console = stdout()
     rows = [
         (
@@ -151,7 +184,7 @@ def _summarise(view: Visualization, written: Sequence[Path], out: Path) -> None:
         ("split", split + reason),
         ("colours", f"red + green + blue explain {chosen} of the foreground's variance"),
         ("time", f"{total:.1f} s ({slow})"),
-        ("wrote", f"{len(written)} files to {out}; look at {written[1]} first"),
+        ("wrote", f"{len(written)} files to {out}; look at {written[first]} first"),
         *(("hint", hint) for hint in view.hints()),
     ):
         console.print(f"{label:8}{text}", markup=False)

@@ -249,10 +249,10 @@ class StoredFeatures(PatchFeatures):
                     f"{self.path}: damaged feature store, array {name} has {spec.shape[0]:,} rows, not {wanted:,}"
                 )
         if (
-            self.model.get("width") != self.width
+            self.model.get("name") != self.origin.get("model")
             or not isinstance(self.origin.get("framing"), dict)
         ):
-            raise StoreError(f"{self.path}: damaged feature store, its model record does not fit its tokens")
+            raise StoreError(f"{self.path}: damaged feature store, its model record does not fit its origin")
         for name, spec in self._specs.items():
             last = spec.n_chunks - 1
             few = spec.n_chunks <= CHECKED_CHUNKS

@@ -37,16 +37,19 @@ class StoreWriter:
         The store.
     engine : Engine
         Its workers write the chunks.
+
+    Attributes
+    ----------
     width : int
+        Of the tokens, as the first shard with photos tells.
     """
 
-    def __init__(self, shards: Shards, out: Folder, engine: Engine, width: int) -> None:
-        self.shards, self.out, self.engine, self.width = shards, out, engine, width
+    def __init__(self, shards: Shards, out: Folder, engine: Engine) -> None:
+        self.shards, self.out, self.engine, self.width = shards, out, engine, 0
         self._waiting: dict[int, int] = {}  # patches of shards that are done before an earlier one
         self._bounds = [0]  # first patch of each shard, as far as all before it are done
         self._written = 0  # chunks
         self._dropped = 0  # shards whose tokens are given up
-        self._spec = self._tokens(0)
 
     def committed(self, shard: int, key: str) -> Table | None:
         """A shard's table, if its tokens are there, or in chunks already."""
@@ -55,6 +58,7 @@ class StoreWriter:
             return table
         if shard != len(self._bounds) - 1:
             return None  # an earlier one is to be done again: where this one's rows lie is not known yet
+        self.width = self.width or table.width
         start = self._bounds[shard]
         rows = self._spec.chunks[0]
         chunks = range(start // rows, -(-(start + table.n_patches) // rows))
@@ -62,10 +66,11 @@ class StoreWriter:
 
     def add(self, shard: int, table: Table) -> None:
         """Take a shard that is done; writes chunks when some are complete."""
+        self.width = self.width or table.width
         self._waiting[shard] = table.n_patches
         while (following := len(self._bounds) - 1) in self._waiting:
             self._bounds.append(self._bounds[-1] + self._waiting.pop(following))
-        if self._bounds[-1] // self._spec.chunks[0] - self._written >= CHUNKS_AT_ONCE:
+        if self.width and self._bounds[-1] // self._spec.chunks[0] - self._written >= CHUNKS_AT_ONCE:
             self._write(self._bounds[-1] // self._spec.chunks[0])
 
     def finish(self, attributes: dict[str, Any]) -> None:
@@ -82,8 +87,10 @@ class StoreWriter:
         group = {"zarr_format": 3, "node_type": "group", "attributes": {"patchprism": attributes}}
         self.out.write("zarr.json", layout.dump(group))
 
-    def _tokens(self, n_patches: int) -> ArraySpec:
-        return layout.specs(n_photos=1, n_patches=n_patches, width=self.width, dtype=self.shards.dtype)["tokens"]
+    @property
+    def _spec(self) -> ArraySpec:
+        """The tokens' array; its chunks do not depend on how many patches there will be."""
+        return layout.specs(n_photos=1, n_patches=0, width=self.width, dtype=self.shards.dtype)["tokens"]
 
     def _is_written(self, chunk: int) -> bool:
         return self.out.size(self._spec.key(chunk)) == self._spec.chunk_bytes

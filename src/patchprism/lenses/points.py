@@ -1,0 +1,114 @@
+"""Points of photos: ``PHOTO:x,y`` as people write it, and the patch that lies there."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from patchprism.errors import OptionError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from patchprism.visualization import Visualization
+
+_FORM = re.compile(r"^(?P<photo>.+):(?P<x>[^:,]+),(?P<y>[^:,]+)$", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Point:
+    """A place in a photo.
+
+    Attributes
+    ----------
+    photo : int
+        Which photo, from 0.
+    x, y : float
+        In the photo's pixels, from its upper left corner.
+    row, column : int
+        The patch that lies there.
+    """
+
+    photo: int
+    x: float
+    y: float
+    row: int
+    column: int
+
+
+def parse_point(text: str) -> tuple[str, float, float]:
+    """``PHOTO:x,y`` taken apart.
+
+    Raises
+    ------
+    OptionError
+        If it has another form.
+
+    Examples
+    --------
+    >>> parse_point("dogs/1.jpg:640,212.5")
+    ('dogs/1.jpg', 640.0, 212.5)
+    """
+    found = _FORM.match(text)
+    try:
+        if found:
+            return found["photo"], float(found["x"]), float(found["y"])
+    except ValueError:
+        pass
+    raise OptionError(f"at must be PHOTO:x,y with x and y in the photo's pixels, got {text!r}")
+
+
+def find_photo(wanted: str, names: Sequence[str]) -> int:
+    """Which photo is meant: by path, file name or stem, or by its number from 1.
+
+    Raises
+    ------
+    OptionError
+        If no photo is meant, or several.
+    """
+    for key in (lambda name: name, lambda name: Path(name).name, lambda name: Path(name).stem):
+        matching = [i for i, name in enumerate(names) if key(name) == wanted]
+        if len(matching) == 1:
+            return matching[0]
+        if matching:
+            both = ", ".join(f"{i + 1} is {names[i]}" for i in matching[:3])
+            raise OptionError(f"at: {len(matching)} photos are called {wanted!r}; use a number: {both}")
+    if wanted.isdecimal() and 1 <= int(wanted) <= len(names):
+        return int(wanted) - 1
+    known = ", ".join(Path(name).name for name in names[:5]) + (", ..." if len(names) > 5 else "")
+    raise OptionError(
+        f"at: no photo is called {wanted!r}; there are {known}, or the numbers 1 to {len(names)}"
+    )
+
+
+def locate(text: str, view: Visualization) -> Point:
+    """The patch at a point.
+
+    Raises
+    ------
+    OptionError
+        If the photo is not known, or the point lies outside of it, or outside of what the network saw.
+    """
+    wanted, x, y = parse_point(text)
+    photo = find_photo(wanted, view.names)
+    (height, width), name = view.sizes[photo], Path(view.names[photo]).name
+    if not (0 <= x < width and 0 <= y < height):
+        raise OptionError(f"at: {text!r} lies outside of {name}, which has {width} x {height} pixels")
+    left, top, right, bottom = view.crops[photo]
+    h, w = view.features.grids[photo]
+    column, row = int((x - left) / (right - left) * w // 1), int((y - top) / (bottom - top) * h // 1)
+    if not (left <= x < right and top <= y < bottom):
+        raise OptionError(
+            f"at: {text!r} lies outside of the crop of {name} that the network saw: "
+            f"x {left:.0f} to {right:.0f}, y {top:.0f} to {bottom:.0f}"
+        )
+    return Point(photo, x, y, min(row, h - 1), min(column, w - 1))
+
+
+def patch_center(view: Visualization, photo: int, row: float, column: float) -> tuple[float, float]:
+    """The (x, y) of a patch's centre in the photo's pixels."""
+    left, top, right, bottom = view.crops[photo]
+    h, w = view.features.grids[photo]
+    return left + (column + 0.5) * (right - left) / w, top + (row + 0.5) * (bottom - top) / h

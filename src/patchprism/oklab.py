@@ -1,0 +1,118 @@
+"""OKLab: a colour space in which equal distances look about equal, and the cube of it that colours fill.
+
+After Björn Ottosson, "A perceptual color space for image processing" (2020): a linear map from linear sRGB
+to cone responses, cube roots, and a second linear map to lightness L and the opponents a (green to red) and
+b (blue to yellow).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+# Linear sRGB -> cone responses, and their cube roots -> (L, a, b); Ottosson's numbers of 2021.
+_TO_CONES = np.array(
+    [
+        [0.4122214708, 0.5363325363, 0.0514459929],
+        [0.2119034982, 0.6806995451, 0.1073969566],
+        [0.0883024619, 0.2817188376, 0.6299787005],
+    ]
+)
+_TO_LAB = np.array(
+    [
+        [0.2104542553, 0.7936177850, -0.0040720468],
+        [1.9779984951, -2.4285922050, 0.4505937099],
+        [0.0259040371, 0.7827717662, -0.8086757660],
+    ]
+)
+_FROM_CONES = np.linalg.inv(_TO_CONES)
+_FROM_LAB = np.linalg.inv(_TO_LAB)
+
+# The cube: axes along L, a and b, so that the first component is lightness and the others are hue and
+# chroma. The largest one inside sRGB has side 0.2197 and lies in purple; this one gives up 7 % of it to
+# have every hue around grey.
+CUBE_CENTER = (0.60, 0.05, -0.01)
+CUBE_SIDE = 0.205
+
+
+def oklab_from_srgb(rgb: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    """Gamma-coded sRGB in [0, 1] to OKLab, both (..., 3).
+
+    Examples
+    --------
+    >>> oklab_from_srgb(np.array([1.0, 1.0, 1.0])).round(6).tolist()
+    [1.0, 0.0, 0.0]
+    """
+    values = np.asarray(rgb, np.float64)
+    linear = np.where(values <= 0.04045, values / 12.92, ((np.maximum(values, 0) + 0.055) / 1.055) ** 2.4)
+    lab: NDArray[np.float64] = np.cbrt(linear @ _TO_CONES.T) @ _TO_LAB.T
+    return lab
+
+
+def linear_from_oklab(lab: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    """OKLab to linear sRGB, both (..., 3); out of gamut where a value leaves [0, 1]."""
+    linear: NDArray[np.float64] = ((np.asarray(lab, np.float64) @ _FROM_LAB.T) ** 3) @ _FROM_CONES.T
+    return linear
+
+
+def srgb_from_oklab(lab: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    """OKLab to gamma-coded sRGB, both (..., 3); what sRGB cannot show is clipped to [0, 1]."""
+    linear = np.clip(linear_from_oklab(lab), 0.0, 1.0)
+    return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+
+
+def fill_cube(values: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+    """Three values in [0, 1] laid out along L, a and b: equal steps, in any of them, look equal.
+
+    The map is a shift and one scale for all three axes, so distances between values are kept: a step of 0.1
+    along any component is 0.0205 in OKLab, about the smallest difference that people see. Every result is in
+    gamut.
+
+    Parameters
+    ----------
+    values : ndarray, shape (..., 3), in [0, 1]
+
+    Returns
+    -------
+    ndarray, shape (..., 3), float32, in [0, 1]
+        Gamma-coded sRGB.
+    """
+    lab = CUBE_SIDE * (np.asarray(values, np.float64) - 0.5) + np.asarray(CUBE_CENTER)
+    return srgb_from_oklab(lab).astype(np.float32)
+
+
+def distinct_colors(count: int) -> NDArray[np.float32]:
+    """Colours that are far from one another in OKLab, the first ones farthest.
+
+    Chosen greedily: each next colour is the one in a fixed set of sRGB colours whose nearest chosen
+    neighbour is farthest. No randomness; a longer palette begins with the shorter one. Near-black and near-white
+    are left out, since the background is black and paper is white.
+
+    Parameters
+    ----------
+    count : int
+        At least 1.
+
+    Returns
+    -------
+    ndarray, shape (count, 3), float32, in [0, 1]
+        Gamma-coded sRGB.
+    """
+    steps = np.linspace(0.0, 1.0, 17)
+    candidates = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=-1).reshape(-1, 3)
+    lab = oklab_from_srgb(candidates)
+    # Lightness from 0.45 to 0.9 can be told from black ground and white paper alike.
+    usable = (lab[:, 0] > 0.45) & (lab[:, 0] < 0.9)
+    candidates, lab = candidates[usable], lab[usable]
+    chosen = [
+        int(np.argmin(np.abs(lab - np.array([0.65, -0.05, -0.14])).sum(axis=1)))
+    ]  # a blue to begin with
+    distance = np.linalg.norm(lab - lab[chosen[0]], axis=1)
+    while len(chosen) < count:
+        chosen.append(int(distance.argmax()))
+        distance = np.minimum(distance, np.linalg.norm(lab - lab[chosen[-1]], axis=1))
+    return candidates[chosen].astype(np.float32)

@@ -1,0 +1,305 @@
+"""Patches -> pixels: maps of a few values a patch, brought to the photo's own resolution.
+
+``nearest`` shows what there is: a value a patch. ``bilinear`` interpolates between patches. ``guided`` lets
+edges of the photo say where values change between patches: the guided filter of He, Sun and Tang, "Guided
+Image Filtering" (2013), fitted on patches and applied to pixels, as in He and Sun, "Fast Guided Filter" (2015).
+What is linear in colour within a window is linear in the means of patches too, so slopes fitted on means are
+right for pixels; fitted on interpolated values, as one would at full size, they are too flat by far (see
+benchmarks/upsample.py). It follows the photo's edges whether or not the features know of them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from patchprism.errors import OptionError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from numpy.typing import NDArray
+
+    Crop = tuple[float, float, float, float]
+    Float32 = NDArray[np.float32]
+
+UPSAMPLES = ("nearest", "bilinear", "guided")
+
+# Half a window's side in patches, and the regularisation: the variance of colour (in [0, 1]) within a window below
+# which it is smoothed rather than followed. Chosen on composites with known masks: benchmarks/upsample.py.
+RADIUS = 1
+EPSILON = 1e-3
+
+# Pixels are computed in strips of about this many values, which stay in the processor's cache.
+_STRIP_VALUES = 1 << 19
+
+
+def upsample(
+    values: NDArray[np.floating[Any]],
+    *,
+    crop: Crop,
+    size: tuple[int, int],
+    method: str = "nearest",
+    photo: NDArray[np.uint8] | None = None,
+) -> Float32:
+    """Values of patches at the resolution of the photo.
+
+    Parameters
+    ----------
+    values : ndarray, shape (h, w, C), floating
+        A few values a patch, C of any number.
+    crop : tuple of float
+        Left, top, right and bottom of what the patches cover, in the photo's pixels.
+    size : tuple of int
+        Height and width of the photo.
+    method : {"nearest", "bilinear", "guided"}
+    photo : ndarray, shape (H, W, 3), uint8
+        The guide; only ``"guided"`` needs it.
+
+    Returns
+    -------
+    ndarray, shape (H, W, C), float32
+        0 outside of the crop. Within the range of ``values``: a guided result beyond it is clipped.
+
+    Raises
+    ------
+    OptionError
+        If an argument is not as above.
+
+    Examples
+    --------
+    >>> upsample(np.array([[[0.0], [1.0]]]), crop=(0, 0, 4, 1), size=(1, 4), method="bilinear")[0, :, 0]
+    array([0.  , 0.25, 0.75, 1.  ], dtype=float32)
+    """
+    values = np.asarray(values, np.float32)
+    out = np.zeros((*size, values.shape[-1] if values.ndim == 3 else 0), np.float32)
+    for rows, columns, strip in upsampled_strips(values, crop=crop, size=size, method=method, photo=photo):
+        out[rows, columns] = strip
+    return out
+
+
+def upsampled_strips(
+    values: NDArray[np.floating[Any]],
+    *,
+    crop: Crop,
+    size: tuple[int, int],
+    method: str,
+    photo: NDArray[np.uint8] | None = None,
+) -> Iterator[tuple[slice, slice, Float32]]:
+    """The same a strip of rows at a time: ``(rows, columns, (n, m, C))``, for the pixels inside the crop alone.
+
+    A map of many values never has to be held at full size.
+    """
+    values = np.asarray(values, np.float32)
+    _check(values, crop, size, method, photo)
+    rows, columns = _inside(crop[1], crop[3], size[0]), _inside(crop[0], crop[2], size[1])
+    if rows.start >= rows.stop or columns.start >= columns.stop:
+        return
+    if method == "guided":
+        assert photo is not None
+        yield from _guided_strips(values, crop, rows, columns, photo)
+        return
+    along = _nearest if method == "nearest" else _linear
+    take_rows = along(values.shape[0], crop[1], crop[3], rows)
+    wide = along(values.shape[1], crop[0], crop[2], columns)(values, 1)
+    for strip in _strips(rows, wide[0].size):
+        yield strip, columns, take_rows(wide, 0, strip.start - rows.start, strip.stop - rows.start)
+
+
+def paint_smooth(
+    colors: NDArray[np.floating[Any]],
+    *,
+    crop: Crop,
+    size: tuple[int, int],
+    method: str,
+    photo: NDArray[np.uint8] | None = None,
+) -> NDArray[np.uint8]:
+    """The picture of a photo, (H, W, 3) uint8, from its colours, (h, w, 3) in [0, 1]; black outside the crop."""
+    picture = np.zeros((*size, 3), np.uint8)
+    for rows, columns, strip in upsampled_strips(colors, crop=crop, size=size, method=method, photo=photo):
+        strip *= np.float32(255)
+        picture[rows, columns] = np.rint(strip, out=strip).astype(np.uint8)
+    return picture
+
+
+def overlay_smooth(
+    photo: NDArray[np.uint8],
+    colors: NDArray[np.floating[Any]],
+    foreground: NDArray[np.bool_],
+    alpha: float,
+    *,
+    crop: Crop,
+    method: str,
+) -> NDArray[np.uint8]:
+    """The photo under its colours, (H, W, 3) uint8; the background shows the photo as it is.
+
+    Foreground is upsampled with the colours, so that neither a dark nor a sharp seam runs between them.
+    """
+    # Background colours are 0: the colours are weighted with the foreground already.
+    values = np.concatenate(
+        [np.where(foreground[..., None], colors, 0.0), foreground[..., None]], axis=-1, dtype=np.float32
+    )
+    result = photo.copy()
+    for rows, columns, strip in upsampled_strips(
+        values, crop=crop, size=photo.shape[:2], method=method, photo=photo
+    ):
+        under = photo[rows, columns] * (1 - np.float32(alpha) * strip[..., 3:])
+        under += np.float32(255 * alpha) * np.minimum(strip[..., :3], strip[..., 3:])
+        result[rows, columns] = np.rint(under, out=under).astype(np.uint8)
+    return result
+
+
+def box_mean(values: NDArray[np.floating[Any]], radius: int) -> NDArray[np.float64]:
+    """Mean over the window of ``2 * radius + 1`` squared around each pixel, cut off at the borders.
+
+    By running sums, so its cost does not grow with the radius.
+
+    Parameters
+    ----------
+    values : ndarray, shape (H, W, ...), floating
+    radius : int
+        At least 0.
+    """
+    result = np.asarray(values, np.float64)
+    for axis in (0, 1):
+        length = result.shape[axis]
+        sums = np.zeros((length + 1, *np.moveaxis(result, axis, 0).shape[1:]))
+        np.cumsum(np.moveaxis(result, axis, 0), axis=0, out=sums[1:])
+        stop = np.minimum(np.arange(length) + radius + 1, length)
+        start = np.maximum(np.arange(length) - radius, 0)
+        counts = (stop - start).reshape(-1, *([1] * (result.ndim - 1)))
+        result = np.moveaxis((sums[stop] - sums[start]) / counts, 0, axis)
+    return result
+
+
+def guided_coefficients(
+    guide: NDArray[np.floating[Any]], values: NDArray[np.floating[Any]], radius: int, epsilon: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The guided filter's slopes and offsets, averaged over the windows that hold a pixel.
+
+    In each window ``values`` are fitted as a linear function of the guide's three channels, by least squares
+    with ``epsilon`` on the slopes; ``slopes . guide + offsets`` is the filtered result.
+
+    Parameters
+    ----------
+    guide : ndarray, shape (H, W, 3), in [0, 1]
+    values : ndarray, shape (H, W, C)
+    radius : int
+    epsilon : float
+
+    Returns
+    -------
+    slopes : ndarray, shape (H, W, 3, C), float64
+    offsets : ndarray, shape (H, W, C), float64
+    """
+    guide, values = np.asarray(guide, np.float64), np.asarray(values, np.float64)
+    # Far from 0 the difference of mean squares would lose digits.
+    guide = guide - (center := guide.mean(axis=(0, 1)))
+    mean_guide, mean_values = box_mean(guide, radius), box_mean(values, radius)
+    spread = box_mean(guide[..., :, None] * guide[..., None, :], radius)
+    spread -= mean_guide[..., :, None] * mean_guide[..., None, :]
+    shared = box_mean(guide[..., :, None] * values[..., None, :], radius)
+    shared -= mean_guide[..., :, None] * mean_values[..., None, :]
+    slopes = np.linalg.solve(spread + epsilon * np.eye(3), shared)
+    offsets = mean_values - np.einsum("hwg,hwgc->hwc", mean_guide + center, slopes)
+    return box_mean(slopes, radius), box_mean(offsets, radius)
+
+
+def _guided_strips(
+    values: Float32, crop: Crop, rows: slice, columns: slice, photo: NDArray[np.uint8]
+) -> Iterator[tuple[slice, slice, Float32]]:
+    h, w, channels = values.shape
+    slopes, offsets = guided_coefficients(_patch_means(photo, crop, (h, w)), values, RADIUS, EPSILON)
+    # Planes first, (C, 4, h, w): slopes of red, green and blue, then the offset. Products of whole rows
+    # are five times as fast as products of three values.
+    planes = np.concatenate([slopes, offsets[:, :, None]], axis=2).transpose(3, 2, 0, 1).astype(np.float32)
+    take_rows = _linear(h, crop[1], crop[3], rows)
+    wide = np.ascontiguousarray(_linear(w, crop[0], crop[2], columns)(planes, 3))
+    low, high = values.min(axis=(0, 1)), values.max(axis=(0, 1))
+    for strip in _strips(rows, 4 * channels * wide.shape[-1]):
+        pixels = photo[strip, columns].transpose(2, 0, 1).astype(np.float32, order="C")
+        pixels *= np.float32(1 / 255)
+        result = np.empty((channels, *pixels.shape[1:]), np.float32)
+        for channel in range(channels):
+            plane = take_rows(wide[channel], 1, strip.start - rows.start, strip.stop - rows.start)
+            plane[:3] *= pixels
+            np.sum(plane, axis=0, out=result[channel])
+            np.clip(result[channel], low[channel], high[channel], out=result[channel])
+        yield strip, columns, result.transpose(1, 2, 0)
+
+
+def _patch_means(photo: NDArray[np.uint8], crop: Crop, grid: tuple[int, int]) -> NDArray[np.float32]:
+    """Mean colour of each patch, (h, w, 3) in [0, 1]."""
+    from PIL import Image
+
+    height, width = photo.shape[:2]
+    box = (max(crop[0], 0), max(crop[1], 0), min(crop[2], width), min(crop[3], height))
+    image = Image.fromarray(photo).resize((grid[1], grid[0]), Image.Resampling.BOX, box=box)
+    return np.asarray(image, np.float32) / np.float32(255)
+
+
+def _inside(start: float, stop: float, pixels: int) -> slice:
+    """The pixels whose centres lie between two edges."""
+    first = max(0, int(np.ceil(start - 0.5)))
+    return slice(first, min(pixels, int(np.ceil(stop - 0.5))))
+
+
+def _nearest(cells: int, start: float, stop: float, pixels: slice) -> Callable[..., Float32]:
+    centers = np.arange(pixels.start, pixels.stop) + 0.5
+    index = np.clip(np.floor((centers - start) * (cells / (stop - start))), 0, cells - 1).astype(np.intp)
+
+    def take(values: Float32, axis: int, first: int = 0, last: int | None = None) -> Float32:
+        taken: Float32 = values.take(index[first:last], axis=axis)
+        return taken
+
+    return take
+
+
+def _linear(cells: int, start: float, stop: float, pixels: slice) -> Callable[..., Float32]:
+    """Interpolation between the centres of cells; beyond the outermost ones their value is kept."""
+    centers = np.arange(pixels.start, pixels.stop) + 0.5
+    place = np.clip((centers - start) * (cells / (stop - start)) - 0.5, 0, cells - 1)
+    before = np.minimum(place.astype(np.intp), max(cells - 2, 0))
+    share = (place - before).astype(np.float32)
+    after = np.minimum(before + 1, cells - 1)
+
+    def take(values: Float32, axis: int, first: int = 0, last: int | None = None) -> Float32:
+        weight = share[first:last].reshape(-1, *([1] * (values.ndim - 1 - axis)))
+        result: Float32 = values.take(after[first:last], axis=axis)
+        low = values.take(before[first:last], axis=axis)
+        result -= low
+        result *= weight
+        result += low
+        return result
+
+    return take
+
+
+def _strips(rows: slice, values_a_row: int) -> Iterator[slice]:
+    step = max(1, _STRIP_VALUES // max(1, values_a_row))
+    for start in range(rows.start, rows.stop, step):
+        yield slice(start, min(start + step, rows.stop))
+
+
+def _check(
+    values: Float32, crop: Crop, size: tuple[int, int], method: str, photo: NDArray[np.uint8] | None
+) -> None:
+    if method not in UPSAMPLES:
+        raise OptionError(f"upsample must be one of {', '.join(UPSAMPLES)}, got {method!r}")
+    if values.ndim != 3 or 0 in values.shape:
+        raise OptionError(f"values must be (h, w, C), got {values.shape}")
+    if not np.isfinite(values).all():
+        raise OptionError("values must be finite, got NaN or infinity")
+    left, top, right, bottom = crop
+    if not (np.isfinite(crop).all() and left < right and top < bottom):
+        raise OptionError(
+            f"crop must be (left, top, right, bottom) with left < right and top < bottom, got {crop}"
+        )
+    if min(size) < 1:
+        raise OptionError(f"size must be a height and a width of at least 1, got {size}")
+    if method == "guided" and (photo is None or photo.dtype != np.uint8 or photo.shape != (*size, 3)):
+        got = None if photo is None else (photo.shape, str(photo.dtype))
+        raise OptionError(
+            f"guided upsampling needs the photo, (H, W, 3) uint8 of size {tuple(size)}, got {got}"
+        )
