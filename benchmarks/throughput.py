@@ -34,10 +34,10 @@ class Timed:
     def __getattr__(self, name: str) -> object:
         return getattr(self.backbone, name)
 
-    def patch_tokens(self, pixels: object) -> object:
+    def patch_tokens(self, pixels: object, **options: object) -> object:
         """As the backbone's."""
         start = time.perf_counter()
-        tokens = self.backbone.patch_tokens(pixels)
+        tokens = self.backbone.patch_tokens(pixels, **options)
         self.seconds += time.perf_counter() - start
         return tokens
 
