@@ -89,3 +89,11 @@ class OutputError(PatchPrismError):
 
     def __reduce__(self) -> tuple[type[OutputError], tuple[str, str]]:
         return type(self), (self.name, self.reason)
+
+
+class StoreError(PatchPrismError):
+    """A feature store cannot be read, written or trusted."""
+
+
+class EngineError(PatchPrismError):
+    """An engine cannot be started, or its workers are lost again and again."""

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from patchprism.batching import MOST_PATCHES, patches_a_batch
 from patchprism.errors import OptionError, PhotoError
 from patchprism.images import read_photo
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     import numpy as np
     import torch
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
     from patchprism.backbones import Backbone
     from patchprism.framing import Framed, Framing
 
-# Without a batch size asked for, a batch holds about this many patches: enough to fill two cores' matrix
-# products, few enough that attention's working set stays in cache.
-PATCHES_A_BATCH = 4096
 READERS = min(4, os.cpu_count() or 1)
 
 # Decoded photos and their crops are kept for the pictures up to this many bytes; beyond, they are read again.
@@ -177,9 +175,11 @@ def extract(
     backbone: Backbone,
     framing: Framing,
     *,
-    indices: Sequence[int] | None = None,
+    indices: Iterable[int] | None = None,
     batch_size: int | None = None,
     failed: Callable[[int, PhotoError], None] | None = None,
+    batch_patches: int | None = None,
+    shard: int | None = None,
     options: TokenOptions | None = None,
 ) -> Iterator[Tokens]:
     """Patch tokens of photos, in no fixed order, in memory that does not grow with their number.
@@ -189,12 +189,18 @@ def extract(
     photos : Photos
     backbone : Backbone
     framing : Framing
-    indices : sequence of int, optional
+    indices : iterable of int, optional
         Which photos; all by default.
     batch_size : int, optional
         Photos a forward pass, at most; chosen by their number of patches by default.
     failed : callable, optional
         Told of each photo that cannot be read or framed; without it the first one raises.
+    batch_patches : int, optional
+        Patches a forward pass, where ``batch_size`` is not given; by default found from the memory that is
+        free (:mod:`patchprism.batching`).
+    shard : int, optional
+        No batch holds photos of two runs of so many indices: what is in a batch, and with it the last bit of
+        the tokens, then depends on the photos of a run alone. Indices must rise.
     options : TokenOptions, optional
         Which tokens; the backbone's own patch tokens by default.
 
@@ -211,14 +217,20 @@ def extract(
     """
     if batch_size is not None and batch_size < 1:
         raise OptionError(f"batch_size must be at least 1, got {batch_size}")
+    patches = batch_patches or patches_a_batch(backbone)
     options = options or TokenOptions()
     waiting: dict[tuple[int, int], list[tuple[int, Framed, tuple[int, int]]]] = {}
+    run = 0
     for index, framed, size in _framed_ahead(photos, framing, indices, batch_size, failed):
+        if shard and index // shard != run:
+            for batch in waiting.values():
+                yield from _forward(backbone, batch, options)
+            waiting, run = {}, index // shard
         batch = waiting.setdefault(framed.grid, [])
         batch.append((index, framed, size))
-        if len(batch) >= (batch_size or batch_for(framed.grid)):
+        if len(batch) >= (batch_size or batch_for(framed.grid, patches)):
             yield from _forward(backbone, waiting.pop(framed.grid), options)
-        elif sum(map(len, waiting.values())) > max(batch_size or 0, 16):
+        elif sum(map(len, waiting.values())) > max(batch_size or batch_for(framed.grid, patches), 16):
             # Photos of many shapes: run the fullest batch rather than hold ever more pixels.
             fullest = max(waiting, key=lambda grid: len(waiting[grid]))
             yield from _forward(backbone, waiting.pop(fullest), options)
@@ -226,15 +238,15 @@ def extract(
         yield from _forward(backbone, batch, options)
 
 
-def batch_for(grid: tuple[int, int]) -> int:
-    """Photos of this grid that make a batch when nobody asks for a size."""
-    return max(1, PATCHES_A_BATCH // (grid[0] * grid[1]))
+def batch_for(grid: tuple[int, int], patches: int = MOST_PATCHES["cpu"]) -> int:
+    """Photos of this grid that make a batch of at most so many patches, or one."""
+    return max(1, patches // (grid[0] * grid[1]))
 
 
 def _framed_ahead(
     photos: Photos,
     framing: Framing,
-    indices: Sequence[int] | None,
+    indices: Iterable[int] | None,
     batch_size: int | None,
     failed: Callable[[int, PhotoError], None] | None,
 ) -> Iterator[tuple[int, Framed, tuple[int, int]]]:

@@ -43,6 +43,7 @@ def fg_mask_figure(
     *,
     names: Sequence[str] | None = None,
     side: Literal["above", "below", "none"] = "above",
+    total: int | None = None,
 ) -> NDArray[np.uint8]:
     """Each crop with its score laid over it, background at 0; the panels in a grid near square.
 
@@ -58,6 +59,8 @@ def fg_mask_figure(
     side : {"above", "below", "none"}, default "above"
         Where the foreground lies. With ``"below"`` one minus the score is shown, or the object would be as
         dark as the background.
+    total : int, optional
+        How many photos there are, where only the first 200 of them are given.
 
     Returns
     -------
@@ -71,7 +74,8 @@ def fg_mask_figure(
     """
     _check(shown, scores, names, ndim=2)
     _check(shown, foregrounds, names, ndim=2)
-    total, (panel_box, _) = len(shown), _sizes(len(shown))
+    total = total or len(shown)
+    panel_box, _ = sheet_sizes(total)
 
     def panels(index: int, box: int) -> list[Image.Image]:
         score = np.asarray(scores[index])
@@ -91,6 +95,7 @@ def results_figure(
     colors: Sequence[NDArray[np.floating[Any]]],
     *,
     names: Sequence[str] | None = None,
+    total: int | None = None,
 ) -> NDArray[np.uint8]:
     """Each crop beside its colours, a row a photo; many photos go into several columns of such pairs.
 
@@ -102,6 +107,8 @@ def results_figure(
         In [0, 1].
     names : sequence of str, optional
         Captions.
+    total : int, optional
+        How many photos there are, where only the first 200 of them are given.
 
     Returns
     -------
@@ -114,7 +121,8 @@ def results_figure(
         If there are no photos, or not as many of one as of the other, or shapes do not agree.
     """
     _check(shown, colors, names, ndim=3)
-    total, (panel_box, columns) = len(shown), _sizes(len(shown))
+    total = total or len(shown)
+    panel_box, columns = sheet_sizes(total)
 
     def panels(index: int, box: int) -> list[Image.Image]:
         picture = np.asarray(colors[index])
@@ -135,7 +143,7 @@ def _check(shown: Sequence[Any], values: Sequence[Any], names: Sequence[str] | N
             raise OptionError(f"photo {index} of a figure has shapes {np.shape(photo)} and {np.shape(value)}")
 
 
-def _sizes(total: int) -> tuple[int, int]:
+def sheet_sizes(total: int) -> tuple[int, int]:
     """About how large a panel is, and how many pairs stand side by side."""
     for most, box, columns in (
         (4, 288, 1),

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 _INK, _RULE = (28, 32, 38), (224, 227, 231)
 _FOREGROUND, _BACKGROUND = (33, 131, 128), (196, 201, 208)
 
+BARS = 100
+
 
 def score_histogram(
     scores: NDArray[np.floating[Any]],
@@ -48,9 +50,6 @@ def score_histogram(
     OptionError
         If there are no scores, or they are not finite, or the threshold and the side do not agree.
     """
-    from PIL import Image as PILImage
-    from PIL import ImageDraw as PILImageDraw
-
     flat = np.asarray(scores).reshape(-1)
     if not flat.size or not np.isfinite(flat.min()) or not np.isfinite(flat.max()):
         raise OptionError("scores must be finite numbers, at least one")
@@ -60,12 +59,45 @@ def score_histogram(
         raise OptionError(
             f"threshold must be a number just where side is not none, got {threshold!r} and {side!r}"
         )
-    bins = 100
-    counts = np.bincount(np.clip(flat * bins, 0, bins - 1).astype(np.intp), minlength=bins)
+    inside = flat.size
+    if threshold is not None:
+        inside = int(np.count_nonzero(flat < threshold if side == "below" else flat > threshold))
+    return counted_histogram(count_scores(flat), inside, threshold=threshold, side=side, title=title)
+
+
+def count_scores(scores: NDArray[np.floating[Any]]) -> NDArray[np.int64]:
+    """How many scores fall to each bar, (100,) int; those of several photos add up."""
+    places = np.clip(scores.reshape(-1) * BARS, 0, BARS - 1).astype(np.intp)
+    return np.bincount(places, minlength=BARS).astype(np.int64)
+
+
+def counted_histogram(
+    counts: NDArray[np.int64],
+    n_foreground: int,
+    *,
+    threshold: float | None,
+    side: Literal["above", "below", "none"],
+    title: str = "Scores of all patches",
+) -> NDArray[np.uint8]:
+    """The same picture from counts alone.
+
+    Parameters
+    ----------
+    counts : np.ndarray, shape (100,), int
+        Of `count_scores`.
+    n_foreground : int
+        Patches in the foreground.
+    threshold, side, title
+        As in `score_histogram`.
+    """
+    from PIL import Image as PILImage
+    from PIL import ImageDraw as PILImageDraw
+
+    bins, n_patches = BARS, int(counts.sum())
     sheet = PILImage.new("RGB", (1440, 840), WHITE)
     draw = PILImageDraw.Draw(sheet)
     draw.text((120, 40), title, font=load_font(36), fill=_INK)
-    _legend(draw, flat, threshold, side)
+    _legend(draw, n_patches, n_foreground, threshold, side)
     left, top, right, bottom = 120, 180, 1390, 720
     ticks = _count_ticks(int(counts.max()))
     for tick in ticks:
@@ -121,14 +153,14 @@ def _pieces(
 
 
 def _legend(
-    draw: ImageDraw.ImageDraw, flat: NDArray[np.floating[Any]], threshold: float | None, side: str
+    draw: ImageDraw.ImageDraw, n_patches: int, n_foreground: int, threshold: float | None, side: str
 ) -> None:
     x, y = 120.0, 108.0
-    patches = "1 patch" if flat.size == 1 else f"{flat.size:,} patches"
+    patches = "1 patch" if n_patches == 1 else f"{n_patches:,} patches"
     if threshold is None:
         entries = [(_FOREGROUND, f"foreground: all of {patches}")]
     else:
-        share = np.count_nonzero(flat < threshold if side == "below" else flat > threshold) / flat.size
+        share = n_foreground / n_patches
         sign = "<" if side == "below" else ">"
         entries = [
             (

@@ -302,20 +302,13 @@ class Visualization:
             draw = partial(self.picture, index, overlay_alpha=overlay_alpha, upsample=upsample)
             jobs.append((named(f"overlay.{format}"), partial(_write_drawn, draw)))
         if arrays:
-            jobs.append((named("npz"), partial(_write_arrays, self.parts[index])))
+            jobs.append((named("npz"), partial(write_arrays, self.parts[index])))
         return jobs
 
     def hints(self) -> list[str]:
         """What a person should know before believing the pictures, in whole sentences."""
         shares = np.array([mask.mean() for mask in self.foreground])
-        extreme = int(np.count_nonzero((shares < EXTREME_SHARE) | (shares > 1 - EXTREME_SHARE)))
-        if self.prism.side_ == "none" or len(self) < 2 or 2 * extreme < len(self):
-            return []
-        return [
-            f"in {extreme} of {len(self)} photos nearly all patches are foreground, or nearly none: the first "
-            "component tells photos apart, not objects from their ground; colour photos of one subject "
-            "together and others alone, or keep all patches with --foreground none"
-        ]
+        return hints_about(shares, self.prism.side_)
 
     def report(
         self, files: Sequence[Sequence[str]] | None = None, lenses: Sequence[LensResult] = ()
@@ -369,6 +362,18 @@ class Visualization:
         }
 
 
+def hints_about(shares: NDArray[np.floating[Any]], side: str) -> list[str]:
+    """What the photos' shares of foreground, (n,), say of the colours' worth."""
+    extreme = int(np.count_nonzero((shares < EXTREME_SHARE) | (shares > 1 - EXTREME_SHARE)))
+    if side == "none" or len(shares) < 2 or 2 * extreme < len(shares):
+        return []
+    return [
+        f"in {extreme} of {len(shares)} photos nearly all patches are foreground, or nearly none: the first "
+        "component tells photos apart, not objects from their ground; colour photos of one subject "
+        "together and others alone, or keep all patches with --foreground none"
+    ]
+
+
 def check_output_options(
     out: Path, overlay_alpha: float | None, format: str, upsample: str = "nearest"
 ) -> None:
@@ -405,7 +410,7 @@ def _write_drawn(draw: Callable[[], NDArray[np.uint8]], path: Path) -> None:
     write_picture(path, draw())
 
 
-def _write_arrays(part: PhotoColors, path: Path) -> None:
+def write_arrays(part: PhotoColors, path: Path) -> None:
     with atomic_write(path) as temporary:
         np.savez_compressed(
             temporary, score=part.score, foreground=part.foreground, rgb=part.rgb, rgb_all=part.rgb_all

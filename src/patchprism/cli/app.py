@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import patchprism
-from patchprism.cli import compare, models, render, video
+from patchprism.cli import compare, features, fit, models, render, video
 
 app = typer.Typer(
     name="patchprism",
@@ -39,6 +39,8 @@ def root(
 
 
 app.command("render")(render.render)
+app.command("fit")(fit.fit)
+app.command("features")(features.features)
 app.command("compare")(compare.compare)
 app.command("video")(video.video)
 app.command("models")(models.models)

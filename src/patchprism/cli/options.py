@@ -10,6 +10,7 @@ import typer
 from patchprism.errors import OptionError
 
 _INPUT, _MODEL, _FIT, _OUTPUT = "What goes in", "The network", "Foreground and colours", "What comes out"
+_SCALE = "Many photos"
 
 
 def parse_threshold(text: str | None) -> float | str | None:
@@ -226,5 +227,48 @@ Quiet = Annotated[
     bool,
     typer.Option(
         "--quiet", "-q", help="Print nothing but the paths of what was written.", rich_help_panel=_OUTPUT
+    ),
+]
+
+# ---------------------------------------------------------------- many photos
+
+PhotosOrStore = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="PHOTO...",
+        help="Photos: files, folders (with all below them), patterns, addresses like s3://... (with "
+        "--engine ray); or one feature store (.zarr).",
+        show_default=False,
+    ),
+]
+Sample = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        min=1,
+        help="Fit on a random sample of so many photos; the report says so.",
+        rich_help_panel=_FIT,
+    ),
+]
+Seed = Annotated[int, typer.Option(help="Of the sample.", rich_help_panel=_FIT)]
+EngineName = Annotated[
+    str,
+    typer.Option("--engine", metavar="local|ray", help="Where the work is done.", rich_help_panel=_SCALE),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="With --engine ray: how many work at once. Default: one a GPU, or one for two cores.",
+        rich_help_panel=_SCALE,
+    ),
+]
+Resume = Annotated[
+    bool,
+    typer.Option(
+        "--resume",
+        help="Keep work in DIR until all is done, so that the same command takes up a broken run. Above 64 "
+        "photos, and with --engine, that is always so.",
+        rich_help_panel=_SCALE,
     ),
 ]

@@ -19,7 +19,7 @@ SHOWN_ROWS = 20
 
 
 def render(
-    photos: options.Photos,
+    photos: options.PhotosOrStore,
     out: options.Out,
     preset: options.Preset = None,
     size: options.Size = None,
@@ -48,18 +48,64 @@ def render(
     upsample: lens.Upsample = "nearest",
     arrays: options.Arrays = False,
     format: options.Format = "png",
+    sample: options.Sample = None,
+    seed: options.Seed = 0,
+    engine: options.EngineName = "local",
+    workers: options.Workers = None,
+    resume: options.Resume = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Colour photos: every part of the objects in them in one colour across all photos.
 
+    Any number of photos: above 64 of them, memory no longer grows with their number, and a run that was broken
+    off is taken up by the same command. Photos may be given as a feature store of [bold]patchprism
+    features[/bold]; no network is needed then.
+
     Writes the figures fg_mask, results, results_raw and histogram, a picture of each photo, the fitted prism
     and report.json. With --lens, what other lenses show, instead or as well.
     """
+    from patchprism.cli import many
+    from patchprism.pipeline import Settings
     from patchprism.prism import Prism
     from patchprism.visualization import check_output_options
 
     check_output_options(out, overlay, format, upsample)
     names, wanted = lens.lens_options(lenses, at, clusters, match_all, match_lines, upsample, layer)
+    plain = names == ["pca"] and upsample == "nearest"
+    if many.is_large(photos, out, engine, workers, asked=resume or sample is not None, plain=plain):
+        many.render(
+            photos,
+            out,
+            settings=Settings(
+                model=model,
+                weights=weights,
+                layer=layer,
+                facet=facet,
+                final_norm=final_norm,
+                token_norm=token_norm,
+                preset=preset,
+                size=size,
+                threshold=options.parse_threshold(threshold),
+                foreground=foreground,
+                scaling=scaling,
+                components=options.parse_components(components),
+                space=space,
+                device=device,
+                dtype=dtype,
+                batch_size=batch_size,
+            ),
+            engine=engine,
+            workers=workers,
+            prism=Prism.load(prism) if prism else None,
+            force=force,
+            overlay_alpha=overlay,
+            arrays=arrays,
+            format=format,
+            sample=sample,
+            seed=seed,
+            quiet=quiet,
+        )
+        return
     with progress(quiet=quiet) as tell:
         view, found = lens.visualize_through(
             names,

@@ -1,0 +1,98 @@
+"""Photos a second over the batch size, and the share of the time that is not the network's.
+
+Both for the embedded default at 224, photos of 320 x 240 pixels on the disk; medians of interleaved rounds. The
+accuracy beside the speed: the largest difference of any token from those of batches of one photo.
+
+    python benchmarks/throughput.py [--photos 64] [--rounds 3]
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from memory import make_photos
+from patchprism import load_backbone
+from patchprism.batching import patches_a_batch
+from patchprism.engines import open_engine
+from patchprism.pipeline import Settings
+from patchprism.store import StoredFeatures
+from patchprism.streaming import extract_features, render_photos
+
+
+class Timed:
+    """A backbone whose forward passes are timed."""
+
+    def __init__(self, backbone: object) -> None:
+        self.backbone, self.seconds = backbone, 0.0
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.backbone, name)
+
+    def patch_tokens(self, pixels: object, **options: object) -> object:
+        """As the backbone's."""
+        start = time.perf_counter()
+        tokens = self.backbone.patch_tokens(pixels, **options)
+        self.seconds += time.perf_counter() - start
+        return tokens
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--photos", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=3)
+    arguments = parser.parse_args()
+    backbone = Timed(load_backbone("efficientnet_lite2", device="cpu"))
+    sizes = [1, 4, 16, 64, None]
+    walls: dict[object, list[float]] = {size: [] for size in sizes}
+    outside: dict[object, list[float]] = {size: [] for size in sizes}
+    differences = {}
+    with tempfile.TemporaryDirectory() as scratch, open_engine() as engine:
+        photos = Path(scratch, "photos")
+        photos.mkdir()
+        make_photos(photos, arguments.photos)
+        reference = None
+        for round_ in range(arguments.rounds):
+            for size in sizes:
+                settings = Settings(model="efficientnet_lite2", size=224, batch_size=size)
+                out = Path(scratch, f"{round_}-{size}.zarr")
+                backbone.seconds = 0.0
+                start = time.perf_counter()
+                extract_features(
+                    [photos], out, settings=settings, engine=engine, backbone=backbone, tokens="float32"
+                )
+                wall = time.perf_counter() - start
+                walls[size].append(wall)
+                outside[size].append(1 - backbone.seconds / wall)
+                tokens = list(StoredFeatures(out))
+                reference = reference or tokens
+                differences[size] = max(
+                    float(np.abs(a - b).max()) for a, b in zip(reference, tokens, strict=True)
+                )
+        print(f"features, {arguments.photos} photos at 224; the rule gives {patches_a_batch(backbone)} patches a batch")
+        print("batch  photos/s  outside the network  max difference")
+        for size in sizes:
+            rate, share = arguments.photos / statistics.median(walls[size]), statistics.median(outside[size])
+            print(f"{size or 'rule':>5}  {rate:8.1f}  {share:19.0%}  {differences[size]:.1e}")
+        backbone.seconds = 0.0
+        start = time.perf_counter()
+        outcome = render_photos(
+            [photos],
+            Path(scratch, "pictures"),
+            settings=Settings(model="efficientnet_lite2", size=224),
+            engine=engine,
+            backbone=backbone,
+        )
+        wall = time.perf_counter() - start
+        stages = ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in outcome.seconds.items())
+        print(f"render, whole: {wall:.2f} s, {1 - backbone.seconds / wall:.0%} outside the network ({stages})")
+
+
+if __name__ == "__main__":
+    main()

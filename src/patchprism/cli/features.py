@@ -1,0 +1,95 @@
+"""``patchprism features``: the network's features of photos, for other programs and for later."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from patchprism.cli import options  # noqa: TC001 - Typer reads the annotations as it runs
+
+StoreOut = Annotated[
+    Path,
+    typer.Option("--out", "-o", metavar="STORE", help="The feature store to write, e.g. feats.zarr."),
+]
+Flat = Annotated[
+    Path | None,
+    typer.Option(
+        "--flat",
+        metavar="FILE",
+        help="Also write a Parquet table: photo, row, column, vector. Needs the extra 'tables'.",
+    ),
+]
+TokensDtype = Annotated[
+    str,
+    typer.Option(
+        "--tokens", metavar="float16|float32", help="What tokens are stored in; float16 halves the store."
+    ),
+]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace a store of other photos or settings.")
+]
+
+
+def features(
+    photos: options.Photos,
+    out: StoreOut,
+    flat: Flat = None,
+    tokens: TokensDtype = "float16",
+    overwrite: Overwrite = False,
+    preset: options.Preset = None,
+    size: options.Size = None,
+    model: options.Model = None,
+    weights: options.Weights = None,
+    layer: options.Layer = None,
+    facet: options.Facet = None,
+    final_norm: options.FinalNorm = None,
+    token_norm: options.TokenNorm = None,
+    device: options.Device = "auto",
+    dtype: options.Dtype = None,
+    batch_size: options.BatchSize = None,
+    engine: options.EngineName = "local",
+    workers: options.Workers = None,
+    quiet: options.Quiet = False,
+) -> None:
+    """Write the patch features of photos into a store (Zarr v3), which render and fit take in place of photos.
+
+    The same command takes up a run that was broken off; the store is one only when it is whole.
+    """
+    from patchprism.cli import many
+    from patchprism.errors import OutputError
+    from patchprism.pipeline import Settings
+    from patchprism.store import StoredFeatures
+    from patchprism.streaming import extract_features, write_table
+
+    address = many.address(out)
+    settings = Settings(
+        model=model,
+        weights=weights,
+        layer=layer,
+        facet=facet,
+        final_norm=final_norm,
+        token_norm=token_norm,
+        preset=preset,
+        size=size,
+        device=device,
+        dtype=dtype,
+        batch_size=batch_size,
+    )
+    if flat is not None and not flat.parent.is_dir():  # better known now than hours later
+        raise OutputError(str(flat), "its folder does not exist")
+    with many.running(engine, workers, quiet=quiet) as (opened, tell):
+        outcome = extract_features(
+            photos, address, settings=settings, engine=opened, tokens=tokens, overwrite=overwrite, tell=tell
+        )
+        if flat is not None:
+            write_table(StoredFeatures(address), flat, tell=tell)
+    written = [address, *([str(flat)] if flat else [])]
+    if quiet:
+        for path in written:
+            print(path)
+    else:
+        there = " (it was there already, whole)" if outcome.already else ""
+        many.print_lines([*many.lines_of(outcome), ("wrote", " and ".join(written) + there)])
+    many.finish(outcome)

@@ -1,0 +1,78 @@
+"""``patchprism fit``: a prism, to colour with later."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from patchprism.cli import lens, options
+
+PrismOut = Annotated[
+    Path,
+    typer.Option("--out", "-o", metavar="FILE", help="The prism to write, e.g. dogs.prism."),
+]
+
+
+def fit(
+    photos: options.PhotosOrStore,
+    out: PrismOut,
+    sample: options.Sample = None,
+    seed: options.Seed = 0,
+    preset: options.Preset = None,
+    size: options.Size = None,
+    model: options.Model = None,
+    weights: options.Weights = None,
+    layer: options.Layer = None,
+    facet: options.Facet = None,
+    final_norm: options.FinalNorm = None,
+    token_norm: options.TokenNorm = None,
+    device: options.Device = "auto",
+    dtype: options.Dtype = None,
+    batch_size: options.BatchSize = None,
+    threshold: options.Threshold = None,
+    foreground: options.Foreground = None,
+    scaling: options.Scaling = None,
+    components: options.Components = None,
+    space: lens.Space = None,
+    engine: options.EngineName = "local",
+    workers: options.Workers = None,
+    quiet: options.Quiet = False,
+) -> None:
+    """Fit a prism once; [bold]render --prism FILE[/bold] then colours any photo as it would have been at the fit.
+
+    Exact at any number of photos, in memory that does not grow with them. The same command takes up a run that
+    was broken off.
+    """
+    from patchprism.cli import many
+    from patchprism.pipeline import Settings
+    from patchprism.streaming import fit_prism
+
+    settings = Settings(
+        model=model,
+        weights=weights,
+        layer=layer,
+        facet=facet,
+        final_norm=final_norm,
+        token_norm=token_norm,
+        preset=preset,
+        size=size,
+        threshold=options.parse_threshold(threshold),
+        foreground=foreground,
+        scaling=scaling,
+        components=options.parse_components(components),
+        space=space,
+        device=device,
+        dtype=dtype,
+        batch_size=batch_size,
+    )
+    with many.running(engine, workers, quiet=quiet) as (opened, tell):
+        outcome = fit_prism(
+            photos, out, settings=settings, engine=opened, sample=sample, seed=seed, tell=tell
+        )
+    if quiet:
+        print(out)
+    else:
+        many.print_lines([*many.lines_of(outcome), *many.lines_of_fit(outcome), ("wrote", str(out))])
+    many.finish(outcome)

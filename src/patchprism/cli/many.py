@@ -1,0 +1,183 @@
+"""Jobs of any size on the command line: what ``render``, ``fit`` and ``features`` share."""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from patchprism.cli import EXIT_SOME_PHOTOS_FAILED
+from patchprism.cli.console import print_table, progress, stdout
+from patchprism.errors import OptionError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from patchprism.engines import Engine
+    from patchprism.streaming import Outcome
+
+# Up to so many photos a job is done in memory; it is over before a broken run would matter.
+IN_MEMORY = 64
+SHOWN_ROWS = 20
+SHOWN_FAILURES = 50
+
+
+def is_large(
+    photos: Sequence[str], out: Path, engine: str, workers: int | None, *, asked: bool, plain: bool
+) -> bool:
+    """Whether ``render`` works shard by shard rather than in memory.
+
+    Parameters
+    ----------
+    photos, out, engine, workers
+        As given.
+    asked : bool
+        Whether another option calls for it.
+    plain : bool
+        Whether only what can be done shard by shard is wanted: the lens pca, not upsampled.
+
+    Raises
+    ------
+    OptionError
+        If one thing calls for shards, and another cannot be done so.
+    """
+    asked = asked or engine != "local" or workers is not None or any("://" in photo for photo in photos)
+    asked = asked or any(
+        photo.rstrip("/").endswith(".zarr") or Path(photo, "zarr.json").is_file() for photo in photos
+    )
+    if not plain:
+        if asked:
+            raise OptionError(
+                "lens and upsample must be pca and nearest with a feature store, an address, engine, resume or "
+                "sample: all else works in memory"
+            )
+        return False
+    if asked:
+        return True
+    if len(photos) <= IN_MEMORY and all(Path(photo).is_file() for photo in photos):
+        return False
+    from patchprism.pipeline import list_photos
+
+    return len(list_photos(photos, exclude=out)) > IN_MEMORY
+
+
+@contextmanager
+def running(engine: str, workers: int | None, *, quiet: bool) -> Iterator[tuple[Engine, Callable[..., None]]]:
+    """An engine and something to tell progress to; an interrupted run says how it goes on."""
+    from patchprism.engines import open_engine
+
+    with open_engine(engine, workers=workers) as opened, progress(quiet=quiet) as tell:
+        try:
+            yield opened, tell
+        except KeyboardInterrupt:
+            typer.echo("what is done is kept: the same command goes on from there", err=True)
+            raise
+
+
+def render(
+    photos: Sequence[str], out: Path, *, engine: str, workers: int | None, quiet: bool, **options: Any
+) -> None:
+    """``patchprism render``, shard by shard."""
+    from patchprism.streaming import render_photos
+
+    target = address(out)
+    written: list[str] = []
+    with running(engine, workers, quiet=quiet) as (opened, tell):
+        outcome = render_photos(
+            photos, target, engine=opened, tell=tell, wrote=written.append if quiet else _nothing, **options
+        )
+    if quiet:
+        for path in written:
+            print(path)
+    else:
+        _summarise(outcome, target)
+    finish(outcome)
+
+
+def finish(outcome: Outcome) -> None:
+    """Name what failed, and exit with what that means."""
+    for hint in outcome.hints:
+        typer.echo(f"note: {hint}", err=True)
+    if outcome.missing:
+        typer.echo(
+            f"note: {outcome.missing} photos are not here any more, or are others: drawn without them", err=True
+        )
+    for failure in outcome.failures[:SHOWN_FAILURES]:
+        typer.echo(f"failed: {failure.name}: {failure.reason}", err=True)
+    if len(outcome.failures) > SHOWN_FAILURES:
+        typer.echo(f"... and {len(outcome.failures) - SHOWN_FAILURES} more", err=True)
+    if outcome.failures:
+        typer.echo(f"{len(outcome.failures)} of the photos failed; the others are done", err=True)
+        raise typer.Exit(EXIT_SOME_PHOTOS_FAILED)
+
+
+def print_lines(lines: Sequence[tuple[str, str]]) -> None:
+    """Labelled lines of a summary."""
+    console = stdout()
+    for label, text in lines:
+        console.print(f"{label:9}{text}", markup=False)
+
+
+def lines_of(outcome: Outcome) -> list[tuple[str, str]]:
+    """What there is to say of every job."""
+    total = sum(outcome.seconds.values())
+    stages = ", ".join(f"{stage} {s:.1f} s" for stage, s in outcome.seconds.items() if s >= 0.05)
+    lines = [
+        ("photos", f"{outcome.n_photos:,} with {outcome.n_patches:,} patches"),
+        ("model", f"{outcome.model}, weights from {outcome.weights_source}"),
+    ]
+    if total:
+        lines.append(("time", f"{total:.1f} s ({stages})"))
+    return lines
+
+
+def lines_of_fit(outcome: Outcome) -> list[tuple[str, str]]:
+    """What there is to say of a prism."""
+    prism = outcome.prism
+    assert prism is not None
+    summary = prism.summary()
+    how = {"otsu": "Otsu's", "given": "as given"}.get(summary["threshold_from"], "")
+    split = f"foreground: score {prism.side_} {prism.threshold_:.3g} ({how}); {summary['side_reason']}"
+    shares = summary["explained_variance_ratio"]["object"]
+    chosen = " + ".join(f"{shares[abs(c) - 1]:.0%}" for c in prism.components)
+    lines = [
+        ("split", "all patches kept" if prism.side_ == "none" else split),
+        ("colours", f"red + green + blue explain {chosen} of the foreground's variance"),
+    ]
+    sample = prism.origin.get("sample")
+    if sample:
+        said = f"fitted on {sample['photos']:,} of {sample['of']:,} photos, seed {sample['seed']}"
+        lines.insert(0, ("sample", said))
+    return lines
+
+
+def _summarise(outcome: Outcome, out: str) -> None:
+    rows = [
+        (
+            Path(row["photo"]).name,
+            f"{row['size'][1]} × {row['size'][0]}",
+            f"{row['grid'][0]} × {row['grid'][1]}",
+            f"{row['foreground']:.0%}",
+        )
+        for row in outcome.rows[:SHOWN_ROWS]
+    ]
+    columns = [("photo", "left"), ("pixels", "right"), ("patches", "right"), ("foreground", "right")]
+    print_table("", columns, rows, console=stdout())
+    if outcome.n_photos > len(rows):
+        stdout().print(f"... and {outcome.n_photos - len(rows):,} more, all in report.json", markup=False)
+    print_lines([*lines_of(outcome), *lines_of_fit(outcome), ("wrote", f"{out}; look at results first")])
+
+
+def address(path: Path) -> str:
+    """The text of a path, or of an address that went through a path object."""
+    # A path object makes one slash of an address's two.
+    text = os.fspath(path)
+    scheme, colon, rest = text.partition(":/")
+    return f"{scheme}://{rest.lstrip('/')}" if colon and len(scheme) > 1 and "/" not in scheme else text
+
+
+def _nothing(path: str) -> None:
+    return None

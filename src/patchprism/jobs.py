@@ -1,0 +1,461 @@
+"""Jobs of any size: photos or a store in; shards of tokens, a prism or a store out, in bounded memory, resumable.
+
+The list of photos is held, and no more than that grows with it. Work in progress lies in one folder, which is
+taken away at the end; the same job, begun again, uses what is committed there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from patchprism.backbones import find_record, load_backbone
+from patchprism.backbones.base import resolve_device, resolve_dtype
+from patchprism.backbones.weights import obtain_weights
+from patchprism.batching import free_memory, patches_a_batch, patches_for
+from patchprism.engines import WorkerLost
+from patchprism.errors import EngineError, OptionError, OutputError, PhotoError
+from patchprism.folders import LocalFolder, filesystem, is_remote, local_path
+from patchprism.paths import PHOTO_SUFFIXES
+from patchprism.pipeline import describe_origin, list_photos
+from patchprism.shards import SHARD, Lost, Shards, Table, digest
+from patchprism.store import StoredFeatures, is_store
+from patchprism.tasks import ExtractTask, FoldTask, PhotoRun, ProbeTask, read_source
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    import torch
+    from numpy.typing import NDArray
+
+    from patchprism.backbones import Backbone, BackboneRecord, WeightsOrigin
+    from patchprism.engines import Engine
+    from patchprism.extract import TokenOptions
+    from patchprism.fitting import PassT, Walk
+    from patchprism.folders import Folder
+    from patchprism.framing import Framing
+    from patchprism.pipeline import Settings
+    from patchprism.prism import Prism
+    from patchprism.shards import Source
+
+    Tell = Callable[[str, int, int | None], None]
+    Reader = Callable[[str], NDArray[np.uint8]]
+
+# Passes are folded in at most so many runs of shards, whatever the engine: the runs decide the order of
+# additions, and with it the last bit. Each gives D x D numbers, which is what travels and is merged.
+FOLDS = 256
+
+_JOB_VERSION = 1
+
+
+def nobody(stage: str, done: int, total: int | None) -> None:
+    """Progress that nobody watches."""
+
+
+# ---------------------------------------------------------------- what goes in
+
+
+def open_input(
+    photos: Sequence[str | os.PathLike[str]], *, exclude: str | os.PathLike[str] | None = None
+) -> StoredFeatures | list[str]:
+    """A feature store, or the names of photos with folders, patterns and addresses replaced by what they mean.
+
+    What folders and patterns bring from below ``exclude`` is left out.
+
+    Raises
+    ------
+    StoreError
+        If the store cannot be used.
+    PhotoError
+        If a name gives no photo.
+    OptionError
+        If a store does not come alone.
+    """
+    if isinstance(photos, (str, os.PathLike)):
+        photos = [photos]
+    stores = [photo for photo in photos if _names_store(photo)]
+    if stores and len(photos) > 1:
+        raise OptionError(f"a feature store comes alone, got {os.fspath(stores[0])} beside other photos")
+    if stores:
+        return StoredFeatures(stores[0])
+    if exclude is not None and is_remote(exclude):
+        exclude = None
+    # Runs of local names go together, so that a photo that two of them mean is listed once.
+    names: dict[str, None] = {}
+    for remote, run in groupby(photos, key=is_remote):
+        if remote:
+            names.update((name, None) for photo in run for name in _remote_photos(os.fspath(photo)))
+        else:
+            listed = list_photos([local_path(photo) for photo in run], exclude=exclude)
+            names.update((os.fspath(path), None) for path in listed)
+    if not names:
+        raise PhotoError("photos", "none were given")
+    return list(names)
+
+
+def _names_store(photo: str | os.PathLike[str]) -> bool:
+    text = os.fspath(photo).rstrip("/")
+    # An address is asked for its zarr.json only if it says that it is a store.
+    return text.endswith(".zarr") if is_remote(text) else is_store(text)
+
+
+def _remote_photos(url: str) -> list[str]:
+    system, path = filesystem(url)
+    scheme = url.split("://", 1)[0]
+    if any(sign in path for sign in "*?["):
+        found = system.glob(path)
+    elif url.endswith("/") or system.isdir(path):
+        found = system.find(path)
+    else:
+        return [url]
+    photos = sorted(each for each in found if each.lower().endswith(PHOTO_SUFFIXES))
+    if not photos:
+        raise PhotoError(url, "matches no photo")
+    return [each if "://" in each else f"{scheme}://{each}" for each in photos]
+
+
+def sampled(names: list[str], count: int | None, seed: int) -> list[str]:
+    """A seeded sample of so many names, in their order; all of them where there are no more.
+
+    Raises
+    ------
+    OptionError
+        If the count is below 1.
+    """
+    if count is None:
+        return names
+    if count < 1:
+        raise OptionError(f"sample must be at least 1, got {count}")
+    if count >= len(names):
+        return names
+    chosen = np.random.default_rng(seed).choice(len(names), count, replace=False)
+    return [names[at] for at in sorted(chosen.tolist())]
+
+
+# ---------------------------------------------------------------- the network
+
+
+@dataclass(frozen=True)
+class Network:
+    """A backbone that is known, but not loaded yet.
+
+    Attributes
+    ----------
+    record, weights, framing
+        Of the backbone, and of photos for it.
+    origin : dict
+        What a prism keeps.
+    load : callable
+        Gives the backbone; can be pickled unless it was loaded here.
+    batch_patches : int or None
+        Patches a batch on this machine; None where workers find it out for themselves.
+    options : TokenOptions
+        Which of the backbone's tokens are taken.
+    """
+
+    record: BackboneRecord
+    weights: WeightsOrigin
+    framing: Framing
+    origin: dict[str, Any]
+    load: Callable[[], Backbone]
+    batch_patches: int | None
+    options: TokenOptions
+
+
+def open_network(settings: Settings, *, backbone: Backbone | None, engine: Engine, tell: Tell) -> Network:
+    """The network that resolved settings name: its weights found or fetched, the rest left to the workers."""
+    options = settings.token_options()
+    if backbone is not None:
+        framing = settings.framing(backbone.record)
+        origin = describe_origin(backbone, settings, framing)
+        patches = patches_a_batch(backbone) if engine.local else None
+        return Network(backbone.record, backbone.weights, framing, origin, partial(_same, backbone), patches, options)
+    load = partial(
+        load_backbone,
+        str(settings.model),
+        weights=settings.weights,
+        device=settings.device,
+        dtype=settings.dtype or "auto",
+    )
+    if ":" in str(settings.model) or settings.layer not in (None, -1):
+        # What an adapter brings, and how many layers there are, only the network itself knows.
+        opened = open_network(settings, backbone=load(), engine=engine, tell=tell)
+        return opened if engine.local else replace(opened, load=load)
+    record = find_record(str(settings.model))
+    framing = settings.framing(record)
+    dtype = resolve_dtype(settings.dtype or "auto")
+    weights = obtain_weights(record, settings.weights, progress=tell)
+    origin = describe_origin(cast("Backbone", _Described(record, weights, dtype)), settings, framing)
+    if not engine.local:
+        return Network(record, weights, framing, origin, load, None, options)
+    device = resolve_device(settings.device)
+    if device.type == "cuda":
+        loaded = load()
+        return Network(record, weights, framing, origin, partial(_same, loaded), patches_a_batch(loaded), options)
+    patches = patches_for(record, kind=device.type, itemsize=dtype.itemsize, free=free_memory())
+    return Network(record, weights, framing, origin, load, patches, options)
+
+
+@dataclass(frozen=True)
+class _Described:
+    """As much of a backbone as ``describe_origin`` asks for where the last layer is wanted."""
+
+    record: BackboneRecord
+    weights: WeightsOrigin
+    dtype: torch.dtype
+    depth: int = 1
+
+    def layer_index(self, layer: int) -> int:
+        """The last layer's."""
+        assert layer == -1
+        return 0
+
+
+def _same(backbone: Backbone) -> Backbone:
+    return backbone
+
+
+# ---------------------------------------------------------------- work in progress
+
+
+@contextmanager
+def working(folder: Folder) -> Iterator[None]:
+    """Hold a work folder: a second job on it is refused, on this machine at least."""
+    if not isinstance(folder, LocalFolder):
+        yield
+        return
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    try:
+        folder.path.mkdir(parents=True, exist_ok=True)
+        lock = open(folder.path / "lock", "w")  # noqa: SIM115
+    except OSError as error:
+        raise OutputError(str(folder.path.parent), (error.strerror or str(error)).lower()) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise OutputError(str(folder.path.parent), "another patchprism is at work on it") from error
+        # What a killed process had half written; whole files are renamed out of here.
+        folder.remove("tmp")
+        yield
+
+
+def remembered_batch(work: Folder, network: Network) -> Network:
+    """The network with the batch of the run that is taken up: another batch moves the last bit of the tokens."""
+    if network.batch_patches is None:
+        return network
+    try:
+        patches = json.loads(work.read("batch.json"))["patches"]
+        if type(patches) is int and patches > 0:
+            return replace(network, batch_patches=patches)
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    work.write("batch.json", json.dumps({"patches": network.batch_patches}).encode())
+    return network
+
+
+class Extraction:
+    """Runs the network over photos, shard by shard, skipping those that are committed.
+
+    Parameters
+    ----------
+    names : list of str
+    network : Network
+    shards : Shards
+    engine : Engine
+    batch_size : int, optional
+    reader : callable
+    tell : callable
+    """
+
+    def __init__(
+        self,
+        names: list[str],
+        network: Network,
+        shards: Shards,
+        engine: Engine,
+        *,
+        batch_size: int | None = None,
+        reader: Reader = read_source,
+        tell: Tell = nobody,
+    ) -> None:
+        self.names, self.network, self.shards, self.engine = names, network, shards, engine
+        self.batch_size, self.reader, self.tell = batch_size, reader, tell
+        self._photos = 0
+
+    def key(self, shard: int) -> str:
+        """Digest of all that a shard's tokens depend on; a photo counts as another one when its file has changed."""
+        stamps = [(name, _stamp(name)) for name in self._names(shard)]
+        batch = self.batch_size or self.network.batch_patches
+        return digest(_JOB_VERSION, self.network.origin, self.shards.dtype, self.batch_size, batch, stamps)
+
+    def run(
+        self,
+        *,
+        committed: Callable[[int, str], Table | None] | None = None,
+        done: Callable[[int, Table], None] = lambda shard, table: None,
+    ) -> None:
+        """Do all shards that are not done.
+
+        Parameters
+        ----------
+        committed : callable, optional
+            A shard and its key -> its table, if there is no need to do it again.
+        done : callable, optional
+            Told of every shard as it is found or done.
+
+        Raises
+        ------
+        EngineError
+            If workers die over a shard whose photos are all harmless.
+        """
+        lost: list[PhotoRun] = []
+
+        def todo() -> Iterator[PhotoRun]:
+            for shard in range(self.shards.n_shards):
+                key = self.key(shard)
+                table = (committed or self._committed)(shard, key)
+                if table is not None:
+                    self._done(shard, table, done)
+                else:
+                    yield PhotoRun(shard, key, self._names(shard))
+
+        task = ExtractTask(
+            self.network.load,
+            self.network.framing,
+            self.shards,
+            batch_size=self.batch_size,
+            batch_patches=self.network.batch_patches,
+            reader=self.reader,
+            options=self.network.options,
+        )
+        self._photos = 0
+        self.tell("photos", 0, len(self.names))
+        for run, result in self.engine.map(task, todo()):
+            if isinstance(result, WorkerLost):
+                lost.append(run)
+            else:
+                self._done(run.shard, result, done)
+        for run, result in self.engine.map(task, self._without_killers(lost)) if lost else ():
+            if isinstance(result, WorkerLost):
+                raise EngineError(f"workers died again and again over photos {run.shard * SHARD + 1} to "
+                                  f"{run.shard * SHARD + len(run.names)}: {result.reason}")
+            self._done(run.shard, result, done)
+
+    def _without_killers(self, lost: list[PhotoRun]) -> list[PhotoRun]:
+        """The shards again, without the photos that kill a worker that does no more than read them."""
+        probe = ProbeTask(self.network.framing, self.reader)
+        killers = {
+            name: f"killed the process that read it ({result.reason})"
+            for name, result in self.engine.map(probe, [n for run in lost for n in run.names], attempts=1)
+            if isinstance(result, WorkerLost)
+        }
+        return [
+            replace(run, excluded={i: killers[n] for i, n in enumerate(run.names) if n in killers})
+            for run in lost
+        ]
+
+    def _done(self, shard: int, table: Table, done: Callable[[int, Table], None]) -> None:
+        self._photos += len(table.photos) + len(table.failures)
+        self.tell("photos", self._photos, len(self.names))
+        done(shard, table)
+
+    def _committed(self, shard: int, key: str) -> Table | None:
+        table = self.shards.load(shard, key)
+        return table if table is not None and self.shards.has_tokens(shard, table) else None
+
+    def _names(self, shard: int) -> list[str]:
+        return self.names[shard * SHARD : (shard + 1) * SHARD]
+
+
+def n_shards(photos: int) -> int:
+    """Shards of so many photos."""
+    return -(-photos // SHARD)
+
+
+def failures_of(shards: Shards) -> list[Lost]:
+    """Photos of all shards that failed, in their order.
+
+    Raises
+    ------
+    PhotoError
+        If none is left.
+    """
+    failures, any_photo = [], False
+    for shard in range(shards.n_shards):
+        table = shards.table(shard)
+        failures += table.failures
+        any_photo = any_photo or bool(table.photos)
+    if not any_photo:
+        raise PhotoError(
+            failures[0].name,
+            f"{failures[0].reason} (none of {len(failures)} photos could be read, nothing was done)",
+        )
+    return failures
+
+
+# ---------------------------------------------------------------- passes
+
+
+def walk_over(
+    source: Source, engine: Engine, *, only: frozenset[str] | None = None, tell: Tell = nobody
+) -> Walk:
+    """A walk for :meth:`Prism.fit_by <patchprism.prism.Prism.fit_by>`: workers fold runs of shards, merged in order.
+
+    Parameters
+    ----------
+    source : Source
+    engine : Engine
+    only : frozenset of str, optional
+        Names of the photos to fit on; all by default.
+    """
+    step = max(1, -(-source.n_shards // FOLDS))
+    runs = [(start, min(start + step, source.n_shards)) for start in range(0, source.n_shards, step)]
+
+    def walk(make: Callable[[], PassT]) -> PassT:
+        merged = make()
+        waiting: dict[int, PassT] = {}
+        following = iter(runs)
+        expected = next(following, None)
+        for (start, _), result in engine.map(FoldTask(make, source, only), runs):
+            if isinstance(result, WorkerLost):
+                raise EngineError(f"workers died again and again over a pass: {result.reason}")
+            waiting[start] = result
+            # In the runs' order, whatever the order of their ends: sums are the same to the last bit.
+            while expected is not None and expected[0] in waiting:
+                merged.merge(waiting.pop(expected[0]))
+                expected = next(following, None)
+        return merged
+
+    return walk
+
+
+def fit(
+    prism: Prism, source: Source, engine: Engine, origin: dict[str, Any], *, only: frozenset[str] | None = None
+) -> Prism:
+    """Fit a prism on all photos of a source, or on some."""
+    prism.fit_by(walk_over(source, engine, only=only))
+    prism.origin = origin
+    return prism
+
+
+def _stamp(name: str) -> list[int] | None:
+    """What changes when a file does; nothing for addresses, where asking costs a request each."""
+    if is_remote(name):
+        return None
+    try:
+        status = os.stat(name)
+    except OSError:
+        return None
+    return [status.st_size, status.st_mtime_ns]

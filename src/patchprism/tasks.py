@@ -1,0 +1,393 @@
+"""What workers do with shards: run the network, fold a pass, write pictures, write a store's chunks.
+
+Tasks keep what they are given small and picklable; results are small too. Tokens and pictures go through
+folders that all workers see, never through the engine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from patchprism.batching import give_back_memory
+from patchprism.errors import FeaturesError, PhotoError
+from patchprism.extract import Photos, Tokens, extract
+from patchprism.folders import filesystem, is_remote, local_path
+from patchprism.histogram import count_scores
+from patchprism.images import read_photo
+from patchprism.render import overlay, paint, write_picture
+from patchprism.shards import SHARD, Lost, Shards, Table
+from patchprism.store.reader import PhotoRow
+from patchprism.visualization import write_arrays
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from patchprism.backbones import Backbone
+    from patchprism.extract import TokenOptions
+    from patchprism.fitting import Pass
+    from patchprism.folders import Folder
+    from patchprism.framing import Framed, Framing
+    from patchprism.prism import PhotoColors, Prism
+    from patchprism.shards import Source
+    from patchprism.store.layout import ArraySpec
+
+WRITERS = 2
+
+
+def read_source(name: str) -> NDArray[np.uint8]:
+    """A photo, (H, W, 3) uint8, from a path or from an address that fsspec opens."""
+    if not is_remote(name):
+        return read_photo(local_path(name), name=name)
+    try:
+        system, path = filesystem(name)
+        content = bytes(system.cat_file(path))
+    except FileNotFoundError as error:
+        raise PhotoError(name, "no such file") from error
+    except OSError as error:
+        raise PhotoError(name, error.strerror or str(error) or type(error).__name__) from error
+    return read_photo(content, name=name)
+
+
+# ---------------------------------------------------------------- the network
+
+
+@dataclass(frozen=True)
+class PhotoRun:
+    """A shard to do.
+
+    Attributes
+    ----------
+    shard : int
+    key : str
+        Digest of all that its tokens depend on.
+    names : list of str
+        Paths or addresses.
+    excluded : dict
+        Reasons of photos that are not to be read again, by their place in ``names``.
+    """
+
+    shard: int
+    key: str
+    names: list[str]
+    excluded: Mapping[int, str] = field(default_factory=dict)
+
+
+class ExtractTask:
+    """Photos of a shard -> its tokens and table in the work folder; the result is the table.
+
+    Parameters
+    ----------
+    load : callable
+        Gives the backbone; called once a worker.
+    framing : Framing
+    shards : Shards
+    batch_size, batch_patches : int, optional
+        As in :func:`~patchprism.extract.extract`.
+    reader : callable
+        A name -> (H, W, 3) uint8.
+    options : TokenOptions, optional
+        Which tokens; the backbone's own patch tokens by default.
+    """
+
+    needs_device = True
+
+    def __init__(
+        self,
+        load: Callable[[], Backbone],
+        framing: Framing,
+        shards: Shards,
+        *,
+        batch_size: int | None = None,
+        batch_patches: int | None = None,
+        reader: Callable[[str], NDArray[np.uint8]] = read_source,
+        options: TokenOptions | None = None,
+    ) -> None:
+        self.load, self.framing, self.shards, self.reader = load, framing, shards, reader
+        self.options = options
+        self.batch_size, self.batch_patches = batch_size, batch_patches
+        self._backbone: Backbone | None = None
+
+    def run(self, items: Iterable[PhotoRun]) -> Iterator[Table]:
+        """See :class:`~patchprism.engines.Task`."""
+        self._backbone = backbone = self._backbone or self.load()
+        feed = _Feed(items, self.reader)
+        for tokens in extract(
+            feed,
+            backbone,
+            self.framing,
+            indices=feed.indices(),
+            batch_size=self.batch_size,
+            batch_patches=self.batch_patches,
+            shard=SHARD,
+            failed=feed.fail,
+            options=self.options,
+        ):
+            feed.done[tokens.index // SHARD].append(tokens)
+            yield from self._commit(feed, backbone)
+        yield from self._commit(feed, backbone)
+        assert not feed.open, "every photo of a shard is done or has failed"
+
+    def _commit(self, feed: _Feed, backbone: Backbone) -> Iterator[Table]:
+        """Write the shards that are complete, in their order."""
+        while feed.open:
+            run = feed.open[0]
+            done, failed = feed.done[run.shard], feed.failed[run.shard]
+            if len(done) + len(failed) < len(run.names):
+                return
+            feed.forget(run)
+            done.sort(key=lambda tokens: tokens.index)
+            rows = [
+                PhotoRow(
+                    run.names[tokens.index % SHARD],
+                    (tokens.tokens.shape[0], tokens.tokens.shape[1]),
+                    tokens.size,
+                    tokens.crop,
+                )
+                for tokens in done
+            ]
+            lost = [Lost(run.names[at], failed[at]) for at in sorted(failed)]
+            table = Table(run.key, rows, lost, done[0].tokens.shape[2] if rows else 0)
+            self.shards.write(run.shard, table, [tokens.tokens for tokens in done])
+            done.clear()
+            give_back_memory()
+            yield table
+
+
+class _Feed(Photos):
+    """The photos of the shards under way; index ``shard * SHARD + place``."""
+
+    def __init__(self, items: Iterable[PhotoRun], reader: Callable[[str], NDArray[np.uint8]]) -> None:
+        super().__init__([], [])
+        self.items, self.reader = items, reader
+        self.open: deque[PhotoRun] = deque()
+        self.runs: dict[int, PhotoRun] = {}
+        self.done: dict[int, list[Tokens]] = {}
+        self.failed: dict[int, dict[int, str]] = {}
+
+    def indices(self) -> Iterator[int]:
+        for run in self.items:
+            self.runs[run.shard] = run
+            self.done[run.shard], self.failed[run.shard] = [], dict(run.excluded)
+            self.open.append(run)
+            yield from (run.shard * SHARD + at for at in range(len(run.names)) if at not in run.excluded)
+
+    def frame(self, index: int, framing: Framing) -> tuple[Framed, tuple[int, int]]:
+        """A photo framed, and its (H, W); nothing of it is kept."""
+        name = self.runs[index // SHARD].names[index % SHARD]
+        photo = self.reader(name)
+        return framing.apply(photo, name=name), (photo.shape[0], photo.shape[1])
+
+    def fail(self, index: int, error: PhotoError) -> None:
+        self.failed[index // SHARD][index % SHARD] = error.reason
+
+    def forget(self, run: PhotoRun) -> None:
+        self.open.popleft()
+        del self.runs[run.shard], self.done[run.shard], self.failed[run.shard]
+
+
+class ProbeTask:
+    """Reads and frames one photo, and nothing else: what kills a worker here is the photo."""
+
+    needs_device = False
+
+    def __init__(self, framing: Framing, reader: Callable[[str], NDArray[np.uint8]] = read_source) -> None:
+        self.framing, self.reader = framing, reader
+
+    def run(self, items: Iterable[str]) -> Iterator[None]:
+        """See :class:`~patchprism.engines.Task`."""
+        for name in items:
+            with contextlib.suppress(PhotoError):  # reported where the shard is done
+                self.framing.apply(self.reader(name), name=name)
+            yield None
+
+
+# ---------------------------------------------------------------- passes
+
+
+class FoldTask:
+    """Runs of shards -> a pass over their photos."""
+
+    needs_device = False
+
+    def __init__(
+        self, make: Callable[[], Pass], source: Source, only: frozenset[str] | None = None
+    ) -> None:
+        self.make, self.source, self.only = make, source, only
+
+    def run(self, items: Iterable[tuple[int, int]]) -> Iterator[Pass]:
+        """See :class:`~patchprism.engines.Task`; an item is the first shard and the one after the last."""
+        for start, stop in items:
+            made = self.make()
+            for shard in range(start, stop):
+                for row, tokens in self.source.read(shard):
+                    if self.only is not None and row.name not in self.only:
+                        continue
+                    try:
+                        made.update(tokens)
+                    except FeaturesError as error:
+                        raise FeaturesError(f"{row.name}: {error}") from error
+            yield made
+
+
+# ---------------------------------------------------------------- pictures
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureOptions:
+    """What is written for a photo: the options of :meth:`Visualization.save` with the same names."""
+
+    overlay_alpha: float | None = None
+    arrays: bool = False
+    format: str = "png"
+
+
+class DrawTask:
+    """Shards -> their photos' pictures in the output folder; the result is what there is to report of them.
+
+    Parameters
+    ----------
+    prism : Prism
+    source : Source
+    out, work : Folder
+    options : PictureOptions
+    key : str
+        Digest of all that pictures depend on beside the tokens.
+    from_store : bool
+        Whether photos may be gone: overlays are then left out where they are.
+    reader : callable
+    """
+
+    needs_device = False
+
+    def __init__(
+        self,
+        prism: Prism,
+        source: Source,
+        out: Folder,
+        work: Folder,
+        options: PictureOptions,
+        key: str,
+        *,
+        from_store: bool = False,
+        reader: Callable[[str], NDArray[np.uint8]] = read_source,
+    ) -> None:
+        self.prism, self.source, self.out, self.work = prism, source, out, work
+        self.options, self.key, self.from_store, self.reader = options, key, from_store, reader
+
+    def run(self, items: Iterable[tuple[int, Sequence[str]]]) -> Iterator[dict[str, Any]]:
+        """See :class:`~patchprism.engines.Task`; an item is a shard and the stems of its photos' files."""
+        with ThreadPoolExecutor(WRITERS, thread_name_prefix="patchprism-write") as pool:
+            for shard, stems in items:
+                rows = []
+                counts = np.zeros_like(count_scores(np.zeros(0)))
+                inside = 0
+                jobs = zip(self.source.read(shard), stems, strict=True)
+                for row, part_counts, kept in _bounded(pool, self._photo, jobs, ahead=2 * WRITERS):
+                    rows.append(row)
+                    counts += part_counts
+                    inside += kept
+                drawn = {"key": self.key, "photos": rows, "counts": counts.tolist(), "n_foreground": inside}
+                self.work.write(drawn_key(shard), json.dumps(drawn).encode())
+                yield drawn
+
+    def _photo(
+        self, job: tuple[tuple[PhotoRow, Any], str]
+    ) -> tuple[dict[str, Any], NDArray[np.int64], int]:
+        (row, tokens), stem = job
+        part = self.prism.split(tokens, name=row.name)
+        picture = paint(part.rgb, crop=row.crop, size=row.size)
+        options, files, gone = self.options, [], False
+
+        def write(suffix: str, draw: Callable[[Path], None]) -> None:
+            files.append(f"{stem}.{suffix}")
+            with self.out.staged(files[-1]) as path:
+                draw(path)
+
+        write(f"pca.{options.format}", partial(write_picture, picture=picture))
+        if options.overlay_alpha is not None:
+            photo = self.photo(row)
+            gone = photo is None
+            if photo is not None:
+                laid = overlay(
+                    photo, picture, options.overlay_alpha, foreground=part.foreground, crop=row.crop
+                )
+                write(f"overlay.{options.format}", partial(write_picture, picture=laid))
+        if options.arrays:
+            write("npz", partial(write_arrays, part))
+        return self._row(row, part, files, gone), count_scores(part.score), int(part.foreground.sum())
+
+    def photo(self, row: PhotoRow) -> NDArray[np.uint8] | None:
+        """A photo, or None where a store's photo is gone, or another one by now."""
+        if not self.from_store:
+            return self.reader(row.name)
+        # A store may come from anywhere: its names open plain files only, no devices and no addresses.
+        if is_remote(row.name) or not local_path(row.name).is_file():
+            return None
+        try:
+            photo = self.reader(row.name)
+        except PhotoError:
+            return None
+        return photo if photo.shape[:2] == row.size else None
+
+    @staticmethod
+    def _row(row: PhotoRow, part: PhotoColors, files: list[str], gone: bool) -> dict[str, Any]:
+        return {
+            "photo": row.name,
+            "size": list(row.size),
+            "grid": list(row.grid),
+            "crop": [round(edge, 3) for edge in row.crop],
+            "foreground": round(float(part.foreground.mean()), 6),
+            "files": files,
+            **({"photo_missing": True} if gone else {}),
+        }
+
+
+def drawn_key(shard: int) -> str:
+    """Where it is kept that a shard's pictures are written."""
+    return f"drawn/{shard:08d}.json"
+
+
+def _bounded(
+    pool: ThreadPoolExecutor, work: Callable[[Any], Any], items: Iterable[Any], *, ahead: int
+) -> Iterator[Any]:
+    """``pool.map`` that takes no more items than it needs to keep busy."""
+    futures: deque[Any] = deque()
+    for item in items:
+        futures.append(pool.submit(work, item))
+        if len(futures) >= ahead:
+            yield futures.popleft().result()
+    while futures:
+        yield futures.popleft().result()
+
+
+# ---------------------------------------------------------------- stores
+
+
+class ChunkTask:
+    """Chunks of a store's tokens -> their files, out of the shards that hold their rows."""
+
+    needs_device = False
+
+    def __init__(self, shards: Shards, spec: ArraySpec, out: Folder) -> None:
+        self.shards, self.spec, self.out = shards, spec, out
+
+    def run(self, items: Iterable[tuple[int, list[tuple[int, int, int]]]]) -> Iterator[int]:
+        """See :class:`~patchprism.engines.Task`; an item is a chunk, and its runs of patches by shard."""
+        for chunk, runs in items:
+            rows = [
+                self.shards.patches(shard, self.shards.table(shard), start, stop)
+                for shard, start, stop in runs
+            ]
+            self.out.write(self.spec.key(chunk), self.spec.encode(np.concatenate(rows)))
+            yield chunk

@@ -1,0 +1,84 @@
+"""`patchprism features` as people run it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from toys import make_photos, tree
+
+from patchprism.store import StoredFeatures
+
+MODEL = ("--model", "efficientnet_lite2", "--size", "64")
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    return make_photos(tmp_path_factory.mktemp("photos") / "p", 5)
+
+
+def test_it_writes_a_store_and_says_so(run, photos, tmp_path):
+    result = run("features", photos, "-o", tmp_path / "f.zarr", *MODEL)
+    assert result.code == 0, result.err
+    assert "5 with" in result.out
+    assert f"{tmp_path}/f.zarr" in result.out
+    stored = StoredFeatures(tmp_path / "f.zarr")
+    assert len(stored) == 5
+    assert stored.dtype == "float16"
+    assert stored.model["name"] == "efficientnet_lite2"
+    assert len(stored.origin["weights_sha256"]) == 64
+    before = tree(tmp_path / "f.zarr")
+    result = run("features", photos, "-o", tmp_path / "f.zarr", *MODEL)
+    assert result.code == 0
+    assert "it was there already, whole" in result.out
+    assert tree(tmp_path / "f.zarr") == before
+
+
+def test_bad_photos_are_named_and_the_exit_code_says_so(run, tmp_path):
+    folder = make_photos(tmp_path / "p", 3)
+    (folder / "bad.jpg").write_text("text")
+    result = run("features", folder, "-o", tmp_path / "f.zarr", "--quiet", *MODEL)
+    assert result.code == 3
+    assert result.out == f"{tmp_path}/f.zarr\n"
+    assert "failed: " in result.err
+    assert "bad.jpg: is no photo that can be read" in result.err
+    assert len(StoredFeatures(tmp_path / "f.zarr")) == 3
+
+
+def test_flat_table(run, photos, tmp_path):
+    pq = pytest.importorskip("pyarrow.parquet")
+    result = run("features", photos, "-o", tmp_path / "f.zarr", "--flat", tmp_path / "f.parquet", *MODEL, "-q")
+    assert result.code == 0, result.err
+    assert result.out.split() == [f"{tmp_path}/f.zarr", f"{tmp_path}/f.parquet"]
+    table = pq.read_table(tmp_path / "f.parquet")
+    stored = StoredFeatures(tmp_path / "f.zarr")
+    assert table.num_rows == stored.n_patches
+    first = np.array(table["vector"][0].as_py(), np.float32)
+    np.testing.assert_array_equal(first, stored[0][0, 0].astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["nowhere.jpg"], 1, "error: nowhere.jpg: no such file or folder"),
+        (["PHOTOS", "--tokens", "int8"], 1, "tokens must be one of float16, float32, got 'int8'"),
+        (["PHOTOS", "--model", "dinov9"], 1, "unknown model 'dinov9'"),
+        (["PHOTOS", "--engine", "spark"], 1, "engine must be one of local, ray, got 'spark'"),
+        (["PHOTOS", "--workers", "2"], 1, "workers is for --engine ray"),
+        (["PHOTOS", "--batch-size", "0"], 2, "--batch-size"),
+        (["PHOTOS", "--flat", "no/such/folder/f.parquet"], 1, "cannot write no/such/folder/f.parquet"),
+        ([], 2, "PHOTO"),
+    ],
+)
+def test_failures(run, photos, tmp_path, arguments, code, message):
+    arguments = [photos if each == "PHOTOS" else each for each in arguments]
+    result = run("features", *arguments, "-o", tmp_path / "f.zarr")
+    assert result.code == code
+    assert message in result.err
+    assert not (tmp_path / "f.zarr").exists()
+
+
+def test_help_names_every_option(run):
+    result = run("features", "--help")
+    assert result.code == 0
+    for option in ("--out", "--flat", "--tokens", "--overwrite", "--engine", "--workers"):
+        assert option in result.out

@@ -1,0 +1,204 @@
+"""Jobs that are broken off go on where they stopped: real processes, really killed, at random moments."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import random
+import signal
+import time
+
+import pytest
+from toys import Toy, make_photos, tree
+
+import patchprism.folders
+from patchprism.engines import open_engine
+from patchprism.errors import OutputError
+from patchprism.pipeline import Settings
+from patchprism.shards import SHARD
+from patchprism.store import StoredFeatures
+from patchprism.streaming import extract_features, fit_prism, render_photos
+from patchprism.tasks import read_source
+
+SETTINGS = Settings(model="toy", size=48)
+
+
+def do(command, photos, out, **options):
+    """One of the commands, in this process."""
+    with open_engine() as engine:
+        options = {"settings": SETTINGS, "engine": engine, "backbone": Toy(), **options}
+        if command == "features":
+            return extract_features([photos], out, **options)
+        if command == "fit":
+            return fit_prism([photos], out, **options)
+        return render_photos([photos], out, overlay_alpha=0.5, arrays=True, **options)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """Four shards of photos, one bad."""
+    folder = make_photos(tmp_path_factory.mktemp("photos") / "p", 3 * SHARD + 9)
+    (folder / "p0100.png").write_bytes(b"no photo")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(photos, tmp_path_factory):
+    """What the commands leave when nothing happens to them, and the seconds they take."""
+    made = {}
+    for command in ("features", "fit", "render"):
+        out = tmp_path_factory.mktemp(command) / "out"
+        start = time.monotonic()
+        do(command, photos, out)
+        made[command] = tree(out.parent), time.monotonic() - start
+    return made
+
+
+def killed_after(seconds, command, photos, out):
+    """Whether the command was still at work when it was killed."""
+    child = os.fork()
+    if not child:
+        try:
+            do(command, photos, out)
+        finally:
+            os._exit(0)
+    time.sleep(seconds)
+    os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    return os.WIFSIGNALED(status)
+
+
+def check_kills(command, kills, photos, uninterrupted, tmp_path, seed):
+    expected, seconds = uninterrupted[command]
+    draw = random.Random(seed)
+    met = 0
+    for round_ in range(3 * kills):
+        out = tmp_path / str(round_) / "out"
+        out.parent.mkdir()
+        # Killed up to three times on the way, at any moment of it.
+        while met < kills and killed_after(draw.uniform(0.02, 0.8) * seconds, command, photos, out):
+            met += 1
+            assert not (out / "report.json").exists() or (out / patchprism.folders.WORK).exists()
+        do(command, photos, out)
+        assert tree(out.parent) == expected
+        if met >= kills:
+            return
+    pytest.fail(f"only {met} of {kills} runs were met at work")
+
+
+@pytest.mark.parametrize("command", ["features", "render"])
+def test_killed_twice(command, photos, uninterrupted, tmp_path):
+    check_kills(command, 2, photos, uninterrupted, tmp_path, seed=1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("command", "kills"), [("features", 10), ("render", 12), ("fit", 4)])
+def test_killed_at_many_moments(command, kills, photos, uninterrupted, tmp_path):
+    check_kills(command, kills, photos, uninterrupted, tmp_path, seed=2)
+
+
+class Full(OSError):
+    """The disk is full."""
+
+    def __init__(self):
+        super().__init__(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("command", ["features", "fit", "render"])
+def test_full_disk(command, photos, uninterrupted, tmp_path, monkeypatch):
+    """Every write from some point on is refused; with room again, the same command ends as if nothing had been."""
+    replace = os.replace
+    for room in (3, 5, 40):
+        out = tmp_path / str(room) / "out"
+        out.parent.mkdir()
+        left = [room]
+
+        def refuse(source, target, left=left):
+            left[0] -= 1
+            if left[0] < 0:
+                raise Full
+            replace(source, target)
+
+        monkeypatch.setattr(os, "replace", refuse)
+        try:
+            do(command, photos, out)
+        except OutputError as error:
+            assert "no space left on device" in str(error)  # noqa: PT017 - small jobs may have had room enough
+        monkeypatch.setattr(os, "replace", replace)
+        do(command, photos, out)
+        assert tree(out.parent) == uninterrupted[command][0]
+
+
+def test_no_photo_is_read_twice(photos, uninterrupted, tmp_path):
+    """After Ctrl-C, the shards that were committed are not read again."""
+    read = []
+
+    def reader(name):
+        read.append(name)
+        if len(read) == 2 * SHARD + 20:
+            raise KeyboardInterrupt
+        return read_source(name)
+
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        do("features", photos, out, reader=reader)
+    first = set(read)
+    committed = {
+        row["name"]
+        for path in (out / patchprism.folders.WORK / "shards").glob("*.json")
+        for row in json.loads(path.read_text())["photos"]
+    }
+    assert len(committed) >= SHARD
+    assert committed <= first
+    read.clear()
+    do("features", photos, out, reader=lambda name: (read.append(name), read_source(name))[1])
+    assert len(read) == len(set(read))
+    assert not committed & set(read)
+    assert tree(out.parent) == uninterrupted["features"][0]
+
+
+def test_a_photo_that_has_changed_is_read_again(photos, tmp_path):
+    copy = make_photos(tmp_path / "p", SHARD + 10)
+    read = []
+
+    def reader(name):
+        read.append(name)
+        if len(read) > SHARD + 8:
+            raise KeyboardInterrupt
+        return read_source(name)
+
+    with pytest.raises(KeyboardInterrupt):
+        do("features", copy, tmp_path / "f.zarr", reader=reader)
+    (copy / "p0003.png").write_bytes((copy / "p0001.png").read_bytes())
+    do("features", copy, tmp_path / "f.zarr")
+    do("features", copy, tmp_path / "g.zarr")
+    assert tree(tmp_path / "f.zarr") == tree(tmp_path / "g.zarr")
+
+
+def test_tokens_are_kept_for_another_threshold(photos, tmp_path):
+    """A broken render that goes on with other colours does not run the network again."""
+    out = tmp_path / "out"
+    done = []
+
+    def stop(stage, count, total):
+        done.append(stage)
+        if stage == "pictures":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        do("render", photos, out, tell=stop)
+    read = []
+    settings = Settings(model="toy", size=48, threshold=0.6)
+    do("render", photos, out, settings=settings, reader=lambda name: (read.append(name), read_source(name))[1])
+    assert "p0100.png" not in {os.path.basename(name) for name in read}  # the bad one: known by its table
+    assert json.loads((out / "report.json").read_text())["prism"]["threshold"] == 0.6
+
+
+def test_two_at_once_are_refused(photos, tmp_path):
+    def second(stage, done, total):
+        with pytest.raises(OutputError, match="another patchprism is at work on it"):
+            do("features", photos, tmp_path / "f.zarr")
+
+    do("features", photos, tmp_path / "f.zarr", tell=second)
+    assert len(StoredFeatures(tmp_path / "f.zarr")) == 3 * SHARD + 8

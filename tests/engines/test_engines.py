@@ -1,0 +1,287 @@
+"""One suite for all engines: this process, a Ray cluster of two workers on this machine, and a fake that loses them.
+
+What the engines must agree on is computed independently: by the in-memory fit and ``visualize``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from toys import FakeEngine, Square, Suicide, Toy, deadly_reader, make_photos, slow_reader, tree
+
+import patchprism
+from patchprism.engines import WorkerLost, open_engine
+from patchprism.errors import EngineError, OptionError, PhotoError
+from patchprism.pipeline import Settings, list_photos
+from patchprism.prism import Prism
+from patchprism.streaming import extract_features, fit_prism, render_photos
+
+SETTINGS = Settings(model="toy", size=48)
+HELPERS = Path(__file__).resolve().parents[1] / "helpers"
+
+
+@pytest.fixture(scope="session")
+def ray_engine():
+    """A cluster of two workers; started once, it takes seconds."""
+    ray = pytest.importorskip("ray")
+    paths = [str(Path(patchprism.__file__).resolve().parents[1]), str(HELPERS)]
+    # An address in the environment would take these tests to somebody's cluster.
+    kept = {name: os.environ.pop(name, None) for name in ("RAY_ADDRESS",)}
+    environment = {"PYTHONPATH": os.pathsep.join([*paths, os.environ.get("PYTHONPATH", "")])}
+    ray.init(
+        address="local",
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+        runtime_env={"env_vars": environment},
+    )
+    with open_engine("ray", workers=2) as engine:
+        yield engine
+    ray.shutdown()
+    os.environ.update({name: value for name, value in kept.items() if value is not None})
+
+
+@pytest.fixture(params=["local", "fake", "ray"])
+def engine(request):
+    if request.param == "ray":
+        return request.getfixturevalue("ray_engine")
+    return FakeEngine(deaths=3) if request.param == "fake" else open_engine()
+
+
+@pytest.fixture(params=["local", "fake", pytest.param("ray", marks=pytest.mark.slow)])
+def any_engine(request):
+    """The same, with Ray only where there is time: the first suite shows that it does what the others do."""
+    if request.param == "ray":
+        return request.getfixturevalue("ray_engine")
+    return FakeEngine(deaths=3) if request.param == "fake" else open_engine()
+
+
+@pytest.fixture(params=["fake", "ray"])
+def cluster(request):
+    """Engines whose workers may die without the job."""
+    return request.getfixturevalue("ray_engine") if request.param == "ray" else FakeEngine()
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """150 photos, three shards, one in ten bad."""
+    folder = make_photos(tmp_path_factory.mktemp("photos") / "p", 150)
+    for i in range(5, 150, 10):
+        (folder / f"p{i:04d}.png").write_bytes(b"no photo at all")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def view(photos):
+    """The same job in memory."""
+    return patchprism.visualize([photos], backbone=Toy(), size=48, errors="report")
+
+
+@pytest.fixture(autouse=True)
+def parent(monkeypatch):
+    """What dies knows whether it would take the tests with it."""
+    monkeypatch.setenv("PATCHPRISM_TEST_PARENT", str(os.getpid()))
+
+
+def test_every_item_once(engine):
+    done = list(engine.map(Square(), iter(range(12))))
+    assert sorted(done) == [(i, i * i) for i in range(12)]
+    assert list(engine.map(Square(), [])) == []
+
+
+def test_errors_keep_their_kind(engine):
+    with pytest.raises(PhotoError, match="13: brings bad luck") as raised:
+        list(engine.map(Square(), [1, 13]))
+    assert raised.value.name == "13"
+
+
+def test_a_deadly_item_is_given_up_and_the_others_are_done(cluster):
+    done = dict(cluster.map(Suicide(), range(6), attempts=2))
+    assert isinstance(done.pop(3), WorkerLost)
+    assert done == {i: -i for i in (0, 1, 2, 4, 5)}
+
+
+@pytest.fixture(scope="module")
+def local_prism(photos, tmp_path_factory):
+    """What the local engine fits."""
+    out = tmp_path_factory.mktemp("prism") / "p.prism"
+    fit_prism([photos], out, settings=SETTINGS, engine=open_engine(), backbone=Toy())
+    return Prism.load(out)
+
+
+def test_same_prism(engine, photos, view, local_prism, tmp_path):
+    outcome = fit_prism([photos], tmp_path / "p.prism", settings=SETTINGS, engine=engine, backbone=Toy())
+    prism, expected = Prism.load(tmp_path / "p.prism"), view.prism
+    assert outcome.n_photos == prism.n_photos_ == 135
+    assert prism.n_patches_ == expected.n_patches_
+    for name in ("scene_components_", "object_components_"):
+        np.testing.assert_allclose(getattr(prism, name), getattr(local_prism, name), atol=1e-6)
+        # The in-memory fit adds up in another order; later components' variances are close, and they turn.
+        np.testing.assert_allclose(getattr(prism, name)[:3], getattr(expected, name)[:3], atol=1e-5)
+    assert prism.side_ == expected.side_
+    assert prism.threshold_ == pytest.approx(expected.threshold_, abs=1 / 256)
+    for tokens, part in zip(view.features, view.parts, strict=True):
+        differing = prism.foreground_of(tokens) != part.foreground
+        assert (np.abs(part.score[differing] - prism.threshold_) < 1e-4).all()
+    assert [failure.name for failure in outcome.failures] == [failure.photo for failure in view.failures]
+    assert list(tmp_path.iterdir()) == [tmp_path / "p.prism"]
+
+
+def test_same_pictures_as_in_memory(any_engine, photos, view, tmp_path):
+    from PIL import Image
+
+    options = {"overlay_alpha": 0.5, "arrays": True}
+    outcome = render_photos([photos], tmp_path / "out", settings=SETTINGS, engine=any_engine, backbone=Toy(), **options)
+    view.save(tmp_path / "expected", **options)
+    found, expected = tree(tmp_path / "out"), tree(tmp_path / "expected")
+    assert set(found) == set(expected)
+    assert outcome.n_photos == 135
+    for name in expected:
+        if name.endswith((".pca.png", ".overlay.png")):
+            a, b = (np.asarray(Image.open(tmp_path / where / name)).astype(int) for where in ("out", "expected"))
+            assert a.shape == b.shape
+            assert np.mean(np.abs(a - b) > 1) < 0.01, name
+    report = json.loads(found["report.json"])
+    wanted = view.report([])
+    assert set(wanted) <= set(report) | {"settings"}
+    assert len(report["photos"]) == 135
+    assert report["failures"] == wanted["failures"]
+    assert report["photos"][7]["files"] == ["p0008.pca.png", "p0008.overlay.png", "p0008.npz"]
+    assert report["photos"][7]["crop"] == wanted["photos"][7]["crop"]
+
+
+def test_same_store(any_engine, photos, view, tmp_path):
+    from patchprism.store import StoredFeatures
+
+    extract_features(
+        [photos], tmp_path / "f.zarr", settings=SETTINGS, engine=any_engine, tokens="float32", backbone=Toy()
+    )
+    stored = StoredFeatures(tmp_path / "f.zarr")
+    assert stored.names == view.names
+    for a, b in zip(stored, view.features, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_a_store_needs_neither_network_nor_photos(any_engine, photos, view, tmp_path):
+    moved = shutil.copytree(photos, tmp_path / "moved")
+    extract_features(
+        [moved], tmp_path / "f.zarr", settings=SETTINGS, engine=any_engine, tokens="float32", backbone=Toy()
+    )
+    shutil.rmtree(moved)
+    outcome = render_photos(
+        [tmp_path / "f.zarr"], tmp_path / "out", settings=Settings(), engine=any_engine, overlay_alpha=0.5
+    )
+    assert outcome.n_photos == outcome.missing == 135
+    assert outcome.model == "toy"  # which no registry knows
+    assert not list((tmp_path / "out").glob("*.overlay.png"))
+    assert len(list((tmp_path / "out").glob("*.pca.png"))) == 135
+    found, expected = outcome.prism.scene_components_, view.prism.scene_components_
+    np.testing.assert_allclose(found[:3], expected[:3], atol=1e-5)
+
+
+def test_a_photo_that_kills_its_reader_is_reported(cluster, tmp_path):
+    folder = make_photos(tmp_path / "p", 80)
+    (folder / "p0017.png").rename(folder / "p0017-deadly.png")
+    outcome = render_photos(
+        [folder], tmp_path / "out", settings=SETTINGS, engine=cluster, backbone=Toy(), reader=deadly_reader
+    )
+    assert outcome.n_photos == 79
+    (failure,) = outcome.failures
+    assert failure.name.endswith("p0017-deadly.png")
+    assert failure.reason.startswith("killed the process that read it")
+    assert len(list((tmp_path / "out").glob("*.pca.png"))) == 79
+    assert "deadly" not in "".join(path.name for path in (tmp_path / "out").glob("*.pca.png"))
+
+
+def test_a_worker_that_is_killed_is_replaced(ray_engine, tmp_path):
+    import threading
+
+    folder = make_photos(tmp_path / "p", 130)
+    killed = []
+
+    def kill():
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and not killed:
+            for mark in folder.glob("p00[3-9]*.pid"):
+                pid = int(mark.name.split(".")[1])
+                os.kill(pid, signal.SIGKILL)
+                killed.append(pid)
+                return
+            time.sleep(0.02)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    outcome = extract_features(
+        list_photos([folder]), tmp_path / "f.zarr", settings=SETTINGS, engine=ray_engine, backbone=Toy(),
+        reader=slow_reader,
+    )
+    killer.join()
+    assert killed, "no worker was seen at work"
+    assert killed[0] != os.getpid()
+    assert outcome.n_photos == 130
+    assert outcome.failures == []
+    with open_engine() as local:
+        extract_features(
+            list_photos([folder]), tmp_path / "g.zarr", settings=SETTINGS, engine=local, backbone=Toy()
+        )
+    from patchprism.store import StoredFeatures
+
+    for a, b in zip(StoredFeatures(tmp_path / "f.zarr"), StoredFeatures(tmp_path / "g.zarr"), strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-3)
+
+
+def test_remote_photos_and_outputs(photos, tmp_path):
+    """Addresses, by way of fsspec's file system in memory."""
+    fsspec = pytest.importorskip("fsspec")
+    from patchprism.store import StoredFeatures
+
+    system = fsspec.filesystem("memory")
+    for path in sorted(photos.iterdir())[:12]:
+        system.pipe_file(f"/photos/{path.name}", path.read_bytes())
+    options = {"settings": SETTINGS, "engine": open_engine(), "backbone": Toy()}
+    outcome = extract_features(["memory://photos"], "memory://out/f.zarr", **options)
+    assert outcome.n_photos == 11
+    assert outcome.failures[0].name == "memory:///photos/p0005.png"
+    stored = StoredFeatures("memory://out/f.zarr")
+    assert len(stored) == 11
+    outcome = render_photos(["memory://photos/*.png"], "memory://out/pictures", **options)
+    assert system.exists("/out/pictures/p0003.pca.png")
+    assert system.exists("/out/pictures/report.json")
+    assert not system.exists("/out/pictures/.patchprism-work")
+    render_photos(["memory://out/f.zarr"], tmp_path / "here", settings=Settings(), engine=open_engine())
+    assert (tmp_path / "here" / "p0003.pca.png").is_file()
+    with pytest.raises(PhotoError, match="matches no photo"):
+        extract_features(["memory://nowhere/*.png"], "memory://out/g.zarr", **options)
+
+
+class NoLuck(FakeEngine):
+    """Every worker dies at once."""
+
+    def map(self, task, items, *, attempts=3):
+        yield from ((item, WorkerLost("it died")) for item in items)
+
+
+def test_an_engine_without_living_workers_says_so(photos, tmp_path):
+    with pytest.raises(EngineError, match="workers died again and again over photos 1 to 64: it died"):
+        extract_features([photos], tmp_path / "f.zarr", settings=SETTINGS, engine=NoLuck(), backbone=Toy())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("spark", None), "engine must be one of local, ray, got 'spark'"),
+        (("local", 2), "workers is for --engine ray"),
+        (("ray", 0), "workers must be at least 1, got 0"),
+    ],
+)
+def test_engines_that_are_none(options, message):
+    with pytest.raises(OptionError, match=message):
+        open_engine(options[0], workers=options[1])
