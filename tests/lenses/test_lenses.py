@@ -196,6 +196,13 @@ def test_planted_clusters_are_found_largest_first(count):
     np.testing.assert_allclose(found.centers, centers, atol=0.2)
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_clusters_are_numbered_by_size(seed):
+    # Several draws: k-means' own numbering must not be, by luck, its own inverse.
+    rows, labels = planted((250, 200, 150, 100, 50), seed=seed)
+    np.testing.assert_array_equal(cluster(rows, 5, seed=seed).labels, labels)
+
+
 def test_the_same_seed_gives_the_same_clusters():
     rows, _ = planted(seed=3)
     rows += np.random.default_rng(1).normal(size=rows.shape).astype(np.float32) * 8
