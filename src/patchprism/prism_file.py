@@ -47,6 +47,8 @@ def save_prism(prism: Prism, path: str | os.PathLike[str]) -> None:
     """Write a prism; as :meth:`Prism.save <patchprism.prism.Prism.save>`."""
     from safetensors.numpy import save
 
+    from patchprism.prism import MASK_OPTIONS
+
     if not hasattr(prism, "object_range_"):
         raise PrismError("this prism is not fitted yet: there is nothing to save")
     learned = {name: getattr(prism, f"{name}_") for name in _SCALARS}
@@ -59,6 +61,12 @@ def save_prism(prism: Prism, path: str | os.PathLike[str]) -> None:
             "foreground": prism.foreground,
             "scaling": prism.scaling,
             "components": list(prism.components),
+            # Only where they are set: most prisms show what they were fitted on.
+            **{
+                name: getattr(prism, name)
+                for name, unset in MASK_OPTIONS.items()
+                if getattr(prism, name) != unset
+            },
         },
         "learned": learned,
         "origin": prism.origin,
