@@ -204,14 +204,15 @@ class ObjectHistogram:
         self.counts += other.counts
 
     def percentile(self, percent: float) -> NDArray[np.float64]:
-        """The value below which ``percent`` of a column's values lie, (k,), right to one bin."""
+        """The percentile of each column, (k,), as ``numpy.percentile`` defines it, right to one bin."""
         cumulative = self.counts.cumsum(axis=1)
-        rank = percent / 100 * (cumulative[:, -1:] - 1) + 0.5
-        bins = (cumulative < rank).sum(axis=1)
-        rows = np.arange(len(bins))
-        inside = self.counts[rows, bins]
-        before = cumulative[rows, bins] - inside
-        values: NDArray[np.float64] = self.low + (bins + (rank[:, 0] - before) / inside) * self.step
+        rank = percent / 100 * (cumulative[0, -1] - 1)
+        below, share = int(rank), rank % 1
+        low, high = (
+            np.array([np.searchsorted(row, min(order, row[-1] - 1), side="right") for row in cumulative])
+            for order in (below, below + 1)
+        )
+        values: NDArray[np.float64] = self.low + ((1 - share) * low + share * high + 0.5) * self.step
         return values
 
 
