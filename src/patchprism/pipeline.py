@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -12,7 +13,7 @@ from patchprism.errors import OptionError, PhotoError, PrismError
 from patchprism.extract import Photos, extract, photo_names
 from patchprism.features import PatchFeatures
 from patchprism.framing import DEFAULT_SIZE, PRESETS, Framing
-from patchprism.prism import Prism
+from patchprism.prism import MASK_OPTIONS, Prism
 from patchprism.visualization import Failure, Visualization
 
 if TYPE_CHECKING:
@@ -44,6 +45,10 @@ class Settings:
     foreground: str | None = None
     scaling: str | None = None
     components: tuple[int, int, int] | None = None
+    mask_threshold: float | None = None
+    mask_side: str | None = None
+    opening: int = 0
+    closing: int = 0
     device: str = "auto"
     dtype: str | None = None
     batch_size: int | None = None
@@ -96,9 +101,14 @@ class Settings:
             foreground=self.foreground or "auto",
             scaling=self.scaling or "minmax",
             components=self.components or (1, 2, 3),
+            **self.mask_options(),
         )
         prism.check_options()
         return prism
+
+    def mask_options(self) -> dict[str, Any]:
+        """The options of a prism that do not touch its fit."""
+        return {name: getattr(self, name) for name in MASK_OPTIONS}
 
 
 class Stopwatch:
@@ -128,6 +138,10 @@ def visualize(
     foreground: str | None = None,
     scaling: str | None = None,
     components: tuple[int, int, int] | None = None,
+    mask_threshold: float | None = None,
+    mask_side: str | None = None,
+    opening: int = 0,
+    closing: int = 0,
     device: str = "auto",
     dtype: str | None = None,
     batch_size: int | None = None,
@@ -156,6 +170,9 @@ def visualize(
     components : tuple of three int
         See :class:`~patchprism.prism.Prism`. Defaults are the preset's: Otsu and ``"auto"``, or 0.6 and
         ``"above"`` of the seed.
+    mask_threshold, mask_side, opening, closing
+        Which patches are shown as foreground, without touching the fit; see
+        :class:`~patchprism.prism.Prism`. They may be given beside a prism, and then replace its own.
     device, dtype : str
         See :func:`~patchprism.backbones.load_backbone`.
     batch_size : int, optional
@@ -199,6 +216,10 @@ def visualize(
         foreground=foreground,
         scaling=scaling,
         components=components,
+        mask_threshold=mask_threshold,
+        mask_side=mask_side,
+        opening=opening,
+        closing=closing,
         device=device,
         dtype=str(backbone.dtype).removeprefix("torch.") if backbone else dtype,
         batch_size=batch_size,
@@ -207,6 +228,8 @@ def visualize(
     watch = Stopwatch()
     # Everything that can be refused is refused before anything heavy is loaded.
     to_fit = None if prism else settings.prism()
+    if prism:
+        prism = with_mask(prism, settings.mask_options())
     framing = settings.framing(backbone.record if backbone else find_record(str(settings.model)))
     sources = list_photos(photos)
     job = Photos(sources, photo_names(sources))
@@ -285,6 +308,24 @@ def list_photos(photos: Sequence[Any]) -> list[Any]:
     if not listed:
         raise PhotoError("photos", "none were given")
     return listed
+
+
+def with_mask(prism: Prism, options: dict[str, Any]) -> Prism:
+    """A prism that shows another foreground, where an option asks for one; the fit is shared.
+
+    Raises
+    ------
+    OptionError
+        If an option is not allowed.
+    """
+    changed = {name: value for name, value in options.items() if value != MASK_OPTIONS[name]}
+    if not changed:
+        return prism
+    prism = copy.copy(prism)
+    for name, value in changed.items():
+        setattr(prism, name, value)
+    prism.check_options()
+    return prism
 
 
 def describe_origin(backbone: Backbone, settings: Settings, framing: Framing) -> dict[str, Any]:

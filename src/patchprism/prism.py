@@ -36,10 +36,10 @@ FOREGROUNDS = ("auto", "above", "below", "none")
 
 # Components kept of each PCA; three make a picture, the rest are for looking further.
 KEPT_COMPONENTS = 8
-# A coordinate along a component is rounded to a power of two: its standard deviation's, times this. That is
-# under a hundredth of a colour's step, hides in which order a machine adds up, and lets the explorer's page hold the
-# very numbers that the colours are made of in two bytes instead of eight.
-GRID = 2.0**-13
+# A coordinate along a component is rounded to a multiple of its standard deviation's power of two, times this:
+# under a thousandth of a step of colour. It hides in which order a machine adds up, and lets the explorer's
+# page hold the very numbers that colours are made of in two bytes and a bit instead of eight.
+GRID = 2.0**-16
 MASK_SIDES = ("above", "below", "none")
 MAX_MORPHOLOGY = 16
 # Options that may be changed after fitting, and what leaves the fitted foreground as it is.

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from patchprism.backbones import BackboneRecord, WeightsOrigin
+    from patchprism.explorer import ExplorerPage
     from patchprism.extract import Photos
     from patchprism.features import PatchFeatures
     from patchprism.framing import Framing
@@ -40,6 +41,9 @@ if TYPE_CHECKING:
 
 REPORT_VERSION = 1
 FORMATS = ("png", "jpg")
+BACKGROUNDS = ("black", "grey", "photo")
+BASES = ("object", "all")
+GREY = 0.5
 WRITERS = 2  # encoding frees the interpreter lock; more threads would only hold more photos in memory
 
 
@@ -120,7 +124,14 @@ class Visualization:
     def __len__(self) -> int:
         return len(self.parts)
 
-    def picture(self, index: int, *, overlay_alpha: float | None = None) -> NDArray[np.uint8]:
+    def picture(
+        self,
+        index: int,
+        *,
+        overlay_alpha: float | None = None,
+        background: str = "black",
+        basis: str = "object",
+    ) -> NDArray[np.uint8]:
         """One photo's picture at its own resolution and shape, (H, W, 3) uint8.
 
         Parameters
@@ -128,12 +139,24 @@ class Visualization:
         index : int
         overlay_alpha : float in [0, 1], optional
             Lay the colours over the photo with this opacity, the background showing the photo as it is.
+        background : {"black", "grey", "photo"}
+            What shows where there is no colour; ``overlay_alpha`` goes before it.
+        basis : {"object", "all"}
+            Colours of the foreground, or of all patches.
         """
-        part, crop = self.parts[index], self.crops[index]
-        picture = paint(part.rgb, crop=crop, size=self.sizes[index])
-        if overlay_alpha is None:
-            return picture
-        return overlay(self.photos.read(index), picture, overlay_alpha, foreground=part.foreground, crop=crop)
+        check_output_options(overlay_alpha, "png", background, basis)
+        part, crop, size = self.parts[index], self.crops[index], self.sizes[index]
+        colored = np.ones_like(part.foreground) if basis == "all" else part.foreground
+        colors = part.rgb_all if basis == "all" else part.rgb
+        if overlay_alpha is None and background == "photo":
+            overlay_alpha = 1.0
+        if overlay_alpha is not None:
+            picture = paint(colors, crop=crop, size=size)
+            return overlay(self.photos.read(index), picture, overlay_alpha, foreground=colored, crop=crop)
+        fill = GREY if background == "grey" else 0.0
+        return paint(
+            np.where(colored[..., np.newaxis], colors, np.float32(fill)), crop=crop, size=size, fill=fill
+        )
 
     def figures(self) -> dict[str, Callable[[], NDArray[np.uint8]]]:
         """What draws each figure, (H, W, 3) uint8, by the name of its file."""
@@ -175,6 +198,22 @@ class Visualization:
             axis.set_title(title)
         return figure
 
+    def explore(self, *, title: str | None = None) -> ExplorerPage:
+        """The page to explore these photos with; a notebook shows it in place.
+
+        Parameters
+        ----------
+        title : str, optional
+
+        Returns
+        -------
+        ExplorerPage
+            ``.save(path)`` writes it as one HTML file that needs neither a server nor a network.
+        """
+        from patchprism.explorer import ExplorerPage, build_message
+
+        return ExplorerPage(build_message(self, title=title))
+
     def _repr_png_(self) -> bytes:
         """What a notebook shows: the figure ``results``."""
         from PIL import Image
@@ -199,6 +238,8 @@ class Visualization:
         overlay_alpha: float | None = None,
         arrays: bool = False,
         format: str = "png",
+        background: str = "black",
+        basis: str = "object",
     ) -> list[Path]:
         """Write figures, pictures, the prism and the report into a folder.
 
@@ -211,6 +252,8 @@ class Visualization:
         arrays : bool
             Also write ``<stem>.npz`` with ``score``, ``foreground``, ``rgb`` and ``rgb_all``.
         format : {"png", "jpg"}
+        background, basis
+            What a photo's pictures show; as in :meth:`picture`. The figures show both bases.
 
         Returns
         -------
@@ -224,7 +267,7 @@ class Visualization:
         OutputError
             If a file cannot be written.
         """
-        check_output_options(overlay_alpha, format)
+        check_output_options(overlay_alpha, format, background, basis)
         folder = Path(out)
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -238,7 +281,8 @@ class Visualization:
         ]
         of_photo: list[list[str]] = []
         for i, stem in enumerate(stems):
-            made = self._photo_jobs(i, folder / stem, overlay_alpha, arrays, format)
+            draw = partial(self.picture, i, basis=basis)
+            made = self._photo_jobs(i, folder / stem, draw, overlay_alpha, arrays, format, background)
             of_photo.append([path.name for path, _ in made])
             jobs += made
         with ThreadPoolExecutor(WRITERS, thread_name_prefix="patchprism-write") as pool:
@@ -252,17 +296,24 @@ class Visualization:
         return [path for path, _ in jobs] + [prism, report]
 
     def _photo_jobs(
-        self, index: int, stem: Path, overlay_alpha: float | None, arrays: bool, format: str
+        self,
+        index: int,
+        stem: Path,
+        draw: Callable[..., NDArray[np.uint8]],
+        overlay_alpha: float | None,
+        arrays: bool,
+        format: str,
+        background: str,
     ) -> list[tuple[Path, Callable[[Path], None]]]:
         def named(suffix: str) -> Path:
             return stem.with_name(f"{stem.name}.{suffix}")
 
         jobs: list[tuple[Path, Callable[[Path], None]]] = [
-            (named(f"pca.{format}"), partial(_write_drawn, partial(self.picture, index)))
+            (named(f"pca.{format}"), partial(_write_drawn, partial(draw, background=background)))
         ]
         if overlay_alpha is not None:
-            draw = partial(self.picture, index, overlay_alpha=overlay_alpha)
-            jobs.append((named(f"overlay.{format}"), partial(_write_drawn, draw)))
+            over = partial(draw, overlay_alpha=overlay_alpha)
+            jobs.append((named(f"overlay.{format}"), partial(_write_drawn, over)))
         if arrays:
             jobs.append((named("npz"), partial(_write_arrays, self.parts[index])))
         return jobs
@@ -313,12 +364,17 @@ class Visualization:
         }
 
 
-def check_output_options(overlay_alpha: float | None, format: str) -> None:
+def check_output_options(
+    overlay_alpha: float | None, format: str, background: str = "black", basis: str = "object"
+) -> None:
     """Refuse options of :meth:`Visualization.save` that are not allowed."""
     if overlay_alpha is not None and not 0 <= overlay_alpha <= 1:
         raise OptionError(f"overlay must lie in [0, 1], got {overlay_alpha}")
     if format not in FORMATS:
         raise OptionError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")
+    for name, value, allowed in (("background", background, BACKGROUNDS), ("basis", basis, BASES)):
+        if value not in allowed:
+            raise OptionError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
 
 
 def _write_drawn(draw: Callable[[], NDArray[np.uint8]], path: Path) -> None:

@@ -32,9 +32,15 @@ def render(
     foreground: options.Foreground = None,
     scaling: options.Scaling = None,
     components: options.Components = None,
+    mask_threshold: options.MaskThreshold = None,
+    mask_side: options.MaskSide = None,
+    opening: options.Opening = 0,
+    closing: options.Closing = 0,
     prism: options.PrismFile = None,
     force: options.Force = False,
     overlay: options.Overlay = None,
+    background: options.Background = "black",
+    basis: options.Basis = "object",
     arrays: options.Arrays = False,
     format: options.Format = "png",
     quiet: options.Quiet = False,
@@ -48,7 +54,7 @@ def render(
     from patchprism.prism import Prism
     from patchprism.visualization import check_output_options
 
-    check_output_options(overlay, format)
+    check_output_options(overlay, format, background, basis)
     with progress(quiet=quiet) as tell:
         view = visualize(
             photos,
@@ -60,6 +66,10 @@ def render(
             foreground=foreground,
             scaling=scaling,
             components=options.parse_components(components),
+            mask_threshold=mask_threshold,
+            mask_side=mask_side,
+            opening=opening,
+            closing=closing,
             device=device,
             dtype=dtype,
             batch_size=batch_size,
@@ -68,7 +78,9 @@ def render(
             errors="report",
             progress=tell,
         )
-        written = view.save(out, overlay_alpha=overlay, arrays=arrays, format=format)
+        written = view.save(
+            out, overlay_alpha=overlay, arrays=arrays, format=format, background=background, basis=basis
+        )
     if quiet:
         for path in written:
             print(path)
