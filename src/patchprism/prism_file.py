@@ -45,6 +45,19 @@ _TENSORS = {
 
 def save_prism(prism: Prism, path: str | os.PathLike[str]) -> None:
     """Write a prism; as :meth:`Prism.save <patchprism.prism.Prism.save>`."""
+    content = prism_bytes(prism)
+    with atomic_write(path) as part:
+        part.write_bytes(content)
+
+
+def prism_bytes(prism: Prism) -> bytes:
+    """The content of a prism's file.
+
+    Raises
+    ------
+    PrismError
+        If the prism is not fitted.
+    """
     from safetensors.numpy import save
 
     from patchprism.prism import MASK_OPTIONS
@@ -72,9 +85,8 @@ def save_prism(prism: Prism, path: str | os.PathLike[str]) -> None:
         "origin": prism.origin,
     }
     tensors = {name: np.ascontiguousarray(getattr(prism, f"{name}_")) for name in _TENSORS}
-    with atomic_write(path) as part:
-        # One metadata entry: safetensors keeps several in no fixed order.
-        part.write_bytes(save(tensors, {"patchprism": json.dumps(header, sort_keys=True)}))
+    # One metadata entry: safetensors keeps several in no fixed order.
+    return save(tensors, {"patchprism": json.dumps(header, sort_keys=True)})
 
 
 def load_prism(path: str | os.PathLike[str]) -> Prism:
