@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
 
@@ -51,6 +50,7 @@ def clean(mask: NDArray[np.bool_], *, opening: int = 0, closing: int = 0) -> NDA
 
     Examples
     --------
+    >>> import numpy as np
     >>> mask = np.zeros((5, 5), dtype=bool)
     >>> mask[1:4, 1:4] = True
     >>> mask[0, 0] = True  # a speck

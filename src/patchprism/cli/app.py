@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import patchprism
-from patchprism.cli import models, render
+from patchprism.cli import explore, models, render
 
 app = typer.Typer(
     name="patchprism",
@@ -39,5 +39,6 @@ def root(
 
 
 app.command("render")(render.render)
+app.command("explore")(explore.explore)
 app.command("models")(models.models)
 app.command("download")(models.download)

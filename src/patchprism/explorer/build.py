@@ -114,7 +114,11 @@ def build_message(
         ranges=_ranges(view),
         all_range=_range(prism.all_range_),
         tokens=TokensInfo(
-            dims=len(reduced.codes), width=view.features.width, step=reduced.step, offset_step=OFFSET_STEP, error=reduced.error
+            dims=len(reduced.codes),
+            width=view.features.width,
+            step=reduced.step,
+            offset_step=OFFSET_STEP,
+            error=reduced.error,
         ),
         photos=photos,
         failures=[{"photo": Path(f.photo).name, "reason": f.reason} for f in view.failures],

@@ -192,8 +192,8 @@ class Message:
         for name, (kind, shape, content) in self.parts.items():
             infos[name] = {"kind": kind, "shape": list(shape), "offset": offset, "length": len(content)}
             offset += len(content)
-        header = json.dumps({**self.header, "buffers": infos}, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-        encoded = header.encode()
+        header = {**self.header, "buffers": infos}
+        encoded = json.dumps(header, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
         return b"".join(
             [MAGIC, struct.pack("<I", len(encoded)), encoded, *(content for _, _, content in self.parts.values())]
         )

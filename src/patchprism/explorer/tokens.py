@@ -155,7 +155,7 @@ class _Search:
     def fewest_dims(self, step: float, tolerance: float, share: float) -> int | None:
         """The fewest dimensions that keep the tolerance at this step; None if all together do not."""
         tolerance *= 0.97  # a little stricter than asked, since only a part of the pairs is looked at
-        low, high = 0, self.coordinates.shape[1]
+        low, high = 0, int(self.coordinates.shape[1])
         queries = np.rint(self.coordinates[self.queries] / step) * step
         targets = np.rint(self.coordinates[self.targets] / step) * step
         if self._error(queries, targets, high, share) > tolerance:

@@ -17,6 +17,7 @@ class App {
     $("message-data").remove(); // its megabytes are in the arrays now
     this.server = this.content ? null : new Server();
     this.links = [];
+    this.stale = {};
   }
 
   async start() {
@@ -66,22 +67,22 @@ class App {
     if (patch.pins) this.linkPins();
     if ("zoom" in patch) this.gallery.place(this.state);
     if (patch.heat === false) this.gallery.drawHeat(null);
-    this.schedule();
+    this.schedule("view");
   }
 
   // All that happens between two frames is drawn once.
-  schedule() {
-    if (this.frame) return;
-    this.frame = requestAnimationFrame(() => {
+  schedule(what) {
+    this.stale[what] = true;
+    this.frame ||= requestAnimationFrame(() => {
       this.frame = 0;
-      if (this.hovered !== undefined) this.drawHover();
-      else this.draw();
+      const { view, hover } = this.stale;
+      this.stale = {};
+      if (view) this.draw();
+      if (hover) this.drawHover();
     });
-    this.dirty = true;
   }
 
   draw() {
-    this.dirty = false;
     this.model.update(this.state);
     this.gallery.draw(this.state);
     this.panel.show(this.state);
@@ -116,18 +117,16 @@ class App {
 
   hover(photo, index, spoken = false) {
     this.hovered = { photo, index, spoken };
-    this.schedule();
+    this.schedule("hover");
   }
 
   leave() {
     this.hovered = null;
-    this.schedule();
+    this.schedule("hover");
   }
 
   drawHover() {
-    const hovered = this.hovered;
-    this.hovered = undefined;
-    if (this.dirty && this.needsDraw()) this.draw();
+    const { hovered } = this;
     if (!hovered) {
       this.gallery.drawHeat(null);
       this.gallery.drawCursor(-1, 0);
@@ -145,10 +144,6 @@ class App {
       const best = this.model.matches({ photo, index }).map((match) => `${this.model.photos[match.photo].name} ${match.value.toFixed(2)}`);
       $("live").textContent = `${text}, ${this.model.mask[at] ? "foreground" : "background"}. Best matches: ${best.join(", ") || "no other photo"}`;
     }
-  }
-
-  needsDraw() {
-    return this.panel.state !== this.state || toFragment(this.state, this.opening) !== this.drawn;
   }
 
   pin(photo, index) {
