@@ -98,7 +98,7 @@ def score_histogram(
         near_right = cut > right - 220
         draw.text(
             (cut + (-10 if near_right else 10), top - 22),
-            f"threshold {threshold:.3g}",
+            f"threshold {threshold:.2f}",
             font=load_font(24),
             fill=_INK,
             anchor="rs" if near_right else "ls",
@@ -124,15 +124,16 @@ def _legend(
     draw: ImageDraw.ImageDraw, flat: NDArray[np.floating[Any]], threshold: float | None, side: str
 ) -> None:
     x, y = 120.0, 108.0
+    patches = "1 patch" if flat.size == 1 else f"{flat.size:,} patches"
     if threshold is None:
-        entries = [(_FOREGROUND, f"foreground: all {flat.size:,} patches")]
+        entries = [(_FOREGROUND, f"foreground: all of {patches}")]
     else:
         share = np.count_nonzero(flat < threshold if side == "below" else flat > threshold) / flat.size
         sign = "<" if side == "below" else ">"
         entries = [
             (
                 _FOREGROUND,
-                f"foreground: score {sign} {threshold:.3g} ({_percent(share)} of {flat.size:,} patches)",
+                f"foreground: score {sign} {threshold:.2f} ({_percent(share)} of {patches})",
             ),
             (_BACKGROUND, f"background ({_percent(1 - share)})"),
         ]

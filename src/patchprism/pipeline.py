@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import os
 import time
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from patchprism.backbones import find_record, load_backbone
@@ -14,7 +16,7 @@ from patchprism.extract import Photos, extract, photo_names
 from patchprism.features import PatchFeatures
 from patchprism.framing import DEFAULT_SIZE, PRESETS, Framing
 from patchprism.prism import MASK_OPTIONS, Prism
-from patchprism.visualization import Failure, Visualization
+from patchprism.visualization import Failure, Visualization, is_output
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -149,6 +151,7 @@ def visualize(
     force: bool = False,
     backbone: Backbone | None = None,
     errors: str = "raise",
+    exclude: str | os.PathLike[str] | None = None,
     progress: Callable[[str, int, int | None], None] | None = None,
 ) -> Visualization:
     """Colour photos by the principal components of their patch features.
@@ -185,6 +188,8 @@ def visualize(
         Use this one, already loaded, instead of ``model``, ``weights``, ``device`` and ``dtype``.
     errors : {"raise", "report"}
         What a photo that cannot be read does: raise, or be listed in ``failures`` while the others are done.
+    exclude : path, optional
+        The folder that pictures will be written to; those of an earlier job in it are no photos.
     progress : callable, optional
         Called as ``progress(stage, done, total or None)``.
 
@@ -231,7 +236,7 @@ def visualize(
     if prism:
         prism = with_mask(prism, settings.mask_options())
     framing = settings.framing(backbone.record if backbone else find_record(str(settings.model)))
-    sources = list_photos(photos)
+    sources = list_photos(photos, exclude=exclude)
     job = Photos(sources, photo_names(sources))
     if backbone is None:
         with watch("load model"):
@@ -286,11 +291,14 @@ def visualize(
     )
 
 
-def list_photos(photos: Sequence[Any]) -> list[Any]:
-    """Photos with folders and patterns among the paths replaced by the files they mean."""
-    import os
+def list_photos(photos: Sequence[Any], *, exclude: str | os.PathLike[str] | None = None) -> list[Any]:
+    """Photos with folders and patterns among the paths replaced by the files they mean, each once.
 
+    Of what folders and patterns bring, pictures that an earlier job wrote into ``exclude`` are left out.
+    """
     from patchprism.paths import find_photos
+
+    written = Path(exclude).resolve() if exclude is not None else None
 
     if isinstance(photos, (str, os.PathLike)):
         photos = [photos]
@@ -302,7 +310,8 @@ def list_photos(photos: Sequence[Any]) -> list[Any]:
             continue
         for path in find_photos([photo]):
             key = path.resolve()
-            if key not in seen:
+            named = path == Path(photo)
+            if key not in seen and (named or written is None or not is_output(key, written)):
                 seen.add(key)
                 listed.append(path)
     if not listed:

@@ -44,6 +44,11 @@ FORMATS = ("png", "jpg")
 BACKGROUNDS = ("black", "grey", "photo")
 BASES = ("object", "all")
 GREY = 0.5
+FIGURES = ("fg_mask", "results", "results_raw", "histogram")
+# What stands between a photo's stem and the format in the name of its pictures
+PICTURES = ("pca", "overlay")
+# A photo whose foreground is smaller than this share, or its background, is suspicious.
+EXTREME_SHARE = 0.05
 WRITERS = 2  # encoding frees the interpreter lock; more threads would only hold more photos in memory
 
 
@@ -144,7 +149,7 @@ class Visualization:
         basis : {"object", "all"}
             Colours of the foreground, or of all patches.
         """
-        check_output_options(overlay_alpha, "png", background, basis)
+        check_output_options(None, overlay_alpha, "png", background, basis)
         part, crop, size = self.parts[index], self.crops[index], self.sizes[index]
         colored = np.ones_like(part.foreground) if basis == "all" else part.foreground
         colors = part.rgb_all if basis == "all" else part.rgb
@@ -267,8 +272,8 @@ class Visualization:
         OutputError
             If a file cannot be written.
         """
-        check_output_options(overlay_alpha, format, background, basis)
         folder = Path(out)
+        check_output_options(folder, overlay_alpha, format, background, basis)
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -318,6 +323,18 @@ class Visualization:
             jobs.append((named("npz"), partial(_write_arrays, self.parts[index])))
         return jobs
 
+    def hints(self) -> list[str]:
+        """What a person should know before believing the pictures, in whole sentences."""
+        shares = np.array([mask.mean() for mask in self.foreground])
+        extreme = int(np.count_nonzero((shares < EXTREME_SHARE) | (shares > 1 - EXTREME_SHARE)))
+        if self.prism.side_ == "none" or len(self) < 2 or 2 * extreme < len(self):
+            return []
+        return [
+            f"in {extreme} of {len(self)} photos nearly all patches are foreground, or nearly none: the first "
+            "component tells photos apart, not objects from their ground; colour photos of one subject "
+            "together and others alone, or keep all patches with --foreground none"
+        ]
+
     def report(self, files: Sequence[Sequence[str]] | None = None) -> dict[str, Any]:
         """All there is to say about the job, as JSON values: what ``report.json`` holds.
 
@@ -360,14 +377,21 @@ class Visualization:
             "prism": {"fitted_here": self.fitted_here, **self.prism.summary()},
             "seconds": {stage: round(seconds, 4) for stage, seconds in self.seconds.items()},
             "photos": photos,
+            "hints": self.hints(),
             "failures": [{"photo": failure.photo, "reason": failure.reason} for failure in self.failures],
         }
 
 
 def check_output_options(
-    overlay_alpha: float | None, format: str, background: str = "black", basis: str = "object"
+    out: Path | None,
+    overlay_alpha: float | None,
+    format: str,
+    background: str = "black",
+    basis: str = "object",
 ) -> None:
-    """Refuse options of :meth:`Visualization.save` that are not allowed."""
+    """Refuse options of :meth:`Visualization.save` that are not allowed, before anything is computed."""
+    if out is not None and out.exists() and not out.is_dir():
+        raise OutputError(str(out), "it is a file, not a folder")
     if overlay_alpha is not None and not 0 <= overlay_alpha <= 1:
         raise OptionError(f"overlay must lie in [0, 1], got {overlay_alpha}")
     if format not in FORMATS:
@@ -375,6 +399,14 @@ def check_output_options(
     for name, value, allowed in (("background", background, BACKGROUNDS), ("basis", basis, BASES)):
         if value not in allowed:
             raise OptionError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+
+
+def is_output(path: Path, folder: Path) -> bool:
+    """Whether a file is a picture that :meth:`Visualization.save` wrote into a folder."""
+    parts = path.name.rsplit(".", 2)
+    if path.parent != folder or parts[-1] not in FORMATS:
+        return False
+    return parts[1] in PICTURES if len(parts) == 3 else parts[0] in FIGURES
 
 
 def _write_drawn(draw: Callable[[], NDArray[np.uint8]], path: Path) -> None:

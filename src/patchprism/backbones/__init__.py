@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from patchprism.backbones.base import (
     Backbone,
     BackboneRecord,
+    Progress,
     WeightsOrigin,
     find_record,
     records,
@@ -18,11 +19,12 @@ from patchprism.backbones.catalog import DINOV2, EFFICIENTNET
 from patchprism.backbones.weights import download_weights, locate_weights, obtain_weights
 
 if TYPE_CHECKING:
-    from patchprism.backbones.weights import Progress
+    import os
 
 __all__ = [
     "Backbone",
     "BackboneRecord",
+    "Progress",
     "WeightsOrigin",
     "download_weights",
     "find_record",
@@ -37,7 +39,7 @@ register((*DINOV2, *EFFICIENTNET))
 def load_backbone(
     name: str,
     *,
-    weights: str | None = None,
+    weights: str | os.PathLike[str] | None = None,
     device: str = "auto",
     dtype: str = "auto",
     progress: Progress | None = None,
@@ -49,7 +51,7 @@ def load_backbone(
     ----------
     name : str
         A registered name, e.g. ``"dinov2_vits14"``; ``records()`` lists all.
-    weights : str, optional
+    weights : str or os.PathLike, optional
         A file, an ``http(s)://`` address, or ``hf:REPO[@REVISION]`` on the Hugging Face hub, in the official
         or in Hugging Face's layout. Without it: torch.hub's cache, then PatchPrism's own, then the official
         address.
@@ -77,9 +79,9 @@ def load_backbone(
         If the model needs a package that is not installed.
     """
     record = find_record(name)
-    # Weights first: without them there is no need to wait for torch.
-    origin = obtain_weights(record, weights, progress=progress, download=download)
+    # A wrong device is refused before gigabytes are fetched for it.
     torch_device, torch_dtype = resolve_device(device), resolve_dtype(dtype)
+    origin = obtain_weights(record, weights, progress=progress, download=download)
     if record.family == "dinov2":
         from patchprism.backbones import dinov2
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     import torch
+
+# What loading tells while it downloads: progress(message, done_bytes, total_bytes or None).
+Progress = Callable[[str, int, int | None], None]
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -176,10 +180,10 @@ def resolve_device(device: str) -> torch.device:
     OptionError
         If the name is not one of these, or this machine has no such device.
     """
-    import torch
-
     if device.split(":")[0] not in DEVICES:
         raise OptionError(f"device must be one of {', '.join(DEVICES)}, got {device!r}")
+    import torch
+
     has_cuda, has_mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     if device == "auto":
         return torch.device("cuda" if has_cuda else "mps" if has_mps else "cpu")
@@ -200,8 +204,9 @@ def resolve_dtype(dtype: str) -> torch.dtype:
     OptionError
         If the name is not one of ``DTYPES``.
     """
-    import torch
-
     if dtype not in DTYPES:
         raise OptionError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
-    return torch.float32 if dtype == "auto" else getattr(torch, dtype)
+    import torch
+
+    resolved: torch.dtype = torch.float32 if dtype == "auto" else getattr(torch, dtype)
+    return resolved

@@ -19,7 +19,7 @@ _NAMED = 3  # tensors that a message names before it only counts
 
 
 def file_kind(path: Path) -> str:
-    """``"torch"`` or ``"safetensors"``, told from the first bytes: names lie, and saved error pages are common.
+    """``"torch"`` or ``"safetensors"``, told from the first bytes, for names lie.
 
     Raises
     ------
@@ -38,9 +38,7 @@ def file_kind(path: Path) -> str:
     if head[8:9] == b"{":  # after eight bytes that hold the header's length
         return "safetensors"
     if head.lstrip().startswith(b"<"):
-        raise WeightsError(
-            f"{path}: a web page, not weights; the download was answered with an error or a login"
-        )
+        raise WeightsError(f"{path}: a web page, not weights (a saved error or login, say)")
     raise WeightsError(f"{path}: neither a PyTorch checkpoint (.pth) nor safetensors")
 
 
@@ -145,38 +143,46 @@ def official_names(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]
             parts = [name.replace(".query.", f".{part}.") for part in ("query", "key", "value")]
             missing = next((part for part in parts if part not in state), None)
             if missing is not None:
-                raise WeightsError(f"tensor {missing!r} is missing")
+                raise WeightsError(f"missing: {missing}")
             converted[f"blocks.{number}.attn.qkv.{qkv[2]}"] = torch.cat([state[part] for part in parts])
     return converted
 
 
-def load_strictly(network: nn.Module, state: Mapping[str, torch.Tensor], path: Path) -> None:
+def check_tensor(name: str, tensor: torch.Tensor, shape: tuple[int, ...]) -> None:
+    """Refuse a tensor of another shape, of a type that is not floating point, or with values not finite.
+
+    Raises
+    ------
+    WeightsError
+        Naming the tensor.
+    """
+    if tuple(tensor.shape) != shape:
+        raise WeightsError(f"tensor {name} must have shape {shape}, got {tuple(tensor.shape)}")
+    if not tensor.is_floating_point():
+        raise WeightsError(f"tensor {name} must be floating point, got {tensor.dtype}")
+    # One NaN or infinity makes the sum one, and a sum reads once and writes nothing; but a sum of finite
+    # float16 values may overflow, so a sum that is not finite is only a suspicion.
+    if not tensor.sum().isfinite() and not tensor.isfinite().all():
+        raise WeightsError(f"tensor {name} holds values that are not finite")
+
+
+def load_strictly(network: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
     """Give a network on the meta device its weights, without a copy.
 
     Raises
     ------
     WeightsError
-        If a tensor is missing, unknown, of another shape, of a type that is not floating point, or not finite.
+        If a tensor is missing, unknown, or refused by ``check_tensor``.
     """
     wanted = network.state_dict()
-    _refuse(path, "missing", [name for name in wanted if name not in state])
-    _refuse(path, "unknown", [name for name in state if name not in wanted])
+    _refuse("missing", [name for name in wanted if name not in state])
+    _refuse("unknown", [name for name in state if name not in wanted])
     for name, tensor in wanted.items():
-        if state[name].shape != tensor.shape:
-            got, shape = tuple(state[name].shape), tuple(tensor.shape)
-            raise WeightsError(f"{path}: tensor {name!r} must have shape {shape}, got {got}")
-        if not state[name].is_floating_point():
-            raise WeightsError(f"{path}: tensor {name!r} must be floating point, got {state[name].dtype}")
-    _refuse(path, "not finite", [name for name, tensor in state.items() if not _is_finite(tensor)])
+        check_tensor(name, state[name], tuple(tensor.shape))
     network.load_state_dict(dict(state), assign=True)
 
 
-def _refuse(path: Path, what: str, names: list[str]) -> None:
+def _refuse(what: str, names: list[str]) -> None:
     if names:
         more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-        raise WeightsError(f"{path}: {what}: {', '.join(names[:_NAMED])}{more}; is it this model's file?")
-
-
-def _is_finite(tensor: torch.Tensor) -> bool:
-    # One NaN or infinity makes the sum one, and a sum reads the tensor once and writes nothing.
-    return bool(tensor.sum(dtype=None).isfinite()) or bool(tensor.isfinite().all())
+        raise WeightsError(f"{what}: {', '.join(names[:_NAMED])}{more}; is this the model's own file?")

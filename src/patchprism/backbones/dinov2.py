@@ -16,6 +16,7 @@ from torch import nn
 
 from patchprism.backbones.base import Backbone
 from patchprism.backbones.checkpoint import is_hub_layout, load_strictly, official_names, read_checkpoint
+from patchprism.errors import WeightsError
 
 if TYPE_CHECKING:
     from patchprism.backbones.base import BackboneRecord, WeightsOrigin
@@ -199,7 +200,7 @@ class DinoV2(nn.Module):
     def embed(self, pixels: torch.Tensor) -> torch.Tensor:
         """(B, 3, H, W) -> (B, N, D): class token, registers, patches, as the first block gets them."""
         h, w = pixels.shape[-2] // self.patch_size, pixels.shape[-1] // self.patch_size
-        patches = self.patch_embed(pixels)  # (B, h * w, D)
+        patches: torch.Tensor = self.patch_embed(pixels)  # (B, h * w, D)
         batch, n, width = patches.shape
         tokens = patches.new_empty(batch, self.n_prefix + n, width)
         tokens[:, :1] = self.cls_token + self.pos_embed[:, :1]
@@ -214,12 +215,12 @@ class DinoV2(nn.Module):
         for block in self.blocks:
             tokens = block(tokens)
         patches = self.norm(tokens[:, self.n_prefix :])
-        grid = (pixels.shape[-2] // self.patch_size, pixels.shape[-1] // self.patch_size)
-        return cast("torch.Tensor", patches.unflatten(1, grid))
+        h, w = pixels.shape[-2] // self.patch_size, pixels.shape[-1] // self.patch_size
+        return cast("torch.Tensor", patches.view(-1, h, w, patches.shape[-1]))
 
 
 def build(record: BackboneRecord) -> DinoV2:
-    """The network of a record on torch's meta device: shapes without memory, so that nothing is initialised."""
+    """The network of a record on torch's meta device: no memory is taken, nothing initialised."""
     with torch.device("meta"):
         return DinoV2(
             width=record.width,
@@ -262,7 +263,7 @@ class DinoV2Backbone(Backbone):
 def load(
     record: BackboneRecord, weights: WeightsOrigin, device: torch.device, dtype: torch.dtype
 ) -> DinoV2Backbone:
-    """The backbone of a record with the weights at ``weights.path``, in the official or Hugging Face's layout.
+    """The backbone of a record with the weights at ``weights.path``, in either layout.
 
     Raises
     ------
@@ -272,5 +273,8 @@ def load(
     path = Path(weights.path)
     state = read_checkpoint(path)
     network = build(record)
-    load_strictly(network, official_names(state) if is_hub_layout(state) else state, path)
+    try:
+        load_strictly(network, official_names(state) if is_hub_layout(state) else state)
+    except WeightsError as error:
+        raise WeightsError(f"{path}: {error}") from error
     return DinoV2Backbone(record, network, weights, device, dtype)

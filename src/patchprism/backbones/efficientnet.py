@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from patchprism.backbones.base import Backbone
-from patchprism.backbones.checkpoint import read_checkpoint
+from patchprism.backbones.checkpoint import check_tensor, read_checkpoint
 from patchprism.errors import WeightsError
 
 if TYPE_CHECKING:
@@ -37,11 +37,11 @@ _STAGES = (
 _BATCH_NORM_EPS = 1e-3
 
 # Blocks whose outputs are the tokens, counted from 0; docs/embedded-default.md says how they were chosen.
-TOKEN_BLOCKS = (13, 14, 20)
+TOKEN_BLOCKS = (14, 17, 19)
 
 
 class SameConv(nn.Module):
-    """A convolution padded as TensorFlow does: output side = ceil(input side / stride), extra padding last."""
+    """A convolution padded as TensorFlow does: side ceil(input / stride), odd padding at the end."""
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor, *, stride: int = 1, groups: int = 1) -> None:
         super().__init__()
@@ -53,9 +53,9 @@ class SameConv(nn.Module):
         kernel = self.weight.shape[-1]
         (top, bottom), (left, right) = (self._padding(side, kernel) for side in x.shape[-2:])
         if top == bottom and left == right:
-            return F.conv2d(x, self.weight, self.bias, self.stride, (top, left), groups=self.groups)
+            return F.conv2d(x, self.weight, self.bias, self.stride, (top, left), 1, self.groups)
         x = F.pad(x, (left, right, top, bottom))
-        return F.conv2d(x, self.weight, self.bias, self.stride, groups=self.groups)
+        return F.conv2d(x, self.weight, self.bias, self.stride, 0, 1, self.groups)
 
     def _padding(self, side: int, kernel: int) -> tuple[int, int]:
         total = max((math.ceil(side / self.stride) - 1) * self.stride + kernel - side, 0)
@@ -73,7 +73,7 @@ class Block(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B, C, H, W) -> (B, C', H', W')."""
-        y = x if self.expand is None else F.hardtanh_(self.expand(x), 0.0, 6.0)
+        y: torch.Tensor = x if self.expand is None else F.hardtanh_(self.expand(x), 0.0, 6.0)
         y = self.project(F.hardtanh_(self.depthwise(y), 0.0, 6.0))
         return y.add_(x) if self.skip else y
 
@@ -132,14 +132,19 @@ class EfficientNetLite2(nn.Module):
         return outputs
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        """(B, 3, H, W) -> (B, H / 16, W / 16, D): each block's output at unit length, side by side."""
+        """(B, 3, H, W) -> (B, H / 16, W / 16, D), float32.
+
+        Each block's output at unit length, side by side, less the photo's own mean: what is left is how a
+        patch differs from the rest of its photo, which photos of unlike scenes have in common.
+        """
         grid = (pixels.shape[-2] // 16, pixels.shape[-1] // 16)
         parts = []
         for x in self.block_outputs(pixels):
-            if x.shape[-2:] != grid:
+            if x.shape[-2:] != grid:  # stride 32
                 x = F.interpolate(x, size=grid, mode="bilinear", align_corners=False)
-            parts.append(F.normalize(x, dim=1))
-        return torch.cat(parts, dim=1).permute(0, 2, 3, 1).contiguous()
+            parts.append(F.normalize(x.float(), dim=1))  # squares of activations overflow float16
+        tokens = torch.cat(parts, dim=1).permute(0, 2, 3, 1)
+        return tokens - tokens.mean(dim=(1, 2), keepdim=True)
 
 
 def _folded(
@@ -155,9 +160,8 @@ def _folded(
 
     def read(name: str, shape: tuple[int, ...]) -> torch.Tensor:
         if name not in state:
-            raise WeightsError(f"the weights of efficientnet_lite2 lack the tensor {name!r}")
-        if state[name].shape != shape:
-            raise WeightsError(f"tensor {name!r} must have shape {shape}, got {tuple(state[name].shape)}")
+            raise WeightsError(f"missing: {name}; is this the model's own file?")
+        check_tensor(name, state[name], shape)
         return state[name].double()
 
     weight = read(f"{conv}.weight", shape)

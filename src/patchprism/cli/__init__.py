@@ -21,8 +21,10 @@ def main() -> None:
         app(prog_name="patchprism")
     except PatchPrismError as error:
         _fail(str(error), EXIT_FAILED)
-    except KeyboardInterrupt:
-        _fail("interrupted", EXIT_INTERRUPTED)
+    except SystemExit as stop:
+        if stop.code == EXIT_INTERRUPTED:  # Typer's way of passing Ctrl-C on, without a word
+            _fail("interrupted", EXIT_INTERRUPTED)
+        raise
     except BrokenPipeError:
         # Whoever read our output has gone; Python would complain once more while shutting down.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

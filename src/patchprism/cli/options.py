@@ -48,7 +48,7 @@ def parse_components(text: str | None) -> tuple[int, int, int] | None:
 Photos = Annotated[
     list[str],
     typer.Argument(
-        metavar="PHOTO...",
+        metavar="PHOTO",
         help="Photos: files, folders (with all below them) or patterns.",
         show_default=False,
     ),
@@ -58,6 +58,7 @@ Model = Annotated[
     typer.Option(
         "--model",
         "-m",
+        metavar="NAME",
         help="A name that [bold]patchprism models[/bold] lists. Default: dinov2_vits14, or the prism's.",
         rich_help_panel=_MODEL,
     ),
@@ -70,23 +71,35 @@ Weights = Annotated[
         rich_help_panel=_MODEL,
     ),
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", rich_help_panel=_MODEL)]
+Device = Annotated[
+    str,
+    typer.Option(
+        metavar="auto|cpu|cuda|mps",
+        help="Where the network computes; auto takes a GPU if there is one.",
+        rich_help_panel=_MODEL,
+    ),
+]
 Dtype = Annotated[
     str | None,
     typer.Option(
-        help="auto, float32, bfloat16 or float16; what the network computes in. auto is float32.",
+        metavar="auto|float32|bfloat16|float16",
+        help="What the network computes in; auto is float32.",
         rich_help_panel=_MODEL,
     ),
 ]
 BatchSize = Annotated[
     int | None,
     typer.Option(
-        min=1, help="Photos a forward pass, at most. Colours do not depend on it.", rich_help_panel=_MODEL
+        metavar="N",
+        min=1,
+        help="Photos a forward pass, at most. Colours do not depend on it.",
+        rich_help_panel=_MODEL,
     ),
 ]
 Preset = Annotated[
     str | None,
     typer.Option(
+        metavar="default|seed",
         help="default: each photo's shape, Otsu, auto; seed: what the DINOv2 post did (square, 0.6, above).",
         rich_help_panel=_INPUT,
     ),
@@ -94,6 +107,7 @@ Preset = Annotated[
 Size = Annotated[
     int | None,
     typer.Option(
+        metavar="PIXELS",
         min=1,
         help="Shorter edge of the photo as the network sees it, in pixels. Default: 448.",
         rich_help_panel=_INPUT,

@@ -54,7 +54,7 @@ def render(
     from patchprism.prism import Prism
     from patchprism.visualization import check_output_options
 
-    check_output_options(overlay, format, background, basis)
+    check_output_options(out, overlay, format, background, basis)
     with progress(quiet=quiet) as tell:
         view = visualize(
             photos,
@@ -76,6 +76,7 @@ def render(
             prism=Prism.load(prism) if prism else None,
             force=force,
             errors="report",
+            exclude=out,
             progress=tell,
         )
         written = view.save(
@@ -124,6 +125,7 @@ def _summarise(view: Visualization, written: Sequence[Path], out: Path) -> None:
         ("colours", f"red + green + blue explain {chosen} of the foreground's variance"),
         ("time", f"{total:.1f} s ({slow})"),
         ("wrote", f"{len(written)} files to {out}; look at {written[1]} first"),
+        *(("hint", hint) for hint in view.hints()),
     ):
         console.print(f"{label:8}{text}", markup=False)
 

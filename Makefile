@@ -1,0 +1,50 @@
+# What people run, and what CI runs. `make` alone says what there is.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Everything that installs goes through the pins; torch's is a CPU build where one lies on disk.
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.PHONY: help setup demo test lint types check slow docs bench clean
+.DEFAULT_GOAL := help
+
+help: ## Say what there is
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(VENV)/installed ## Make .venv with all that is needed
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet --constraint constraints.txt pip
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: setup ## Colour the example photos with the embedded default, into out/demo
+	@$(BIN)/python examples/demo.py out/demo
+
+test: setup ## Run the tests, but for the slow ones
+	$(BIN)/python -m pytest -m "not slow"
+
+slow: setup ## Run the tests that take minutes
+	$(BIN)/python -m pytest -m slow
+
+lint: setup ## Ruff: faults and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup ## mypy --strict on src
+	$(BIN)/mypy
+
+check: ## All that must hold before a change lands
+	$(MAKE) lint types test
+
+docs: setup ## Remake docs/cli.md from the commands
+	$(BIN)/python docs/generate_cli.py
+
+bench: setup ## The main job and the PCA beside plain scripts (minutes)
+	$(BIN)/python benchmarks/main_job.py
+	$(BIN)/python benchmarks/pca.py
+	$(BIN)/python benchmarks/forward.py
+
+clean: ## Remove what was made
+	rm -rf $(VENV) out .mypy_cache .ruff_cache .pytest_cache .hypothesis

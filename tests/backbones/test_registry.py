@@ -1,0 +1,85 @@
+"""Names, records and options, before any weight is touched."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from patchprism.backbones import find_record, load_backbone, locate_weights, records
+from patchprism.backbones.base import register
+from patchprism.errors import ModelError, OptionError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+NAMES = [f"dinov2_vit{size}14{suffix}" for suffix in ("", "_reg") for size in "sblg"] + ["efficientnet_lite2"]
+
+
+def test_importing_loads_no_torch_and_opens_no_network() -> None:
+    heavy = "('torch', 'numpy', 'huggingface_hub', 'safetensors', 'urllib.request', 'filelock')"
+    code = f"import sys, patchprism.backbones; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_unknown_name_is_refused_before_torch_is_loaded() -> None:
+    code = (
+        "import sys\nfrom patchprism.backbones import load_backbone\n"
+        "try: load_backbone('dinov2_vits15')\n"
+        "except Exception as error: print(type(error).__name__, error, 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("ModelError unknown model 'dinov2_vits15': did you mean dinov2_vits14")
+    assert done.stdout.strip().endswith("False")
+
+
+def test_every_model_of_the_issue_is_registered() -> None:
+    assert [record.name for record in records()] == NAMES
+
+
+def test_records_name_the_official_files() -> None:
+    base = "https://dl.fbaipublicfiles.com/dinov2/"
+    assert find_record("dinov2_vits14").source == base + "dinov2_vits14/dinov2_vits14_pretrain.pth"
+    assert find_record("dinov2_vitg14_reg").source == base + "dinov2_vitg14/dinov2_vitg14_reg4_pretrain.pth"
+    assert find_record("dinov2_vitl14").hub_repo == "facebook/dinov2-large"
+    assert find_record("dinov2_vitb14_reg").hub_repo == "facebook/dinov2-with-registers-base"
+
+
+@pytest.mark.parametrize("name", ["", "resnet", "DINOV2_VITS14", "dinov2"])
+def test_unknown_names(name: str) -> None:
+    with pytest.raises(ModelError, match="unknown model"):
+        find_record(name)
+
+
+def test_a_name_is_taken_once() -> None:
+    with pytest.raises(OptionError, match="registered already"):
+        register([find_record("dinov2_vits14")])
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"device": "tpu"}, "device must be one of auto, cpu, cuda, mps, got 'tpu'"),
+        ({"device": "cuda:x"}, "device 'cuda:x' is not"),
+        ({"device": "cuda:99"}, "device 'cuda:99' is not available"),
+        ({"dtype": "int8"}, "dtype must be one of"),
+        ({"dtype": "float64"}, "dtype must be one of"),
+    ],
+)
+def test_wrong_options_are_refused_before_weights_are_looked_for(options: dict[str, str], words: str) -> None:
+    with pytest.raises(OptionError, match=words):
+        load_backbone("dinov2_vits14", weights="/no/such/file", **options)  # type: ignore[arg-type]
+
+
+def test_locating_asks_no_network(caches: Path) -> None:
+    record = find_record("dinov2_vits14")
+    assert locate_weights(record) is None
+    for folder in ("patchprism/weights", "torch/hub/checkpoints"):
+        path = caches / folder / "dinov2_vits14_pretrain.pth"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"weights")
+        assert locate_weights(record) == path  # the second one found, torch.hub's, comes first
+    assert locate_weights(find_record("efficientnet_lite2")) is not None

@@ -1,0 +1,330 @@
+"""`patchprism render` as people run it: what it writes, what it says, how it fails."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from patchprism.prism import Prism
+
+MODEL = ("--model", "efficientnet_lite2", "--size", "96")
+FIGURES = ["fg_mask", "results", "results_raw", "histogram"]
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Three photos of different shapes, two of them with equal stems."""
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "photos"
+    (folder / "more").mkdir(parents=True)
+    for name, (h, w) in {"a.png": (120, 90), "b.jpg": (64, 200), "more/a.png": (33, 50)}.items():
+        y, x = np.mgrid[:h, :w]
+        disc = ((y / h - 0.5) ** 2 + (x / w - 0.5) ** 2 < 0.08)[..., None]
+        noise = rng.integers(0, 60, (h, w, 3))
+        picture = np.where(disc, [230, 120, 20], [40, 90, 160]) * (0.6 + 0.4 * (y / h))[..., None]
+        Image.fromarray(np.clip(picture + noise, 0, 255).astype(np.uint8)).save(folder / name)
+    return folder
+
+
+def test_it_writes_what_it_says(run, photos, tmp_path):
+    out = tmp_path / "out"
+    result = run("render", photos, "--out", out, *MODEL, "--overlay", "0.5", "--arrays")
+    assert result.code == 0, result.err
+    stems = ["a", "b", "a-2"]
+    expected = {f"{name}.png" for name in FIGURES} | {"prism.safetensors", "report.json"}
+    expected |= {f"{stem}.{end}" for stem in stems for end in ("pca.png", "overlay.png", "npz")}
+    assert {path.name for path in out.iterdir()} == expected
+    assert result.err == ""
+    assert "wrote   15 files" in result.out
+    assert "foreground: score" in result.out
+
+    report = json.loads((out / "report.json").read_text())
+    assert report["model"]["name"] == "efficientnet_lite2"
+    assert len(report["model"]["weights"]["sha256"]) == 64
+    assert report["settings"]["preset"] == "default"
+    assert report["prism"]["threshold_from"] == "otsu"
+    assert report["prism"]["fitted_here"] is True
+    assert sum(report["prism"]["explained_variance_ratio"]["object"]) <= 1 + 1e-9
+    assert set(report["seconds"]) == {
+        "load model",
+        "read photos and run network",
+        "fit prism",
+        "colour",
+        "write",
+    }
+    assert [photo["files"][0] for photo in report["photos"]] == ["a.pca.png", "b.pca.png", "a-2.pca.png"]
+    assert report["failures"] == []
+
+    prism = Prism.load(out / "prism.safetensors")
+    for photo, stem in zip(report["photos"], stems, strict=True):
+        with Image.open(photo["photo"]) as original, Image.open(out / f"{stem}.pca.png") as picture:
+            assert picture.size == original.size == tuple(photo["size"][::-1])
+        arrays = np.load(out / f"{stem}.npz")
+        h, w = photo["grid"]
+        assert {name: (a.shape, a.dtype) for name, a in arrays.items()} == {
+            "score": ((h, w), np.float32),
+            "foreground": ((h, w), np.bool_),
+            "rgb": ((h, w, 3), np.float32),
+            "rgb_all": ((h, w, 3), np.float32),
+        }
+        assert not arrays["rgb"][~arrays["foreground"]].any()
+        beyond = (
+            arrays["score"] > prism.threshold_
+            if prism.side_ == "above"
+            else arrays["score"] < prism.threshold_
+        )
+        np.testing.assert_array_equal(arrays["foreground"], beyond)
+
+
+def test_every_pixel_has_the_colour_of_its_patch(run, photos, tmp_path):
+    assert run("render", photos / "b.jpg", "-o", tmp_path / "out", *MODEL, "--arrays").code == 0
+    report = json.loads((tmp_path / "out" / "report.json").read_text())["photos"][0]
+    rgb = np.load(tmp_path / "out" / "b.npz")["rgb"]
+    picture = np.asarray(Image.open(tmp_path / "out" / "b.pca.png"))
+    left, top, right, bottom = report["crop"]
+    for row, column in ((3, 5), (0, 0), (5, 17)):
+        h, w = rgb.shape[:2]
+        y = int(top + (row + 0.5) / h * (bottom - top))
+        x = int(left + (column + 0.5) / w * (right - left))
+        np.testing.assert_array_equal(picture[y, x], np.rint(rgb[row, column] * 255))
+
+
+def test_quiet_prints_paths_and_nothing_else(run, photos, tmp_path):
+    result = run("render", photos, "--out", tmp_path / "out", *MODEL, "--quiet", "--format", "jpg")
+    assert result.code == 0
+    assert result.err == ""
+    lines = result.out.splitlines()
+    assert {str(path) for path in (tmp_path / "out").iterdir()} == set(lines)
+    assert len(lines) == len(set(lines)) == 4 + 3 + 2
+    assert (tmp_path / "out" / "results.jpg").read_bytes()[:3] == b"\xff\xd8\xff"
+
+
+def test_the_same_command_gives_the_same_bytes(run, photos, tmp_path):
+    for name in ("one", "two"):
+        assert run("render", photos, "--out", tmp_path / name, *MODEL, "--quiet").code == 0
+    for path in (tmp_path / "one").iterdir():
+        if path.name != "report.json":  # which tells times
+            assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes(), path.name
+
+
+def test_pictures_written_into_the_folder_of_photos_are_not_taken_for_photos(run, photos):
+    out = photos / "out"
+    assert run("render", photos, "--out", out, *MODEL, "-q").code == 0
+    again = run("render", photos, "--out", out, *MODEL, "-q")
+    assert again.code == 0
+    assert len(json.loads((out / "report.json").read_text())["photos"]) == 3
+
+
+def test_a_saved_prism_gives_the_same_colours_and_brings_its_model_along(run, photos, tmp_path):
+    options = (*MODEL, "--preset", "default", "--scaling", "percentile", "--arrays", "-q")
+    assert run("render", photos, "--out", tmp_path / "fit", *options).code == 0
+    prism = tmp_path / "fit" / "prism.safetensors"
+    assert run("render", photos, "--out", tmp_path / "use", "--prism", prism, "--arrays", "-q").code == 0
+    for name in ("a.npz", "b.npz", "a-2.npz"):
+        first, second = (np.load(tmp_path / folder / name) for folder in ("fit", "use"))
+        for key in first:
+            np.testing.assert_array_equal(first[key], second[key])
+    report = json.loads((tmp_path / "use" / "report.json").read_text())
+    assert report["settings"]["model"] == "efficientnet_lite2"
+    assert report["settings"]["size"] == 96
+    assert report["prism"]["fitted_here"] is False
+    assert (tmp_path / "use" / "prism.safetensors").read_bytes() == prism.read_bytes()
+
+
+def test_a_prism_fitted_otherwise_is_refused_with_the_difference_named(run, photos, tmp_path):
+    assert run("render", photos, "--out", tmp_path / "fit", *MODEL, "-q").code == 0
+    prism = tmp_path / "fit" / "prism.safetensors"
+    for extra, words in (
+        (("--size", "128"), "another framing (size): 96, now 128"),
+        (("--preset", "seed"), "another framing (mean)"),
+        (("--dtype", "bfloat16"), "another dtype: float32, now bfloat16"),
+    ):
+        result = run("render", photos, "--out", tmp_path / "no", "--prism", prism, *extra)
+        assert result.code == 1
+        assert words in result.err
+        assert not (tmp_path / "no").exists()
+    forced = run("render", photos, "-o", tmp_path / "yes", "--prism", prism, "--size", "128", "--force", "-q")
+    assert forced.code == 0
+
+
+def test_a_bad_photo_is_named_the_others_are_done_and_the_exit_code_says_so(run, photos, tmp_path):
+    (photos / "empty.jpg").touch()
+    (photos / "text.png").write_text("I am no photo")
+    result = run("render", photos, "--out", tmp_path / "out", *MODEL)
+    assert result.code == 3
+    assert f"failed: {photos / 'empty.jpg'}: is empty" in result.err
+    assert f"failed: {photos / 'text.png'}: " in result.err
+    assert "2 of the photos failed; the others are done" in result.err
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert len(report["photos"]) == 3
+    assert [failure["photo"] for failure in report["failures"]] == [
+        str(photos / "empty.jpg"),
+        str(photos / "text.png"),
+    ]
+
+
+def test_nothing_is_written_when_all_photos_are_bad(run, tmp_path):
+    bad = tmp_path / "bad.jpg"
+    bad.write_bytes(b"\xff\xd8\xff\xe0 broken")
+    result = run("render", bad, "--out", tmp_path / "out", *MODEL)
+    assert result.code == 1
+    assert result.err.startswith(f"error: {bad}: ")
+    assert "nothing was done" in result.err
+    assert result.out == ""
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--model", "dinov2_vits15"), "unknown model 'dinov2_vits15': did you mean dinov2_vits14"),
+        (("--threshold", "1.5"), "threshold must be 'otsu' or a number from 0 to 1, got 1.5"),
+        (("--threshold", "half"), "threshold must be 'otsu' or a number from 0 to 1, got 'half'"),
+        (("--foreground", "left"), "foreground must be one of auto, above, below, none, got 'left'"),
+        (("--scaling", "log"), "scaling must be one of minmax, percentile, sigmoid, got 'log'"),
+        (("--preset", "sed"), "preset must be one of default, seed, got 'sed'"),
+        (("--preset", "seed", "--size", "450"), "size must be a multiple of the patch size 16"),
+        (("--components", "1,2"), "components must be three numbers like 1,2,3, got '1,2'"),
+        (("--components", "1,2,9"), "components must be three numbers from 1 to 8"),
+        (("--device", "tpu"), "device must be one of auto, cpu, cuda, mps, got 'tpu'"),
+        (("--dtype", "int8"), "dtype must be one of auto, float32, bfloat16, float16, got 'int8'"),
+        (("--overlay", "2"), "overlay must lie in [0, 1], got 2.0"),
+        (("--format", "gif"), "format must be one of png, jpg, got 'gif'"),
+        (("--prism", "none.prism"), "none.prism: no such prism file"),
+        (("--threshold", "1", "--foreground", "above"), "no patch's score is above the threshold 1"),
+    ],
+)
+def test_a_failure_is_one_line_with_the_option_the_value_and_what_is_allowed(
+    run, photos, tmp_path, options, words
+):
+    result = run("render", photos / "a.png", "--out", tmp_path / "out", *MODEL, *options)
+    assert result.code == 1
+    assert result.out == ""
+    assert result.err.startswith(f"error: {words}"), result.err
+    assert result.err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (("render",), "Missing argument"),
+        (("render", "a.png"), "Missing option"),
+        (("render", "a.png", "-o", "out", "--batch-size", "0"), "batch-size"),
+        (("render", "a.png", "-o", "out", "--colour"), "No such option"),
+        (("paint",), "No such command"),
+    ],
+)
+def test_wrong_usage_has_exit_code_two(run, args, words):
+    result = run(*args)
+    assert result.code == 2
+    assert words in result.err
+
+
+def test_a_name_that_matches_nothing_is_said(run, tmp_path):
+    result = run("render", tmp_path / "none.jpg", "--out", tmp_path / "out", *MODEL)
+    assert result.code == 1
+    assert result.err.startswith(f"error: {tmp_path / 'none.jpg'}: ")
+
+
+def test_an_output_that_cannot_be_written_is_said(run, photos, tmp_path):
+    (tmp_path / "out").write_text("a file, not a folder")
+    result = run("render", photos, "--out", tmp_path / "out", *MODEL)
+    assert result.code == 1
+    assert result.err == f"error: cannot write {tmp_path / 'out'}: it is a file, not a folder\n"
+    assert (tmp_path / "out").read_text() == "a file, not a folder"
+
+
+def test_without_weights_and_network_three_ways_on_are_named(run, photos, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATCHPRISM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
+    monkeypatch.setenv("PATCHPRISM_DINOV2_URL", "http://127.0.0.1:9")
+    result = run("render", photos, "--out", tmp_path / "out")
+    assert result.code == 1
+    assert result.err.count("\n") == 1
+    for way in ("--weights", "patchprism download dinov2_vits14", "--model efficientnet_lite2"):
+        assert way in result.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_split_between_photos_gets_a_hint(run, tmp_path):
+    """One photo all foreground, another none of it: the method has found photos apart, not objects."""
+    rng = np.random.default_rng(0)
+    for name, texture in (
+        ("noise", rng.integers(0, 256, (96, 96, 3))),
+        ("plain", rng.integers(90, 94, (96, 96, 3))),
+    ):
+        Image.fromarray(texture.astype(np.uint8)).save(tmp_path / f"{name}.png")
+    result = run(
+        "render", tmp_path, "--out", tmp_path / "out", *MODEL, "--threshold", "0.02", "--foreground", "above"
+    )
+    assert result.code == 0
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert all(photo["foreground"] > 0.95 for photo in report["photos"])
+    assert len(report["hints"]) == 1
+    assert "hint    in 2 of 2 photos nearly all patches are foreground" in result.out
+    kept = run("render", tmp_path, "--out", tmp_path / "all", *MODEL, "--foreground", "none")
+    assert "hint" not in kept.out
+
+
+def test_a_defect_is_one_line_as_well(run, monkeypatch, photos, tmp_path):
+    import patchprism.pipeline
+
+    def broken(*args, **kwargs):
+        raise ZeroDivisionError("oops")
+
+    monkeypatch.setattr(patchprism.pipeline, "visualize", broken)
+    result = run("render", photos, "--out", tmp_path / "out")
+    assert result.code == 70
+    assert (
+        result.err
+        == "error: ZeroDivisionError: oops (a defect of PatchPrism; PATCHPRISM_DEBUG=1 shows where)\n"
+    )
+    monkeypatch.setenv("PATCHPRISM_DEBUG", "1")
+    with pytest.raises(ZeroDivisionError):
+        run("render", photos, "--out", tmp_path / "out")
+
+
+def test_ctrl_c_is_said_and_leaves_nothing(run, monkeypatch, photos, tmp_path):
+    import patchprism.pipeline
+
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(patchprism.pipeline, "extract", interrupted)
+    result = run("render", photos, "--out", tmp_path / "out", *MODEL)
+    assert (result.code, result.err) == (130, "error: interrupted\n")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("command", [["--help"], ["render", "--help"], ["models", "--help"], ["--version"]])
+def test_help_loads_neither_torch_nor_scikit_learn(command):
+    program = (
+        "import sys; from patchprism.cli import main\n"
+        f"sys.argv = ['patchprism', *{command!r}]\n"
+        "try: main()\n"
+        "except SystemExit as stop: assert not stop.code\n"
+        "heavy = {'torch', 'sklearn', 'scipy', 'matplotlib', 'transformers', 'skimage'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+
+
+def test_rendering_does_not_pay_for_scikit_learn_or_matplotlib(photos, tmp_path):
+    program = (
+        "import sys; from patchprism.cli import main\n"
+        f"sys.argv = ['patchprism', 'render', {str(photos / 'a.png')!r}, '-o', {str(tmp_path / 'out')!r}, "
+        f"*{MODEL!r}, '-q']\n"
+        "main()\n"
+        "heavy = {'sklearn', 'scipy', 'matplotlib', 'transformers', 'skimage', 'huggingface_hub'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

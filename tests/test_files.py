@@ -1,0 +1,76 @@
+"""Files are there whole, or as they were before."""
+
+from __future__ import annotations
+
+import errno
+import os
+import pickle
+import stat
+from typing import TYPE_CHECKING
+
+import pytest
+
+from patchprism.errors import OutputError
+from patchprism.files import atomic_write
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def fail_while_writing(path: Path, error: BaseException) -> None:
+    with atomic_write(path) as part:
+        part.write_text("half")
+        raise error
+
+
+def test_written_whole_with_the_permissions_of_any_new_file(tmp_path):
+    (tmp_path / "plain").write_text("")
+    with atomic_write(tmp_path / "out.npz") as part:
+        assert part.parent == tmp_path
+        assert part.suffix == ".npz"
+        part.write_text("new")
+        assert not (tmp_path / "out.npz").exists()
+    assert (tmp_path / "out.npz").read_text() == "new"
+    assert sorted(os.listdir(tmp_path)) == ["out.npz", "plain"]
+    modes = {stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("out.npz", "plain")}
+    assert len(modes) == 1
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("x"), KeyboardInterrupt()], ids=["ValueError", "KeyboardInterrupt"]
+)
+def test_a_failure_leaves_what_was_there(tmp_path, error):
+    target = tmp_path / "out.txt"
+    target.write_text("old")
+    with pytest.raises(type(error)):
+        fail_while_writing(target, error)
+    assert target.read_text() == "old"
+    assert os.listdir(tmp_path) == ["out.txt"]
+
+
+def test_a_full_disk_is_named(tmp_path):
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with pytest.raises(OutputError, match=r"cannot write .*out.txt: no space left") as caught:
+        fail_while_writing(tmp_path / "out.txt", full)
+    assert os.listdir(tmp_path) == []
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert (str(again), again.name, again.reason) == (
+        str(caught.value),
+        caught.value.name,
+        caught.value.reason,
+    )
+
+
+def test_a_missing_folder_and_a_folder_in_the_way_are_named(tmp_path):
+    with (
+        pytest.raises(OutputError, match="its folder does not exist"),
+        atomic_write(tmp_path / "no" / "x") as part,
+    ):
+        part.write_text("x")
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(OutputError, match="a folder of that name"), atomic_write(tmp_path / "taken") as part:
+        part.write_text("x")
+    assert os.listdir(tmp_path) == ["taken"]
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="not a directory"), atomic_write(tmp_path / "file" / "x") as part:
+        part.write_text("x")
