@@ -136,8 +136,10 @@ class Served:
     def __init__(self, folder, *arguments):
         command = [sys.executable, "-m", "patchprism", "explore", *map(str, arguments), "--no-open"]
         self.folder = folder
+        # The package under test, wherever it was imported from, whatever the folder that the server runs in.
+        environment = {**os.environ, "PYTHONPATH": str(Path(patchprism.__file__).parents[1])}
         self.process = subprocess.Popen(
-            command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+            command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
         )
         line = self.process.stdout.readline()
         found = re.search(r"http://([\d.]+):(\d+)/([\w-]+)/", line)
@@ -154,10 +156,16 @@ class Served:
 
 
 @pytest.fixture(scope="session")
-def served(photo_files, tmp_path_factory):
+def serve():
+    """Starts ``patchprism explore`` in a process of its own."""
     pytest.importorskip("fastapi", reason="serving is an extra")
     pytest.importorskip("efficientnet_lite_pytorch", reason="the embedded model is an extra")
-    running = Served(tmp_path_factory.mktemp("served"), *photo_files, "--model", MODEL, "--size", SIZE)
+    return Served
+
+
+@pytest.fixture(scope="session")
+def served(serve, photo_files, tmp_path_factory):
+    running = serve(tmp_path_factory.mktemp("served"), *photo_files, "--model", MODEL, "--size", SIZE)
     yield running
     running.end(signal.SIGTERM)
 

@@ -121,18 +121,21 @@ class Guard:
         return self.max_upload if upload else MAX_JSON_BYTES
 
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
-        limit, seen, started = self._limit(scope), 0, False
+        limit, seen, over, started = self._limit(scope), 0, False, False
 
         async def counted() -> MutableMapping[str, Any]:
-            nonlocal seen
+            nonlocal seen, over
             message = await receive()
             seen += len(message.get("body", b""))
             if seen > limit:
+                over = True
                 raise TooLargeError
             return message
 
         async def headed(message: MutableMapping[str, Any]) -> None:
             nonlocal started
+            if over and not started:
+                return  # the answer to this comes from here, whatever the application makes of it
             if message["type"] == "http.response.start":
                 started = True
                 own = {key.lower() for key, _ in message["headers"]}
@@ -145,8 +148,9 @@ class Guard:
         try:
             await self.app(inner, counted, headed)
         except TooLargeError:
-            if not started:
-                await _answer(send, 413, f"the request is larger than {limit / 1e6:.3g} MB")
+            pass
+        if over and not started:
+            await _answer(send, 413, f"the request is larger than {limit / 1e6:.3g} MB")
 
 
 async def _answer(send: Send, status: int, text: str, more: dict[str, str] | None = None) -> None:
