@@ -75,10 +75,15 @@ class Watched:
         self.page = page
         self.problems = []
         self.requests = []
-        page.on("console", lambda m: self.problems.append(m.text) if m.type in ("error", "warning") else None)
+        page.on("console", self.note)
         page.on("pageerror", lambda error: self.problems.append(str(error)))
         page.on("request", lambda request: self.requests.append(request.url))
         self.open(address)
+
+    def note(self, message):
+        # The tests read canvases back, the page never does.
+        if message.type in ("error", "warning") and "willReadFrequently" not in message.text:
+            self.problems.append(message.text)
 
     def open(self, address):
         self.page.goto(address)
@@ -103,6 +108,10 @@ class Watched:
             [index, layer],
         )
         return np.array(found["data"], np.uint8).reshape(found["height"], found["width"], 4)
+
+    def choose(self, name, value):
+        """Press one of a row of radio buttons."""
+        self.page.locator(f"input[name={name}][value={value}]").click()
 
     def patch_place(self, index, row, column):
         """Where a patch lies on the screen."""

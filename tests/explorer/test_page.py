@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+import patchprism
 from patchprism.cli.app import app
 from patchprism.colors import to_uint8
 from patchprism.prism import Prism
@@ -55,15 +56,16 @@ def test_the_masks_follow_the_threshold(opened, view):
     side = np.greater if view.prism.side_ == "above" else np.less
     np.testing.assert_array_equal(mask_on_screen(opened), side(score, np.float32(threshold)))
     assert (mask_on_screen(opened) != before).any()
-    opened.page.get_by_text("Below" if view.prism.side_ == "above" else "Above", exact=True).click()
+    opened.choose("side", "below" if view.prism.side_ == "above" else "above")
     opened.frame()
     other = np.less if view.prism.side_ == "above" else np.greater
     np.testing.assert_array_equal(mask_on_screen(opened), other(score, np.float32(threshold)))
-    plain = mask_on_screen(opened).copy()
-    opened.page.locator("#opening").fill("1")
+    plain = [mask_on_screen(opened, i) for i in range(3)]
+    opened.page.locator("#opening").fill("2")
     opened.frame()
-    assert mask_on_screen(opened).sum() < plain.sum()
-    assert not (mask_on_screen(opened) & ~plain).any()
+    cleaned = [mask_on_screen(opened, i) for i in range(3)]
+    assert sum(mask.sum() for mask in cleaned) < sum(mask.sum() for mask in plain)
+    assert not any((mask & ~before).any() for mask, before in zip(cleaned, plain, strict=True))
     opened.page.locator("#reset-threshold").click()
     opened.frame()
     np.testing.assert_array_equal(mask_on_screen(opened), before)
@@ -79,11 +81,14 @@ def test_hovering_shows_similarity_and_leaving_takes_it_away(opened, view):
     rows = [tokens.reshape(-1, tokens.shape[-1]).astype(float) for tokens in view.features]
     rows = [part / np.linalg.norm(part, axis=1, keepdims=True) for part in rows]
     w = view.features.grids[0][1]
-    for i, part in enumerate(rows):
-        full = part @ rows[0][4 * w + 6]
-        heat = opened.canvas(i, "heat")[..., :3].astype(float).sum(axis=-1).ravel()
-        # Brighter is more similar: magma rises all the way.
-        assert np.corrcoef(np.argsort(np.argsort(heat)), np.argsort(np.argsort(full)))[0, 1] > 0.98
+    full = np.concatenate([part @ rows[0][4 * w + 6] for part in rows])
+    heat = np.concatenate([opened.canvas(i, "heat")[..., :3].reshape(-1, 3) for i in range(3)])
+    # Brighter is more similar, all the way: the sum of magma's channels rises.
+    brightness = heat.astype(float).sum(axis=-1)
+    assert np.corrcoef(brightness, np.clip(full, 0, 1))[0, 1] > 0.95
+    assert brightness[4 * w + 6] == brightness.max()
+    order = np.argsort(full)
+    assert brightness[order[-20:]].min() > np.median(brightness)
     page.mouse.move(5, 5)
     opened.frame()
     assert not page.locator("#gallery").evaluate("node => node.classList.contains('heating')")
@@ -114,14 +119,14 @@ def test_components_signs_scaling_and_basis_change_colours(opened, view):
     page = opened.page
     page.locator("#component-red").select_option("4")
     page.get_by_label("Turn green’s component around").check(force=True)
-    page.get_by_text("Percentile", exact=True).click()
+    opened.choose("scaling", "percentile")
     opened.frame()
     prism = Prism(components=(4, -2, 3), scaling="percentile").fit(view.features)
     part = prism.split(view.features[0])
     np.testing.assert_array_equal(
         opened.canvas(0)[part.foreground][:, :3], to_uint8(part.rgb[part.foreground])
     )
-    page.get_by_text("Of all patches", exact=True).click()
+    opened.choose("basis", "all")
     opened.frame()
     pixels = opened.canvas(0)
     assert (pixels[..., 3] == 255).all()
@@ -137,7 +142,7 @@ def downloaded(watched, press):
 
 @pytest.mark.parametrize("background", ["black", "grey"])
 def test_the_downloaded_png_has_pythons_pixels(opened, view, background):
-    opened.page.locator(f"input[name=background][value={background}]").check(force=True)
+    opened.choose("background", background)
     download = downloaded(opened, lambda: opened.page.get_by_label("Download the picture of cat.png").click())
     assert download.suggested_filename == "cat.pca.png"
     picture = np.asarray(Image.open(download.path()).convert("RGB"))
@@ -167,7 +172,7 @@ def test_the_downloaded_prism_and_the_copied_command_give_the_same_colours(opene
 def test_a_link_shows_the_same_view_again(watch, page_file):
     first = watch(page_file.as_uri())
     drag(first, "#histogram", 0.5, 0.42)
-    first.page.get_by_text("Overlay", exact=True).click()
+    first.choose("mode", "overlay")
     first.page.locator("#component-green").select_option("6")
     first.page.locator("#opening").fill("1")
     first.page.mouse.click(*first.patch_place(1, 2, 3))
@@ -274,25 +279,24 @@ def test_in_a_notebook_it_shows_in_a_frame_of_its_own(view, browser):
     page.set_content(f"<!doctype html><body>{html}")
     frame = page.frame_locator("iframe")
     frame.locator("html[data-ready=true]").wait_for(timeout=20_000, state="attached")
-    frame.get_by_text("Overlay", exact=True).click()
+    frame.locator("input[name=mode][value=overlay]").click()
     frame.locator("#alpha").wait_for()
     page.wait_for_timeout(250)
     assert problems == []
     context.close()
 
 
-def test_ten_photos_of_32_by_32_patches_stay_below_two_megabytes(photo_files):
+@pytest.mark.slow
+def test_ten_photos_stay_below_two_megabytes():
     data = pytest.importorskip("skimage.data")
-    import patchprism
-
     photos = [data.astronaut(), data.chelsea(), data.coffee(), data.rocket(), data.retina()[::2, ::2]]
-    photos += [data.immunohistochemistry(), data.hubble_deep_field(), data.camera(), data.coins(), data.astronaut()[:400, ::-1]]
-    # The seed's preset frames squares; 512 makes 32 x 32 patches of 16, as DINOv2's 14 do at 448.
-    view = patchprism.visualize(photos, model="efficientnet_lite2", preset="seed", size=512)
-    assert view.features.grids == [(32, 32)] * 10
+    photos += [data.immunohistochemistry(), data.hubble_deep_field(), data.camera(), data.coins()]
+    photos += [data.astronaut()[:400, ::-1]]
+    view = patchprism.visualize(photos, model="efficientnet_lite2", preset="seed")
+    assert view.features.grids == [(28, 28)] * 10
     page = view.explore()
     assert len(page.html.encode()) < 2_000_000
-    assert page.message.header["tokens"]["error"]["p99"] <= 0.02
+    assert page.message.header["tokens"]["error"]["within"] >= 0.97
     for i in range(10):
         content = page.message.parts[f"photo-{i}"][2]
         assert min(Image.open(io.BytesIO(content)).size) >= 300

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
-from patchprism.errors import OutputError, PatchPrismError
+from patchprism.errors import OutputError, PatchPrismError, PhotoError
 from patchprism.explorer.html import page_html
 from patchprism.explorer.work import (
     MAX_PHOTOS,
@@ -152,7 +152,11 @@ def make_app(workshop: Workshop, *, out: Path) -> FastAPI:
         async with decoding:  # before the body is read, so that only so many are in memory
             content = await request.body()
             given = unquote(request.headers.get("x-photo-name", "photo"))
-            return {"photo": await run_in_threadpool(workshop.add_photo, wanted, content, given)}
+            try:
+                return {"photo": await run_in_threadpool(workshop.add_photo, wanted, content, given)}
+            except PhotoError as error:
+                # The request was fine, the photo is not: 200, or browsers log an error of their own.
+                return {"refused": str(error)}
 
     @app.post("/api/sessions/{name}/fit", status_code=202)
     async def fit(name: str, body: FitBody) -> dict[str, Any]:

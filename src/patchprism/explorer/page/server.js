@@ -62,10 +62,12 @@ export class Server {
     if (file.size > this.limits.bytes) {
       throw new Error(`${file.name}: is larger than ${Math.round(this.limits.bytes / 1e6)} MB`);
     }
-    return this.json("POST", `${this.path}/photos`, {
+    const answer = await this.json("POST", `${this.path}/photos`, {
       body: file,
       headers: { "Content-Type": "application/octet-stream", "X-Photo-Name": encodeURIComponent(file.name) },
     });
+    if (answer.refused) throw new Error(answer.refused);
+    return answer;
   }
 
   // Starts a fit and waits for it; tell({ state, stage, done, total }) on the way.
