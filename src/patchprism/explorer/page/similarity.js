@@ -16,11 +16,14 @@ export class Similarity {
   of(query) {
     const { n, dims, codes, dots, offsets, result } = this;
     dots.fill(0);
-    for (let d = 0; d < dims; d++) {
-      const base = d * n;
-      const own = codes[base + query];
-      if (own === 0) continue; // half of the components of little variance are
-      for (let i = 0; i < n; i++) dots[i] += own * codes[base + i];
+    const used = [];
+    // Many components of little variance are 0 here.
+    for (let d = 0; d < dims; d++) if (codes[d * n + query] !== 0) used.push(d);
+    // Four at a time: the sums are then read and written a quarter as often.
+    for (let at = 0; at < used.length; at += 4) {
+      const [p, q, r, s] = [0, 1, 2, 3].map((k) => codes.subarray(n * (used[at + k] ?? 0), n * ((used[at + k] ?? 0) + 1)));
+      const [a, b, c, d] = [0, 1, 2, 3].map((k) => (at + k < used.length ? codes[used[at + k] * n + query] : 0));
+      for (let i = 0; i < n; i++) dots[i] += a * p[i] + b * q[i] + c * r[i] + d * s[i];
     }
     const mine = offsets[query];
     for (let i = 0; i < n; i++) result[i] = dots[i] * this.square + (mine + offsets[i]) * this.offsetStep;
