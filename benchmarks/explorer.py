@@ -66,7 +66,9 @@ def photos(folder: Path, count: int) -> list[Path]:
 def spread(name: str, values: list[float]) -> None:
     """Print median, 95th percentile and worst."""
     p95 = float(np.percentile(values, 95))
-    print(f"{name:34} median {statistics.median(values):6.1f} ms   95th {p95:6.1f} ms   worst {max(values):6.1f} ms   n {len(values)}")
+    print(
+        f"{name:34} median {statistics.median(values):6.1f} ms   95th {p95:6.1f} ms   worst {max(values):6.1f} ms   n {len(values)}"
+    )
 
 
 def sizes(folder: Path) -> None:
@@ -93,7 +95,9 @@ def main() -> None:
     """Run everything and print it."""
     from playwright.sync_api import sync_playwright
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--photos", type=int, default=12)
     parser.add_argument("--size", type=int, default=512)
     parser.add_argument("--moves", type=int, default=150)
@@ -106,7 +110,9 @@ def main() -> None:
             photos(folder, options.photos), model="efficientnet_lite2", preset="seed", size=options.size
         )
         file = view.explore().save(folder / "page.html")
-        print(f"{options.photos} photos of {view.features.grids[0]} patches, {file.stat().st_size / 1e6:.2f} MB")
+        print(
+            f"{options.photos} photos of {view.features.grids[0]} patches, {file.stat().st_size / 1e6:.2f} MB"
+        )
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=options.chromium, args=ARGUMENTS)
             opened = []
@@ -116,7 +122,9 @@ def main() -> None:
                 page.goto(file.as_uri())
                 page.wait_for_selector("html[data-ready=true]")
                 opened.append(
-                    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => done(performance.now())))")
+                    page.evaluate(
+                        "() => new Promise((done) => requestAnimationFrame(() => done(performance.now())))"
+                    )
                 )
                 context.close()
             spread("file to first drawn", opened)

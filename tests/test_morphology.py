@@ -32,7 +32,9 @@ def by_scipy(mask, opening, closing):
 def test_it_agrees_with_scipy(shape, opening, closing, share):
     mask = np.random.default_rng(3).random(shape) < share
     before = mask.copy()
-    np.testing.assert_array_equal(clean(mask, opening=opening, closing=closing), by_scipy(mask, opening, closing))
+    np.testing.assert_array_equal(
+        clean(mask, opening=opening, closing=closing), by_scipy(mask, opening, closing)
+    )
     np.testing.assert_array_equal(mask, before)
 
 

@@ -78,5 +78,12 @@ def test_the_documentation_names_the_command():
     from pathlib import Path
 
     text = (Path(__file__).parents[2] / "docs" / "explorer.md").read_text("utf-8")
-    for word in ("patchprism explore", "--html", "Visualization.explore()", "PPRISMX", "offset_step", "mask_threshold"):
+    for word in (
+        "patchprism explore",
+        "--html",
+        "Visualization.explore()",
+        "PPRISMX",
+        "offset_step",
+        "mask_threshold",
+    ):
         assert word in text

@@ -17,7 +17,9 @@ from PIL import Image
 
 import patchprism
 
-CHROMIUM = os.environ.get("PATCHPRISM_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+CHROMIUM = (
+    os.environ.get("PATCHPRISM_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+)
 CHROMIUM_ARGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -37,7 +39,11 @@ def photo_files(tmp_path_factory):
     data = pytest.importorskip("skimage.data", reason="scikit-image has the photos")
     folder = tmp_path_factory.mktemp("photos")
     paths = []
-    for name, photo in (("cat", data.chelsea()), ("astronaut", data.astronaut()), ("a cup", data.coffee()[:, 100:460])):
+    for name, photo in (
+        ("cat", data.chelsea()),
+        ("astronaut", data.astronaut()),
+        ("a cup", data.coffee()[:, 100:460]),
+    ):
         path = folder / f"{name}.png"
         image = Image.fromarray(photo)
         image.thumbnail((330, 330))
@@ -92,7 +98,9 @@ class Watched:
 
     def frame(self):
         """Until what was asked for is drawn."""
-        self.page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        self.page.evaluate(
+            "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
+        )
 
     def left_the_page(self, home):
         return [url for url in self.requests if not url.startswith((home, "blob:", "data:"))]
@@ -126,7 +134,9 @@ def watch(browser):
     contexts, opened = [], []
 
     def open_page(address, **options):
-        context = browser.new_context(viewport={"width": 1300, "height": 900}, accept_downloads=True, **options)
+        context = browser.new_context(
+            viewport={"width": 1300, "height": 900}, accept_downloads=True, **options
+        )
         contexts.append(context)
         watched = Watched(context.new_page(), str(address))
         opened.append(watched)
@@ -188,11 +198,19 @@ def modules(tmp_path_factory):
     folder = tmp_path_factory.mktemp("modules")
     source = Path(patchprism.__file__).parent / "explorer" / "page"
     for path in source.glob("*.js"):
-        (folder / f"{path.stem}.mjs").write_text(re.sub(r'"\./(\w+)\.js"', r'"./\1.mjs"', path.read_text("utf-8")), "utf-8")
+        (folder / f"{path.stem}.mjs").write_text(
+            re.sub(r'"\./(\w+)\.js"', r'"./\1.mjs"', path.read_text("utf-8")), "utf-8"
+        )
 
     def run(script, *arguments):
         (folder / "script.mjs").write_text(script, "utf-8")
-        done = subprocess.run([node, "script.mjs", *map(str, arguments)], cwd=folder, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(
+            [node, "script.mjs", *map(str, arguments)],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
         assert done.returncode == 0, done.stderr
         return done.stdout
 

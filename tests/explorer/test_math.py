@@ -50,7 +50,9 @@ TABLE = [
     *(
         {"components": components, "scaling": scaling, "basis": basis}
         for components, scaling, basis in itertools.product(
-            ([1, 2, 3], [-1, 2, -3], [8, -5, 4], [2, 2, -2]), ("minmax", "percentile", "sigmoid"), ("object", "all")
+            ([1, 2, 3], [-1, 2, -3], [8, -5, 4], [2, 2, -2]),
+            ("minmax", "percentile", "sigmoid"),
+            ("object", "all"),
         )
     ),
     *(
@@ -108,7 +110,9 @@ def flat(arrays):
     return np.concatenate([np.reshape(array, (-1, *array.shape[2:])) for array in arrays])
 
 
-@pytest.mark.parametrize("index", range(len(TABLE)), ids=lambda i: ",".join(f"{v}" for v in TABLE[i].values()))
+@pytest.mark.parametrize(
+    "index", range(len(TABLE)), ids=lambda i: ",".join(f"{v}" for v in TABLE[i].values())
+)
 def test_masks_and_colours_are_the_same_bytes(view, results, index):
     setting, result = TABLE[index], results[1][index]
     parts = by_python(view, setting)
@@ -126,7 +130,9 @@ def test_masks_and_colours_are_the_same_bytes(view, results, index):
     assert mask.any() != (setting.get("threshold") == 1.0)
 
 
-@pytest.mark.parametrize("index", range(len(TABLE)), ids=lambda i: ",".join(f"{v}" for v in TABLE[i].values()))
+@pytest.mark.parametrize(
+    "index", range(len(TABLE)), ids=lambda i: ",".join(f"{v}" for v in TABLE[i].values())
+)
 def test_the_downloaded_prism_gives_the_same_bytes(view, results, index):
     out, answers = results
     setting = TABLE[index]
@@ -150,7 +156,7 @@ def test_pictures_at_the_photos_resolution_are_the_same_bytes(view, results, ind
     else:
         expected = shown.picture(
             0,
-            overlay_alpha=setting["alpha"] if "alpha" in setting else None,
+            overlay_alpha=setting.get("alpha"),
             background=setting.get("background", "black"),
             basis=setting.get("basis", "object"),
         )
@@ -184,7 +190,9 @@ def test_a_prism_from_elsewhere_keeps_its_ranges(view, photo_files, modules, tmp
     fitted = visualize(photo_files[:2], model=MODEL, size=SIZE, scaling="percentile", components=(2, -1, 3))
     other = visualize(photo_files[2:], prism=fitted.prism)
     (tmp_path / "message").write_bytes(build_message(other, prism_path="mine.safetensors").to_bytes())
-    (tmp_path / "table.json").write_text(json.dumps([{}, {"basis": "all"}, {"scaling": "sigmoid", "opening": 1}]))
+    (tmp_path / "table.json").write_text(
+        json.dumps([{}, {"basis": "all"}, {"scaling": "sigmoid", "opening": 1}])
+    )
     modules(PAGE, tmp_path / "message", tmp_path / "table.json", tmp_path)
     plain, everything, changed = json.loads((tmp_path / "results.json").read_text())
     shown = np.array(plain["visible"], bool)[:, None]
@@ -222,15 +230,21 @@ console.log(JSON.stringify({
 def test_scaling_rounding_and_morphology_value_by_value(modules, tmp_path):
     rng = np.random.default_rng(5)
     low, high, deviation = -1.7, 2.3, 0.9
-    values = np.concatenate([rng.normal(0, 2, 3000), [low, high, 0.0, -0.0, 1e308, -1e308, np.nextafter(high, 9)]])
+    values = np.concatenate(
+        [rng.normal(0, 2, 3000), [low, high, 0.0, -0.0, 1e308, -1e308, np.nextafter(high, 9)]]
+    )
     # Every boundary between two bytes, and the floats next to it.
     halves = ((np.arange(255) + 0.5) / 255).astype(np.float32)
-    floats = np.concatenate([halves, np.nextafter(halves, np.float32(2)), np.nextafter(halves, np.float32(-1)), [0.5]])
+    floats = np.concatenate(
+        [halves, np.nextafter(halves, np.float32(2)), np.nextafter(halves, np.float32(-1)), [0.5]]
+    )
     masks = []
     for h, w in ((1, 1), (1, 9), (7, 1), (12, 17)):
         for opening, closing in ((0, 0), (1, 0), (0, 1), (2, 3)):
             mask = (rng.random((h, w)) < 0.6).astype(int)
-            masks.append({"mask": mask.ravel().tolist(), "h": h, "w": w, "opening": opening, "closing": closing})
+            masks.append(
+                {"mask": mask.ravel().tolist(), "h": h, "w": w, "opening": opening, "closing": closing}
+            )
     given = {"values": values.tolist(), "low": low, "high": high, "deviation": deviation}
     given |= {"floats": floats.astype(float).tolist(), "masks": masks}
     (tmp_path / "given.json").write_text(json.dumps(given))
@@ -283,7 +297,9 @@ def test_no_name_is_taken_twice_when_the_modules_are_put_together():
     taken: dict[str, str] = {}
     for name in MODULES:
         text = (resources.files("patchprism.explorer") / "page" / f"{name}.js").read_text("utf-8")
-        for found in re.findall(r"^(?:export )?(?:async )?(?:const|let|class|function) (\w+)", text, re.MULTILINE):
+        for found in re.findall(
+            r"^(?:export )?(?:async )?(?:const|let|class|function) (\w+)", text, re.MULTILINE
+        ):
             assert found not in taken, f"{found} is in {name}.js and in {taken[found]}.js"
             taken[found] = name
         for needed in re.findall(r'from "\./(\w+)\.js"', text):
@@ -298,5 +314,7 @@ def test_a_message_comes_back_as_it_was(view):
     assert again.parts == message.parts
     codes = again.array("object")
     steps = np.array(again.header["object"]["step"])
-    expected = flat([view.prism.object_components(tokens.reshape(-1, tokens.shape[-1]))[None] for tokens in view.features])
+    expected = flat(
+        [view.prism.object_components(tokens.reshape(-1, tokens.shape[-1]))[None] for tokens in view.features]
+    )
     np.testing.assert_array_equal(codes.T * steps, expected)

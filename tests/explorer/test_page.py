@@ -194,7 +194,12 @@ def test_a_link_shows_the_same_view_again(watch, page_file):
 
 @pytest.mark.parametrize(
     "fragment",
-    ["#t=9&s=up&o=-1&c=1.5&k=0,9,x&n=x&m=x&b=x&g=x&a=-1&z=99,7,7&p=99.0,0.99999,x.y,-1.-1", "#%%%", "#t=NaN&p=", "#<script>"],
+    [
+        "#t=9&s=up&o=-1&c=1.5&k=0,9,x&n=x&m=x&b=x&g=x&a=-1&z=99,7,7&p=99.0,0.99999,x.y,-1.-1",
+        "#%%%",
+        "#t=NaN&p=",
+        "#<script>",
+    ],
 )
 def test_a_fragment_that_makes_no_sense_changes_nothing(watch, page_file, fragment):
     watched = watch(page_file.as_uri() + fragment)
@@ -227,7 +232,11 @@ def test_every_control_has_a_name_for_screen_readers(opened):
       return !name && !["live", "toast", "failures", "message", "job-text", "explained"].includes(node.id);
     }).map((node) => node.outerHTML)""")
     assert unnamed == []
-    assert opened.page.locator("#explained").get_attribute("aria-label").startswith("Explained variance: component 1")
+    assert (
+        opened.page.locator("#explained")
+        .get_attribute("aria-label")
+        .startswith("Explained variance: component 1")
+    )
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(360, "light"), (1300, "dark")])
@@ -237,10 +246,13 @@ def test_nothing_sticks_out_of_a_phone_or_a_window(browser, page_file, width, sc
     page.goto(page_file.as_uri())
     page.wait_for_selector("html[data-ready=true]")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    wide = page.evaluate("""(width) => [...document.querySelectorAll("body *")].filter((node) => {
+    wide = page.evaluate(
+        """(width) => [...document.querySelectorAll("body *")].filter((node) => {
       const box = node.getBoundingClientRect();
       return box.width && box.right > width + 1 && !node.closest(".frame, .skip, .sr, #toast, #lines");
-    }).map((node) => node.outerHTML.slice(0, 80))""", width)
+    }).map((node) => node.outerHTML.slice(0, 80))""",
+        width,
+    )
     assert wide == []
     light = page.evaluate("getComputedStyle(document.body).backgroundColor")
     page.locator("#theme").click()

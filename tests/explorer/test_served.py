@@ -100,14 +100,19 @@ def test_the_served_page_shows_adds_refits_and_saves(served, watch, view, tmp_pa
     with Image.open(tmp_path / "new one.jpg") as photo:
         again = patchprism.visualize(
             [*(str(name) for name in view.names), np.asarray(photo.convert("RGB"))],
-            model=MODEL, size=SIZE, threshold=0.4, foreground=view.prism.side_,
+            model=MODEL,
+            size=SIZE,
+            threshold=0.4,
+            foreground=view.prism.side_,
         )
     watched.frame()
     for i, part in enumerate(again.parts):
         pixels = watched.canvas(i)
         np.testing.assert_array_equal(pixels[..., 3] > 0, part.foreground)
         np.testing.assert_allclose(
-            pixels[part.foreground][:, :3].astype(int), to_uint8(part.rgb[part.foreground]).astype(int), atol=1
+            pixels[part.foreground][:, :3].astype(int),
+            to_uint8(part.rgb[part.foreground]).astype(int),
+            atol=1,
         )
     page.locator("#save").click()
     until(page, "document.getElementById('toast').textContent.startsWith('Saved')")
@@ -204,7 +209,18 @@ def test_what_is_no_photo_is_named_and_refused(served, session, name, content, t
     assert answer["refused"].startswith(told)
 
 
-@pytest.mark.parametrize("name", ["../../../tmp/x.jpg", "C:\\x\\y.jpg", "/etc/cron.d/x.jpg", "....//x.jpg", "%2e%2e%2fx.jpg", "-rf.jpg", ""])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../../../tmp/x.jpg",
+        "C:\\x\\y.jpg",
+        "/etc/cron.d/x.jpg",
+        "....//x.jpg",
+        "%2e%2e%2fx.jpg",
+        "-rf.jpg",
+        "",
+    ],
+)
 def test_no_name_reaches_the_disk(served, session, name):
     before = sorted(served.folder.rglob("*"))
     status, answer, _ = ask(served, "POST", f"{session}/photos", jpeg(), {"X-Photo-Name": name})
@@ -224,7 +240,10 @@ def test_a_wrong_token_sees_nothing(served, token):
         assert served.token not in json.dumps(answer)
 
 
-@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1", "127.0.0.1:1", "evil.example:{port}", "127.0.0.1.evil.example:{port}", ""])
+@pytest.mark.parametrize(
+    "host",
+    ["evil.example", "127.0.0.1", "127.0.0.1:1", "evil.example:{port}", "127.0.0.1.evil.example:{port}", ""],
+)
 def test_a_wrong_host_is_refused(served, host):
     status, answer, _ = ask(served, "GET", "/", headers={"Host": host.format(port=served.port)})
     assert (status, answer["error"][:17]) == (421, "wrong Host header")
@@ -232,7 +251,12 @@ def test_a_wrong_host_is_refused(served, host):
 
 @pytest.mark.parametrize(
     "headers",
-    [{"Origin": "https://evil.example"}, {"Origin": "null"}, {"Origin": "http://127.0.0.1:1"}, {"Sec-Fetch-Site": "cross-site"}],
+    [
+        {"Origin": "https://evil.example"},
+        {"Origin": "null"},
+        {"Origin": "http://127.0.0.1:1"},
+        {"Sec-Fetch-Site": "cross-site"},
+    ],
 )
 def test_another_page_is_refused(served, headers):
     assert ask(served, "POST", "/api/sessions", headers=headers)[0] == 403
@@ -266,7 +290,9 @@ def test_malformed_json_is_refused_in_words(served, session, body, status):
     assert "Traceback" not in answer["error"]
 
 
-@pytest.mark.parametrize("path", ["/api/sessions/unknown/message", "/api/nothing", "/../../etc/passwd", "/docs", "/openapi.json"])
+@pytest.mark.parametrize(
+    "path", ["/api/sessions/unknown/message", "/api/nothing", "/../../etc/passwd", "/docs", "/openapi.json"]
+)
 def test_what_is_not_there(served, path):
     status, answer, _ = ask(served, "GET", path)
     assert status == 404
@@ -293,7 +319,10 @@ def test_a_hundred_requests_at_once_are_answered_or_refused(served, session):
 
 def test_fits_of_one_tab_wait_for_each_other_and_can_be_stopped(served, session):
     for i in range(6):
-        assert ask(served, "POST", f"{session}/photos", jpeg(i, (300, 400)), {"X-Photo-Name": f"{i}.jpg"})[0] == 200
+        assert (
+            ask(served, "POST", f"{session}/photos", jpeg(i, (300, 400)), {"X-Photo-Name": f"{i}.jpg"})[0]
+            == 200
+        )
     status, _, _ = ask(served, "POST", f"{session}/fit", **as_json({}))
     assert status == 202
     status, answer, _ = ask(served, "POST", f"{session}/fit", **as_json({}))

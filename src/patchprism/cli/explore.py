@@ -37,7 +37,9 @@ NoOpen = Annotated[
 ]
 SaveTo = Annotated[
     Path,
-    typer.Option("--out", "-o", metavar="DIR", help="Where the page's save button writes.", rich_help_panel=_PAGE),
+    typer.Option(
+        "--out", "-o", metavar="DIR", help="Where the page's save button writes.", rich_help_panel=_PAGE
+    ),
 ]
 
 
@@ -120,7 +122,9 @@ def explore(
         page = ExplorerPage(message)
         page.save(html)
         size_text = human_bytes(len(page.html.encode()))
-        print(html) if quiet else stdout().print(f"wrote   {html}, {size_text}: open it in a browser", markup=False)
+        print(html) if quiet else stdout().print(
+            f"wrote   {html}, {size_text}: open it in a browser", markup=False
+        )
         if view.failures:
             raise typer.Exit(EXIT_SOME_PHOTOS_FAILED)
         return

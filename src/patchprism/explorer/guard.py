@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import json
 import secrets
@@ -145,10 +146,8 @@ class Guard:
 
         path = scope["path"][len(self.token) + 1 :] or "/"
         inner = {**scope, "path": path, "raw_path": path.encode("utf-8", "surrogateescape")}
-        try:
+        with contextlib.suppress(TooLargeError):
             await self.app(inner, counted, headed)
-        except TooLargeError:
-            pass
         if over and not started:
             await _answer(send, 413, f"the request is larger than {limit / 1e6:.3g} MB")
 

@@ -195,7 +195,12 @@ class Message:
         header = {**self.header, "buffers": infos}
         encoded = json.dumps(header, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
         return b"".join(
-            [MAGIC, struct.pack("<I", len(encoded)), encoded, *(content for _, _, content in self.parts.values())]
+            [
+                MAGIC,
+                struct.pack("<I", len(encoded)),
+                encoded,
+                *(content for _, _, content in self.parts.values()),
+            ]
         )
 
     @classmethod
@@ -210,7 +215,9 @@ class Message:
         if content[:7] != MAGIC[:7] or len(content) < 12:
             raise MessageError("not an explorer message")
         if content[7] != VERSION:
-            raise MessageError(f"explorer message of version {content[7]}, this PatchPrism reads version {VERSION}")
+            raise MessageError(
+                f"explorer message of version {content[7]}, this PatchPrism reads version {VERSION}"
+            )
         (length,) = struct.unpack_from("<I", content, 8)
         try:
             header = json.loads(content[12 : 12 + length])

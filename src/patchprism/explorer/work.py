@@ -186,7 +186,9 @@ class Workshop:
             if len(session.view) + len(session.staged) >= MAX_PHOTOS:
                 raise PhotoError(name, f"there are {MAX_PHOTOS} photos already, which is the most")
             if sum(array.nbytes for array in held) + photo.nbytes > MAX_SESSION_BYTES:
-                raise PhotoError(name, f"the photos would take more than {MAX_SESSION_BYTES >> 20} MB of memory")
+                raise PhotoError(
+                    name, f"the photos would take more than {MAX_SESSION_BYTES >> 20} MB of memory"
+                )
             session.staged.append((name, photo))
         return name
 
@@ -336,7 +338,9 @@ def check_wish(view: Visualization, wish: Wish) -> None:
     if wish.model is not None and wish.model != view.record.name:
         record = find_record(wish.model)
         if locate_weights(record) is None:
-            raise OptionError(f"the weights of {wish.model} are not on this machine; patchprism download fetches them")
+            raise OptionError(
+                f"the weights of {wish.model} are not on this machine; patchprism download fetches them"
+            )
     settings_of(view, wish).prism()
 
 
