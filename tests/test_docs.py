@@ -41,7 +41,9 @@ def test_the_readmes_blocks_run(language, text, workplace, monkeypatch):
 
     for line in text.strip().splitlines():
         monkeypatch.setattr(sys, "argv", shlex.split(line))
-        main()
+        with pytest.raises(SystemExit) as stop:
+            main()
+        assert not stop.value.code
     assert (workplace / "out" / "mine" / "results.png").is_file()
 
 

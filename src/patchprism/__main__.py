@@ -1,6 +1,6 @@
 """``python -m patchprism``: the command line."""
 
-from patchprism.cli import main
+from patchprism.cli import entry
 
 if __name__ == "__main__":
-    main()
+    entry()

@@ -32,6 +32,58 @@ READERS = min(4, os.cpu_count() or 1)
 KEPT_BYTES = 512 << 20
 
 
+TOKEN_NORMS = ("none", "l2")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenOptions:
+    """Which of a backbone's tokens are taken. The defaults are its own patch tokens.
+
+    Attributes
+    ----------
+    layer : int
+        Block counted from 0, or from the end with negative numbers.
+    facet : str
+        ``"token"``, ``"query"``, ``"key"`` or ``"value"``, where the backbone has it.
+    final_norm : bool
+        Whether the network's final norm is applied to the tokens; see ``Backbone.layer_tokens``.
+    token_norm : {"none", "l2"}
+        ``"l2"`` gives each token unit length, so that high-norm patches weigh no more than others.
+    """
+
+    layer: int = -1
+    facet: str = "token"
+    final_norm: bool = True
+    token_norm: str = "none"
+
+    def __post_init__(self) -> None:
+        if self.token_norm not in TOKEN_NORMS:
+            raise OptionError(f"token_norm must be one of {', '.join(TOKEN_NORMS)}, got {self.token_norm!r}")
+
+    def tokens(self, backbone: Backbone, pixels: torch.Tensor) -> torch.Tensor:
+        """(B, 3, H, W) -> (B, h, w, D) float32: these tokens of a batch of framed photos."""
+        from torch.nn.functional import normalize
+
+        tokens = backbone.patch_tokens(pixels, layer=self.layer, facet=self.facet, norm=self.final_norm)
+        return normalize(tokens, dim=-1) if self.token_norm == "l2" else tokens
+
+    def origin(self, backbone: Backbone) -> dict[str, Any]:
+        """The same as JSON values, one spelling for one meaning: the last layer is -1, all others count from 0.
+
+        Raises
+        ------
+        ModelError
+            If the backbone has no such layer.
+        """
+        layer = backbone.layer_index(self.layer)
+        return {
+            "layer": -1 if layer == backbone.depth - 1 else layer,
+            "facet": self.facet,
+            "final_norm": self.final_norm or self.facet != "token",
+            "token_norm": self.token_norm,
+        }
+
+
 @dataclass(frozen=True, kw_only=True)
 class Tokens:
     """One photo's way through the network.
@@ -128,6 +180,7 @@ def extract(
     indices: Sequence[int] | None = None,
     batch_size: int | None = None,
     failed: Callable[[int, PhotoError], None] | None = None,
+    options: TokenOptions | None = None,
 ) -> Iterator[Tokens]:
     """Patch tokens of photos, in no fixed order, in memory that does not grow with their number.
 
@@ -142,6 +195,8 @@ def extract(
         Photos a forward pass, at most; chosen by their number of patches by default.
     failed : callable, optional
         Told of each photo that cannot be read or framed; without it the first one raises.
+    options : TokenOptions, optional
+        Which tokens; the backbone's own patch tokens by default.
 
     Yields
     ------
@@ -156,18 +211,19 @@ def extract(
     """
     if batch_size is not None and batch_size < 1:
         raise OptionError(f"batch_size must be at least 1, got {batch_size}")
+    options = options or TokenOptions()
     waiting: dict[tuple[int, int], list[tuple[int, Framed, tuple[int, int]]]] = {}
     for index, framed, size in _framed_ahead(photos, framing, indices, batch_size, failed):
         batch = waiting.setdefault(framed.grid, [])
         batch.append((index, framed, size))
         if len(batch) >= (batch_size or batch_for(framed.grid)):
-            yield from _forward(backbone, waiting.pop(framed.grid))
+            yield from _forward(backbone, waiting.pop(framed.grid), options)
         elif sum(map(len, waiting.values())) > max(batch_size or 0, 16):
             # Photos of many shapes: run the fullest batch rather than hold ever more pixels.
             fullest = max(waiting, key=lambda grid: len(waiting[grid]))
-            yield from _forward(backbone, waiting.pop(fullest))
+            yield from _forward(backbone, waiting.pop(fullest), options)
     for batch in waiting.values():
-        yield from _forward(backbone, batch)
+        yield from _forward(backbone, batch, options)
 
 
 def batch_for(grid: tuple[int, int]) -> int:
@@ -209,10 +265,12 @@ def _framed_ahead(
                 future.cancel()
 
 
-def _forward(backbone: Backbone, batch: Sequence[tuple[int, Framed, tuple[int, int]]]) -> Iterator[Tokens]:
+def _forward(
+    backbone: Backbone, batch: Sequence[tuple[int, Framed, tuple[int, int]]], options: TokenOptions
+) -> Iterator[Tokens]:
     import torch
 
     pixels: torch.Tensor = torch.stack([framed.pixels for _, framed, _ in batch])
-    tokens = backbone.patch_tokens(pixels).cpu().numpy()
+    tokens = options.tokens(backbone, pixels).cpu().numpy()
     for (index, framed, size), each in zip(batch, tokens, strict=True):
         yield Tokens(index=index, tokens=each, crop=framed.crop, size=size)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from patchprism.backbones import find_record, load_backbone
 from patchprism.errors import OptionError, PhotoError, PrismError
-from patchprism.extract import Photos, extract, photo_names
+from patchprism.extract import Photos, TokenOptions, extract, photo_names
 from patchprism.features import PatchFeatures
 from patchprism.framing import DEFAULT_SIZE, PRESETS, Framing
 from patchprism.prism import MASK_OPTIONS, Prism
@@ -30,6 +30,9 @@ PRESET_OPTIONS: dict[str, dict[str, Any]] = {
     "default": {"threshold": "otsu", "foreground": "auto"},
     "seed": {"threshold": 0.6, "foreground": "above"},
 }
+
+# A prism that says nothing of these was fitted with their defaults.
+TOKEN_DEFAULTS = asdict(TokenOptions())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +54,10 @@ class Settings:
     mask_side: str | None = None
     opening: int = 0
     closing: int = 0
+    layer: int | None = None
+    facet: str | None = None
+    final_norm: bool | None = None
+    token_norm: str | None = None
     device: str = "auto"
     dtype: str | None = None
     batch_size: int | None = None
@@ -58,7 +65,7 @@ class Settings:
     def resolved(self, prism: Prism | None = None) -> Settings:
         """The same with every choice made.
 
-        A prism brings its own model, framing and dtype for what is left open, and its fit cannot be changed.
+        A prism brings its own model, tokens, framing and dtype for what is left open, and its fit cannot be changed.
 
         Raises
         ------
@@ -84,7 +91,15 @@ class Settings:
             scaling=self.scaling or "minmax",
             components=self.components or (1, 2, 3),
             dtype=self.dtype or origin.get("dtype") or "auto",
+            **{
+                name: origin.get(name, default) if getattr(self, name) is None else getattr(self, name)
+                for name, default in TOKEN_DEFAULTS.items()
+            },
         )
+
+    def token_options(self) -> TokenOptions:
+        """Which tokens of the backbone are taken, once resolved; they are checked."""
+        return TokenOptions(**{name: getattr(self, name) for name in TOKEN_DEFAULTS})
 
     def framing(self, record: BackboneRecord) -> Framing:
         """The framing for a backbone, once resolved."""
@@ -144,6 +159,10 @@ def visualize(
     mask_side: str | None = None,
     opening: int = 0,
     closing: int = 0,
+    layer: int | None = None,
+    facet: str | None = None,
+    final_norm: bool | None = None,
+    token_norm: str | None = None,
     device: str = "auto",
     dtype: str | None = None,
     batch_size: int | None = None,
@@ -176,6 +195,14 @@ def visualize(
     mask_threshold, mask_side, opening, closing
         Which patches are shown as foreground, without touching the fit; see
         :class:`~patchprism.prism.Prism`. They may be given beside a prism, and then replace its own.
+    layer : int, default=-1
+        Block whose tokens are taken, counted from 0, or from the end with negative numbers.
+    facet : {"token", "query", "key", "value"}
+        What is taken of that block, where the model has it.
+    final_norm : bool, default=True
+        Whether the network's final norm is applied to the tokens, of earlier blocks too.
+    token_norm : {"none", "l2"}
+        ``"l2"`` gives each token unit length before anything is fitted.
     device, dtype : str
         See :func:`~patchprism.backbones.load_backbone`.
     batch_size : int, optional
@@ -225,6 +252,10 @@ def visualize(
         mask_side=mask_side,
         opening=opening,
         closing=closing,
+        layer=layer,
+        facet=facet,
+        final_norm=final_norm,
+        token_norm=token_norm,
         device=device,
         dtype=str(backbone.dtype).removeprefix("torch.") if backbone else dtype,
         batch_size=batch_size,
@@ -235,6 +266,7 @@ def visualize(
     to_fit = None if prism else settings.prism()
     if prism:
         prism = with_mask(prism, settings.mask_options())
+    options = settings.token_options()
     framing = settings.framing(backbone.record if backbone else find_record(str(settings.model)))
     sources = list_photos(photos, exclude=exclude)
     job = Photos(sources, photo_names(sources))
@@ -254,7 +286,7 @@ def visualize(
     done: dict[int, Any] = {}
     with watch("read photos and run network"):
         report = failures.__setitem__ if errors == "report" else None
-        for each in extract(job, backbone, framing, batch_size=batch_size, failed=report):
+        for each in extract(job, backbone, framing, batch_size=batch_size, failed=report, options=options):
             done[each.index] = each
             tell("photos", len(done) + len(failures), len(job))
     failed = [Failure(job.names[i], failures[i].reason) for i in sorted(failures)]
@@ -346,6 +378,7 @@ def describe_origin(backbone: Backbone, settings: Settings, framing: Framing) ->
         "preset": settings.preset,
         "framing": framing.to_dict(),
         "dtype": str(backbone.dtype).removeprefix("torch."),
+        **settings.token_options().origin(backbone),
     }
 
 
@@ -355,7 +388,7 @@ def check_origin(prism: Prism, origin: dict[str, Any]) -> None:
     Raises
     ------
     PrismError
-        If model, weights, framing or dtype differ; the message names the first that does.
+        If model, weights, dtype, tokens or framing differ; the message names the first that does.
     """
     if not prism.origin:
         return  # fitted on somebody's own features: what they were is the user's to know
@@ -363,9 +396,13 @@ def check_origin(prism: Prism, origin: dict[str, Any]) -> None:
         ("model", "model"),
         ("weights_sha256", "weights"),
         ("dtype", "dtype"),
+        ("layer", "layer"),
+        ("facet", "facet"),
+        ("final_norm", "final_norm"),
+        ("token_norm", "token_norm"),
         ("framing", "framing"),
     ):
-        fitted, here = prism.origin.get(key), origin[key]
+        fitted, here = prism.origin.get(key, TOKEN_DEFAULTS.get(key)), origin[key]
         if fitted == here:
             continue
         if isinstance(fitted, dict):

@@ -74,24 +74,23 @@ def compare(record: BackboneRecord, folder: Path, sizes: list[tuple[int, int]], 
         with torch.inference_mode():
             theirs = model(pixel_values=pixels).last_hidden_state[:, record.prefix_tokens :]
         assert ours.shape == (batch, height // 14, width // 14, record.width)
-        assert ours.flatten(0, 2).std(0).mean() > 0.1, (
-            "the patches must differ for the comparison to mean much"
-        )
-        error = relative_error(ours.flatten(1, 2), theirs)
+        # Against what differs between patches: the part that all share would make any error look small.
+        spread = theirs - theirs.mean(1, keepdim=True)
+        error = float((ours.flatten(1, 2).double() - theirs.double()).norm() / spread.double().norm())
         print(f"{record.name}, depth {record.depth}, {height} x {width}: relative error {error:.1e}")
-        assert error < 1e-5
+        assert error < 2e-5
 
 
 @pytest.mark.parametrize("record", DINOV2, ids=lambda record: record.name)
 def test_agrees_with_transformers(record: BackboneRecord, tmp_path: Path) -> None:
     shallow = dataclasses.replace(record, depth=DEPTHS[record.width])
-    compare(shallow, tmp_path, [(140, 140), (98, 182), (14, 14)])
+    compare(shallow, tmp_path, [(140, 140), (98, 182), (14, 28)])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("record", DINOV2, ids=lambda record: record.name)
 def test_agrees_with_transformers_at_full_depth(record: BackboneRecord, tmp_path: Path) -> None:
-    compare(record, tmp_path, [(518, 518), (448, 448), (252, 406)], batch=1)
+    compare(record, tmp_path, [(518, 518), (252, 406)], batch=1)
 
 
 @pytest.mark.parametrize("record", DINOV2, ids=lambda record: record.name)

@@ -9,6 +9,7 @@ from patchprism.backbones.base import (
     BackboneRecord,
     Progress,
     WeightsOrigin,
+    adapter_of,
     find_record,
     records,
     register,
@@ -17,6 +18,7 @@ from patchprism.backbones.base import (
 )
 from patchprism.backbones.catalog import DINOV2, EFFICIENTNET
 from patchprism.backbones.weights import download_weights, locate_weights, obtain_weights
+from patchprism.errors import OptionError
 
 if TYPE_CHECKING:
     import os
@@ -50,11 +52,12 @@ def load_backbone(
     Parameters
     ----------
     name : str
-        A registered name, e.g. ``"dinov2_vits14"``; ``records()`` lists all.
+        A registered name, e.g. ``"dinov2_vits14"``; ``records()`` lists all. ``hf:REPO_OR_DIR[@REVISION]``
+        is read by ``transformers`` (an extra), ``timm:NAME`` by ``timm`` (an extra).
     weights : str or os.PathLike, optional
         A file, an ``http(s)://`` address, or ``hf:REPO[@REVISION]`` on the Hugging Face hub, in the official
         or in Hugging Face's layout. Without it: torch.hub's cache, then PatchPrism's own, then the official
-        address.
+        address. Not for ``hf:`` models, which bring their own; for ``timm:`` ones, a file.
     device : {"auto", "cpu", "cuda", "mps"} or e.g. "cuda:1"
     dtype : {"auto", "float32", "bfloat16", "float16"}
         What the network computes in; ``"auto"`` is float32.
@@ -78,6 +81,26 @@ def load_backbone(
     ExtraError
         If the model needs a package that is not installed.
     """
+    adapter = adapter_of(name)
+    if adapter == "hf":
+        if weights is not None:
+            raise OptionError(
+                f"weights cannot be given with {name!r}, which brings its own; name their folder as hf:FOLDER"
+            )
+        from patchprism.backbones import huggingface
+
+        return huggingface.load(name, device=device, dtype=dtype, progress=progress, download=download)
+    if adapter == "timm":
+        from patchprism.backbones import timm_models
+
+        return timm_models.load(
+            name,
+            weights=None if weights is None else str(weights),
+            device=device,
+            dtype=dtype,
+            progress=progress,
+            download=download,
+        )
     record = find_record(name)
     # A wrong device is refused before gigabytes are fetched for it.
     torch_device, torch_dtype = resolve_device(device), resolve_dtype(dtype)

@@ -6,12 +6,12 @@ import difflib
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from patchprism.errors import ModelError, OptionError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     import torch
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 Progress = Callable[[str, int, int | None], None]
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
+Query = Literal["cls"] | tuple[int, int]
+
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -109,13 +111,69 @@ class Backbone(ABC):
     device: torch.device
     dtype: torch.dtype
 
-    def patch_tokens(self, pixels: torch.Tensor) -> torch.Tensor:
+    facets: tuple[str, ...] = ("token",)
+    """What can be had of a layer: its output (``"token"``), or its attention's query, key or value."""
+
+    has_attention: bool = False
+    """Whether :meth:`attention` and :meth:`rollout` work."""
+
+    @property
+    def depth(self) -> int:
+        """Number of layers that can be asked for."""
+        return self.record.depth
+
+    @staticmethod
+    def from_callable(
+        fn: Callable[[torch.Tensor], torch.Tensor],
+        *,
+        patch_size: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        name: str = "custom",
+        width: int | None = None,
+        device: str = "cpu",
+        dtype: str = "float32",
+    ) -> Backbone:
+        """A backbone around a function of one's own; see :class:`~patchprism.backbones.callable.CallableBackbone`.
+
+        Parameters
+        ----------
+        fn : callable
+            Pixels ``(B, 3, H, W)`` -> patch tokens ``(B, h, w, D)``, or ``(B, h * w, D)`` row by row and without
+            prefix tokens, where ``h = H / patch_size`` and ``w = W / patch_size``.
+        patch_size : int
+            Pixels of model input along a token's side.
+        mean, std : sequence of three float
+            Normalisation of RGB in [0, 1] that ``fn`` expects.
+        name : str
+            What reports and prisms call it. Prisms tell networks apart by it.
+        width : int, optional
+            Length D of a token, checked when given; otherwise what the first call returns.
+        device, dtype : str
+            Where and in what precision ``fn`` gets its pixels.
+
+        Raises
+        ------
+        OptionError
+            If an argument has a value that is not allowed.
+        """
+        from patchprism.backbones.callable import CallableBackbone
+
+        return CallableBackbone(
+            fn, patch_size=patch_size, mean=mean, std=std, name=name, width=width, device=device, dtype=dtype
+        )
+
+    def patch_tokens(
+        self, pixels: torch.Tensor, *, layer: int = -1, facet: str = "token", norm: bool = True
+    ) -> torch.Tensor:
         """Patch tokens of a batch of framed photos.
 
         Parameters
         ----------
         pixels : torch.Tensor, shape (B, 3, H, W)
             Normalised model input on any device; H and W multiples of the patch size.
+        layer, facet, norm
+            As in :meth:`layer_tokens`; the defaults give the network's own patch tokens.
 
         Returns
         -------
@@ -125,20 +183,181 @@ class Backbone(ABC):
         ------
         OptionError
             If the shape is not as above.
+        ModelError
+            If the network has no such layer or facet.
+        """
+        return self.layer_tokens(pixels, [layer], facet=facet, norm=norm)[0]
+
+    def layer_tokens(
+        self, pixels: torch.Tensor, layers: Sequence[int], *, facet: str = "token", norm: bool = True
+    ) -> list[torch.Tensor]:
+        """Patch tokens of several layers, all from one forward pass.
+
+        Parameters
+        ----------
+        pixels : torch.Tensor, shape (B, 3, H, W)
+            Normalised model input on any device; H and W multiples of the patch size.
+        layers : sequence of int
+            Blocks counted from 0, or from the end with negative numbers; -1 is the last.
+        facet : str
+            One of ``facets``: ``"token"`` is the layer's output; ``"query"``, ``"key"`` and ``"value"`` are the
+            linear projections inside its attention, all heads side by side, before any rotation by position.
+        norm : bool
+            Whether the network's final norm is applied to the tokens, of earlier layers too. Without effect on
+            the other facets, and in networks without a final norm.
+
+        Returns
+        -------
+        list of torch.Tensor, each (B, H / patch, W / patch, D), float32, on the backbone's device
+            In the order of ``layers``.
+
+        Raises
+        ------
+        OptionError
+            If the shape is not as above, or ``layers`` is empty.
+        ModelError
+            If the network has no such layer or facet.
         """
         import torch
 
-        patch = self.record.patch_size
-        shape = tuple(pixels.shape)
+        self._check_pixels(pixels)
+        if not layers:
+            raise OptionError("layers must name at least one layer, got none")
+        wanted = [self.layer_index(layer) for layer in layers]
+        if facet not in self.facets:
+            raise ModelError(f"{self.record.name} has no facet {facet!r}: it has {', '.join(self.facets)}")
+        with torch.inference_mode():
+            found = self._layers(
+                pixels.to(device=self.device, dtype=self.dtype), sorted(set(wanted)), facet, norm
+            )
+        return [found[layer].float() for layer in wanted]
+
+    def layer_index(self, layer: int) -> int:
+        """A layer counted from 0.
+
+        Raises
+        ------
+        ModelError
+            If the network has no such layer.
+        """
+        if not -self.depth <= layer < self.depth:
+            last = self.depth - 1
+            raise ModelError(
+                f"{self.record.name} has no layer {layer}: layers are 0 to {last}, or -{self.depth} to -1 from the end"
+            )
+        return layer % self.depth
+
+    def attention(
+        self, pixels: torch.Tensor, *, layer: int = -1, query: Query = "cls"
+    ) -> torch.Tensor:
+        """How much one token attends to every patch, head by head.
+
+        Only the row asked for is computed, so memory grows with the number of patches and not with its square.
+
+        Parameters
+        ----------
+        pixels : torch.Tensor, shape (B, 3, H, W)
+            As in :meth:`patch_tokens`.
+        layer : int
+            Block whose attention it is, counted as in :meth:`layer_tokens`.
+        query : "cls" or tuple of two int
+            The token that attends: the class token, or the patch in this (row, column) of the grid.
+
+        Returns
+        -------
+        torch.Tensor, shape (B, heads, H / patch, W / patch), float32
+            Softmax weights. What goes to class token and registers is left out, so a head's sum is at most 1.
+
+        Raises
+        ------
+        OptionError
+            If the pixels' shape is wrong, or the patch lies outside the grid.
+        ModelError
+            If the network cannot give its attention, or has no such layer or no class token.
+        """
+        import torch
+
+        token, grid = self._attending(pixels, query)
+        index = self.layer_index(layer)
+        with torch.inference_mode():
+            rows = self._attention_row(pixels.to(device=self.device, dtype=self.dtype), index, token)
+        patches = rows[:, :, self.record.prefix_tokens :]
+        return patches.reshape(*patches.shape[:2], *grid)
+
+    def rollout(self, pixels: torch.Tensor, query: Query = "cls") -> torch.Tensor:
+        """How much of one token's output comes from each patch, through all layers: attention rollout.
+
+        Each layer's matrix is ``0.5 * mean over heads + 0.5 * identity``, and the row is that of their product.
+        It is carried back from the last layer to the first, so no product of matrices is ever made.
+
+        Parameters
+        ----------
+        pixels, query
+            As in :meth:`attention`.
+
+        Returns
+        -------
+        torch.Tensor, shape (B, H / patch, W / patch), float32
+            Shares of the whole; what comes from class token and registers is left out.
+
+        Raises
+        ------
+        OptionError, ModelError
+            As :meth:`attention`.
+
+        References
+        ----------
+        Abnar and Zuidema, Quantifying Attention Flow in Transformers, ACL 2020.
+        """
+        import torch
+
+        token, grid = self._attending(pixels, query)
+        with torch.inference_mode():
+            # One photo at a time: the layers' inputs are held until the row has passed them.
+            rows = [
+                self._rollout_row(pixels[i : i + 1].to(device=self.device, dtype=self.dtype), token)
+                for i in range(len(pixels))
+            ]
+        return torch.cat(rows)[:, self.record.prefix_tokens :].reshape(len(pixels), *grid)
+
+    def _attending(self, pixels: torch.Tensor, query: Query) -> tuple[int, tuple[int, int]]:
+        """Index of the query's token in the sequence, and the grid; refuses what cannot be asked."""
+        if not self.has_attention:
+            raise ModelError(f"{self.record.name} cannot give its attention")
+        self._check_pixels(pixels)
+        h, w = (side // self.record.patch_size for side in pixels.shape[-2:])
+        if isinstance(query, str):
+            if query != "cls":
+                raise OptionError(f"query must be 'cls' or a patch's (row, column), got {query!r}")
+            if not self._has_class_token():
+                raise ModelError(f"{self.record.name} has no class token: query must be a patch's (row, column)")
+            return 0, (h, w)
+        row, column = query
+        if not (0 <= row < h and 0 <= column < w):
+            raise OptionError(f"query {(row, column)} lies outside the grid of {h} rows and {w} columns")
+        return self.record.prefix_tokens + row * w + column, (h, w)
+
+    def _check_pixels(self, pixels: torch.Tensor) -> None:
+        patch, shape = self.record.patch_size, tuple(pixels.shape)
         if len(shape) != 4 or shape[1] != 3 or 0 in shape or shape[2] % patch or shape[3] % patch:
             raise OptionError(f"pixels must be (B, 3, H, W) with H and W multiples of {patch}, got {shape}")
-        with torch.inference_mode():
-            tokens = self._forward(pixels.to(device=self.device, dtype=self.dtype))
-        return tokens.float()
+
+    def _has_class_token(self) -> bool:
+        return self.record.prefix_tokens > 0
 
     @abstractmethod
-    def _forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        """(B, 3, H, W) in the backbone's dtype -> (B, h, w, D)."""
+    def _layers(
+        self, pixels: torch.Tensor, layers: Sequence[int], facet: str, norm: bool
+    ) -> dict[int, torch.Tensor]:
+        """(B, 3, H, W) in the backbone's dtype -> (B, h, w, D) of each layer; they ascend and exist."""
+
+    def _attention_row(self, pixels: torch.Tensor, layer: int, token: int) -> torch.Tensor:
+        """(B, heads, N) float32: one token's attention to all; only called if ``has_attention``."""
+        raise NotImplementedError
+
+    def _rollout_row(self, pixels: torch.Tensor, token: int) -> torch.Tensor:
+        """(B, N) float32: one token's row of the rollout; only called if ``has_attention``."""
+        raise NotImplementedError
 
 
 _RECORDS: dict[str, BackboneRecord] = {}
@@ -160,16 +379,53 @@ def records() -> tuple[BackboneRecord, ...]:
 def find_record(name: str) -> BackboneRecord:
     """The record of a model.
 
+    Parameters
+    ----------
+    name : str
+        A registered name, ``hf:REPO_OR_DIR[@REVISION]`` or ``timm:NAME``.
+
     Raises
     ------
     ModelError
-        If no such model is registered; the message names the nearest ones.
+        If no such model is known; the message names the nearest ones.
+    WeightsError
+        If the configuration of an ``hf:`` model cannot be fetched.
+    ExtraError
+        If the model needs a package that is not installed.
     """
     if name in _RECORDS:
         return _RECORDS[name]
+    adapter = adapter_of(name)
+    if adapter == "hf":
+        from patchprism.backbones import huggingface
+
+        return huggingface.find_record(name)
+    if adapter == "timm":
+        from patchprism.backbones import timm_models
+
+        return timm_models.find_record(name)
     near = difflib.get_close_matches(name, _RECORDS, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else "`patchprism models` lists all."
     raise ModelError(f"unknown model {name!r}: {hint}")
+
+
+def adapter_of(name: str) -> str:
+    """``"hf"`` or ``"timm"`` for names with these prefixes, empty for all others.
+
+    Raises
+    ------
+    ModelError
+        If the name asks torch.hub for a model.
+    """
+    prefix, colon, _ = name.partition(":")
+    if not colon:
+        return ""
+    if prefix in ("hub", "torchhub", "torch.hub"):
+        raise ModelError(
+            f"model {name!r}: torch.hub is not supported on purpose, since it runs code from the network; "
+            "take hf:REPO, timm:NAME, or Backbone.from_callable with a network you loaded yourself"
+        )
+    return prefix if prefix in ("hf", "timm") else ""
 
 
 def resolve_device(device: str) -> torch.device:

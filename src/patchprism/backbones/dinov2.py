@@ -14,11 +14,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from patchprism.backbones.attention import attention_row, roll_back
 from patchprism.backbones.base import Backbone
 from patchprism.backbones.checkpoint import is_hub_layout, load_strictly, official_names, read_checkpoint
 from patchprism.errors import WeightsError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from patchprism.backbones.base import BackboneRecord, WeightsOrigin
 
 NATIVE_GRID = 37  # the checkpoints' position embedding is 37 x 37: 518 pixels
@@ -41,6 +44,10 @@ class Attention(nn.Module):
         qkv = self.qkv(x).view(batch, n, 3, self.heads, width // self.heads)
         query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         return query, key, value
+
+    def facet(self, x: torch.Tensor, facet: str) -> torch.Tensor:
+        """(B, N, D) -> query, key or value with the heads side by side, (B, N, D)."""
+        return cast("torch.Tensor", self.qkv(x).chunk(3, dim=-1)[("query", "key", "value").index(facet)])
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B, N, D) -> (B, N, D)."""
@@ -214,9 +221,42 @@ class DinoV2(nn.Module):
         tokens = self.embed(pixels)
         for block in self.blocks:
             tokens = block(tokens)
-        patches = self.norm(tokens[:, self.n_prefix :])
+        return self._patches(tokens, pixels, norm=True)
+
+    def layers(
+        self, pixels: torch.Tensor, layers: Sequence[int], *, facet: str, norm: bool
+    ) -> dict[int, torch.Tensor]:
+        """(B, 3, H, W) -> (B, h, w, D) of each layer; they ascend, and no block after the last one is run."""
+        found: dict[int, torch.Tensor] = {}
+        for i, tokens in enumerate(self.block_inputs(pixels, layers[-1])):
+            if facet == "token":
+                if i - 1 in layers:
+                    found[i - 1] = self._patches(tokens, pixels, norm=norm)
+                if i == layers[-1]:
+                    found[i] = self._patches(self.blocks[i](tokens), pixels, norm=norm)
+            elif i in layers:
+                block = cast("Block", self.blocks[i])
+                found[i] = self._patches(block.attn.facet(block.norm1(tokens), facet), pixels, norm=False)
+        return found
+
+    def block_inputs(self, pixels: torch.Tensor, last: int) -> Iterator[torch.Tensor]:
+        """What blocks 0 to ``last`` get, each (B, N, D); block ``last`` itself is not run."""
+        tokens = self.embed(pixels)
+        yield tokens
+        for block in self.blocks[:last]:
+            tokens = block(tokens)
+            yield tokens
+
+    def query_key(self, tokens: torch.Tensor, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """What a block gets, (B, N, D) -> its query and key, each (B, heads, N, D / heads)."""
+        block = cast("Block", self.blocks[layer])
+        return block.attn.project(block.norm1(tokens))[:2]
+
+    def _patches(self, tokens: torch.Tensor, pixels: torch.Tensor, *, norm: bool) -> torch.Tensor:
+        patches = tokens[:, self.n_prefix :]
         h, w = pixels.shape[-2] // self.patch_size, pixels.shape[-1] // self.patch_size
-        return cast("torch.Tensor", patches.view(-1, h, w, patches.shape[-1]))
+        patches = cast("torch.Tensor", self.norm(patches)) if norm else patches
+        return patches.reshape(len(pixels), h, w, -1)
 
 
 def build(record: BackboneRecord) -> DinoV2:
@@ -256,8 +296,35 @@ class DinoV2Backbone(Backbone):
         self.record, self.weights, self.device, self.dtype = record, weights, device, dtype
         self.network = network.to(device=device, dtype=dtype).eval().requires_grad_(False)
 
-    def _forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        return cast("torch.Tensor", self.network(pixels))
+    facets = ("token", "query", "key", "value")
+    has_attention = True
+
+    def _layers(
+        self, pixels: torch.Tensor, layers: Sequence[int], facet: str, norm: bool
+    ) -> dict[int, torch.Tensor]:
+        last = self.depth - 1
+        if list(layers) == [last] and facet == "token" and norm:
+            return {last: self.network(pixels)}
+        return self.network.layers(pixels, layers, facet=facet, norm=norm)
+
+    def _attention_row(self, pixels: torch.Tensor, layer: int, token: int) -> torch.Tensor:
+        for tokens in self.network.block_inputs(pixels, layer):
+            last = tokens
+        return attention_row(*self.network.query_key(last, layer), token, self._scale)
+
+    def _rollout_row(self, pixels: torch.Tensor, token: int) -> torch.Tensor:
+        # The blocks' inputs are half the size of their queries and keys, which are made again on the way back.
+        inputs = list(self.network.block_inputs(pixels, self.depth - 1))
+        row = inputs[-1].new_zeros(inputs[-1].shape[:2], dtype=torch.float32)
+        row[:, token] = 1.0
+        while inputs:
+            layer, tokens = len(inputs) - 1, inputs.pop()
+            row = roll_back(row, *self.network.query_key(tokens, layer), self._scale)
+        return row
+
+    @property
+    def _scale(self) -> float:
+        return float((self.record.width // self.record.heads) ** -0.5)
 
 
 def load(

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from patchprism.backbones.base import WeightsOrigin, find_record
+from patchprism.backbones.base import WeightsOrigin, adapter_of, find_record
 from patchprism.backbones.catalog import DINOV2_URL
 from patchprism.errors import ExtraError, OutputError, WeightsError
 from patchprism.files import atomic_write
@@ -88,6 +88,15 @@ def download_weights(name: str, *, progress: Progress | None = None) -> WeightsO
     ExtraError
         If they come in a package that is not installed.
     """
+    adapter = adapter_of(name)
+    if adapter == "hf":
+        from patchprism.backbones import huggingface
+
+        return huggingface.fetch(name, progress)
+    if adapter == "timm":
+        from patchprism.backbones import timm_models
+
+        return timm_models.fetch(name)
     return obtain_weights(find_record(name), progress=progress)
 
 

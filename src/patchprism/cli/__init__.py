@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 
@@ -10,6 +11,19 @@ EXIT_USAGE = 2  # Typer's own
 EXIT_SOME_PHOTOS_FAILED = 3
 EXIT_BUG = 70
 EXIT_INTERRUPTED = 130
+
+
+def entry() -> None:
+    """What the shell starts: :func:`main` in a process of its own.
+
+    Importing torch makes a million objects that live to the end. Python's collector walks them many times on
+    the way in and once more on the way out: 0.5 s of the 1.7 s that starting and leaving with torch take.
+    """
+    gc.set_threshold(100_000, 20, 20)
+    try:
+        main()
+    finally:
+        gc.freeze()
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import patchprism
-from patchprism.cli import explore, models, render
+from patchprism.cli import explore, models, render, video
 
 app = typer.Typer(
     name="patchprism",
@@ -40,5 +40,6 @@ def root(
 
 app.command("render")(render.render)
 app.command("explore")(explore.explore)
+app.command("video")(video.video)
 app.command("models")(models.models)
 app.command("download")(models.download)

@@ -59,7 +59,8 @@ Model = Annotated[
         "--model",
         "-m",
         metavar="NAME",
-        help="A name that [bold]patchprism models[/bold] lists. Default: dinov2_vits14, or the prism's.",
+        help="A name that [bold]patchprism models[/bold] lists, hf:REPO, hf:FOLDER or timm:NAME. "
+        "Default: dinov2_vits14, or the prism's.",
         rich_help_panel=_MODEL,
     ),
 ]
@@ -68,6 +69,40 @@ Weights = Annotated[
     typer.Option(
         metavar="FILE|URL|hf:REPO",
         help="Where the weights are, if not in a cache or at the official address.",
+        rich_help_panel=_MODEL,
+    ),
+]
+Layer = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        help="Block whose tokens are taken, from 0, or from the end: -1 (the default) is the last.",
+        rich_help_panel=_MODEL,
+    ),
+]
+Facet = Annotated[
+    str | None,
+    typer.Option(
+        metavar="token|query|key|value",
+        help="What is taken of the block: its tokens (the default), or a projection of its attention.",
+        rich_help_panel=_MODEL,
+    ),
+]
+FinalNorm = Annotated[
+    bool | None,
+    typer.Option(
+        "--final-norm/--no-norm",
+        help="Apply the network's final norm to the tokens (the default), or not.",
+        show_default=False,
+        rich_help_panel=_MODEL,
+    ),
+]
+TokenNorm = Annotated[
+    str | None,
+    typer.Option(
+        "--norm",
+        metavar="none|l2",
+        help="l2 gives each token unit length before the PCA, so that high-norm patches weigh no more.",
         rich_help_panel=_MODEL,
     ),
 ]

@@ -209,6 +209,8 @@ def _ranges(view: Visualization) -> dict[str, RangeInfo]:
 
 
 def _command(view: Visualization, prism_path: str | None) -> CommandInfo:
+    from patchprism.pipeline import TOKEN_DEFAULTS
+
     settings = view.settings
     options = [["--model", str(settings["model"])]]
     if settings.get("weights"):
@@ -216,6 +218,12 @@ def _command(view: Visualization, prism_path: str | None) -> CommandInfo:
     options += [["--preset", str(settings["preset"])], ["--size", str(settings["size"])]]
     if settings.get("dtype") not in (None, "auto", "float32"):
         options.append(["--dtype", str(settings["dtype"])])
+    for name, plain in TOKEN_DEFAULTS.items():
+        value = settings.get(name)
+        if value not in (None, plain):
+            flag = f"--{name.replace('_', '-')}"
+            # One word: a layer counted from the end looks like an option of its own.
+            options.append(["--no-final-norm"] if value is False else [f"{flag}={value}"])
     prism = view.prism
     return {
         "options": options,

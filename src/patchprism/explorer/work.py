@@ -263,7 +263,7 @@ class Workshop:
         todo = list(range(len(photos))) if other else list(range(len(view), len(photos)))
         new: dict[int, Any] = {}
         job.tell("photos", 0, len(todo))
-        for each in extract(photos, backbone, framing, indices=todo, batch_size=1):
+        for each in extract(photos, backbone, framing, indices=todo, batch_size=1, options=settings.token_options()):
             new[each.index] = each
             job.tell("photos", len(new), len(todo))
         kept = 0 if other else len(view)
@@ -326,9 +326,10 @@ def settings_of(view: Visualization, wish: Wish) -> Settings:
     changes = {key: value for key, value in asdict(wish).items() if value is not None}
     if "model" in changes and changes["model"] != view.record.name:
         # Weights and dtype were for the other network; size stays.
-        changes |= {"weights": None, "dtype": "auto"}
+        changes |= {"weights": None, "dtype": "auto", "layer": None, "facet": None, "final_norm": None}
     # The foreground that is shown is the page's affair; what is fitted starts by showing itself.
-    return replace(settings, **changes, mask_threshold=None, mask_side=None, opening=0, closing=0)
+    changes |= {"mask_threshold": None, "mask_side": None, "opening": 0, "closing": 0}
+    return replace(settings, **changes).resolved()
 
 
 def check_wish(view: Visualization, wish: Wish) -> None:

@@ -1,0 +1,168 @@
+"""Videos: how steady the colours are, and what everything around the network costs.
+
+    python benchmarks/video.py [--quick]
+
+Prints two tables. Steadiness: one photo with sensor noise, frame after frame, the change of a patch's colour from
+one frame to the next in 1/255, largest of the three channels, before the codec; beside it the way of rescaling
+each frame by its own extremes. Cost: the whole command beside the network alone on the same frames, already
+decoded and framed, in turns, medians.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import av
+import numpy as np
+import torch
+from PIL import Image
+from skimage import data
+
+from patchprism import load_backbone
+from patchprism.extract import batch_for
+from patchprism.framing import Framing
+from patchprism.prism import Prism
+from patchprism.video import render_video
+from patchprism.video.source import Span, open_clip
+from patchprism.video.steady import FrameColors, Steady
+
+
+def steps(colors, kept=None):
+    """Changes from frame to frame, in 1/255, of patches that both frames show."""
+    change = np.abs(np.diff(np.stack(colors), axis=0)).max(axis=-1) * 255
+    return change[kept] if kept is not None else change.ravel()
+
+
+def row(name, change):
+    middle, high, top = np.percentile(change, [50, 99, 100])
+    print(f"  {name:42} mean {change.mean():5.2f}  median {middle:5.2f}  99% {high:5.2f}  max {top:5.2f}")
+
+
+def steadiness(backbone, framing, n_frames):
+    for photo in ("chelsea", "astronaut", "coffee"):
+        clean = getattr(data, photo)()
+        for sigma in (0.5, 1.0, 2.0):
+            rng = np.random.default_rng(0)
+            tokens = []
+            for _ in range(n_frames):
+                noisy = np.clip(np.rint(clean + rng.normal(0, sigma, clean.shape)), 0, 255).astype(np.uint8)
+                tokens.append(backbone.patch_tokens(framing.apply(noisy).pixels[None])[0].cpu().numpy())
+            prism = Prism().fit(tokens)
+            colors, steady = FrameColors(prism), Steady(prism.threshold_, prism.side_)
+            bare = [colors.split(each) for each in tokens]
+            shown = [steady(each) for each in bare]
+            alone = []  # each frame by its own extremes, all patches, the basis fixed
+            for each in tokens:
+                values = prism.object_components(each.reshape(-1, each.shape[-1]))[:, :3]
+                low, high = values.min(axis=0), values.max(axis=0)
+                alone.append(((values - low) / (high - low)).reshape(*each.shape[:2], 3))
+            masks = np.stack([each.foreground for each in bare])
+            both = masks[1:] & masks[:-1]
+            kept = np.stack([each.foreground for each in shown])
+            print(f"{photo}, noise {sigma:g}/255")
+            row("rescaled frame by frame", steps(alone))
+            row("fixed ranges (--no-steady)", steps([each.colors for each in bare], both))
+            row("steady (the default), mask changes included", steps([each.rgb for each in shown]))
+            truth = np.mean([each.colors for each in bare], axis=0)
+            off = [np.abs(s.colors - truth).max(axis=-1)[s.foreground].mean() * 255 for s in shown]
+            print(
+                f"  patches that change sides, a frame: {np.mean(masks[1:] != masks[:-1]) * masks[0].size:.2f}, steady "
+                f"{np.mean(kept[1:] != kept[:-1]) * masks[0].size:.2f}; steady colours lie {np.mean(off):.2f}/255 from "
+                f"the mean of the bare ones"
+            )
+
+
+def codec(backbone, folder, crf):
+    """What H.264 adds: the same steady colours, read back from the file, averaged over each patch's middle."""
+    rng = np.random.default_rng(0)
+    source = folder / "noisy"
+    source.mkdir(exist_ok=True)
+    for i in range(12):
+        noisy = np.clip(np.rint(data.chelsea() + rng.normal(0, 1, (300, 451, 3))), 0, 255).astype(np.uint8)
+        Image.fromarray(noisy[:, :448]).save(source / f"{i:03d}.png")
+    render_video(source, folder / "noisy.mp4", backbone=backbone, size=288, layout="colors", crf=crf)
+    with av.open(str(folder / "noisy.mp4")) as container:
+        frames = [f.to_ndarray(format="rgb24") for f in container.decode(video=0)]
+    means = [
+        f[: f.shape[0] // 16 * 16, :448].reshape(-1, 16, 28, 16, 3)[:, 6:10, :, 6:10].mean(axis=(1, 3)) / 255
+        for f in frames
+    ]
+    row(f"read back from H.264, crf {crf}", steps(means))
+
+
+def make_clip(path, height, width, count):
+    photo = Image.fromarray(data.astronaut()).resize((width + 80, height + 80), Image.Resampling.BICUBIC)
+    picture = np.asarray(photo)
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("libx264", rate=25, options={"crf": "20", "preset": "veryfast"})
+        stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
+        for i in range(count):
+            x, y = int(40 + 40 * np.sin(i / 9)), int(40 + 40 * np.cos(i / 13))
+            frame = av.VideoFrame.from_ndarray(
+                np.ascontiguousarray(picture[y : y + height, x : x + width]), format="rgb24"
+            )
+            frame.pts = i
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    return path
+
+
+def cost(backbone, framing, folder, height, width, count, rounds):
+    clip = make_clip(folder / f"{height}.mp4", height, width, count)
+    frames = [framing.apply(frame.rgb) for frame in open_clip(clip).frames(Span(), planes=False)]
+    batch = batch_for(frames[0].grid)
+    prism_from = render_video(clip, folder / "first.mp4", backbone=backbone, fit_frames=4)
+    whole, alone, whole_cpu, alone_cpu = [], [], [], []
+    for _ in range(rounds):
+        start, cpu = time.perf_counter(), time.process_time()
+        for i in range(0, count, batch):
+            backbone.patch_tokens(torch.stack([f.pixels for f in frames[i : i + batch]]))
+        alone.append((time.perf_counter() - start) / count * 1e3)
+        alone_cpu.append((time.process_time() - cpu) / count * 1e3)
+        cpu = time.process_time()
+        report = render_video(clip, folder / "out.mp4", backbone=backbone, prism=prism_from.prism)
+        whole.append(report.seconds["frames"] / count * 1e3)
+        whole_cpu.append((time.process_time() - cpu) / count * 1e3)
+    share = 1 - statistics.median(a / w for a, w in zip(alone, whole, strict=True))
+    share_cpu = 1 - statistics.median(a / w for a, w in zip(alone_cpu, whole_cpu, strict=True))
+    print(
+        f"  {width:4} x {height:4}: network alone {statistics.median(alone):6.1f} ms a frame, whole command "
+        f"{statistics.median(whole):6.1f} ms; of processor time {statistics.median(alone_cpu):.0f} and "
+        f"{statistics.median(whole_cpu):.0f} ms; around the network {share:.1%} of the wall time, "
+        f"{share_cpu:.1%} of the processor time"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--only", choices=("steady", "codec", "cost"))
+    parser.add_argument("--threads", type=int, help="of torch; 1 makes processor times comparable on a busy machine")
+    options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    backbone = load_backbone("efficientnet_lite2")
+    record = backbone.record
+    framing = Framing.preset(
+        "default", size=448, patch_size=record.patch_size, mean=record.mean, std=record.std
+    )
+    with tempfile.TemporaryDirectory() as name:
+        if options.only in (None, "cost"):
+            print(f"cost at --size 448, side by side, H.264 crf 18, {torch.get_num_threads()} threads")
+            for height, width in ((448, 448), (448, 800), (720, 1280), (1080, 1920)):
+                count, rounds = (12, 2) if options.quick else (30, 3)
+                cost(backbone, framing, Path(name), height, width, count, rounds)
+        if options.only in (None, "steady"):
+            print("steadiness at --size 448")
+            steadiness(backbone, framing, 6 if options.quick else 12)
+        if options.only in (None, "codec"):
+            for crf in (18, 10):
+                codec(backbone, Path(name), crf)
+
+
+if __name__ == "__main__":
+    main()

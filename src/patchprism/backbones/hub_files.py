@@ -1,0 +1,232 @@
+"""The files of a model on the Hugging Face hub, or in a folder of the same layout. Loads no torch.
+
+A model is taken at one commit: the first file settles it, the others are asked for at that commit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from patchprism.backbones.base import WeightsOrigin
+from patchprism.errors import ModelError, WeightsError
+
+if TYPE_CHECKING:
+    from patchprism.backbones.base import Progress
+
+PREFIX = "hf:"
+# Where photos' normalisation is written down; the second is what newer versions of transformers write.
+PREPROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
+# In the order of preference: safetensors hold tensors only, and the others are read with weights_only.
+WEIGHT_FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+
+
+@dataclass(frozen=True)
+class HubModel:
+    """A model's files.
+
+    Attributes
+    ----------
+    name : str
+        As the user gave it, with ``hf:``.
+    folder : Path
+        Where its files are; on the hub's cache, those of one commit.
+    source : str
+        Folder, or ``hf:REPO@COMMIT``.
+    repo : str
+        Empty for a folder of the user's.
+    """
+
+    name: str
+    folder: Path
+    source: str
+    repo: str = ""
+    download: bool = True
+
+    def file(self, file: str) -> Path | None:
+        """One of its files, fetched if it must be; None where the model has none of this name."""
+        if not self.repo:
+            path = self.folder / file
+            return path if path.is_file() else None
+        return fetch_file(self.name, self.repo, self.folder.name, file, download=self.download)
+
+    def json(self, file: str) -> dict[str, Any] | None:
+        """What a JSON file holds; None where there is no such file.
+
+        Raises
+        ------
+        ModelError
+            If it is not a JSON object.
+        """
+        path = self.file(file)
+        if path is None:
+            return None
+        try:
+            content = json.loads(path.read_text("utf-8"))
+        except (OSError, ValueError) as error:
+            raise ModelError(f"{self.name}: {file} cannot be read as JSON ({error})") from error
+        if not isinstance(content, dict):
+            raise ModelError(f"{self.name}: {file} must hold a JSON object, got {type(content).__name__}")
+        return content
+
+    def weights(self, progress: Progress | None = None) -> WeightsOrigin:
+        """Its weights, fetched if they must be.
+
+        Of a model in several files the SHA-256 is that of their SHA-256s in the order of their names.
+
+        Raises
+        ------
+        WeightsError
+            If a file is missing, cannot be fetched, or is not what the hub says it is.
+        """
+        if progress:
+            progress(f"fetching {self.name}", 0, None)
+        first = next((path for file in WEIGHT_FILES if (path := self.file(file))), None)
+        if first is None:
+            if self.repo and is_offline(self.download):
+                raise WeightsError(unreachable(self.name))
+            raise WeightsError(f"{self.name}: no {' or '.join(WEIGHT_FILES[::2])} is there")
+        paths = [first]
+        if first.name.endswith(".index.json"):
+            shards = (self.json(first.name) or {}).get("weight_map")
+            if not isinstance(shards, dict) or not shards:
+                raise WeightsError(f"{self.name}: {first.name} has no weight_map")
+            paths = []
+            for file in sorted(set(map(str, shards.values()))):
+                # A name with folders in it could lead out of the model's own.
+                path = self.file(file) if file == Path(file).name else None
+                if path is None:
+                    raise WeightsError(f"{self.name}: {file} is missing, {first.name} names it")
+                paths.append(path)
+        digests = [self.check(path) for path in paths]
+        digest = digests[0]
+        if len(digests) > 1:
+            digest = hashlib.sha256("".join(digests).encode()).hexdigest()
+        return WeightsOrigin(source=self.source, path=str(first), sha256=digest)
+
+    def check(self, path: Path) -> str:
+        """SHA-256 of one of its files, compared with the hub's own word for it.
+
+        Raises
+        ------
+        WeightsError
+            If they differ.
+        """
+        from patchprism.backbones.weights import sha256_of
+
+        digest, blob = sha256_of(path), path.resolve()
+        # The hub's cache keeps large files under their own SHA-256, which is the publisher's word for it.
+        if self.repo and len(blob.name) == len(digest) and blob.name != digest:
+            raise WeightsError(f"{blob}: damaged (SHA-256 {digest}); delete it to fetch it again")
+        return digest
+
+
+def open_model(name: str, *, download: bool = True) -> HubModel:
+    """The model that ``hf:REPO_OR_DIR[@REVISION]`` names, with its ``config.json`` at hand.
+
+    Raises
+    ------
+    ModelError
+        If there is no such folder or repository, or it has no ``config.json``.
+    WeightsError
+        If the hub cannot be reached and the model is not in its cache.
+    """
+    text = name.removeprefix(PREFIX)
+    folder = Path(text).expanduser()
+    if not text:
+        raise ModelError(f"model {name!r}: must be hf:OWNER/NAME, hf:OWNER/NAME@REVISION or hf:FOLDER")
+    if folder.is_dir():
+        model = HubModel(name=name, folder=folder, source=str(folder))
+        if model.file("config.json") is None:
+            raise ModelError(f"{name}: config.json is missing in that folder")
+        return model
+    if text.startswith(("/", ".", "~")) or folder.exists():
+        what = "is a file, name the folder it is in" if folder.exists() else "no such folder"
+        raise ModelError(f"model {name!r}: {what}")
+    repo, _, revision = text.partition("@")
+    config = fetch_file(name, repo, revision or None, "config.json", download=download)
+    if config is None:
+        raise ModelError(f"{name}: config.json is missing, so it is not a model that transformers can read")
+    commit = config.parent.name
+    return HubModel(
+        name=name, folder=config.parent, source=f"{PREFIX}{repo}@{commit}", repo=repo, download=download
+    )
+
+
+def fetch_file(name: str, repo: str, revision: str | None, file: str, *, download: bool) -> Path | None:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    cached = _cached(repo, revision, file)
+    if cached is not None:
+        return cached
+    try:
+        return Path(hf_hub_download(repo, file, revision=revision, local_files_only=not download))
+    except HFValidationError as error:
+        raise ModelError(
+            f"model {name!r}: must be hf:OWNER/NAME, hf:OWNER/NAME@REVISION or hf:FOLDER"
+        ) from error
+    except GatedRepoError as error:
+        raise WeightsError(
+            f"{name}: its owner lets only people in who accepted its terms; accept them on its page at "
+            "huggingface.co, then `hf auth login`"
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise ModelError(f"{name}: no such repository on the Hugging Face hub, or it is private") from error
+    except RevisionNotFoundError as error:
+        raise ModelError(f"{name}: no such revision of that repository") from error
+    except LocalEntryNotFoundError as error:
+        # Not in the cache and not to be had now. Only the first file tells whether the model is here at all.
+        if file != "config.json" and is_offline(download):
+            return None
+        raise WeightsError(unreachable(name)) from error
+    except EntryNotFoundError:
+        return None
+    except (HfHubHTTPError, OSError, RuntimeError, ValueError) as error:
+        reason = str(error).strip().split("\n")[0][:200]
+        raise WeightsError(f"{unreachable(name)} ({reason})") from error
+
+
+def _cached(repo: str, revision: str | None, file: str) -> Path | None:
+    """A file of a settled commit that is in the cache; branches move, so they are asked for anew."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    if revision is None or len(revision) != 40:
+        return None
+    try:
+        found = try_to_load_from_cache(repo, file, revision=revision)
+    except HFValidationError:
+        return None
+    return Path(found) if isinstance(found, str) else None
+
+
+def is_offline(download: bool = True) -> bool:
+    """Whether the hub must not be asked: downloads are off, or ``HF_HUB_OFFLINE`` is set."""
+    from huggingface_hub import constants
+
+    return not download or bool(constants.HF_HUB_OFFLINE)
+
+
+def unreachable(name: str) -> str:
+    """What to say of a model that is neither here nor to be had."""
+    return (
+        f"{name} is not in the Hugging Face cache, and the hub cannot be reached; run `patchprism download {name}` "
+        "with a network, or name a folder that holds the model's files (hf:FOLDER)"
+    )

@@ -1,0 +1,323 @@
+"""Networks of ``timm`` as backbones, through its ``forward_intermediates``.
+
+Shapes in comments: B photos, N tokens (prefix and patches), D width, h x w the grid of patches.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+
+from patchprism.backbones.attention import attention_row, roll_back
+from patchprism.backbones.base import (
+    Backbone,
+    BackboneRecord,
+    WeightsOrigin,
+    resolve_device,
+    resolve_dtype,
+)
+from patchprism.backbones.probing import outputs_of, reason, to_grid
+from patchprism.errors import ExtraError, ModelError, WeightsError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from patchprism.backbones.base import Progress
+
+PREFIX = "timm:"
+_FACETS = ("query", "key", "value")
+
+
+def find_record(name: str) -> BackboneRecord:
+    """The record of ``timm:NAME``.
+
+    Raises
+    ------
+    ModelError
+        If timm knows no such model, or it cannot give its layers.
+    ExtraError
+        If ``timm`` is not installed.
+    """
+    with torch.device("meta"):
+        return _record(name, _create(name, None))
+
+
+def fetch(name: str, *, download: bool = True) -> WeightsOrigin:
+    """Find the weights of ``timm:NAME`` in the Hugging Face cache, or fetch them into it.
+
+    Raises
+    ------
+    ModelError
+        If timm knows no such model.
+    WeightsError
+        If it has no weights, or they cannot be fetched.
+    """
+    from patchprism.backbones.hub_files import HubModel, fetch_file, is_offline, unreachable
+
+    cfg = _pretrained_cfg(name)
+    repo, _, revision = (getattr(cfg, "hf_hub_id", None) or "").partition("@")
+    if not repo:
+        raise WeightsError(f"{name}: timm names no weights for it on the Hugging Face hub; pass --weights FILE")
+    # timm's repositories all hold both; others name their file.
+    named = getattr(cfg, "hf_hub_filename", None)
+    for file in (named,) if named else ("model.safetensors", "pytorch_model.bin"):
+        path = fetch_file(name, repo, revision or None, file, download=download)
+        if path is not None:
+            commit = path.parent.name
+            source = f"hf:{repo}@{commit}"
+            digest = HubModel(name=name, folder=path.parent, source=source, repo=repo).check(path)
+            return WeightsOrigin(source=source, path=str(path), sha256=digest)
+    raise WeightsError(unreachable(name) if is_offline(download) else f"{name}: hf:{repo} holds no weights to read")
+
+
+def load(
+    name: str,
+    *,
+    weights: str | None = None,
+    device: str,
+    dtype: str,
+    progress: Progress | None = None,
+    download: bool = True,
+) -> TimmBackbone:
+    """The backbone of ``timm:NAME``, with timm's weights or those of a file.
+
+    Raises
+    ------
+    ModelError, WeightsError, ExtraError
+        As :func:`find_record` and :func:`fetch`; WeightsError also if the file is not this model's.
+    """
+    from patchprism.backbones.checkpoint import read_checkpoint
+    from patchprism.backbones.weights import sha256_of
+
+    _pretrained_cfg(name)
+    torch_device, torch_dtype = resolve_device(device), resolve_dtype(dtype)
+    if weights is not None:
+        path = Path(weights).expanduser()
+        if not path.is_file():
+            raise WeightsError(f"weights {weights!r}: no such file; for {name} only a file can be given")
+        origin = WeightsOrigin(source=str(path), path=str(path), sha256=sha256_of(path))
+    else:
+        if progress:
+            progress(f"fetching {name}", 0, None)
+        origin = fetch(name, download=download)
+    network = _create(name, read_checkpoint(Path(origin.path)))
+    return TimmBackbone(_record(name, network), network, origin, torch_device, torch_dtype)
+
+
+class TimmBackbone(Backbone):
+    """A network of ``timm`` with its weights.
+
+    Parameters
+    ----------
+    record : BackboneRecord
+    network : torch.nn.Module
+        It is moved to the device and dtype and kept.
+    weights : WeightsOrigin
+    device : torch.device
+    dtype : torch.dtype
+
+    Raises
+    ------
+    ModelError
+        If it cannot give its layers as grids of patches.
+    """
+
+    def __init__(
+        self,
+        record: BackboneRecord,
+        network: Any,
+        weights: WeightsOrigin,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
+        self.record, self.weights, self.device, self.dtype = record, weights, device, dtype
+        self.network = network.to(device=device, dtype=dtype).eval().requires_grad_(False)
+        self._attentions = _attentions(network)
+        if len(self._attentions) == record.depth:
+            self.facets = ("token", *_FACETS)
+            self.has_attention = True
+        self._fixed: tuple[int, int] | None = None
+        self._probe()
+
+    def _has_class_token(self) -> bool:
+        return getattr(self.network, "cls_token", None) is not None
+
+    def _layers(
+        self, pixels: torch.Tensor, layers: Sequence[int], facet: str, norm: bool
+    ) -> dict[int, torch.Tensor]:
+        if facet == "token":
+            return dict(zip(layers, self._intermediates(pixels, layers, norm=norm), strict=True))
+        modules = {layer: self._attentions[layer].qkv for layer in layers}
+        with outputs_of(modules) as outputs:
+            self._intermediates(pixels, [layers[-1]], norm=False)
+        part = _FACETS.index(facet)
+        grid = self._grid(pixels)
+        return {layer: to_grid(outputs[layer].chunk(3, dim=-1)[part], grid) for layer in layers}
+
+    def _intermediates(
+        self, pixels: torch.Tensor, layers: Sequence[int], *, norm: bool
+    ) -> list[torch.Tensor]:
+        shape = tuple(pixels.shape[-2:])
+        if self._fixed and shape != self._fixed:
+            raise ModelError(
+                f"{self.record.name} takes photos of {self._fixed[1]} x {self._fixed[0]} pixels only, got "
+                f"{shape[1]} x {shape[0]}; --preset seed --size {self._fixed[0]} makes them so"
+            )
+        found = self.network.forward_intermediates(
+            pixels, indices=list(layers), norm=norm, stop_early=True, output_fmt="NCHW", intermediates_only=True
+        )
+        return [to_grid(tokens, self._grid(pixels)) for tokens in found]
+
+    def _grid(self, pixels: torch.Tensor) -> tuple[int, int]:
+        patch = self.record.patch_size
+        return pixels.shape[-2] // patch, pixels.shape[-1] // patch
+
+    def _query_key(self, qkv: torch.Tensor, layer: int) -> tuple[torch.Tensor, torch.Tensor, float]:
+        module = self._attentions[layer]
+        batch, n, _ = qkv.shape
+        query, key = qkv.view(batch, n, 3, module.num_heads, -1).permute(2, 0, 3, 1, 4)[:2]
+        return module.q_norm(query), module.k_norm(key), float(module.scale)
+
+    def _attention_row(self, pixels: torch.Tensor, layer: int, token: int) -> torch.Tensor:
+        with outputs_of({layer: self._attentions[layer].qkv}) as outputs:
+            self._intermediates(pixels, [layer], norm=False)
+        query, key, scale = self._query_key(outputs[layer], layer)
+        return attention_row(query, key, token, scale)
+
+    def _rollout_row(self, pixels: torch.Tensor, token: int) -> torch.Tensor:
+        modules = {layer: attention.qkv for layer, attention in enumerate(self._attentions)}
+        with outputs_of(modules) as outputs:
+            self._intermediates(pixels, [self.depth - 1], norm=False)
+        row = torch.zeros(outputs[0].shape[:2], device=self.device)
+        row[:, token] = 1.0
+        for layer in reversed(range(self.depth)):
+            row = roll_back(row, *self._query_key(outputs.pop(layer), layer))
+        return row
+
+    def _probe(self) -> None:
+        """Run the network once on a few patches, and find out or refuse."""
+        patch, record = self.record.patch_size, self.record
+        sides = (2 * patch, 3 * patch)  # not square, so that a fixed size or a transposed grid shows
+        with torch.inference_mode():
+            try:
+                tokens = self._probed(sides)
+            # A network that takes one size only says so in whatever way its authors chose.
+            except Exception as error:
+                size = (getattr(self.network, "pretrained_cfg", None) or {}).get("input_size")
+                if not size or size[1] % patch or size[2] % patch:
+                    raise ModelError(f"{record.name}: {reason(error)}") from error
+                self._fixed = sides = (size[1], size[2])
+                try:
+                    tokens = self._probed(sides)
+                except Exception as second:
+                    raise ModelError(f"{record.name}: {reason(second)}") from second
+        grid = (sides[0] // patch, sides[1] // patch)
+        if tuple(tokens.shape) != (1, *grid, record.width):
+            raise ModelError(
+                f"{record.name}: its last layer is not a grid of {grid} patches of width {record.width}, "
+                f"got {tuple(tokens.shape)}"
+            )
+
+    def _probed(self, sides: tuple[int, int]) -> torch.Tensor:
+        pixels = torch.zeros(1, 3, *sides, device=self.device, dtype=self.dtype)
+        return self._intermediates(pixels, [self.depth - 1], norm=True)[0]
+
+
+def _timm(name: str) -> Any:
+    try:
+        import timm
+    except ImportError as error:
+        raise ExtraError("timm", f"model {name}") from error
+    # A torchvision that does not fit torch fails here with an error of torch's.
+    except RuntimeError as error:
+        raise ModelError(
+            f"{name}: timm cannot be imported here ({reason(error)}); it needs a torchvision that fits this torch"
+        ) from error
+    return timm
+
+
+def _pretrained_cfg(name: str) -> Any:
+    """What timm knows of the weights of ``timm:NAME``, None if nothing."""
+    timm = _timm(name)
+    architecture = name.removeprefix(PREFIX)
+    # timm's own prefixes (hf-hub:, local-dir:) would read a configuration that names any code of timm's.
+    if ":" in architecture or not timm.is_model(architecture):
+        known = timm.list_models(pretrained=True) + timm.list_models()
+        near = difflib.get_close_matches(architecture, known, n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(PREFIX + n for n in near)}?" if near else "timm.list_models() has all."
+        raise ModelError(f"unknown model {name!r}: {hint}")
+    try:
+        return timm.get_pretrained_cfg(architecture)
+    except RuntimeError as error:
+        base, _, tag = architecture.partition(".")
+        known = ", ".join(n.partition(".")[2] for n in timm.list_pretrained(f"{base}.*"))
+        raise ModelError(f"unknown model {name!r}: of {base} timm has {known or 'no weights'}, not {tag}") from error
+
+
+def _create(name: str, state: dict[str, torch.Tensor] | None) -> Any:
+    """The network of ``timm:NAME`` with these weights, or as it was made when there are none."""
+    timm = _timm(name)
+    _pretrained_cfg(name)
+    architecture = name.removeprefix(PREFIX)
+    options: dict[str, Any] = {"pretrained": state is not None}
+    if state is not None:
+        # Its own way of loading, which knows how older files were named; strict as the head is kept.
+        options["pretrained_cfg_overlay"] = {"state_dict": state, "custom_load": False}
+    try:
+        try:
+            network = timm.create_model(architecture, dynamic_img_size=True, **options)
+        except TypeError:  # an architecture without that option, which need not lack the ability
+            network = timm.create_model(architecture, **options)
+    except Exception as error:
+        if state is None:
+            raise ModelError(f"{name}: timm cannot build it ({reason(error)})") from error
+        raise WeightsError(f"{name}: the weights are not this model's ({reason(error)})") from error
+    broken = [n for n, tensor in network.named_parameters() if state and not bool(tensor.isfinite().all())]
+    if broken:
+        raise WeightsError(f"{name}: tensors not finite: {', '.join(broken[:3])}")
+    if isinstance(getattr(network, "pretrained_cfg", None), dict):
+        network.pretrained_cfg.pop("state_dict", None)  # it would keep a second copy alive
+    return network
+
+
+def _record(name: str, network: Any) -> BackboneRecord:
+    forward = getattr(network, "forward_intermediates", None)
+    wanted = {"indices", "norm", "stop_early", "output_fmt", "intermediates_only"}
+    if forward is None or not wanted <= set(inspect.signature(forward).parameters):
+        raise ModelError(f"{name}: timm cannot give this network's layers (forward_intermediates)")
+    info = network.feature_info
+    info = info.info if hasattr(info, "info") else info
+    cfg = network.pretrained_cfg
+    mean, std = tuple(cfg.get("mean") or ()), tuple(cfg.get("std") or ())
+    if len(mean) != 3 or len(std) != 3 or not all(map(math.isfinite, mean)) or min(std) <= 0:
+        raise ModelError(f"{name}: timm knows no mean and deviation of three channels for it, got {mean}, {std}")
+    attentions = _attentions(network)
+    return BackboneRecord(
+        name=name,
+        family="timm",
+        patch_size=int(info[-1]["reduction"]),
+        width=int(info[-1]["num_chs"]),
+        depth=len(info),
+        heads=int(attentions[0].num_heads) if attentions else 0,
+        prefix_tokens=int(getattr(network, "num_prefix_tokens", 0)),
+        mean=cast("tuple[float, float, float]", tuple(float(v) for v in mean)),
+        std=cast("tuple[float, float, float]", tuple(float(v) for v in std)),
+        n_parameters=sum(parameter.numel() for parameter in network.parameters()),
+        licence=cfg.get("license") or "see the model's card",
+        source=cfg.get("hf_hub_id") or cfg.get("url") or "timm",
+        hub_repo=cfg.get("hf_hub_id") or "",
+    )
+
+
+def _attentions(network: Any) -> list[Any]:
+    """The attention of each block, if all are timm's plain one: query, key and value from one layer, no rotation."""
+    from timm.layers.attention import Attention
+
+    blocks = getattr(network, "blocks", None)
+    found = [getattr(block, "attn", None) for block in blocks] if blocks is not None else []
+    return found if found and all(type(attention) is Attention for attention in found) else []

@@ -1,0 +1,396 @@
+"""A clip in, the same clip in colours out."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from patchprism.backbones import find_record, load_backbone
+from patchprism.errors import OptionError, PhotoError
+from patchprism.extract import batch_for
+from patchprism.features import PatchFeatures
+from patchprism.pipeline import Settings, Stopwatch, check_origin, describe_origin
+from patchprism.video.canvas import Canvas
+from patchprism.video.relay import read_ahead, write_behind
+from patchprism.video.sink import check_output, open_sink
+from patchprism.video.source import Frame, Problems, Span, import_av, open_clip
+from patchprism.video.steady import FrameColors, PatchColors, Steady
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Iterator
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from patchprism.backbones import Backbone, BackboneRecord, WeightsOrigin
+    from patchprism.framing import Framed, Framing
+    from patchprism.prism import Prism
+    from patchprism.video.sink import Sink
+    from patchprism.video.source import FileClip, PhotoClip
+
+# A batch holds its frames in memory, and they may be large however few patches they have.
+MAX_BATCH = 8
+
+Seconds = int | float | Fraction
+
+
+@dataclass(kw_only=True)
+class VideoReport:
+    """What came of a clip.
+
+    Attributes
+    ----------
+    out : Path
+    frames : int
+        Frames written.
+    size : tuple of int
+        Height and width of what was written.
+    grid : tuple of int
+        Rows and columns of patches a frame.
+    fps : float
+        Frames worked off a second, from the first to the last.
+    sound : str
+        ``"copied"``, ``"re-encoded from ... to ..."``, ``"left out"`` or ``"none"``.
+    n_problems : int
+        Packets, frames or photos that could not be read, or only in part.
+    problems : list of str
+        The first ten of them by name.
+    warnings : list of str
+        What else the user should know.
+    prism : Prism
+    fitted_here : bool
+        Whether the prism was fitted on this clip.
+    record : BackboneRecord
+    weights : WeightsOrigin
+    seconds : dict
+        Time spent in each stage. ``network`` and ``colours`` are parts of ``frames``.
+    """
+
+    out: Path
+    frames: int = 0
+    size: tuple[int, int] = (0, 0)
+    grid: tuple[int, int] = (0, 0)
+    fps: float = 0.0
+    sound: str = "none"
+    n_problems: int = 0
+    problems: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    prism: Prism
+    fitted_here: bool
+    record: BackboneRecord
+    weights: WeightsOrigin
+    seconds: dict[str, float]
+
+
+def render_video(
+    source: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    layout: str | None = None,
+    overlay: float | None = None,
+    smooth: bool = False,
+    steady: bool = True,
+    start: Seconds | None = None,
+    end: Seconds | None = None,
+    every: int = 1,
+    fps: float | None = None,
+    fit_frames: int = 32,
+    crf: int | None = None,
+    sound: bool = True,
+    model: str | None = None,
+    weights: str | None = None,
+    preset: str | None = None,
+    size: int | None = None,
+    threshold: float | str | None = None,
+    foreground: str | None = None,
+    scaling: str | None = None,
+    components: tuple[int, int, int] | None = None,
+    device: str = "auto",
+    dtype: str | None = None,
+    batch_size: int | None = None,
+    prism: Prism | None = None,
+    save_prism: str | os.PathLike[str] | None = None,
+    force: bool = False,
+    backbone: Backbone | None = None,
+    progress: Callable[[str, int, int | None], None] | None = None,
+) -> VideoReport:
+    """Colour the frames of a clip, all with one prism, in memory that does not grow with its length.
+
+    Parameters
+    ----------
+    source : path
+        A video file; or an image sequence: a folder, or a pattern with ``*`` or a counter such as ``%04d``.
+    out : path
+        ``.mp4``, ``.mov`` and ``.mkv`` (H.264) or ``.webm`` (VP9), with even sides (an odd last row or column
+        of a panel is cut off); or a folder, or a pattern such as ``frames/%04d.png``, for PNG pictures.
+    layout : {"side", "overlay", "colors"}, default="side"
+        The frame beside its colours, under them, or the colours alone.
+    overlay : float in [0, 1], optional
+        Opacity of the colours over the frame; without ``layout`` it means ``"overlay"``, where it is 0.6
+        by default.
+    smooth : bool
+        Blend from patch to patch instead of showing each as a rectangle.
+    steady : bool, default=True
+        Keep patches still where nothing moves; see :class:`~patchprism.video.steady.Steady`. Without it every
+        frame has the colours that it would have as a photo.
+    start, end : float, optional
+        Seconds: frames from ``start`` on and before ``end``.
+    every : int
+        Each how manyth frame is taken; it stays on show as long as all that it stands for.
+    fps : float, optional
+        Frames a second of an image sequence, 25 by default.
+    fit_frames : int
+        The prism is fitted on so many frames, evenly spread over the time that is wanted.
+    crf : int, optional
+        Quality of the video, less is better: H.264 18 of 0 to 51, VP9 30 of 0 to 63.
+    sound : bool
+        Keep the sound: copied where the format can hold it, else encoded anew.
+    model, weights, preset, size, threshold, foreground, scaling, components, device, dtype, batch_size
+        As in :func:`~patchprism.pipeline.visualize`.
+    prism : Prism, optional
+        Colour with this one instead of fitting.
+    save_prism : path, optional
+        Also save the prism here.
+    force, backbone
+        As in :func:`~patchprism.pipeline.visualize`.
+    progress : callable, optional
+        Called as ``progress(stage, done, total or None)`` with the stages ``fit`` and ``frames``, and those of
+        a download.
+
+    Returns
+    -------
+    VideoReport
+
+    Raises
+    ------
+    PatchPrismError
+        One of its children: an option, the clip, the model, its weights, the prism or the output cannot be
+        used. Nothing is at ``out`` then that was not there before.
+    """
+    import_av()
+    span = Span(start=_fraction("start", start), end=_fraction("end", end), every=every)
+    if isinstance(fit_frames, bool) or not isinstance(fit_frames, int) or fit_frames < 1:
+        raise OptionError(f"fit_frames must be a whole number from 1, got {fit_frames!r}")
+    if batch_size is not None and batch_size < 1:
+        raise OptionError(f"batch_size must be at least 1, got {batch_size}")
+    settings = Settings(
+        model=backbone.record.name if backbone else model,
+        weights=weights,
+        preset=preset,
+        size=size,
+        threshold=threshold,
+        foreground=foreground,
+        scaling=scaling,
+        components=components,
+        device=device,
+        dtype=str(backbone.dtype).removeprefix("torch.") if backbone else dtype,
+        batch_size=batch_size,
+    ).resolved(prism)
+    # Everything that can be refused is refused before anything heavy is loaded.
+    to_fit = None if prism else settings.prism()
+    framing = settings.framing(backbone.record if backbone else find_record(str(settings.model)))
+    check_output(out, source, crf)
+    clip = open_clip(source, fps=fps)
+    chosen = layout or ("side" if overlay is None else "overlay")
+    canvas = Canvas(layout=chosen, alpha=overlay, smooth=smooth, matrix=clip.matrix)
+    watch, tell = Stopwatch(), progress or (lambda *_: None)
+    if backbone is None:
+        with watch("load model"):
+            backbone = load_backbone(
+                str(settings.model),
+                weights=settings.weights,
+                device=settings.device,
+                dtype=settings.dtype or "auto",
+                progress=tell,
+            )
+    origin = describe_origin(backbone, settings, framing)
+    if prism and not force:
+        check_origin(prism, origin)
+    if to_fit:
+        with watch("fit"):
+            prism = _fit(to_fit, clip, span, fit_frames, backbone, framing, batch_size, tell)
+        prism.origin = origin
+    assert prism is not None
+    if save_prism is not None:
+        prism.save(save_prism)
+    report = VideoReport(
+        out=Path(out),
+        prism=prism,
+        fitted_here=to_fit is not None,
+        record=backbone.record,
+        weights=backbone.weights,
+        seconds=watch.seconds,
+    )
+    steadied = Steady(prism.threshold_, prism.side_) if steady else None
+    job = _Job(clip, span, backbone, framing, FrameColors(prism), steadied, canvas, batch_size, watch, tell)
+    job.run(report, crf=crf, sound=sound)
+    return report
+
+
+class _Job:
+    """Frames through decode, network, colours and encode; the first and the last in threads beside the network."""
+
+    def __init__(
+        self,
+        clip: FileClip | PhotoClip,
+        span: Span,
+        backbone: Backbone,
+        framing: Framing,
+        colors: FrameColors,
+        steady: Steady | None,
+        canvas: Canvas,
+        batch_size: int | None,
+        watch: Stopwatch,
+        tell: Callable[[str, int, int | None], None],
+    ) -> None:
+        self.clip, self.span, self.backbone, self.framing = clip, span, backbone, framing
+        self.colors, self.steady, self.canvas = colors, steady, canvas
+        self.batch_size, self.watch, self.tell = batch_size, watch, tell
+
+    def run(self, report: VideoReport, *, crf: int | None, sound: bool) -> None:
+        from patchprism.video.sink import is_pictures
+
+        pictures = is_pictures(report.out)
+        whole = self.span.start is None
+        total = _expected(self.clip, self.span)
+        self.tell("frames", 0, total)
+        with self.watch("frames"), read_ahead(self._framed(planes=not pictures), 2) as items:
+            batches = _batches(items, self.batch_size)
+            first_batch = next(batches, None)
+            if first_batch is None:
+                raise PhotoError(self.clip.name, _nothing(self.clip, self.span))
+            first = first_batch[0][0]
+            began = time.perf_counter()
+            with (
+                open_sink(
+                    report.out,
+                    self.clip,
+                    self.canvas,
+                    first=first,
+                    every=self.span.every,
+                    crf=crf,
+                    whole=whole,
+                    sound=sound,
+                ) as sink,
+                write_behind(_writer(sink), 4) as write,
+            ):
+                batch: list[tuple[Frame, Framed]] | None = first_batch
+                while batch:
+                    for frame, patches, crop in self._colored(batch):
+                        write((frame, patches, crop))
+                        report.frames += 1
+                    self.tell("frames", report.frames, total)
+                    batch = next(batches, None)
+            report.fps = report.frames / (time.perf_counter() - began)
+        report.grid = first_batch[0][1].grid
+        report.size = self.canvas.size(*first.rgb.shape[:2], even=not pictures)
+        report.sound, report.warnings = sink.sound, sink.warnings
+        problems: Problems = self.clip.problems
+        report.n_problems, report.problems = problems.count, problems.named
+
+    def _framed(self, *, planes: bool) -> Iterator[tuple[Frame, Framed]]:
+        for frame in self.clip.frames(self.span, planes=planes):
+            yield frame, self.framing.apply(frame.rgb, name=f"{self.clip.name}, frame {frame.index}")
+
+    def _colored(
+        self, batch: list[tuple[Frame, Framed]]
+    ) -> Iterator[tuple[Frame, PatchColors, tuple[float, float, float, float]]]:
+        with self.watch("network"):
+            tokens = _tokens(self.backbone, [framed for _, framed in batch])
+        for (frame, framed), each in zip(batch, tokens, strict=True):
+            with self.watch("colours"):
+                patches = self.colors.split(each, name=f"{self.clip.name}, frame {frame.index}")
+                if self.steady:
+                    patches = self.steady(patches)
+            yield frame, patches, framed.crop
+
+
+def _writer(sink: Sink) -> Callable[[tuple[Frame, PatchColors, Any]], None]:
+    def write(item: tuple[Frame, PatchColors, Any]) -> None:
+        sink.write(*item)
+
+    return write
+
+
+def _fit(
+    prism: Prism,
+    clip: FileClip | PhotoClip,
+    span: Span,
+    count: int,
+    backbone: Backbone,
+    framing: Framing,
+    batch_size: int | None,
+    tell: Callable[[str, int, int | None], None],
+) -> Prism:
+    tokens: list[Any] = []
+    names: list[str] = []
+    tell("fit", 0, count)
+
+    def framed() -> Iterator[tuple[Frame, Framed]]:
+        for frame in clip.spread(count, span):
+            yield frame, framing.apply(frame.rgb, name=f"{clip.name}, frame {frame.index}")
+
+    with read_ahead(framed(), 2) as items:
+        for batch in _batches(items, batch_size):
+            tokens += list(_tokens(backbone, [each for _, each in batch]))
+            names += [f"{clip.name} at {float(frame.time):.3f} s" for frame, _ in batch]
+            tell("fit", len(tokens), count)
+    if not tokens:
+        raise PhotoError(clip.name, _nothing(clip, span))
+    tell("fit", len(tokens), len(tokens))
+    return prism.fit(PatchFeatures(tokens, names))
+
+
+def _tokens(backbone: Backbone, framed: list[Framed]) -> NDArray[np.float32]:
+    import torch
+
+    tokens: NDArray[np.float32] = (
+        backbone.patch_tokens(torch.stack([each.pixels for each in framed])).cpu().numpy()
+    )
+    return tokens
+
+
+def _batches(
+    items: Iterator[tuple[Frame, Framed]], batch_size: int | None
+) -> Iterator[list[tuple[Frame, Framed]]]:
+    batch: list[tuple[Frame, Framed]] = []
+    for item in items:
+        batch.append(item)
+        if len(batch) >= (batch_size or min(batch_for(item[1].grid), MAX_BATCH)):
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _expected(clip: FileClip | PhotoClip, span: Span) -> int | None:
+    if clip.duration is None:
+        return None
+    end = clip.duration if span.end is None else min(span.end, clip.duration)
+    length = max(end - (span.start or 0), Fraction(0))
+    count = clip.n_frames if clip.n_frames and length == clip.duration else round(length * clip.rate)
+    return max(1, -(-count // span.every))
+
+
+def _nothing(clip: FileClip | PhotoClip, span: Span) -> str:
+    if clip.problems.count:
+        return f"no frame could be read ({clip.problems.named[0]})"
+    if span.start is not None or span.end is not None:
+        until = "its end" if span.end is None else f"{float(span.end):g} s"
+        length = "" if clip.duration is None else f"; it is {float(clip.duration):.2f} s long"
+        return f"holds no frame from {float(span.start or 0):g} s to {until}{length}"
+    return "holds no frame"
+
+
+def _fraction(name: str, seconds: Seconds | None) -> Fraction | None:
+    if seconds is None:
+        return None
+    try:
+        # A decimal number means itself, not the nearest binary one: 0.1 is the time of frame 1 at 10 a second.
+        return seconds if isinstance(seconds, Fraction) else Fraction(str(seconds))
+    except (ValueError, ZeroDivisionError) as error:
+        raise OptionError(f"{name} must be a number of seconds, got {seconds!r}") from error
