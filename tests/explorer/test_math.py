@@ -18,7 +18,7 @@ from patchprism.explorer.html import MODULES
 from patchprism.figures import viridis
 from patchprism.morphology import clean
 from patchprism.pipeline import visualize
-from patchprism.prism import Prism
+from patchprism.prism import Prism, split_at
 from patchprism.render import paint
 
 MODEL, SIZE = "efficientnet_lite2", 160  # as the view of conftest.py
@@ -215,11 +215,13 @@ def test_a_prism_from_elsewhere_keeps_its_ranges(view, photo_files, modules, tmp
 UNIT = """
 import { readFileSync } from "node:fs";
 import * as math from "./math.mjs";
-const { values, low, high, deviation, floats, masks } = JSON.parse(readFileSync(process.argv[2], "utf-8"));
+const { values, low, high, deviation, floats, masks, tenths } = JSON.parse(readFileSync(process.argv[2], "utf-8"));
 console.log(JSON.stringify({
   range: values.map((v) => math.toUint8(math.scaleRange(v, low, high))),
   flat: values.map((v) => math.scaleRange(v, high, low)),
   sigmoid: values.map((v) => math.toUint8(math.scaleSigmoid(v, deviation))),
+  above: tenths.map((t) => Array.from(math.splitAt(Float32Array.from(tenths), t, "above"))),
+  below: tenths.map((t) => Array.from(math.splitAt(Float32Array.from(tenths), t, "below"))),
   still: values.map((v) => math.scaleSigmoid(v, 0)),
   bytes: floats.map((v) => math.toUint8(Math.fround(v))),
   masks: masks.map(({ mask, h, w, opening, closing }) => Array.from(math.cleanMask(Uint8Array.from(mask), h, w, opening, closing))),
@@ -247,12 +249,17 @@ def test_scaling_rounding_and_morphology_value_by_value(modules, tmp_path):
             )
     given = {"values": values.tolist(), "low": low, "high": high, "deviation": deviation}
     given |= {"floats": floats.astype(float).tolist(), "masks": masks}
-    (tmp_path / "given.json").write_text(json.dumps(given))
+    # A threshold is compared as float32: 0.1 is not above 0.1, though the one is a float64 and the other was not.
+    tenths = [i / 10 for i in range(11)]
+    (tmp_path / "given.json").write_text(json.dumps({**given, "tenths": tenths}))
     got = json.loads(modules(UNIT, tmp_path / "given.json"))
     np.testing.assert_array_equal(got["range"], to_uint8(scale_range(values, low, high)))
     np.testing.assert_array_equal(got["flat"], scale_range(values, high, low))
     np.testing.assert_array_equal(got["sigmoid"], to_uint8(scale_sigmoid(values, deviation)))
     np.testing.assert_array_equal(got["still"], scale_sigmoid(values, 0.0))
+    for side in ("above", "below"):
+        expected = [split_at(np.array(tenths, np.float32), threshold, side) for threshold in tenths]
+        np.testing.assert_array_equal(np.array(got[side], bool), expected)
     np.testing.assert_array_equal(got["bytes"], to_uint8(floats.astype(np.float32)))
     for each, answer in zip(masks, got["masks"], strict=True):
         mask = np.array(each["mask"], bool).reshape(each["h"], each["w"])
@@ -318,3 +325,20 @@ def test_a_message_comes_back_as_it_was(view):
         [view.prism.object_components(tokens.reshape(-1, tokens.shape[-1]))[None] for tokens in view.features]
     )
     np.testing.assert_array_equal(codes.T * steps, expected)
+
+
+def test_the_command_says_which_tokens_were_taken(view, photo_files):
+    from dataclasses import replace
+
+    assert not {"--layer=-1", "--norm=none"} & {
+        word for words in build_message(view).header["command"]["options"] for word in words
+    }
+    other = replace(
+        view, settings={**view.settings, "layer": -2, "facet": "key", "token_norm": "l2", "final_norm": False}
+    )
+    words = [word for words in build_message(other).header["command"]["options"] for word in words]
+    assert words[-4:] == ["--layer=-2", "--facet=key", "--norm=l2", "--no-norm"]
+    known = CliRunner().invoke(app, ["render", "--help"], env={"COLUMNS": "200"}).output
+    for word in words[::1]:
+        if word.startswith("--"):
+            assert word.partition("=")[0] in known

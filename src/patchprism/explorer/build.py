@@ -218,12 +218,13 @@ def _command(view: Visualization, prism_path: str | None) -> CommandInfo:
     options += [["--preset", str(settings["preset"])], ["--size", str(settings["size"])]]
     if settings.get("dtype") not in (None, "auto", "float32"):
         options.append(["--dtype", str(settings["dtype"])])
-    for name, plain in TOKEN_DEFAULTS.items():
+    for name, flag in (("layer", "--layer"), ("facet", "--facet"), ("token_norm", "--norm")):
         value = settings.get(name)
-        if value not in (None, plain):
-            flag = f"--{name.replace('_', '-')}"
+        if value not in (None, TOKEN_DEFAULTS[name]):
             # One word: a layer counted from the end looks like an option of its own.
-            options.append(["--no-final-norm"] if value is False else [f"{flag}={value}"])
+            options.append([f"{flag}={value}"])
+    if settings.get("final_norm") is False:
+        options.append(["--no-norm"])
     prism = view.prism
     return {
         "options": options,
