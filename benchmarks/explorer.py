@@ -86,7 +86,8 @@ def sizes(folder: Path) -> None:
             f"photos {shown / 1e3:.0f}, prism {parts['prism'] / 1e3:.0f}; 25 % more as text)"
         )
         print(
-            f"  cosine: {view.features.width} numbers carried in {tokens['dims']}; within 0.02 for {error['within']:.2%} of pairs, "
+            f"  cosine: {view.features.width} numbers carried in {tokens['dims']}; "
+            f"within 0.02 for {error['within']:.2%} of pairs, "
             f"median {error['median']:.4f}, 99th percentile {error['p99']:.4f}, worst {error['max']:.3f}"
         )
 
@@ -162,7 +163,8 @@ def main() -> None:
                 page.wait_for_timeout(8)
             spread("hover to heat map drawn", page.evaluate("waits"))
             work = page.evaluate("""() => {
-              const time = (does) => { const start = performance.now(); for (let i = 0; i < 50; i++) does(i); return (performance.now() - start) / 50; };
+              const time = (does) => { const start = performance.now();
+                for (let i = 0; i < 50; i++) does(i); return (performance.now() - start) / 50; };
               const { model, gallery, state } = patchprism;
               return {
                 masks: time((i) => model.update({ ...state, threshold: i / 50 })),

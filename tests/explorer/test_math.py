@@ -37,7 +37,8 @@ const results = settings.map((patch, i) => {
   const { colors, visible } = model.layer(state);
   writeFileSync(`${out}/${i}.prism.safetensors`, model.prism(state));
   const size = model.photos[0].size;
-  const pixels = patch.mode === "overlay" || state.background === "photo" ? new Uint8Array(readFileSync(`${out}/photo.rgba`)) : null;
+  const over = patch.mode === "overlay" || state.background === "photo";
+  const pixels = over ? new Uint8Array(readFileSync(`${out}/photo.rgba`)) : null;
   return {
     colors: Array.from(colors), visible: visible && Array.from(visible), mask: Array.from(model.mask),
     picture: Array.from(model.picture(0, state, size, pixels)), command: commandText(model.header, state),
@@ -224,7 +225,8 @@ console.log(JSON.stringify({
   below: tenths.map((t) => Array.from(math.splitAt(Float32Array.from(tenths), t, "below"))),
   still: values.map((v) => math.scaleSigmoid(v, 0)),
   bytes: floats.map((v) => math.toUint8(Math.fround(v))),
-  masks: masks.map(({ mask, h, w, opening, closing }) => Array.from(math.cleanMask(Uint8Array.from(mask), h, w, opening, closing))),
+  masks: masks.map(({ mask, h, w, opening, closing }) =>
+    Array.from(math.cleanMask(Uint8Array.from(mask), h, w, opening, closing))),
 }));
 """
 

@@ -226,7 +226,8 @@ def test_keys_alone_reach_everything(opened):
 
 
 def test_every_control_has_a_name_for_screen_readers(opened):
-    unnamed = opened.page.evaluate("""() => [...document.querySelectorAll("button, input, select, [role]")].filter((node) => {
+    unnamed = opened.page.evaluate("""() => [...document.querySelectorAll("button, input, select, [role]")]
+    .filter((node) => {
       const name = node.getAttribute("aria-label") || node.textContent.trim() || node.title ||
         [...(node.labels ?? [])].map((label) => label.textContent.trim()).join("");
       return !name && !["live", "toast", "failures", "message", "job-text", "explained"].includes(node.id);

@@ -168,7 +168,8 @@ def test_a_hundred_megabytes_are_refused_before_they_are_read(served, session):
 
 def test_a_hundred_megabytes_in_chunks_are_cut_off(served, session):
     with socket.create_connection((served.host, served.port), timeout=20) as plain:
-        head = f"POST /{served.token}{session}/photos HTTP/1.1\r\nHost: {served.host}:{served.port}\r\nTransfer-Encoding: chunked\r\n\r\n"
+        head = f"POST /{served.token}{session}/photos HTTP/1.1\r\nHost: {served.host}:{served.port}\r\n"
+        head += "Transfer-Encoding: chunked\r\n\r\n"
         plain.sendall(head.encode())
         sent, chunk = 0, b"100000\r\n" + bytes(1 << 20) + b"\r\n"
         try:
