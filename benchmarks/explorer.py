@@ -35,7 +35,8 @@ WATCH = """() => {
   globalThis.waits = [];
   const channel = new MessageChannel();
   const pending = [];
-  channel.port1.onmessage = () => { const now = performance.now(); for (const at of pending.splice(0)) waits.push(now - at); };
+  channel.port1.onmessage = () => { const now = performance.now();
+    for (const at of pending.splice(0)) waits.push(now - at); };
   let asked = false;
   addEventListener("pointermove", (event) => {
     pending.push(event.timeStamp);
@@ -67,7 +68,8 @@ def spread(name: str, values: list[float]) -> None:
     """Print median, 95th percentile and worst."""
     p95 = float(np.percentile(values, 95))
     print(
-        f"{name:34} median {statistics.median(values):6.1f} ms   95th {p95:6.1f} ms   worst {max(values):6.1f} ms   n {len(values)}"
+        f"{name:34} median {statistics.median(values):6.1f} ms   "
+        f"95th {p95:6.1f} ms   worst {max(values):6.1f} ms   n {len(values)}"
     )
 
 
@@ -81,7 +83,8 @@ def sizes(folder: Path) -> None:
         tokens = page.message.header["tokens"]
         error = tokens["error"]
         print(
-            f"ten photos, {view.features.grids[0][0]} x {view.features.grids[0][1]} patches: {len(page.html.encode()) / 1e6:.2f} MB "
+            f"ten photos, {view.features.grids[0][0]} x {view.features.grids[0][1]} patches: "
+            f"{len(page.html.encode()) / 1e6:.2f} MB "
             f"(components {(parts['scene'] + parts['object']) / 1e3:.0f} kB, tokens {parts['tokens'] / 1e3:.0f}, "
             f"photos {shown / 1e3:.0f}, prism {parts['prism'] / 1e3:.0f}; 25 % more as text)"
         )
