@@ -164,7 +164,12 @@ def test_one_bad_photo_in_ten(tmp_path):
     assert [failure.name[-9:] for failure in outcome.failures] == [f"p{i:04d}.png" for i in range(0, 40, 10)]
     stored = StoredFeatures(tmp_path / "f.zarr")
     assert len(stored) == 36
-    assert [each["photo"][-9:] for each in stored.failures] == ["p0000.png", "p0010.png", "p0020.png", "p0030.png"]
+    assert [each["photo"][-9:] for each in stored.failures] == [
+        "p0000.png",
+        "p0010.png",
+        "p0020.png",
+        "p0030.png",
+    ]
 
 
 def test_all_photos_bad_leaves_nothing(tmp_path):
@@ -196,7 +201,9 @@ def test_parquet(whole, tmp_path):
     mine = [row for row in table.to_pylist() if row["photo"] == name]
     h, w = stored.grids[66]
     assert [(row["row"], row["column"]) for row in mine] == [(y, x) for y in range(h) for x in range(w)]
-    np.testing.assert_array_equal(np.array([row["vector"] for row in mine], np.float32).reshape(h, w, -1), stored[66])
+    np.testing.assert_array_equal(
+        np.array([row["vector"] for row in mine], np.float32).reshape(h, w, -1), stored[66]
+    )
 
 
 # ---------------------------------------------------------------- what is refused
@@ -270,7 +277,9 @@ DAMAGE = {
         "array tokens has codecs",
     ),
     "big endian": (
-        lambda s: edit(s / "tokens/zarr.json", lambda v: v["codecs"][0]["configuration"].update(endian="big")),
+        lambda s: edit(
+            s / "tokens/zarr.json", lambda v: v["codecs"][0]["configuration"].update(endian="big")
+        ),
         "array tokens has codecs",
     ),
     "transformer": (
@@ -303,7 +312,10 @@ DAMAGE = {
     "huge width": (
         lambda s: edit(
             s / "tokens/zarr.json",
-            lambda v: [v.update(shape=[5, 2**40]), v["chunk_grid"]["configuration"].update(chunk_shape=[1, 2**40])],
+            lambda v: [
+                v.update(shape=[5, 2**40]),
+                v["chunk_grid"]["configuration"].update(chunk_shape=[1, 2**40]),
+            ],
         ),
         "array tokens has shape",
     ),
@@ -332,7 +344,10 @@ DAMAGE = {
         lambda s: edit(s / "zarr.json", lambda v: attributes(v)["model"].update(name="other")),
         "model record does not fit",
     ),
-    "no origin": (lambda s: edit(s / "zarr.json", lambda v: attributes(v).pop("origin")), "does not say its origin"),
+    "no origin": (
+        lambda s: edit(s / "zarr.json", lambda v: attributes(v).pop("origin")),
+        "does not say its origin",
+    ),
     "no framing": (
         lambda s: edit(s / "zarr.json", lambda v: attributes(v)["origin"].update(framing={"size": "x"})),
         "its framing is none",

@@ -513,7 +513,12 @@ def test_pictures_do_not_get_mixed_up(tmp_path, backbone):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "note.txt").write_text("mine")
     run(clip, tmp_path / "out" / "f%02d.png", backbone, every=7)
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["f01.png", "f02.png", "f03.png", "note.txt"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        "f01.png",
+        "f02.png",
+        "f03.png",
+        "note.txt",
+    ]
     with pytest.raises(OutputError, match="holds numbered pictures already"):
         run(clip, tmp_path / "out" / "f%02d.png", backbone)
 
@@ -636,7 +641,9 @@ def test_memory_does_not_grow_with_the_film(tmp_path):
 
 
 def test_importing_the_package_needs_no_pyav():
-    code = "import sys, patchprism, patchprism.cli.app; sys.exit('av' in sys.modules or 'torch' in sys.modules)"
+    code = (
+        "import sys, patchprism, patchprism.cli.app; sys.exit('av' in sys.modules or 'torch' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 

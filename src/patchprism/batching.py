@@ -64,7 +64,9 @@ def patches_for(record: BackboneRecord, *, kind: str, itemsize: int, free: int) 
     free : int
         Bytes.
     """
-    numbers = _TRANSFORMER_NUMBERS * record.width if record.heads else _CONVOLUTION_NUMBERS * record.patch_size**2
+    numbers = (
+        _TRANSFORMER_NUMBERS * record.width if record.heads else _CONVOLUTION_NUMBERS * record.patch_size**2
+    )
     fitting = int(SHARE * free / (numbers * itemsize))
     most = MOST_PATCHES.get(kind, MOST_PATCHES["cpu"])
     if kind == "cpu" and not record.heads:

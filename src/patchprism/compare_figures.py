@@ -65,7 +65,10 @@ def photo_sheet(comparison: Comparison, index: int) -> NDArray[np.uint8]:
         panels,
         columns=layers,
         title=Path(comparison.photos.names[index]).name,
-        notes=[f"Of each model, above turned to agree with {first.label}, below as each prism fitted it.", _NOTE],
+        notes=[
+            f"Of each model, above turned to agree with {first.label}, below as each prism fitted it.",
+            _NOTE,
+        ],
     )
 
 

@@ -176,7 +176,9 @@ def open_network(settings: Settings, *, backbone: Backbone | None, engine: Engin
         framing = settings.framing(backbone.record)
         origin = describe_origin(backbone, settings, framing)
         patches = patches_a_batch(backbone) if engine.local else None
-        return Network(backbone.record, backbone.weights, framing, origin, partial(_same, backbone), patches, options)
+        return Network(
+            backbone.record, backbone.weights, framing, origin, partial(_same, backbone), patches, options
+        )
     load = partial(
         load_backbone,
         str(settings.model),
@@ -198,7 +200,9 @@ def open_network(settings: Settings, *, backbone: Backbone | None, engine: Engin
     device = resolve_device(settings.device)
     if device.type == "cuda":
         loaded = load()
-        return Network(record, weights, framing, origin, partial(_same, loaded), patches_a_batch(loaded), options)
+        return Network(
+            record, weights, framing, origin, partial(_same, loaded), patches_a_batch(loaded), options
+        )
     patches = patches_for(record, kind=device.type, itemsize=dtype.itemsize, free=free_memory())
     return Network(record, weights, framing, origin, load, patches, options)
 
@@ -349,8 +353,10 @@ class Extraction:
                 self._done(run.shard, result, done)
         for run, result in self.engine.map(task, self._without_killers(lost)) if lost else ():
             if isinstance(result, WorkerLost):
-                raise EngineError(f"workers died again and again over photos {run.shard * SHARD + 1} to "
-                                  f"{run.shard * SHARD + len(run.names)}: {result.reason}")
+                raise EngineError(
+                    f"workers died again and again over photos {run.shard * SHARD + 1} to "
+                    f"{run.shard * SHARD + len(run.names)}: {result.reason}"
+                )
             self._done(run.shard, result, done)
 
     def _without_killers(self, lost: list[PhotoRun]) -> list[PhotoRun]:
@@ -442,7 +448,12 @@ def walk_over(
 
 
 def fit(
-    prism: Prism, source: Source, engine: Engine, origin: dict[str, Any], *, only: frozenset[str] | None = None
+    prism: Prism,
+    source: Source,
+    engine: Engine,
+    origin: dict[str, Any],
+    *,
+    only: frozenset[str] | None = None,
 ) -> Prism:
     """Fit a prism on all photos of a source, or on some."""
     prism.fit_by(walk_over(source, engine, only=only))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import time
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from patchprism.errors import OptionError, PhotoError, PrismError
 from patchprism.extract import Photos, TokenOptions, extract, photo_names
 from patchprism.features import PatchFeatures
 from patchprism.framing import DEFAULT_SIZE, PRESETS, Framing
-from patchprism.prism import Prism
+from patchprism.prism import MASK_OPTIONS, Prism
 from patchprism.visualization import Failure, Visualization, is_output
 
 if TYPE_CHECKING:
@@ -50,6 +51,10 @@ class Settings:
     scaling: str | None = None
     components: tuple[int, int, int] | None = None
     space: str | None = None
+    mask_threshold: float | None = None
+    mask_side: str | None = None
+    opening: int = 0
+    closing: int = 0
     layer: int | None = None
     facet: str | None = None
     final_norm: bool | None = None
@@ -116,9 +121,14 @@ class Settings:
             scaling=self.scaling or "minmax",
             components=self.components or (1, 2, 3),
             space=self.space or "rgb",
+            **self.mask_options(),
         )
         prism.check_options()
         return prism
+
+    def mask_options(self) -> dict[str, Any]:
+        """The options of a prism that do not touch its fit."""
+        return {name: getattr(self, name) for name in MASK_OPTIONS}
 
 
 class Stopwatch:
@@ -149,6 +159,10 @@ def visualize(
     scaling: str | None = None,
     components: tuple[int, int, int] | None = None,
     space: str | None = None,
+    mask_threshold: float | None = None,
+    mask_side: str | None = None,
+    opening: int = 0,
+    closing: int = 0,
     layer: int | None = None,
     facet: str | None = None,
     final_norm: bool | None = None,
@@ -183,6 +197,9 @@ def visualize(
     space : {"rgb", "oklab"}
         See :class:`~patchprism.prism.Prism`. Defaults are the preset's: Otsu and ``"auto"``, or 0.6 and
         ``"above"`` of the seed.
+    mask_threshold, mask_side, opening, closing
+        Which patches are shown as foreground, without touching the fit; see
+        :class:`~patchprism.prism.Prism`. They may be given beside a prism, and then replace its own.
     layer : int, default=-1
         Block whose tokens are taken, counted from 0, or from the end with negative numbers.
     facet : {"token", "query", "key", "value"}
@@ -237,6 +254,10 @@ def visualize(
         scaling=scaling,
         components=components,
         space=space,
+        mask_threshold=mask_threshold,
+        mask_side=mask_side,
+        opening=opening,
+        closing=closing,
         layer=layer,
         facet=facet,
         final_norm=final_norm,
@@ -249,6 +270,8 @@ def visualize(
     watch = Stopwatch()
     # Everything that can be refused is refused before anything heavy is loaded.
     to_fit = None if prism else settings.prism()
+    if prism:
+        prism = with_mask(prism, settings.mask_options())
     options = settings.token_options()
     framing = settings.framing(backbone.record if backbone else find_record(str(settings.model)))
     sources = list_photos(photos, exclude=exclude)
@@ -332,6 +355,24 @@ def list_photos(photos: Sequence[Any], *, exclude: str | os.PathLike[str] | None
     if not listed:
         raise PhotoError("photos", "none were given")
     return listed
+
+
+def with_mask(prism: Prism, options: dict[str, Any]) -> Prism:
+    """A prism that shows another foreground, where an option asks for one; the fit is shared.
+
+    Raises
+    ------
+    OptionError
+        If an option is not allowed.
+    """
+    changed = {name: value for name, value in options.items() if value != MASK_OPTIONS[name]}
+    if not changed:
+        return prism
+    prism = copy.copy(prism)
+    for name, value in changed.items():
+        setattr(prism, name, value)
+    prism.check_options()
+    return prism
 
 
 def describe_origin(backbone: Backbone, settings: Settings, framing: Framing) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from patchprism.fitting import (
     otsu,
 )
 from patchprism.moments import project
+from patchprism.morphology import clean
 
 if TYPE_CHECKING:
     import os
@@ -35,6 +36,14 @@ FOREGROUNDS = ("auto", "above", "below", "none")
 
 # Components kept of each PCA; three make a picture, the rest are for looking further.
 KEPT_COMPONENTS = 8
+# A coordinate along a component is rounded to a multiple of its standard deviation's power of two, times this:
+# under a thousandth of a step of colour. It hides in which order a machine adds up, and lets the explorer's
+# page hold the very numbers that colours are made of in two bytes and a bit instead of eight.
+GRID = 2.0**-16
+MASK_SIDES = ("above", "below", "none")
+MAX_MORPHOLOGY = 16
+# Options that may be changed after fitting, and what leaves the fitted foreground as it is.
+MASK_OPTIONS = {"mask_threshold": None, "mask_side": None, "opening": 0, "closing": 0}
 
 
 @dataclass(frozen=True)
@@ -76,6 +85,12 @@ class Prism:
     space : {"rgb", "oklab"}, default="rgb"
         Components as red, green and blue, or as axes of OKLab, where equal steps look equal; see
         :func:`~patchprism.oklab.fill_cube`.
+    mask_threshold, mask_side : float and {"above", "below", "none"}, optional
+        Show another foreground than the one that was fitted on. The fit stays as ``threshold`` and
+        ``foreground`` make it, so no patch changes its colour: these say which patches have one.
+    opening, closing : int, default=0
+        Clean the shown foreground: drop specks, then fill holes, of up to so many patches
+        (:func:`patchprism.morphology.clean`).
 
     Attributes
     ----------
@@ -127,12 +142,20 @@ class Prism:
         scaling: str = "minmax",
         components: tuple[int, int, int] = (1, 2, 3),
         space: str = "rgb",
+        mask_threshold: float | None = None,
+        mask_side: str | None = None,
+        opening: int = 0,
+        closing: int = 0,
     ) -> None:
         self.threshold = threshold
         self.foreground = foreground
         self.scaling = scaling
         self.components = components
         self.space = space
+        self.mask_threshold = mask_threshold
+        self.mask_side = mask_side
+        self.opening = opening
+        self.closing = closing
         self.origin: dict[str, Any] = {}
 
     # ---------------------------------------------------------------- fitting
@@ -227,6 +250,24 @@ class Prism:
                 f"components must be three numbers from 1 to {KEPT_COMPONENTS} (negative: turned around), got {wanted}"
             )
 
+        self._check_mask_options()
+
+    def _check_mask_options(self) -> None:
+        threshold, side = self.mask_threshold, self.mask_side
+        if threshold is not None and not (
+            isinstance(threshold, (int, float)) and not isinstance(threshold, bool) and 0 <= threshold <= 1
+        ):
+            raise OptionError(f"mask_threshold must be a number from 0 to 1, got {threshold!r}")
+        if side is not None and side not in MASK_SIDES:
+            raise OptionError(f"mask_side must be one of {', '.join(MASK_SIDES)}, got {side!r}")
+        if self.foreground == "none" and side in ("above", "below") and threshold is None:
+            raise OptionError(f"mask_side {side!r} needs a mask_threshold where foreground is 'none'")
+        if self.foreground == "none" and side is None and threshold is not None:
+            raise OptionError("mask_threshold needs a mask_side where foreground is 'none'")
+        for name, value in (("opening", self.opening), ("closing", self.closing)):
+            if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MAX_MORPHOLOGY:
+                raise OptionError(f"{name} must be a whole number from 0 to {MAX_MORPHOLOGY}, got {value!r}")
+
     def _no_foreground(self) -> str:
         if not self.scene_variance_[0]:
             return "all patches have the same features, so there is no foreground to find; foreground 'none' keeps all"
@@ -267,22 +308,24 @@ class Prism:
         """Score, foreground and both colourings of one photo's tokens, (h, w, D); raises as :meth:`transform`."""
         self._check_tokens(tokens, name)
         scene = self.scene_components(tokens)
-        foreground = self.foreground_of(tokens, scene=scene)
+        score = self.score_of(tokens, scene=scene)
+        foreground = self.shown_mask(score)
         rgb = np.zeros((*foreground.shape, 3), np.float32)
         rgb[foreground] = self.colors_of(self.object_components(tokens[foreground]))
         flat = self._chosen(self.scene_variance_, signed=False) == 0
         low, high = self.all_range_
         rgb_all = scale_range(self.all_patch_values(scene, foreground), low, np.where(flat, low, high))
-        return PhotoColors(self.score_of(tokens, scene=scene), foreground, rgb, lay_out(rgb_all, self.space))
+        return PhotoColors(score, foreground, rgb, lay_out(rgb_all, self.space))
 
     def scene_components(self, tokens: Tokens) -> NDArray[np.float64]:
         """Coordinates along the scene PCA's components, (h, w, D) -> (h, w, k)."""
         rows = tokens.reshape(-1, tokens.shape[-1])
-        return project(rows, self.scene_mean_, self.scene_components_).reshape(*tokens.shape[:-1], -1)
+        values = project(rows, self.scene_mean_, self.scene_components_).reshape(*tokens.shape[:-1], -1)
+        return _on_grid(values, self.scene_variance_)
 
     def object_components(self, rows: Tokens) -> NDArray[np.float64]:
         """Coordinates along the object PCA's components, (n, D) -> (n, k)."""
-        return project(rows, self.object_mean_, self.object_components_)
+        return _on_grid(project(rows, self.object_mean_, self.object_components_), self.object_variance_)
 
     def score_of(self, tokens: Tokens, *, scene: NDArray[np.float64] | None = None) -> NDArray[np.float32]:
         """Scores of one photo, (h, w) float32 in [0, 1]; ``scene`` saves projecting the tokens again."""
@@ -291,12 +334,14 @@ class Prism:
         return scale_range(scene[..., 0], low, high if self.scene_variance_[0] else low)
 
     def foreground_of(self, tokens: Tokens, *, scene: NDArray[np.float64] | None = None) -> NDArray[np.bool_]:
-        """Foreground of one photo, (h, w) bool; ``scene`` saves projecting the tokens again."""
-        score = self.score_of(tokens, scene=scene)
-        if self.side_ == "none":
-            return np.ones(score.shape, dtype=bool)
-        threshold = np.float32(self.threshold_)
-        return score > threshold if self.side_ == "above" else score < threshold
+        """Foreground of one photo that is fitted on, (h, w) bool; ``scene`` saves projecting the tokens again."""
+        return split_at(self.score_of(tokens, scene=scene), self.threshold_, self.side_)
+
+    def shown_mask(self, score: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Foreground of one photo that is shown, (h, w) bool, from its scores."""
+        threshold = self.threshold_ if self.mask_threshold is None else self.mask_threshold
+        mask = split_at(score, threshold, self.mask_side or self.side_)
+        return clean(mask, opening=self.opening, closing=self.closing)
 
     def all_patch_values(
         self, scene: NDArray[np.float64], foreground: NDArray[np.bool_]
@@ -396,10 +441,35 @@ class Prism:
     def __repr__(self) -> str:
         options = (
             f"threshold={self.threshold!r}, foreground={self.foreground!r}, scaling={self.scaling!r}, "
-            f"components={tuple(self.components)}" + (f", space={self.space!r}" if self.space != "rgb" else "")
+            f"components={tuple(self.components)}"
+            + (f", space={self.space!r}" if self.space != "rgb" else "")
+        ) + "".join(
+            f", {name}={getattr(self, name)!r}"
+            for name, unset in MASK_OPTIONS.items()
+            if getattr(self, name) != unset
         )
         fitted = f", fitted on {self.n_photos_} photos" if hasattr(self, "object_range_") else ""
         return f"Prism({options}{fitted})"
+
+
+def split_at(score: NDArray[np.float32], threshold: float, side: str) -> NDArray[np.bool_]:
+    """Which scores lie above or below a threshold, itself left out; with ``"none"`` all."""
+    if side == "none":
+        return np.ones(score.shape, dtype=bool)
+    edge = np.float32(threshold)
+    return score > edge if side == "above" else score < edge
+
+
+def grid_steps(variance: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What coordinates along components of such variances are multiples of, (k,); 0 for those without."""
+    with np.errstate(divide="ignore"):
+        return np.where(variance > 0, np.exp2(np.floor(np.log2(np.sqrt(variance)))) * GRID, 0.0)
+
+
+def _on_grid(values: NDArray[np.float64], variance: NDArray[np.float64]) -> NDArray[np.float64]:
+    steps = grid_steps(variance)
+    rounded: NDArray[np.float64] = np.rint(values / np.where(steps > 0, steps, 1.0)) * steps
+    return rounded
 
 
 def _kept(moments: Moments) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:

@@ -45,7 +45,22 @@ _TENSORS = {
 
 def save_prism(prism: Prism, path: str | os.PathLike[str]) -> None:
     """Write a prism; as :meth:`Prism.save <patchprism.prism.Prism.save>`."""
+    content = prism_bytes(prism)
+    with atomic_write(path) as part:
+        part.write_bytes(content)
+
+
+def prism_bytes(prism: Prism) -> bytes:
+    """The content of a prism's file.
+
+    Raises
+    ------
+    PrismError
+        If the prism is not fitted.
+    """
     from safetensors.numpy import save
+
+    from patchprism.prism import MASK_OPTIONS
 
     if not hasattr(prism, "object_range_"):
         raise PrismError("this prism is not fitted yet: there is nothing to save")
@@ -61,14 +76,19 @@ def save_prism(prism: Prism, path: str | os.PathLike[str]) -> None:
             "components": list(prism.components),
             # Absent means rgb: files of the first version lack it, and stay the same bytes.
             **({"space": prism.space} if prism.space != "rgb" else {}),
+            # Only where they are set: most prisms show what they were fitted on.
+            **{
+                name: getattr(prism, name)
+                for name, unset in MASK_OPTIONS.items()
+                if getattr(prism, name) != unset
+            },
         },
         "learned": learned,
         "origin": prism.origin,
     }
     tensors = {name: np.ascontiguousarray(getattr(prism, f"{name}_")) for name in _TENSORS}
-    with atomic_write(path) as part:
-        # One metadata entry: safetensors keeps several in no fixed order.
-        part.write_bytes(save(tensors, {"patchprism": json.dumps(header, sort_keys=True)}))
+    # One metadata entry: safetensors keeps several in no fixed order.
+    return save(tensors, {"patchprism": json.dumps(header, sort_keys=True)})
 
 
 def load_prism(path: str | os.PathLike[str]) -> Prism:

@@ -161,7 +161,9 @@ class Shards:
         row = table.width * dtype.itemsize
         data = self.folder.read(self._tokens(shard), start * row, stop * row)
         if len(data) != (stop - start) * row:
-            raise OutputError(f"{self.folder.name}/{self._tokens(shard)}", "it was cut short while the job ran")
+            raise OutputError(
+                f"{self.folder.name}/{self._tokens(shard)}", "it was cut short while the job ran"
+            )
         return np.frombuffer(data, dtype.newbyteorder("<")).astype(dtype, copy=False).reshape(-1, table.width)
 
     def _table(self, shard: int) -> str:

@@ -232,7 +232,8 @@ def _finished(folder: Folder, key: str, overwrite: bool) -> Outcome | None:
     if overwrite:
         return None
     raise OutputError(
-        folder.name, "a feature store of other photos, or with other settings, is there; --overwrite replaces it"
+        folder.name,
+        "a feature store of other photos, or with other settings, is there; --overwrite replaces it",
     )
 
 
@@ -307,7 +308,9 @@ def fit_prism(
     target = local_path(out)
     if target.is_dir():
         raise OutputError(str(target), "a folder of that name is there already")
-    work = LocalFolder(target.with_name(f".{target.name}{WORK}"), work=target.with_name(f".{target.name}{WORK}"))
+    work = LocalFolder(
+        target.with_name(f".{target.name}{WORK}"), work=target.with_name(f".{target.name}{WORK}")
+    )
     settings = _resolved(settings, given, None)
     prism = settings.prism()
     try:
@@ -510,7 +513,18 @@ def render_photos(
     try:
         with working(work):
             opened = _open(
-                given, settings, work, engine, sample, seed, backbone, reader, tell, watch, check=check, whole=True
+                given,
+                settings,
+                work,
+                engine,
+                sample,
+                seed,
+                backbone,
+                reader,
+                tell,
+                watch,
+                check=check,
+                whole=True,
             )
             if to_fit is not None:
                 with watch("fit prism"):
@@ -594,7 +608,9 @@ class _Pictures:
         self.tell("pictures", 0, self.n_photos)
         for (shard, its), result in self.engine.map(self.task, todo()):
             if isinstance(result, WorkerLost):
-                raise EngineError(f"workers died again and again over pictures of shard {shard}: {result.reason}")
+                raise EngineError(
+                    f"workers died again and again over pictures of shard {shard}: {result.reason}"
+                )
             done += len(its)
             self.tell("pictures", done, self.n_photos)
 
@@ -630,10 +646,17 @@ class _Pictures:
         parts = [part for _, _, part in first]
         figures: dict[str, Callable[[], NDArray[np.uint8]]] = {
             "fg_mask": lambda: fg_mask_figure(
-                shown, [p.score for p in parts], [p.foreground for p in parts], names=names, side=side, total=total
+                shown,
+                [p.score for p in parts],
+                [p.foreground for p in parts],
+                names=names,
+                side=side,
+                total=total,
             ),
             "results": lambda: results_figure(shown, [p.rgb for p in parts], names=names, total=total),
-            "results_raw": lambda: results_figure(shown, [p.rgb_all for p in parts], names=names, total=total),
+            "results_raw": lambda: results_figure(
+                shown, [p.rgb_all for p in parts], names=names, total=total
+            ),
             "histogram": lambda: counted_histogram(
                 counts, inside, threshold=None if side == "none" else self.prism.threshold_, side=side
             ),
@@ -659,7 +682,10 @@ class _Pictures:
 
     def report(self, head: dict[str, Any]) -> None:
         """Write ``report.json``, photo by photo; as :meth:`Visualization.report` has it."""
-        with self.out.staged("report.json") as path, open(path, "w", encoding="utf-8", errors="replace") as file:
+        with (
+            self.out.staged("report.json") as path,
+            open(path, "w", encoding="utf-8", errors="replace") as file,
+        ):
             file.write("{\n")
             for key, value in head.items():
                 file.write(f"  {json.dumps(key)}: {_indented(value, 2).lstrip()},\n")

@@ -220,9 +220,7 @@ class FoldTask:
 
     needs_device = False
 
-    def __init__(
-        self, make: Callable[[], Pass], source: Source, only: frozenset[str] | None = None
-    ) -> None:
+    def __init__(self, make: Callable[[], Pass], source: Source, only: frozenset[str] | None = None) -> None:
         self.make, self.source, self.only = make, source, only
 
     def run(self, items: Iterable[tuple[int, int]]) -> Iterator[Pass]:
@@ -301,9 +299,7 @@ class DrawTask:
                 self.work.write(drawn_key(shard), json.dumps(drawn).encode())
                 yield drawn
 
-    def _photo(
-        self, job: tuple[tuple[PhotoRow, Any], str]
-    ) -> tuple[dict[str, Any], NDArray[np.int64], int]:
+    def _photo(self, job: tuple[tuple[PhotoRow, Any], str]) -> tuple[dict[str, Any], NDArray[np.int64], int]:
         (row, tokens), stem = job
         part = self.prism.split(tokens, name=row.name)
         picture = paint(part.rgb, crop=row.crop, size=row.size)

@@ -114,9 +114,10 @@ def paint_smooth(
     size: tuple[int, int],
     method: str,
     photo: NDArray[np.uint8] | None = None,
+    fill: float = 0.0,
 ) -> NDArray[np.uint8]:
-    """The picture of a photo, (H, W, 3) uint8, from its colours, (h, w, 3) in [0, 1]; black outside the crop."""
-    picture = np.zeros((*size, 3), np.uint8)
+    """The picture of a photo, (H, W, 3) uint8, from its colours, (h, w, 3) in [0, 1]; ``fill`` outside the crop."""
+    picture = np.full((*size, 3), round(255 * fill), np.uint8)
     for rows, columns, strip in upsampled_strips(colors, crop=crop, size=size, method=method, photo=photo):
         strip *= np.float32(255)
         picture[rows, columns] = np.rint(strip, out=strip).astype(np.uint8)

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from patchprism.backbones import BackboneRecord, WeightsOrigin
+    from patchprism.explorer import ExplorerPage
     from patchprism.extract import Photos
     from patchprism.features import PatchFeatures
     from patchprism.framing import Framing
@@ -41,6 +42,10 @@ if TYPE_CHECKING:
 
 REPORT_VERSION = 1
 FORMATS = ("png", "jpg")
+UPSAMPLINGS = ("nearest", "bilinear", "guided")
+BACKGROUNDS = ("black", "grey", "photo")
+BASES = ("object", "all")
+GREY = 0.5
 FIGURES = ("fg_mask", "results", "results_raw", "histogram")
 # What stands between a photo's stem and the format in the name of its pictures
 PICTURES = ("pca", "overlay")
@@ -127,7 +132,13 @@ class Visualization:
         return len(self.parts)
 
     def picture(
-        self, index: int, *, overlay_alpha: float | None = None, upsample: str = "nearest"
+        self,
+        index: int,
+        *,
+        overlay_alpha: float | None = None,
+        upsample: str = "nearest",
+        background: str = "black",
+        basis: str = "object",
     ) -> NDArray[np.uint8]:
         """One photo's picture at its own resolution and shape, (H, W, 3) uint8.
 
@@ -138,24 +149,33 @@ class Visualization:
             Lay the colours over the photo with this opacity, the background showing the photo as it is.
         upsample : {"nearest", "bilinear", "guided"}
             From patches to pixels; see :mod:`patchprism.upsample`.
+        background : {"black", "grey", "photo"}
+            What shows where there is no colour; ``overlay_alpha`` goes before it.
+        basis : {"object", "all"}
+            Colours of the foreground, or of all patches.
         """
-        part, crop = self.parts[index], self.crops[index]
-        if upsample != "nearest":
-            return self._smooth_picture(index, overlay_alpha, upsample)
-        picture = paint(part.rgb, crop=crop, size=self.sizes[index])
-        if overlay_alpha is None:
-            return picture
-        return overlay(self.photos.read(index), picture, overlay_alpha, foreground=part.foreground, crop=crop)
-
-    def _smooth_picture(self, index: int, overlay_alpha: float | None, method: str) -> NDArray[np.uint8]:
-        from patchprism.upsample import overlay_smooth, paint_smooth
-
+        check_output_options(None, overlay_alpha, "png", upsample, background, basis)
         part, crop, size = self.parts[index], self.crops[index], self.sizes[index]
+        colored = np.ones_like(part.foreground) if basis == "all" else part.foreground
+        colors = part.rgb_all if basis == "all" else part.rgb
+        if overlay_alpha is None and background == "photo":
+            overlay_alpha = 1.0
         if overlay_alpha is None:
-            guide = self.photos.read(index) if method == "guided" else None
-            return paint_smooth(part.rgb, crop=crop, size=size, method=method, photo=guide)
+            fill = GREY if background == "grey" else 0.0
+            colors = np.where(colored[..., np.newaxis], colors, np.float32(fill))
+            if upsample == "nearest":
+                return paint(colors, crop=crop, size=size, fill=fill)
+            from patchprism.upsample import paint_smooth
+
+            guide = self.photos.read(index) if upsample == "guided" else None
+            return paint_smooth(colors, crop=crop, size=size, method=upsample, photo=guide, fill=fill)
         photo = self.photos.read(index)
-        return overlay_smooth(photo, part.rgb, part.foreground, overlay_alpha, crop=crop, method=method)
+        if upsample == "nearest":
+            picture = paint(colors, crop=crop, size=size)
+            return overlay(photo, picture, overlay_alpha, foreground=colored, crop=crop)
+        from patchprism.upsample import overlay_smooth
+
+        return overlay_smooth(photo, colors, colored, overlay_alpha, crop=crop, method=upsample)
 
     def figures(self) -> dict[str, Callable[[], NDArray[np.uint8]]]:
         """What draws each figure, (H, W, 3) uint8, by the name of its file."""
@@ -197,6 +217,22 @@ class Visualization:
             axis.set_title(title)
         return figure
 
+    def explore(self, *, title: str | None = None) -> ExplorerPage:
+        """The page to explore these photos with; a notebook shows it in place.
+
+        Parameters
+        ----------
+        title : str, optional
+
+        Returns
+        -------
+        ExplorerPage
+            ``.save(path)`` writes it as one HTML file that needs neither a server nor a network.
+        """
+        from patchprism.explorer import ExplorerPage, build_message
+
+        return ExplorerPage(build_message(self, title=title))
+
     def _repr_png_(self) -> bytes:
         """What a notebook shows: the figure ``results``."""
         from PIL import Image
@@ -224,6 +260,8 @@ class Visualization:
         upsample: str = "nearest",
         lenses: Sequence[LensResult] = (),
         pca: bool = True,
+        background: str = "black",
+        basis: str = "object",
     ) -> list[Path]:
         """Write figures, pictures, the prism and the report into a folder.
 
@@ -242,6 +280,8 @@ class Visualization:
             What :func:`patchprism.lenses.look_through` found: written too.
         pca : bool
             Whether the figures, pictures and arrays of the main job are written; prism and report always are.
+        background, basis
+            What a photo's pictures show; as in :meth:`picture`. The figures show both bases.
 
         Returns
         -------
@@ -256,7 +296,7 @@ class Visualization:
             If a file cannot be written.
         """
         folder = Path(out)
-        check_output_options(folder, overlay_alpha, format, upsample)
+        check_output_options(folder, overlay_alpha, format, upsample, background, basis)
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -273,7 +313,12 @@ class Visualization:
             jobs += figure_jobs(lenses, folder, arrays=arrays, format=format)
         of_photo: list[list[str]] = []
         for i, stem in enumerate(stems):
-            made = self._photo_jobs(i, folder / stem, overlay_alpha, arrays, format, upsample) if pca else []
+            draw = partial(self.picture, i, upsample=upsample, basis=basis)
+            made = (
+                self._photo_jobs(i, folder / stem, draw, overlay_alpha, arrays, format, background)
+                if pca
+                else []
+            )
             if lenses:
                 made += photo_jobs(lenses, i, folder / stem, arrays=arrays, format=format)
             of_photo.append([path.name for path, _ in made])
@@ -286,21 +331,30 @@ class Visualization:
         self.prism.save(prism)
         self.seconds["write"] = perf_counter() - start
         with atomic_write(report) as part:
-            part.write_text(json.dumps(self.report(of_photo, lenses), indent=2, ensure_ascii=False) + "\n", "utf-8")
+            part.write_text(
+                json.dumps(self.report(of_photo, lenses), indent=2, ensure_ascii=False) + "\n", "utf-8"
+            )
         return [path for path, _ in jobs] + [prism, report]
 
     def _photo_jobs(
-        self, index: int, stem: Path, overlay_alpha: float | None, arrays: bool, format: str, upsample: str
+        self,
+        index: int,
+        stem: Path,
+        draw: Callable[..., NDArray[np.uint8]],
+        overlay_alpha: float | None,
+        arrays: bool,
+        format: str,
+        background: str,
     ) -> list[tuple[Path, Callable[[Path], None]]]:
         def named(suffix: str) -> Path:
             return stem.with_name(f"{stem.name}.{suffix}")
 
         jobs: list[tuple[Path, Callable[[Path], None]]] = [
-            (named(f"pca.{format}"), partial(_write_drawn, partial(self.picture, index, upsample=upsample)))
+            (named(f"pca.{format}"), partial(_write_drawn, partial(draw, background=background)))
         ]
         if overlay_alpha is not None:
-            draw = partial(self.picture, index, overlay_alpha=overlay_alpha, upsample=upsample)
-            jobs.append((named(f"overlay.{format}"), partial(_write_drawn, draw)))
+            over = partial(draw, overlay_alpha=overlay_alpha)
+            jobs.append((named(f"overlay.{format}"), partial(_write_drawn, over)))
         if arrays:
             jobs.append((named("npz"), partial(write_arrays, self.parts[index])))
         return jobs
@@ -375,17 +429,27 @@ def hints_about(shares: NDArray[np.floating[Any]], side: str) -> list[str]:
 
 
 def check_output_options(
-    out: Path, overlay_alpha: float | None, format: str, upsample: str = "nearest"
+    out: Path | None,
+    overlay_alpha: float | None,
+    format: str,
+    upsample: str = "nearest",
+    background: str = "black",
+    basis: str = "object",
 ) -> None:
     """Refuse options of :meth:`Visualization.save` that are not allowed, before anything is computed."""
-    if out.exists() and not out.is_dir():
+    if out is not None and out.exists() and not out.is_dir():
         raise OutputError(str(out), "it is a file, not a folder")
     if overlay_alpha is not None and not 0 <= overlay_alpha <= 1:
         raise OptionError(f"overlay must lie in [0, 1], got {overlay_alpha}")
     if format not in FORMATS:
         raise OptionError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")
-    if upsample not in ("nearest", "bilinear", "guided"):
-        raise OptionError(f"upsample must be one of nearest, bilinear, guided, got {upsample!r}")
+    for name, value, allowed in (
+        ("upsample", upsample, UPSAMPLINGS),
+        ("background", background, BACKGROUNDS),
+        ("basis", basis, BASES),
+    ):
+        if value not in allowed:
+            raise OptionError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
 
 
 def _check_distinct(paths: Sequence[Path]) -> None:

@@ -22,7 +22,11 @@ from patchprism.backbones import Backbone, find_record, load_backbone  # noqa: E
 if TYPE_CHECKING:
     from pathlib import Path
 
-TIMM = {"timm_vit": "vit_tiny_patch16_224", "timm_registers": "vit_small_patch14_reg4_dinov2", "timm_cnn": "resnet18"}
+TIMM = {
+    "timm_vit": "vit_tiny_patch16_224",
+    "timm_registers": "vit_small_patch14_reg4_dinov2",
+    "timm_cnn": "resnet18",
+}
 KINDS = [*(f"hf_{kind}" for kind in ALL), *TIMM, "callable"]
 
 
@@ -250,30 +254,54 @@ def _edit(folder: Path, file: str, **changes: Any) -> None:
 
 BROKEN = {
     "no config": (lambda f: (f / "config.json").unlink(), ModelError, "config.json is missing"),
-    "config is no JSON": (lambda f: (f / "config.json").write_text("{"), ModelError, "config.json cannot be read"),
-    "config is a list": (lambda f: (f / "config.json").write_text("[]"), ModelError, "must hold a JSON object"),
+    "config is no JSON": (
+        lambda f: (f / "config.json").write_text("{"),
+        ModelError,
+        "config.json cannot be read",
+    ),
+    "config is a list": (
+        lambda f: (f / "config.json").write_text("[]"),
+        ModelError,
+        "must hold a JSON object",
+    ),
     "no model_type": (lambda f: _edit(f, "config.json", model_type=None), ModelError, "no model_type"),
-    "unknown model_type": (lambda f: _edit(f, "config.json", model_type="zebra"), ModelError, "knows no 'zebra'"),
+    "unknown model_type": (
+        lambda f: _edit(f, "config.json", model_type="zebra"),
+        ModelError,
+        "knows no 'zebra'",
+    ),
     "remote code": (
         lambda f: _edit(f, "config.json", model_type="zebra", auto_map={"AutoModel": "zebra.Zebra"}),
         ModelError,
         "wants to run code of its own",
     ),
-    "a text model": (lambda f: _edit(f, "config.json", model_type="bert"), ModelError, "hidden states are patches"),
+    "a text model": (
+        lambda f: _edit(f, "config.json", model_type="bert"),
+        ModelError,
+        "hidden states are patches",
+    ),
     "no preprocessor": (
         lambda f: (f / "preprocessor_config.json").unlink(),
         ModelError,
         "preprocessor_config.json is missing",
     ),
     "no mean": (lambda f: _edit(f, "preprocessor_config.json", image_mean=None), ModelError, "image_mean in"),
-    "zero deviation": (lambda f: _edit(f, "preprocessor_config.json", image_std=[0, 1, 1]), ModelError, "positive"),
+    "zero deviation": (
+        lambda f: _edit(f, "preprocessor_config.json", image_std=[0, 1, 1]),
+        ModelError,
+        "positive",
+    ),
     "no weights": (lambda f: (f / "model.safetensors").unlink(), WeightsError, "no model.safetensors or"),
     "cut weights": (
         lambda f: (f / "model.safetensors").write_bytes((f / "model.safetensors").read_bytes()[:1000]),
         WeightsError,
         "cannot be loaded",
     ),
-    "other shapes": (lambda f: _edit(f, "config.json", intermediate_size=48), WeightsError, "loaded|another shape"),
+    "other shapes": (
+        lambda f: _edit(f, "config.json", intermediate_size=48),
+        WeightsError,
+        "loaded|another shape",
+    ),
     "more layers": (lambda f: _edit(f, "config.json", num_hidden_layers=4), WeightsError, "tensors missing"),
 }
 
@@ -335,7 +363,9 @@ def test_weights_in_shards(tmp_path: Path) -> None:
         ({"image_processor": {"image_mean": [0.1] * 3, "image_std": [0.2] * 3}}, 0.1, 0.2),
     ],
 )
-def test_normalisation(preprocessor: dict[str, Any], mean: float, std: float, saved: Path, tmp_path: Path) -> None:
+def test_normalisation(
+    preprocessor: dict[str, Any], mean: float, std: float, saved: Path, tmp_path: Path
+) -> None:
     folder = tmp_path / "model"
     shutil.copytree(saved, folder)
     (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor))
@@ -411,7 +441,9 @@ def test_without_timm(monkeypatch: pytest.MonkeyPatch) -> None:
         find_record("timm:vit_tiny_patch16_224")
 
 
-@pytest.mark.parametrize("name", ["timm:no_such_network", "timm:vit_tiny_patch16_224.zz", "timm:hf-hub:owner/name"])
+@pytest.mark.parametrize(
+    "name", ["timm:no_such_network", "timm:vit_tiny_patch16_224.zz", "timm:hf-hub:owner/name"]
+)
 def test_timm_names_that_cannot_be(name: str) -> None:
     _timm()
     with pytest.raises(ModelError, match="unknown model"):
@@ -442,7 +474,9 @@ def test_callable_that_returns_something_else(fn: Any, words: str) -> None:
 
 
 def test_callable_rows_of_patches_and_width() -> None:
-    rows = Backbone.from_callable(lambda x: _patch_means(x).flatten(1, 2), patch_size=PATCH, mean=MEAN, std=STD)
+    rows = Backbone.from_callable(
+        lambda x: _patch_means(x).flatten(1, 2), patch_size=PATCH, mean=MEAN, std=STD
+    )
     pixels = torch.randn(2, 3, 16, 40)
     assert rows.record.width == 0
     torch.testing.assert_close(rows.patch_tokens(pixels), _patch_means(pixels))

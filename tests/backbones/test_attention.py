@@ -126,7 +126,9 @@ def test_transformers_attention_is_what_transformers_returns(kind: str, tmp_path
         ours = backbone.attention(pixels, layer=layer, query=(1, 2))
         torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
     rolled = full_rollout([matrix.double() for matrix in matrices])[:, prefix + 7, prefix:]
-    torch.testing.assert_close(backbone.rollout(pixels, (1, 2)), rolled.reshape(2, 3, 5).float(), rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(
+        backbone.rollout(pixels, (1, 2)), rolled.reshape(2, 3, 5).float(), rtol=1e-3, atol=1e-5
+    )
     if prefix == 0:
         with pytest.raises(ModelError, match=r"no class token: query must be a patch's \(row, column\)"):
             backbone.attention(pixels)

@@ -101,14 +101,21 @@ def test_layers_are_transformers_hidden_states(
         assert len(states) == 13
         hidden = states[1:][layer][:, 5:].reshape(2, 3, 5, WIDTH)
         normed = twin.layernorm(hidden)
-    torch.testing.assert_close(backbone.patch_tokens(pixels, layer=layer, norm=False), hidden, rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(
+        backbone.patch_tokens(pixels, layer=layer, norm=False), hidden, rtol=1e-4, atol=1e-3
+    )
     torch.testing.assert_close(backbone.patch_tokens(pixels, layer=layer), normed, rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.parametrize("layer", [0, 7, 11])
 @pytest.mark.parametrize("facet", ["query", "key", "value"])
 def test_facets_against_a_plain_computation(
-    layer: int, facet: str, backbone: DinoV2Backbone, twin: Any, state: dict[str, torch.Tensor], pixels: torch.Tensor
+    layer: int,
+    facet: str,
+    backbone: DinoV2Backbone,
+    twin: Any,
+    state: dict[str, torch.Tensor],
+    pixels: torch.Tensor,
 ) -> None:
     with torch.no_grad():
         # The hidden state before a block is the one after the block before it.

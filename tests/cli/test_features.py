@@ -46,7 +46,9 @@ def test_bad_photos_are_named_and_the_exit_code_says_so(run, tmp_path):
 
 def test_flat_table(run, photos, tmp_path):
     pq = pytest.importorskip("pyarrow.parquet")
-    result = run("features", photos, "-o", tmp_path / "f.zarr", "--flat", tmp_path / "f.parquet", *MODEL, "-q")
+    result = run(
+        "features", photos, "-o", tmp_path / "f.zarr", "--flat", tmp_path / "f.parquet", *MODEL, "-q"
+    )
     assert result.code == 0, result.err
     assert result.out.split() == [f"{tmp_path}/f.zarr", f"{tmp_path}/f.parquet"]
     table = pq.read_table(tmp_path / "f.parquet")

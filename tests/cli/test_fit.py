@@ -44,7 +44,9 @@ def test_another_model_or_framing_is_refused_by_name(run, photos, fitted, tmp_pa
     command = ("render", photos, "-o", tmp_path / "o", "--prism", fitted)
     result = run(*command, "--size", "96")
     assert result.code == 1
-    assert "the prism was fitted with another framing (size): 64, now 96; --force uses it anyway" in result.err
+    assert (
+        "the prism was fitted with another framing (size): 64, now 96; --force uses it anyway" in result.err
+    )
     assert run(*command, "--size", "96", "--force", "--quiet").code == 0
 
 
@@ -55,10 +57,14 @@ def test_a_prism_out_of_a_store(run, photos, fitted, tmp_path):
     a, b = Prism.load(fitted), Prism.load(tmp_path / "e.prism")
     np.testing.assert_array_equal(a.scene_components_, b.scene_components_)
     assert a.origin == b.origin
-    result = run("render", tmp_path / "f.zarr", "-o", tmp_path / "o", "--prism", fitted, "--overlay", "0.4", "-q")
+    result = run(
+        "render", tmp_path / "f.zarr", "-o", tmp_path / "o", "--prism", fitted, "--overlay", "0.4", "-q"
+    )
     assert result.code == 0, result.err
     assert (tmp_path / "o/p0002.overlay.png").is_file()
-    result = run("render", photos, "-o", tmp_path / "p", "--prism", fitted, "--overlay", "0.4", "-q", "--resume")
+    result = run(
+        "render", photos, "-o", tmp_path / "p", "--prism", fitted, "--overlay", "0.4", "-q", "--resume"
+    )
     assert result.code == 0, result.err
     kept = {name: content for name, content in tree(tmp_path / "o").items() if name.endswith("png")}
     assert kept == {name: content for name, content in tree(tmp_path / "p").items() if name.endswith("png")}

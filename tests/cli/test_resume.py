@@ -190,7 +190,13 @@ def test_tokens_are_kept_for_another_threshold(photos, tmp_path):
         do("render", photos, out, tell=stop)
     read = []
     settings = Settings(model="toy", size=48, threshold=0.6)
-    do("render", photos, out, settings=settings, reader=lambda name: (read.append(name), read_source(name))[1])
+    do(
+        "render",
+        photos,
+        out,
+        settings=settings,
+        reader=lambda name: (read.append(name), read_source(name))[1],
+    )
     assert "p0100.png" not in {os.path.basename(name) for name in read}  # the bad one: known by its table
     assert json.loads((out / "report.json").read_text())["prism"]["threshold"] == 0.6
 

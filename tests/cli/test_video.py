@@ -32,7 +32,12 @@ def clip(tmp_path):
 def test_a_clip_and_its_summary(run, clip, tmp_path):
     result = run("video", clip, "-o", tmp_path / "out.mp4", "--save-prism", tmp_path / "cat.prism", *OPTIONS)
     assert (result.code, result.err) == (0, "")
-    for words in ("fitted on 3 frames", "8, 192 × 64 pixels, 6 × 4 patches each", "frames a second", "out.mp4"):
+    for words in (
+        "fitted on 3 frames",
+        "8, 192 × 64 pixels, 6 × 4 patches each",
+        "frames a second",
+        "out.mp4",
+    ):
         assert words in result.out
     with av.open(str(tmp_path / "out.mp4")) as container:
         assert len(list(container.decode(video=0))) == 8
@@ -45,9 +50,13 @@ def test_another_model_than_the_prisms(run, clip, tmp_path):
     run("video", clip, "-o", tmp_path / "a.mp4", "--save-prism", tmp_path / "p", "--end", "0.3", *OPTIONS)
     result = run("video", clip, "-o", tmp_path / "b.mp4", "--prism", tmp_path / "p", "--size", "96")
     assert result.code == 1
-    assert "the prism was fitted with another framing (size): 64, now 96; --force uses it anyway" in result.err
+    assert (
+        "the prism was fitted with another framing (size): 64, now 96; --force uses it anyway" in result.err
+    )
     assert not (tmp_path / "b.mp4").exists()
-    forced = run("video", clip, "-o", tmp_path / "b.mp4", "--prism", tmp_path / "p", "--size", "96", "--force")
+    forced = run(
+        "video", clip, "-o", tmp_path / "b.mp4", "--prism", tmp_path / "p", "--size", "96", "--force"
+    )
     assert forced.code == 0
 
 

@@ -139,14 +139,18 @@ def test_same_pictures_as_in_memory(any_engine, photos, view, tmp_path):
     from PIL import Image
 
     options = {"overlay_alpha": 0.5, "arrays": True}
-    outcome = render_photos([photos], tmp_path / "out", settings=SETTINGS, engine=any_engine, backbone=Toy(), **options)
+    outcome = render_photos(
+        [photos], tmp_path / "out", settings=SETTINGS, engine=any_engine, backbone=Toy(), **options
+    )
     view.save(tmp_path / "expected", **options)
     found, expected = tree(tmp_path / "out"), tree(tmp_path / "expected")
     assert set(found) == set(expected)
     assert outcome.n_photos == 135
     for name in expected:
         if name.endswith((".pca.png", ".overlay.png")):
-            a, b = (np.asarray(Image.open(tmp_path / where / name)).astype(int) for where in ("out", "expected"))
+            a, b = (
+                np.asarray(Image.open(tmp_path / where / name)).astype(int) for where in ("out", "expected")
+            )
             assert a.shape == b.shape
             assert np.mean(np.abs(a - b) > 1) < 0.01, name
     report = json.loads(found["report.json"])
@@ -220,7 +224,11 @@ def test_a_worker_that_is_killed_is_replaced(ray_engine, tmp_path):
     killer = threading.Thread(target=kill)
     killer.start()
     outcome = extract_features(
-        list_photos([folder]), tmp_path / "f.zarr", settings=SETTINGS, engine=ray_engine, backbone=Toy(),
+        list_photos([folder]),
+        tmp_path / "f.zarr",
+        settings=SETTINGS,
+        engine=ray_engine,
+        backbone=Toy(),
         reader=slow_reader,
     )
     killer.join()

@@ -247,9 +247,7 @@ class Backbone(ABC):
             )
         return layer % self.depth
 
-    def attention(
-        self, pixels: torch.Tensor, *, layer: int = -1, query: Query = "cls"
-    ) -> torch.Tensor:
+    def attention(self, pixels: torch.Tensor, *, layer: int = -1, query: Query = "cls") -> torch.Tensor:
         """How much one token attends to every patch, head by head.
 
         Only the row asked for is computed, so memory grows with the number of patches and not with its square.
@@ -330,7 +328,9 @@ class Backbone(ABC):
             if query != "cls":
                 raise OptionError(f"query must be 'cls' or a patch's (row, column), got {query!r}")
             if not self._has_class_token():
-                raise ModelError(f"{self.record.name} has no class token: query must be a patch's (row, column)")
+                raise ModelError(
+                    f"{self.record.name} has no class token: query must be a patch's (row, column)"
+                )
             return 0, (h, w)
         row, column = query
         if not (0 <= row < h and 0 <= column < w):

@@ -74,7 +74,9 @@ class CallableBackbone(Backbone):
         h, w = (side // patch for side in pixels.shape[-2:])
         wanted = f"(B, h, w, D) = ({batch}, {h}, {w}, D) or (B, h * w, D) = ({batch}, {h * w}, D)"
         if not isinstance(tokens, torch.Tensor):
-            raise ModelError(f"{self.record.name}: must return a tensor {wanted}, got {type(tokens).__name__}")
+            raise ModelError(
+                f"{self.record.name}: must return a tensor {wanted}, got {type(tokens).__name__}"
+            )
         shape = tuple(tokens.shape)
         if len(shape) == 3 and shape[:2] == (batch, h * w):
             tokens = tokens.reshape(batch, h, w, -1)
@@ -89,15 +91,15 @@ class CallableBackbone(Backbone):
         if not tokens.is_floating_point():
             raise ModelError(f"{self.record.name}: tokens must be floating point, got {tokens.dtype}")
         if width == 0 or (self.record.width and width != self.record.width):
-            raise ModelError(f"{self.record.name}: tokens must have width {self.record.width or 'D'}, got {width}")
+            raise ModelError(
+                f"{self.record.name}: tokens must have width {self.record.width or 'D'}, got {width}"
+            )
         if not self.record.width:
             self.record = replace(self.record, width=width)
         return {0: tokens.to(self.device)}
 
 
-def _three(
-    name: str, values: Sequence[float], *, positive: bool = False
-) -> tuple[float, float, float]:
+def _three(name: str, values: Sequence[float], *, positive: bool = False) -> tuple[float, float, float]:
     try:
         red, green, blue = (float(value) for value in values)
     except (TypeError, ValueError) as error:

@@ -150,7 +150,9 @@ class EfficientNetLite2(nn.Module):
         grid = (pixels.shape[-2] // 16, pixels.shape[-1] // 16)
         outputs = self.block_outputs(pixels, blocks)
         # In float32, since squares of activations overflow float16.
-        units = {i: F.normalize(_on_grid(x.float(), grid), dim=1) for i, x in zip(blocks, outputs, strict=True)}
+        units = {
+            i: F.normalize(_on_grid(x.float(), grid), dim=1) for i, x in zip(blocks, outputs, strict=True)
+        }
         if last in layers:
             units[last] = torch.cat([units[i] for i in self.token_blocks], dim=1)
         found = {}

@@ -190,7 +190,9 @@ class HuggingFaceBackbone(Backbone):
             patches = pixels.reshape(len(pixels), 3, h, patch, w, patch).permute(0, 2, 4, 3, 5, 1)
             inputs = {
                 "pixel_values": patches.reshape(len(pixels), h * w, -1),
-                "pixel_attention_mask": torch.ones(len(pixels), h * w, dtype=torch.long, device=pixels.device),
+                "pixel_attention_mask": torch.ones(
+                    len(pixels), h * w, dtype=torch.long, device=pixels.device
+                ),
                 "spatial_shapes": torch.tensor([[h, w]] * len(pixels)),
             }
         if "interpolate_pos_encoding" in self._options:

@@ -62,7 +62,9 @@ def fetch(name: str, *, download: bool = True) -> WeightsOrigin:
     cfg = _pretrained_cfg(name)
     repo, _, revision = (getattr(cfg, "hf_hub_id", None) or "").partition("@")
     if not repo:
-        raise WeightsError(f"{name}: timm names no weights for it on the Hugging Face hub; pass --weights FILE")
+        raise WeightsError(
+            f"{name}: timm names no weights for it on the Hugging Face hub; pass --weights FILE"
+        )
     # timm's repositories all hold both; others name their file.
     named = getattr(cfg, "hf_hub_filename", None)
     for file in (named,) if named else ("model.safetensors", "pytorch_model.bin"):
@@ -72,7 +74,9 @@ def fetch(name: str, *, download: bool = True) -> WeightsOrigin:
             source = f"hf:{repo}@{commit}"
             digest = HubModel(name=name, folder=path.parent, source=source, repo=repo).check(path)
             return WeightsOrigin(source=source, path=str(path), sha256=digest)
-    raise WeightsError(unreachable(name) if is_offline(download) else f"{name}: hf:{repo} holds no weights to read")
+    raise WeightsError(
+        unreachable(name) if is_offline(download) else f"{name}: hf:{repo} holds no weights to read"
+    )
 
 
 def load(
@@ -169,7 +173,12 @@ class TimmBackbone(Backbone):
                 f"{shape[1]} x {shape[0]}; --preset seed --size {self._fixed[0]} makes them so"
             )
         found = self.network.forward_intermediates(
-            pixels, indices=list(layers), norm=norm, stop_early=True, output_fmt="NCHW", intermediates_only=True
+            pixels,
+            indices=list(layers),
+            norm=norm,
+            stop_early=True,
+            output_fmt="NCHW",
+            intermediates_only=True,
         )
         return [to_grid(tokens, self._grid(pixels)) for tokens in found]
 
@@ -249,14 +258,20 @@ def _pretrained_cfg(name: str) -> Any:
     if ":" in architecture or not timm.is_model(architecture):
         known = timm.list_models(pretrained=True) + timm.list_models()
         near = difflib.get_close_matches(architecture, known, n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(PREFIX + n for n in near)}?" if near else "timm.list_models() has all."
+        hint = (
+            f"did you mean {' or '.join(PREFIX + n for n in near)}?"
+            if near
+            else "timm.list_models() has all."
+        )
         raise ModelError(f"unknown model {name!r}: {hint}")
     try:
         return timm.get_pretrained_cfg(architecture)
     except RuntimeError as error:
         base, _, tag = architecture.partition(".")
         known = ", ".join(n.partition(".")[2] for n in timm.list_pretrained(f"{base}.*"))
-        raise ModelError(f"unknown model {name!r}: of {base} timm has {known or 'no weights'}, not {tag}") from error
+        raise ModelError(
+            f"unknown model {name!r}: of {base} timm has {known or 'no weights'}, not {tag}"
+        ) from error
 
 
 def _create(name: str, state: dict[str, torch.Tensor] | None) -> Any:
@@ -295,7 +310,9 @@ def _record(name: str, network: Any) -> BackboneRecord:
     cfg = network.pretrained_cfg
     mean, std = tuple(cfg.get("mean") or ()), tuple(cfg.get("std") or ())
     if len(mean) != 3 or len(std) != 3 or not all(map(math.isfinite, mean)) or min(std) <= 0:
-        raise ModelError(f"{name}: timm knows no mean and deviation of three channels for it, got {mean}, {std}")
+        raise ModelError(
+            f"{name}: timm knows no mean and deviation of three channels for it, got {mean}, {std}"
+        )
     attentions = _attentions(network)
     return BackboneRecord(
         name=name,

@@ -136,7 +136,9 @@ def read_config(model: HubModel) -> Any:
                 f"{model.name}: wants to run code of its own (auto_map in config.json), and PatchPrism never does that"
             )
         if model_type is None:
-            raise ModelError(f"{model.name}: config.json has no model_type, so it is not a transformers model")
+            raise ModelError(
+                f"{model.name}: config.json has no model_type, so it is not a transformers model"
+            )
         raise ModelError(f"{model.name}: this version of transformers knows no {model_type!r}")
     try:
         with _quiet_transformers():
@@ -163,7 +165,9 @@ def read_network(model: HubModel, config: Any, weights: WeightsOrigin) -> Any:
     except Exception as error:
         raise WeightsError(f"{model.name}: its weights cannot be loaded ({reason(error)})") from error
     missing = [name for name in info["missing_keys"] if not any(part in _UNUSED for part in name.split("."))]
-    mismatched = [str(entry[0]) if isinstance(entry, tuple) else str(entry) for entry in info["mismatched_keys"]]
+    mismatched = [
+        str(entry[0]) if isinstance(entry, tuple) else str(entry) for entry in info["mismatched_keys"]
+    ]
     broken = [name for name, tensor in network.named_parameters() if not bool(tensor.isfinite().all())]
     for what, names in (("missing", missing), ("of another shape", mismatched), ("not finite", broken)):
         if names:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import patchprism
-from patchprism.cli import compare, features, fit, models, render, video
+from patchprism.cli import compare, explore, features, fit, models, render, video
 
 app = typer.Typer(
     name="patchprism",
@@ -39,6 +39,7 @@ def root(
 
 
 app.command("render")(render.render)
+app.command("explore")(explore.explore)
 app.command("fit")(fit.fit)
 app.command("features")(features.features)
 app.command("compare")(compare.compare)

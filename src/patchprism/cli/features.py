@@ -27,9 +27,7 @@ TokensDtype = Annotated[
         "--tokens", metavar="float16|float32", help="What tokens are stored in; float16 halves the store."
     ),
 ]
-Overwrite = Annotated[
-    bool, typer.Option("--overwrite", help="Replace a store of other photos or settings.")
-]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a store of other photos or settings.")]
 
 
 def features(

@@ -48,7 +48,9 @@ MatchAll = Annotated[
 ]
 MatchLines = Annotated[
     int,
-    typer.Option(min=1, metavar="N", help="Matches drawn for a pair of photos at most.", rich_help_panel=_PANEL),
+    typer.Option(
+        min=1, metavar="N", help="Matches drawn for a pair of photos at most.", rich_help_panel=_PANEL
+    ),
 ]
 Space = Annotated[
     str | None,

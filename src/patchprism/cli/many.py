@@ -103,7 +103,8 @@ def finish(outcome: Outcome) -> None:
         typer.echo(f"note: {hint}", err=True)
     if outcome.missing:
         typer.echo(
-            f"note: {outcome.missing} photos are not here any more, or are others: drawn without them", err=True
+            f"note: {outcome.missing} photos are not here any more, or are others: drawn without them",
+            err=True,
         )
     for failure in outcome.failures[:SHOWN_FAILURES]:
         typer.echo(f"failed: {failure.name}: {failure.reason}", err=True)

@@ -181,6 +181,28 @@ Components = Annotated[
         rich_help_panel=_FIT,
     ),
 ]
+MaskThreshold = Annotated[
+    float | None,
+    typer.Option(
+        metavar="FLOAT",
+        help="Show the foreground at this threshold; the colours stay as fitted at [bold]--threshold[/bold].",
+        rich_help_panel=_FIT,
+    ),
+]
+MaskSide = Annotated[
+    str | None,
+    typer.Option(
+        metavar="above|below|none", help="The side to show, where it is another one.", rich_help_panel=_FIT
+    ),
+]
+Opening = Annotated[
+    int,
+    typer.Option(min=0, help="Drop specks of the shown foreground of so many patches.", rich_help_panel=_FIT),
+]
+Closing = Annotated[
+    int,
+    typer.Option(min=0, help="Fill holes in the shown foreground of so many patches.", rich_help_panel=_FIT),
+]
 PrismFile = Annotated[
     Path | None,
     typer.Option(
@@ -209,6 +231,22 @@ Overlay = Annotated[
     typer.Option(
         metavar="ALPHA",
         help="Also write each photo under its colours, with this opacity from 0 to 1.",
+        rich_help_panel=_OUTPUT,
+    ),
+]
+Background = Annotated[
+    str,
+    typer.Option(
+        metavar="black|grey|photo",
+        help="What a photo's picture shows where there is no foreground.",
+        rich_help_panel=_OUTPUT,
+    ),
+]
+Basis = Annotated[
+    str,
+    typer.Option(
+        metavar="object|all",
+        help="What a photo's picture shows: colours of the foreground, or of all patches.",
         rich_help_panel=_OUTPUT,
     ),
 ]

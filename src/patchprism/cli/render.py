@@ -37,6 +37,10 @@ def render(
     scaling: options.Scaling = None,
     components: options.Components = None,
     space: lens.Space = None,
+    mask_threshold: options.MaskThreshold = None,
+    mask_side: options.MaskSide = None,
+    opening: options.Opening = 0,
+    closing: options.Closing = 0,
     lenses: lens.Lenses = None,
     at: lens.At = None,
     clusters: lens.Clusters = "auto",
@@ -46,6 +50,8 @@ def render(
     force: options.Force = False,
     overlay: options.Overlay = None,
     upsample: lens.Upsample = "nearest",
+    background: options.Background = "black",
+    basis: options.Basis = "object",
     arrays: options.Arrays = False,
     format: options.Format = "png",
     sample: options.Sample = None,
@@ -69,9 +75,9 @@ def render(
     from patchprism.prism import Prism
     from patchprism.visualization import check_output_options
 
-    check_output_options(out, overlay, format, upsample)
+    check_output_options(out, overlay, format, upsample, background, basis)
     names, wanted = lens.lens_options(lenses, at, clusters, match_all, match_lines, upsample, layer)
-    plain = names == ["pca"] and upsample == "nearest"
+    plain = names == ["pca"] and (upsample, background, basis) == ("nearest", "black", "object")
     if many.is_large(photos, out, engine, workers, asked=resume or sample is not None, plain=plain):
         many.render(
             photos,
@@ -90,6 +96,10 @@ def render(
                 scaling=scaling,
                 components=options.parse_components(components),
                 space=space,
+                mask_threshold=mask_threshold,
+                mask_side=mask_side,
+                opening=opening,
+                closing=closing,
                 device=device,
                 dtype=dtype,
                 batch_size=batch_size,
@@ -124,6 +134,10 @@ def render(
             scaling=scaling,
             components=options.parse_components(components),
             space=space,
+            mask_threshold=mask_threshold,
+            mask_side=mask_side,
+            opening=opening,
+            closing=closing,
             device=device,
             dtype=dtype,
             batch_size=batch_size,
@@ -141,6 +155,8 @@ def render(
             upsample=upsample,
             lenses=found,
             pca="pca" in names,
+            background=background,
+            basis=basis,
         )
     if quiet:
         for path in written:

@@ -117,9 +117,7 @@ class RayEngine:
 class _Pool:
     """Actors, and what they are at."""
 
-    def __init__(
-        self, ray: Any, task: Task, actors: list[Any], count: int, claim: dict[str, Any]
-    ) -> None:
+    def __init__(self, ray: Any, task: Task, actors: list[Any], count: int, claim: dict[str, Any]) -> None:
         self.ray, self.count = ray, count
         self.actor_class = ray.remote(max_restarts=0, **claim)(_Worker)
         self.threads = claim["num_cpus"] if task.needs_device else 0

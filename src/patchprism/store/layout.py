@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 VERSION = 1
 DTYPES = ("float16", "float32")
 
-CHUNK_BYTES = 4 << 20  # of tokens; an object store wants few large files, a photo's range is read alone anyway
+CHUNK_BYTES = (
+    4 << 20
+)  # of tokens; an object store wants few large files, a photo's range is read alone anyway
 TABLE_ROWS = 1 << 16  # photos a chunk of the tables
 
 MAX_JSON = 16 << 20

@@ -229,9 +229,7 @@ class StoredFeatures(PatchFeatures):
             end = min(stop, (chunk + 1) * spec.chunks[0])
             if self._names_chunk is None or self._names_chunk[0] != chunk:
                 key = spec.key(chunk)
-                names = layout.decode_names(
-                    self._folder.read(key), spec.chunks[0], f"{self.path}/{key}"
-                )
+                names = layout.decode_names(self._folder.read(key), spec.chunks[0], f"{self.path}/{key}")
                 self._names_chunk = chunk, names
             found += self._names_chunk[1][inside : inside + end - start]
             start = end
@@ -248,9 +246,8 @@ class StoredFeatures(PatchFeatures):
                 raise StoreError(
                     f"{self.path}: damaged feature store, array {name} has {spec.shape[0]:,} rows, not {wanted:,}"
                 )
-        if (
-            self.model.get("name") != self.origin.get("model")
-            or not isinstance(self.origin.get("framing"), dict)
+        if self.model.get("name") != self.origin.get("model") or not isinstance(
+            self.origin.get("framing"), dict
         ):
             raise StoreError(f"{self.path}: damaged feature store, its model record does not fit its origin")
         for name, spec in self._specs.items():
@@ -264,9 +261,13 @@ class StoredFeatures(PatchFeatures):
                 most = least + layout.MAX_NAME * spec.chunks[0] if text else least
                 if size is None or not least <= size <= most:
                     state = "missing" if size is None else f"of {size:,} bytes, not {least:,}"
-                    raise StoreError(f"{self.path}/{spec.key(chunk)}: damaged feature store, this chunk is {state}")
+                    raise StoreError(
+                        f"{self.path}/{spec.key(chunk)}: damaged feature store, this chunk is {state}"
+                    )
         if int(self._rows("offsets", 0, 1)[0]) or int(self._rows("offsets", n, n + 1)[0]) != patches:
-            raise StoreError(f"{self.path}: damaged feature store, its offsets do not end at {patches:,} patches")
+            raise StoreError(
+                f"{self.path}: damaged feature store, its offsets do not end at {patches:,} patches"
+            )
         self._table(0, min(n, 1))
         _ = self.framing
 

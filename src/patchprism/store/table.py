@@ -64,7 +64,9 @@ def write_parquet(
             writer.write_table(
                 pa.table(
                     [
-                        pa.DictionaryArray.from_arrays(pa.array(joined["name"]), pa.array(names, pa.string())),
+                        pa.DictionaryArray.from_arrays(
+                            pa.array(joined["name"]), pa.array(names, pa.string())
+                        ),
                         pa.array(joined["row"]),
                         pa.array(joined["column"]),
                         pa.FixedSizeListArray.from_arrays(pa.array(joined["vector"]), features.width),

@@ -134,7 +134,9 @@ class StoreWriter:
 
         def flush(name: str) -> None:
             spec, rows = specs[name], held[name]
-            data = layout.encode_names(rows, spec.chunks[0]) if name == "names" else spec.encode(np.array(rows))
+            data = (
+                layout.encode_names(rows, spec.chunks[0]) if name == "names" else spec.encode(np.array(rows))
+            )
             self.out.write(spec.key(written[name]), data)
             written[name] += 1
             held[name] = []

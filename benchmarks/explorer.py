@@ -1,0 +1,184 @@
+"""The explorer's page: its size, what the reduced tokens cost in accuracy, and how long a hand waits for a frame.
+
+    python benchmarks/explorer.py [--photos 12] [--size 512] [--moves 150] [--chromium /usr/bin/chromium]
+
+Times are taken in headless Chromium without a GPU: from a pointer event's time stamp to the first task after
+the frame that it caused, for every move of a real (Playwright's) mouse.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import statistics
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+import patchprism
+
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+# After the frame: a message posted inside requestAnimationFrame is handled once the frame's style, layout and
+# paint are done.
+WATCH = """() => {
+  globalThis.waits = [];
+  const channel = new MessageChannel();
+  const pending = [];
+  channel.port1.onmessage = () => { const now = performance.now();
+    for (const at of pending.splice(0)) waits.push(now - at); };
+  let asked = false;
+  addEventListener("pointermove", (event) => {
+    pending.push(event.timeStamp);
+    if (asked) return;
+    asked = true;
+    requestAnimationFrame(() => { asked = false; channel.port2.postMessage(0); });
+  }, { capture: true });
+}"""
+
+
+def photos(folder: Path, count: int) -> list[Path]:
+    """CC0 photos of scikit-image, mirrored and cropped until there are enough."""
+    from skimage import data
+
+    base = [data.astronaut(), data.chelsea(), data.coffee(), data.rocket(), data.retina()[::2, ::2]]
+    base += [data.immunohistochemistry(), data.hubble_deep_field(), data.camera(), data.coins()]
+    paths = []
+    for i in range(count):
+        photo = base[i % len(base)]
+        if i >= len(base):
+            photo = photo[: int(photo.shape[0] * 0.85), ::-1]
+        path = folder / f"photo-{i + 1}.png"
+        Image.fromarray(photo).save(path)
+        paths.append(path)
+    return paths
+
+
+def spread(name: str, values: list[float]) -> None:
+    """Print median, 95th percentile and worst."""
+    p95 = float(np.percentile(values, 95))
+    print(
+        f"{name:34} median {statistics.median(values):6.1f} ms   "
+        f"95th {p95:6.1f} ms   worst {max(values):6.1f} ms   n {len(values)}"
+    )
+
+
+def sizes(folder: Path) -> None:
+    """Size and accuracy of pages of ten photos."""
+    for size in (448, 512):
+        view = patchprism.visualize(photos(folder, 10), model="efficientnet_lite2", preset="seed", size=size)
+        page = view.explore()
+        parts = {name: len(content) for name, (_, _, content) in page.message.parts.items()}
+        shown = sum(count for name, count in parts.items() if name.startswith("photo-"))
+        tokens = page.message.header["tokens"]
+        error = tokens["error"]
+        print(
+            f"ten photos, {view.features.grids[0][0]} x {view.features.grids[0][1]} patches: "
+            f"{len(page.html.encode()) / 1e6:.2f} MB "
+            f"(components {(parts['scene'] + parts['object']) / 1e3:.0f} kB, tokens {parts['tokens'] / 1e3:.0f}, "
+            f"photos {shown / 1e3:.0f}, prism {parts['prism'] / 1e3:.0f}; 25 % more as text)"
+        )
+        print(
+            f"  cosine: {view.features.width} numbers carried in {tokens['dims']}; "
+            f"within 0.02 for {error['within']:.2%} of pairs, "
+            f"median {error['median']:.4f}, 99th percentile {error['p99']:.4f}, worst {error['max']:.3f}"
+        )
+
+
+def main() -> None:
+    """Run everything and print it."""
+    from playwright.sync_api import sync_playwright
+
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--photos", type=int, default=12)
+    parser.add_argument("--size", type=int, default=512)
+    parser.add_argument("--moves", type=int, default=150)
+    parser.add_argument("--chromium", default=shutil.which("chromium"))
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        sizes(folder)
+        view = patchprism.visualize(
+            photos(folder, options.photos), model="efficientnet_lite2", preset="seed", size=options.size
+        )
+        file = view.explore().save(folder / "page.html")
+        print(
+            f"{options.photos} photos of {view.features.grids[0]} patches, {file.stat().st_size / 1e6:.2f} MB"
+        )
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=options.chromium, args=ARGUMENTS)
+            opened = []
+            for _ in range(5):
+                context = browser.new_context(viewport={"width": 1400, "height": 900})
+                page = context.new_page()
+                page.goto(file.as_uri())
+                page.wait_for_selector("html[data-ready=true]")
+                opened.append(
+                    page.evaluate(
+                        "() => new Promise((done) => requestAnimationFrame(() => done(performance.now())))"
+                    )
+                )
+                context.close()
+            spread("file to first drawn", opened)
+            page = browser.new_context(viewport={"width": 1400, "height": 900}).new_page()
+            page.goto(file.as_uri())
+            page.wait_for_selector("html[data-ready=true]")
+            page.evaluate(WATCH)
+            rng = np.random.default_rng(0)
+
+            box = page.locator("#histogram").bounding_box()
+            for mode in ("colours", "overlay"):
+                page.locator(f"input[name=mode][value={mode}]").click()
+                page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 40)
+                page.mouse.down()
+                page.evaluate("waits.length = 0")
+                for place in rng.random(options.moves):
+                    page.mouse.move(box["x"] + place * box["width"], box["y"] + 40)
+                    page.wait_for_timeout(8)
+                page.mouse.up()
+                spread(f"threshold to drawn, {mode}", page.evaluate("waits"))
+            page.locator("input[name=basis][value=all]").click()
+            page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 40)
+            page.mouse.down()
+            page.evaluate("waits.length = 0")
+            for place in rng.random(options.moves):
+                page.mouse.move(box["x"] + place * box["width"], box["y"] + 40)
+                page.wait_for_timeout(8)
+            page.mouse.up()
+            spread("threshold to drawn, all patches", page.evaluate("waits"))
+            page.locator("input[name=basis][value=object]").click()
+            box = page.locator(".frame").first.bounding_box()
+            page.evaluate("waits.length = 0")
+            for x, y in rng.random((options.moves, 2)):
+                page.mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"])
+                page.wait_for_timeout(8)
+            spread("hover to heat map drawn", page.evaluate("waits"))
+            work = page.evaluate("""() => {
+              const time = (does) => { const start = performance.now();
+                for (let i = 0; i < 50; i++) does(i); return (performance.now() - start) / 50; };
+              const { model, gallery, state } = patchprism;
+              return {
+                masks: time((i) => model.update({ ...state, threshold: i / 50 })),
+                draw: time(() => gallery.draw(state)),
+                similarity: time((i) => model.similarity.of(i * 7)),
+                heat: time(() => gallery.drawHeat(model.similarity.result)),
+              };
+            }""")
+            print("script alone, ms: " + ", ".join(f"{name} {value:.2f}" for name, value in work.items()))
+            browser.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,192 @@
+"""The server's routes. Imports FastAPI: only :mod:`patchprism.explorer.serve` imports it."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import re
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+from urllib.parse import unquote
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+
+from patchprism.errors import OutputError, PatchPrismError, PhotoError
+from patchprism.explorer.html import page_html
+from patchprism.explorer.work import (
+    MAX_PHOTOS,
+    MAX_UPLOAD_BYTES,
+    BusyError,
+    NoSessionError,
+    Wish,
+    Workshop,
+    models_here,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+DECODERS = 2  # photos decoded at once; a photo of 60 megapixels takes 180 MB
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Component = Annotated[int, Field(ge=-8, le=8)]
+Components = tuple[Component, Component, Component]
+Count = Annotated[int, Field(ge=0, le=16)]
+
+
+class FitBody(BaseModel):
+    """A fit that the page asks for; what is left out stays."""
+
+    model_config = ConfigDict(extra="forbid")
+    model: Annotated[str, Field(max_length=100)] | None = None
+    threshold: Share | Literal["otsu"] | None = None
+    foreground: Literal["auto", "above", "below", "none"] | None = None
+    scaling: Literal["minmax", "percentile", "sigmoid"] | None = None
+    components: Components | None = None
+
+
+class SaveBody(BaseModel):
+    """The view to save."""
+
+    model_config = ConfigDict(extra="forbid")
+    mask_threshold: Share
+    mask_side: Literal["above", "below", "none"]
+    opening: Count
+    closing: Count
+    scaling: Literal["minmax", "percentile", "sigmoid"]
+    components: Components
+    background: Literal["black", "grey", "photo"] = "black"
+    basis: Literal["object", "all"] = "object"
+    overlay: Share | None = None
+
+
+def make_app(workshop: Workshop, *, out: Path) -> FastAPI:
+    """The application; it sees paths without the token.
+
+    Parameters
+    ----------
+    workshop : Workshop
+    out : Path
+        Where saving goes; no request can name another place.
+    """
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        await run_in_threadpool(workshop.close)
+
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
+    decoding = asyncio.Semaphore(DECODERS)
+    saving = asyncio.Lock()
+    page = page_html()
+    found = re.search(r'http-equiv="Content-Security-Policy" content="([^"]+)"', page)
+    assert found is not None
+    policy = f"{found[1]}; frame-ancestors 'none'"
+
+    @app.exception_handler(PatchPrismError)
+    async def refuse(_: Request, error: PatchPrismError) -> JSONResponse:
+        status = {NoSessionError: 404, BusyError: 429, OutputError: 500}.get(type(error), 422)
+        return JSONResponse({"error": str(error)}, status)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"][1:] if not isinstance(part, int))
+        broken = first["type"] == "json_invalid"
+        text = "the request is not JSON" if broken else f"{where or 'the request'}: {first['msg']}"
+        return JSONResponse({"error": text}, 400 if broken else 422)
+
+    @app.exception_handler(HTTPException)
+    async def failed(_: Request, error: HTTPException) -> JSONResponse:
+        return JSONResponse({"error": str(error.detail).lower()}, error.status_code)
+
+    @app.get("/")
+    async def index() -> HTMLResponse:
+        return HTMLResponse(page, headers={"content-security-policy": policy})
+
+    @app.get("/api/limits")
+    async def limits() -> dict[str, Any]:
+        return {"bytes": MAX_UPLOAD_BYTES, "photos": MAX_PHOTOS, "save": str(out)}
+
+    @app.get("/api/models")
+    async def models() -> dict[str, list[str]]:
+        return {"models": await run_in_threadpool(models_here)}
+
+    @app.post("/api/sessions")
+    async def open_session() -> dict[str, str]:
+        return {"session": workshop.open()}
+
+    @app.get("/api/sessions/{name}")
+    async def session(name: str) -> dict[str, int]:
+        return {"photos": len(workshop.session(name).view)}
+
+    @app.get("/api/sessions/{name}/message")
+    async def message(name: str) -> Response:
+        return Response(workshop.session(name).message, media_type="application/octet-stream")
+
+    @app.get("/api/sessions/{name}/photos/{index}")
+    async def photo(name: str, index: int) -> Response:
+        view = workshop.session(name).view
+        if not 0 <= index < len(view):
+            raise HTTPException(404, "there is no such photo")
+
+        def encode() -> bytes:
+            from PIL import Image
+
+            buffer = io.BytesIO()
+            Image.fromarray(view.photos.read(index)).save(buffer, "PNG", compress_level=1)
+            return buffer.getvalue()
+
+        async with decoding:
+            return Response(await run_in_threadpool(encode), media_type="image/png")
+
+    @app.post("/api/sessions/{name}/photos")
+    async def add_photo(name: str, request: Request) -> dict[str, str]:
+        wanted = workshop.session(name)
+        async with decoding:  # before the body is read, so that only so many are in memory
+            content = await request.body()
+            given = unquote(request.headers.get("x-photo-name", "photo"))
+            try:
+                return {"photo": await run_in_threadpool(workshop.add_photo, wanted, content, given)}
+            except PhotoError as error:
+                # The request was fine, the photo is not: 200, or browsers log an error of their own.
+                return {"refused": str(error)}
+
+    @app.post("/api/sessions/{name}/fit", status_code=202)
+    async def fit(name: str, body: FitBody) -> dict[str, Any]:
+        job = await run_in_threadpool(workshop.start, workshop.session(name), Wish(**body.model_dump()))
+        return job.public()
+
+    @app.get("/api/sessions/{name}/job")
+    async def job(name: str) -> dict[str, Any]:
+        current = workshop.session(name).job
+        if current is None:
+            raise HTTPException(404, "no fit was asked for")
+        return current.public()
+
+    @app.delete("/api/sessions/{name}/job")
+    async def stop(name: str) -> dict[str, Any]:
+        current = workshop.session(name).job
+        if current is None:
+            raise HTTPException(404, "no fit was asked for")
+        current.stop.set()
+        return current.public()
+
+    @app.post("/api/sessions/{name}/save")
+    async def save(name: str, body: SaveBody) -> dict[str, Any]:
+        options = body.model_dump()
+        output = {key: options.pop(key) for key in ("background", "basis")}
+        overlay = options.pop("overlay")
+        async with saving:  # one folder
+            written = await run_in_threadpool(
+                workshop.save, workshop.session(name), out, options, overlay_alpha=overlay, **output
+            )
+        return {"folder": str(out), "files": len(written)}
+
+    return app

@@ -1,0 +1,167 @@
+"""What stands before the server: who may speak to it, and how much they may say."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import json
+import secrets
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, MutableMapping
+
+    Scope = MutableMapping[str, Any]
+    Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+    Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+    App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+MAX_JSON_BYTES = 64 << 10
+MAX_AT_ONCE = 48
+
+HEADERS = {
+    "cache-control": "no-store",
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "no-referrer",
+    "cross-origin-resource-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+}
+
+
+class TooLargeError(Exception):
+    """More bytes came than are allowed."""
+
+
+class Guard:
+    """Lets through what came to the right address with the right token, from the page itself, in bounds.
+
+    The token is the first part of the path, so another page in the browser cannot make up an address that
+    works; the Host header is checked, so a name that somebody else's DNS points here is refused (DNS
+    rebinding); the Origin header is checked, so is a foreign page that has got hold of the token.
+
+    Parameters
+    ----------
+    app : ASGI application
+        Sees paths without the token.
+    token : str
+    host : str
+        The address that the server listens on.
+    port : int
+    max_upload : int
+        Bytes of a request's body below ``/api/.../photos``; others may have 64 kB.
+    """
+
+    def __init__(self, app: App, *, token: str, host: str, port: int, max_upload: int) -> None:
+        self.app, self.token, self.host, self.port, self.max_upload = app, token, host, port, max_upload
+        self.busy = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+            return
+        if scope["type"] != "http":
+            return
+        refused = self._refusal(scope)
+        if refused:
+            await _answer(send, *refused)
+            return
+        if self.busy >= MAX_AT_ONCE:
+            await _answer(send, 503, "too many requests at once; try again", {"retry-after": "1"})
+            return
+        self.busy += 1
+        try:
+            await self._pass_on(scope, receive, send)
+        finally:
+            self.busy -= 1
+
+    def _refusal(self, scope: Scope) -> tuple[int, str] | None:
+        headers = {key.decode("latin-1").lower(): value.decode("latin-1") for key, value in scope["headers"]}
+        if not self.host_allowed(headers.get("host", "")):
+            return 421, "wrong Host header: use the address that patchprism explore printed"
+        first = scope["path"].split("/")[1] if scope["path"].startswith("/") else ""
+        if not secrets.compare_digest(first.encode(), self.token.encode()):
+            return 404, "no such page: use the address that patchprism explore printed"
+        origin = headers.get("origin")
+        if origin is not None and not (
+            origin.startswith("http://") and self.host_allowed(origin.removeprefix("http://"))
+        ):
+            return 403, "this request came from another page"
+        if headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
+            return 403, "this request came from another page"
+        length = headers.get("content-length", "0")
+        limit = self._limit(scope)
+        if not length.isdecimal() or int(length) > limit:
+            return 413, f"the request is larger than {limit / 1e6:.3g} MB"
+        return None
+
+    def host_allowed(self, name: str) -> bool:
+        """Whether a Host header names this server."""
+        bare, colon, port = name.rpartition(":")
+        if not colon or not port.isdecimal() or int(port) != self.port:
+            # Browsers leave the port out where it is the protocol's own.
+            if self.port != 80 or name.endswith(f":{port}"):
+                return False
+            bare = name
+        bare = bare.lower()
+        if bare in ("127.0.0.1", "localhost", "[::1]", self.host.lower()):
+            return True
+        if self.host in ("0.0.0.0", "::"):
+            # Asked to listen everywhere: any of this machine's addresses, but no name that DNS could turn.
+            try:
+                ipaddress.ip_address(bare.strip("[]"))
+            except ValueError:
+                return False
+            return True
+        return False
+
+    def _limit(self, scope: Scope) -> int:
+        upload = scope["method"] == "POST" and scope["path"].endswith("/photos")
+        return self.max_upload if upload else MAX_JSON_BYTES
+
+    async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
+        limit, seen, over, started = self._limit(scope), 0, False, False
+
+        async def counted() -> MutableMapping[str, Any]:
+            nonlocal seen, over
+            message = await receive()
+            seen += len(message.get("body", b""))
+            if seen > limit:
+                over = True
+                raise TooLargeError
+            return message
+
+        async def headed(message: MutableMapping[str, Any]) -> None:
+            nonlocal started
+            if over and not started:
+                return  # the answer to this comes from here, whatever the application makes of it
+            if message["type"] == "http.response.start":
+                started = True
+                own = {key.lower() for key, _ in message["headers"]}
+                extra = [(k.encode(), v.encode()) for k, v in HEADERS.items() if k.encode() not in own]
+                message["headers"] = [*message["headers"], *extra]
+            await send(message)
+
+        path = scope["path"][len(self.token) + 1 :] or "/"
+        inner = {**scope, "path": path, "raw_path": path.encode("utf-8", "surrogateescape")}
+        with contextlib.suppress(TooLargeError):
+            await self.app(inner, counted, headed)
+        if over and not started:
+            await _answer(send, 413, f"the request is larger than {limit / 1e6:.3g} MB")
+
+
+async def _answer(send: Send, status: int, text: str, more: dict[str, str] | None = None) -> None:
+    # The rest of the request is not read: the connection ends here.
+    headers = {**HEADERS, "content-type": "application/json", "connection": "close", **(more or {})}
+    body = json.dumps({"error": text}).encode()
+    headers["content-length"] = str(len(body))
+    await send(
+        {
+            "type": "http.response.start",
+            "status": status,
+            "headers": [(key.encode(), value.encode()) for key, value in headers.items()],
+        }
+    )
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,251 @@
+// The page's mathematics: the same bytes as Python's for the same settings. No DOM, no state.
+//
+// JavaScript's numbers are float64, as is what Python computes colours in; where Python goes through float32,
+// Math.fround does here. tests/explorer/test_math.py runs both over a table of settings.
+
+export const SIDES = ["above", "below", "none"];
+export const SCALINGS = ["minmax", "percentile", "sigmoid"];
+export const FLAT = 0.5;
+
+// colors.scale_range, one value. span <= 0: the channel is flat.
+export function scaleRange(value, low, high) {
+  const span = high - low;
+  if (span <= 0) return FLAT;
+  return Math.fround(Math.min(Math.max((value - low) / span, 0), 1));
+}
+
+// colors.scale_sigmoid, one value.
+export function scaleSigmoid(value, deviation) {
+  if (deviation <= 0) return FLAT;
+  return Math.fround(0.5 + 0.5 * Math.tanh(value / deviation));
+}
+
+// colors.to_uint8 of one float32: times 255 in float32, rounded half to even.
+export function toUint8(value) {
+  const scaled = Math.fround(Math.min(Math.max(value, 0), 1) * 255);
+  const floor = Math.floor(scaled);
+  const rest = scaled - floor;
+  if (rest > 0.5 || (rest === 0.5 && floor % 2 === 1)) return floor + 1;
+  return floor;
+}
+
+// Scores of all patches, Float32Array, from the scene PCA's first component.
+export function scoresOf(first, range) {
+  const scores = new Float32Array(first.length);
+  for (let i = 0; i < first.length; i++) scores[i] = scaleRange(first[i], range[0], range[1]);
+  return scores;
+}
+
+// prism.split_at: a mask, 1 where the score is strictly on the side.
+export function splitAt(scores, threshold, side, mask = new Uint8Array(scores.length)) {
+  const edge = Math.fround(threshold);
+  if (side === "none") mask.fill(1);
+  else if (side === "above") for (let i = 0; i < scores.length; i++) mask[i] = scores[i] > edge ? 1 : 0;
+  else for (let i = 0; i < scores.length; i++) mask[i] = scores[i] < edge ? 1 : 0;
+  return mask;
+}
+
+// One pass over a grid with a cross of five; value 1 keeps a patch only if its neighbours have it (erosion),
+// value 0 gives to all what one neighbour has (dilation). Outside of the grid takes no part.
+function crossPass(mask, h, w, value) {
+  const result = mask.slice();
+  const other = 1 - value;
+  for (let y = 0, i = 0; y < h; y++) {
+    for (let x = 0; x < w; x++, i++) {
+      if (
+        (y > 0 && mask[i - w] === other) ||
+        (y < h - 1 && mask[i + w] === other) ||
+        (x > 0 && mask[i - 1] === other) ||
+        (x < w - 1 && mask[i + 1] === other)
+      ) {
+        result[i] = other;
+      }
+    }
+  }
+  return result;
+}
+
+// morphology.clean: opened, then closed.
+export function cleanMask(mask, h, w, opening, closing) {
+  for (let n = 0; n < opening; n++) mask = crossPass(mask, h, w, 1);
+  for (let n = 0; n < opening; n++) mask = crossPass(mask, h, w, 0);
+  for (let n = 0; n < closing; n++) mask = crossPass(mask, h, w, 0);
+  for (let n = 0; n < closing; n++) mask = crossPass(mask, h, w, 1);
+  return mask;
+}
+
+// Masks of all photos in one array: threshold, then cleaned photo by photo.
+export function masksOf(scores, photos, settings) {
+  const mask = splitAt(scores, settings.threshold, settings.side);
+  if (!settings.opening && !settings.closing) return mask;
+  for (const { start, grid } of photos) {
+    const [h, w] = grid;
+    const part = mask.subarray(start, start + h * w);
+    part.set(cleanMask(part, h, w, settings.opening, settings.closing));
+  }
+  return mask;
+}
+
+// Prism._colors: bytes (n, 3) of all patches' object components, foreground or not.
+export function objectColors(components, pca, range, settings, bytes) {
+  const n = components[0].length;
+  for (let channel = 0; channel < 3; channel++) {
+    const signed = settings.components[channel];
+    const index = Math.abs(signed) - 1;
+    const sign = Math.sign(signed);
+    const values = components[index];
+    const deviation = pca.deviation[index];
+    if (settings.scaling === "sigmoid") {
+      for (let i = 0, at = channel; i < n; i++, at += 3) bytes[at] = toUint8(scaleSigmoid(values[i] * sign, deviation));
+      continue;
+    }
+    const a = range.low[index] * sign;
+    const b = range.high[index] * sign;
+    const low = Math.min(a, b);
+    const high = deviation > 0 ? Math.max(a, b) : low;
+    for (let i = 0, at = channel; i < n; i++, at += 3) bytes[at] = toUint8(scaleRange(values[i] * sign, low, high));
+  }
+  return bytes;
+}
+
+// Prism.all_patch_values: three arrays; the background takes its photo's smallest value of the three.
+export function allPatchValues(components, photos, mask, chosen) {
+  const n = mask.length;
+  const channels = chosen.map((signed) => {
+    const values = components[Math.abs(signed) - 1];
+    const sign = Math.sign(signed);
+    const result = new Float64Array(n);
+    for (let i = 0; i < n; i++) result[i] = values[i] * sign;
+    return result;
+  });
+  for (const { start, grid } of photos) {
+    const end = start + grid[0] * grid[1];
+    let smallest = Infinity;
+    for (const values of channels) for (let i = start; i < end; i++) if (values[i] < smallest) smallest = values[i];
+    for (const values of channels) for (let i = start; i < end; i++) if (!mask[i]) values[i] = smallest;
+  }
+  return channels;
+}
+
+// The extent of the all-patch picture's channels, as fitting finds it.
+export function extentOf(channels) {
+  const low = [];
+  const high = [];
+  for (const values of channels) {
+    let least = Infinity;
+    let most = -Infinity;
+    for (let i = 0; i < values.length; i++) {
+      if (values[i] < least) least = values[i];
+      if (values[i] > most) most = values[i];
+    }
+    low.push(least);
+    high.push(most);
+  }
+  return { low, high };
+}
+
+// The all-patch picture's bytes (n, 3).
+export function allColors(channels, range, pca, chosen, bytes) {
+  for (let channel = 0; channel < 3; channel++) {
+    const flat = pca.deviation[Math.abs(chosen[channel]) - 1] === 0;
+    const low = range.low[channel];
+    const high = flat ? low : range.high[channel];
+    const values = channels[channel];
+    for (let i = 0, at = channel; i < values.length; i++, at += 3) bytes[at] = toUint8(scaleRange(values[i], low, high));
+  }
+  return bytes;
+}
+
+// Counts of the scores in equal bins of [0, 1].
+export function histogramOf(scores, bins) {
+  const counts = new Int32Array(bins);
+  for (let i = 0; i < scores.length; i++) counts[Math.min(bins - 1, Math.floor(scores[i] * bins))]++;
+  return counts;
+}
+
+// render._along: for each pixel along one side its patch, or `patches` outside of the crop.
+export function patchAlong(pixels, patches, start, stop) {
+  const index = new Int32Array(pixels);
+  const scale = patches / (stop - start);
+  for (let i = 0; i < pixels; i++) {
+    const centre = i + 0.5;
+    index[i] = centre >= start && centre < stop ? Math.min(Math.floor((centre - start) * scale), patches - 1) : patches;
+  }
+  return index;
+}
+
+// render.paint and render.overlay in one: RGBA of a photo at its own resolution.
+//
+// colors (h*w, 3) bytes; visible (h*w) says which patches have a colour. Where there is none: `fill` grey, or
+// with photo (RGBA of H*W) given the photo itself, patches laid over it with `alpha` in 256ths as Python does.
+export function paintPicture({ colors, visible, grid, crop, size, fill, photo, alpha }) {
+  const [height, width] = size;
+  const [h, w] = grid;
+  const rows = patchAlong(height, h, crop[1], crop[3]);
+  const columns = patchAlong(width, w, crop[0], crop[2]);
+  const out = new Uint8ClampedArray(height * width * 4);
+  const share = photo ? roundHalfEven(alpha * 256) : 256;
+  for (let y = 0, at = 0; y < height; y++) {
+    const row = rows[y];
+    for (let x = 0; x < width; x++, at += 4) {
+      const column = columns[x];
+      const patch = row < h && column < w ? row * w + column : -1;
+      const shown = patch >= 0 && visible[patch];
+      for (let c = 0; c < 3; c++) {
+        if (photo) {
+          const weight = shown ? share : 0;
+          const color = shown ? colors[3 * patch + c] : 0;
+          out[at + c] = (color * weight + photo[at + c] * (256 - weight) + 128) >> 8;
+        } else {
+          out[at + c] = shown ? colors[3 * patch + c] : fill;
+        }
+      }
+      out[at + 3] = 255;
+    }
+  }
+  return out;
+}
+
+export function roundHalfEven(value) {
+  const floor = Math.floor(value);
+  const rest = value - floor;
+  return rest > 0.5 || (rest === 0.5 && floor % 2 === 1) ? floor + 1 : floor;
+}
+
+// figures.viridis of one value in [0, 1]: linear between anchors, as bytes into `bytes` at `at`.
+const VIRIDIS =
+  "440154 470d60 48186a 482374 472d7b 453781 424086 3e4989 3b528b 375b8d 33638d " +
+  "2f6b8e 2c728e 297a8e 26828e 23898e 21918c 1f988b 1fa088 22a785 28ae80 32b67a " +
+  "3fbc73 4ec36b 5ec962 70cf57 84d44b 98d83e addc30 c2df23 d8e219 ece51b fde725";
+const MAGMA = "000004 180f3e 451077 721f81 9f2f7f cd4071 f1605d fd9567 fec98d fcfdbf";
+
+function anchorsOf(text) {
+  return text.split(" ").map((hex) => [0, 2, 4].map((i) => parseInt(hex.slice(i, i + 2), 16) / 255));
+}
+
+const ANCHORS = { viridis: anchorsOf(VIRIDIS), magma: anchorsOf(MAGMA) };
+
+export function putMapped(name, value, bytes, at) {
+  const anchors = ANCHORS[name];
+  const last = anchors.length - 1;
+  const clipped = Math.min(Math.max(value, 0), 1);
+  const j = Math.min(Math.floor(clipped * last), last - 1);
+  for (let c = 0; c < 3; c++) {
+    const slope = (anchors[j + 1][c] - anchors[j][c]) / (1 / last);
+    const mapped = clipped >= 1 ? anchors[last][c] : slope * (clipped - j / last) + anchors[j][c];
+    bytes[at + c] = roundHalfEven(Math.min(Math.max(mapped, 0), 1) * 255);
+  }
+}
+
+// A table of n colours, for what is drawn at the speed of the hand.
+export function mappedTable(name, n) {
+  const table = new Uint8Array(3 * n);
+  for (let i = 0; i < n; i++) putMapped(name, i / (n - 1), table, 3 * i);
+  return table;
+}
+
+// The score's picture, bytes (n, 3).
+export function scoreColors(scores, bytes) {
+  for (let i = 0; i < scores.length; i++) putMapped("viridis", scores[i], bytes, 3 * i);
+  return bytes;
+}

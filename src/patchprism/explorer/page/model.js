@@ -1,0 +1,139 @@
+// What is shown, computed: scores, masks, colours, similarities. Knows the message and the settings, no DOM.
+
+import { allColors, allPatchValues, extentOf, histogramOf, masksOf, objectColors, paintPicture, scoreColors, scoresOf, splitAt } from "./math.js";
+import { componentsOf } from "./message.js";
+import { editPrism } from "./prism.js";
+import { Similarity, pinMatches } from "./similarity.js";
+
+export const BINS = 128;
+
+export class Model {
+  constructor({ header, buffers }) {
+    this.header = header;
+    this.buffers = buffers;
+    let start = 0;
+    this.photos = header.photos.map((photo) => {
+      const placed = { ...photo, start };
+      start += photo.grid[0] * photo.grid[1];
+      return placed;
+    });
+    this.count = start;
+    this.scene = componentsOf(buffers.scene, header.scene.step);
+    this.object = componentsOf(buffers.object, header.object.step);
+    this.scores = scoresOf(this.scene[0], header.score);
+    this.histogram = histogramOf(this.scores, BINS);
+    this.fitMask = splitAt(this.scores, header.fit.threshold ?? 0, header.fit.side);
+    this.similarity = new Similarity(buffers.tokens, buffers.offsets, header.tokens);
+    this.mask = new Uint8Array(this.count);
+    this.bytes = new Uint8Array(3 * this.count);
+    this.scoreBytes = null;
+    this.made = {};
+  }
+
+  // Masks and colours for some settings; only what the settings change is computed again.
+  update(state) {
+    const maskKey = [state.threshold, state.side, state.opening, state.closing].join();
+    const maskChanged = maskKey !== this.made.mask;
+    if (maskChanged) {
+      this.mask = masksOf(this.scores, this.photos, state);
+      this.made.mask = maskKey;
+    }
+    const colorKey = [state.basis, state.components, state.scaling].join();
+    if (colorKey !== this.made.color || (state.basis === "all" && maskChanged)) {
+      if (state.basis === "all") {
+        const values = allPatchValues(this.scene, this.photos, this.mask, state.components);
+        allColors(values, this.allRange(state), this.header.scene, state.components, this.bytes);
+      } else {
+        objectColors(this.object, this.header.object, this.header.ranges[state.scaling], state, this.bytes);
+      }
+      this.made.color = colorKey;
+    }
+    return { maskChanged };
+  }
+
+  // What becomes 0 and 1 in the all-patch picture; fitted with the fit's own foreground, never with the shown.
+  allRange(state) {
+    const { fit, all_range: fitted } = this.header;
+    const key = state.components.join();
+    if (key === fit.components.join()) return fitted;
+    if (this.made.range !== key) {
+      this.range = extentOf(allPatchValues(this.scene, this.photos, this.fitMask, state.components));
+      this.made.range = key;
+    }
+    return this.range;
+  }
+
+  // Bytes (n, 3) that a mode shows, and which patches they are for.
+  layer(state) {
+    if (state.mode === "score") {
+      this.scoreBytes ??= scoreColors(this.scores, new Uint8Array(3 * this.count));
+      return { colors: this.scoreBytes, visible: null };
+    }
+    return { colors: this.bytes, visible: state.basis === "all" ? null : this.mask };
+  }
+
+  // The share of patches in the foreground, of all photos or of one.
+  share(photo) {
+    const { start, grid } = photo ?? { start: 0, grid: [this.count, 1] };
+    const n = grid[0] * grid[1];
+    let sum = 0;
+    for (let i = start; i < start + n; i++) sum += this.mask[i];
+    return sum / n;
+  }
+
+  photoOf(index) {
+    let at = this.photos.length - 1;
+    while (at > 0 && this.photos[at].start > index) at--;
+    return at;
+  }
+
+  matches(pin) {
+    return pinMatches(this.similarity, this.photos, pin.photo, this.photos[pin.photo].start + pin.index);
+  }
+
+  // A photo's picture as shown, RGBA at `size`; pixels is the photo itself there, where the mode needs it.
+  picture(index, state, size, pixels) {
+    const photo = this.photos[index];
+    const { start, grid } = photo;
+    const n = grid[0] * grid[1];
+    const { colors, visible } = this.layer(state);
+    const scale = size[0] / photo.size[0];
+    const overPhoto = state.mode === "overlay" || (state.mode === "colours" && state.background === "photo");
+    return paintPicture({
+      colors: colors.subarray(3 * start, 3 * (start + n)),
+      visible: visible ? visible.subarray(start, start + n) : new Uint8Array(n).fill(state.mode === "photo" ? 0 : 1),
+      grid,
+      crop: scale === 1 ? photo.crop : photo.crop.map((edge) => edge * scale),
+      size,
+      fill: state.mode === "colours" && state.background === "grey" ? 128 : 0,
+      photo: overPhoto || state.mode === "photo" ? pixels : undefined,
+      alpha: state.mode === "overlay" ? state.alpha : 1,
+    });
+  }
+
+  // The prism's file, set to what the page shows.
+  prism(state) {
+    const { header } = this;
+    const options = {
+      scaling: state.scaling,
+      components: state.components,
+      mask_threshold: undefined,
+      mask_side: undefined,
+      opening: state.opening || undefined,
+      closing: state.closing || undefined,
+    };
+    if (state.side !== header.fit.side) options.mask_side = state.side;
+    if (state.side !== "none" && (state.threshold !== header.fit.threshold || options.mask_side)) {
+      options.mask_threshold = state.threshold;
+      options.mask_side = state.side;
+    }
+    const ranges = {};
+    if (state.scaling !== header.fit.scaling && state.scaling !== "sigmoid") {
+      const range = header.ranges[state.scaling];
+      ranges.object_range = [...range.low, ...range.high];
+    }
+    const all = this.allRange(state);
+    ranges.all_range = [...all.low, ...all.high];
+    return editPrism(this.buffers.prism, { options, ranges });
+  }
+}

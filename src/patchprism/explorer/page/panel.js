@@ -1,0 +1,235 @@
+// The controls beside the photos. They only tell what was asked for; main.js sets the state.
+
+import { BINS } from "./model.js";
+import { MAX_MORPHOLOGY } from "./state.js";
+import { PIN_COLORS, element } from "./view.js";
+
+const byId = (id) => document.getElementById(id);
+
+export class Panel {
+  // change(patch of the state), unpin(i), command()
+  constructor(model, opening, actions) {
+    this.model = model;
+    this.opening = opening;
+    this.actions = actions;
+    this.stop = new AbortController();
+    this.radios("mode", "mode");
+    this.radios("background", "background");
+    this.radios("side", "side");
+    this.radios("basis", "basis");
+    this.radios("scaling", "scaling");
+    this.number("alpha", "alpha");
+    this.number("opening", "opening");
+    this.number("closing", "closing");
+    this.check("smooth", "smooth");
+    this.check("heat", "heat");
+    this.number("threshold", "threshold");
+    byId("opening").max = byId("closing").max = String(Math.min(6, MAX_MORPHOLOGY));
+    this.on(byId("reset-threshold"), "click", () =>
+      actions.change({ threshold: model.header.fit.threshold ?? 0.5, side: model.header.fit.side, opening: 0, closing: 0 }));
+    this.makeHistogram();
+    this.makeComponents();
+    this.describe();
+  }
+
+  close() {
+    this.stop.abort();
+  }
+
+  on(target, type, listener) {
+    target.addEventListener(type, listener, { signal: this.stop.signal });
+  }
+
+  radios(name, key) {
+    for (const input of document.querySelectorAll(`input[name=${name}]`)) {
+      this.on(input, "change", () => this.actions.change({ [key]: input.value }));
+    }
+  }
+
+  number(id, key) {
+    this.on(byId(id), "input", (event) => this.actions.change({ [key]: Number(event.target.value) }));
+  }
+
+  check(id, key) {
+    this.on(byId(id), "change", (event) => this.actions.change({ [key]: event.target.checked }));
+  }
+
+  makeHistogram() {
+    const canvas = byId("histogram");
+    this.histogram = canvas;
+    const toThreshold = (event) => {
+      const box = canvas.getBoundingClientRect();
+      const value = Math.min(Math.max((event.clientX - box.left) / box.width, 0), 1);
+      const patch = { threshold: Math.round(value * 1000) / 1000 };
+      if (this.side === "none") patch.side = this.model.header.fit.side === "below" ? "below" : "above";
+      this.actions.change(patch);
+    };
+    this.on(canvas, "pointerdown", (event) => {
+      canvas.setPointerCapture(event.pointerId);
+      toThreshold(event);
+    });
+    this.on(canvas, "pointermove", (event) => {
+      if (event.buttons & 1) toThreshold(event);
+    });
+    const sizes = new ResizeObserver(() => this.drawHistogram());
+    sizes.observe(canvas);
+    this.stop.signal.addEventListener("abort", () => sizes.disconnect());
+    this.on(matchMedia("(prefers-color-scheme: dark)"), "change", () => this.drawHistogram());
+  }
+
+  drawHistogram(state = this.state) {
+    if (!state) return;
+    this.state = state;
+    const canvas = this.histogram;
+    const density = Math.min(devicePixelRatio || 1, 2);
+    const width = Math.round(canvas.clientWidth * density);
+    const height = Math.round(canvas.clientHeight * density);
+    if (!width) return;
+    if (canvas.width !== width || canvas.height !== height) {
+      canvas.width = width;
+      canvas.height = height;
+      this.histogramColors = null;
+    }
+    const context = canvas.getContext("2d");
+    if (!this.histogramColors) {
+      const style = getComputedStyle(canvas);
+      this.histogramColors = ["--accent", "--bar", "--text"].map((name) => style.getPropertyValue(name).trim());
+    }
+    const [inside, outside, text] = this.histogramColors;
+    context.clearRect(0, 0, width, height);
+    const counts = this.model.histogram;
+    // The square root, or the bins of a flat wall hide those of everything else.
+    this.most ??= Math.sqrt(Math.max(...counts));
+    const edge = state.threshold * BINS;
+    for (let i = 0; i < BINS; i++) {
+      const centre = i + 0.5;
+      const kept = state.side === "none" || (state.side === "above" ? centre > edge : centre < edge);
+      context.fillStyle = kept ? inside : outside;
+      const tall = Math.round((Math.sqrt(counts[i]) / this.most) * (height - 8 * density));
+      const left = Math.round((i * width) / BINS);
+      context.fillRect(left, height - tall, Math.max(Math.round(((i + 1) * width) / BINS) - left - 1, 1), tall);
+    }
+    if (state.side !== "none") {
+      const x = Math.round(state.threshold * width);
+      context.fillStyle = text;
+      context.fillRect(Math.min(Math.max(x - density, 0), width - 2 * density), 0, 2 * density, height);
+      context.beginPath();
+      context.arc(Math.min(Math.max(x, 5 * density), width - 5 * density), 5 * density, 5 * density, 0, 7);
+      context.fill();
+    }
+  }
+
+  makeComponents() {
+    this.selects = ["red", "green", "blue"].map((name, channel) => {
+      const select = byId(`component-${name}`);
+      const turn = byId(`turn-${name}`);
+      this.on(select, "change", () => this.component(channel, Number(select.value) * (turn.checked ? -1 : 1)));
+      this.on(turn, "change", () => this.component(channel, Number(select.value) * (turn.checked ? -1 : 1)));
+      return { select, turn };
+    });
+  }
+
+  component(channel, value) {
+    const components = this.state.components.slice();
+    components[channel] = value;
+    this.actions.change({ components });
+  }
+
+  describe() {
+    const { fit, model, tokens, photos } = this.model.header;
+    const shown = fit.threshold === null ? "all patches" : `score ${fit.side} ${fit.threshold.toFixed(3)}`;
+    const how = { otsu: ", Otsu’s threshold", given: ", as given", none: "" }[fit.threshold_from] ?? "";
+    byId("fit-note").textContent = `Colours are fitted on ${fit.n_foreground} patches: ${shown}${how}.`;
+    byId("about").textContent =
+      `${model.name} · ${photos.length} photo${photos.length > 1 ? "s" : ""} · ${this.model.count} patches of ${model.width} numbers, ` +
+      `carried in ${tokens.dims}: cosine similarity within 0.02 for ${(100 * tokens.error.within).toFixed(1)} % of pairs, half of them within ${tokens.error.median.toFixed(3)}, the worst of those measured ${tokens.error.max.toFixed(2)} off`;
+  }
+
+  // Every control as the state has it.
+  show(state) {
+    const changedBasis = !this.state || this.state.basis !== state.basis;
+    const changedColors = changedBasis || this.state.components.join() !== state.components.join();
+    this.state = state;
+    this.side = state.side;
+    for (const name of ["mode", "background", "side", "basis", "scaling"]) {
+      const input = document.querySelector(`input[name=${name}][value=${state[name]}]`);
+      if (!input.checked) input.checked = true;
+    }
+    for (const id of ["alpha", "opening", "closing", "threshold"]) {
+      const input = byId(id);
+      if (Number(input.value) !== state[id]) input.value = state[id];
+      const value = id === "threshold" ? state.threshold.toFixed(3) : id === "alpha" ? `${Math.round(100 * state.alpha)} %` : state[id];
+      const output = byId(`${id}-value`);
+      if (output.textContent !== String(value)) output.textContent = value;
+    }
+    byId("smooth").checked = state.smooth;
+    byId("heat").checked = state.heat;
+    byId("threshold").disabled = state.side === "none";
+    byId("alpha-row").hidden = state.mode !== "overlay";
+    byId("background-row").hidden = state.mode !== "colours";
+    byId("scaling-row").hidden = state.basis === "all";
+    const changed = state.threshold !== (this.model.header.fit.threshold ?? 0.5) || state.side !== this.model.header.fit.side || state.opening || state.closing;
+    byId("reset-threshold").disabled = !changed;
+    byId("share").textContent = `${(100 * this.model.share()).toFixed(1)} % of patches`;
+    if (changedColors) this.showComponents(state, changedBasis);
+    this.drawHistogram(state);
+  }
+
+  showComponents(state, rebuilt) {
+    const pca = this.model.header[state.basis === "all" ? "scene" : "object"];
+    this.selects.forEach(({ select, turn }, channel) => {
+      if (rebuilt) {
+        select.replaceChildren(
+          ...pca.explained.map((share, k) => element("option", { value: k + 1 }, `${k + 1} · ${(100 * share).toFixed(1)} %`)),
+        );
+      }
+      select.value = String(Math.abs(state.components[channel]));
+      turn.checked = state.components[channel] < 0;
+    });
+    const most = Math.max(...pca.explained, 1e-9);
+    const bars = byId("explained");
+    bars.setAttribute(
+      "aria-label",
+      `Explained variance: ${pca.explained.map((share, k) => `component ${k + 1} ${(100 * share).toFixed(1)} percent`).join(", ")}`,
+    );
+    bars.replaceChildren(
+      ...pca.explained.map((share, k) => {
+        const column = element("div", { class: "column", title: `Component ${k + 1}: ${(100 * share).toFixed(1)} %` });
+        const bar = element("div", { class: "bar" });
+        bar.style.height = `${Math.max(3, (100 * share) / most)}%`;
+        const dots = element("div", { class: "dots" });
+        ["red", "green", "blue"].forEach((name, channel) => {
+          if (Math.abs(state.components[channel]) === k + 1) dots.append(element("i", { class: name }));
+        });
+        column.append(bar, dots, element("span", {}, String(k + 1)));
+        return column;
+      }),
+    );
+    const sum = new Set(state.components.map((c) => Math.abs(c) - 1));
+    byId("explained-note").textContent =
+      `The three explain ${(100 * [...sum].reduce((total, k) => total + pca.explained[k], 0)).toFixed(1)} % of the ${state.basis === "all" ? "variance of all patches" : "foreground’s variance"}.`;
+  }
+
+  showPins(links) {
+    const { photos } = this.model.header;
+    byId("pins").replaceChildren(
+      ...links.map(({ pin, matches }, i) => {
+        const mutual = matches.filter((match) => match.mutual).length;
+        const swatch = element("i", { class: "swatch" });
+        swatch.style.background = PIN_COLORS[i % PIN_COLORS.length];
+        const w = photos[pin.photo].grid[1];
+        const where = `row ${Math.floor(pin.index / w) + 1}, column ${(pin.index % w) + 1}`;
+        const text = `${photos[pin.photo].name}, ${where}: ${mutual} mutual of ${matches.length}`;
+        return element(
+          "li",
+          {},
+          swatch,
+          element("span", {}, text),
+          element("button", { type: "button", class: "quiet", "aria-label": `Remove pin ${i + 1}, ${text}`, onclick: () => this.actions.unpin(i) }, "×"),
+        );
+      }),
+    );
+    byId("clear-pins").hidden = links.length === 0;
+    byId("pins-note").hidden = links.length > 0;
+  }
+}

@@ -1,0 +1,97 @@
+// The served page's way to the server it came from. The single file has none of this.
+
+const STORED = "patchprism-session";
+
+export class Server {
+  constructor() {
+    this.base = `${location.pathname.replace(/\/$/, "")}/api`;
+  }
+
+  async ask(method, path, { json, body, headers = {} } = {}) {
+    const options = { method, headers: { ...headers }, cache: "no-store", credentials: "omit" };
+    if (json !== undefined) {
+      options.headers["Content-Type"] = "application/json";
+      options.body = JSON.stringify(json);
+    } else if (body !== undefined) options.body = body;
+    let response;
+    try {
+      response = await fetch(this.base + path, options);
+    } catch {
+      throw new Error("The server does not answer. Is patchprism explore still running?");
+    }
+    if (response.ok) return response;
+    let reason = `The server answered ${response.status}.`;
+    try {
+      reason = (await response.json()).error ?? reason;
+    } catch {
+      // no JSON: the number must do
+    }
+    throw Object.assign(new Error(reason), { status: response.status });
+  }
+
+  async json(method, path, options) {
+    return (await this.ask(method, path, options)).json();
+  }
+
+  // A session a tab; a reload comes back to its own.
+  async open() {
+    this.limits = await this.json("GET", "/limits");
+    const known = sessionStorage.getItem(STORED);
+    if (known) {
+      try {
+        await this.json("GET", `/sessions/${known}`);
+        this.session = known;
+        return;
+      } catch (error) {
+        if (error.status !== 404) throw error;
+      }
+    }
+    this.session = (await this.json("POST", "/sessions")).session;
+    sessionStorage.setItem(STORED, this.session);
+  }
+
+  get path() {
+    return `/sessions/${this.session}`;
+  }
+
+  async message() {
+    return new Uint8Array(await (await this.ask("GET", `${this.path}/message`)).arrayBuffer());
+  }
+
+  async upload(file) {
+    if (file.size > this.limits.bytes) {
+      throw new Error(`${file.name}: is larger than ${Math.round(this.limits.bytes / 1e6)} MB`);
+    }
+    const answer = await this.json("POST", `${this.path}/photos`, {
+      body: file,
+      headers: { "Content-Type": "application/octet-stream", "X-Photo-Name": encodeURIComponent(file.name) },
+    });
+    if (answer.refused) throw new Error(answer.refused);
+    return answer;
+  }
+
+  // Starts a fit and waits for it; tell({ state, stage, done, total }) on the way.
+  async fit(wish, tell) {
+    await this.json("POST", `${this.path}/fit`, { json: wish });
+    for (let wait = 60; ; wait = Math.min(wait * 1.3, 500)) {
+      const job = await this.json("GET", `${this.path}/job`);
+      tell(job);
+      if (job.state === "done") return job;
+      if (job.state === "stopped") throw new Error("Stopped.");
+      if (job.state === "failed") throw new Error(job.error);
+      await new Promise((resolve) => setTimeout(resolve, wait));
+    }
+  }
+
+  stop() {
+    return this.json("DELETE", `${this.path}/job`);
+  }
+
+  save(wish) {
+    return this.json("POST", `${this.path}/save`, { json: wish });
+  }
+
+  async photo(index) {
+    return (await this.ask("GET", `${this.path}/photos/${index}`)).blob();
+  }
+}

@@ -1,0 +1,145 @@
+// What the page is set to: its defaults, its way into the URL's fragment and back, and the command.
+
+export const MODES = ["photo", "colours", "overlay", "score"];
+export const BACKGROUNDS = ["black", "photo", "grey"];
+export const MAX_MORPHOLOGY = 16;
+
+// The view that a message opens with.
+export function initialState(header) {
+  const { fit, mask } = header;
+  return {
+    mode: "colours",
+    basis: "object",
+    threshold: mask.threshold ?? fit.threshold ?? 0.5,
+    side: mask.side ?? fit.side,
+    opening: mask.opening,
+    closing: mask.closing,
+    background: "black",
+    components: fit.components.slice(),
+    scaling: fit.scaling,
+    alpha: 0.6,
+    smooth: false,
+    heat: true,
+    zoom: 1,
+    panX: 0.5,
+    panY: 0.5,
+    pins: [],
+  };
+}
+
+const round = (value, digits) => Number(value.toFixed(digits));
+
+// Only what differs from the opening view, so that most links are short.
+export function toFragment(state, opening) {
+  const parts = [];
+  const put = (key, value, before) => {
+    if (String(value) !== String(before)) parts.push(`${key}=${value}`);
+  };
+  put("m", state.mode, opening.mode);
+  put("b", state.basis, opening.basis);
+  put("t", state.threshold, opening.threshold);
+  put("s", state.side, opening.side);
+  put("o", state.opening, opening.opening);
+  put("c", state.closing, opening.closing);
+  put("g", state.background, opening.background);
+  put("k", state.components.join(","), opening.components.join(","));
+  put("n", state.scaling, opening.scaling);
+  put("a", state.alpha, opening.alpha);
+  put("i", state.smooth ? 1 : 0, opening.smooth ? 1 : 0);
+  put("h", state.heat ? 1 : 0, opening.heat ? 1 : 0);
+  if (state.zoom !== 1) parts.push(`z=${round(state.zoom, 3)},${round(state.panX, 4)},${round(state.panY, 4)}`);
+  if (state.pins.length) parts.push(`p=${state.pins.map((pin) => `${pin.photo}.${pin.index}`).join(",")}`);
+  return parts.join("&");
+}
+
+const oneOf = (text, allowed, otherwise) => (allowed.includes(text) ? text : otherwise);
+const within = (text, low, high, otherwise) => {
+  const value = text === null || text === "" ? NaN : Number(text);
+  return value >= low && value <= high ? value : otherwise;
+};
+const whole = (text, low, high, otherwise) => {
+  const value = within(text, low, high, otherwise);
+  return Number.isInteger(value) ? value : otherwise;
+};
+
+// A fragment may come from anywhere: what is not understood leaves the opening view as it is.
+export function fromFragment(text, opening, photos) {
+  const given = new URLSearchParams(text.replace(/^#/, ""));
+  const state = { ...opening, components: opening.components.slice(), pins: [] };
+  const get = (key) => given.get(key);
+  state.mode = oneOf(get("m"), MODES, opening.mode);
+  state.basis = oneOf(get("b"), ["object", "all"], opening.basis);
+  state.threshold = within(get("t"), 0, 1, opening.threshold);
+  state.side = oneOf(get("s"), ["above", "below", "none"], opening.side);
+  state.opening = whole(get("o"), 0, MAX_MORPHOLOGY, opening.opening);
+  state.closing = whole(get("c"), 0, MAX_MORPHOLOGY, opening.closing);
+  state.background = oneOf(get("g"), BACKGROUNDS, opening.background);
+  const components = (get("k") ?? "").split(",").map(Number);
+  if (components.length === 3 && components.every((c) => Number.isInteger(c) && c !== 0 && Math.abs(c) <= 8)) {
+    state.components = components;
+  }
+  state.scaling = oneOf(get("n"), ["minmax", "percentile", "sigmoid"], opening.scaling);
+  state.alpha = within(get("a"), 0, 1, opening.alpha);
+  state.smooth = (get("i") ?? (opening.smooth ? "1" : "0")) === "1";
+  state.heat = (get("h") ?? (opening.heat ? "1" : "0")) === "1";
+  const [zoom, panX, panY] = (get("z") ?? "").split(",");
+  state.zoom = within(zoom ?? null, 1, 16, 1);
+  state.panX = within(panX ?? null, 0, 1, 0.5);
+  state.panY = within(panY ?? null, 0, 1, 0.5);
+  for (const part of (get("p") ?? "").split(",")) {
+    const [photo, index] = part.split(".").map((number) => (number === "" ? NaN : Number(number)));
+    const grid = photos[photo]?.grid;
+    if (grid && Number.isInteger(index) && index >= 0 && index < grid[0] * grid[1]) state.pins.push({ photo, index });
+  }
+  return state;
+}
+
+// A word of a POSIX shell's command.
+export function shellWord(word) {
+  return /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", `'"'"'`)}'`;
+}
+
+// Whether the view needs the prism as it is downloaded here, because a fit on these photos did not make it.
+export function needsOwnPrism(header, state) {
+  return (
+    header.command.prism !== null &&
+    (state.components.join() !== header.fit.components.join() ||
+      state.scaling !== header.fit.scaling ||
+      // An option of 0 leaves the prism's own as it is.
+      (header.mask.opening > 0 && state.opening === 0) ||
+      (header.mask.closing > 0 && state.closing === 0))
+  );
+}
+
+export const PRISM_NAME = "explored.prism.safetensors";
+
+// The command that reproduces the view, as words.
+export function commandWords(header, state) {
+  const { command, fit } = header;
+  const words = ["patchprism", "render", ...header.photos.map((photo) => photo.source)];
+  for (const option of command.options) words.push(...option);
+  if (command.prism === null) {
+    words.push("--threshold", command.threshold, "--foreground", command.foreground);
+    words.push("--scaling", state.scaling, `--components=${state.components.join(",")}`);
+  } else {
+    words.push("--prism", needsOwnPrism(header, state) ? PRISM_NAME : command.prism);
+  }
+  const changed = state.side !== fit.side || (state.side !== "none" && state.threshold !== fit.threshold);
+  // The downloaded prism has these inside already, but saying them again changes nothing.
+  if (changed || header.mask.threshold !== null || header.mask.side !== null) {
+    if (state.side !== "none") words.push("--mask-threshold", String(state.threshold));
+    words.push("--mask-side", state.side);
+  }
+  if (state.opening) words.push("--opening", String(state.opening));
+  if (state.closing) words.push("--closing", String(state.closing));
+  if (state.basis === "all") words.push("--basis", "all");
+  if (state.mode === "overlay") words.push("--overlay", String(state.alpha));
+  else if (state.mode === "score") words.push("--arrays");
+  else if (state.background !== "black") words.push("--background", state.background);
+  words.push("--out", "out");
+  return words;
+}
+
+export function commandText(header, state) {
+  return commandWords(header, state).map(shellWord).join(" ");
+}

@@ -1,0 +1,119 @@
+"""Serving the page: a socket, a token, and uvicorn."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+from typing import TYPE_CHECKING, Any
+
+from patchprism.errors import ExtraError, OptionError
+from patchprism.explorer.guard import Guard
+from patchprism.explorer.work import MAX_UPLOAD_BYTES, Workshop
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from patchprism.backbones import Backbone
+    from patchprism.visualization import Visualization
+
+
+def check_extra() -> None:
+    """Refuse to go on where FastAPI or uvicorn is missing.
+
+    Raises
+    ------
+    ExtraError
+        If one is.
+    """
+    try:
+        import fastapi  # noqa: F401
+        import uvicorn  # noqa: F401
+    except ImportError as error:
+        raise ExtraError("explore", "serving the explorer") from error
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket bound to an address; port 0 takes one that is free.
+
+    Raises
+    ------
+    OptionError
+        If the address cannot be had.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        bound = socket.socket(family, kind, protocol)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise OptionError(f"cannot listen on host {host!r}, port {port}: {reason.lower()}") from error
+    return bound
+
+
+def serve(
+    view: Visualization,
+    message: bytes,
+    backbone: Backbone,
+    *,
+    bound: socket.socket,
+    host: str,
+    out: Path,
+    ready: Callable[[str], Any],
+) -> None:
+    """Serve the page until the process is told to stop (Ctrl-C, SIGTERM).
+
+    Parameters
+    ----------
+    view, message, backbone
+        What every tab starts with.
+    bound : socket
+        From :func:`listen`.
+    host : str
+        What it was asked to listen on.
+    out : Path
+        Folder that the page's "save" writes to.
+    ready : callable
+        Called with the page's address once it answers.
+    """
+    import uvicorn
+
+    from patchprism.explorer.app import make_app
+
+    port = bound.getsockname()[1]
+    token = secrets.token_urlsafe(18)
+    workshop = Workshop(view, message, backbone)
+    guarded = Guard(
+        make_app(workshop, out=out), token=token, host=host, port=port, max_upload=MAX_UPLOAD_BYTES
+    )
+    shown = "127.0.0.1" if host in ("0.0.0.0", "::", "localhost") else f"[{host}]" if ":" in host else host
+
+    class Server(uvicorn.Server):
+        """Uvicorn, saying when it answers."""
+
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            if self.started:
+                ready(f"http://{shown}:{port}/{token}/")
+
+    config = uvicorn.Config(
+        guarded,
+        log_level="warning",
+        access_log=False,  # it would print the token
+        server_header=False,
+        proxy_headers=False,
+        lifespan="on",
+        timeout_graceful_shutdown=2,
+        timeout_keep_alive=10,
+        ws="none",
+    )
+    try:
+        Server(config).run(sockets=[bound])
+    except KeyboardInterrupt:
+        pass  # how it is meant to end
+    finally:
+        bound.close()
+        workshop.close()

@@ -1,0 +1,424 @@
+"""What the server works on: one view a tab, fitted anew when asked, one job at a time."""
+
+from __future__ import annotations
+
+import io
+import queue
+import secrets
+import threading
+import time
+from collections import OrderedDict
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from patchprism.errors import OptionError, PatchPrismError, PhotoError
+from patchprism.explorer.build import build_message
+from patchprism.prism import Prism
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from patchprism.backbones import Backbone
+    from patchprism.pipeline import Settings
+    from patchprism.visualization import Visualization
+
+MAX_SESSIONS = 16
+MAX_PHOTOS = 48
+MAX_UPLOAD_BYTES = 32 << 20
+MAX_UPLOAD_PIXELS = 60_000_000
+MAX_SESSION_BYTES = 768 << 20  # of decoded photos
+MAX_WAITING = 8
+MAX_NAME = 120
+
+
+class NoSessionError(PatchPrismError):
+    """A tab's session is not known, or was let go for newer ones."""
+
+
+class BusyError(PatchPrismError):
+    """There is too much to do already."""
+
+
+class Stopped(BaseException):
+    """Raised inside a job to end it; no Exception, so that nothing on the way takes it for a bad photo."""
+
+
+@dataclass
+class Job:
+    """One fit, as the page sees it."""
+
+    state: str = "queued"
+    stage: str = ""
+    done: int = 0
+    total: int | None = None
+    error: str = ""
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    def tell(self, stage: str, done: int, total: int | None) -> None:
+        """Note progress; raises :class:`Stopped` once somebody wants that."""
+        if self.stop.is_set():
+            raise Stopped
+        self.stage, self.done, self.total = stage, done, total
+
+    def public(self) -> dict[str, Any]:
+        """What the page is told."""
+        return {
+            "state": self.state,
+            "stage": self.stage,
+            "done": self.done,
+            "total": self.total,
+            "error": self.error,
+        }
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more will happen."""
+        return self.state in ("done", "failed", "stopped")
+
+
+@dataclass
+class Session:
+    """One tab's view."""
+
+    view: Visualization
+    message: bytes
+    staged: list[tuple[str, NDArray[np.uint8]]] = field(default_factory=list)
+    job: Job | None = None
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """What a fit shall change; None leaves it as it is."""
+
+    model: str | None = None
+    threshold: float | str | None = None
+    foreground: str | None = None
+    scaling: str | None = None
+    components: tuple[int, int, int] | None = None
+
+    @property
+    def changes_fit(self) -> bool:
+        """Whether the prism must be fitted anew, even one that came from elsewhere."""
+        return any(value is not None for value in asdict(self).values())
+
+
+class Workshop:
+    """Sessions and the one thread that computes for them.
+
+    Parameters
+    ----------
+    view : Visualization
+        What every tab starts with.
+    message : bytes
+        Its message.
+    backbone : Backbone
+        The network that it was made with.
+    """
+
+    def __init__(self, view: Visualization, message: bytes, backbone: Backbone) -> None:
+        self.first = view, message
+        self._backbones = {backbone.record.name: backbone}
+        self._device = str(backbone.device)
+        self._sessions: OrderedDict[str, Session] = OrderedDict()
+        self._lock = threading.Lock()
+        self._waiting: queue.Queue[tuple[Session, Job, Wish] | None] = queue.Queue(MAX_WAITING)
+        self._thread = threading.Thread(target=self._run, name="patchprism-explore", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop what is running and wait for it, but not for long."""
+        with self._lock:
+            sessions = list(self._sessions.values())
+        for session in sessions:
+            if session.job:
+                session.job.stop.set()
+        try:
+            self._waiting.put(None, timeout=1)
+        except queue.Full:
+            return
+        self._thread.join(timeout=3)
+
+    # ---------------------------------------------------------------- sessions
+
+    def open(self) -> str:
+        """A new session, showing the first view; the one unused for longest goes when there are too many."""
+        name = secrets.token_urlsafe(12)
+        with self._lock:
+            if len(self._sessions) >= MAX_SESSIONS:
+                idle = next((key for key, s in self._sessions.items() if not s.job or s.job.over), None)
+                if idle is None:
+                    raise BusyError(f"{MAX_SESSIONS} tabs are at work already; close one and try again")
+                del self._sessions[idle]
+            self._sessions[name] = Session(*self.first)
+        return name
+
+    def session(self, name: str) -> Session:
+        """A session by its name.
+
+        Raises
+        ------
+        NoSessionError
+            If there is none.
+        """
+        with self._lock:
+            if name not in self._sessions:
+                raise NoSessionError("this tab's session is gone; load the page again")
+            self._sessions.move_to_end(name)
+            return self._sessions[name]
+
+    def add_photo(self, session: Session, content: bytes, name: str) -> str:
+        """Read an uploaded photo, to be there with the next fit; returns the name that it got.
+
+        Raises
+        ------
+        PhotoError
+            If it cannot be read, or there are too many.
+        """
+        name = clean_name(name)
+        photo = read_upload(content, name)
+        with session.lock:
+            held = [*(array for _, array in session.staged), *map_sources(session.view)]
+            if len(session.view) + len(session.staged) >= MAX_PHOTOS:
+                raise PhotoError(name, f"there are {MAX_PHOTOS} photos already, which is the most")
+            if sum(array.nbytes for array in held) + photo.nbytes > MAX_SESSION_BYTES:
+                raise PhotoError(
+                    name, f"the photos would take more than {MAX_SESSION_BYTES >> 20} MB of memory"
+                )
+            session.staged.append((name, photo))
+        return name
+
+    # ---------------------------------------------------------------- jobs
+
+    def start(self, session: Session, wish: Wish) -> Job:
+        """Queue a fit.
+
+        Raises
+        ------
+        BusyError
+            If this tab has one already, or too many wait.
+        PatchPrismError
+            If the wish cannot be fulfilled.
+        """
+        check_wish(session.view, wish)
+        with session.lock:
+            if session.job and not session.job.over:
+                raise BusyError("this tab has a fit running; stop it or wait for it")
+            job = Job()
+            try:
+                self._waiting.put_nowait((session, job, wish))
+            except queue.Full:
+                raise BusyError(f"{MAX_WAITING} fits wait already; try again in a while") from None
+            session.job = job
+        return job
+
+    def _run(self) -> None:
+        while (item := self._waiting.get()) is not None:
+            session, job, wish = item
+            job.state = "running"
+            try:
+                job.tell("", 0, None)
+                self._fit(session, job, wish)
+                job.state = "done"
+            except Stopped:
+                job.state = "stopped"
+            except PatchPrismError as error:
+                job.error, job.state = str(error), "failed"
+            except Exception as error:
+                # The thread must outlive whatever a photo or a network comes up with.
+                job.error, job.state = f"{type(error).__name__}: {error}", "failed"
+
+    def _fit(self, session: Session, job: Job, wish: Wish) -> None:
+        with session.lock:
+            view, staged = session.view, list(session.staged)
+        try:
+            made = self._made(view, staged, job, wish)
+            content = build_message(made, progress=job.tell).to_bytes()
+        finally:
+            # Also after a failure: photos that break a fit must not break all that follow.
+            with session.lock:
+                session.staged = session.staged[len(staged) :]
+        with session.lock:
+            session.view, session.message = made, content
+
+    def _made(
+        self, view: Visualization, staged: list[tuple[str, NDArray[np.uint8]]], job: Job, wish: Wish
+    ) -> Visualization:
+        from patchprism.extract import Photos, extract
+        from patchprism.features import PatchFeatures
+        from patchprism.pipeline import describe_origin
+
+        settings = settings_of(view, wish)
+        other = settings.model != view.record.name
+        backbone = self._backbone(settings, job)
+        framing = settings.framing(backbone.record) if other else view.framing
+        photos = Photos(
+            [*view.photos.sources, *(array for _, array in staged)],
+            [*view.photos.names, *(name for name, _ in staged)],
+        )
+        todo = list(range(len(photos))) if other else list(range(len(view), len(photos)))
+        new: dict[int, Any] = {}
+        job.tell("photos", 0, len(todo))
+        for each in extract(
+            photos, backbone, framing, indices=todo, batch_size=1, options=settings.token_options()
+        ):
+            new[each.index] = each
+            job.tell("photos", len(new), len(todo))
+        kept = 0 if other else len(view)
+        tokens = [*list(view.features)[:kept], *(new[i].tokens for i in todo)]
+        features = PatchFeatures(tokens, photos.names)
+        job.tell("fit", 0, None)
+        fitted_here = view.fitted_here or wish.changes_fit
+        if fitted_here:
+            prism = settings.prism().fit(features)
+            prism.origin = describe_origin(backbone, settings, framing)
+        else:
+            prism = view.prism
+        job.tell("colour", 0, None)
+        return replace(
+            view,
+            photos=photos,
+            framing=framing,
+            features=features,
+            prism=prism,
+            parts=[prism.split(each, name=name) for name, each in zip(photos.names, features, strict=True)],
+            crops=[*view.crops[:kept], *(new[i].crop for i in todo)],
+            sizes=[*view.sizes[:kept], *(new[i].size for i in todo)],
+            record=backbone.record,
+            weights=backbone.weights,
+            settings=asdict(settings),
+            fitted_here=fitted_here,
+            failures=[],
+            seconds={},
+        )
+
+    def _backbone(self, settings: Settings, job: Job) -> Backbone:
+        from patchprism.backbones import load_backbone
+
+        name = str(settings.model)
+        if name not in self._backbones:
+            job.tell(f"load {name}", 0, None)
+            self._backbones[name] = load_backbone(name, device=self._device, download=False)
+        return self._backbones[name]
+
+    def save(self, session: Session, folder: Path, options: dict[str, Any], **output: Any) -> list[Path]:
+        """Write a session's pictures, with another shown foreground, components or scaling, into a folder."""
+        with session.lock:
+            view = session.view
+        return reshown(view, options).save(folder, **output)
+
+
+def models_here() -> list[str]:
+    """Names of the models whose weights are on this machine."""
+    from patchprism.backbones import locate_weights, records
+
+    return [record.name for record in records() if locate_weights(record) is not None]
+
+
+def settings_of(view: Visualization, wish: Wish) -> Settings:
+    """A view's settings with a wish fulfilled."""
+    from patchprism.pipeline import Settings
+
+    names = Settings.__dataclass_fields__
+    settings = Settings(**{key: value for key, value in view.settings.items() if key in names})
+    changes = {key: value for key, value in asdict(wish).items() if value is not None}
+    if "model" in changes and changes["model"] != view.record.name:
+        # Weights and dtype were for the other network; size stays.
+        changes |= {"weights": None, "dtype": "auto", "layer": None, "facet": None, "final_norm": None}
+    # The foreground that is shown is the page's affair; what is fitted starts by showing itself.
+    changes |= {"mask_threshold": None, "mask_side": None, "opening": 0, "closing": 0}
+    return replace(settings, **changes).resolved()
+
+
+def check_wish(view: Visualization, wish: Wish) -> None:
+    """Refuse what a fit would refuse, before anything is queued."""
+    from patchprism.backbones import find_record, locate_weights
+
+    if wish.model is not None and wish.model != view.record.name:
+        record = find_record(wish.model)
+        if locate_weights(record) is None:
+            raise OptionError(
+                f"the weights of {wish.model} are not on this machine; patchprism download fetches them"
+            )
+    settings_of(view, wish).prism()
+
+
+def reshown(view: Visualization, options: dict[str, Any]) -> Visualization:
+    """A view with other components, scaling or shown foreground, as ``render`` with these options gives it."""
+    from patchprism.pipeline import with_mask
+
+    options = dict(options)
+    scaling, components = options.pop("scaling"), tuple(options.pop("components"))
+    prism = view.prism
+    if (scaling, components) != (prism.scaling, tuple(prism.components)):
+        if not view.fitted_here:
+            raise OptionError("components and scaling are settled by the prism; refit to change them")
+        anew = Prism(
+            threshold=prism.threshold, foreground=prism.foreground, scaling=scaling, components=components
+        )
+        origin, prism = prism.origin, anew.fit(view.features)
+        prism.origin = origin
+    if options["mask_side"] == prism.side_ and options["mask_threshold"] == prism.threshold_:
+        options |= {"mask_side": None, "mask_threshold": None}
+    elif options["mask_side"] == "none":
+        options["mask_threshold"] = None
+    prism = with_mask(prism, options)
+    parts = [prism.split(tokens, name=name) for name, tokens in zip(view.names, view.features, strict=True)]
+    return replace(
+        view,
+        prism=prism,
+        parts=parts,
+        settings={**view.settings, **options, "scaling": scaling, "components": components},
+        seconds=dict(view.seconds),
+    )
+
+
+def read_upload(content: bytes, name: str) -> NDArray[np.uint8]:
+    """An uploaded photo through the one reader of photos, after a look at how large it would become."""
+    from PIL import Image
+
+    from patchprism.images import read_photo
+
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            width, height = image.size
+    except Exception:
+        width = height = 0  # the reader says what is wrong
+    if width * height > MAX_UPLOAD_PIXELS:
+        raise PhotoError(name, f"has {width * height:,} pixels, more than {MAX_UPLOAD_PIXELS:,}")
+    return read_photo(content, name=name)
+
+
+def clean_name(name: str) -> str:
+    """The last part of a name from outside, without anything that is no letter for people.
+
+    Examples
+    --------
+    >>> clean_name("../../etc/pass\\x00wd.jpg"), clean_name("C:\\\\dogs\\\\rex.png"), clean_name("..")
+    ('passwd.jpg', 'rex.png', 'photo')
+    """
+    last = name.replace("\\", "/").rsplit("/", 1)[-1]
+    last = "".join(letter for letter in last if letter.isprintable()).strip(" .-")
+    if len(last) > MAX_NAME:
+        stem, dot, suffix = last.rpartition(".")
+        last = f"{(stem or last)[: MAX_NAME - 10]}{dot}{suffix[:8]}"
+    return last or "photo"
+
+
+def map_sources(view: Visualization) -> list[NDArray[np.uint8]]:
+    """The arrays among a view's sources: photos that are held in memory."""
+    import numpy
+
+    return [source for source in view.photos.sources if isinstance(source, numpy.ndarray)]
+
+
+def wait_for(job: Job, seconds: float, *, clock: Callable[[], float] = time.monotonic) -> Job:
+    """Wait until a job is over, for those who have no page."""
+    end = clock() + seconds
+    while not job.over and clock() < end:
+        time.sleep(0.01)
+    return job

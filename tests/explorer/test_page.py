@@ -1,0 +1,315 @@
+"""The single file in a real browser: every question that the page answers, asked by hand."""
+
+from __future__ import annotations
+
+import io
+import shlex
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+import patchprism
+from patchprism.cli.app import app
+from patchprism.colors import to_uint8
+from patchprism.prism import Prism
+
+
+@pytest.fixture
+def opened(watch, page_file):
+    watched = watch(page_file.as_uri())
+    yield watched
+    assert watched.left_the_page(page_file.as_uri()) == []
+
+
+def mask_on_screen(watched, index=0):
+    return watched.canvas(index)[..., 3] > 0
+
+
+def drag(watched, element, start, stop, steps=6):
+    box = watched.page.locator(element).bounding_box()
+    y = box["y"] + box["height"] / 2
+    watched.page.mouse.move(box["x"] + start * box["width"], y)
+    watched.page.mouse.down()
+    watched.page.mouse.move(box["x"] + stop * box["width"], y, steps=steps)
+    watched.page.mouse.up()
+    watched.frame()
+
+
+def test_it_opens_with_what_python_shows(opened, view):
+    for i, part in enumerate(view.parts):
+        pixels = opened.canvas(i)
+        np.testing.assert_array_equal(pixels[..., 3] > 0, part.foreground)
+        np.testing.assert_array_equal(pixels[part.foreground][:, :3], to_uint8(part.rgb[part.foreground]))
+    names = opened.page.locator(".name").all_inner_texts()
+    assert names == ["cat.png", "astronaut.png", "a cup.png"]
+    assert opened.page.title() == "3 photos through efficientnet_lite2"
+
+
+def test_the_masks_follow_the_threshold(opened, view):
+    before = mask_on_screen(opened)
+    drag(opened, "#histogram", 0.5, 0.3)
+    threshold = opened.page.evaluate("patchprism.state.threshold")
+    assert threshold == pytest.approx(0.3, abs=0.01)
+    score = view.parts[0].score
+    side = np.greater if view.prism.side_ == "above" else np.less
+    np.testing.assert_array_equal(mask_on_screen(opened), side(score, np.float32(threshold)))
+    assert (mask_on_screen(opened) != before).any()
+    opened.choose("side", "below" if view.prism.side_ == "above" else "above")
+    opened.frame()
+    other = np.less if view.prism.side_ == "above" else np.greater
+    np.testing.assert_array_equal(mask_on_screen(opened), other(score, np.float32(threshold)))
+    plain = [mask_on_screen(opened, i) for i in range(3)]
+    opened.page.locator("#opening").fill("2")
+    opened.frame()
+    cleaned = [mask_on_screen(opened, i) for i in range(3)]
+    assert sum(mask.sum() for mask in cleaned) < sum(mask.sum() for mask in plain)
+    assert not any((mask & ~before).any() for mask, before in zip(cleaned, plain, strict=True))
+    opened.page.locator("#reset-threshold").click()
+    opened.frame()
+    np.testing.assert_array_equal(mask_on_screen(opened), before)
+
+
+def test_hovering_shows_similarity_and_leaving_takes_it_away(opened, view):
+    page = opened.page
+    x, y = opened.patch_place(0, 4, 6)
+    page.mouse.move(x, y)
+    opened.frame()
+    assert page.locator("#gallery").evaluate("node => node.classList.contains('heating')")
+    assert "row 5, column 7" in page.locator("#similar").inner_text()
+    rows = [tokens.reshape(-1, tokens.shape[-1]).astype(float) for tokens in view.features]
+    rows = [part / np.linalg.norm(part, axis=1, keepdims=True) for part in rows]
+    w = view.features.grids[0][1]
+    full = np.concatenate([part @ rows[0][4 * w + 6] for part in rows])
+    heat = np.concatenate([opened.canvas(i, "heat")[..., :3].reshape(-1, 3) for i in range(3)])
+    # Brighter is more similar, all the way: the sum of magma's channels rises.
+    brightness = heat.astype(float).sum(axis=-1)
+    assert np.corrcoef(brightness, np.clip(full, 0, 1))[0, 1] > 0.95
+    assert brightness[4 * w + 6] == brightness.max()
+    order = np.argsort(full)
+    assert brightness[order[-20:]].min() > np.median(brightness)
+    page.mouse.move(5, 5)
+    opened.frame()
+    assert not page.locator("#gallery").evaluate("node => node.classList.contains('heating')")
+
+
+def test_pins_draw_lines_to_their_matches(opened):
+    page = opened.page
+    page.mouse.click(*opened.patch_place(0, 4, 6))
+    page.mouse.click(*opened.patch_place(1, 3, 5))
+    opened.frame()
+    assert page.locator(".marks .pin").count() == 2
+    assert page.locator("#lines line").count() == 4  # two pins, two other photos
+    assert page.locator("#pins li").count() == 2
+    line = page.locator("#lines line").first
+    board = page.locator("#lines").bounding_box()
+    x, y = opened.patch_place(0, 4, 6)
+    assert float(line.get_attribute("x1")) == pytest.approx(x - board["x"], abs=1)
+    assert float(line.get_attribute("y1")) == pytest.approx(y - board["y"], abs=1)
+    page.mouse.click(*opened.patch_place(0, 4, 6))  # again: unpinned
+    opened.frame()
+    assert page.locator("#lines line").count() == 2
+    page.keyboard.press("Escape")
+    opened.frame()
+    assert page.locator("#lines line").count() == 0
+
+
+def test_components_signs_scaling_and_basis_change_colours(opened, view):
+    page = opened.page
+    page.locator("#component-red").select_option("4")
+    page.get_by_label("Turn green’s component around").check(force=True)
+    opened.choose("scaling", "percentile")
+    opened.frame()
+    prism = Prism(components=(4, -2, 3), scaling="percentile").fit(view.features)
+    part = prism.split(view.features[0])
+    np.testing.assert_array_equal(
+        opened.canvas(0)[part.foreground][:, :3], to_uint8(part.rgb[part.foreground])
+    )
+    opened.choose("basis", "all")
+    opened.frame()
+    pixels = opened.canvas(0)
+    assert (pixels[..., 3] == 255).all()
+    np.testing.assert_array_equal(pixels[..., :3], to_uint8(part.rgb_all))
+    assert "%" in page.locator("#component-red option").first.inner_text()
+
+
+def downloaded(watched, press):
+    with watched.page.expect_download() as waiting:
+        press()
+    return waiting.value
+
+
+@pytest.mark.parametrize("background", ["black", "grey"])
+def test_the_downloaded_png_has_pythons_pixels(opened, view, background):
+    opened.choose("background", background)
+    download = downloaded(opened, lambda: opened.page.get_by_label("Download the picture of cat.png").click())
+    assert download.suggested_filename == "cat.pca.png"
+    picture = np.asarray(Image.open(download.path()).convert("RGB"))
+    np.testing.assert_array_equal(picture, view.picture(0, background=background))
+
+
+def test_the_downloaded_prism_and_the_copied_command_give_the_same_colours(opened, view, tmp_path):
+    page = opened.page
+    drag(opened, "#histogram", 0.5, 0.4)
+    page.locator("#component-blue").select_option("5")
+    opened.frame()
+    download = downloaded(opened, lambda: page.locator("#download-prism").click())
+    shown = opened.canvas(2)
+    mask = shown[..., 3] > 0
+    part = Prism.load(download.path()).split(view.features[2])
+    np.testing.assert_array_equal(part.foreground, mask)
+    np.testing.assert_array_equal(to_uint8(part.rgb[mask]), shown[mask][:, :3])
+    page.locator("#copy").click()
+    words = shlex.split(page.locator("#command").inner_text())
+    done = CliRunner().invoke(app, [*words[1:-1], str(tmp_path), "--arrays"], catch_exceptions=False)
+    assert done.exit_code == 0
+    with np.load(tmp_path / "a cup.npz") as arrays:
+        np.testing.assert_array_equal(arrays["foreground"], mask)
+        np.testing.assert_array_equal(to_uint8(arrays["rgb"][mask]), shown[mask][:, :3])
+
+
+def test_a_link_shows_the_same_view_again(watch, page_file):
+    first = watch(page_file.as_uri())
+    drag(first, "#histogram", 0.5, 0.42)
+    first.choose("mode", "overlay")
+    first.page.locator("#component-green").select_option("6")
+    first.page.locator("#opening").fill("1")
+    first.page.mouse.click(*first.patch_place(1, 2, 3))
+    first.page.locator("#zoom-in").click()
+    first.page.wait_for_timeout(250)
+    link = first.page.url
+    assert "#" in link
+    second = watch(link)
+    assert second.page.evaluate("patchprism.state") == first.page.evaluate("patchprism.state")
+    second.frame()
+    for i in range(3):
+        np.testing.assert_array_equal(second.canvas(i), first.canvas(i))
+    assert second.page.locator(".marks .pin").count() == 1
+    # The same tab, reloaded.
+    first.page.reload()
+    first.page.wait_for_selector("html[data-ready]")
+    assert first.page.evaluate("patchprism.state") == second.page.evaluate("patchprism.state")
+
+
+@pytest.mark.parametrize(
+    "fragment",
+    [
+        "#t=9&s=up&o=-1&c=1.5&k=0,9,x&n=x&m=x&b=x&g=x&a=-1&z=99,7,7&p=99.0,0.99999,x.y,-1.-1",
+        "#%%%",
+        "#t=NaN&p=",
+        "#<script>",
+    ],
+)
+def test_a_fragment_that_makes_no_sense_changes_nothing(watch, page_file, fragment):
+    watched = watch(page_file.as_uri() + fragment)
+    assert watched.page.evaluate("JSON.stringify(patchprism.state) === JSON.stringify(patchprism.opening)")
+
+
+def test_keys_alone_reach_everything(opened):
+    page = opened.page
+    page.keyboard.press("3")
+    assert page.evaluate("patchprism.state.mode") == "overlay"
+    page.keyboard.press("]")
+    page.locator(".frame").first.focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    opened.frame()
+    assert page.locator(".marks .pin").count() == 1
+    assert "Pinned" in page.locator("#live").inner_text()
+    page.keyboard.press("ArrowDown")
+    opened.frame()
+    assert "Best matches" in page.locator("#live").inner_text()
+    page.keyboard.press("?")
+    assert page.locator("#keys").evaluate("node => node.open")
+
+
+def test_every_control_has_a_name_for_screen_readers(opened):
+    unnamed = opened.page.evaluate("""() => [...document.querySelectorAll("button, input, select, [role]")]
+    .filter((node) => {
+      const name = node.getAttribute("aria-label") || node.textContent.trim() || node.title ||
+        [...(node.labels ?? [])].map((label) => label.textContent.trim()).join("");
+      return !name && !["live", "toast", "failures", "message", "job-text", "explained"].includes(node.id);
+    }).map((node) => node.outerHTML)""")
+    assert unnamed == []
+    assert (
+        opened.page.locator("#explained")
+        .get_attribute("aria-label")
+        .startswith("Explained variance: component 1")
+    )
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(360, "light"), (1300, "dark")])
+def test_nothing_sticks_out_of_a_phone_or_a_window(browser, page_file, width, scheme):
+    context = browser.new_context(viewport={"width": width, "height": 780}, color_scheme=scheme)
+    page = context.new_page()
+    page.goto(page_file.as_uri())
+    page.wait_for_selector("html[data-ready=true]")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    wide = page.evaluate(
+        """(width) => [...document.querySelectorAll("body *")].filter((node) => {
+      const box = node.getBoundingClientRect();
+      return box.width && box.right > width + 1 && !node.closest(".frame, .skip, .sr, #toast, #lines");
+    }).map((node) => node.outerHTML.slice(0, 80))""",
+        width,
+    )
+    assert wide == []
+    light = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    page.locator("#theme").click()
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") != light
+    context.close()
+
+
+def test_zoom_keeps_the_point_under_the_hand(opened):
+    page = opened.page
+    x, y = opened.patch_place(0, 3, 3)
+    page.mouse.move(x, y)
+    page.keyboard.down("Control")
+    page.mouse.wheel(0, -300)
+    page.keyboard.up("Control")
+    opened.frame()
+    zoom = page.evaluate("patchprism.state.zoom")
+    assert zoom > 2
+    after = opened.patch_place(0, 3, 3)
+    assert after == pytest.approx((x, y), abs=2)
+
+
+def test_a_title_cannot_break_out(view, watch, tmp_path):
+    title = '</title></script><script>document.title="x"</script>{{script}}"\'<!--'
+    watched = watch(view.explore(title=title).save(tmp_path / "t.html").as_uri())
+    assert watched.page.title() == title
+    assert watched.page.locator("#title").inner_text() == title
+
+
+def test_in_a_notebook_it_shows_in_a_frame_of_its_own(view, browser):
+    html = view.explore()._repr_html_()
+    assert html.startswith("<iframe srcdoc=")
+    context = browser.new_context()
+    page = context.new_page()
+    problems = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.set_content(f"<!doctype html><body>{html}")
+    frame = page.frame_locator("iframe")
+    frame.locator("html[data-ready=true]").wait_for(timeout=20_000, state="attached")
+    frame.locator("input[name=mode][value=overlay]").click()
+    frame.locator("#alpha").wait_for()
+    page.wait_for_timeout(250)
+    assert problems == []
+    context.close()
+
+
+@pytest.mark.slow
+def test_ten_photos_stay_below_two_megabytes():
+    data = pytest.importorskip("skimage.data")
+    photos = [data.astronaut(), data.chelsea(), data.coffee(), data.rocket(), data.retina()[::2, ::2]]
+    photos += [data.immunohistochemistry(), data.hubble_deep_field(), data.camera(), data.coins()]
+    photos += [data.astronaut()[:400, ::-1]]
+    view = patchprism.visualize(photos, model="efficientnet_lite2", preset="seed")
+    assert view.features.grids == [(28, 28)] * 10
+    page = view.explore()
+    assert len(page.html.encode()) < 2_000_000
+    assert page.message.header["tokens"]["error"]["within"] >= 0.97
+    for i in range(10):
+        content = page.message.parts[f"photo-{i}"][2]
+        assert min(Image.open(io.BytesIO(content)).size) >= 300
