@@ -200,7 +200,11 @@ def test_memory_budget_spent_photos_are_read_again(backbone, photos, monkeypatch
 
 def test_a_backbone_that_gives_nan_is_named(backbone, photos, monkeypatch):
     monkeypatch.setattr(
-        type(backbone), "_layers", lambda self, pixels, *_: [torch.full((len(pixels), 6, 6, 8), float("nan"))]
+        type(backbone),
+        "_layers",
+        lambda self, pixels, layers, *_: {
+            i: torch.full((len(pixels), 6, 6, 8), float("nan")) for i in layers
+        },
     )
     with pytest.raises(FeaturesError, match=r"photo-1: .*NaN"):
         patchprism.visualize(photos[:1], backbone=backbone, size=96)

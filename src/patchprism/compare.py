@@ -352,6 +352,7 @@ class _Stacked:
     def __init__(self, backbone: Backbone, layers: Sequence[int], options: TokenOptions) -> None:
         self.backbone, self.layers, self.options = backbone, list(layers), options
         self.record, self.widths = backbone.record, list[int]()
+        self.device, self.dtype = backbone.device, backbone.dtype
 
     def patch_tokens(self, pixels: torch.Tensor, **_: Any) -> torch.Tensor:
         """(B, 3, H, W) -> (B, h, w, sum of widths)."""

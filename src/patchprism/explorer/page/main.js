@@ -142,6 +142,7 @@ class App {
     $("similar").textContent = text;
     if (hovered.spoken) {
       const best = this.model.matches({ photo, index }).map((match) => `${this.model.photos[match.photo].name} ${match.value.toFixed(2)}`);
+      hovered.spoken = false; // once a move, not once a frame
       $("live").textContent = `${text}, ${this.model.mask[at] ? "foreground" : "background"}. Best matches: ${best.join(", ") || "no other photo"}`;
     }
   }
@@ -150,6 +151,7 @@ class App {
     const known = this.state.pins.findIndex((pin) => pin.photo === photo && pin.index === index);
     const pins = known >= 0 ? this.state.pins.filter((_, i) => i !== known) : [...this.state.pins, { photo, index }].slice(-MAX_PINS);
     this.change({ pins });
+    if (this.hovered) this.hovered.spoken = false; // the next frame must not speak over what is said here
     $("live").textContent = known >= 0 ? "Pin removed." : `Pinned. ${pins.length} pins.`;
   }
 
