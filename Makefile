@@ -15,8 +15,8 @@ setup: $(VENV)/installed ## Make .venv with all that is needed
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) install --quiet --constraint constraints.txt pip
-	$(PIP) install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(PIP) install -qq --constraint constraints.txt pip
+	$(PIP) install -qq --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
 demo: setup ## Colour the example photos with the embedded default, into out/demo

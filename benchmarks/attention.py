@@ -86,7 +86,16 @@ def main() -> None:
     print(f"{'':10}{'peak MiB':>10}{'over forward':>14}{'seconds':>9}{'relative error':>16}")
     forward = 0.0
     for mode in MODES:
-        command = [sys.executable, __file__, "--mode", mode, "--model", options.model, "--size", str(options.size)]
+        command = [
+            sys.executable,
+            __file__,
+            "--mode",
+            mode,
+            "--model",
+            options.model,
+            "--size",
+            str(options.size),
+        ]
         output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         peak, seconds, error = map(float, output.split())
         forward = peak if mode == "forward" else forward

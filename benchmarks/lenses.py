@@ -91,7 +91,9 @@ def main(rounds: int) -> None:
         view = patchprism.visualize(photos(), backbone=backbone, size=size)
         pixels = [view.photos.frame(i, view.framing)[0].pixels[None] for i in range(len(view))]
         options = {
-            name: LensOptions(at=("1:200,150",) if name in ("similarity", "attention") else (), match_all=True)
+            name: LensOptions(
+                at=("1:200,150",) if name in ("similarity", "attention") else (), match_all=True
+            )
             for name in lenses
         }
         runs: dict[str, list[float]] = {"forward": []}
@@ -111,7 +113,9 @@ def main(rounds: int) -> None:
                 said[label] = right(name, result, view)
         forward = statistics.median(runs["forward"])
         features = view.features
-        print(f"{backbone.record.name}, {len(view)} photos, {features.n_patches:,} patches, width {features.width}")
+        print(
+            f"{backbone.record.name}, {len(view)} photos, {features.n_patches:,} patches, width {features.width}"
+        )
         for label, values in runs.items():
             median = statistics.median(values)
             print(

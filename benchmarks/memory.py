@@ -45,7 +45,16 @@ def make_photos(folder: Path, count: int) -> None:
 def measure(photos: list[Path], *options: str) -> tuple[float, float]:
     """Peak resident size in MB and seconds of one ``render``."""
     with tempfile.TemporaryDirectory() as out:
-        command = ["render", *map(str, photos), "--out", f"{out}/o", "--model", "efficientnet_lite2", "--size", "224"]
+        command = [
+            "render",
+            *map(str, photos),
+            "--out",
+            f"{out}/o",
+            "--model",
+            "efficientnet_lite2",
+            "--size",
+            "224",
+        ]
         done = subprocess.run(
             [sys.executable, "-c", CHILD, *command, "--quiet", *options], capture_output=True, text=True
         )
@@ -75,11 +84,16 @@ def main() -> None:
                 roads.insert(0, ("in memory", in_memory, []))
             for label, found, options in roads:
                 found[count], seconds = measure(photos[:count], *options)
-                print(f"{count:6,}  {label:10} {found[count]:9,.0f} {seconds:8.1f} {count / seconds:9.1f}", flush=True)
+                print(
+                    f"{count:6,}  {label:10} {found[count]:9,.0f} {seconds:8.1f} {count / seconds:9.1f}",
+                    flush=True,
+                )
     if 50 in streamed and 2000 in streamed:
         print(f"2,000 photos beside 50: {streamed[2000] / streamed[50]:.3f} (shards both)")
         if 50 in in_memory:
-            print(f"2,000 photos beside 50: {streamed[2000] / in_memory[50]:.3f} (50 in memory, as render does it)")
+            print(
+                f"2,000 photos beside 50: {streamed[2000] / in_memory[50]:.3f} (50 in memory, as render does it)"
+            )
     draw(streamed, in_memory, plot)
 
 
@@ -90,7 +104,9 @@ def draw(streamed: dict[int, float], in_memory: dict[int, float], path: Path) ->
     figure = Figure(figsize=(6.4, 3.4), layout="constrained")
     axis = figure.subplots()
     axis.plot(list(streamed), list(streamed.values()), "o-", color="#21837f", label="shard by shard")
-    axis.plot(list(in_memory), list(in_memory.values()), "s--", color="#c4683a", label="in memory (to 64 photos)")
+    axis.plot(
+        list(in_memory), list(in_memory.values()), "s--", color="#c4683a", label="in memory (to 64 photos)"
+    )
     axis.set(xlabel="photos", ylabel="peak resident size, MB", xscale="log")
     axis.set_ylim(0, 1.25 * max([*streamed.values(), *in_memory.values()]))
     axis.set_xticks(list(streamed), [f"{count:,}" for count in streamed])

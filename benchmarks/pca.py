@@ -26,7 +26,9 @@ def batches(rows: int, width: int):
     rng = np.random.default_rng(0)
     deviations = (1 + np.arange(width, dtype=np.float32)) ** -0.7
     for start in range(0, rows, BATCH):
-        yield rng.standard_normal((min(BATCH, rows - start), width), dtype=np.float32) * deviations + np.float32(0.5)
+        yield rng.standard_normal(
+            (min(BATCH, rows - start), width), dtype=np.float32
+        ) * deviations + np.float32(0.5)
 
 
 def timed(call):

@@ -75,7 +75,9 @@ def main() -> None:
                 differences[size] = max(
                     float(np.abs(a - b).max()) for a, b in zip(reference, tokens, strict=True)
                 )
-        print(f"features, {arguments.photos} photos at 224; the rule gives {patches_a_batch(backbone)} patches a batch")
+        print(
+            f"features, {arguments.photos} photos at 224; the rule gives {patches_a_batch(backbone)} patches a batch"
+        )
         print("batch  photos/s  outside the network  max difference")
         for size in sizes:
             rate, share = arguments.photos / statistics.median(walls[size]), statistics.median(outside[size])
@@ -91,7 +93,9 @@ def main() -> None:
         )
         wall = time.perf_counter() - start
         stages = ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in outcome.seconds.items())
-        print(f"render, whole: {wall:.2f} s, {1 - backbone.seconds / wall:.0%} outside the network ({stages})")
+        print(
+            f"render, whole: {wall:.2f} s, {1 - backbone.seconds / wall:.0%} outside the network ({stages})"
+        )
 
 
 if __name__ == "__main__":

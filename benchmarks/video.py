@@ -141,7 +141,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--only", choices=("steady", "codec", "cost"))
-    parser.add_argument("--threads", type=int, help="of torch; 1 makes processor times comparable on a busy machine")
+    parser.add_argument(
+        "--threads", type=int, help="of torch; 1 makes processor times comparable on a busy machine"
+    )
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)

@@ -15,7 +15,7 @@ from PIL import Image
 from skimage import data
 
 import patchprism
-from patchprism.errors import OptionError, OutputError, PhotoError
+from patchprism.errors import OptionError, OutputError, PhotoError, PrismError
 from patchprism.features import PatchFeatures
 from patchprism.framing import Framing
 from patchprism.prism import Prism
@@ -652,3 +652,17 @@ def test_without_pyav_the_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(patchprism.PatchPrismError, match=r"patchprism\[video\]"):
         render_video(Path("a.mp4"), tmp_path / "b.mp4")
+
+
+def test_a_prism_that_shows_another_foreground_is_refused(tmp_path, backbone):
+    """Frames show the foreground that was fitted: anything else would be dropped without a word."""
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for i in range(2):
+        Image.fromarray(np.random.default_rng(i).integers(0, 256, (64, 96, 3), dtype=np.uint8)).save(
+            folder / f"{i}.png"
+        )
+    prism = patchprism.visualize([folder], backbone=backbone, size=64, opening=2).prism
+    with pytest.raises(PrismError, match="videos show the foreground that was fitted"):
+        render_video(folder, tmp_path / "out", backbone=backbone, prism=prism)
+    assert not (tmp_path / "out").exists()

@@ -38,7 +38,7 @@ from patchprism.jobs import (
     working,
 )
 from patchprism.paths import unique_stems
-from patchprism.pipeline import TOKEN_DEFAULTS, Settings, Stopwatch, check_origin
+from patchprism.pipeline import TOKEN_DEFAULTS, Settings, Stopwatch, check_origin, with_mask
 from patchprism.prism import Prism
 from patchprism.render import write_picture
 from patchprism.shards import Lost, Shards, StoreShards, digest
@@ -496,6 +496,8 @@ def render_photos(
     check_output_options(Path() if is_remote(out) else local_path(out), overlay_alpha, format)
     given = open_input(photos, exclude=out)
     settings = _resolved(settings, given, prism)
+    if prism is not None:
+        prism = with_mask(prism, settings.mask_options())
     fitted = prism
     to_fit = None if prism else settings.prism()
     if prism is not None and sample is not None:

@@ -328,3 +328,16 @@ def test_rendering_does_not_pay_for_scikit_learn_or_matplotlib(photos, tmp_path)
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_many_photos_take_a_mask_beside_a_prism_as_few_do(run, photos, tmp_path):
+    """The road for many photos (here by --resume) and the one in memory show the same foreground."""
+    assert run("render", photos, "--out", tmp_path / "fit", *MODEL, "--arrays", "-q").code == 0
+    prism = tmp_path / "fit" / "prism.safetensors"
+    options = ("--prism", prism, "--mask-threshold", "0.8", "--opening", "2", "--arrays", "-q")
+    assert run("render", photos, "--out", tmp_path / "few", *options).code == 0
+    assert run("render", photos, "--out", tmp_path / "many", *options, "--resume").code == 0
+    for name in ("a.npz", "b.npz", "a-2.npz"):
+        few, many, fitted = (np.load(tmp_path / folder / name) for folder in ("few", "many", "fit"))
+        np.testing.assert_array_equal(few["foreground"], many["foreground"])
+        assert few["foreground"].sum() != fitted["foreground"].sum()

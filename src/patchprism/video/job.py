@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from patchprism.backbones import find_record, load_backbone
-from patchprism.errors import OptionError, PhotoError
+from patchprism.errors import OptionError, PhotoError, PrismError
 from patchprism.extract import batch_for
 from patchprism.features import PatchFeatures
 from patchprism.pipeline import Settings, Stopwatch, check_origin, describe_origin
+from patchprism.prism import MASK_OPTIONS
 from patchprism.video.canvas import Canvas
 from patchprism.video.relay import read_ahead, write_behind
 from patchprism.video.sink import check_output, open_sink
@@ -212,6 +213,11 @@ def render_video(
                 progress=tell,
             )
     origin = describe_origin(backbone, settings, framing)
+    if prism and any(getattr(prism, name) != unset for name, unset in MASK_OPTIONS.items()):
+        raise PrismError(
+            "videos show the foreground that was fitted: this prism shows another (opening, closing, mask_threshold "
+            "or mask_side is set); save it without"
+        )
     if prism and not force:
         check_origin(prism, origin)
     take = partial(settings.token_options().tokens, backbone)
