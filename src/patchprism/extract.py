@@ -39,17 +39,19 @@ class TokenOptions:
 
     Attributes
     ----------
-    layer : int
-        Block counted from 0, or from the end with negative numbers.
+    layer : int or tuple of int
+        Block counted from 0, or from the end with negative numbers. The tokens of several blocks lie side by
+        side, of one forward pass.
     facet : str
         ``"token"``, ``"query"``, ``"key"`` or ``"value"``, where the backbone has it.
     final_norm : bool
         Whether the network's final norm is applied to the tokens; see ``Backbone.layer_tokens``.
     token_norm : {"none", "l2"}
-        ``"l2"`` gives each token unit length, so that high-norm patches weigh no more than others.
+        ``"l2"`` gives each token unit length, so that high-norm patches weigh no more than others; with
+        several layers, each layer's.
     """
 
-    layer: int = -1
+    layer: int | tuple[int, ...] = -1
     facet: str = "token"
     final_norm: bool = True
     token_norm: str = "none"
@@ -57,13 +59,29 @@ class TokenOptions:
     def __post_init__(self) -> None:
         if self.token_norm not in TOKEN_NORMS:
             raise OptionError(f"token_norm must be one of {', '.join(TOKEN_NORMS)}, got {self.token_norm!r}")
+        if not isinstance(self.layer, int):
+            layers = tuple(self.layer)  # a list, where it comes out of a prism's file
+            if not layers:
+                raise OptionError("layer must name at least one layer, got none")
+            object.__setattr__(self, "layer", layers if len(layers) > 1 else layers[0])
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """The layers, one or several."""
+        return (self.layer,) if isinstance(self.layer, int) else self.layer
 
     def tokens(self, backbone: Backbone, pixels: torch.Tensor) -> torch.Tensor:
         """(B, 3, H, W) -> (B, h, w, D) float32: these tokens of a batch of framed photos."""
+        import torch
         from torch.nn.functional import normalize
 
-        tokens = backbone.patch_tokens(pixels, layer=self.layer, facet=self.facet, norm=self.final_norm)
-        return normalize(tokens, dim=-1) if self.token_norm == "l2" else tokens
+        if isinstance(self.layer, int):
+            parts = [backbone.patch_tokens(pixels, layer=self.layer, facet=self.facet, norm=self.final_norm)]
+        else:
+            parts = backbone.layer_tokens(pixels, self.layer, facet=self.facet, norm=self.final_norm)
+        if self.token_norm == "l2":
+            parts = [normalize(part, dim=-1) for part in parts]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
 
     def origin(self, backbone: Backbone) -> dict[str, Any]:
         """The same as JSON values, one spelling for one meaning: the last layer is -1, all others count from 0.
@@ -73,9 +91,10 @@ class TokenOptions:
         ModelError
             If the backbone has no such layer.
         """
-        layer = backbone.layer_index(self.layer)
+        found = [backbone.layer_index(layer) for layer in self.layers]
+        layers = [-1 if layer == backbone.depth - 1 else layer for layer in found]
         return {
-            "layer": -1 if layer == backbone.depth - 1 else layer,
+            "layer": layers[0] if len(layers) == 1 else layers,
             "facet": self.facet,
             "final_norm": self.final_norm or self.facet != "token",
             "token_norm": self.token_norm,

@@ -55,7 +55,7 @@ class Settings:
     mask_side: str | None = None
     opening: int = 0
     closing: int = 0
-    layer: int | None = None
+    layer: int | Sequence[int] | None = None
     facet: str | None = None
     final_norm: bool | None = None
     token_norm: str | None = None
@@ -163,7 +163,7 @@ def visualize(
     mask_side: str | None = None,
     opening: int = 0,
     closing: int = 0,
-    layer: int | None = None,
+    layer: int | Sequence[int] | None = None,
     facet: str | None = None,
     final_norm: bool | None = None,
     token_norm: str | None = None,
@@ -200,8 +200,9 @@ def visualize(
     mask_threshold, mask_side, opening, closing
         Which patches are shown as foreground, without touching the fit; see
         :class:`~patchprism.prism.Prism`. They may be given beside a prism, and then replace its own.
-    layer : int, default=-1
-        Block whose tokens are taken, counted from 0, or from the end with negative numbers.
+    layer : int or sequence of int, default=-1
+        Block whose tokens are taken, counted from 0, or from the end with negative numbers. The tokens of
+        several blocks lie side by side.
     facet : {"token", "query", "key", "value"}
         What is taken of that block, where the model has it.
     final_norm : bool, default=True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -65,6 +66,8 @@ def progress(*, quiet: bool) -> Iterator[Callable[[str, int, int | None], None]]
     Bars only on a terminal: a log file gets none.
     """
     if quiet or not sys.stderr.isatty():
+        # The hub's client draws bars of its own, to any kind of output.
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
         yield lambda stage, done, total: None
         return
     from rich.console import Console

@@ -103,7 +103,7 @@ def explore(
         view = visualize(
             photos,
             weights=weights,
-            layer=layer,
+            layer=options.parse_layers(layer),
             facet=facet,
             final_norm=final_norm,
             token_norm=token_norm,

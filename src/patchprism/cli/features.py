@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from patchprism.cli import options  # noqa: TC001 - Typer reads the annotations as it runs
+from patchprism.cli import options
 
 StoreOut = Annotated[
     Path,
@@ -65,7 +65,7 @@ def features(
     settings = Settings(
         model=model,
         weights=weights,
-        layer=layer,
+        layer=options.parse_layers(layer),
         facet=facet,
         final_norm=final_norm,
         token_norm=token_norm,

@@ -52,7 +52,7 @@ def fit(
     settings = Settings(
         model=model,
         weights=weights,
-        layer=layer,
+        layer=options.parse_layers(layer),
         facet=facet,
         final_norm=final_norm,
         token_norm=token_norm,

@@ -77,7 +77,7 @@ def lens_options(
     match_all: bool,
     match_lines: int,
     upsample: str,
-    layer: int | None = None,
+    layer: int | tuple[int, ...] | None = None,
 ) -> tuple[list[str], LensOptions]:
     """The lenses asked for and their options, checked.
 
@@ -90,13 +90,15 @@ def lens_options(
 
     if clusters != "auto" and not clusters.lstrip("-").isdecimal():
         raise OptionError(f"clusters must be auto or a number from 2 to 64, got {clusters!r}")
+    if isinstance(layer, tuple) and "attention" in (names or ()):
+        raise OptionError(f"attention is that of one layer, got --layer {','.join(map(str, layer))}")
     options = LensOptions(
         at=tuple(at or ()),
         clusters=clusters if clusters == "auto" else int(clusters),
         match_all=match_all,
         match_lines=match_lines,
         upsample=upsample,
-        layer=-1 if layer is None else layer,
+        layer=layer if isinstance(layer, int) else -1,
     )
     return check_lenses(names or ["pca"], options), options
 
@@ -125,7 +127,8 @@ def visualize_through(
     view = visualize(photos, backbone=backbone, **asked)
     view.seconds = seconds | view.seconds
     # A prism may bring the layer that it was fitted on.
-    options = replace(options, layer=view.settings["layer"])
+    if isinstance(view.settings["layer"], int):
+        options = replace(options, layer=view.settings["layer"])
     tell: Callable[[str, int, int | None], None] = asked["progress"]
     tell("lenses", 0, None)
     return view, look_through(view, names, options, backbone=backbone)

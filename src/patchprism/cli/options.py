@@ -29,6 +29,23 @@ def parse_threshold(text: str | None) -> float | str | None:
         raise OptionError(f"threshold must be 'otsu' or a number from 0 to 1, got {text!r}") from error
 
 
+def parse_layers(text: str | None) -> int | tuple[int, ...] | None:
+    """One layer, or several apart by commas, e.g. ``-1`` or ``2,5,8,11``.
+
+    Raises
+    ------
+    OptionError
+        If it is anything else.
+    """
+    if text is None:
+        return None
+    try:
+        layers = tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise OptionError(f"layer must be a number or several like 2,5,8,11, got {text!r}") from error
+    return layers[0] if len(layers) == 1 else layers
+
+
 def parse_components(text: str | None) -> tuple[int, int, int] | None:
     """Three numbers apart by commas, e.g. ``1,2,3`` or ``2,-1,3``.
 
@@ -74,10 +91,11 @@ Weights = Annotated[
     ),
 ]
 Layer = Annotated[
-    int | None,
+    str | None,
     typer.Option(
-        metavar="N",
-        help="Block whose tokens are taken, from 0, or from the end: -1 (the default) is the last.",
+        metavar="N[,N...]",
+        help="Block whose tokens are taken, from 0, or from the end: -1 (the default) is the last; "
+        "several lie side by side.",
         rich_help_panel=_MODEL,
     ),
 ]

@@ -76,12 +76,14 @@ def render(
     from patchprism.visualization import check_output_options
 
     check_output_options(out, overlay, format, upsample, background, basis)
-    names, wanted = lens.lens_options(lenses, at, clusters, match_all, match_lines, upsample, layer)
+    names, wanted = lens.lens_options(
+        lenses, at, clusters, match_all, match_lines, upsample, options.parse_layers(layer)
+    )
     plain = names == ["pca"] and (upsample, background, basis) == ("nearest", "black", "object")
     settings = Settings(
         model=model,
         weights=weights,
-        layer=layer,
+        layer=options.parse_layers(layer),
         facet=facet,
         final_norm=final_norm,
         token_norm=token_norm,

@@ -231,7 +231,8 @@ def _command(view: Visualization, prism_path: str | None) -> CommandInfo:
         value = settings.get(name)
         if value not in (None, TOKEN_DEFAULTS[name]):
             # One word: a layer counted from the end looks like an option of its own.
-            options.append([f"{flag}={value}"])
+            text = value if isinstance(value, (int, str)) else ",".join(map(str, value))
+            options.append([f"{flag}={text}"])
     if settings.get("final_norm") is False:
         options.append(["--no-norm"])
     prism = view.prism
