@@ -18,9 +18,11 @@ if TYPE_CHECKING:
 
 TOLERANCE = 0.02
 # The share of pairs of different patches that must be within the tolerance: the first of these that takes no
-# more than PHOTO_BYTES a photo, or the last. Ten photos of 28 x 28 patches then stay below 2 MB as a page.
+# more than PHOTO_BYTES a photo, or the last. Ten photos of 28 x 28 patches then stay below 2 MB as a page; a page
+# of fewer photos may spend what is left.
 SHARES = (0.999, 0.997, 0.99, 0.98, 0.97)
 PHOTO_BYTES = 82_000
+FULL_PAGE = 10
 OFFSET_STEP = 2.0**-15
 _STEPS = (0.022, 0.019, 0.016, 0.014, 0.012, 0.010, 0.008, 0.005, 0.003, 0.001)
 _SEARCH_QUERIES, _SEARCH_TARGETS, _MEASURED_QUERIES = 80, 2500, 384
@@ -85,7 +87,7 @@ def reduce_tokens(tokens: Sequence[Tokens], *, tolerance: float = TOLERANCE) -> 
     search = _Search(rows, coordinates, offset)
     for share in SHARES:
         size, codes, step = _smallest(coordinates, search, tolerance, share)
-        if size <= PHOTO_BYTES * len(tokens):
+        if size <= PHOTO_BYTES * max(len(tokens), FULL_PAGE):
             break
     reduced = ReducedTokens(codes, offset, step, {})
     return ReducedTokens(codes, offset, step, measure(rows, reduced, tolerance))
