@@ -321,11 +321,11 @@ class Prism:
         """Coordinates along the scene PCA's components, (h, w, D) -> (h, w, k)."""
         rows = tokens.reshape(-1, tokens.shape[-1])
         values = project(rows, self.scene_mean_, self.scene_components_).reshape(*tokens.shape[:-1], -1)
-        return _on_grid(values, self.scene_variance_)
+        return on_grid(values, self.scene_variance_)
 
     def object_components(self, rows: Tokens) -> NDArray[np.float64]:
         """Coordinates along the object PCA's components, (n, D) -> (n, k)."""
-        return _on_grid(project(rows, self.object_mean_, self.object_components_), self.object_variance_)
+        return on_grid(project(rows, self.object_mean_, self.object_components_), self.object_variance_)
 
     def score_of(self, tokens: Tokens, *, scene: NDArray[np.float64] | None = None) -> NDArray[np.float32]:
         """Scores of one photo, (h, w) float32 in [0, 1]; ``scene`` saves projecting the tokens again."""
@@ -466,7 +466,8 @@ def grid_steps(variance: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.where(variance > 0, np.exp2(np.floor(np.log2(np.sqrt(variance)))) * GRID, 0.0)
 
 
-def _on_grid(values: NDArray[np.float64], variance: NDArray[np.float64]) -> NDArray[np.float64]:
+def on_grid(values: NDArray[np.float64], variance: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Coordinates (..., k) rounded to multiples of :func:`grid_steps`, as all colours and scores take them."""
     steps = grid_steps(variance)
     rounded: NDArray[np.float64] = np.rint(values / np.where(steps > 0, steps, 1.0)) * steps
     return rounded

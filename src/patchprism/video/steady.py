@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from patchprism.errors import FeaturesError, PrismError
+from patchprism.prism import on_grid
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -85,9 +86,9 @@ class FrameColors:
         values = np.subtract(tokens.reshape(-1, width), prism.scene_mean_, dtype=np.float64) @ self._columns
         if not np.isfinite(values).all():
             raise FeaturesError(f"{name}: features must be finite, got NaN or infinity")
-        scene = values[:, :1].reshape(h, w, 1)
+        scene = on_grid(values[:, :1], prism.scene_variance_[:1]).reshape(h, w, 1)
         components = np.zeros((h * w, len(prism.object_components_)))
-        components[:, self.wanted] = values[:, 1:] - self._shift
+        components[:, self.wanted] = on_grid(values[:, 1:] - self._shift, prism.object_variance_[self.wanted])
         return PatchColors(
             colors=prism.colors_of(components).reshape(h, w, 3),
             foreground=prism.foreground_of(tokens, scene=scene),
