@@ -44,7 +44,8 @@ def matrices(backbone: DinoV2Backbone, pixels: torch.Tensor) -> list[torch.Tenso
     def hook(module: Any, given: Any, _: Any) -> None:
         x = given[0].double()
         n, heads = x.shape[1], module.heads
-        qkv = x @ module.qkv.weight.double().T + module.qkv.bias.double()
+        layer = module.qkv.state_dict()
+        qkv = x @ layer["weight"].double().T + layer["bias"].double()
         q, k, _ = (part.reshape(len(x), n, heads, -1).transpose(1, 2) for part in qkv.chunk(3, dim=-1))
         logits = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5
         weights = (logits - logits.amax(-1, keepdim=True)).exp()

@@ -17,6 +17,7 @@ from torch import nn
 from patchprism.backbones.attention import attention_row, roll_back
 from patchprism.backbones.base import Backbone
 from patchprism.backbones.checkpoint import is_hub_layout, load_strictly, official_names, read_checkpoint
+from patchprism.backbones.linear import Linear, pack_linears
 from patchprism.errors import WeightsError
 
 if TYPE_CHECKING:
@@ -35,8 +36,8 @@ class Attention(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.qkv = nn.Linear(width, 3 * width)
-        self.proj = nn.Linear(width, width)
+        self.qkv = Linear(width, 3 * width)
+        self.proj = Linear(width, width)
 
     def project(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """(B, N, D) -> query, key and value, each (B, heads, N, D / heads)."""
@@ -60,12 +61,12 @@ class Mlp(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(width, 4 * width)
-        self.fc2 = nn.Linear(4 * width, width)
+        self.fc1 = Linear(width, 4 * width)
+        self.fc2 = Linear(4 * width, width)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B, N, D) -> (B, N, D)."""
-        return cast("torch.Tensor", self.fc2(F.gelu(self.fc1(x))))
+        return cast("torch.Tensor", self.fc2(self.fc1(x, "gelu")))
 
 
 class SwiGlu(nn.Module):
@@ -74,8 +75,8 @@ class SwiGlu(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         hidden = (int(4 * width * 2 / 3) + 7) // 8 * 8
-        self.w12 = nn.Linear(width, 2 * hidden)
-        self.w3 = nn.Linear(hidden, width)
+        self.w12 = Linear(width, 2 * hidden)
+        self.w3 = Linear(hidden, width)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B, N, D) -> (B, N, D)."""
@@ -295,6 +296,7 @@ class DinoV2Backbone(Backbone):
     ) -> None:
         self.record, self.weights, self.device, self.dtype = record, weights, device, dtype
         self.network = network.to(device=device, dtype=dtype).eval().requires_grad_(False)
+        pack_linears(self.network)
 
     facets = ("token", "query", "key", "value")
     has_attention = True
