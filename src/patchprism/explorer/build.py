@@ -11,6 +11,7 @@ import numpy as np
 
 from patchprism.errors import OptionError
 from patchprism.explorer.message import (
+    VERSION,
     CommandInfo,
     FitInfo,
     Header,
@@ -21,7 +22,16 @@ from patchprism.explorer.message import (
     RangeInfo,
     TokensInfo,
 )
-from patchprism.explorer.tokens import OFFSET_STEP, reduce_tokens
+from patchprism.explorer.spectrum import BANDS
+from patchprism.explorer.tokens import (
+    NORM_STEP,
+    OFFSET_STEP,
+    Known,
+    known_axes,
+    known_values,
+    log_norms,
+    reduce_tokens,
+)
 from patchprism.fitting import ObjectHistogram, ObjectRange
 from patchprism.prism import grid_steps
 from patchprism.prism_file import prism_bytes
@@ -38,6 +48,10 @@ if TYPE_CHECKING:
 # A photo in the page: about the resolution that the network saw, in few enough bytes that ten make 300 kB.
 PREVIEW_BYTES = 24_000
 PREVIEW_LONGEST = 1400
+# The message of ten photos: as text, with the page around it, 1.92 MB. Tokens take what the rest leaves.
+PAGE_BYTES = 1_575_000
+FULL_PAGE = 10
+LEAST_PHOTO_BYTES = 40_000
 _QUALITIES = (80, 70, 60, 50, 40, 30)
 
 
@@ -76,8 +90,6 @@ def build_message(
 
     tell = progress or (lambda *_: None)
     prism, record = view.prism, view.record
-    tell("similarity", 0, None)
-    reduced = reduce_tokens(list(view.features))
     scene_steps, object_steps = grid_steps(prism.scene_variance_), grid_steps(prism.object_variance_)
     # The object PCA of all patches, not of the foreground alone: the page's mask may be any.
     scene = np.concatenate([_rows(prism.scene_components(tokens)) for tokens in view.features])
@@ -91,7 +103,7 @@ def build_message(
     ]
     low, high = prism.score_range_
     header = Header(
-        version=1,
+        version=VERSION,
         patchprism=__version__,
         title=title or f"{len(view)} photo{'s' if len(view) > 1 else ''} through {record.name}",
         model={
@@ -123,26 +135,54 @@ def build_message(
         ranges=_ranges(view),
         all_range=_range(prism.all_range_),
         tokens=TokensInfo(
-            dims=len(reduced.codes),
+            dims=0,
             width=view.features.width,
-            step=reduced.step,
             offset_step=OFFSET_STEP,
-            error=reduced.error,
+            norm_step=NORM_STEP,
+            bands=[edge * edge for edge in BANDS],
+            shrink=[],
+            error={},
         ),
         photos=photos,
         failures=[{"photo": Path(f.photo).name, "reason": f.reason} for f in view.failures],
         command=_command(view, prism_path),
     )
     message = Message(header)
-    message.add("scene", "zigzag", _codes(scene, scene_steps))
-    message.add("object", "zigzag", _codes(object_, object_steps))
-    message.add("tokens", "int8" if reduced.codes.dtype == np.int8 else "int16", reduced.codes)
-    message.add("offsets", "int16", np.clip(np.rint(reduced.offset / OFFSET_STEP), -32767, 32767))
     message.add("prism", "deflate", prism_bytes(prism))
     for i in range(len(view)):
         message.add(f"photo-{i}", "raw", preview(view, i))
         tell("page", i + 1, len(view))
+    tell("similarity", 0, None)
+    scene_codes, object_codes = _codes(scene, scene_steps), _codes(object_, object_steps)
+    _add_tokens(message, view, np.concatenate([scene_codes, object_codes]))
     return message
+
+
+def _add_tokens(message: Message, view: Visualization, codes: NDArray[np.int64]) -> None:
+    """Components, and tokens in as many bytes as the page has left."""
+    prism, header = view.prism, message.header
+    tokens = list(view.features)
+    axes, turn = known_axes(np.concatenate([prism.scene_components_, prism.object_components_]))
+    shift = np.concatenate(
+        [prism.scene_components_ @ prism.scene_mean_, prism.object_components_ @ prism.object_mean_]
+    ).astype(np.float32)
+    norms = log_norms(tokens)
+    steps = np.array(header["scene"]["step"] + header["object"]["step"])
+    known = Known(known_values(codes * steps[:, np.newaxis], shift, turn, norms), axes)
+    # In one: the object PCA's coordinates are told in part by the scene PCA's, and the norms by both.
+    message.add("components", "rows", np.concatenate([codes, norms[np.newaxis]]))
+    message.add("known", "float32", np.concatenate([shift[np.newaxis], turn]))
+    used = sum(len(content) for _, _, content in message.parts.values())
+    allowed = PAGE_BYTES * max(len(view), FULL_PAGE) / FULL_PAGE - used
+    # Never so coarse that the heat map would be noise, however long the prism.
+    reduced = reduce_tokens(tokens, known, allowed=max(allowed, LEAST_PHOTO_BYTES * len(view)))
+    message.add("offsets", "rows", np.rint(reduced.offset / OFFSET_STEP)[np.newaxis])
+    told = header["tokens"]
+    told["dims"], told["shrink"], told["error"] = len(reduced.steps), reduced.shrink.tolist(), reduced.error
+    codes_, classes = reduced.coded()
+    message.add("token-classes", "deflate", reduced.classes.tobytes())
+    message.add("token-steps", "float32", reduced.steps)
+    message.add("tokens", "codes", codes_, classes=classes)
 
 
 def preview(view: Visualization, index: int) -> bytes:

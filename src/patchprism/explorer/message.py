@@ -1,6 +1,6 @@
 """The message: all that the explorer's page needs, as one run of bytes with a version.
 
-Layout, version 1: eight bytes ``PPRISMX`` and the version; the header's length as a little-endian uint32; the
+Layout, version 2: eight bytes ``PPRISMX`` and the version; the header's length as a little-endian uint32; the
 header, UTF-8 JSON; the buffers, one after another. docs/explorer.md describes every field.
 """
 
@@ -15,14 +15,15 @@ from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypedDict
 import numpy as np
 
 from patchprism.errors import PatchPrismError
+from patchprism.explorer.coding import decode, decode_rows, encode, encode_rows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-VERSION = 1
+VERSION = 2
 MAGIC = b"PPRISMX" + bytes([VERSION])
 
-Kind = Literal["raw", "deflate", "zigzag", "int8", "int16"]
+Kind = Literal["raw", "deflate", "float32", "rows", "codes"]
 
 
 class MessageError(PatchPrismError, ValueError):
@@ -85,12 +86,14 @@ class RangeInfo(TypedDict):
 
 
 class TokensInfo(TypedDict):
-    """Reduced tokens: cosine(a, b) = offset_step · (offset_a + offset_b) + step² · (code_a · code_b)."""
+    """Reduced tokens: cosine(a, b) = offset_step · (offset_a + offset_b) + known_a · known_b + values_a · values_b."""
 
     dims: int
     width: int
-    step: float
     offset_step: float
+    norm_step: float
+    bands: list[float]
+    shrink: list[list[float]]
     error: dict[str, float]
 
 
@@ -149,41 +152,50 @@ class Message:
     header: Header
     parts: dict[str, tuple[Kind, tuple[int, ...], bytes]] = field(default_factory=dict)
 
-    def add(self, name: str, kind: Kind, value: Any) -> None:
+    def add(self, name: str, kind: Kind, value: Any, *, classes: NDArray[np.uint8] | None = None) -> None:
         """Encode and keep a buffer.
 
         Parameters
         ----------
         name : str
-        kind : {"raw", "deflate", "zigzag", "int8", "int16"}
-            ``"raw"`` and ``"deflate"`` take bytes, the others arrays: ``"zigzag"`` holds int32 as
-            0, -1, 1, -2, ... in byte planes, so that small numbers leave the high planes empty;
-            ``"int16"`` is in byte planes too.
+        kind : {"raw", "deflate", "float32", "rows", "codes"}
+            ``"raw"`` and ``"deflate"`` take bytes, ``"float32"`` a deflated array. ``"rows"`` takes whole
+            numbers (k, N) over the patches of the header's photos, as ``coding.encode_rows`` writes them;
+            ``"codes"`` whole numbers (n,) and their classes, as ``coding.encode`` does.
+        classes : ndarray, shape (n,), uint8, optional
+            Of ``"codes"``.
         """
         if kind in ("raw", "deflate"):
             content = value if kind == "raw" else zlib.compress(value, 9)
             self.parts[name] = kind, (len(value),), content
             return
-        array = np.ascontiguousarray(value)
-        if kind == "zigzag":
-            planes = _planes(((array.astype(np.int64) << 1) ^ (array.astype(np.int64) >> 63)).astype("<u4"))
+        array = np.asarray(value)
+        if kind == "float32":
+            content = array.astype("<f4").tobytes()
+        elif kind == "rows":
+            content = encode_rows(array, self.grids)
         else:
-            planes = _planes(array.astype({"int8": "i1", "int16": "<i2"}[kind]))
-        self.parts[name] = kind, array.shape, pack(planes)
+            kinds = np.zeros(0, np.uint8) if classes is None else classes
+            content = encode(array, kinds, int(kinds.max(initial=0)) + 1)
+        # What is coded cannot be deflated, but its tables can.
+        self.parts[name] = kind, array.shape, zlib.compress(content, 9)
 
-    def array(self, name: str) -> NDArray[Any]:
-        """A buffer decoded, as the page decodes it."""
+    @property
+    def grids(self) -> list[tuple[int, int]]:
+        """The photos' grids, (h, w) each."""
+        return [(photo["grid"][0], photo["grid"][1]) for photo in self.header["photos"]]
+
+    def array(self, name: str, *, classes: NDArray[np.uint8] | None = None) -> NDArray[Any]:
+        """A buffer decoded, as the page decodes it; ``classes`` are those of ``"codes"``."""
         kind, shape, content = self.parts[name]
         data = content if kind == "raw" else zlib.decompress(content)
-        if kind in ("raw", "deflate"):
-            return np.frombuffer(data, np.uint8)
-        dtype = np.dtype({"zigzag": "<u4", "int8": "i1", "int16": "<i2"}[kind])
-        planes = np.frombuffer(data, np.uint8).reshape(dtype.itemsize, -1)
-        array = np.ascontiguousarray(planes.T).view(dtype).reshape(shape)
-        if kind == "zigzag":
-            wide = array.astype(np.int64)
-            return (wide >> 1) ^ -(wide & 1)
-        return array
+        if kind == "float32":
+            return np.frombuffer(data, "<f4").reshape(shape)
+        if kind == "rows":
+            return decode_rows(data, shape[0], self.grids)
+        if kind == "codes":
+            return decode(data, np.zeros(0, np.uint8) if classes is None else classes)
+        return np.frombuffer(data, np.uint8)
 
     def to_bytes(self) -> bytes:
         """The message as it travels."""
@@ -236,18 +248,3 @@ class Message:
         if any(len(part[2]) != infos[name]["length"] for name, part in parts.items()):
             raise MessageError("explorer message is cut short")
         return cls(header, parts)
-
-
-def pack(content: bytes) -> bytes:
-    """Bytes deflated by Huffman codes alone.
-
-    Quantised tokens repeat no strings, only values: looking for strings made them 6 % larger and took ten
-    times as long.
-    """
-    deflate = zlib.compressobj(9, zlib.DEFLATED, 15, 9, zlib.Z_HUFFMAN_ONLY)
-    return deflate.compress(content) + deflate.flush()
-
-
-def _planes(array: NDArray[Any]) -> bytes:
-    """An array's bytes: all first ones, all second ones, ..."""
-    return np.ascontiguousarray(array).view(np.uint8).reshape(array.size, -1).T.tobytes()

@@ -1,13 +1,14 @@
-"""Patch tokens made small: few dimensions, few bits, and nearly the same cosine similarities."""
+"""Patch tokens made small: few bits, and nearly the same cosine similarities."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from patchprism.explorer.message import pack
+from patchprism.explorer.coding import bits_of
+from patchprism.explorer.spectrum import BANDS, MAX_CLASSES, bands_of, classes_of, restore, transform
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,110 +18,179 @@ if TYPE_CHECKING:
     from patchprism.features import Tokens
 
 TOLERANCE = 0.02
-# The share of pairs of different patches that must be within the tolerance: the first of these that takes no
-# more than PHOTO_BYTES a photo, or the last. Ten photos of 28 x 28 patches then stay below 2 MB as a page; a page
-# of fewer photos may spend what is left.
-SHARES = (0.999, 0.997, 0.99, 0.98, 0.97)
-PHOTO_BYTES = 82_000
-FULL_PAGE = 10
+# Aimed at: this share of the pairs of different patches within the tolerance, if the bytes allow it.
+SHARE = 0.9999
 OFFSET_STEP = 2.0**-15
-_STEPS = (0.022, 0.019, 0.016, 0.014, 0.012, 0.010, 0.008, 0.005, 0.003, 0.001)
-_SEARCH_QUERIES, _SEARCH_TARGETS, _MEASURED_QUERIES = 80, 2500, 384
+NORM_STEP = 2.0**-12
+# Steps go as the variance to the power -WEIGHT / 2. An error along a component tells in the cosine as the other
+# patch's coordinate there: 1 is best for most pairs, less for the largest errors (measured).
+WEIGHT = 0.85
+# Rounded down below this fraction: half a bit saved where it costs least. 0.5 would be plain rounding.
+ROUND_UP = 0.56
+_SEARCH_QUERIES, _SEARCH_TARGETS, _MEASURED_QUERIES = 160, 2500, 384
+_TRIES = 6
 
 
 @dataclass(frozen=True)
 class ReducedTokens:
-    """Tokens of N patches in ``dims`` small whole numbers each.
+    """Tokens of N patches as few small whole numbers.
 
-    The cosine of patches a and b is ``offset[a] + offset[b] + step² · codes[:, a] · codes[:, b]``.
+    With v for the known coordinates and those restored from the codes, one below the other, the cosine of patches
+    a and b is ``offset[a] + offset[b] + v[:, a] · v[:, b]``.
 
     Attributes
     ----------
-    codes : ndarray, shape (dims, N), int8 or int16
+    codes : ndarray, shape (dims * N,), int32
+        Of each photo, (dims, h, w): the discrete cosine transform of the token's coordinate over the photo's
+        patches, in multiples of the coordinate's step.
+    classes : ndarray, shape (dims, len(BANDS) + 1), uint8
+        What kind of number the codes of a dimension in a band of frequencies are; 0: all of them are 0.
+    steps : ndarray, shape (dims,), float32
+    shrink : ndarray, shape (classes, 3), float64
+        By how much a code of magnitude 1, 2 and 3 lies nearer to 0, on average, than it says; by class.
     offset : ndarray, shape (N,), float64
         Multiples of ``OFFSET_STEP``, between -1 and 1.
-    step : float
+    known : ndarray, shape (r, N), float32
+        Coordinates that the page has already.
+    grids : list of (h, w)
     error : dict
         Of the cosine, measured over pairs of different patches: ``within``, the share of them that keep the
         tolerance; ``median``, ``p99``, ``p999`` and ``max``; and how many ``pairs`` were looked at.
     """
 
-    codes: NDArray[np.integer]
+    codes: NDArray[np.int32]
+    classes: NDArray[np.uint8]
+    steps: NDArray[np.float32]
+    shrink: NDArray[np.float64]
     offset: NDArray[np.float64]
-    step: float
+    known: NDArray[np.float32]
+    grids: list[tuple[int, int]]
     error: dict[str, float]
+
+    def values(self) -> NDArray[np.float32]:
+        """Coordinates of all patches, (dims, N), as the page restores them."""
+        return restore(self.codes, self.classes, self.steps, self.shrink, self.grids)
+
+    def coded(self) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
+        """The codes that travel, and their classes: those of class 0 stay at home."""
+        classes = classes_of(self.classes, self.grids)
+        return self.codes[classes > 0], classes[classes > 0]
 
     def cosine(self, rows: NDArray[np.intp]) -> NDArray[np.float64]:
         """Cosine similarities of some patches to all, (len(rows), N), as the page computes them."""
-        codes = self.codes.astype(np.float64)
-        inner = codes[:, rows].T @ codes * self.step**2
-        return inner + self.offset[rows][:, np.newaxis] + self.offset
+        values = np.concatenate([self.known, self.values()])
+        cosine: NDArray[np.float64] = (
+            values[:, rows].T @ values + self.offset[rows][:, np.newaxis] + self.offset
+        )
+        return cosine
 
 
-def reduce_tokens(tokens: Sequence[Tokens], *, tolerance: float = TOLERANCE) -> ReducedTokens:
+def reduce_tokens(
+    tokens: Sequence[Tokens],
+    known: Known | None = None,
+    *,
+    tolerance: float = TOLERANCE,
+    allowed: float = np.inf,
+) -> ReducedTokens:
     """Reduce patch tokens so that their cosine similarities stay within a tolerance.
 
-    Unit tokens minus their mean are turned along the principal components of all of them; the first few
-    coordinates are rounded to multiples of one step, which is the same for all, so that components of little
-    variance take few bits (reverse water-filling). Steps are tried from coarse to fine, the number of
-    components is searched for by halving, and the smallest outcome is taken.
+    Unit tokens minus their mean, and minus what is known of them, are turned along the principal components of
+    the rest; every coordinate is a small picture of each photo, whose discrete cosine transform is rounded to
+    multiples of a step. Where a component's variance is large its step is fine, since an error there tells in
+    more of the cosine. One factor of all steps is searched for.
 
     Parameters
     ----------
     tokens : sequence of ndarray, each (h, w, D)
+    known : Known, optional
+        What the page can work out from numbers that it has for other reasons.
     tolerance : float, default 0.02
-        For 99.9 % of the pairs of different patches, or for the largest of ``SHARES`` whose bytes are allowed.
+        For ``SHARE`` of the pairs of different patches, or for as many as the bytes allow.
+    allowed : float
+        About how many bytes the codes may take.
 
     Returns
     -------
     ReducedTokens
     """
-    rows = np.concatenate([np.reshape(each, (-1, each.shape[-1])) for each in tokens]).astype(np.float64)
-    norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    rows /= np.where(norms > 0, norms, 1.0)
-    mean = rows.mean(axis=0)
-    centred = rows - mean
+    grids = [(each.shape[0], each.shape[1]) for each in tokens]
+    rows = np.concatenate([np.reshape(each, (-1, each.shape[-1])) for each in tokens]).astype(np.float32)
+    norms = np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True)
+    rows /= np.where(norms > 0, norms, 1.0).astype(np.float32)
+    known = known or Known(np.zeros((0, len(rows)), np.float32), np.zeros((0, rows.shape[1]), np.float32))
+    rest = rows - (rows @ known.axes.T) @ known.axes
+    mean = rest.mean(axis=0, dtype=np.float64)
+    rest -= mean.astype(np.float32)
     # float32 is enough for axes to round along, and takes half the time.
-    vectors = np.linalg.eigh((centred.T @ centred).astype(np.float32))[1][:, ::-1].astype(np.float64)
-    coordinates = centred @ vectors
-    offset = np.rint((centred @ mean + mean @ mean / 2) / OFFSET_STEP) * OFFSET_STEP
-    search = _Search(rows, coordinates, offset)
-    for share in SHARES:
-        size, codes, step = _smallest(coordinates, search, tolerance, share)
-        if size <= PHOTO_BYTES * max(len(tokens), FULL_PAGE):
-            break
-    reduced = ReducedTokens(codes, offset, step, {})
-    return ReducedTokens(codes, offset, step, measure(rows, reduced, tolerance))
+    variances, vectors = np.linalg.eigh(rest.T @ rest / np.float32(max(len(rows), 1)))
+    variances, vectors = np.maximum(variances[::-1], 0).astype(np.float64), vectors[:, ::-1]
+    offset = np.rint((rest @ mean + mean @ mean / 2) / OFFSET_STEP) * OFFSET_STEP
+    waves = transform((rest @ vectors).T, grids)
+    search = _Search(rows, waves, variances, offset, known.values, grids)
+    reduced = search.reduced(search.best_scale(tolerance, allowed))
+    reduced.error.update(measure(rows, reduced, tolerance))
+    return reduced
 
 
-def _smallest(
-    coordinates: NDArray[np.float64], search: _Search, tolerance: float, share: float
-) -> tuple[int, NDArray[np.integer], float]:
-    """Bytes, codes and step of the smallest reduction that keeps the tolerance for a share of the pairs."""
-    best: tuple[int, NDArray[np.integer], float] | None = None
-    for step in _STEPS:
-        dims = search.fewest_dims(step, tolerance, share)
-        if dims is None:
-            continue
-        codes = quantise(coordinates[:, :dims], step)
-        size = len(pack(codes.tobytes()))
-        if best is not None and size >= best[0]:
-            break
-        best = size, codes, step
-    if best is None:  # a tolerance finer than the finest step: all that there is
-        codes = quantise(coordinates, _STEPS[-1])
-        best = len(pack(codes.tobytes())), codes, _STEPS[-1]
-    return best
+@dataclass(frozen=True)
+class Known:
+    """Coordinates of the unit tokens that need not travel, since the page can compute them.
+
+    The coordinates along both PCAs' components travel for the colours, exact to 2**-16 of a deviation. Divided
+    by the token's norm they are the unit token's.
+
+    Attributes
+    ----------
+    values : ndarray, shape (r, N), float32
+    axes : ndarray, shape (r, D), float32
+        Orthonormal.
+    """
+
+    values: NDArray[np.float32]
+    axes: NDArray[np.float32]
 
 
-def quantise(coordinates: NDArray[np.float64], step: float) -> NDArray[np.integer]:
-    """Coordinates (N, dims) as multiples of a step, (dims, N) in the smallest type that holds them."""
-    codes = np.rint(coordinates.T / step)
-    return np.ascontiguousarray(codes.astype(np.int8 if np.abs(codes).max(initial=0) <= 127 else np.int16))
+def log_norms(tokens: Sequence[Tokens]) -> NDArray[np.int64]:
+    """The tokens' norms (N,), as multiples of ``NORM_STEP`` of their natural logarithm; a norm of 0 counts as 1."""
+    norms = np.concatenate([np.linalg.norm(each.astype(np.float64), axis=-1).ravel() for each in tokens])
+    return np.rint(np.log(np.where(norms > 0, norms, 1.0)) / NORM_STEP).astype(np.int64)
+
+
+def known_axes(components: NDArray[np.float64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Orthonormal axes (r, D) of the space that components (k, D) span, and the (r, k) that turns one into the other.
+
+    Directions that differ too little between the components are left out: they would enlarge rounding.
+    """
+    left, sizes, right = np.linalg.svd(components, full_matrices=False)
+    kept = sizes > 0.02
+    return right[kept].astype(np.float32), (left[:, kept] / sizes[kept]).T.astype(np.float32)
+
+
+def known_values(
+    components: NDArray[np.float64],
+    shift: NDArray[np.float32],
+    turn: NDArray[np.float32],
+    norms: NDArray[np.int64],
+) -> NDArray[np.float32]:
+    """Coordinates (r, N) of unit tokens from components (k, N), as the page computes them.
+
+    Parameters
+    ----------
+    components : ndarray, shape (k, N)
+        Coordinates along the components, less those of the PCAs' means.
+    shift : ndarray, shape (k,)
+        The means' coordinates.
+    turn : ndarray, shape (r, k)
+    norms : ndarray, shape (N,)
+        As of :func:`log_norms`.
+    """
+    turned = turn.astype(np.float64) @ (components + shift.astype(np.float64)[:, np.newaxis])
+    values: NDArray[np.float32] = (turned / np.exp(norms * NORM_STEP)).astype(np.float32)
+    return values
 
 
 def measure(
-    rows: NDArray[np.float64],
+    rows: NDArray[np.floating],
     reduced: ReducedTokens,
     tolerance: float = TOLERANCE,
     *,
@@ -145,43 +215,130 @@ def measure(
 
 
 class _Search:
-    """Looks for the fewest dimensions on a part of the pairs."""
+    """Looks for the factor of all steps; measures on a part of the pairs."""
 
     def __init__(
-        self, rows: NDArray[np.float64], coordinates: NDArray[np.float64], offset: NDArray[np.float64]
+        self,
+        rows: NDArray[np.float32],
+        waves: NDArray[np.float32],
+        variances: NDArray[np.float64],
+        offset: NDArray[np.float64],
+        known: NDArray[np.float32],
+        grids: list[tuple[int, int]],
     ) -> None:
-        self.queries, self.targets = (
-            _spread(len(rows), _SEARCH_QUERIES),
-            _spread(len(rows), _SEARCH_TARGETS, shift=1),
+        self.waves, self.variances, self.offset, self.known, self.grids = (
+            waves,
+            variances,
+            offset,
+            known,
+            grids,
         )
-        self.coordinates = coordinates
+        self.queries = _spread(len(rows), _SEARCH_QUERIES)
+        self.targets = _spread(len(rows), _SEARCH_TARGETS, shift=1)
         self.full = rows[self.queries] @ rows[self.targets].T
         self.base = offset[self.queries][:, np.newaxis] + offset[self.targets]
+        self.base += known[:, self.queries].T @ known[:, self.targets]
         self.different = self.queries[:, np.newaxis] != self.targets
+        self.bands = [bands_of(h, w) for h, w in grids]
+        # Steps as the variances' power, 1 where they meet the mean; none finer than a hundredth of that.
+        spread = np.maximum(variances, 1e-4 * max(float(variances.max(initial=0)), 1e-12))
+        self.relative = (spread / max(float(np.exp(np.log(spread).mean())), 1e-12)) ** (-WEIGHT / 2)
 
-    def fewest_dims(self, step: float, tolerance: float, share: float) -> int | None:
-        """The fewest dimensions that keep the tolerance at this step; None if all together do not."""
-        tolerance *= 0.97  # a little stricter than asked, since only a part of the pairs is looked at
-        low, high = 0, int(self.coordinates.shape[1])
-        queries = np.rint(self.coordinates[self.queries] / step) * step
-        targets = np.rint(self.coordinates[self.targets] / step) * step
-        if self._error(queries, targets, high, share) > tolerance:
-            return None
-        while low < high:
-            middle = (low + high) // 2
-            if self._error(queries, targets, middle, share) <= tolerance:
-                high = middle
+    def best_scale(self, tolerance: float, allowed: float) -> float:
+        """The coarsest factor that keeps the tolerance, or the finest that keeps the bytes."""
+        # Errors go about as the factor, bits fall by one a number for each doubling: a few steps of the secant
+        # method, in logarithms, meet either.
+        scale = 0.7 * tolerance
+        below, above = 0.0, np.inf  # known to be fine enough; known to be too coarse
+        best = scale
+        for _ in range(_TRIES):
+            reduced = self.reduced(scale)
+            error = self._error(reduced)
+            ratio = tolerance / max(error, 1e-9)
+            if ratio >= 1:
+                below, best = scale, scale
+                if ratio < 1.05 or not reduced.codes.any():
+                    break
             else:
-                low = middle + 1
-        return max(high, 1)
+                above = scale
+            scale *= float(np.clip(ratio * 0.98, 0.25, 4.0))
+            if not below < scale < above:
+                scale = (below + above) / 2 if np.isfinite(above) else 2 * below
+        else:
+            best = below or scale
+        return self._affordable(best, allowed)
 
-    def _error(
-        self, queries: NDArray[np.float64], targets: NDArray[np.float64], dims: int, share: float
-    ) -> float:
-        error = np.abs(self.base + queries[:, :dims] @ targets[:, :dims].T - self.full)[self.different]
+    def _affordable(self, scale: float, allowed: float) -> float:
+        """The factor itself, or the finest coarser one whose bytes are allowed, to a few hundredths."""
+        too_fine, before, slope = scale, 0.0, 0.0
+        for _ in range(2 * _TRIES):
+            codes, classes = self.reduced(scale).coded()
+            size = bits_of(codes, classes, MAX_CLASSES) / 8
+            if size <= allowed:
+                if size > 0.97 * allowed or too_fine == scale:
+                    break
+                scale = (scale + too_fine) / 2
+                continue
+            # A doubling saves a bit of every code that is not 0, and more where codes become 0: as was seen.
+            slope = (before - size) / np.log2(scale / too_fine) if before else np.count_nonzero(codes) / 6
+            too_fine, before = scale, size
+            scale *= float(2 ** max((size - 0.985 * allowed) / max(slope, 1.0), 0.005))
+        return scale
+
+    def reduced(self, scale: float) -> ReducedTokens:
+        """All tokens with steps of this factor."""
+        steps = (scale * self.relative).astype(np.float32)
+        # What cannot reach half a step in any frequency: a photo's flat picture is the largest.
+        largest = np.abs(self.waves).max(axis=1, initial=0)
+        kept = np.flatnonzero(largest > ROUND_UP * steps)
+        dims = int(kept[-1]) + 1 if len(kept) else 1
+        steps = steps[:dims]
+        exact = self.waves[:dims] / steps[:, np.newaxis]
+        size = np.abs(exact) + np.float32(1 - ROUND_UP)
+        rounded = np.floor(size).astype(np.int32)
+        sums = np.zeros((dims, len(BANDS) + 1))
+        counts = np.zeros(len(BANDS) + 1)
+        photos = self._photos(rounded)
+        for part, bands in zip(photos, self.bands, strict=True):
+            for band in np.unique(bands):
+                where = bands == band
+                sums[:, band] += part[:, where].sum(axis=1)
+                counts[band] += where.sum()
+        means = sums / np.maximum(counts, 1)
+        classes = np.rint(2 * np.log2(np.maximum(means, 2.0**-9))) + 19
+        classes = np.where(means > 0, np.clip(classes, 1, MAX_CLASSES - 1), 0).astype(np.uint8)
+        shrink = self._shrink(photos, self._photos(np.abs(exact)), classes)
+        codes = np.where(exact < 0, -rounded, rounded)
+        flat = np.concatenate([np.zeros(0, np.int32), *(part.ravel() for part in self._photos(codes))])
+        return ReducedTokens(flat, classes, steps, shrink, self.offset, self.known, self.grids, {})
+
+    def _photos(self, waves: NDArray[Any]) -> list[NDArray[Any]]:
+        """(dims, N) cut into photos, (dims, h, w) each."""
+        ends = np.cumsum([h * w for h, w in self.grids])[:-1]
+        return [
+            part.reshape(len(waves), h, w)
+            for part, (h, w) in zip(np.split(waves, ends, axis=1), self.grids, strict=True)
+        ]
+
+    def _shrink(
+        self, rounded: list[NDArray[np.int32]], exact: list[NDArray[np.float32]], classes: NDArray[np.uint8]
+    ) -> NDArray[np.float64]:
+        sums, counts = np.zeros(MAX_CLASSES * 4), np.zeros(MAX_CLASSES * 4)
+        for part, size, bands in zip(rounded, exact, self.bands, strict=True):
+            some = (part > 0) & (part <= 3)
+            at = (classes[:, bands] * np.int64(4) + part)[some]
+            sums += np.bincount(at, (part - size)[some], len(sums))
+            counts += np.bincount(at, minlength=len(sums))
+        mean: NDArray[np.float64] = np.round(sums / np.maximum(counts, 1), 3).reshape(-1, 4)[:, 1:]
+        return mean
+
+    def _error(self, reduced: ReducedTokens) -> float:
+        values = reduced.values()
+        cosine = self.base + values[:, self.queries].T @ values[:, self.targets]
+        error = np.abs(cosine - self.full)[self.different]
         if not error.size:
             return 0.0
-        rank = min(int(share * error.size), error.size - 1)
+        rank = min(int(SHARE * error.size), error.size - 1)
         return float(np.partition(error, rank)[rank])
 
 

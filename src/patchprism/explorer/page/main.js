@@ -1,6 +1,7 @@
 // Puts the page together: state, model, photos, controls; and, when served, the server.
 
-import { decode85, readMessage } from "./message.js";
+import { decodeText } from "./coding.js";
+import { readMessage } from "./message.js";
 import { Model } from "./model.js";
 import { BACKGROUNDS, MODES, PRISM_NAME, commandText, fromFragment, initialState, needsOwnPrism, toFragment } from "./state.js";
 import { Gallery } from "./view.js";
@@ -12,9 +13,9 @@ const MAX_PINS = 8;
 
 class App {
   constructor() {
-    const data = $("message-data").textContent;
-    this.content = data ? decode85(data) : null;
-    $("message-data").remove(); // its megabytes are in the arrays now
+    const data = $("message-data");
+    this.content = data.textContent ? decodeText(data.textContent, data.dataset.code) : null;
+    data.remove(); // its megabytes are in the arrays now
     this.server = this.content ? null : new Server();
     this.links = [];
     this.stale = {};
@@ -31,6 +32,13 @@ class App {
     this.content = null;
     await this.gallery.ready;
     document.documentElement.dataset.ready = "true";
+  }
+
+  // Tokens are restored a little at a time, once the page is drawn; a hand that is faster waits for the rest.
+  prepare(similarity = this.model.similarity) {
+    setTimeout(() => {
+      if (similarity === this.model.similarity && !similarity.prepare(12)) this.prepare(similarity);
+    });
   }
 
   // Shows a message; `settings` is a fragment, or a state to carry over.
@@ -60,6 +68,7 @@ class App {
     this.gallery.place(this.state);
     this.linkPins();
     this.draw();
+    this.prepare();
   }
 
   change(patch) {
