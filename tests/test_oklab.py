@@ -8,6 +8,10 @@ import pytest
 from patchprism.colors import lay_out
 from patchprism.errors import OptionError
 from patchprism.oklab import (
+    _FROM_CONES,
+    _FROM_LAB,
+    _TO_CONES,
+    _TO_LAB,
     CUBE_SIDE,
     distinct_colors,
     fill_cube,
@@ -47,6 +51,18 @@ def test_the_whole_cube_is_in_gamut():
     linear = linear_from_oklab(lab)
     assert linear.min() > -1e-6
     assert linear.max() < 1 + 1e-6
+
+
+def test_gamma_coding_is_the_standards_power():
+    """IEC 61966-2-1's formula with a power function; and the inverses are inverses."""
+    grey = np.linspace(0.02, 1, 5000)[:, None] * np.ones(3)
+    lab = np.stack([grey[:, 0], 0 * grey[:, 0], 0 * grey[:, 0]], axis=-1)
+    linear = np.clip(linear_from_oklab(lab), 0, 1)
+    expected = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+    np.testing.assert_allclose(srgb_from_oklab(lab), expected, rtol=1e-14, atol=1e-15)
+    assert (linear <= 0.0031308).any()
+    np.testing.assert_allclose(_FROM_CONES @ _TO_CONES, np.eye(3), atol=1e-14)
+    np.testing.assert_allclose(_FROM_LAB @ _TO_LAB, np.eye(3), atol=1e-14)
 
 
 def test_equal_steps_look_equal_in_every_direction():

@@ -17,6 +17,7 @@ from patchprism.explorer import Message, build_message
 from patchprism.explorer.html import MODULES
 from patchprism.figures import viridis
 from patchprism.morphology import clean
+from patchprism.oklab import fill_cube
 from patchprism.pipeline import visualize
 from patchprism.prism import Prism, split_at
 from patchprism.render import paint
@@ -69,6 +70,16 @@ TABLE = [
             (1.0, "above", 0, 0, "object"),  # nothing is left
         )
     ),
+    *(
+        {"space": "oklab", "components": components, "scaling": scaling, "basis": basis}
+        for components, scaling, basis in (
+            ([1, 2, 3], "minmax", "object"),
+            ([8, -5, 4], "percentile", "object"),
+            ([-1, 2, -3], "sigmoid", "object"),
+            ([1, 2, 3], "minmax", "all"),
+            ([3, -1, 6], "minmax", "all"),
+        )
+    ),
     {"mode": "overlay", "alpha": 0.37, "threshold": 0.45, "side": "above"},
     {"mode": "overlay", "alpha": 1.0, "basis": "all"},
     {"mode": "score", "threshold": 0.45, "side": "above"},
@@ -88,6 +99,7 @@ def by_python(view, setting):
     prism = Prism(
         scaling=setting.get("scaling", "minmax"),
         components=tuple(components),
+        space=setting.get("space", "rgb"),
         opening=setting.get("opening", 0),
         closing=setting.get("closing", 0),
         **mask,
@@ -166,7 +178,7 @@ def test_pictures_at_the_photos_resolution_are_the_same_bytes(view, results, ind
     assert (got[..., 3] == 255).all()
 
 
-@pytest.mark.parametrize("index", [10, 11, 25, 26, 27, 28, 32, 33, 34, 35, 36])
+@pytest.mark.parametrize("index", [10, 11, 25, 26, 27, 28, *range(len(TABLE) - 10, len(TABLE))])
 def test_the_command_reproduces_the_view(view, results, index, tmp_path):
     """The command that the page shows, run as it stands, paints what the page paints."""
     setting, result = TABLE[index], results[1][index]
@@ -216,13 +228,20 @@ def test_a_prism_from_elsewhere_keeps_its_ranges(view, photo_files, modules, tmp
 UNIT = """
 import { readFileSync } from "node:fs";
 import * as math from "./math.mjs";
-const { values, low, high, deviation, floats, masks, tenths } = JSON.parse(readFileSync(process.argv[2], "utf-8"));
+import { fillCube } from "./oklab.mjs";
+const { values, low, high, deviation, floats, masks, tenths, cubes } =
+  JSON.parse(readFileSync(process.argv[2], "utf-8"));
 console.log(JSON.stringify({
   range: values.map((v) => math.toUint8(math.scaleRange(v, low, high))),
   flat: values.map((v) => math.scaleRange(v, high, low)),
   sigmoid: values.map((v) => math.toUint8(math.scaleSigmoid(v, deviation))),
   above: tenths.map((t) => Array.from(math.splitAt(Float32Array.from(tenths), t, "above"))),
   below: tenths.map((t) => Array.from(math.splitAt(Float32Array.from(tenths), t, "below"))),
+  lab: cubes.flatMap((cube) => {
+    const values = Float32Array.from(cube);
+    fillCube(values, 0);
+    return Array.from(values);
+  }),
   still: values.map((v) => math.scaleSigmoid(v, 0)),
   bytes: floats.map((v) => math.toUint8(Math.fround(v))),
   masks: masks.map(({ mask, h, w, opening, closing }) =>
@@ -251,13 +270,19 @@ def test_scaling_rounding_and_morphology_value_by_value(modules, tmp_path):
             )
     given = {"values": values.tolist(), "low": low, "high": high, "deviation": deviation}
     given |= {"floats": floats.astype(float).tolist(), "masks": masks}
+    cubes = np.concatenate([rng.random((20_000, 3)), np.indices((5, 5, 5)).reshape(3, -1).T / 4])
+    cubes = cubes.astype(np.float32)
     # A threshold is compared as float32: 0.1 is not above 0.1, though the one is a float64 and the other was not.
     tenths = [i / 10 for i in range(11)]
-    (tmp_path / "given.json").write_text(json.dumps({**given, "tenths": tenths}))
+    (tmp_path / "given.json").write_text(
+        json.dumps({**given, "tenths": tenths, "cubes": cubes.astype(float).tolist()})
+    )
     got = json.loads(modules(UNIT, tmp_path / "given.json"))
     np.testing.assert_array_equal(got["range"], to_uint8(scale_range(values, low, high)))
     np.testing.assert_array_equal(got["flat"], scale_range(values, high, low))
     np.testing.assert_array_equal(got["sigmoid"], to_uint8(scale_sigmoid(values, deviation)))
+    # Not bytes alone: every float32.
+    np.testing.assert_array_equal(np.reshape(got["lab"], (-1, 3)).astype(np.float32), fill_cube(cubes))
     np.testing.assert_array_equal(got["still"], scale_sigmoid(values, 0.0))
     for side in ("above", "below"):
         expected = [split_at(np.array(tenths, np.float32), threshold, side) for threshold in tenths]

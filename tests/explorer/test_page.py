@@ -131,7 +131,50 @@ def test_components_signs_scaling_and_basis_change_colours(opened, view):
     pixels = opened.canvas(0)
     assert (pixels[..., 3] == 255).all()
     np.testing.assert_array_equal(pixels[..., :3], to_uint8(part.rgb_all))
-    assert "%" in page.locator("#component-red option").first.inner_text()
+    # The options and the bars are the scene PCA's now, and say which components are shown.
+    shares = page.locator("#component-red option").all_inner_texts()
+    assert shares == [f"{k + 1} · {100 * share:.1f} %" for k, share in enumerate(prism.scene_ratio_)]
+    dots = page.locator("#explained .column").evaluate_all(
+        "nodes => nodes.map((node) => [...node.querySelectorAll('.dots i')].map((dot) => dot.className).join())"
+    )
+    assert dots == ["", "green", "blue", "red", "", "", "", ""]
+
+
+def test_oklab_lays_the_same_components_out(opened, view, photo_files, tmp_path):
+    page = opened.page
+    before = opened.canvas(0)
+    opened.choose("space", "oklab")
+    opened.frame()
+    part = Prism(space="oklab").fit(view.features).split(view.features[0])
+    pixels = opened.canvas(0)
+    np.testing.assert_array_equal(pixels[part.foreground][:, :3], to_uint8(part.rgb[part.foreground]))
+    assert (pixels != before).any()
+    assert page.get_by_label("Turn lightness’s component around").count() == 1
+    page.wait_for_timeout(250)
+    assert "l=oklab" in page.url
+    words = shlex.split(page.locator("#command").inner_text())
+    assert words[words.index("--space") + 1] == "oklab"
+    done = CliRunner().invoke(app, [*words[1:-1], str(tmp_path), "--arrays"], catch_exceptions=False)
+    assert done.exit_code == 0
+    with np.load(tmp_path / "cat.npz") as arrays:
+        np.testing.assert_array_equal(arrays["rgb"], part.rgb)
+    download = downloaded(opened, lambda: page.locator("#download-prism").click())
+    np.testing.assert_array_equal(Prism.load(download.path()).split(view.features[0]).rgb, part.rgb)
+
+
+def test_a_prism_in_oklab_opens_in_it_and_goes_back(view, watch, tmp_path):
+    lab = patchprism.visualize(view.photos.sources, model="efficientnet_lite2", size=160, space="oklab")
+    watched = watch(lab.explore().save(tmp_path / "lab.html").as_uri())
+    for i, part in enumerate(lab.parts):
+        shown = watched.canvas(i)[part.foreground][:, :3]
+        np.testing.assert_array_equal(shown, to_uint8(part.rgb[part.foreground]))
+    watched.choose("space", "rgb")
+    watched.frame()
+    plain = view.parts[0]
+    shown = watched.canvas(0)[plain.foreground][:, :3]
+    np.testing.assert_array_equal(shown, to_uint8(plain.rgb[plain.foreground]))
+    download = downloaded(watched, lambda: watched.page.locator("#download-prism").click())
+    assert Prism.load(download.path()).space == "rgb"
 
 
 def downloaded(watched, press):
@@ -195,7 +238,7 @@ def test_a_link_shows_the_same_view_again(watch, page_file):
 @pytest.mark.parametrize(
     "fragment",
     [
-        "#t=9&s=up&o=-1&c=1.5&k=0,9,x&n=x&m=x&b=x&g=x&a=-1&z=99,7,7&p=99.0,0.99999,x.y,-1.-1",
+        "#t=9&s=up&o=-1&c=1.5&k=0,9,x&n=x&m=x&l=x&b=x&g=x&a=-1&z=99,7,7&p=99.0,0.99999,x.y,-1.-1",
         "#%%%",
         "#t=NaN&p=",
         "#<script>",

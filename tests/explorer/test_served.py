@@ -377,3 +377,15 @@ def test_a_signal_frees_the_port(serve, photo_files, tmp_path, how):
 def test_which_hosts_are_this_server(listening, name, allowed):
     guard = Guard(None, token="t", host=listening, port=8000, max_upload=1)
     assert guard.host_allowed(name) is allowed
+
+
+def test_what_is_saved_has_the_pages_space(view):
+    from patchprism.explorer.work import reshown
+
+    shown = {"mask_threshold": 0.5, "mask_side": "none", "opening": 0, "closing": 0}
+    shown |= {"scaling": "sigmoid", "components": [2, 1, 3], "space": "oklab"}
+    part = reshown(view, shown).parts[0]
+    fitted = Prism(scaling="sigmoid", components=(2, 1, 3), space="oklab", mask_side="none").fit(
+        view.features
+    )
+    np.testing.assert_array_equal(part.rgb, fitted.split(view.features[0]).rgb)

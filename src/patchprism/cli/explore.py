@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from patchprism.cli import EXIT_SOME_PHOTOS_FAILED, options
+from patchprism.cli import EXIT_SOME_PHOTOS_FAILED, lens, options
 from patchprism.cli.console import human_bytes, progress, stdout
 from patchprism.cli.render import warn_of_failures
 
@@ -66,6 +66,7 @@ def explore(
     foreground: options.Foreground = None,
     scaling: options.Scaling = None,
     components: options.Components = None,
+    space: lens.Space = None,
     mask_threshold: options.MaskThreshold = None,
     mask_side: options.MaskSide = None,
     opening: options.Opening = 0,
@@ -113,6 +114,7 @@ def explore(
             foreground=foreground,
             scaling=scaling,
             components=options.parse_components(components),
+            space=space,
             mask_threshold=mask_threshold,
             mask_side=mask_side,
             opening=opening,

@@ -49,6 +49,7 @@ class FitBody(BaseModel):
     foreground: Literal["auto", "above", "below", "none"] | None = None
     scaling: Literal["minmax", "percentile", "sigmoid"] | None = None
     components: Components | None = None
+    space: Literal["rgb", "oklab"] | None = None
 
 
 class SaveBody(BaseModel):
@@ -61,6 +62,7 @@ class SaveBody(BaseModel):
     closing: Count
     scaling: Literal["minmax", "percentile", "sigmoid"]
     components: Components
+    space: Literal["rgb", "oklab"] = "rgb"
     background: Literal["black", "grey", "photo"] = "black"
     basis: Literal["object", "all"] = "object"
     overlay: Share | None = None

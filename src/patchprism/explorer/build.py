@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from patchprism.errors import OptionError
 from patchprism.explorer.message import (
     VERSION,
     CommandInfo,
@@ -77,16 +76,8 @@ def build_message(
     Returns
     -------
     Message
-
-    Raises
-    ------
-    OptionError
-        If the prism lays its components out in OKLab, which the page does not draw.
     """
     from patchprism import __version__
-
-    if view.prism.space != "rgb":
-        raise OptionError(f"space must be rgb to explore, got {view.prism.space!r}: the page draws no other")
 
     tell = progress or (lambda *_: None)
     prism, record = view.prism, view.record
@@ -120,6 +111,7 @@ def build_message(
             side_reason=summary["side_reason"],
             scaling=prism.scaling,
             components=list(prism.components),
+            space=prism.space,
             n_foreground=prism.n_foreground_,
         ),
         mask=MaskInfo(

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 # In the order of their needs: each imports only from those before it.
 MODULES = (
+    "oklab",
     "math",
     "coding",
     "message",

@@ -58,6 +58,7 @@ class FitInfo(TypedDict):
     side_reason: str
     scaling: str
     components: list[int]
+    space: str
     n_foreground: int
 
 

@@ -100,6 +100,7 @@ class Wish:
     foreground: str | None = None
     scaling: str | None = None
     components: tuple[int, int, int] | None = None
+    space: str | None = None
 
     @property
     def changes_fit(self) -> bool:
@@ -348,17 +349,22 @@ def check_wish(view: Visualization, wish: Wish) -> None:
 
 
 def reshown(view: Visualization, options: dict[str, Any]) -> Visualization:
-    """A view with other components, scaling or shown foreground, as ``render`` with these options gives it."""
+    """A view with other components, scaling, space or shown foreground, as ``render`` with these options gives it."""
     from patchprism.pipeline import with_mask
 
     options = dict(options)
     scaling, components = options.pop("scaling"), tuple(options.pop("components"))
+    space = options.pop("space", "rgb")
     prism = view.prism
-    if (scaling, components) != (prism.scaling, tuple(prism.components)):
+    if (scaling, components, space) != (prism.scaling, tuple(prism.components), prism.space):
         if not view.fitted_here:
-            raise OptionError("components and scaling are settled by the prism; refit to change them")
+            raise OptionError("components, scaling and space are settled by the prism; refit to change them")
         anew = Prism(
-            threshold=prism.threshold, foreground=prism.foreground, scaling=scaling, components=components
+            threshold=prism.threshold,
+            foreground=prism.foreground,
+            scaling=scaling,
+            components=components,
+            space=space,
         )
         origin, prism = prism.origin, anew.fit(view.features)
         prism.origin = origin
@@ -372,7 +378,7 @@ def reshown(view: Visualization, options: dict[str, Any]) -> Visualization:
         view,
         prism=prism,
         parts=parts,
-        settings={**view.settings, **options, "scaling": scaling, "components": components},
+        settings={**view.settings, **options, "scaling": scaling, "components": components, "space": space},
         seconds=dict(view.seconds),
     )
 

@@ -364,8 +364,8 @@ class App {
   }
 
   fitWish() {
-    const { threshold, side, scaling, components } = this.state;
-    return { threshold: side === "none" ? "otsu" : threshold, foreground: side, scaling, components };
+    const { threshold, side, scaling, components, space } = this.state;
+    return { threshold: side === "none" ? "otsu" : threshold, foreground: side, scaling, components, space };
   }
 
   async addPhotos(files) {
@@ -419,8 +419,8 @@ class App {
   }
 
   async save() {
-    const { threshold, side, opening, closing, scaling, components, background, basis, mode, alpha } = this.state;
-    const wish = { mask_threshold: threshold, mask_side: side, opening, closing, scaling, components, background, basis };
+    const { threshold, side, opening, closing, scaling, components, space, background, basis, mode, alpha } = this.state;
+    const wish = { mask_threshold: threshold, mask_side: side, opening, closing, scaling, components, space, background, basis };
     if (mode === "overlay") wish.overlay = alpha;
     const { folder, files } = await this.server.save(wish);
     this.toast(`Saved ${files} files to ${folder}`);

@@ -3,6 +3,8 @@
 // JavaScript's numbers are float64, as is what Python computes colours in; where Python goes through float32,
 // Math.fround does here. tests/explorer/test_math.py runs both over a table of settings.
 
+import { fillCube } from "./oklab.js";
+
 export const SIDES = ["above", "below", "none"];
 export const SCALINGS = ["minmax", "percentile", "sigmoid"];
 export const FLAT = 0.5;
@@ -86,9 +88,17 @@ export function masksOf(scores, photos, settings) {
   return mask;
 }
 
-// Prism._colors: bytes (n, 3) of all patches' object components, foreground or not.
+// colors.lay_out and to_uint8: values (n, 3), float32, laid out in place; their bytes.
+function laidOut(values, space, bytes) {
+  if (space === "oklab") for (let at = 0; at < values.length; at += 3) fillCube(values, at);
+  for (let i = 0; i < values.length; i++) bytes[i] = toUint8(values[i]);
+  return bytes;
+}
+
+// Prism.colors_of: bytes (n, 3) of all patches' object components, foreground or not.
 export function objectColors(components, pca, range, settings, bytes) {
   const n = components[0].length;
+  const scaled = new Float32Array(3 * n);
   for (let channel = 0; channel < 3; channel++) {
     const signed = settings.components[channel];
     const index = Math.abs(signed) - 1;
@@ -96,16 +106,16 @@ export function objectColors(components, pca, range, settings, bytes) {
     const values = components[index];
     const deviation = pca.deviation[index];
     if (settings.scaling === "sigmoid") {
-      for (let i = 0, at = channel; i < n; i++, at += 3) bytes[at] = toUint8(scaleSigmoid(values[i] * sign, deviation));
+      for (let i = 0, at = channel; i < n; i++, at += 3) scaled[at] = scaleSigmoid(values[i] * sign, deviation);
       continue;
     }
     const a = range.low[index] * sign;
     const b = range.high[index] * sign;
     const low = Math.min(a, b);
     const high = deviation > 0 ? Math.max(a, b) : low;
-    for (let i = 0, at = channel; i < n; i++, at += 3) bytes[at] = toUint8(scaleRange(values[i] * sign, low, high));
+    for (let i = 0, at = channel; i < n; i++, at += 3) scaled[at] = scaleRange(values[i] * sign, low, high);
   }
-  return bytes;
+  return laidOut(scaled, settings.space, bytes);
 }
 
 // Prism.all_patch_values: three arrays; the background takes its photo's smallest value of the three.
@@ -145,15 +155,16 @@ export function extentOf(channels) {
 }
 
 // The all-patch picture's bytes (n, 3).
-export function allColors(channels, range, pca, chosen, bytes) {
+export function allColors(channels, range, pca, settings, bytes) {
+  const scaled = new Float32Array(bytes.length);
   for (let channel = 0; channel < 3; channel++) {
-    const flat = pca.deviation[Math.abs(chosen[channel]) - 1] === 0;
+    const flat = pca.deviation[Math.abs(settings.components[channel]) - 1] === 0;
     const low = range.low[channel];
     const high = flat ? low : range.high[channel];
     const values = channels[channel];
-    for (let i = 0, at = channel; i < values.length; i++, at += 3) bytes[at] = toUint8(scaleRange(values[i], low, high));
+    for (let i = 0, at = channel; i < values.length; i++, at += 3) scaled[at] = scaleRange(values[i], low, high);
   }
-  return bytes;
+  return laidOut(scaled, settings.space, bytes);
 }
 
 // Counts of the scores in equal bins of [0, 1].

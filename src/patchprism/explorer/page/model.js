@@ -41,11 +41,11 @@ export class Model {
       this.mask = masksOf(this.scores, this.photos, state);
       this.made.mask = maskKey;
     }
-    const colorKey = [state.basis, state.components, state.scaling].join();
+    const colorKey = [state.basis, state.components, state.scaling, state.space].join();
     if (colorKey !== this.made.color || (state.basis === "all" && maskChanged)) {
       if (state.basis === "all") {
         const values = allPatchValues(this.scene, this.photos, this.mask, state.components);
-        allColors(values, this.allRange(state), this.header.scene, state.components, this.bytes);
+        allColors(values, this.allRange(state), this.header.scene, state, this.bytes);
       } else {
         objectColors(this.object, this.header.object, this.header.ranges[state.scaling], state, this.bytes);
       }
@@ -120,6 +120,7 @@ export class Model {
     const options = {
       scaling: state.scaling,
       components: state.components,
+      space: state.space === "rgb" ? undefined : state.space,
       mask_threshold: undefined,
       mask_side: undefined,
       opening: state.opening || undefined,

@@ -6,6 +6,9 @@ import { PIN_COLORS, element } from "./view.js";
 
 const byId = (id) => document.getElementById(id);
 
+// What the three components become.
+const CHANNELS = { rgb: ["Red", "Green", "Blue"], oklab: ["Lightness", "Green–red", "Blue–yellow"] };
+
 export class Panel {
   // change(patch of the state), unpin(i), command()
   constructor(model, opening, actions) {
@@ -18,6 +21,7 @@ export class Panel {
     this.radios("side", "side");
     this.radios("basis", "basis");
     this.radios("scaling", "scaling");
+    this.radios("space", "space");
     this.number("alpha", "alpha");
     this.number("opening", "opening");
     this.number("closing", "closing");
@@ -147,11 +151,14 @@ export class Panel {
 
   // Every control as the state has it.
   show(state) {
-    const changedBasis = !this.state || this.state.basis !== state.basis;
-    const changedColors = changedBasis || this.state.components.join() !== state.components.join();
+    // Kept as text: the state is one object that changes.
+    const colors = [state.basis, state.space, ...state.components].join();
+    const changedBasis = !this.shown || this.shown.basis !== state.basis;
+    const changedColors = !this.shown || this.shown.colors !== colors;
+    this.shown = { basis: state.basis, colors };
     this.state = state;
     this.side = state.side;
-    for (const name of ["mode", "background", "side", "basis", "scaling"]) {
+    for (const name of ["mode", "background", "side", "basis", "scaling", "space"]) {
       const input = document.querySelector(`input[name=${name}][value=${state[name]}]`);
       if (!input.checked) input.checked = true;
     }
@@ -177,7 +184,11 @@ export class Panel {
 
   showComponents(state, rebuilt) {
     const pca = this.model.header[state.basis === "all" ? "scene" : "object"];
+    const names = CHANNELS[state.space];
+    byId("explained").closest("section").dataset.space = state.space;
     this.selects.forEach(({ select, turn }, channel) => {
+      select.previousElementSibling.textContent = names[channel];
+      turn.setAttribute("aria-label", `Turn ${names[channel].toLowerCase()}’s component around`);
       if (rebuilt) {
         select.replaceChildren(
           ...pca.explained.map((share, k) => element("option", { value: k + 1 }, `${k + 1} · ${(100 * share).toFixed(1)} %`)),

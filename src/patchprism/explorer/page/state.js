@@ -2,6 +2,7 @@
 
 export const MODES = ["photo", "colours", "overlay", "score"];
 export const BACKGROUNDS = ["black", "photo", "grey"];
+export const SPACES = ["rgb", "oklab"];
 export const MAX_MORPHOLOGY = 16;
 
 // The view that a message opens with.
@@ -17,6 +18,7 @@ export function initialState(header) {
     background: "black",
     components: fit.components.slice(),
     scaling: fit.scaling,
+    space: fit.space,
     alpha: 0.6,
     smooth: false,
     heat: true,
@@ -44,6 +46,7 @@ export function toFragment(state, opening) {
   put("g", state.background, opening.background);
   put("k", state.components.join(","), opening.components.join(","));
   put("n", state.scaling, opening.scaling);
+  put("l", state.space, opening.space);
   put("a", state.alpha, opening.alpha);
   put("i", state.smooth ? 1 : 0, opening.smooth ? 1 : 0);
   put("h", state.heat ? 1 : 0, opening.heat ? 1 : 0);
@@ -79,6 +82,7 @@ export function fromFragment(text, opening, photos) {
     state.components = components;
   }
   state.scaling = oneOf(get("n"), ["minmax", "percentile", "sigmoid"], opening.scaling);
+  state.space = oneOf(get("l"), SPACES, opening.space);
   state.alpha = within(get("a"), 0, 1, opening.alpha);
   state.smooth = (get("i") ?? (opening.smooth ? "1" : "0")) === "1";
   state.heat = (get("h") ?? (opening.heat ? "1" : "0")) === "1";
@@ -105,6 +109,7 @@ export function needsOwnPrism(header, state) {
     header.command.prism !== null &&
     (state.components.join() !== header.fit.components.join() ||
       state.scaling !== header.fit.scaling ||
+      state.space !== header.fit.space ||
       // An option of 0 leaves the prism's own as it is.
       (header.mask.opening > 0 && state.opening === 0) ||
       (header.mask.closing > 0 && state.closing === 0))
@@ -121,6 +126,7 @@ export function commandWords(header, state) {
   if (command.prism === null) {
     words.push("--threshold", command.threshold, "--foreground", command.foreground);
     words.push("--scaling", state.scaling, `--components=${state.components.join(",")}`);
+    if (state.space !== "rgb") words.push("--space", state.space);
   } else {
     words.push("--prism", needsOwnPrism(header, state) ? PRISM_NAME : command.prism);
   }
