@@ -18,6 +18,7 @@ from PIL import Image
 from patchprism.colors import to_uint8
 from patchprism.explorer import Message
 from patchprism.explorer.guard import Guard
+from patchprism.prism import Prism
 
 MODEL, SIZE = "efficientnet_lite2", 160  # as the view of conftest.py
 
