@@ -89,6 +89,17 @@ def test_hovering_shows_similarity_and_leaving_takes_it_away(opened, view):
     assert brightness[4 * w + 6] == brightness.max()
     order = np.argsort(full)
     assert brightness[order[-20:]].min() > np.median(brightness)
+    # On to another photo, over patches on the way: what is shown is where the pointer stops.
+    page.mouse.move(*opened.patch_place(1, 2, 3), steps=9)
+    opened.frame()
+    w = view.features.grids[1][1]
+    full = np.concatenate([part @ rows[1][2 * w + 3] for part in rows])
+    heat = np.concatenate([opened.canvas(i, "heat")[..., :3].reshape(-1, 3) for i in range(3)])
+    assert np.corrcoef(heat.astype(float).sum(axis=-1), np.clip(full, 0, 1))[0, 1] > 0.95
+    places = page.locator(".cursor").evaluate_all(
+        "nodes => nodes.map((n) => n.getAttribute('visibility') === 'visible' && n.getAttribute('transform'))"
+    )
+    assert places == [False, "translate(3 2)", False]
     page.mouse.move(5, 5)
     opened.frame()
     assert not page.locator("#gallery").evaluate("node => node.classList.contains('heating')")
@@ -138,6 +149,30 @@ def test_components_signs_scaling_and_basis_change_colours(opened, view):
         "nodes => nodes.map((node) => [...node.querySelectorAll('.dots i')].map((dot) => dot.className).join())"
     )
     assert dots == ["", "green", "blue", "red", "", "", "", ""]
+
+
+def test_the_page_says_when_a_picture_holds_its_smaller_photo(opened, view, served, watch):
+    note = opened.page.locator("#picture-note")
+    opened.page.wait_for_timeout(250)
+    assert note.inner_text() == ""
+    opened.choose("mode", "overlay")
+    opened.page.wait_for_timeout(250)
+    assert "smaller, compressed copies" in note.inner_text()
+    download = downloaded(opened, lambda: opened.page.get_by_label("Download the picture of cat.png").click())
+    picture = np.asarray(Image.open(download.path()).convert("RGB")).astype(float)
+    expected = view.picture(0, overlay_alpha=0.6)
+    # The photo's size, the same patches; the photo below as WebP keeps it.
+    assert picture.shape == expected.shape
+    assert 0 < np.abs(picture - expected).mean() < 3
+    opened.choose("mode", "colours")
+    opened.choose("background", "grey")
+    opened.page.wait_for_timeout(250)
+    assert note.inner_text() == ""
+    # The served page fetches the photo itself, and has nothing to say.
+    page = watch(served.address).page
+    page.locator("input[name=mode][value=overlay]").click()
+    page.wait_for_timeout(250)
+    assert page.locator("#picture-note").inner_text() == ""
 
 
 def test_oklab_lays_the_same_components_out(opened, view, photo_files, tmp_path):

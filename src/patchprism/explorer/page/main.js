@@ -19,6 +19,12 @@ class App {
     this.server = this.content ? null : new Server();
     this.links = [];
     this.stale = {};
+    this.soon = new MessageChannel(); // a task at once, where timers wait
+    this.soon.port1.onmessage = () => {
+      const query = this.foreseen;
+      this.foreseen = undefined;
+      if (query < this.model.count) this.model.similarity.of(query);
+    };
   }
 
   async start() {
@@ -54,6 +60,7 @@ class App {
     $("title").textContent = header.title;
     $("failures").textContent = header.failures.map((failure) => `${failure.photo}: ${failure.reason}`).join(" · ");
     this.gallery = new Gallery($("gallery"), $("lines"), this.model, {
+      foresee: (photo, index) => this.foresee(photo, index),
       hover: (photo, index, spoken) => this.hover(photo, index, spoken),
       leave: () => this.leave(),
       pin: (photo, index) => this.pin(photo, index),
@@ -119,6 +126,11 @@ class App {
       : needsOwnPrism(header, this.state)
         ? `Download the prism first: the command reads ${PRISM_NAME}.`
         : "";
+    // What people would not expect of a picture that has the photo in it.
+    $("picture-note").textContent =
+      !this.server && this.showsPhoto()
+        ? "This file holds smaller, compressed copies of the photos. Pictures with the photo in them are made of these, enlarged to the photo’s size; the command below takes the photos themselves."
+        : "";
     $("zoom-value").textContent = `${Math.round(100 * this.state.zoom)} %`;
   }
 
@@ -127,6 +139,15 @@ class App {
   hover(photo, index, spoken = false) {
     this.hovered = { photo, index, spoken };
     this.schedule("hover");
+  }
+
+  // Similarities of the patch that the pointer has reached, in a task of their own before the frame that shows
+  // them; of several patches passed since the last task, only the latest.
+  foresee(photo, index) {
+    if (!this.state.heat || !this.model.similarity.ready) return;
+    const asked = this.foreseen !== undefined;
+    this.foreseen = this.model.photos[photo].start + index;
+    if (!asked) this.soon.port2.postMessage(null);
   }
 
   leave() {
@@ -225,10 +246,15 @@ class App {
     return context.getImageData(0, 0, width, height).data;
   }
 
+  showsPhoto() {
+    const { mode, background } = this.state;
+    return mode === "photo" || mode === "overlay" || (mode === "colours" && background === "photo");
+  }
+
   async picture(index) {
     const { state } = this;
     const { size } = this.model.photos[index];
-    const over = state.mode === "photo" || state.mode === "overlay" || (state.mode === "colours" && state.background === "photo");
+    const over = this.showsPhoto();
     this.model.update(state);
     const data = this.model.picture(index, state, size, over ? await this.pixels(index) : null);
     const canvas = new OffscreenCanvas(size[1], size[0]);

@@ -108,6 +108,7 @@ export class Similarity {
     this.result = new Float32Array(this.n);
     this.work = restore(buffers, info, photos, this.values.subarray(known.length * this.n), this.n);
     this.ready = false;
+    this.query = -1; // whose similarities `result` holds
   }
 
   // Restores tokens for about so many milliseconds; true once all are there.
@@ -117,10 +118,12 @@ export class Similarity {
     return this.ready;
   }
 
-  // Similarities of patch `query` to all, Float32Array; overwritten by the next call.
+  // Similarities of patch `query` to all, Float32Array; overwritten by the next call for another patch.
   of(query) {
-    this.prepare();
     const { n, dims, values, offsets, result } = this;
+    if (query === this.query) return result;
+    this.prepare();
+    this.query = query;
     const mine = offsets[query];
     for (let i = 0; i < n; i++) result[i] = (mine + offsets[i]) * this.offsetStep;
     const row = (d) => (d < dims ? values.subarray(n * d, n * (d + 1)) : values.subarray(0, n));

@@ -36,7 +36,7 @@ export function icon(path) {
 const DOWNLOAD = "M12 4v11m0 0-4.5-4.5M12 15l4.5-4.5M5 19.5h14";
 
 export class Gallery {
-  // actions: hover(photo, index), leave(), pin(photo, index), download(photo), pan(dx, dy), zoom(factor, x, y)
+  // actions: foresee(photo, index), hover(photo, index), leave(), pin(photo, index), download(photo), pan(dx, dy), zoom(factor, x, y)
   constructor(root, lines, model, actions) {
     this.root = root;
     this.lines = lines;
@@ -79,7 +79,9 @@ export class Gallery {
     Object.assign(marks.style, { left: colors.style.left, top: colors.style.top, width: colors.style.width, height: colors.style.height });
     const halo = svgElement("path", { class: "outline halo" });
     const outline = svgElement("path", { class: "outline" });
-    const cursor = svgElement("rect", { class: "cursor", width: 1, height: 1, visibility: "hidden" });
+    const cursor = svgElement("g", { class: "cursor", visibility: "hidden" });
+    // A dark edge as a rectangle of its own: a filter would be painted anew with every move.
+    for (const name of ["edge", "line"]) cursor.append(svgElement("rect", { class: name, width: 1, height: 1 }));
     marks.append(halo, outline, cursor);
     const stage = element("div", { class: "stage" }, image, colors, heat, marks);
     const frame = element(
@@ -155,6 +157,11 @@ export class Gallery {
         if (patch < 0) this.actions.leave();
         else this.actions.hover(tile.index, patch);
       }
+    });
+    // Comes at once, where pointermove waits for the next frame: time enough to compute what that will show.
+    frame.addEventListener("pointerrawupdate", (event) => {
+      const patch = event.buttons ? -1 : this.patchAt(tile, event);
+      if (patch >= 0 && patch !== tile.at) this.actions.foresee(tile.index, patch);
     });
     const end = (event) => {
       const known = pointers.delete(event.pointerId);
@@ -249,14 +256,16 @@ export class Gallery {
   }
 
   drawCursor(photo, index) {
-    for (const tile of this.tiles) {
-      const here = tile.index === photo;
-      tile.cursor.setAttribute("visibility", here ? "visible" : "hidden");
-      if (here) {
-        tile.cursor.setAttribute("x", index % tile.photo.grid[1]);
-        tile.cursor.setAttribute("y", Math.floor(index / tile.photo.grid[1]));
-      }
+    const tile = this.tiles[photo];
+    // Only what changes is touched: each photo's marks would be painted anew.
+    if (tile !== this.under) {
+      this.under?.cursor.setAttribute("visibility", "hidden");
+      tile?.cursor.setAttribute("visibility", "visible");
+      this.under = tile;
     }
+    if (!tile) return;
+    const w = tile.photo.grid[1];
+    tile.cursor.setAttribute("transform", `translate(${index % w} ${Math.floor(index / w)})`);
   }
 
   place(state) {
