@@ -103,20 +103,43 @@ export class Decoder {
     this.lane = lane + 1 === this.lanes ? 0 : lane + 1;
     const high = symbol === ESCAPE ? this.escapes[this.escape++] : (symbol >>> 1) ^ -(symbol & 1);
     const shift = this.shifts[c];
-    return shift ? high * 2 ** shift + this.bits(shift) : high;
+    return shift ? (high << shift) + this.bits(shift) : high;
   }
 
+  // So many bits stored as they are, the lowest first; at most 16 at a time fit beside what is held.
   bits(count) {
-    let { lowWord, lowHeld } = this;
-    while (lowHeld < count) {
-      lowWord += this.low[this.lowAt++] * 2 ** lowHeld; // may pass 31 bits, so no shifts
-      lowHeld += 8;
+    if (count > 16) return this.bits(16) + 65536 * this.bits(count - 16);
+    while (this.lowHeld < count) {
+      this.lowWord |= this.low[this.lowAt++] << this.lowHeld;
+      this.lowHeld += 8;
     }
-    const size = 2 ** count;
-    const value = lowWord % size;
-    this.lowWord = (lowWord - value) / size;
-    this.lowHeld = lowHeld - count;
+    const value = this.lowWord & ((1 << count) - 1);
+    this.lowWord >>>= count;
+    this.lowHeld -= count;
     return value;
+  }
+}
+
+// What a row and its four neighbours, known already, add to the prediction of another; all at once, since sums
+// are then read and written a fifth as often.
+function addWeighted(total, [p, q, r, s, t], [a, b, c, d, e]) {
+  for (let i = 0; i < total.length; i++) total[i] += p[i] * a + q[i] * b + r[i] * c + s[i] * d + t[i] * e;
+}
+
+// One row of one photo: predicted from the neighbours and `total`, and what was missed added.
+function readRow(decoder, kind, row, [left, above, corner, right], own, total, start, [h, w]) {
+  const [p, q, r, s] = own;
+  for (let y = 0, i = start; y < h; y++) {
+    for (let x = 0; x < w; x++, i++) {
+      // At a border the nearest that is known, or nothing.
+      const a = y ? row[i - w] : x ? row[i - 1] : 0;
+      above[i] = a;
+      left[i] = x ? row[i - 1] : a;
+      corner[i] = x && y ? row[i - w - 1] : a;
+      right[i] = y && x + 1 < w ? row[i - w + 1] : a;
+      const sum = total[i] + p * left[i] + q * above[i] + r * corner[i] + s * right[i];
+      row[i] = decoder.next(kind) + Math.floor(sum / WEIGHT + 0.5);
+    }
   }
 }
 
@@ -134,30 +157,15 @@ export function decodeRows(bytes, count, grids) {
     const row = rows.subarray(k * n, (k + 1) * n);
     const own = weights.slice(at, at + 4);
     const total = new Float64Array(n);
-    known.forEach((values, j) => {
-      const weight = weights[at + 4 + j];
-      if (weight) for (let i = 0; i < n; i++) total[i] += values[i] * weight;
-    });
-    at += 4 + known.length;
+    known.forEach((five, j) => addWeighted(total, five, weights.slice(at + 4 + 5 * j, at + 9 + 5 * j)));
+    at += 4 + 5 * known.length;
     const around = [0, 1, 2, 3].map(() => new Int32Array(n));
-    const [left, above, corner, right] = around;
     let start = 0;
-    for (const [h, w] of grids) {
-      for (let y = 0, i = start; y < h; y++) {
-        for (let x = 0; x < w; x++, i++) {
-          // At a border the nearest that is known, or nothing.
-          const a = y ? row[i - w] : x ? row[i - 1] : 0;
-          above[i] = a;
-          left[i] = x ? row[i - 1] : a;
-          corner[i] = x && y ? row[i - w - 1] : a;
-          right[i] = y && x + 1 < w ? row[i - w + 1] : a;
-          const sum = total[i] + own[0] * left[i] + own[1] * above[i] + own[2] * corner[i] + own[3] * right[i];
-          row[i] = decoder.next(k) + Math.floor(sum / WEIGHT + 0.5);
-        }
-      }
-      start += h * w;
+    for (const grid of grids) {
+      readRow(decoder, k, row, around, own, total, start, grid);
+      start += grid[0] * grid[1];
     }
-    known.push(row, ...around);
+    known.push([row, ...around]);
   }
   return rows;
 }

@@ -38,6 +38,7 @@ class App {
     this.content = null;
     await this.gallery.ready;
     document.documentElement.dataset.ready = "true";
+    requestAnimationFrame(() => performance.mark("drawn"));
   }
 
   // Tokens are restored a little at a time, once the page is drawn; a hand that is faster waits for the rest.
@@ -75,7 +76,7 @@ class App {
     this.gallery.place(this.state);
     this.linkPins();
     this.draw();
-    this.prepare();
+    this.gallery.ready.then(() => requestAnimationFrame(() => this.prepare()));
   }
 
   change(patch) {

@@ -145,8 +145,8 @@ export class Panel {
     const how = { otsu: ", Otsu’s threshold", given: ", as given", none: "" }[fit.threshold_from] ?? "";
     byId("fit-note").textContent = `Colours are fitted on ${fit.n_foreground} patches: ${shown}${how}.`;
     byId("about").textContent =
-      `${model.name} · ${photos.length} photo${photos.length > 1 ? "s" : ""} · ${this.model.count} patches of ${model.width} numbers, ` +
-      `of which ${tokens.dims} of their own travel: cosine similarity within 0.02 for ${(100 * tokens.error.within).toFixed(2)} % of pairs, half of them within ${tokens.error.median.toFixed(3)}, the worst of those measured ${tokens.error.max.toFixed(2)} off`;
+      `${model.name} · ${photos.length} photo${photos.length > 1 ? "s" : ""} · ${this.model.count} patches of ${model.width} numbers · ` +
+      `cosine similarity within 0.02 for ${(100 * tokens.error.within).toFixed(2)} % of pairs, half of them within ${tokens.error.median.toFixed(3)}, the worst of those measured ${tokens.error.max.toFixed(2)} off`;
   }
 
   // Every control as the state has it.
