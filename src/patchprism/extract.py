@@ -154,6 +154,13 @@ class Photos:
         """A photo, (H, W, 3) uint8, read from its file unless it is still kept."""
         return self._keep((index, None), lambda: read_photo(self.sources[index], name=self.names[index]))
 
+    def replace(self, index: int, photo: NDArray[np.uint8]) -> None:
+        """Put another photo, (H, W, 3) uint8, in the place of one; what is kept of that is dropped."""
+        self.sources[index] = photo
+        with self._lock:
+            for key in [key for key in self._kept if key[0] == index]:
+                self._bytes -= self._kept.pop(key).nbytes
+
     def frame(self, index: int, framing: Framing) -> tuple[Framed, tuple[int, int]]:
         """A photo framed, and its (H, W)."""
         photo = self.read(index)

@@ -132,7 +132,7 @@ def open_tokens(
     """
     if isinstance(given, StoredFeatures):
         check(given.origin)
-        only, origin = _sampled_origin(given.names if sample else [], given.origin, sample, seed, len(given))
+        only, origin = sampled_origin(given.names if sample else [], given.origin, sample, seed, len(given))
         return Opened(
             source=StoreShards(given),
             origin=origin,
@@ -148,7 +148,7 @@ def open_tokens(
             only=only,
             from_store=True,
         )
-    only, said = _sampled_origin(given, {}, sample, seed, len(given))
+    only, said = sampled_origin(given, {}, sample, seed, len(given))
     if only is not None and not whole:
         given, only = [name for name in given if name in only], None
     with watch("load model"):
@@ -177,9 +177,10 @@ def open_tokens(
     )
 
 
-def _sampled_origin(
+def sampled_origin(
     names: list[str], origin: dict[str, Any], sample: int | None, seed: int, total: int
 ) -> tuple[frozenset[str] | None, dict[str, Any]]:
+    """The names of a sample, None for all, and the origin of a prism that is fitted on it."""
     chosen = sampled(names, sample, seed)
     if sample is None or len(chosen) == total:
         return None, origin

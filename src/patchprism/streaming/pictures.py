@@ -57,6 +57,9 @@ def render_photos(
     overlay_alpha: float | None = None,
     arrays: bool = False,
     format: str = "png",
+    upsample: str = "nearest",
+    background: str = "black",
+    basis: str = "object",
     sample: int | None = None,
     seed: int = 0,
     backbone: Backbone | None = None,
@@ -74,7 +77,7 @@ def render_photos(
         A folder or an address.
     prism, force
         As in :func:`~patchprism.visualize`.
-    overlay_alpha, arrays, format
+    overlay_alpha, arrays, format, upsample, background, basis
         As in :meth:`Visualization.save <patchprism.visualization.Visualization.save>`.
     wrote : callable
         Told of each file at the end.
@@ -84,7 +87,9 @@ def render_photos(
     PatchPrismError
         One of its children.
     """
-    check_output_options(Path() if is_remote(out) else local_path(out), overlay_alpha, format)
+    check_output_options(
+        Path() if is_remote(out) else local_path(out), overlay_alpha, format, upsample, background, basis
+    )
     given = open_input(photos, exclude=out)
     settings = resolved_for(settings, given, prism)
     if prism is not None:
@@ -96,7 +101,14 @@ def render_photos(
     folder = open_folder(out)
     work = folder.below(WORK)
     watch = Stopwatch()
-    options = PictureOptions(overlay_alpha=overlay_alpha, arrays=arrays, format=format)
+    options = PictureOptions(
+        overlay_alpha=overlay_alpha,
+        arrays=arrays,
+        format=format,
+        upsample=upsample,
+        background=background,
+        basis=basis,
+    )
 
     def check(origin: dict[str, Any]) -> None:
         if prism is not None and not force:
