@@ -187,7 +187,7 @@ class _Feed(Photos):
         """A photo framed, and its (H, W); nothing of it is kept."""
         name = self.runs[index // SHARD].names[index % SHARD]
         photo = self.reader(name)
-        return framing.apply(photo, name=name), (photo.shape[0], photo.shape[1])
+        return framing.apply(photo, name=name, show=False), (photo.shape[0], photo.shape[1])
 
     def fail(self, index: int, error: PhotoError) -> None:
         self.failed[index // SHARD][index % SHARD] = error.reason
@@ -209,7 +209,7 @@ class ProbeTask:
         """See :class:`~patchprism.engines.Task`."""
         for name in items:
             with contextlib.suppress(PhotoError):  # reported where the shard is done
-                self.framing.apply(self.reader(name), name=name)
+                self.framing.apply(self.reader(name), name=name, show=False)
             yield None
 
 

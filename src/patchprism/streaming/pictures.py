@@ -282,7 +282,7 @@ class Pictures:
                 if photo is None:
                     shown = np.full((row.grid[0] * 8, row.grid[1] * 8, 3), 128, np.uint8)
                 else:
-                    shown = _small(self.opened.framing.apply(photo, name=row.name).shown, box * 5 // 4)
+                    shown = _small(self.opened.framing.show(photo, name=row.name), box * 5 // 4)
                 yield row, shown, self.prism.split(tokens, name=row.name)
 
     def report(self, head: dict[str, Any]) -> None:
