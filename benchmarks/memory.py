@@ -22,9 +22,14 @@ ROOT = Path(__file__).resolve().parents[1]
 CHILD = """
 import resource, sys, time
 start = time.perf_counter()
-from patchprism.cli.app import app
-app([*sys.argv[1:]], standalone_mode=False)
-print("PEAK", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter() - start)
+from patchprism.cli import entry
+sys.argv[0] = "patchprism"
+try:
+    entry()
+except SystemExit as stop:
+    assert not stop.code, stop.code
+seconds = time.perf_counter() - start
+print("PEAK", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, seconds)
 """
 
 

@@ -23,6 +23,7 @@ from PIL import Image
 from skimage import data
 
 from patchprism import load_backbone
+from patchprism.batching import keep_memory
 from patchprism.extract import batch_for
 from patchprism.framing import Framing
 from patchprism.prism import Prism
@@ -145,6 +146,7 @@ def main() -> None:
         "--threads", type=int, help="of torch; 1 makes processor times comparable on a busy machine"
     )
     options = parser.parse_args()
+    keep_memory()  # as the command does
     if options.threads:
         torch.set_num_threads(options.threads)
     backbone = load_backbone("efficientnet_lite2")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from patchprism.batching import MOST_PATCHES, patches_a_batch
 from patchprism.errors import OptionError, PhotoError
 from patchprism.images import read_photo
+from patchprism.threads import leave_the_cores
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -154,18 +155,25 @@ class Photos:
         """A photo, (H, W, 3) uint8, read from its file unless it is still kept."""
         return self._keep((index, None), lambda: read_photo(self.sources[index], name=self.names[index]))
 
+    def replace(self, index: int, photo: NDArray[np.uint8]) -> None:
+        """Put another photo, (H, W, 3) uint8, in the place of one; what is kept of that is dropped."""
+        self.sources[index] = photo
+        with self._lock:
+            for key in [key for key in self._kept if key[0] == index]:
+                self._bytes -= self._kept.pop(key).nbytes
+
     def frame(self, index: int, framing: Framing) -> tuple[Framed, tuple[int, int]]:
         """A photo framed, and its (H, W)."""
         photo = self.read(index)
         framed = framing.apply(photo, name=self.names[index])
-        self._keep((index, framing), lambda: framed.shown)
+        shown = framed.shown
+        if shown is not None:
+            self._keep((index, framing), lambda: shown)
         return framed, (photo.shape[0], photo.shape[1])
 
     def shown(self, index: int, framing: Framing) -> NDArray[np.uint8]:
         """The crop that a framing shows the network, (H, W, 3) uint8."""
-        return self._keep(
-            (index, framing), lambda: framing.apply(self.read(index), name=self.names[index]).shown
-        )
+        return self._keep((index, framing), lambda: framing.show(self.read(index), name=self.names[index]))
 
     def _keep(
         self, key: tuple[int, Framing | None], make: Callable[[], NDArray[np.uint8]]
@@ -272,7 +280,9 @@ def _framed_ahead(
     """Framed photos in order, a bounded number of them in advance."""
     todo = iter(range(len(photos)) if indices is None else indices)
     ahead: deque[tuple[int, Future[tuple[Framed, tuple[int, int]]]]] = deque()
-    with ThreadPoolExecutor(READERS, thread_name_prefix="patchprism-read") as pool:
+    with ThreadPoolExecutor(
+        READERS, thread_name_prefix="patchprism-read", initializer=leave_the_cores
+    ) as pool:
         try:
             while True:
                 while len(ahead) < max(2 * READERS, batch_size or 0):

@@ -77,17 +77,17 @@ def fg_mask_figure(
     total = total or len(shown)
     panel_box, _ = sheet_sizes(total)
 
-    def panels(index: int, box: int) -> list[Image.Image]:
+    def panels(index: int, size: tuple[int, int]) -> list[Image.Image]:
         score = np.asarray(scores[index])
         mask = np.asarray(foregrounds[index], dtype=bool)
         strength = np.where(mask, 1.0 - score if side == "below" else score, 0.0)
-        size = _panel_size(score.shape, box)
         photo = _shrink(shown[index], size)
         colors = _enlarge(viridis(strength), size)
         return [_blend(photo, colors)]
 
     columns = math.ceil(math.sqrt(min(total, MAX_PHOTOS)))
-    return _sheet(total, panels, names, box=panel_box, columns=columns, color_bar=True)
+    sizes = [_panel_size(np.shape(score), panel_box) for score in scores[:MAX_PHOTOS]]
+    return _sheet(total, sizes, 1, panels, names, box=panel_box, columns=columns, color_bar=True)
 
 
 def results_figure(
@@ -124,12 +124,11 @@ def results_figure(
     total = total or len(shown)
     panel_box, columns = sheet_sizes(total)
 
-    def panels(index: int, box: int) -> list[Image.Image]:
-        picture = np.asarray(colors[index])
-        size = _panel_size(picture.shape[:2], box)
-        return [_shrink(shown[index], size), _enlarge(picture, size)]
+    def panels(index: int, size: tuple[int, int]) -> list[Image.Image]:
+        return [_shrink(shown[index], size), _enlarge(np.asarray(colors[index]), size)]
 
-    return _sheet(total, panels, names, box=panel_box, columns=columns, color_bar=False)
+    sizes = [_panel_size(np.shape(picture)[:2], panel_box) for picture in colors[:MAX_PHOTOS]]
+    return _sheet(total, sizes, 2, panels, names, box=panel_box, columns=columns, color_bar=False)
 
 
 def _check(shown: Sequence[Any], values: Sequence[Any], names: Sequence[str] | None, *, ndim: int) -> None:
@@ -190,29 +189,33 @@ def _blend(photo: Image.Image, colors: Image.Image) -> Image.Image:
 
 def _sheet(
     total: int,
-    panels: Callable[[int, int], list[Image.Image]],
+    sizes: Sequence[tuple[int, int]],
+    n_panels: int,
+    panels: Callable[[int, tuple[int, int]], list[Image.Image]],
     names: Sequence[str] | None,
     *,
     box: int,
     columns: int,
     color_bar: bool,
 ) -> NDArray[np.uint8]:
-    """Panels in rows and columns, each cell as large as its row and column need, with captions below."""
+    """Panels in rows and columns, each cell as large as its row and column need, with captions below.
+
+    Panels of a cell have one size, and are made as they are pasted: all at once would fill the memory.
+    """
     from PIL import Image as PILImage
     from PIL import ImageDraw as PILImageDraw
 
     count = min(total, MAX_PHOTOS)
     columns = min(columns, count)
-    cells = [panels(index, box) for index in range(count)]
     inner, gap, margin = max(4, box // 32), max(12, box // 10), max(20, box // 8)
     font = load_font(max(11, box // 18))
     caption = 0 if names is None else round(font.size * 1.7)
     rows = math.ceil(count / columns)
     widths, heights = [0] * columns, [0] * rows
-    for index, cell in enumerate(cells):
-        width = sum(panel.width for panel in cell) + inner * (len(cell) - 1)
+    for index, (panel_width, panel_height) in enumerate(sizes[:count]):
+        width = n_panels * panel_width + inner * (n_panels - 1)
         widths[index % columns] = max(widths[index % columns], width)
-        heights[index // columns] = max(heights[index // columns], *(panel.height for panel in cell))
+        heights[index // columns] = max(heights[index // columns], panel_height)
     note = f"first {count:,} of {total:,} photos" if total > count else ""
     foot = round(font.size * 2.4) if color_bar or note else 0
     sheet = PILImage.new(
@@ -230,7 +233,7 @@ def _sheet(
         for column, width in enumerate(widths[: count - row * columns]):
             index = row * columns + column
             at = x
-            for panel in cells[index]:
+            for panel in panels(index, sizes[index]):
                 sheet.paste(panel, (at, y + (height - panel.height) // 2))
                 at += panel.width + inner
             if names is not None:
@@ -242,7 +245,16 @@ def _sheet(
         _draw_color_bar(sheet, draw, font, sheet.height - margin)
     if note:
         draw.text((sheet.width - margin, sheet.height - margin), note, font=font, fill=MUTED, anchor="rs")
-    return np.array(sheet)
+    return _as_array(sheet)
+
+
+def _as_array(image: Image.Image) -> NDArray[np.uint8]:
+    """An image's pixels, strip by strip: Pillow's own way makes a second copy on the way."""
+    array = np.empty((image.height, image.width, 3), np.uint8)
+    for top in range(0, image.height, 256):
+        strip = image.crop((0, top, image.width, min(top + 256, image.height)))
+        array[top : top + 256] = np.asarray(strip)
+    return array
 
 
 def _draw_color_bar(

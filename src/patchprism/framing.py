@@ -53,14 +53,14 @@ class Framed:
         outer corner of its first pixel, (W, H) that of its last.
     grid : tuple of int
         Rows and columns of patches (h, w).
-    shown : np.ndarray, shape (H, W, 3), uint8
-        The same crop before it was normalised: what a figure shows.
+    shown : np.ndarray, shape (H, W, 3), uint8, or None
+        The same crop before it was normalised: what a figure shows. None where it was not asked for.
     """
 
     pixels: torch.Tensor
     crop: tuple[float, float, float, float]
     grid: tuple[int, int]
-    shown: NDArray[np.uint8]
+    shown: NDArray[np.uint8] | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,7 +191,7 @@ class Framing:
         plan = self._plan(height, width, "photo")
         return plan.box_height // self.patch_size, plan.box_width // self.patch_size
 
-    def apply(self, photo: NDArray[np.uint8], *, name: str = "photo") -> Framed:
+    def apply(self, photo: NDArray[np.uint8], *, name: str = "photo", show: bool = True) -> Framed:
         """Frame a photo.
 
         Parameters
@@ -200,6 +200,8 @@ class Framing:
             RGB, as `patchprism.images.read_photo` gives it.
         name : str, default "photo"
             What to call it in errors.
+        show : bool, default True
+            Whether ``shown`` is wanted too.
 
         Returns
         -------
@@ -225,7 +227,7 @@ class Framing:
         height, width = photo.shape[:2]
         plan = self._plan(height, width, name)
         unit = _resize(photo, plan, self.interpolation)
-        shown = to_uint8(unit.permute(1, 2, 0).contiguous().numpy())
+        shown = to_uint8(unit.permute(1, 2, 0).contiguous().numpy()) if show else None
         mean = torch.tensor(self.mean, dtype=torch.float32)[:, None, None]
         std = torch.tensor(self.std, dtype=torch.float32)[:, None, None]
         across, down = width / plan.width, height / plan.height
@@ -240,6 +242,12 @@ class Framing:
             grid=(plan.box_height // self.patch_size, plan.box_width // self.patch_size),
             shown=shown,
         )
+
+    def show(self, photo: NDArray[np.uint8], *, name: str = "photo") -> NDArray[np.uint8]:
+        """What :meth:`apply` gives as ``shown``, (H, W, 3) uint8."""
+        shown = self.apply(photo, name=name).shown
+        assert shown is not None
+        return shown
 
     def _plan(self, height: int, width: int, name: str) -> _Plan:
         if height < 1 or width < 1:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
@@ -23,6 +23,7 @@ from patchprism.batching import free_memory, patches_a_batch, patches_for
 from patchprism.engines import WorkerLost
 from patchprism.errors import EngineError, OptionError, OutputError, PhotoError
 from patchprism.folders import LocalFolder, filesystem, is_remote, local_path
+from patchprism.isolated import isolated
 from patchprism.paths import PHOTO_SUFFIXES
 from patchprism.pipeline import describe_origin, list_photos
 from patchprism.shards import SHARD, Lost, Shards, Table, digest
@@ -335,22 +336,24 @@ class Extraction:
                 else:
                     yield PhotoRun(shard, key, self._names(shard))
 
-        task = ExtractTask(
-            self.network.load,
-            self.network.framing,
-            self.shards,
-            batch_size=self.batch_size,
-            batch_patches=self.network.batch_patches,
-            reader=self.reader,
-            options=self.network.options,
-        )
         self._photos = 0
         self.tell("photos", 0, len(self.names))
-        for run, result in self.engine.map(task, todo()):
-            if isinstance(result, WorkerLost):
-                lost.append(run)
-            else:
-                self._done(run.shard, result, done)
+        # A cluster's workers may die of a photo; this process must not.
+        with isolated(self.reader) if self.engine.local else nullcontext(self.reader) as reader:
+            task = ExtractTask(
+                self.network.load,
+                self.network.framing,
+                self.shards,
+                batch_size=self.batch_size,
+                batch_patches=self.network.batch_patches,
+                reader=reader,
+                options=self.network.options,
+            )
+            for run, result in self.engine.map(task, todo()):
+                if isinstance(result, WorkerLost):
+                    lost.append(run)
+                else:
+                    self._done(run.shard, result, done)
         for run, result in self.engine.map(task, self._without_killers(lost)) if lost else ():
             if isinstance(result, WorkerLost):
                 raise EngineError(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from patchprism.errors import FeaturesError
+from patchprism.threads import one_blas_thread
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -154,11 +155,9 @@ class Moments:
         if not self.count:
             raise FeaturesError("there are no features to take components of")
         if self._spectrum is None:
-            from threadpoolctl import threadpool_limits
-
             # One thread: OpenBLAS's eigh of 592 x 592 takes 0.16 s on two idle cores and 0.07 s on one, and on
             # busy cores its threads wait for each other for seconds.
-            with threadpool_limits(limits=1, user_api="blas"):
+            with one_blas_thread():
                 variance, vectors = np.linalg.eigh(self.scatter / max(self.count - 1, 1))
             self._spectrum = np.clip(variance[::-1], 0.0, None), np.ascontiguousarray(vectors.T[::-1])
         variance, vectors = self._spectrum

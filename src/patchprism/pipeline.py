@@ -183,6 +183,7 @@ def visualize(
     ----------
     photos : sequence of path, PIL.Image.Image or array
         Files, folders and patterns among the paths; arrays as :func:`~patchprism.images.read_photo` takes them.
+        Or one feature store: no network is needed then, and the store settles model and framing.
     model : str, default="dinov2_vits14"
         A registered name.
     weights : str, optional
@@ -266,8 +267,16 @@ def visualize(
         device=device,
         dtype=str(backbone.dtype).removeprefix("torch.") if backbone else dtype,
         batch_size=batch_size,
-    ).resolved(prism)
+    )
     tell = progress or (lambda *_: None)
+    store = store_among(photos)
+    if store is not None:
+        if backbone is not None:
+            raise OptionError("backbone is not needed with a feature store")
+        from patchprism.streaming.view import view_store
+
+        return view_store(store, settings=settings, prism=prism, force=force, tell=tell)
+    settings = settings.resolved(prism)
     watch = Stopwatch()
     # Everything that can be refused is refused before anything heavy is loaded.
     to_fit = None if prism else settings.prism()
@@ -327,7 +336,25 @@ def visualize(
         fitted_here=to_fit is not None,
         failures=failed,
         seconds=watch.seconds,
+        origin=origin,
     )
+
+
+def store_among(photos: Sequence[Any]) -> str | os.PathLike[str] | None:
+    """The feature store, where photos are one, given alone or in a sequence."""
+    from patchprism.store.reader import is_store
+
+    given = [photos] if isinstance(photos, (str, os.PathLike)) else list(photos)
+    paths = [each for each in given if isinstance(each, (str, os.PathLike))]
+    # Only a folder, or what says that it is one, can be a store: the other photos are not asked.
+    stores = [
+        path
+        for path in paths
+        if os.fspath(path).rstrip("/").endswith(".zarr") or (os.path.isdir(path) and is_store(path))
+    ]
+    if stores and len(given) > 1:
+        raise OptionError(f"a feature store comes alone, got {os.fspath(stores[0])} beside other photos")
+    return stores[0] if stores else None
 
 
 def list_photos(photos: Sequence[Any], *, exclude: str | os.PathLike[str] | None = None) -> list[Any]:

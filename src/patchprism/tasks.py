@@ -22,7 +22,8 @@ from patchprism.extract import Photos, Tokens, extract
 from patchprism.folders import filesystem, is_remote, local_path
 from patchprism.histogram import count_scores
 from patchprism.images import read_photo
-from patchprism.render import overlay, paint, write_picture
+from patchprism.picture import draw_picture, needs_photo
+from patchprism.render import write_picture
 from patchprism.shards import SHARD, Lost, Shards, Table
 from patchprism.store.reader import PhotoRow
 from patchprism.visualization import write_arrays
@@ -186,7 +187,7 @@ class _Feed(Photos):
         """A photo framed, and its (H, W); nothing of it is kept."""
         name = self.runs[index // SHARD].names[index % SHARD]
         photo = self.reader(name)
-        return framing.apply(photo, name=name), (photo.shape[0], photo.shape[1])
+        return framing.apply(photo, name=name, show=False), (photo.shape[0], photo.shape[1])
 
     def fail(self, index: int, error: PhotoError) -> None:
         self.failed[index // SHARD][index % SHARD] = error.reason
@@ -208,7 +209,7 @@ class ProbeTask:
         """See :class:`~patchprism.engines.Task`."""
         for name in items:
             with contextlib.suppress(PhotoError):  # reported where the shard is done
-                self.framing.apply(self.reader(name), name=name)
+                self.framing.apply(self.reader(name), name=name, show=False)
             yield None
 
 
@@ -248,6 +249,13 @@ class PictureOptions:
     overlay_alpha: float | None = None
     arrays: bool = False
     format: str = "png"
+    upsample: str = "nearest"
+    background: str = "black"
+    basis: str = "object"
+
+
+# What a picture that asks for its photo is drawn with where the photo is gone.
+_WITHOUT_PHOTO = {"guided": {"upsample": "bilinear"}, "photo": {"background": "black"}}
 
 
 class DrawTask:
@@ -262,7 +270,8 @@ class DrawTask:
     key : str
         Digest of all that pictures depend on beside the tokens.
     from_store : bool
-        Whether photos may be gone: overlays are then left out where they are.
+        Whether photos may be gone: overlays are then left out where they are, and what else asks for the
+        photo is drawn without it.
     reader : callable
     """
 
@@ -302,23 +311,33 @@ class DrawTask:
     def _photo(self, job: tuple[tuple[PhotoRow, Any], str]) -> tuple[dict[str, Any], NDArray[np.int64], int]:
         (row, tokens), stem = job
         part = self.prism.split(tokens, name=row.name)
-        picture = paint(part.rgb, crop=row.crop, size=row.size)
-        options, files, gone = self.options, [], False
+        options, files = self.options, []
+        style = {"upsample": options.upsample, "background": options.background, "basis": options.basis}
+        photo, gone = None, False
+        if needs_photo(
+            overlay_alpha=options.overlay_alpha, upsample=options.upsample, background=options.background
+        ):
+            photo = self.photo(row)
+            if photo is None:
+                gone = True
+                style |= _WITHOUT_PHOTO.get(options.upsample, {}) | _WITHOUT_PHOTO.get(options.background, {})
 
         def write(suffix: str, draw: Callable[[Path], None]) -> None:
             files.append(f"{stem}.{suffix}")
             with self.out.staged(files[-1]) as path:
                 draw(path)
 
-        write(f"pca.{options.format}", partial(write_picture, picture=picture))
-        if options.overlay_alpha is not None:
-            photo = self.photo(row)
-            gone = photo is None
-            if photo is not None:
-                laid = overlay(
-                    photo, picture, options.overlay_alpha, foreground=part.foreground, crop=row.crop
-                )
-                write(f"overlay.{options.format}", partial(write_picture, picture=laid))
+        def write_drawn(name: str, **changed: Any) -> None:
+            def read() -> NDArray[np.uint8]:
+                assert photo is not None
+                return photo
+
+            picture = draw_picture(part, read, crop=row.crop, size=row.size, **(style | changed))
+            write(f"{name}.{options.format}", partial(write_picture, picture=picture))
+
+        write_drawn("pca")
+        if options.overlay_alpha is not None and not gone:
+            write_drawn("overlay", overlay_alpha=options.overlay_alpha, background="black")
         if options.arrays:
             write("npz", partial(write_arrays, part))
         return self._row(row, part, files, gone), count_scores(part.score), int(part.foreground.sum())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -16,10 +16,9 @@ import numpy as np
 from patchprism.errors import OptionError, OutputError
 from patchprism.files import atomic_write
 from patchprism.paths import unique_stems
+from patchprism.picture import BACKGROUNDS, BASES, UPSAMPLINGS, draw_picture
 from patchprism.render import (
     fg_mask_figure,
-    overlay,
-    paint,
     results_figure,
     score_histogram,
     write_picture,
@@ -42,10 +41,6 @@ if TYPE_CHECKING:
 
 REPORT_VERSION = 1
 FORMATS = ("png", "jpg")
-UPSAMPLINGS = ("nearest", "bilinear", "guided")
-BACKGROUNDS = ("black", "grey", "photo")
-BASES = ("object", "all")
-GREY = 0.5
 FIGURES = ("fg_mask", "results", "results_raw", "histogram")
 # What stands between a photo's stem and the format in the name of its pictures
 PICTURES = ("pca", "overlay")
@@ -87,6 +82,12 @@ class Visualization:
     failures : list of Failure
     seconds : dict
         Time spent in each stage.
+    origin : dict
+        What the features depend on, as a prism keeps it.
+    store : list of str or None
+        Where the features were read from a store: its path, and the options of a sample.
+    gone : list of str
+        Photos of a store that are not there any more, shown as plain grey.
     """
 
     photos: Photos
@@ -102,6 +103,9 @@ class Visualization:
     fitted_here: bool
     failures: list[Failure]
     seconds: dict[str, float]
+    origin: dict[str, Any] = field(default_factory=dict)
+    store: list[str] | None = None
+    gone: list[str] = field(default_factory=list)
 
     @property
     def names(self) -> list[str]:
@@ -155,27 +159,16 @@ class Visualization:
             Colours of the foreground, or of all patches.
         """
         check_output_options(None, overlay_alpha, "png", upsample, background, basis)
-        part, crop, size = self.parts[index], self.crops[index], self.sizes[index]
-        colored = np.ones_like(part.foreground) if basis == "all" else part.foreground
-        colors = part.rgb_all if basis == "all" else part.rgb
-        if overlay_alpha is None and background == "photo":
-            overlay_alpha = 1.0
-        if overlay_alpha is None:
-            fill = GREY if background == "grey" else 0.0
-            colors = np.where(colored[..., np.newaxis], colors, np.float32(fill))
-            if upsample == "nearest":
-                return paint(colors, crop=crop, size=size, fill=fill)
-            from patchprism.upsample import paint_smooth
-
-            guide = self.photos.read(index) if upsample == "guided" else None
-            return paint_smooth(colors, crop=crop, size=size, method=upsample, photo=guide, fill=fill)
-        photo = self.photos.read(index)
-        if upsample == "nearest":
-            picture = paint(colors, crop=crop, size=size)
-            return overlay(photo, picture, overlay_alpha, foreground=colored, crop=crop)
-        from patchprism.upsample import overlay_smooth
-
-        return overlay_smooth(photo, colors, colored, overlay_alpha, crop=crop, method=upsample)
+        return draw_picture(
+            self.parts[index],
+            partial(self.photos.read, index),
+            crop=self.crops[index],
+            size=self.sizes[index],
+            overlay_alpha=overlay_alpha,
+            upsample=upsample,
+            background=background,
+            basis=basis,
+        )
 
     def figures(self) -> dict[str, Callable[[], NDArray[np.uint8]]]:
         """What draws each figure, (H, W, 3) uint8, by the name of its file."""

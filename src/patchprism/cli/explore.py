@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from patchprism.cli import EXIT_SOME_PHOTOS_FAILED, lens, options
 from patchprism.cli.console import human_bytes, progress, stdout
 from patchprism.cli.render import warn_of_failures
+from patchprism.errors import OptionError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from patchprism.pipeline import Settings
+    from patchprism.prism import Prism
+    from patchprism.visualization import Visualization
 
 _PAGE = "The page"
+# Beyond, the page is tens of megabytes, and nobody looks at so many side by side.
+MAX_SHOWN = 200
 
 HtmlFile = Annotated[
     Path | None,
@@ -43,14 +54,27 @@ SaveTo = Annotated[
 ]
 
 
+Sample = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        min=1,
+        help=f"Fit on, and show, a random sample of so many photos; a page shows {MAX_SHOWN} at most.",
+        rich_help_panel=_PAGE,
+    ),
+]
+
+
 def explore(
-    photos: options.Photos,
+    photos: options.PhotosOrStore,
     html: HtmlFile = None,
     title: Title = None,
     host: Host = "127.0.0.1",
     port: Port = 0,
     no_open: NoOpen = False,
     out: SaveTo = Path("explored"),
+    sample: Sample = None,
+    seed: options.Seed = 0,
     preset: options.Preset = None,
     size: options.Size = None,
     model: options.Model = None,
@@ -77,11 +101,13 @@ def explore(
 ) -> None:
     """Explore photos in a page: drag the threshold, change components, find similar patches.
 
-    Serves the page on this machine until Ctrl-C; with [bold]--html[/bold] writes it as one file.
+    Serves the page on this machine until Ctrl-C; with [bold]--html[/bold] writes it as one file. Photos may be
+    given as a feature store of [bold]patchprism features[/bold]; no network is needed then.
     """
+    from patchprism.backbones import load_backbone
     from patchprism.explorer.build import build_message
     from patchprism.explorer.html import ExplorerPage
-    from patchprism.pipeline import Settings, visualize
+    from patchprism.pipeline import Settings, store_among, visualize
     from patchprism.prism import Prism
 
     bound = None
@@ -92,42 +118,54 @@ def explore(
         serve.check_extra()
         bound = serve.listen(host, port)
     fitted = Prism.load(prism) if prism else None
-    chosen = Settings(model=model, weights=weights, device=device, dtype=dtype).resolved(
-        None if fitted is None else fitted
+    settings = Settings(
+        model=model,
+        weights=weights,
+        layer=options.parse_layers(layer),
+        facet=facet,
+        final_norm=final_norm,
+        token_norm=token_norm,
+        preset=preset,
+        size=size,
+        threshold=options.parse_threshold(threshold),
+        foreground=foreground,
+        scaling=scaling,
+        components=options.parse_components(components),
+        space=space,
+        mask_threshold=mask_threshold,
+        mask_side=mask_side,
+        opening=opening,
+        closing=closing,
+        device=device,
+        dtype=dtype,
+        batch_size=batch_size,
     )
+    store = store_among(photos)
+    backbone = None
     with progress(quiet=quiet) as tell:
-        from patchprism.backbones import load_backbone
-
-        backbone = load_backbone(
-            str(chosen.model), weights=weights, device=device, dtype=chosen.dtype or "auto", progress=tell
-        )
-        view = visualize(
-            photos,
-            weights=weights,
-            layer=options.parse_layers(layer),
-            facet=facet,
-            final_norm=final_norm,
-            token_norm=token_norm,
-            preset=preset,
-            size=size,
-            threshold=options.parse_threshold(threshold),
-            foreground=foreground,
-            scaling=scaling,
-            components=options.parse_components(components),
-            space=space,
-            mask_threshold=mask_threshold,
-            mask_side=mask_side,
-            opening=opening,
-            closing=closing,
-            batch_size=batch_size,
-            prism=fitted,
-            force=force,
-            backbone=backbone,
-            errors="report",
-            progress=tell,
-        )
+        if store is not None:
+            view = _of_store(store, settings, fitted, force=force, sample=sample, seed=seed, tell=tell)
+        else:
+            listed = _listed(photos, fitted is not None, sample, seed)
+            chosen = settings.resolved(fitted)
+            backbone = load_backbone(
+                str(chosen.model), weights=weights, device=device, dtype=chosen.dtype or "auto", progress=tell
+            )
+            rest = {key: value for key, value in vars(settings).items() if key not in _OF_BACKBONE}
+            view = visualize(
+                listed,
+                **rest,
+                prism=fitted,
+                force=force,
+                backbone=backbone,
+                errors="report",
+                progress=tell,
+            )
         message = build_message(view, title=title, prism_path=str(prism) if prism else None, progress=tell)
     warn_of_failures(view.failures)
+    if view.gone:
+        text = f"note: {len(view.gone)} photos are not here any more, or are others: shown as plain grey"
+        typer.echo(text, err=True)
     if html is not None:
         page = ExplorerPage(message)
         page.save(html)
@@ -150,4 +188,46 @@ def explore(
 
             threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
 
-    serve.serve(view, message.to_bytes(), backbone, bound=bound, host=host, out=out, ready=ready)
+    serve.serve(
+        view, message.to_bytes(), backbone, device=device, bound=bound, host=host, out=out, ready=ready
+    )
+
+
+# A backbone that is loaded brings these.
+_OF_BACKBONE = ("model", "device", "dtype")
+
+
+def _of_store(
+    path: str | os.PathLike[str],
+    settings: Settings,
+    prism: Prism | None,
+    *,
+    force: bool,
+    sample: int | None,
+    seed: int,
+    tell: Callable[[str, int, int | None], None],
+) -> Visualization:
+    from patchprism.store import StoredFeatures
+    from patchprism.streaming.view import view_store
+
+    store = StoredFeatures(path)
+    _check_number(min(len(store), sample or len(store)), prism is not None)
+    return view_store(store, settings=settings, prism=prism, force=force, sample=sample, seed=seed, tell=tell)
+
+
+def _listed(photos: list[str], has_prism: bool, sample: int | None, seed: int) -> list[str]:
+    """The photos to show."""
+    from patchprism.jobs import sampled
+    from patchprism.pipeline import list_photos
+
+    if sample is not None and has_prism:
+        raise OptionError("sample is for fitting; the prism is fitted already")
+    listed = sampled([os.fspath(photo) for photo in list_photos(photos)], sample, seed)
+    _check_number(len(listed), has_prism)
+    return listed
+
+
+def _check_number(count: int, has_prism: bool) -> None:
+    if count > MAX_SHOWN:
+        way = "name fewer" if has_prism else f"--sample {MAX_SHOWN} picks some, or name fewer"
+        raise OptionError(f"a page shows {MAX_SHOWN} photos at most, got {count:,}: {way}")

@@ -37,7 +37,7 @@ def is_large(
     asked : bool
         Whether another option calls for it.
     plain : bool
-        Whether only what can be done shard by shard is wanted: the lens pca, not upsampled.
+        Whether only what can be done shard by shard is wanted: the lens pca.
 
     Raises
     ------
@@ -51,8 +51,8 @@ def is_large(
     if not plain:
         if asked:
             raise OptionError(
-                "lens and upsample must be pca and nearest with a feature store, an address, engine, resume or "
-                "sample: all else works in memory"
+                "lens must be pca with a feature store, an address, engine, resume or sample: the others work in "
+                "memory"
             )
         return False
     if asked:

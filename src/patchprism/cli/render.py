@@ -79,7 +79,7 @@ def render(
     names, wanted = lens.lens_options(
         lenses, at, clusters, match_all, match_lines, upsample, options.parse_layers(layer)
     )
-    plain = names == ["pca"] and (upsample, background, basis) == ("nearest", "black", "object")
+    plain = names == ["pca"]
     settings = Settings(
         model=model,
         weights=weights,
@@ -114,6 +114,9 @@ def render(
             overlay_alpha=overlay,
             arrays=arrays,
             format=format,
+            upsample=upsample,
+            background=background,
+            basis=basis,
             sample=sample,
             seed=seed,
             quiet=quiet,

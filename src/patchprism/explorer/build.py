@@ -253,6 +253,9 @@ def _command(view: Visualization, prism_path: str | None) -> CommandInfo:
     from patchprism.pipeline import TOKEN_DEFAULTS
 
     settings = view.settings
+    # A store has settled all that concerns the network.
+    if view.store is not None:
+        return _command_of(view, prism_path, [])
     options = [["--model", str(settings["model"])]]
     if settings.get("weights"):
         options.append(["--weights", str(settings["weights"])])
@@ -267,12 +270,18 @@ def _command(view: Visualization, prism_path: str | None) -> CommandInfo:
             options.append([f"{flag}={text}"])
     if settings.get("final_norm") is False:
         options.append(["--no-norm"])
+    return _command_of(view, prism_path, options)
+
+
+def _command_of(view: Visualization, prism_path: str | None, options: list[list[str]]) -> CommandInfo:
     prism = view.prism
+    files = all(isinstance(source, (str, os.PathLike)) for source in view.photos.sources)
     return {
+        "input": view.store,
         "options": options,
         "threshold": "otsu" if prism.threshold == "otsu" else repr(float(prism.threshold)),
         "foreground": prism.foreground,
         "prism": None if view.fitted_here else prism_path or "prism.safetensors",
         # Photos that came as arrays have no file that a command could name.
-        "files": all(isinstance(source, (str, os.PathLike)) for source in view.photos.sources),
+        "files": view.store is not None or files,
     }

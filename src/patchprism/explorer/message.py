@@ -111,6 +111,7 @@ class PhotoInfo(TypedDict):
 class CommandInfo(TypedDict):
     """What the command that reproduces a view is made of."""
 
+    input: list[str] | None
     options: list[list[str]]
     threshold: str
     foreground: str

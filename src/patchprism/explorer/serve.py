@@ -57,8 +57,9 @@ def listen(host: str, port: int) -> socket.socket:
 def serve(
     view: Visualization,
     message: bytes,
-    backbone: Backbone,
+    backbone: Backbone | None,
     *,
+    device: str = "auto",
     bound: socket.socket,
     host: str,
     out: Path,
@@ -69,7 +70,9 @@ def serve(
     Parameters
     ----------
     view, message, backbone
-        What every tab starts with.
+        What every tab starts with; no backbone where the view is a store's.
+    device : str
+        Where networks compute that the page asks for.
     bound : socket
         From :func:`listen`.
     host : str
@@ -85,7 +88,7 @@ def serve(
 
     port = bound.getsockname()[1]
     token = secrets.token_urlsafe(18)
-    workshop = Workshop(view, message, backbone)
+    workshop = Workshop(view, message, backbone, device=device)
     guarded = Guard(
         make_app(workshop, out=out), token=token, host=host, port=port, max_upload=MAX_UPLOAD_BYTES
     )

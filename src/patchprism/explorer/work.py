@@ -11,7 +11,7 @@ from collections import OrderedDict
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from patchprism.errors import OptionError, PatchPrismError, PhotoError
+from patchprism.errors import OptionError, PatchPrismError, PhotoError, WeightsError
 from patchprism.explorer.build import build_message
 from patchprism.prism import Prism
 
@@ -117,14 +117,19 @@ class Workshop:
         What every tab starts with.
     message : bytes
         Its message.
-    backbone : Backbone
-        The network that it was made with.
+    backbone : Backbone, optional
+        The network that it was made with; without it, the view is a store's, and the network is loaded once it
+        is needed.
+    device : str
+        Where networks compute that are loaded here.
     """
 
-    def __init__(self, view: Visualization, message: bytes, backbone: Backbone) -> None:
+    def __init__(
+        self, view: Visualization, message: bytes, backbone: Backbone | None, *, device: str = "auto"
+    ) -> None:
         self.first = view, message
-        self._backbones = {backbone.record.name: backbone}
-        self._device = str(backbone.device)
+        self._backbones = {} if backbone is None else {backbone.record.name: backbone}
+        self._device = str(backbone.device) if backbone else device
         self._sessions: OrderedDict[str, Session] = OrderedDict()
         self._lock = threading.Lock()
         self._waiting: queue.Queue[tuple[Session, Job, Wish] | None] = queue.Queue(MAX_WAITING)
@@ -255,20 +260,28 @@ class Workshop:
 
         settings = settings_of(view, wish)
         other = settings.model != view.record.name
-        backbone = self._backbone(settings, job)
-        framing = settings.framing(backbone.record) if other else view.framing
+        if other and view.gone:
+            raise OptionError(
+                f"{view.gone[0]} is not here any more; only the feature store's model can be shown"
+            )
         photos = Photos(
             [*view.photos.sources, *(array for _, array in staged)],
             [*view.photos.names, *(name for name, _ in staged)],
         )
         todo = list(range(len(photos))) if other else list(range(len(view), len(photos)))
         new: dict[int, Any] = {}
-        job.tell("photos", 0, len(todo))
-        for each in extract(
-            photos, backbone, framing, indices=todo, batch_size=1, options=settings.token_options()
-        ):
-            new[each.index] = each
-            job.tell("photos", len(new), len(todo))
+        record, weights, framing, origin = view.record, view.weights, view.framing, view.origin
+        if todo:  # a store's tokens are fitted anew without its network
+            backbone = self._backbone(settings, job)
+            record, weights = backbone.record, backbone.weights
+            framing = settings.framing(record) if other else framing
+            origin = describe_origin(backbone, settings, framing)
+            job.tell("photos", 0, len(todo))
+            for each in extract(
+                photos, backbone, framing, indices=todo, batch_size=1, options=settings.token_options()
+            ):
+                new[each.index] = each
+                job.tell("photos", len(new), len(todo))
         kept = 0 if other else len(view)
         tokens = [*list(view.features)[:kept], *(new[i].tokens for i in todo)]
         features = PatchFeatures(tokens, photos.names)
@@ -276,7 +289,7 @@ class Workshop:
         fitted_here = view.fitted_here or wish.changes_fit
         if fitted_here:
             prism = settings.prism().fit(features)
-            prism.origin = describe_origin(backbone, settings, framing)
+            prism.origin = origin
         else:
             prism = view.prism
         job.tell("colour", 0, None)
@@ -289,9 +302,11 @@ class Workshop:
             parts=[prism.split(each, name=name) for name, each in zip(photos.names, features, strict=True)],
             crops=[*view.crops[:kept], *(new[i].crop for i in todo)],
             sizes=[*view.sizes[:kept], *(new[i].size for i in todo)],
-            record=backbone.record,
-            weights=backbone.weights,
+            record=record,
+            weights=weights,
             settings=asdict(settings),
+            origin=origin,
+            store=None if todo else view.store,
             fitted_here=fitted_here,
             failures=[],
             seconds={},
@@ -303,7 +318,15 @@ class Workshop:
         name = str(settings.model)
         if name not in self._backbones:
             job.tell(f"load {name}", 0, None)
-            self._backbones[name] = load_backbone(name, device=self._device, download=False)
+            dtype = settings.dtype or "auto"
+            loaded = load_backbone(name, device=self._device, dtype=dtype, download=False)
+            first = self.first[0]
+            if name == first.record.name and loaded.weights.sha256 != first.weights.sha256:
+                raise WeightsError(
+                    f"the weights of {name} that are here are not those of the feature store "
+                    f"(SHA-256 {loaded.weights.sha256[:12]}..., not {first.weights.sha256[:12]}...)"
+                )
+            self._backbones[name] = loaded
         return self._backbones[name]
 
     def save(self, session: Session, folder: Path, options: dict[str, Any], **output: Any) -> list[Path]:

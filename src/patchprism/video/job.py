@@ -15,6 +15,7 @@ from patchprism.extract import batch_for
 from patchprism.features import PatchFeatures
 from patchprism.pipeline import Settings, Stopwatch, check_origin, describe_origin
 from patchprism.prism import MASK_OPTIONS
+from patchprism.threads import leave_the_cores
 from patchprism.video.canvas import Canvas
 from patchprism.video.relay import read_ahead, write_behind
 from patchprism.video.sink import check_output, open_sink
@@ -304,8 +305,10 @@ class _Job:
         report.n_problems, report.problems = problems.count, problems.named
 
     def _framed(self, *, planes: bool) -> Iterator[tuple[Frame, Framed]]:
+        leave_the_cores()
         for frame in self.clip.frames(self.span, planes=planes):
-            yield frame, self.framing.apply(frame.rgb, name=f"{self.clip.name}, frame {frame.index}")
+            name = f"{self.clip.name}, frame {frame.index}"
+            yield frame, self.framing.apply(frame.rgb, name=name, show=False)
 
     def _colored(
         self, batch: list[tuple[Frame, Framed]]
@@ -342,8 +345,9 @@ def _fit(
     tell("fit", 0, count)
 
     def framed() -> Iterator[tuple[Frame, Framed]]:
+        leave_the_cores()
         for frame in clip.spread(count, span):
-            yield frame, framing.apply(frame.rgb, name=f"{clip.name}, frame {frame.index}")
+            yield frame, framing.apply(frame.rgb, name=f"{clip.name}, frame {frame.index}", show=False)
 
     with read_ahead(framed(), 2) as items:
         for batch in _batches(items, batch_size):

@@ -9,6 +9,7 @@ import numpy as np
 
 from patchprism.errors import FeaturesError, PrismError
 from patchprism.prism import on_grid
+from patchprism.threads import one_blas_thread
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -83,7 +84,9 @@ class FrameColors:
             raise PrismError(
                 f"{name}: this prism is fitted on features of width {len(prism.scene_mean_)}, got {width}"
             )
-        values = np.subtract(tokens.reshape(-1, width), prism.scene_mean_, dtype=np.float64) @ self._columns
+        rows = np.subtract(tokens.reshape(-1, width), prism.scene_mean_, dtype=np.float64)
+        with one_blas_thread():  # 0.8 ms of processor time a frame at 448; two threads: 4.8
+            values = rows @ self._columns
         if not np.isfinite(values).all():
             raise FeaturesError(f"{name}: features must be finite, got NaN or infinity")
         scene = on_grid(values[:, :1], prism.scene_variance_[:1]).reshape(h, w, 1)

@@ -121,7 +121,7 @@ export const PRISM_NAME = "explored.prism.safetensors";
 // The command that reproduces the view, as words.
 export function commandWords(header, state) {
   const { command, fit } = header;
-  const words = ["patchprism", "render", ...header.photos.map((photo) => photo.source)];
+  const words = ["patchprism", "render", ...(command.input ?? header.photos.map((photo) => photo.source))];
   for (const option of command.options) words.push(...option);
   if (command.prism === null) {
     words.push("--threshold", command.threshold, "--foreground", command.foreground);

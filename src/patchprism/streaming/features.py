@@ -1,0 +1,201 @@
+"""Photos -> a feature store."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from patchprism import __version__
+from patchprism.errors import OptionError, OutputError, PatchPrismError, StoreError
+from patchprism.folders import WORK, LocalFolder, is_remote, open_folder
+from patchprism.jobs import (
+    Extraction,
+    failures_of,
+    n_shards,
+    nobody,
+    open_input,
+    open_network,
+    remembered_batch,
+    working,
+)
+from patchprism.pipeline import Settings, Stopwatch
+from patchprism.shards import Lost, Shards, digest
+from patchprism.store import StoredFeatures, layout
+from patchprism.store.writer import StoreWriter
+from patchprism.streaming.opened import Outcome
+from patchprism.tasks import read_source
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Sequence
+
+    from patchprism.backbones import Backbone
+    from patchprism.engines import Engine
+    from patchprism.folders import Folder
+    from patchprism.jobs import Reader, Tell
+
+
+def extract_features(
+    photos: Sequence[str | os.PathLike[str]],
+    out: str | os.PathLike[str],
+    *,
+    settings: Settings,
+    engine: Engine,
+    tokens: str = "float16",
+    overwrite: bool = False,
+    backbone: Backbone | None = None,
+    reader: Reader = read_source,
+    tell: Tell = nobody,
+) -> Outcome:
+    """Photos -> a feature store.
+
+    Parameters
+    ----------
+    photos : sequence of path
+        Files, folders, patterns, and addresses that fsspec opens.
+    out : path
+        The store to make; a folder or an address.
+    settings : Settings
+    engine : Engine
+    tokens : {"float16", "float32"}
+        What tokens are stored in.
+    overwrite : bool
+        Whether a store of other photos or features may be replaced.
+    backbone : Backbone, optional
+        One that is loaded already.
+    reader, tell : callable
+        What reads a photo, and what is told of progress.
+
+    Raises
+    ------
+    PatchPrismError
+        One of its children: an option, all photos, the model, the store.
+    """
+    if tokens not in layout.DTYPES:
+        raise OptionError(f"tokens must be one of {', '.join(layout.DTYPES)}, got {tokens!r}")
+    names = open_input(photos)
+    if isinstance(names, StoredFeatures):
+        raise OptionError(f"{names.path} is a feature store already; features takes photos")
+    watch = Stopwatch()
+    settings = settings.resolved()
+    with watch("load model"):
+        network = open_network(settings, backbone=backbone, engine=engine, tell=tell)
+    folder = open_folder(out)
+    if not is_remote(out):
+        _check_free(folder, overwrite)
+    work = folder.below(WORK)
+    shards = Shards(work, n_shards(len(names)), tokens)
+    with working(work):
+        network = remembered_batch(work, network)
+        job = Extraction(
+            names, network, shards, engine, batch_size=settings.batch_size, reader=reader, tell=tell
+        )
+        key = digest([job.key(shard) for shard in range(shards.n_shards)])
+        try:
+            there = _finished(folder, key, overwrite)
+        except PatchPrismError:
+            folder.remove(WORK)
+            raise
+        if there is not None:
+            folder.remove(WORK)
+            return there
+        _start(folder, work, key)
+        writer = StoreWriter(shards, folder, engine)
+        with watch("read photos and run network"):
+            job.run(committed=writer.committed, done=writer.add)
+        try:
+            failures = failures_of(shards)
+        except PatchPrismError:
+            folder.remove("")
+            raise
+        with watch("write"):
+            writer.finish(
+                {
+                    "version": layout.VERSION,
+                    "written_by": __version__,
+                    "key": key,
+                    "origin": network.origin,
+                    "model": asdict(network.record),
+                    "failures": [{"photo": each.name, "reason": each.reason} for each in failures],
+                }
+            )
+    folder.remove(WORK)
+    made = StoredFeatures(out)
+    return Outcome(
+        n_photos=len(made),
+        n_patches=made.n_patches,
+        failures=failures,
+        model=network.record.name,
+        weights_source=network.weights.source,
+        seconds=watch.seconds,
+    )
+
+
+def _check_free(folder: Folder, overwrite: bool) -> None:
+    """Refuse to write a store among files that are none of a store's."""
+    assert isinstance(folder, LocalFolder)
+    path = folder.path
+    if path.is_file():
+        raise OutputError(str(path), "a file of that name is there already")
+    ours = path.is_dir() and ((path / WORK).is_dir() or (path / "zarr.json").is_file())
+    if path.is_dir() and any(path.iterdir()) and not ours:
+        raise OutputError(str(path), "the folder holds other files; name a new one")
+
+
+def _finished(folder: Folder, key: str, overwrite: bool) -> Outcome | None:
+    """What is known of a store that is there already, if it is the one asked for."""
+    if folder.size("zarr.json") is None:
+        return None
+    try:
+        there = StoredFeatures(folder.name)
+    except StoreError:
+        if overwrite:
+            return None
+        raise
+    if there.key == key:
+        return Outcome(
+            n_photos=len(there),
+            n_patches=there.n_patches,
+            failures=[Lost(each["photo"], each["reason"]) for each in there.failures],
+            model=str(there.model.get("name")),
+            weights_source=str(there.origin.get("weights_source")),
+            seconds={},
+            already=True,
+        )
+    if overwrite:
+        return None
+    raise OutputError(
+        folder.name,
+        "a feature store of other photos, or with other settings, is there; --overwrite replaces it",
+    )
+
+
+def _start(folder: Folder, work: Folder, key: str) -> None:
+    """Take up the work of the same job, or begin anew where another one's lies."""
+    job = json.dumps({"key": key}).encode()
+    try:
+        same = work.read("job.json") == job
+    except OSError:
+        same = False
+    if same:
+        return
+    folder.remove("zarr.json")  # first: from here on this is no store
+    for name in (*layout.TABLES, f"{WORK}/shards"):
+        folder.remove(name)
+    work.write("job.json", job)
+
+
+def write_table(features: StoredFeatures, path: str | os.PathLike[str], *, tell: Tell = nobody) -> None:
+    """A store as a Parquet table: a row a patch, with ``photo``, ``row``, ``column`` and ``vector`` (float32).
+
+    Raises
+    ------
+    ExtraError
+        If pyarrow is not installed.
+    OutputError
+        If it cannot be written.
+    """
+    from patchprism.store.table import write_parquet
+
+    write_parquet(features, path, tell=tell)

@@ -1,0 +1,187 @@
+"""What the jobs share: tokens of what was given, by shards, and what came of a job."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from patchprism.batching import give_back_memory
+from patchprism.errors import OptionError, PatchPrismError, PhotoError
+from patchprism.jobs import (
+    Extraction,
+    failures_of,
+    n_shards,
+    open_network,
+    remembered_batch,
+    sampled,
+)
+from patchprism.pipeline import TOKEN_DEFAULTS, Settings, Stopwatch
+from patchprism.shards import Lost, Shards, StoreShards, digest
+from patchprism.store import StoredFeatures
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from patchprism.backbones import Backbone
+    from patchprism.engines import Engine
+    from patchprism.folders import Folder
+    from patchprism.framing import Framing
+    from patchprism.jobs import Network, Reader, Tell
+    from patchprism.prism import Prism
+    from patchprism.shards import Source
+
+
+@dataclass(kw_only=True)
+class Outcome:
+    """What came of a job.
+
+    Attributes
+    ----------
+    n_photos, n_patches : int
+        Done, without those that failed.
+    failures : list of Lost
+        Photos that could not be done, and why.
+    model, weights_source : str
+    seconds : dict
+        Time spent in each stage, in this run.
+    prism : Prism or None
+    fitted_here : bool
+    missing : int
+        Photos of a store that were not there any more where one was to be drawn.
+    already : bool
+        Whether the store was there already, whole and of the same photos.
+    rows : list of dict
+        The first photos, as ``report.json`` has them.
+    hints : list of str
+        What a person should know before believing the pictures.
+    """
+
+    n_photos: int
+    n_patches: int
+    failures: list[Lost]
+    model: str
+    weights_source: str
+    seconds: dict[str, float]
+    prism: Prism | None = None
+    fitted_here: bool = False
+    missing: int = 0
+    already: bool = False
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    hints: list[str] = field(default_factory=list)
+
+
+def tidy(work: Folder, error: PatchPrismError) -> None:
+    """Take the work away if there is nothing in it to take up: tokens are kept for another threshold, say."""
+    if isinstance(error, PhotoError) or not work.keys("shards"):
+        work.remove("")
+
+
+@dataclass(kw_only=True)
+class Opened:
+    """Tokens by shards, from photos or from a store."""
+
+    source: Source
+    origin: dict[str, Any]
+    failures: list[Lost]
+    framing: Framing
+    key: str
+    model: dict[str, Any]
+    weights: dict[str, str]
+    only: frozenset[str] | None = None
+    from_store: bool = False
+
+
+def resolved_for(settings: Settings, given: StoredFeatures | list[str], prism: Prism | None) -> Settings:
+    """Settings with every choice made; a store has made those of the network."""
+    if isinstance(given, StoredFeatures):
+        made: dict[str, Any] = {
+            "model": given.origin.get("model"),
+            "preset": given.origin.get("preset"),
+            "size": given.framing.size,
+            "dtype": given.origin.get("dtype"),
+            **{name: given.origin.get(name, default) for name, default in TOKEN_DEFAULTS.items()},
+        }
+        for name, there in made.items():
+            wanted = getattr(settings, name)
+            if wanted is not None and wanted != there and (name, wanted) != ("dtype", "auto"):
+                raise OptionError(f"{name} is settled by the feature store ({there}), got {wanted}")
+        if settings.weights is not None:
+            raise OptionError("weights are not needed with a feature store")
+        settings = replace(settings, **{name: value for name, value in made.items() if value is not None})
+    return settings.resolved(prism)
+
+
+def open_tokens(
+    given: StoredFeatures | list[str],
+    settings: Settings,
+    work: Folder,
+    engine: Engine,
+    sample: int | None,
+    seed: int,
+    backbone: Backbone | None,
+    reader: Reader,
+    tell: Tell,
+    watch: Stopwatch,
+    *,
+    check: Callable[[dict[str, Any]], None] = lambda origin: None,
+    whole: bool = False,
+) -> Opened:
+    """Tokens of what was given: at hand in a store, else out of the network.
+
+    ``whole`` says that photos outside of the sample are wanted as well.
+    """
+    if isinstance(given, StoredFeatures):
+        check(given.origin)
+        only, origin = sampled_origin(given.names if sample else [], given.origin, sample, seed, len(given))
+        return Opened(
+            source=StoreShards(given),
+            origin=origin,
+            failures=[Lost(str(each["photo"]), str(each["reason"])) for each in given.failures],
+            framing=given.framing,
+            key=given.key,
+            model=given.model,
+            weights={
+                "source": str(given.origin.get("weights_source")),
+                "file": "",
+                "sha256": str(given.origin.get("weights_sha256")),
+            },
+            only=only,
+            from_store=True,
+        )
+    only, said = sampled_origin(given, {}, sample, seed, len(given))
+    if only is not None and not whole:
+        given, only = [name for name in given if name in only], None
+    with watch("load model"):
+        network: Network = open_network(settings, backbone=backbone, engine=engine, tell=tell)
+    check(network.origin)
+    network = remembered_batch(work, network)
+    # float32: the colours of a hundred photos must not differ from those of ten for the sake of disk space.
+    shards = Shards(work, n_shards(len(given)), "float32")
+    job = Extraction(given, network, shards, engine, batch_size=settings.batch_size, reader=reader, tell=tell)
+    with watch("read photos and run network"):
+        job.run()
+    give_back_memory()
+    return Opened(
+        source=shards,
+        origin=network.origin | said,
+        failures=failures_of(shards),
+        framing=network.framing,
+        key=digest([shards.table(shard).key for shard in range(shards.n_shards)]),
+        model=asdict(network.record),
+        weights={
+            "source": network.weights.source,
+            "file": network.weights.path,
+            "sha256": network.weights.sha256,
+        },
+        only=only,
+    )
+
+
+def sampled_origin(
+    names: list[str], origin: dict[str, Any], sample: int | None, seed: int, total: int
+) -> tuple[frozenset[str] | None, dict[str, Any]]:
+    """The names of a sample, None for all, and the origin of a prism that is fitted on it."""
+    chosen = sampled(names, sample, seed)
+    if sample is None or len(chosen) == total:
+        return None, origin
+    return frozenset(chosen), origin | {"sample": {"photos": len(chosen), "of": total, "seed": seed}}

@@ -1,0 +1,92 @@
+"""Photos or a store -> a prism."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from patchprism.errors import OutputError, PatchPrismError
+from patchprism.files import atomic_write
+from patchprism.folders import WORK, LocalFolder, local_path
+from patchprism.jobs import (
+    fit,
+    nobody,
+    open_input,
+    working,
+)
+from patchprism.pipeline import Settings, Stopwatch
+from patchprism.streaming.opened import Outcome, open_tokens, resolved_for, tidy
+from patchprism.tasks import read_source
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Sequence
+
+    from patchprism.backbones import Backbone
+    from patchprism.engines import Engine
+    from patchprism.jobs import Reader, Tell
+
+
+def fit_prism(
+    photos: Sequence[str | os.PathLike[str]],
+    out: str | os.PathLike[str],
+    *,
+    settings: Settings,
+    engine: Engine,
+    sample: int | None = None,
+    seed: int = 0,
+    backbone: Backbone | None = None,
+    reader: Reader = read_source,
+    tell: Tell = nobody,
+) -> Outcome:
+    """Photos or a store -> a prism in a file.
+
+    Parameters
+    ----------
+    photos : sequence of path
+        As in :func:`extract_features`, or one feature store.
+    out : path
+        The prism's file.
+    settings : Settings
+    engine : Engine
+    sample : int, optional
+        Fit on a sample of so many photos, drawn with ``seed``; the prism says so in ``origin["sample"]``.
+    seed : int
+    backbone, reader, tell
+        As in :func:`extract_features`.
+
+    Raises
+    ------
+    PatchPrismError
+        One of its children.
+    """
+    given = open_input(photos)
+    watch = Stopwatch()
+    target = local_path(out)
+    if target.is_dir():
+        raise OutputError(str(target), "a folder of that name is there already")
+    work = LocalFolder(
+        target.with_name(f".{target.name}{WORK}"), work=target.with_name(f".{target.name}{WORK}")
+    )
+    settings = resolved_for(settings, given, None)
+    prism = settings.prism()
+    try:
+        with working(work):
+            opened = open_tokens(given, settings, work, engine, sample, seed, backbone, reader, tell, watch)
+            with watch("fit prism"):
+                fit(prism, opened.source, engine, opened.origin, only=opened.only)
+            with atomic_write(target) as part:
+                prism.save(part)
+    except PatchPrismError as error:
+        tidy(work, error)
+        raise
+    work.remove("")
+    return Outcome(
+        n_photos=prism.n_photos_,
+        n_patches=prism.n_patches_,
+        failures=opened.failures,
+        model=str(opened.origin.get("model")),
+        weights_source=str(opened.origin.get("weights_source")),
+        seconds=watch.seconds,
+        prism=prism,
+        fitted_here=True,
+    )

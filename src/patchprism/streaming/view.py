@@ -1,0 +1,168 @@
+"""A feature store -> a Visualization: what :func:`patchprism.visualize` makes of photos, without the network."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, fields, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from patchprism.backbones import BackboneRecord, WeightsOrigin, find_record
+from patchprism.engines import open_engine
+from patchprism.errors import ModelError, OptionError, PhotoError, StoreError
+from patchprism.extract import Photos
+from patchprism.features import PatchFeatures
+from patchprism.folders import is_remote, local_path
+from patchprism.jobs import fit, nobody
+from patchprism.pipeline import Stopwatch, check_origin, with_mask
+from patchprism.shards import StoreShards
+from patchprism.store import StoredFeatures
+from patchprism.streaming.opened import resolved_for, sampled_origin
+from patchprism.visualization import Failure, Visualization
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Sequence
+
+    from patchprism.jobs import Tell
+    from patchprism.pipeline import Settings
+    from patchprism.prism import Prism
+    from patchprism.store.reader import PhotoRow
+
+# What stands for a photo that is gone.
+GONE_GREY = 128
+
+
+def view_store(
+    store: StoredFeatures | str | os.PathLike[str],
+    *,
+    settings: Settings,
+    prism: Prism | None = None,
+    force: bool = False,
+    sample: int | None = None,
+    seed: int = 0,
+    tell: Tell = nobody,
+) -> Visualization:
+    """Colour the photos of a feature store, in memory.
+
+    Parameters
+    ----------
+    store : StoredFeatures or path
+    settings : Settings
+        What a store settles, the model and the framing, may be left out.
+    prism, force
+        As in :func:`~patchprism.visualize`.
+    sample : int, optional
+        Fit on, and show, a sample of so many photos drawn with ``seed``: the one that ``render --sample`` fits on.
+    seed : int
+    tell : callable
+
+    Returns
+    -------
+    Visualization
+        Its photos are read from where the store says that they were; one that is not there any more, or has
+        another size by now, is shown as plain grey. The tokens are those of the store, so that the colours are
+        those which ``render`` gives the store.
+
+    Raises
+    ------
+    StoreError
+        If the store cannot be used.
+    OptionError
+        If an option contradicts the store.
+    PrismError
+        If the prism is of other features, or nothing is left in the foreground.
+    """
+    if not isinstance(store, StoredFeatures):
+        store = StoredFeatures(store)
+    settings = resolved_for(settings, store, prism)
+    to_fit = None if prism else settings.prism()
+    watch = Stopwatch()
+    if prism is not None:
+        if sample is not None:
+            raise OptionError("sample is for fitting; the prism is fitted already")
+        prism = with_mask(prism, settings.mask_options())
+        if not force:
+            check_origin(prism, store.origin)
+    only, origin = sampled_origin(store.names if sample else [], store.origin, sample, seed, len(store))
+    rows: list[PhotoRow] = []
+    tokens: list[Any] = []
+    with watch("read store"):
+        for row, each in store.read(0, len(store)):
+            if only is None or row.name in only:
+                rows.append(row)
+                tokens.append(each)
+                tell("features", len(rows), len(only or store))
+    features = PatchFeatures(tokens, [row.name for row in rows])
+    if to_fit is not None:
+        with watch("fit prism"), open_engine("local") as engine:
+            prism = fit(to_fit, StoreShards(store), engine, origin, only=only)
+    assert prism is not None
+    with watch("colour"):
+        parts = [prism.split(each, name=name) for name, each in zip(features.names, features, strict=True)]
+    photos, gone = photos_of(rows)
+    return Visualization(
+        photos=photos,
+        framing=store.framing,
+        features=features,
+        prism=prism,
+        parts=parts,
+        crops=[row.crop for row in rows],
+        sizes=[row.size for row in rows],
+        record=record_of(store),
+        weights=WeightsOrigin(
+            source=str(origin.get("weights_source")), sha256=str(origin.get("weights_sha256") or "")
+        ),
+        settings=asdict(settings) | {"dtype": origin.get("dtype")},
+        fitted_here=to_fit is not None,
+        failures=[Failure(str(each["photo"]), str(each["reason"])) for each in store.failures],
+        seconds=watch.seconds,
+        origin=origin,
+        store=[store.path, *([] if only is None else ["--sample", str(sample), "--seed", str(seed)])],
+        gone=gone,
+    )
+
+
+def photos_of(rows: Sequence[PhotoRow]) -> tuple[Photos, list[str]]:
+    """The photos that rows of a store are of, and the names of those that are gone, or are others by now.
+
+    These are plain grey, of the size that they had.
+    """
+    photos = Photos([row.name for row in rows], [row.name for row in rows])
+    gone = []
+    for at, row in enumerate(rows):
+        # A store may come from anywhere: its names open plain files only, no devices and no addresses.
+        there = not is_remote(row.name) and local_path(row.name).is_file()
+        try:
+            there = there and photos.read(at).shape[:2] == row.size
+        except PhotoError:
+            there = False
+        if not there:
+            gone.append(row.name)
+            photos.replace(at, np.broadcast_to(np.uint8(GONE_GREY), (*row.size, 3)))
+    return photos, gone
+
+
+def record_of(store: StoredFeatures) -> BackboneRecord:
+    """The record of the model that a store's tokens are of.
+
+    Raises
+    ------
+    StoreError
+        If the store has no such record.
+    """
+    try:
+        return find_record(str(store.model.get("name")))
+    except ModelError:
+        pass  # an adapter's
+    try:
+        record = BackboneRecord(**{field.name: store.model[field.name] for field in fields(BackboneRecord)})
+    except KeyError as error:
+        raise StoreError(f"{store.path}: damaged feature store, its model record lacks {error}") from error
+    mean, std = tuple(record.mean), tuple(record.std)  # JSON has lists
+    if not len(mean) == len(std) == 3:
+        raise StoreError(f"{store.path}: damaged feature store, its model record makes no sense")
+    record = replace(record, mean=mean, std=std)
+    if not (isinstance(record.patch_size, int) and record.patch_size > 0 and isinstance(record.name, str)):
+        raise StoreError(f"{store.path}: damaged feature store, its model record makes no sense")
+    return record

@@ -1,0 +1,35 @@
+"""Threads of the libraries below: where more of them cost more than they bring."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+
+def leave_the_cores() -> None:
+    """Let torch's operators use no more than the calling thread from now on, in this thread alone.
+
+    For threads that work beside the network. OpenMP gives every thread that calls it threads of its own, as
+    many as there are cores, and these wait by spinning: they take the cores from the network.
+    """
+    import torch
+
+    torch.get_num_threads()  # torch sets its own number at a thread's first call
+    _controller("openmp").limit(limits=1)
+
+
+def one_blas_thread() -> Any:
+    """A context manager: NumPy's linear algebra keeps to one thread.
+
+    For small products, and for ``eigh``: on busy cores OpenBLAS's threads wait for each other, spinning, many
+    times as long as they work.
+    """
+    return _controller("blas").limit(limits=1)
+
+
+@cache
+def _controller(kind: str) -> Any:
+    """What governs the libraries of a kind that are loaded when it is first asked for."""
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController().select(user_api=kind)

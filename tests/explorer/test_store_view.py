@@ -1,0 +1,278 @@
+"""A feature store in place of photos: the explorer's page, what it serves, and pictures of every style."""
+
+from __future__ import annotations
+
+import shlex
+
+import numpy as np
+import pytest
+from PIL import Image
+from toys import Toy, make_photos
+from typer.testing import CliRunner
+
+import patchprism
+from patchprism import Prism
+from patchprism.cli import explore as command_line
+from patchprism.cli.app import app
+from patchprism.colors import to_uint8
+from patchprism.engines import open_engine
+from patchprism.errors import OptionError, PrismError, StoreError, WeightsError
+from patchprism.explorer import build_message
+from patchprism.explorer.work import Job, Session, Wish, Workshop
+from patchprism.pipeline import Settings
+from patchprism.store import StoredFeatures
+from patchprism.streaming import extract_features, render_photos
+from patchprism.streaming.view import GONE_GREY, record_of, view_store
+
+MODEL, SIZE = "efficientnet_lite2", 160  # as the view of conftest.py
+
+
+@pytest.fixture
+def toy_store(tmp_path):
+    """Tokens of 70 photos through a network that needs no weights: two shards."""
+    photos = make_photos(tmp_path / "photos", 70)
+    with open_engine() as engine:
+        settings = Settings(model="toy", size=48)
+        extract_features([photos], tmp_path / "f.zarr", settings=settings, engine=engine, backbone=Toy())
+    return tmp_path / "f.zarr"
+
+
+def rendered(store, out, **options):
+    with open_engine() as engine:
+        return render_photos([store], out, settings=Settings(), engine=engine, **options)
+
+
+@pytest.mark.parametrize("sample", [None, 9])
+def test_its_colours_are_those_that_render_gives(toy_store, tmp_path, sample):
+    view = view_store(toy_store, settings=Settings(), sample=sample, seed=4)
+    rendered(toy_store, tmp_path / "out", sample=sample, seed=4, arrays=True)
+    assert len(view) == (sample or 70)
+    for name, part in zip(view.names, view.parts, strict=True):
+        with np.load(tmp_path / "out" / f"{name.rsplit('/', 1)[1][:-4]}.npz") as arrays:
+            for key in ("score", "foreground", "rgb", "rgb_all"):
+                np.testing.assert_array_equal(arrays[key], getattr(part, key))
+    assert view.prism.origin == Prism.load(tmp_path / "out" / "prism.safetensors").origin
+    assert view.record == Toy().record
+    assert view.gone == []
+
+
+def test_visualize_takes_a_store(toy_store):
+    view = patchprism.visualize(toy_store, threshold=0.5, opening=1)
+    again = patchprism.visualize([str(toy_store)], prism=view.prism)
+    assert view.prism.threshold_ == 0.5
+    assert (view.fitted_here, again.fitted_here) == (True, False)
+    for one, other in zip(view.colors, again.colors, strict=True):
+        np.testing.assert_array_equal(one, other)
+    with pytest.raises(OptionError, match="comes alone"):
+        patchprism.visualize([toy_store, toy_store])
+    with pytest.raises(OptionError, match="size is settled by the feature store"):
+        patchprism.visualize(toy_store, size=64)
+    with pytest.raises(OptionError, match="backbone is not needed"):
+        patchprism.visualize(toy_store, backbone=Toy())
+    with pytest.raises(StoreError, match="no feature store"):
+        patchprism.visualize("nothing.zarr")
+    stranger = Prism.load(again_saved(view))
+    stranger.origin["dtype"] = "bfloat16"
+    with pytest.raises(PrismError, match="another dtype"):
+        patchprism.visualize(toy_store, prism=stranger)
+    assert patchprism.visualize(toy_store, prism=stranger, force=True).prism is stranger
+
+
+def again_saved(view):
+    path = view.names[0] + ".prism"
+    view.prism.save(path)
+    return path
+
+
+def test_photos_that_are_gone_or_others_are_grey(toy_store, tmp_path):
+    names = sorted((tmp_path / "photos").iterdir())
+    names[0].unlink()
+    Image.new("RGB", (9, 9)).save(names[1])
+    names[2].write_text("no photo")
+    view = view_store(toy_store, settings=Settings())
+    assert view.gone == [str(name) for name in names[:3]]
+    for at in range(3):
+        photo = view.photos.read(at)
+        assert photo.shape == (*view.sizes[at], 3)
+        assert (photo == GONE_GREY).all()
+    assert view.photos.read(3).std() > 1
+    assert view.picture(0, overlay_alpha=0.5).shape[:2] == view.sizes[0]
+
+
+def test_a_store_of_a_strange_model_is_refused(toy_store):
+    store = StoredFeatures(toy_store)
+    del store.model["width"]
+    with pytest.raises(StoreError, match="lacks 'width'"):
+        record_of(store)
+    store = StoredFeatures(toy_store)
+    store.model["patch_size"] = "14"
+    with pytest.raises(StoreError, match="makes no sense"):
+        record_of(store)
+
+
+@pytest.mark.parametrize(
+    "style",
+    [
+        {"background": "grey"},
+        {"background": "photo"},
+        {"basis": "all"},
+        {"upsample": "bilinear"},
+        {"upsample": "guided", "overlay_alpha": 0.4, "background": "photo", "basis": "all"},
+    ],
+)
+def test_pictures_shard_by_shard_have_every_style(toy_store, tmp_path, style):
+    view = view_store(toy_store, settings=Settings())
+    gone = tmp_path / "photos" / view.names[1].rsplit("/", 1)[1]
+    gone.unlink()
+    outcome = rendered(toy_store, tmp_path / "out", **style)
+    alpha = style.get("overlay_alpha")
+    plain = {key: value for key, value in style.items() if key != "overlay_alpha"}
+    stems = [name.rsplit("/", 1)[1][:-4] for name in view.names]
+    for at in (0, 2, 69):
+        made = np.asarray(Image.open(tmp_path / "out" / f"{stems[at]}.pca.png").convert("RGB"))
+        np.testing.assert_array_equal(made, view.picture(at, **plain))
+        if alpha is not None:
+            made = np.asarray(Image.open(tmp_path / "out" / f"{stems[at]}.overlay.png").convert("RGB"))
+            over = {key: value for key, value in plain.items() if key != "background"}
+            np.testing.assert_array_equal(made, view.picture(at, overlay_alpha=alpha, **over))
+    # Without its photo: what can be drawn is drawn, and counted.
+    asks = "photo" in style.values() or "guided" in style.values()
+    assert outcome.missing == int(asks)
+    made = np.asarray(Image.open(tmp_path / "out" / f"{stems[1]}.pca.png").convert("RGB"))
+    instead = {"guided": ("upsample", "bilinear"), "photo": ("background", "black")}
+    for value in list(plain.values()):
+        if asks and value in instead:
+            plain[instead[value][0]] = instead[value][1]
+    np.testing.assert_array_equal(made, view.picture(1, **plain))
+    assert not (tmp_path / "out" / f"{stems[1]}.overlay.png").exists()
+
+
+# ---------------------------------------------------------------- the page
+
+
+@pytest.fixture(scope="module")
+def real_store(photo_files, tmp_path_factory):
+    pytest.importorskip("efficientnet_lite_pytorch", reason="the embedded model is an extra")
+    out = tmp_path_factory.mktemp("store") / "the features.zarr"
+    done = CliRunner().invoke(
+        app,
+        ["features", *map(str, photo_files), "-o", str(out), "--model", MODEL, "--size", str(SIZE), "-q"],
+        catch_exceptions=False,
+    )
+    assert done.exit_code == 0
+    return out
+
+
+def test_the_pages_command_names_the_store_and_gives_its_colours(real_store, watch, tmp_path, monkeypatch):
+    html = tmp_path / "page.html"
+    # No network is needed: to load one would be a defect.
+    monkeypatch.setattr("patchprism.backbones.load_backbone", refuse)
+    done = CliRunner().invoke(
+        app, ["explore", str(real_store), "--html", str(html), "-q"], catch_exceptions=False
+    )
+    assert done.exit_code == 0, done.output
+    watched = watch(html.as_uri())
+    page = watched.page
+    page.locator("#threshold").fill("0.45")
+    page.locator("#component-red").select_option("4")
+    page.locator("#opening").fill("1")
+    watched.choose("background", "grey")
+    watched.frame()
+    page.locator("#copy").click()  # it brings the command up to date
+    words = shlex.split(page.locator("#command").inner_text())
+    assert words[:3] == ["patchprism", "render", str(real_store)]
+    done = CliRunner().invoke(app, [*words[1:-1], str(tmp_path / "o"), "--arrays"], catch_exceptions=False)
+    assert done.exit_code == 0
+    for index, stem in enumerate(("cat", "astronaut", "a cup")):
+        shown = watched.canvas(index)
+        with np.load(tmp_path / "o" / f"{stem}.npz") as arrays:
+            mask = arrays["foreground"]
+            assert 0 < mask.sum() < mask.size
+            np.testing.assert_array_equal(to_uint8(arrays["rgb"][mask]), shown[mask][:, :3])
+
+
+def refuse(*arguments, **options):
+    raise AssertionError("a network was loaded")
+
+
+def fitted(workshop, view, wish, staged=()):
+    session = Session(view, b"", list(staged))
+    job = Job()
+    workshop._fit(session, job, wish)
+    return session.view
+
+
+def test_a_refit_needs_no_network_and_a_new_photo_the_stores_own(real_store, view, monkeypatch):
+    first = view_store(real_store, settings=Settings())
+    workshop = Workshop(first, b"", None, device="cpu")
+    try:
+        with monkeypatch.context() as patched:
+            patched.setattr("patchprism.backbones.load_backbone", refuse)
+            made = fitted(workshop, first, Wish(threshold=0.4))
+        direct = patchprism.visualize(real_store, threshold=0.4)
+        assert made.prism.threshold_ == 0.4
+        for one, other in zip(made.colors, direct.colors, strict=True):
+            np.testing.assert_array_equal(one, other)
+        assert build_message(made).header["command"]["input"] == [str(real_store)]
+        # One photo more: through the network of the store, and no command can name it.
+        cat = view.photos.read(0)
+        more = fitted(workshop, made, Wish(), [("again.png", cat)])
+        assert more.names[3] == "again.png"
+        np.testing.assert_allclose(more.features[3], more.features[0], atol=2e-3)  # float16 in the store
+        command = build_message(more).header["command"]
+        assert (command["input"], command["files"]) == (None, False)
+        # The same model with other weights.
+        other = Workshop(first, b"", None)
+        first.weights = type(first.weights)(source="elsewhere", sha256="f" * 64)
+        with pytest.raises(WeightsError, match="not those of the feature store"):
+            fitted(other, first, Wish(), [("again.png", cat)])
+        other.close()
+    finally:
+        workshop.close()
+
+
+def test_another_model_needs_the_photos(real_store):
+    first = view_store(real_store, settings=Settings())
+    first.gone = [first.names[0]]
+    workshop = Workshop(first, b"", None)
+    try:
+        with pytest.raises(OptionError, match="is not here any more"):
+            fitted(workshop, first, Wish(model="dinov2_vits14"))
+    finally:
+        workshop.close()
+
+
+def test_the_served_page_of_a_store(real_store, serve, watch, tmp_path):
+    running = serve(tmp_path, real_store)
+    try:
+        watched = watch(running.address)
+        expected = patchprism.visualize(real_store)
+        for i, part in enumerate(expected.parts):
+            shown = watched.canvas(i)
+            np.testing.assert_array_equal(shown[part.foreground][:, :3], to_uint8(part.rgb[part.foreground]))
+    finally:
+        assert running.end()[0] in (0, 130)
+
+
+def test_what_a_page_cannot_hold_is_said(toy_store, tmp_path, monkeypatch):
+    monkeypatch.setattr(command_line, "MAX_SHOWN", 20)
+    page = tmp_path / "page.html"
+
+    def run(*arguments):
+        return CliRunner().invoke(app, ["explore", *map(str, arguments), "--html", str(page), "-q"])
+
+    for source in (toy_store, tmp_path / "photos"):
+        done = run(source, *(["--model", MODEL] if source != toy_store else []))
+        assert isinstance(done.exception, OptionError)
+        assert "20 photos at most, got 70: --sample 20 picks some" in str(done.exception)
+    assert run(toy_store, "--sample", 5).exit_code == 0
+    assert page.stat().st_size > 20_000
+    view = view_store(toy_store, settings=Settings(), sample=5)
+    assert build_message(view).header["command"]["input"] == [str(toy_store), "--sample", "5", "--seed", "0"]
+    (tmp_path / "photos" / view.names[0].rsplit("/", 1)[1]).unlink()
+    done = run(toy_store, "--sample", 5)
+    assert done.exit_code == 0
+    assert "1 photos are not here any more" in done.stderr
+    view.prism.save(tmp_path / "p.safetensors")
+    done = run(toy_store, "--sample", 5, "--prism", tmp_path / "p.safetensors")
+    assert "sample is for fitting" in str(done.exception)
