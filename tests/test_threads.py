@@ -46,3 +46,65 @@ def test_numpys_threads_come_back():
     with one_blas_thread():
         assert min(threads_of("blas")) == 1
     assert threads_of("blas") == before
+
+
+def test_readers_leave_the_cores():
+    """The threads that frame photos beside the network, in the main job and in videos."""
+    from patchprism.extract import Photos, extract
+    from patchprism.framing import Framing
+    from patchprism.pipeline import Settings
+    from toys import Toy
+
+    if torch.get_num_threads() < 2:
+        pytest.skip("one core")
+    seen = []
+
+    class Watched(Photos):
+        def frame(self, index: int, framing: Framing):
+            seen.append((threading.current_thread().name, torch.get_num_threads()))
+            return super().frame(index, framing)
+
+    photo = np.zeros((48, 48, 3), np.uint8)
+    framing = Settings(model="toy", size=48).resolved().framing(Toy().record)
+    assert len(list(extract(Watched([photo] * 5, list("abcde")), Toy(), framing))) == 5
+    assert {name.rsplit("_", 1)[0] for name, _ in seen} == {"patchprism-read"}
+    assert {count for _, count in seen} == {1}
+
+
+_FAULTS = """
+import resource, sys
+import numpy as np
+from patchprism.batching import give_back_memory, keep_memory
+if sys.argv[1] == "keep":
+    keep_memory()
+def rss():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * resource.getpagesize()
+def touch():
+    for _ in range(3):
+        np.ones(48 << 20, np.uint8)
+touch()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+touch()
+faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+held = rss()
+give_back_memory()
+print(faults, held - rss())
+"""
+
+
+def test_our_own_processes_keep_memory_and_can_give_it_back():
+    import platform
+    import subprocess
+    import sys
+
+    if platform.libc_ver()[0] != "glibc":
+        pytest.skip("the C library's own affair")
+    faults, given = {}, {}
+    for how in ("keep", "default"):
+        done = subprocess.run(
+            [sys.executable, "-c", _FAULTS, how], capture_output=True, text=True, check=True
+        )
+        faults[how], given[how] = map(int, done.stdout.split())
+    assert faults["keep"] < 0.05 * faults["default"]
+    assert given["keep"] > 40 << 20

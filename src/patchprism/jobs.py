@@ -11,28 +11,24 @@ import os
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import groupby
 from typing import TYPE_CHECKING, Any, cast
-
-import numpy as np
 
 from patchprism.backbones import find_record, load_backbone
 from patchprism.backbones.base import resolve_device, resolve_dtype
 from patchprism.backbones.weights import obtain_weights
 from patchprism.batching import free_memory, patches_a_batch, patches_for
 from patchprism.engines import WorkerLost
-from patchprism.errors import EngineError, OptionError, OutputError, PhotoError
-from patchprism.folders import LocalFolder, filesystem, is_remote, local_path
+from patchprism.errors import EngineError, OutputError, PhotoError
+from patchprism.folders import LocalFolder, is_remote
 from patchprism.isolated import isolated
-from patchprism.paths import PHOTO_SUFFIXES
-from patchprism.pipeline import describe_origin, list_photos
+from patchprism.pipeline import describe_origin
 from patchprism.shards import SHARD, Lost, Shards, Table, digest
-from patchprism.store import StoredFeatures, is_store
 from patchprism.tasks import ExtractTask, FoldTask, PhotoRun, ProbeTask, read_source
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
 
+    import numpy as np
     import torch
     from numpy.typing import NDArray
 
@@ -58,86 +54,6 @@ _JOB_VERSION = 1
 
 def nobody(stage: str, done: int, total: int | None) -> None:
     """Progress that nobody watches."""
-
-
-# ---------------------------------------------------------------- what goes in
-
-
-def open_input(
-    photos: Sequence[str | os.PathLike[str]], *, exclude: str | os.PathLike[str] | None = None
-) -> StoredFeatures | list[str]:
-    """A feature store, or the names of photos with folders, patterns and addresses replaced by what they mean.
-
-    What folders and patterns bring from below ``exclude`` is left out.
-
-    Raises
-    ------
-    StoreError
-        If the store cannot be used.
-    PhotoError
-        If a name gives no photo.
-    OptionError
-        If a store does not come alone.
-    """
-    if isinstance(photos, (str, os.PathLike)):
-        photos = [photos]
-    stores = [photo for photo in photos if _names_store(photo)]
-    if stores and len(photos) > 1:
-        raise OptionError(f"a feature store comes alone, got {os.fspath(stores[0])} beside other photos")
-    if stores:
-        return StoredFeatures(stores[0])
-    if exclude is not None and is_remote(exclude):
-        exclude = None
-    # Runs of local names go together, so that a photo that two of them mean is listed once.
-    names: dict[str, None] = {}
-    for remote, run in groupby(photos, key=is_remote):
-        if remote:
-            names.update((name, None) for photo in run for name in _remote_photos(os.fspath(photo)))
-        else:
-            listed = list_photos([local_path(photo) for photo in run], exclude=exclude)
-            names.update((os.fspath(path), None) for path in listed)
-    if not names:
-        raise PhotoError("photos", "none were given")
-    return list(names)
-
-
-def _names_store(photo: str | os.PathLike[str]) -> bool:
-    text = os.fspath(photo).rstrip("/")
-    # An address is asked for its zarr.json only if it says that it is a store.
-    return text.endswith(".zarr") if is_remote(text) else is_store(text)
-
-
-def _remote_photos(url: str) -> list[str]:
-    system, path = filesystem(url)
-    scheme = url.split("://", 1)[0]
-    if any(sign in path for sign in "*?["):
-        found = system.glob(path)
-    elif url.endswith("/") or system.isdir(path):
-        found = system.find(path)
-    else:
-        return [url]
-    photos = sorted(each for each in found if each.lower().endswith(PHOTO_SUFFIXES))
-    if not photos:
-        raise PhotoError(url, "matches no photo")
-    return [each if "://" in each else f"{scheme}://{each}" for each in photos]
-
-
-def sampled(names: list[str], count: int | None, seed: int) -> list[str]:
-    """A seeded sample of so many names, in their order; all of them where there are no more.
-
-    Raises
-    ------
-    OptionError
-        If the count is below 1.
-    """
-    if count is None:
-        return names
-    if count < 1:
-        raise OptionError(f"sample must be at least 1, got {count}")
-    if count >= len(names):
-        return names
-    chosen = np.random.default_rng(seed).choice(len(names), count, replace=False)
-    return [names[at] for at in sorted(chosen.tolist())]
 
 
 # ---------------------------------------------------------------- the network

@@ -269,6 +269,8 @@ def visualize(
         batch_size=batch_size,
     )
     tell = progress or (lambda *_: None)
+    from patchprism.inputs import store_among
+
     store = store_among(photos)
     if store is not None:
         if backbone is not None:
@@ -338,23 +340,6 @@ def visualize(
         seconds=watch.seconds,
         origin=origin,
     )
-
-
-def store_among(photos: Sequence[Any]) -> str | os.PathLike[str] | None:
-    """The feature store, where photos are one, given alone or in a sequence."""
-    from patchprism.store.reader import is_store
-
-    given = [photos] if isinstance(photos, (str, os.PathLike)) else list(photos)
-    paths = [each for each in given if isinstance(each, (str, os.PathLike))]
-    # Only a folder, or what says that it is one, can be a store: the other photos are not asked.
-    stores = [
-        path
-        for path in paths
-        if os.fspath(path).rstrip("/").endswith(".zarr") or (os.path.isdir(path) and is_store(path))
-    ]
-    if stores and len(given) > 1:
-        raise OptionError(f"a feature store comes alone, got {os.fspath(stores[0])} beside other photos")
-    return stores[0] if stores else None
 
 
 def list_photos(photos: Sequence[Any], *, exclude: str | os.PathLike[str] | None = None) -> list[Any]:

@@ -104,10 +104,12 @@ def explore(
     Serves the page on this machine until Ctrl-C; with [bold]--html[/bold] writes it as one file. Photos may be
     given as a feature store of [bold]patchprism features[/bold]; no network is needed then.
     """
+    given = locals()  # the options, before anything else is
     from patchprism.backbones import load_backbone
     from patchprism.explorer.build import build_message
     from patchprism.explorer.html import ExplorerPage
-    from patchprism.pipeline import Settings, store_among, visualize
+    from patchprism.inputs import store_among
+    from patchprism.pipeline import visualize
     from patchprism.prism import Prism
 
     bound = None
@@ -118,28 +120,7 @@ def explore(
         serve.check_extra()
         bound = serve.listen(host, port)
     fitted = Prism.load(prism) if prism else None
-    settings = Settings(
-        model=model,
-        weights=weights,
-        layer=options.parse_layers(layer),
-        facet=facet,
-        final_norm=final_norm,
-        token_norm=token_norm,
-        preset=preset,
-        size=size,
-        threshold=options.parse_threshold(threshold),
-        foreground=foreground,
-        scaling=scaling,
-        components=options.parse_components(components),
-        space=space,
-        mask_threshold=mask_threshold,
-        mask_side=mask_side,
-        opening=opening,
-        closing=closing,
-        device=device,
-        dtype=dtype,
-        batch_size=batch_size,
-    )
+    settings = options.settings_of(given)
     store = store_among(photos)
     backbone = None
     with progress(quiet=quiet) as tell:
@@ -217,7 +198,7 @@ def _of_store(
 
 def _listed(photos: list[str], has_prism: bool, sample: int | None, seed: int) -> list[str]:
     """The photos to show."""
-    from patchprism.jobs import sampled
+    from patchprism.inputs import sampled
     from patchprism.pipeline import list_photos
 
     if sample is not None and has_prism:

@@ -55,26 +55,14 @@ def features(
 
     The same command takes up a run that was broken off; the store is one only when it is whole.
     """
+    given = locals()  # the options, before anything else is
     from patchprism.cli import many
     from patchprism.errors import OutputError
-    from patchprism.pipeline import Settings
     from patchprism.store import StoredFeatures
     from patchprism.streaming import extract_features, write_table
 
     address = many.address(out)
-    settings = Settings(
-        model=model,
-        weights=weights,
-        layer=options.parse_layers(layer),
-        facet=facet,
-        final_norm=final_norm,
-        token_norm=token_norm,
-        preset=preset,
-        size=size,
-        device=device,
-        dtype=dtype,
-        batch_size=batch_size,
-    )
+    settings = options.settings_of(given)
     if flat is not None and not flat.parent.is_dir():  # better known now than hours later
         raise OutputError(str(flat), "its folder does not exist")
     with many.running(engine, workers, quiet=quiet) as (opened, tell):

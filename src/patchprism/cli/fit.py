@@ -45,28 +45,11 @@ def fit(
     Exact at any number of photos, in memory that does not grow with them. The same command takes up a run that
     was broken off.
     """
+    given = locals()  # the options, before anything else is
     from patchprism.cli import many
-    from patchprism.pipeline import Settings
     from patchprism.streaming import fit_prism
 
-    settings = Settings(
-        model=model,
-        weights=weights,
-        layer=options.parse_layers(layer),
-        facet=facet,
-        final_norm=final_norm,
-        token_norm=token_norm,
-        preset=preset,
-        size=size,
-        threshold=options.parse_threshold(threshold),
-        foreground=foreground,
-        scaling=scaling,
-        components=options.parse_components(components),
-        space=space,
-        device=device,
-        dtype=dtype,
-        batch_size=batch_size,
-    )
+    settings = options.settings_of(given)
     with many.running(engine, workers, quiet=quiet) as (opened, tell):
         outcome = fit_prism(
             photos, out, settings=settings, engine=opened, sample=sample, seed=seed, tell=tell

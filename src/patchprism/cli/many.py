@@ -44,10 +44,10 @@ def is_large(
     OptionError
         If one thing calls for shards, and another cannot be done so.
     """
+    from patchprism.inputs import store_among
+
     asked = asked or engine != "local" or workers is not None or any("://" in photo for photo in photos)
-    asked = asked or any(
-        photo.rstrip("/").endswith(".zarr") or Path(photo, "zarr.json").is_file() for photo in photos
-    )
+    asked = asked or store_among(photos) is not None
     if not plain:
         if asked:
             raise OptionError(

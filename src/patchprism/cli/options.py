@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from patchprism.errors import OptionError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from patchprism.pipeline import Settings
 
 _INPUT, _MODEL, _FIT, _OUTPUT = "What goes in", "The network", "Foreground and colours", "What comes out"
 _SCALE = "Many photos"
@@ -61,6 +67,24 @@ def parse_components(text: str | None) -> tuple[int, int, int] | None:
     except ValueError as error:
         raise OptionError(f"components must be three numbers like 1,2,3, got {text!r}") from error
     return red, green, blue
+
+
+def settings_of(given: Mapping[str, Any]) -> Settings:
+    """The settings among a command's options, by their names; those that are texts are read.
+
+    Raises
+    ------
+    OptionError
+        If a text makes no sense.
+    """
+    from patchprism.pipeline import Settings
+
+    chosen: dict[str, Any] = {each.name: given[each.name] for each in fields(Settings) if each.name in given}
+    chosen["layer"] = parse_layers(chosen["layer"])
+    if "threshold" in chosen:  # with it come all that a fit has
+        chosen["threshold"] = parse_threshold(chosen["threshold"])
+        chosen["components"] = parse_components(chosen["components"])
+    return Settings(**chosen)
 
 
 Photos = Annotated[

@@ -70,8 +70,8 @@ def render(
     Writes the figures fg_mask, results, results_raw and histogram, a picture of each photo, the fitted prism
     and report.json. With --lens, what other lenses show, instead or as well.
     """
+    given = locals()  # the options, before anything else is
     from patchprism.cli import many
-    from patchprism.pipeline import Settings
     from patchprism.prism import Prism
     from patchprism.visualization import check_output_options
 
@@ -80,28 +80,7 @@ def render(
         lenses, at, clusters, match_all, match_lines, upsample, options.parse_layers(layer)
     )
     plain = names == ["pca"]
-    settings = Settings(
-        model=model,
-        weights=weights,
-        layer=options.parse_layers(layer),
-        facet=facet,
-        final_norm=final_norm,
-        token_norm=token_norm,
-        preset=preset,
-        size=size,
-        threshold=options.parse_threshold(threshold),
-        foreground=foreground,
-        scaling=scaling,
-        components=options.parse_components(components),
-        space=space,
-        mask_threshold=mask_threshold,
-        mask_side=mask_side,
-        opening=opening,
-        closing=closing,
-        device=device,
-        dtype=dtype,
-        batch_size=batch_size,
-    )
+    settings = options.settings_of(given)
     if many.is_large(photos, out, engine, workers, asked=resume or sample is not None, plain=plain):
         many.render(
             photos,

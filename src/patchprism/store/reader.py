@@ -10,7 +10,7 @@ import numpy as np
 
 from patchprism.errors import OptionError, StoreError
 from patchprism.features import PatchFeatures, Tokens
-from patchprism.folders import WORK, Folder, open_folder
+from patchprism.folders import WORK, Folder, is_remote, open_folder
 from patchprism.framing import Framing
 from patchprism.store import layout
 
@@ -304,8 +304,7 @@ def _reopened(path: str, span: range) -> StoredFeatures:
 
 def is_store(path: str | os.PathLike[str]) -> bool:
     """Whether a path is meant as a feature store rather than as a photo or a folder of photos."""
-    folder = open_folder(path)
-    text = os.fspath(path).rstrip("/")
-    if text.endswith(".zarr"):
+    if os.fspath(path).rstrip("/").endswith(".zarr"):
         return True
-    return folder.size("zarr.json") is not None
+    # An address is asked for its zarr.json only if it says that it is a store: that costs a request.
+    return not is_remote(path) and open_folder(path).size("zarr.json") is not None

@@ -9,16 +9,8 @@ from typing import TYPE_CHECKING
 from patchprism import __version__
 from patchprism.errors import OptionError, OutputError, PatchPrismError, StoreError
 from patchprism.folders import WORK, LocalFolder, is_remote, open_folder
-from patchprism.jobs import (
-    Extraction,
-    failures_of,
-    n_shards,
-    nobody,
-    open_input,
-    open_network,
-    remembered_batch,
-    working,
-)
+from patchprism.inputs import open_input
+from patchprism.jobs import Extraction, failures_of, n_shards, nobody, open_network, remembered_batch, working
 from patchprism.pipeline import Settings, Stopwatch
 from patchprism.shards import Lost, Shards, digest
 from patchprism.store import StoredFeatures, layout

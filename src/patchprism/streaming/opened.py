@@ -7,14 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from patchprism.batching import give_back_memory
 from patchprism.errors import OptionError, PatchPrismError, PhotoError
-from patchprism.jobs import (
-    Extraction,
-    failures_of,
-    n_shards,
-    open_network,
-    remembered_batch,
-    sampled,
-)
+from patchprism.inputs import sampled
+from patchprism.jobs import Extraction, failures_of, n_shards, open_network, remembered_batch
 from patchprism.pipeline import TOKEN_DEFAULTS, Settings, Stopwatch
 from patchprism.shards import Lost, Shards, StoreShards, digest
 from patchprism.store import StoredFeatures

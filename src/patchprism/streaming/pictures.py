@@ -20,12 +20,8 @@ from patchprism.errors import EngineError, OptionError, OutputError, PatchPrismE
 from patchprism.figures import MAX_PHOTOS, fg_mask_figure, results_figure, sheet_sizes
 from patchprism.folders import WORK, LocalFolder, is_remote, local_path, open_folder
 from patchprism.histogram import counted_histogram
-from patchprism.jobs import (
-    fit,
-    nobody,
-    open_input,
-    working,
-)
+from patchprism.inputs import open_input
+from patchprism.jobs import fit, nobody, working
 from patchprism.paths import unique_stems
 from patchprism.pipeline import Settings, Stopwatch, check_origin, with_mask
 from patchprism.prism import Prism

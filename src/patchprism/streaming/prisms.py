@@ -7,12 +7,8 @@ from typing import TYPE_CHECKING
 from patchprism.errors import OutputError, PatchPrismError
 from patchprism.files import atomic_write
 from patchprism.folders import WORK, LocalFolder, local_path
-from patchprism.jobs import (
-    fit,
-    nobody,
-    open_input,
-    working,
-)
+from patchprism.inputs import open_input
+from patchprism.jobs import fit, nobody, working
 from patchprism.pipeline import Settings, Stopwatch
 from patchprism.streaming.opened import Outcome, open_tokens, resolved_for, tidy
 from patchprism.tasks import read_source
