@@ -7,7 +7,10 @@ import threading
 import numpy as np
 import pytest
 import torch
+from toys import Toy
 
+from patchprism.extract import Photos, extract
+from patchprism.pipeline import Settings
 from patchprism.threads import leave_the_cores, one_blas_thread
 
 
@@ -50,17 +53,12 @@ def test_numpys_threads_come_back():
 
 def test_readers_leave_the_cores():
     """The threads that frame photos beside the network, in the main job and in videos."""
-    from patchprism.extract import Photos, extract
-    from patchprism.framing import Framing
-    from patchprism.pipeline import Settings
-    from toys import Toy
-
     if torch.get_num_threads() < 2:
         pytest.skip("one core")
     seen = []
 
     class Watched(Photos):
-        def frame(self, index: int, framing: Framing):
+        def frame(self, index, framing):
             seen.append((threading.current_thread().name, torch.get_num_threads()))
             return super().frame(index, framing)
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 from contextlib import AbstractContextManager, nullcontext, suppress
-from typing import IO, TYPE_CHECKING, Self
+from typing import IO, TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -33,10 +33,16 @@ class IsolatedReader:
     ----------
     reader : callable
         A name -> (H, W, 3) uint8; it can be pickled. What it raises is raised here.
+    fetch : callable, optional
+        A name -> what the reader is given in its place, found here: this process knows credentials and file
+        systems that another one does not.
     """
 
-    def __init__(self, reader: Callable[[str], NDArray[np.uint8]]) -> None:
+    def __init__(
+        self, reader: Callable[[Any], NDArray[np.uint8]], *, fetch: Callable[[str], Any] | None = None
+    ) -> None:
         self._pickled = pickle.dumps(reader)
+        self._fetch = fetch
         self._own = threading.local()
         self._all: list[_Child] = []
         self._lock = threading.Lock()
@@ -49,13 +55,14 @@ class IsolatedReader:
         PhotoError
             If it cannot be read, or killed the process that read it.
         """
+        wanted = name if self._fetch is None else self._fetch(name)
         child: _Child | None = getattr(self._own, "child", None)
         if child is None:
             child = self._own.child = _Child(self._pickled)
             with self._lock:
                 self._all.append(child)
         try:
-            return child.read(name)
+            return child.read(wanted)
         except _Ended as error:
             self._own.child = None
             with self._lock:
@@ -76,7 +83,7 @@ class IsolatedReader:
 def isolated(
     reader: Callable[[str], NDArray[np.uint8]],
 ) -> AbstractContextManager[Callable[[str], NDArray[np.uint8]]]:
-    """An :class:`IsolatedReader`, or the reader itself where it cannot be sent to another process."""
+    """An :class:`IsolatedReader`, or the reader itself where that cannot be sent to another process."""
     try:
         return IsolatedReader(reader)
     except (pickle.PicklingError, AttributeError, TypeError):  # a function inside of another one, say
@@ -102,9 +109,9 @@ class _Child:
         self._from: IO[bytes] = self._process.stdout
         self._to.write(reader)
 
-    def read(self, name: str) -> NDArray[np.uint8]:
+    def read(self, wanted: Any) -> NDArray[np.uint8]:
         try:
-            pickle.dump(name, self._to)
+            pickle.dump(wanted, self._to)
             self._to.flush()
             answer = pickle.load(self._from)
         except (EOFError, OSError, pickle.UnpicklingError) as error:
@@ -130,7 +137,7 @@ class _Child:
 
 
 def serve() -> None:
-    """The process itself: a reader, then names come in; photos go out until nobody asks any more."""
+    """The process itself: a reader, then what it is asked for come in; photos go out until nobody asks any more."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches it too; the one that asks decides
     # What a decoder prints must not get between the photos.
     out = os.fdopen(os.dup(1), "wb")
@@ -144,10 +151,10 @@ def serve() -> None:
         os._exit(0)
 
 
-def _answer(out: IO[bytes], reader: Callable[[str], NDArray[np.uint8]], name: str) -> None:
+def _answer(out: IO[bytes], reader: Callable[[Any], NDArray[np.uint8]], wanted: Any) -> None:
     photo: NDArray[np.uint8] | None = None
     try:
-        photo = np.ascontiguousarray(reader(name))
+        photo = np.ascontiguousarray(reader(wanted))
         answer = pickle.dumps(photo.shape)
     except Exception as error:
         # Whatever it is, it is raised where the photo was asked for.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
@@ -20,10 +20,18 @@ from patchprism.batching import free_memory, patches_a_batch, patches_for
 from patchprism.engines import WorkerLost
 from patchprism.errors import EngineError, OutputError, PhotoError
 from patchprism.folders import LocalFolder, is_remote
-from patchprism.isolated import isolated
+from patchprism.isolated import IsolatedReader, isolated
 from patchprism.pipeline import describe_origin
 from patchprism.shards import SHARD, Lost, Shards, Table, digest
-from patchprism.tasks import ExtractTask, FoldTask, PhotoRun, ProbeTask, read_source
+from patchprism.tasks import (
+    ExtractTask,
+    FoldTask,
+    PhotoRun,
+    ProbeTask,
+    decode_source,
+    fetch_source,
+    read_source,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -255,7 +263,7 @@ class Extraction:
         self._photos = 0
         self.tell("photos", 0, len(self.names))
         # A cluster's workers may die of a photo; this process must not.
-        with isolated(self.reader) if self.engine.local else nullcontext(self.reader) as reader:
+        with self._reading() as reader:
             task = ExtractTask(
                 self.network.load,
                 self.network.framing,
@@ -277,6 +285,13 @@ class Extraction:
                     f"{run.shard * SHARD + len(run.names)}: {result.reason}"
                 )
             self._done(run.shard, result, done)
+
+    def _reading(self) -> AbstractContextManager[Reader]:
+        if not self.engine.local:
+            return nullcontext(self.reader)
+        if self.reader is read_source:
+            return IsolatedReader(decode_source, fetch=fetch_source)
+        return isolated(self.reader)
 
     def _without_killers(self, lost: list[PhotoRun]) -> list[PhotoRun]:
         """The shards again, without the photos that kill a worker that does no more than read them."""

@@ -48,16 +48,26 @@ WRITERS = 2
 
 def read_source(name: str) -> NDArray[np.uint8]:
     """A photo, (H, W, 3) uint8, from a path or from an address that fsspec opens."""
+    return decode_source(fetch_source(name))
+
+
+def decode_source(fetched: tuple[str, bytes | None]) -> NDArray[np.uint8]:
+    """A photo, (H, W, 3) uint8, from what :func:`fetch_source` gave."""
+    name, content = fetched
+    return read_photo(local_path(name) if content is None else content, name=name)
+
+
+def fetch_source(name: str) -> tuple[str, bytes | None]:
+    """A photo's name, and what is at it where that is an address."""
     if not is_remote(name):
-        return read_photo(local_path(name), name=name)
+        return name, None
     try:
         system, path = filesystem(name)
-        content = bytes(system.cat_file(path))
+        return name, bytes(system.cat_file(path))
     except FileNotFoundError as error:
         raise PhotoError(name, "no such file") from error
     except OSError as error:
         raise PhotoError(name, error.strerror or str(error) or type(error).__name__) from error
-    return read_photo(content, name=name)
 
 
 # ---------------------------------------------------------------- the network
