@@ -310,9 +310,7 @@ def test_similarity_in_the_page_is_the_same_as_in_python(view, modules, tmp_path
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     chosen = [0, 7, len(rows) - 1]
     full = rows[chosen] @ rows.T
-    error = np.abs(np.array(got["rows"]) - full)
-    assert np.quantile(error, 0.99) < 0.02
-    assert error.max() < 0.1
+    assert np.abs(np.array(got["rows"]) - full).max() <= 0.02
     for row, query in zip(got["rows"], chosen, strict=True):
         assert row[query] == 1.0
     starts = np.cumsum([0, *(h * w for h, w in view.features.grids)])

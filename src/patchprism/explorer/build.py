@@ -25,6 +25,7 @@ from patchprism.explorer.spectrum import BANDS
 from patchprism.explorer.tokens import (
     NORM_STEP,
     OFFSET_STEP,
+    TOLERANCE,
     Known,
     known_axes,
     known_values,
@@ -131,6 +132,7 @@ def build_message(
             width=view.features.width,
             offset_step=OFFSET_STEP,
             norm_step=NORM_STEP,
+            tolerance=TOLERANCE,
             bands=[edge * edge for edge in BANDS],
             shrink=[],
             error={},
@@ -175,6 +177,8 @@ def _add_tokens(message: Message, view: Visualization, codes: NDArray[np.int64])
     message.add("token-classes", "deflate", reduced.classes.tobytes())
     message.add("token-steps", "float32", reduced.steps)
     message.add("tokens", "codes", codes_, classes=classes)
+    corrections, kinds = reduced.coded_corrections()
+    message.add("corrections", "codes", corrections, classes=kinds)
 
 
 def preview(view: Visualization, index: int) -> bytes:

@@ -1,6 +1,6 @@
 """The message: all that the explorer's page needs, as one run of bytes with a version.
 
-Layout, version 2: eight bytes ``PPRISMX`` and the version; the header's length as a little-endian uint32; the
+Layout, version 3: eight bytes ``PPRISMX`` and the version; the header's length as a little-endian uint32; the
 header, UTF-8 JSON; the buffers, one after another. docs/explorer.md describes every field.
 """
 
@@ -20,7 +20,7 @@ from patchprism.explorer.coding import decode, decode_rows, encode, encode_rows
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-VERSION = 2
+VERSION = 3
 MAGIC = b"PPRISMX" + bytes([VERSION])
 
 Kind = Literal["raw", "deflate", "float32", "rows", "codes"]
@@ -87,12 +87,16 @@ class RangeInfo(TypedDict):
 
 
 class TokensInfo(TypedDict):
-    """Reduced tokens: cosine(a, b) = offset_step · (offset_a + offset_b) + known_a · known_b + values_a · values_b."""
+    """Reduced tokens: cosine(a, b) = offset_step · (offset_a + offset_b) + known_a · known_b + values_a · values_b.
+
+    Where the pair has a correction, ``tolerance`` times it is added.
+    """
 
     dims: int
     width: int
     offset_step: float
     norm_step: float
+    tolerance: float
     bands: list[float]
     shrink: list[list[float]]
     error: dict[str, float]

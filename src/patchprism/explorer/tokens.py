@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,6 +29,13 @@ WEIGHT = 0.85
 ROUND_UP = 0.56
 _SEARCH_QUERIES, _SEARCH_TARGETS, _MEASURED_QUERIES = 160, 2500, 384
 _TRIES = 6
+# Up to so many patches every pair is looked at (134 million of them), and those that are off are corrected.
+CHECKED_PATCHES = 16_384
+# A correction's bits: where among the pairs the next one is, and how far it is off (measured: 14 to 15).
+CORRECTION_BITS = 15
+# float32 sums in another order, as the page does them, end up to 3e-6 elsewhere.
+_SLACK = 1e-5
+_BLOCK = 1 << 23  # pairs at a time
 
 
 @dataclass(frozen=True)
@@ -53,9 +60,15 @@ class ReducedTokens:
     known : ndarray, shape (r, N), float32
         Coordinates that the page has already.
     grids : list of (h, w)
+    corrected : ndarray, shape (m,), int64
+        Pairs of patches a < b whose cosine must be corrected, as ``a * N + b``, ascending.
+    corrections : ndarray, shape (m,), int64
+        What is added to theirs, in multiples of the tolerance.
     error : dict
-        Of the cosine, measured over pairs of different patches: ``within``, the share of them that keep the
-        tolerance; ``median``, ``p99``, ``p999`` and ``max``; and how many ``pairs`` were looked at.
+        Of the cosine, over pairs of different patches: ``within``, the share of them that keep the
+        tolerance; ``median``, ``p99``, ``p999`` and ``max``; how many ``pairs`` were looked at for ``within`` and
+        ``max``, ``of`` how many there are.
+    tolerance : float
     """
 
     codes: NDArray[np.int32]
@@ -65,7 +78,10 @@ class ReducedTokens:
     offset: NDArray[np.float64]
     known: NDArray[np.float32]
     grids: list[tuple[int, int]]
+    corrected: NDArray[np.int64]
+    corrections: NDArray[np.int64]
     error: dict[str, float]
+    tolerance: float = TOLERANCE
 
     def values(self) -> NDArray[np.float32]:
         """Coordinates of all patches, (dims, N), as the page restores them."""
@@ -82,7 +98,18 @@ class ReducedTokens:
         cosine: NDArray[np.float64] = (
             values[:, rows].T @ values + self.offset[rows][:, np.newaxis] + self.offset
         )
+        a, b = np.divmod(self.corrected, len(self.offset))
+        place = np.full(len(self.offset), -1)
+        place[rows] = np.arange(len(rows))
+        for own, other in ((a, b), (b, a)):
+            asked = place[own] >= 0
+            cosine[place[own[asked]], other[asked]] += self.tolerance * self.corrections[asked]
         return cosine
+
+    def coded_corrections(self) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+        """Pairs, each as what lies between it and the one before, then corrections; and the classes 0 and 1."""
+        gaps = np.diff(self.corrected, prepend=0)
+        return np.concatenate([gaps, self.corrections]), np.repeat(np.arange(2, dtype=np.uint8), len(gaps))
 
 
 def reduce_tokens(
@@ -105,9 +132,10 @@ def reduce_tokens(
     known : Known, optional
         What the page can work out from numbers that it has for other reasons.
     tolerance : float, default 0.02
-        For ``SHARE`` of the pairs of different patches, or for as many as the bytes allow.
+        For ``SHARE`` of the pairs of different patches, or for as many as the bytes allow. Of up to
+        ``CHECKED_PATCHES`` patches the pairs beyond it are corrected, so that all keep it.
     allowed : float
-        About how many bytes the codes may take.
+        About how many bytes the codes and corrections may take.
 
     Returns
     -------
@@ -126,10 +154,8 @@ def reduce_tokens(
     variances, vectors = np.maximum(variances[::-1], 0).astype(np.float64), vectors[:, ::-1]
     offset = np.rint((rest @ mean + mean @ mean / 2) / OFFSET_STEP) * OFFSET_STEP
     waves = transform((rest @ vectors).T, grids)
-    search = _Search(rows, waves, variances, offset, known.values, grids)
-    reduced = search.reduced(search.best_scale(tolerance, allowed))
-    reduced.error.update(measure(rows, reduced, tolerance))
-    return reduced
+    search = _Search(rows, waves, variances, offset, known.values, grids, tolerance)
+    return checked(rows, search.reduced(search.best_scale(allowed)))
 
 
 @dataclass(frozen=True)
@@ -189,12 +215,55 @@ def known_values(
     return values
 
 
+def checked(rows: NDArray[np.float32], reduced: ReducedTokens) -> ReducedTokens:
+    """Tokens with corrections for the pairs that are off, and the error that is left.
+
+    Parameters
+    ----------
+    rows : ndarray, shape (N, D), float32
+        Unit tokens.
+    reduced : ReducedTokens
+
+    Returns
+    -------
+    ReducedTokens
+        Of more than ``CHECKED_PATCHES`` patches nothing is corrected, and the error is a sample's.
+    """
+    n = len(rows)
+    pairs = n * (n - 1) // 2
+    if n > CHECKED_PATCHES:
+        return replace(reduced, error=measure(rows, reduced) | {"of": pairs})
+    tolerance = reduced.tolerance
+    values = np.concatenate([reduced.known, reduced.values()]).T
+    # One product gives the differences: full cosines less restored ones.
+    left, right = np.concatenate([rows, values], axis=1), np.concatenate([rows, -values], axis=1)
+    offset = reduced.offset.astype(np.float32)
+    worst = 0.0
+    places, multiples = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    step = max(1, _BLOCK // max(n, 1))
+    for start in range(0, n, step):
+        block = slice(start, min(start + step, n))
+        error = left[block] @ right[start:].T
+        error -= offset[block, np.newaxis]
+        error -= offset[start:]
+        error[np.tril_indices(len(error), 0, n - start)] = 0  # each pair once, none of a patch with itself
+        off = np.flatnonzero(np.abs(error) > tolerance - _SLACK)
+        a, b = np.divmod(off, n - start)
+        by = np.rint(error.ravel()[off] / tolerance)
+        error.ravel()[off] -= tolerance * by
+        worst = max(worst, float(error.max()), -float(error.min()))
+        places.append((a + start) * n + b + start)
+        multiples.append(by.astype(np.int64))
+    made = replace(reduced, corrected=np.concatenate(places), corrections=np.concatenate(multiples))
+    return replace(
+        made,
+        error=measure(rows, made)
+        | {"within": 1.0, "max": float(np.round(worst, 5)), "pairs": pairs, "of": pairs},
+    )
+
+
 def measure(
-    rows: NDArray[np.floating],
-    reduced: ReducedTokens,
-    tolerance: float = TOLERANCE,
-    *,
-    queries: int = _MEASURED_QUERIES,
+    rows: NDArray[np.floating], reduced: ReducedTokens, *, queries: int = _MEASURED_QUERIES
 ) -> dict[str, float]:
     """Error of the cosine similarity over pairs of different patches; ``rows`` are unit tokens (N, D)."""
     chosen = _spread(len(rows), queries)
@@ -205,7 +274,7 @@ def measure(
         return {"within": 1.0, "median": 0.0, "p99": 0.0, "p999": 0.0, "max": 0.0, "pairs": 0}
     median, p99, p999 = np.quantile(error, [0.5, 0.99, 0.999])
     return {
-        "within": round(float((error <= tolerance).mean()), 5),
+        "within": round(float((error <= reduced.tolerance).mean()), 5),
         "median": round(float(median), 5),
         "p99": round(float(p99), 5),
         "p999": round(float(p999), 5),
@@ -225,14 +294,10 @@ class _Search:
         offset: NDArray[np.float64],
         known: NDArray[np.float32],
         grids: list[tuple[int, int]],
+        tolerance: float,
     ) -> None:
-        self.waves, self.variances, self.offset, self.known, self.grids = (
-            waves,
-            variances,
-            offset,
-            known,
-            grids,
-        )
+        self.waves, self.offset, self.known, self.grids = waves, offset, known, grids
+        self.tolerance = tolerance
         self.queries = _spread(len(rows), _SEARCH_QUERIES)
         self.targets = _spread(len(rows), _SEARCH_TARGETS, shift=1)
         self.full = rows[self.queries] @ rows[self.targets].T
@@ -244,17 +309,18 @@ class _Search:
         spread = np.maximum(variances, 1e-4 * max(float(variances.max(initial=0)), 1e-12))
         self.relative = (spread / max(float(np.exp(np.log(spread).mean())), 1e-12)) ** (-WEIGHT / 2)
 
-    def best_scale(self, tolerance: float, allowed: float) -> float:
+    def best_scale(self, allowed: float) -> float:
         """The coarsest factor that keeps the tolerance, or the finest that keeps the bytes."""
         # Errors go about as the factor, bits fall by one a number for each doubling: a few steps of the secant
         # method, in logarithms, meet either.
+        tolerance = self.tolerance
         scale = 0.7 * tolerance
         below, above = 0.0, np.inf  # known to be fine enough; known to be too coarse
         best = scale
         for _ in range(_TRIES):
             reduced = self.reduced(scale)
-            error = self._error(reduced)
-            ratio = tolerance / max(error, 1e-9)
+            self.seen = scale, self._errors(reduced)
+            ratio = tolerance / max(_largest_but(self.seen[1]), 1e-9)
             if ratio >= 1:
                 below, best = scale, scale
                 if ratio < 1.05 or not reduced.codes.any():
@@ -269,21 +335,38 @@ class _Search:
         return self._affordable(best, allowed)
 
     def _affordable(self, scale: float, allowed: float) -> float:
-        """The factor itself, or the finest coarser one whose bytes are allowed, to a few hundredths."""
-        too_fine, before, slope = scale, 0.0, 0.0
+        """The factor itself, or the finest coarser one whose bytes are allowed, to a few hundredths.
+
+        Where none is, since corrections take more than coarser numbers save, the one of the fewest bytes met.
+        """
+        too_fine, before, slope = scale, np.inf, 0.0
+        fewest = np.inf, scale
         for _ in range(2 * _TRIES):
             codes, classes = self.reduced(scale).coded()
-            size = bits_of(codes, classes, MAX_CLASSES) / 8
+            size = bits_of(codes, classes, MAX_CLASSES) / 8 + self._correction_bytes(scale)
+            fewest = min(fewest, (size, scale))
             if size <= allowed:
                 if size > 0.97 * allowed or too_fine == scale:
-                    break
+                    return scale
                 scale = (scale + too_fine) / 2
                 continue
+            if size >= before:
+                break
             # A doubling saves a bit of every code that is not 0, and more where codes become 0: as was seen.
-            slope = (before - size) / np.log2(scale / too_fine) if before else np.count_nonzero(codes) / 6
+            known = np.isfinite(before)
+            slope = (before - size) / np.log2(scale / too_fine) if known else np.count_nonzero(codes) / 6
             too_fine, before = scale, size
-            scale *= float(2 ** max((size - 0.985 * allowed) / max(slope, 1.0), 0.005))
-        return scale
+            scale *= float(2 ** np.clip((size - 0.985 * allowed) / max(slope, 1.0), 0.005, 0.5))
+        return fewest[1]
+
+    def _correction_bytes(self, scale: float) -> float:
+        """What corrections will take: errors grow as the steps do, which is where the sample comes in."""
+        seen, errors = self.seen
+        n = len(self.offset)
+        if n > CHECKED_PATCHES or not errors.size:
+            return 0.0
+        share = float((errors > self.tolerance * seen / scale).mean())
+        return share * n * (n - 1) / 2 * CORRECTION_BITS / 8
 
     def reduced(self, scale: float) -> ReducedTokens:
         """All tokens with steps of this factor."""
@@ -310,7 +393,20 @@ class _Search:
         shrink = self._shrink(photos, self._photos(np.abs(exact)), classes)
         codes = np.where(exact < 0, -rounded, rounded)
         flat = np.concatenate([np.zeros(0, np.int32), *(part.ravel() for part in self._photos(codes))])
-        return ReducedTokens(flat, classes, steps, shrink, self.offset, self.known, self.grids, {})
+        none = np.zeros(0, np.int64)
+        return ReducedTokens(
+            codes=flat,
+            classes=classes,
+            steps=steps,
+            shrink=shrink,
+            offset=self.offset,
+            known=self.known,
+            grids=self.grids,
+            corrected=none,
+            corrections=none,
+            error={},
+            tolerance=self.tolerance,
+        )
 
     def _photos(self, waves: NDArray[Any]) -> list[NDArray[Any]]:
         """(dims, N) cut into photos, (dims, h, w) each."""
@@ -332,14 +428,20 @@ class _Search:
         mean: NDArray[np.float64] = np.round(sums / np.maximum(counts, 1), 3).reshape(-1, 4)[:, 1:]
         return mean
 
-    def _error(self, reduced: ReducedTokens) -> float:
+    def _errors(self, reduced: ReducedTokens) -> NDArray[np.float64]:
+        """Of the searched pairs."""
         values = reduced.values()
         cosine = self.base + values[:, self.queries].T @ values[:, self.targets]
-        error = np.abs(cosine - self.full)[self.different]
-        if not error.size:
-            return 0.0
-        rank = min(int(SHARE * error.size), error.size - 1)
-        return float(np.partition(error, rank)[rank])
+        errors: NDArray[np.float64] = np.abs(cosine - self.full)[self.different]
+        return errors
+
+
+def _largest_but(errors: NDArray[np.float64]) -> float:
+    """The largest of ``SHARE`` of the errors."""
+    if not errors.size:
+        return 0.0
+    rank = min(int(SHARE * errors.size), errors.size - 1)
+    return float(np.partition(errors, rank)[rank])
 
 
 def _spread(count: int, wanted: int, *, shift: int = 0) -> NDArray[np.intp]:

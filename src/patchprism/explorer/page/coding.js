@@ -62,7 +62,8 @@ export class Decoder {
   constructor(bytes) {
     // A copy, since typed arrays of two and four bytes must start at multiples of these.
     const view = new DataView(bytes.buffer, bytes.byteOffset);
-    const [, nWords, nEscapes, nLow] = [0, 4, 8, 12].map((at) => view.getUint32(at, true));
+    const [count, nWords, nEscapes, nLow] = [0, 4, 8, 12].map((at) => view.getUint32(at, true));
+    this.count = count; // of numbers
     this.lanes = view.getUint16(16, true);
     const nClasses = view.getUint16(18, true);
     let at = bytes.byteOffset + 20;

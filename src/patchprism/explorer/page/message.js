@@ -3,7 +3,7 @@
 import { decodeRows } from "./coding.js";
 
 const MAGIC = "PPRISMX";
-const VERSION = 2;
+const VERSION = 3;
 
 async function inflate(bytes) {
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));

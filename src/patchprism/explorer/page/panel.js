@@ -9,6 +9,13 @@ const byId = (id) => document.getElementById(id);
 // What the three components become.
 const CHANNELS = { rgb: ["Red", "Green", "Blue"], oklab: ["Lightness", "Green–red", "Blue–yellow"] };
 
+// How near the page's similarities are to those of the full tokens.
+function accuracyOf({ tolerance, error }) {
+  const half = `half of them within ${error.median.toFixed(3)}`;
+  if (error.pairs === error.of) return `similarities within ${tolerance} of the full tokens’ for every pair of patches, ${half}`;
+  return `similarities within ${tolerance} of the full tokens’ for ${(100 * error.within).toFixed(2)} % of a sample of pairs, ${half}, the worst ${error.max.toFixed(2)} off`;
+}
+
 export class Panel {
   // change(patch of the state), unpin(i), command()
   constructor(model, opening, actions) {
@@ -145,8 +152,7 @@ export class Panel {
     const how = { otsu: ", Otsu’s threshold", given: ", as given", none: "" }[fit.threshold_from] ?? "";
     byId("fit-note").textContent = `Colours are fitted on ${fit.n_foreground} patches: ${shown}${how}.`;
     byId("about").textContent =
-      `${model.name} · ${photos.length} photo${photos.length > 1 ? "s" : ""} · ${this.model.count} patches of ${model.width} numbers · ` +
-      `cosine similarity within 0.02 for ${(100 * tokens.error.within).toFixed(2)} % of pairs, half of them within ${tokens.error.median.toFixed(3)}, the worst of those measured ${tokens.error.max.toFixed(2)} off`;
+      `${model.name} · ${photos.length} photo${photos.length > 1 ? "s" : ""} · ${this.model.count} patches of ${model.width} numbers · ${accuracyOf(tokens)}`;
   }
 
   // Every control as the state has it.
