@@ -106,6 +106,21 @@ def test_strips_are_one_call_to_the_last_bit(preset, mode):
     assert torch.equal(framed.pixels, expected)
 
 
+@pytest.mark.parametrize("shape", [(448, 448), (448, 784), (1, 1)])
+def test_what_has_the_size_already_is_resized_all_the_same(shape):
+    """The short cut, to the last bit."""
+    photo = noise(*shape)
+    framed = Framing.preset(
+        "default", size=shape[0], patch_size=shape[0] // 32 or 1, mean=MEAN, std=STD
+    ).apply(photo)
+    image = torch.from_numpy(photo).permute(2, 0, 1)[None].float() / 255
+    whole = torch.nn.functional.interpolate(image, size=shape, mode="bicubic", antialias=True)[0].clamp(0, 1)
+    expected = (whole - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
+    assert torch.equal(framed.pixels, expected)
+    assert framed.pixels.is_contiguous()
+    np.testing.assert_array_equal(framed.shown, photo)
+
+
 shapes = st.tuples(st.integers(1, 9000), st.integers(1, 9000)).filter(lambda s: max(s) <= 16 * min(s))
 
 

@@ -306,7 +306,7 @@ def _resize(photo: NDArray[np.uint8], plan: _Plan, interpolation: str) -> torch.
     """The box of the resized photo, (3, h, w) float32 in [0, 1].
 
     Equal to the last bit to one ``interpolate`` over the whole photo, which goes across and then down as
-    well; but what the box leaves out is not computed further.
+    well; but what the box leaves out is not computed further, nor a resizing to the same size.
     """
     import torch
     from torch.nn.functional import interpolate
@@ -315,6 +315,9 @@ def _resize(photo: NDArray[np.uint8], plan: _Plan, interpolation: str) -> torch.
     # torch warns of arrays that it must not write to, such as frames that a decoder lends.
     source = torch.from_numpy(np.require(photo, requirements=["C", "W"]))
     columns = slice(plan.left, plan.left + plan.box_width)
+    if (plan.height, plan.width) == (height, width):  # most videos of a network's own size
+        box = source[plan.top : plan.top + plan.box_height, columns].permute(2, 0, 1)
+        return box.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
     across = torch.empty((3, height, plan.box_width), dtype=torch.float32)
     rows = max(1, _STRIP_PIXELS // max(width, plan.width))
     for start in range(0, height, rows):

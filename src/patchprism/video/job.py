@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from patchprism.backbones import find_record, load_backbone
+from patchprism.batching import patches_a_batch
 from patchprism.errors import OptionError, PhotoError, PrismError
 from patchprism.extract import batch_for
 from patchprism.features import PatchFeatures
@@ -17,7 +18,7 @@ from patchprism.pipeline import Settings, Stopwatch, check_origin, describe_orig
 from patchprism.prism import MASK_OPTIONS
 from patchprism.threads import leave_the_cores
 from patchprism.video.canvas import Canvas
-from patchprism.video.relay import read_ahead, write_behind
+from patchprism.video.relay import Turns, read_ahead, write_behind
 from patchprism.video.sink import check_output, open_sink
 from patchprism.video.source import Frame, Problems, Span, import_av, open_clip
 from patchprism.video.steady import FrameColors, PatchColors, Steady
@@ -221,10 +222,17 @@ def render_video(
         )
     if prism and not force:
         check_origin(prism, origin)
-    take = partial(settings.token_options().tokens, backbone)
+    frames = _Frames(
+        clip=clip,
+        framing=framing,
+        take=partial(settings.token_options().tokens, backbone),
+        batch_size=batch_size,
+        patches=patches_a_batch(backbone),
+        turns=Turns(apart=backbone.device.type == "cpu"),
+    )
     if to_fit:
         with watch("fit"):
-            prism = _fit(to_fit, clip, span, fit_frames, take, framing, batch_size, tell)
+            prism = frames.fit(to_fit, span, fit_frames, tell)
         prism.origin = origin
     assert prism is not None
     if save_prism is not None:
@@ -238,9 +246,73 @@ def render_video(
         seconds=watch.seconds,
     )
     steadied = Steady(prism.threshold_, prism.side_) if steady else None
-    job = _Job(clip, span, take, framing, FrameColors(prism), steadied, canvas, batch_size, watch, tell)
+    job = _Job(frames, span, FrameColors(prism), steadied, canvas, watch, tell)
     job.run(report, crf=crf, sound=sound)
     return report
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Frames:
+    """Frames of a clip to tokens: decoded and framed in a thread ahead of the network."""
+
+    clip: FileClip | PhotoClip
+    framing: Framing
+    take: Take
+    batch_size: int | None
+    patches: int
+    turns: Turns
+
+    def framed(self, frames: Iterator[Frame]) -> Iterator[tuple[Frame, Framed]]:
+        """Each frame with what the network gets; for a thread of its own."""
+        leave_the_cores()
+        while True:
+            with self.turns.around():
+                frame = next(frames, None)
+                if frame is None:
+                    return
+                framed = self.framing.apply(frame.rgb, name=self.name(frame), show=False)
+            yield frame, framed
+
+    def name(self, frame: Frame) -> str:
+        """What to call a frame in errors."""
+        return f"{self.clip.name}, frame {frame.index}"
+
+    def tokens(self, batch: list[tuple[Frame, Framed]]) -> NDArray[np.float32]:
+        """Tokens of a batch, (B, h, w, D)."""
+        import torch
+
+        pixels = torch.stack([framed.pixels for _, framed in batch])
+        with self.turns.network():
+            tokens: NDArray[np.float32] = self.take(pixels).cpu().numpy()
+        return tokens
+
+    def batches(self, items: Iterator[tuple[Frame, Framed]]) -> Iterator[list[tuple[Frame, Framed]]]:
+        """Framed frames, as many at a time as the network takes."""
+        batch: list[tuple[Frame, Framed]] = []
+        for item in items:
+            batch.append(item)
+            if len(batch) >= (self.batch_size or min(batch_for(item[1].grid, self.patches), MAX_BATCH)):
+                yield batch
+                batch = []
+        if batch:
+            yield batch
+
+    def fit(
+        self, prism: Prism, span: Span, count: int, tell: Callable[[str, int, int | None], None]
+    ) -> Prism:
+        """Fit a prism on at most ``count`` frames, evenly spread."""
+        tokens: list[Any] = []
+        names: list[str] = []
+        tell("fit", 0, count)
+        with read_ahead(self.framed(self.clip.spread(count, span)), 2) as items:
+            for batch in self.batches(items):
+                tokens += list(self.tokens(batch))
+                names += [f"{self.clip.name} at {float(frame.time):.3f} s" for frame, _ in batch]
+                tell("fit", len(tokens), count)
+        if not tokens:
+            raise PhotoError(self.clip.name, _nothing(self.clip, span))
+        tell("fit", len(tokens), len(tokens))
+        return prism.fit(PatchFeatures(tokens, names))
 
 
 class _Job:
@@ -248,20 +320,17 @@ class _Job:
 
     def __init__(
         self,
-        clip: FileClip | PhotoClip,
+        frames: _Frames,
         span: Span,
-        take: Take,
-        framing: Framing,
         colors: FrameColors,
         steady: Steady | None,
         canvas: Canvas,
-        batch_size: int | None,
         watch: Stopwatch,
         tell: Callable[[str, int, int | None], None],
     ) -> None:
-        self.clip, self.span, self.take, self.framing = clip, span, take, framing
+        self.frames, self.clip, self.span = frames, frames.clip, span
         self.colors, self.steady, self.canvas = colors, steady, canvas
-        self.batch_size, self.watch, self.tell = batch_size, watch, tell
+        self.watch, self.tell = watch, tell
 
     def run(self, report: VideoReport, *, crf: int | None, sound: bool) -> None:
         from patchprism.video.sink import is_pictures
@@ -270,8 +339,9 @@ class _Job:
         whole = self.span.start is None
         total = _expected(self.clip, self.span)
         self.tell("frames", 0, total)
-        with self.watch("frames"), read_ahead(self._framed(planes=not pictures), 2) as items:
-            batches = _batches(items, self.batch_size)
+        wanted = self.clip.frames(self.span, planes=not pictures)
+        with self.watch("frames"), read_ahead(self.frames.framed(wanted), 2) as items:
+            batches = self.frames.batches(items)
             first_batch = next(batches, None)
             if first_batch is None:
                 raise PhotoError(self.clip.name, _nothing(self.clip, self.span))
@@ -288,7 +358,7 @@ class _Job:
                     whole=whole,
                     sound=sound,
                 ) as sink,
-                write_behind(_writer(sink), 4) as write,
+                write_behind(self._writer(sink), 4) as write,
             ):
                 batch: list[tuple[Frame, Framed]] | None = first_batch
                 while batch:
@@ -304,80 +374,24 @@ class _Job:
         problems: Problems = self.clip.problems
         report.n_problems, report.problems = problems.count, problems.named
 
-    def _framed(self, *, planes: bool) -> Iterator[tuple[Frame, Framed]]:
-        leave_the_cores()
-        for frame in self.clip.frames(self.span, planes=planes):
-            name = f"{self.clip.name}, frame {frame.index}"
-            yield frame, self.framing.apply(frame.rgb, name=name, show=False)
-
     def _colored(
         self, batch: list[tuple[Frame, Framed]]
     ) -> Iterator[tuple[Frame, PatchColors, tuple[float, float, float, float]]]:
         with self.watch("network"):
-            tokens = _tokens(self.take, [framed for _, framed in batch])
+            tokens = self.frames.tokens(batch)
         for (frame, framed), each in zip(batch, tokens, strict=True):
             with self.watch("colours"):
-                patches = self.colors.split(each, name=f"{self.clip.name}, frame {frame.index}")
+                patches = self.colors.split(each, name=self.frames.name(frame))
                 if self.steady:
                     patches = self.steady(patches)
             yield frame, patches, framed.crop
 
+    def _writer(self, sink: Sink) -> Callable[[tuple[Frame, PatchColors, Any]], None]:
+        def write(item: tuple[Frame, PatchColors, Any]) -> None:
+            with self.frames.turns.around():
+                sink.write(*item)
 
-def _writer(sink: Sink) -> Callable[[tuple[Frame, PatchColors, Any]], None]:
-    def write(item: tuple[Frame, PatchColors, Any]) -> None:
-        sink.write(*item)
-
-    return write
-
-
-def _fit(
-    prism: Prism,
-    clip: FileClip | PhotoClip,
-    span: Span,
-    count: int,
-    take: Take,
-    framing: Framing,
-    batch_size: int | None,
-    tell: Callable[[str, int, int | None], None],
-) -> Prism:
-    tokens: list[Any] = []
-    names: list[str] = []
-    tell("fit", 0, count)
-
-    def framed() -> Iterator[tuple[Frame, Framed]]:
-        leave_the_cores()
-        for frame in clip.spread(count, span):
-            yield frame, framing.apply(frame.rgb, name=f"{clip.name}, frame {frame.index}", show=False)
-
-    with read_ahead(framed(), 2) as items:
-        for batch in _batches(items, batch_size):
-            tokens += list(_tokens(take, [each for _, each in batch]))
-            names += [f"{clip.name} at {float(frame.time):.3f} s" for frame, _ in batch]
-            tell("fit", len(tokens), count)
-    if not tokens:
-        raise PhotoError(clip.name, _nothing(clip, span))
-    tell("fit", len(tokens), len(tokens))
-    return prism.fit(PatchFeatures(tokens, names))
-
-
-def _tokens(take: Take, framed: list[Framed]) -> NDArray[np.float32]:
-    import torch
-
-    tokens: NDArray[np.float32] = take(torch.stack([each.pixels for each in framed])).cpu().numpy()
-    return tokens
-
-
-def _batches(
-    items: Iterator[tuple[Frame, Framed]], batch_size: int | None
-) -> Iterator[list[tuple[Frame, Framed]]]:
-    batch: list[tuple[Frame, Framed]] = []
-    for item in items:
-        batch.append(item)
-        if len(batch) >= (batch_size or min(batch_for(item[1].grid), MAX_BATCH)):
-            yield batch
-            batch = []
-    if batch:
-        yield batch
+        return write
 
 
 def _expected(clip: FileClip | PhotoClip, span: Span) -> int | None:

@@ -19,10 +19,11 @@ from patchprism.images import read_photo
 from patchprism.paths import PHOTO_SUFFIXES, find_photos, photo_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
+    Turn = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
     Planes = tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]
 
 DEFAULT_FPS = Fraction(25)
@@ -249,6 +250,7 @@ class FileClip:
         self.matrix = said if said == BT709 or said in BT601 else BT709 if height >= 720 else BT601[1]
         self.problems = Problems()
         self._size: tuple[int, int] | None = None
+        self._turn: Turn | None = None
 
     def frames(self, span: Span, *, planes: bool) -> Iterator[Frame]:
         """The wanted frames in order."""
@@ -381,7 +383,9 @@ class FileClip:
         size = self._size = self._size or (width, raw.height)
         # A clip may change its size in the middle; it keeps that of its first frame here.
         resize = {} if (raw.width, raw.height) == size else {"width": size[0], "height": size[1]}
-        turn = _turning(raw)
+        # Asked of the first frame alone: what PyAV hands out holds the frame, and the frame it, so that of every frame
+        # asked the picture stayed in memory until Python looked for such circles (130 MB of frames of 640 x 360).
+        turn = self._turn = self._turn or _turning(raw)
         matrix = self.matrix if raw.format.name.startswith(("yuv", "nv", "p0")) else None
         rgb = _planes_of(raw.reformat(format="rgb24", src_colorspace=matrix, **resize))[0]
         if not planes:
@@ -444,7 +448,7 @@ def rgb_to_planes(rgb: NDArray[np.uint8]) -> Planes:
     return y, u, v
 
 
-def _turning(raw: Any) -> Any:
+def _turning(raw: Any) -> Turn:
     """What turns a picture upright, by the frame's display matrix: quarter turns and mirrors."""
     matrix = None
     for data in raw.side_data:
