@@ -288,7 +288,7 @@ class App {
       area.value = text;
       document.body.append(area);
       area.select();
-      document.execCommand("copy");
+      if (!document.execCommand("copy")) told = "This browser does not let the page copy.";
       area.remove();
     }
     this.toast(told);
