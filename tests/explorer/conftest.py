@@ -59,8 +59,13 @@ def view(photo_files):
 
 
 @pytest.fixture(scope="session")
-def page_file(view, tmp_path_factory):
-    return view.explore().save(tmp_path_factory.mktemp("page") / "explorer.html")
+def explored(view):
+    return view.explore()
+
+
+@pytest.fixture(scope="session")
+def page_file(explored, tmp_path_factory):
+    return explored.save(tmp_path_factory.mktemp("page") / "explorer.html")
 
 
 @pytest.fixture(scope="session")

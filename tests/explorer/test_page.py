@@ -247,6 +247,16 @@ def test_the_downloaded_prism_and_the_copied_command_give_the_same_colours(opene
         np.testing.assert_array_equal(to_uint8(arrays["rgb"][mask]), shown[mask][:, :3])
 
 
+def test_a_copy_that_fails_is_not_called_one(opened):
+    page = opened.page
+    page.evaluate(
+        "navigator.clipboard.writeText = () => Promise.reject(); document.execCommand = () => false; 0"
+    )
+    page.locator("#copy").click()
+    page.wait_for_timeout(100)
+    assert page.locator("#toast").inner_text() == "This browser does not let the page copy."
+
+
 def test_a_link_shows_the_same_view_again(watch, page_file):
     first = watch(page_file.as_uri())
     drag(first, "#histogram", 0.5, 0.42)

@@ -27,6 +27,7 @@ MODULES = (
     "coding",
     "message",
     "prism",
+    "png",
     "state",
     "similarity",
     "model",

@@ -3,6 +3,7 @@
 import { decodeText } from "./coding.js";
 import { readMessage } from "./message.js";
 import { Model } from "./model.js";
+import { encodePng } from "./png.js";
 import { BACKGROUNDS, MODES, PRISM_NAME, commandText, fromFragment, initialState, needsOwnPrism, toFragment } from "./state.js";
 import { Gallery } from "./view.js";
 import { Panel } from "./panel.js";
@@ -241,6 +242,12 @@ class App {
     const [height, width] = this.model.photos[index].size;
     const canvas = new OffscreenCanvas(width, height);
     const context = canvas.getContext("2d", { willReadFrequently: true });
+    context.fillStyle = "#123456";
+    context.fillRect(0, 0, 1, 1);
+    const [red, green, blue] = context.getImageData(0, 0, 1, 1).data;
+    if (Math.max(Math.abs(red - 0x12), Math.abs(green - 0x34), Math.abs(blue - 0x56)) > 8) {
+      throw new Error("This browser guards against fingerprinting and gives noise for the photo’s pixels. The command below makes the picture.");
+    }
     let image = this.gallery.tiles[index].image;
     if (this.server) image = await createImageBitmap(await this.server.photo(index), { colorSpaceConversion: "none" });
     context.drawImage(image, 0, 0, width, height);
@@ -258,9 +265,7 @@ class App {
     const over = this.showsPhoto();
     this.model.update(state);
     const data = this.model.picture(index, state, size, over ? await this.pixels(index) : null);
-    const canvas = new OffscreenCanvas(size[1], size[0]);
-    canvas.getContext("2d").putImageData(new ImageData(data, size[1], size[0]), 0, 0);
-    return canvas.convertToBlob({ type: "image/png" });
+    return encodePng(data, size[1], size[0]);
   }
 
   async downloadPicture(index) {
@@ -283,7 +288,7 @@ class App {
       area.value = text;
       document.body.append(area);
       area.select();
-      document.execCommand("copy");
+      if (!document.execCommand("copy")) told = "This browser does not let the page copy.";
       area.remove();
     }
     this.toast(told);

@@ -128,6 +128,13 @@ export class Gallery {
     const pointers = new Map();
     let travelled = 0;
     let spread = 0;
+    const over = (event) => {
+      const patch = this.patchAt(tile, event);
+      if (patch === tile.at) return;
+      tile.at = patch;
+      if (patch < 0) this.actions.leave();
+      else this.actions.hover(tile.index, patch);
+    };
     frame.addEventListener("pointerdown", (event) => {
       pointers.set(event.pointerId, event);
       travelled = 0;
@@ -151,12 +158,11 @@ export class Gallery {
         }
         if (travelled > 4) this.actions.pan(dx / box.width, dy / box.height);
       }
-      const patch = this.patchAt(tile, event);
-      if (patch !== tile.at) {
-        tile.at = patch;
-        if (patch < 0) this.actions.leave();
-        else this.actions.hover(tile.index, patch);
-      }
+      over(event);
+    });
+    // When a click ends, WebKit lets the pointer leave and enter again where it is.
+    frame.addEventListener("pointerenter", (event) => {
+      if (event.pointerType !== "touch") over(event);
     });
     // Comes at once, where pointermove waits for the next frame: time enough to compute what that will show.
     frame.addEventListener("pointerrawupdate", (event) => {
