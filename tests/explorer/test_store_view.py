@@ -19,6 +19,7 @@ from patchprism.engines import open_engine
 from patchprism.errors import OptionError, PhotoError, PrismError, StoreError, WeightsError
 from patchprism.explorer import build_message
 from patchprism.explorer.work import Job, Session, Wish, Workshop
+from patchprism.images import read_photo
 from patchprism.pipeline import Settings
 from patchprism.sources import GONE_GREY
 from patchprism.store import StoredFeatures
@@ -102,6 +103,19 @@ def test_photos_that_are_gone_or_others_are_grey(toy_store, tmp_path):
         assert (photo == GONE_GREY).all()
     assert view.photos.read(3).std() > 1
     assert view.picture(0, overlay_alpha=0.5).shape[:2] == view.sizes[0]
+
+
+def test_photos_wait_until_they_are_shown(toy_store, tmp_path, monkeypatch):
+    read = []
+    monkeypatch.setattr(sources, "read_photo", lambda source, name: read.append(name) or read_photo(source))
+    view = view_store(toy_store, settings=Settings())
+    assert read == []
+    (tmp_path / "photos" / view.names[1].rsplit("/", 1)[1]).unlink()
+    assert view.photos.read(0).std() > 1
+    assert read == [view.names[0]]
+    assert (view.photos.read(1) == GONE_GREY).all()
+    assert view.gone == [view.names[1]]
+    assert sorted(read) == sorted({*view.names} - {view.names[1]})  # each once
 
 
 # ---------------------------------------------------------------- photos at addresses

@@ -99,10 +99,8 @@ def view_store(
     assert prism is not None
     with watch("colour"):
         parts = [prism.split(each, name=name) for name, each in zip(features.names, features, strict=True)]
-    photos = Photos([StoredPhoto(row.name, row.size, places) for row in rows], features.names)
-    _ = photos.gone  # reads them all
     return Visualization(
-        photos=photos,
+        photos=Photos([StoredPhoto(row.name, row.size, places) for row in rows], features.names),
         framing=store.framing,
         features=features,
         prism=prism,
