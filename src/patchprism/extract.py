@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from patchprism.batching import MOST_PATCHES, patches_a_batch
 from patchprism.errors import OptionError, PhotoError
 from patchprism.images import read_photo
+from patchprism.sources import StoredPhoto
 from patchprism.threads import leave_the_cores
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ class Photos:
     Parameters
     ----------
     sources : sequence
-        Paths, PIL images or arrays.
+        Paths, PIL images or arrays; or photos that a store names.
     names : sequence of str
         One a photo.
     """
@@ -153,14 +154,25 @@ class Photos:
 
     def read(self, index: int) -> NDArray[np.uint8]:
         """A photo, (H, W, 3) uint8, read from its file unless it is still kept."""
-        return self._keep((index, None), lambda: read_photo(self.sources[index], name=self.names[index]))
+        return self._keep((index, None), lambda: self._read(index))
 
-    def replace(self, index: int, photo: NDArray[np.uint8]) -> None:
-        """Put another photo, (H, W, 3) uint8, in the place of one; what is kept of that is dropped."""
-        self.sources[index] = photo
-        with self._lock:
-            for key in [key for key in self._kept if key[0] == index]:
-                self._bytes -= self._kept.pop(key).nbytes
+    def _read(self, index: int) -> NDArray[np.uint8]:
+        source = self.sources[index]
+        return (
+            source.read() if isinstance(source, StoredPhoto) else read_photo(source, name=self.names[index])
+        )
+
+    @property
+    def gone(self) -> list[str]:
+        """Names of a store's photos that are gone; those that nobody asked for yet are read for it."""
+        found = []
+        for index, source in enumerate(self.sources):
+            if isinstance(source, StoredPhoto):
+                if source.gone is None:
+                    self.read(index)
+                if source.gone:
+                    found.append(self.names[index])
+        return found
 
     def frame(self, index: int, framing: Framing) -> tuple[Framed, tuple[int, int]]:
         """A photo framed, and its (H, W)."""

@@ -23,15 +23,8 @@ from patchprism.folders import LocalFolder, is_remote
 from patchprism.isolated import IsolatedReader, isolated
 from patchprism.pipeline import describe_origin
 from patchprism.shards import SHARD, Lost, Shards, Table, digest
-from patchprism.tasks import (
-    ExtractTask,
-    FoldTask,
-    PhotoRun,
-    ProbeTask,
-    decode_source,
-    fetch_source,
-    read_source,
-)
+from patchprism.sources import decode_source, fetch_source, read_source
+from patchprism.tasks import ExtractTask, FoldTask, PhotoRun, ProbeTask
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -175,6 +175,7 @@ def visualize(
     backbone: Backbone | None = None,
     errors: str = "raise",
     exclude: str | os.PathLike[str] | None = None,
+    fetch_from: Sequence[str] = (),
     progress: Callable[[str, int, int | None], None] | None = None,
 ) -> Visualization:
     """Colour photos by the principal components of their patch features.
@@ -224,6 +225,9 @@ def visualize(
         What a photo that cannot be read does: raise, or be listed in ``failures`` while the others are done.
     exclude : path, optional
         The folder that pictures will be written to; those of an earlier job in it are no photos.
+    fetch_from : sequence of str
+        Buckets and hosts, like ``"s3://bucket"``, where photos that a feature store names by addresses are read,
+        beside the one where the store itself lies.
     progress : callable, optional
         Called as ``progress(stage, done, total or None)``.
 
@@ -277,7 +281,11 @@ def visualize(
             raise OptionError("backbone is not needed with a feature store")
         from patchprism.streaming.view import view_store
 
-        return view_store(store, settings=settings, prism=prism, force=force, tell=tell)
+        return view_store(
+            store, settings=settings, prism=prism, force=force, fetch_from=fetch_from, tell=tell
+        )
+    if fetch_from:
+        raise OptionError("fetch_from is for a feature store; photos that are named are read anyway")
     settings = settings.resolved(prism)
     watch = Stopwatch()
     # Everything that can be refused is refused before anything heavy is loaded.

@@ -19,17 +19,16 @@ import numpy as np
 from patchprism.batching import give_back_memory
 from patchprism.errors import FeaturesError, PhotoError
 from patchprism.extract import Photos, Tokens, extract
-from patchprism.folders import filesystem, is_remote, local_path
 from patchprism.histogram import count_scores
-from patchprism.images import read_photo
 from patchprism.picture import draw_picture, needs_photo
 from patchprism.render import write_picture
 from patchprism.shards import SHARD, Lost, Shards, Table
+from patchprism.sources import read_source, read_stored
 from patchprism.store.reader import PhotoRow
 from patchprism.visualization import write_arrays
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -44,30 +43,6 @@ if TYPE_CHECKING:
     from patchprism.store.layout import ArraySpec
 
 WRITERS = 2
-
-
-def read_source(name: str) -> NDArray[np.uint8]:
-    """A photo, (H, W, 3) uint8, from a path or from an address that fsspec opens."""
-    return decode_source(fetch_source(name))
-
-
-def decode_source(fetched: tuple[str, bytes | None]) -> NDArray[np.uint8]:
-    """A photo, (H, W, 3) uint8, from what :func:`fetch_source` gave."""
-    name, content = fetched
-    return read_photo(local_path(name) if content is None else content, name=name)
-
-
-def fetch_source(name: str) -> tuple[str, bytes | None]:
-    """A photo's name, and what is at it where that is an address."""
-    if not is_remote(name):
-        return name, None
-    try:
-        system, path = filesystem(name)
-        return name, bytes(system.cat_file(path))
-    except FileNotFoundError as error:
-        raise PhotoError(name, "no such file") from error
-    except OSError as error:
-        raise PhotoError(name, error.strerror or str(error) or type(error).__name__) from error
 
 
 # ---------------------------------------------------------------- the network
@@ -279,9 +254,9 @@ class DrawTask:
     options : PictureOptions
     key : str
         Digest of all that pictures depend on beside the tokens.
-    from_store : bool
-        Whether photos may be gone: overlays are then left out where they are, and what else asks for the
-        photo is drawn without it.
+    places : collection of str, optional
+        Where the tokens are a store's: as in :func:`~patchprism.sources.read_stored`. Photos may be gone then;
+        overlays are left out where they are, and what else asks for the photo is drawn without it.
     reader : callable
     """
 
@@ -296,11 +271,11 @@ class DrawTask:
         options: PictureOptions,
         key: str,
         *,
-        from_store: bool = False,
+        places: Collection[str] | None = None,
         reader: Callable[[str], NDArray[np.uint8]] = read_source,
     ) -> None:
         self.prism, self.source, self.out, self.work = prism, source, out, work
-        self.options, self.key, self.from_store, self.reader = options, key, from_store, reader
+        self.options, self.key, self.places, self.reader = options, key, places, reader
 
     def run(self, items: Iterable[tuple[int, Sequence[str]]]) -> Iterator[dict[str, Any]]:
         """See :class:`~patchprism.engines.Task`; an item is a shard and the stems of its photos' files."""
@@ -354,16 +329,9 @@ class DrawTask:
 
     def photo(self, row: PhotoRow) -> NDArray[np.uint8] | None:
         """A photo, or None where a store's photo is gone, or another one by now."""
-        if not self.from_store:
+        if self.places is None:
             return self.reader(row.name)
-        # A store may come from anywhere: its names open plain files only, no devices and no addresses.
-        if is_remote(row.name) or not local_path(row.name).is_file():
-            return None
-        try:
-            photo = self.reader(row.name)
-        except PhotoError:
-            return None
-        return photo if photo.shape[:2] == row.size else None
+        return read_stored(row.name, row.size, self.places, self.reader)
 
     @staticmethod
     def _row(row: PhotoRow, part: PhotoColors, files: list[str], gone: bool) -> dict[str, Any]:

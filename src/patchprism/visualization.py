@@ -86,8 +86,6 @@ class Visualization:
         What the features depend on, as a prism keeps it.
     store : list of str or None
         Where the features were read from a store: its path, and the options of a sample.
-    gone : list of str
-        Photos of a store that are not there any more, shown as plain grey.
     """
 
     photos: Photos
@@ -105,12 +103,19 @@ class Visualization:
     seconds: dict[str, float]
     origin: dict[str, Any] = field(default_factory=dict)
     store: list[str] | None = None
-    gone: list[str] = field(default_factory=list)
 
     @property
     def names(self) -> list[str]:
         """The photos, as they were named."""
         return self.photos.names
+
+    @property
+    def gone(self) -> list[str]:
+        """Photos of a store that are not there any more, or not to be asked for; shown as plain grey.
+
+        Photos are read when they are first shown. Those that were not yet are read for this.
+        """
+        return self.photos.gone
 
     @property
     def colors(self) -> list[NDArray[np.float32]]:

@@ -17,9 +17,9 @@ from patchprism.engines import open_engine
 from patchprism.errors import OutputError
 from patchprism.pipeline import Settings
 from patchprism.shards import SHARD
+from patchprism.sources import read_source
 from patchprism.store import StoredFeatures
 from patchprism.streaming import extract_features, fit_prism, render_photos
-from patchprism.tasks import read_source
 
 SETTINGS = Settings(model="toy", size=48)
 

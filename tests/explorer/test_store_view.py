@@ -11,18 +11,20 @@ from toys import Toy, make_photos
 from typer.testing import CliRunner
 
 import patchprism
-from patchprism import Prism
+from patchprism import Prism, sources
 from patchprism.cli import explore as command_line
 from patchprism.cli.app import app
 from patchprism.colors import to_uint8
 from patchprism.engines import open_engine
-from patchprism.errors import OptionError, PrismError, StoreError, WeightsError
+from patchprism.errors import OptionError, PhotoError, PrismError, StoreError, WeightsError
 from patchprism.explorer import build_message
 from patchprism.explorer.work import Job, Session, Wish, Workshop
+from patchprism.images import read_photo
 from patchprism.pipeline import Settings
+from patchprism.sources import GONE_GREY
 from patchprism.store import StoredFeatures
 from patchprism.streaming import extract_features, render_photos
-from patchprism.streaming.view import GONE_GREY, record_of, view_store
+from patchprism.streaming.view import record_of, view_store
 
 MODEL, SIZE = "efficientnet_lite2", 160  # as the view of conftest.py
 
@@ -91,12 +93,181 @@ def test_photos_that_are_gone_or_others_are_grey(toy_store, tmp_path):
     names[2].write_text("no photo")
     view = view_store(toy_store, settings=Settings())
     assert view.gone == [str(name) for name in names[:3]]
+    # Back, and of the right size; but what was shown without it stays as it was reported.
+    names[0].write_bytes(names[3].read_bytes())
+    assert view.gone == [str(name) for name in names[:3]]
+    assert (view.photos.sources[0].read() == GONE_GREY).all()
     for at in range(3):
         photo = view.photos.read(at)
         assert photo.shape == (*view.sizes[at], 3)
         assert (photo == GONE_GREY).all()
     assert view.photos.read(3).std() > 1
     assert view.picture(0, overlay_alpha=0.5).shape[:2] == view.sizes[0]
+
+
+def test_photos_wait_until_they_are_shown(toy_store, tmp_path, monkeypatch):
+    read = []
+    monkeypatch.setattr(sources, "read_photo", lambda source, name: read.append(name) or read_photo(source))
+    view = view_store(toy_store, settings=Settings())
+    assert read == []
+    (tmp_path / "photos" / view.names[1].rsplit("/", 1)[1]).unlink()
+    assert view.photos.read(0).std() > 1
+    assert read == [view.names[0]]
+    assert (view.photos.read(1) == GONE_GREY).all()
+    assert view.gone == [view.names[1]]
+    assert sorted(read) == sorted({*view.names} - {view.names[1]})  # each once
+
+
+# ---------------------------------------------------------------- photos at addresses
+
+
+@pytest.fixture
+def remote_store(tmp_path):
+    """A function: photos in memory, where to -> a store of them, there."""
+    system = pytest.importorskip("fsspec").filesystem("memory")
+    system.store.clear()
+    for path in sorted(make_photos(tmp_path / "away", 4).iterdir()):
+        system.pipe_file(f"/bucket/{path.name}", path.read_bytes())
+
+    def make(out):
+        with open_engine() as engine:
+            settings = Settings(model="toy", size=48)
+            extract_features(["memory://bucket"], out, settings=settings, engine=engine, backbone=Toy())
+        return out
+
+    yield make
+    system.store.clear()
+
+
+def photos_shown(store, out, **options):
+    """Which photos visualize and render show; both must agree."""
+    view = patchprism.visualize(store, **options)
+    grey = [bool((view.photos.read(at) == GONE_GREY).all()) for at in range(len(view))]
+    assert view.gone == [name for name, missing in zip(view.names, grey, strict=True) if missing]
+    outcome = rendered(store, out, overlay_alpha=0.5, **options)
+    assert outcome.missing == sum(grey)
+    assert len(list(out.glob("*.overlay.png"))) == len(view) - sum(grey)
+    return [not missing for missing in grey], outcome.unasked
+
+
+def test_addresses_in_the_stores_own_bucket_are_read(remote_store, tmp_path):
+    store = remote_store("memory://bucket/f.zarr")
+    assert photos_shown(store, tmp_path / "o") == ([True] * 4, [])
+
+
+def test_addresses_elsewhere_are_read_where_that_is_asked_for(remote_store, tmp_path):
+    store = remote_store(str(tmp_path / "f.zarr"))
+    assert photos_shown(store, tmp_path / "o") == ([False] * 4, ["memory://bucket"])
+    assert photos_shown(store, tmp_path / "p", fetch_from=["memory://bucket"]) == ([True] * 4, [])
+    view = patchprism.visualize(store, fetch_from="memory://bucket/")
+    assert view.gone == []
+    assert build_message(view).header["command"]["input"] == [store, "--fetch-from", "memory://bucket"]
+    assert patchprism.visualize(store, fetch_from=["memory://buck"]).gone == view.names
+    store = remote_store("memory://other/f.zarr")  # the same protocol, another bucket
+    assert patchprism.visualize(store).gone == view.names
+
+
+def test_a_broken_run_is_not_taken_up_with_other_addresses(remote_store, tmp_path):
+    store = remote_store(str(tmp_path / "f.zarr"))
+
+    def stop(stage, done, total):
+        if stage == "pictures" and done:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        rendered(store, tmp_path / "o", overlay_alpha=0.5, tell=stop)
+    assert rendered(store, tmp_path / "o", overlay_alpha=0.5, fetch_from=["memory://bucket"]).missing == 0
+
+
+def test_whatever_a_file_system_raises_is_of_the_photo(monkeypatch):
+    class Odd(Exception):
+        pass
+
+    class System:
+        def cat_file(self, path):
+            raise Odd("no credentials\nread all about it")
+
+    monkeypatch.setattr(sources, "filesystem", lambda url: (System(), url))
+    with pytest.raises(PhotoError, match=r"x.png: no credentials$"):
+        sources.read_source("s3://bucket/x.png")
+
+
+HOSTILE = (
+    "memory://other/p0000.png",
+    "memory://bucket/../other/p0000.png",
+    "memory://bucket.evil/p0000.png",
+    "gs://bucket/p0000.png",
+    "http://bucket/p0000.png",
+    "s3://bucket/p0000.png",
+    "MEMORY://bucket/p0000.png",
+    "memory://bucket\\@other/p0000.png",
+    "zip://p0000.png::memory://bucket/a.zip",
+    "memory://bucket/a.zip::http://other/p0000.png",
+    "local:///dev/zero",
+    "file:///dev/zero",
+    "/dev/zero",
+    "file://bucket/p0000.png",
+    "data:image/png;base64,AAAA",
+    "memory://bucket",
+    "memory://bucket/",
+    "p\0.png",
+    "memory://bucket/p\x1b[2J.png",
+)
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_store_has_no_stranger_asked(remote_store, tmp_path, monkeypatch, name):
+    import fsspec
+
+    (content,) = list(fsspec.filesystem("memory").store.values())[:1]
+    fsspec.filesystem("memory").pipe_file("/other/p0000.png", content.getvalue())
+    asked = []
+    true = fsspec.core.url_to_fs
+    monkeypatch.setattr(fsspec.core, "url_to_fs", lambda url, **rest: asked.append(url) or true(url, **rest))
+    opened = []
+    places = sources.places_for("memory://bucket/f.zarr")
+    assert sources.read_stored(name, (48, 64), places, lambda name: opened.append(name)) is None
+    assert opened == []
+    assert all(url.startswith("memory://bucket") and "::" not in url and ".." not in url for url in asked)
+
+
+def test_what_is_read_from_an_address_is_a_file_of_a_photos_size(remote_store, monkeypatch):
+    places = sources.places_for("memory://bucket/f.zarr")
+    assert sources.read_stored("memory://bucket/p0000.png", (48, 64), places) is not None
+    assert sources.read_stored("memory:///bucket/p0000.png", (48, 64), places) is not None
+    assert sources.read_stored("memory://bucket/p0000.png", (64, 48), places) is None
+    assert sources.read_stored("memory://bucket/p9999.png", (48, 64), places) is None
+    with monkeypatch.context() as patched:
+        patched.setattr(sources, "MAX_FETCHED", 100)
+        assert sources.read_stored("memory://bucket/p0000.png", (48, 64), places) is None
+    assert sources.read_stored("local:///dev/zero", (48, 64), ["local://dev"]) is None
+
+
+@pytest.mark.parametrize(
+    "wrong", ["bucket", "s3://", "s3://bucket/photos", "/photos", "file:///photos", "a::s3://b"]
+)
+def test_where_to_fetch_from_is_a_bucket_or_a_host(toy_store, tmp_path, wrong):
+    with pytest.raises(OptionError, match=r"like s3://bucket, got "):
+        patchprism.visualize(toy_store, fetch_from=[wrong])
+    with pytest.raises(OptionError, match=r"like s3://bucket, got "):
+        rendered(toy_store, tmp_path / "o", fetch_from=[wrong])
+    with pytest.raises(OptionError, match="fetch_from is for a feature store"):
+        patchprism.visualize([tmp_path / "photos"], fetch_from=["s3://bucket"], model=MODEL)
+
+
+def test_the_commands_say_how_other_addresses_are_read(remote_store, tmp_path):
+    store = remote_store(str(tmp_path / "f.zarr"))
+    page = ["explore", store, "--html", str(tmp_path / "page.html")]
+    pictures = ["render", store, "-o", str(tmp_path / "o"), "--overlay", "0.5"]
+    said = "not fetched from memory://bucket unless --fetch-from memory://bucket says so"
+    for command in (page, pictures):
+        done = CliRunner().invoke(app, command, catch_exceptions=False)
+        assert done.exit_code == 0
+        assert "4 photos are not here any more" in done.stderr
+        assert said in done.stderr
+        done = CliRunner().invoke(app, [*command, "--fetch-from", "memory://bucket"], catch_exceptions=False)
+        assert done.exit_code == 0
+        assert "photos are not" not in done.stderr
 
 
 def test_a_store_of_a_strange_model_is_refused(toy_store):
@@ -233,7 +404,7 @@ def test_a_refit_needs_no_network_and_a_new_photo_the_stores_own(real_store, vie
 
 def test_another_model_needs_the_photos(real_store):
     first = view_store(real_store, settings=Settings())
-    first.gone = [first.names[0]]
+    first.photos.sources[0].gone = True
     workshop = Workshop(first, b"", None)
     try:
         with pytest.raises(OptionError, match="is not here any more"):

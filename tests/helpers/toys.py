@@ -17,7 +17,7 @@ from PIL import Image
 from patchprism.backbones.base import Backbone, BackboneRecord, WeightsOrigin
 from patchprism.engines import WorkerLost
 from patchprism.errors import PhotoError
-from patchprism.tasks import read_source
+from patchprism.sources import read_source
 
 PATCH, WIDTH = 8, 24
 

@@ -10,11 +10,12 @@ import typer
 
 from patchprism.cli import EXIT_SOME_PHOTOS_FAILED, lens, options
 from patchprism.cli.console import human_bytes, progress, stdout
+from patchprism.cli.many import note_unasked
 from patchprism.cli.render import warn_of_failures
 from patchprism.errors import OptionError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from patchprism.pipeline import Settings
     from patchprism.prism import Prism
@@ -75,6 +76,7 @@ def explore(
     out: SaveTo = Path("explored"),
     sample: Sample = None,
     seed: options.Seed = 0,
+    fetch_from: options.FetchFrom = None,
     preset: options.Preset = None,
     size: options.Size = None,
     model: options.Model = None,
@@ -111,6 +113,7 @@ def explore(
     from patchprism.inputs import store_among
     from patchprism.pipeline import visualize
     from patchprism.prism import Prism
+    from patchprism.sources import elsewhere, places_for
 
     bound = None
     if html is None:
@@ -125,7 +128,16 @@ def explore(
     backbone = None
     with progress(quiet=quiet) as tell:
         if store is not None:
-            view = _of_store(store, settings, fitted, force=force, sample=sample, seed=seed, tell=tell)
+            view = _of_store(
+                store,
+                settings,
+                fitted,
+                force=force,
+                sample=sample,
+                seed=seed,
+                fetch_from=fetch_from or (),
+                tell=tell,
+            )
         else:
             listed = _listed(photos, fitted is not None, sample, seed)
             chosen = settings.resolved(fitted)
@@ -140,6 +152,7 @@ def explore(
                 force=force,
                 backbone=backbone,
                 errors="report",
+                fetch_from=fetch_from or (),
                 progress=tell,
             )
         message = build_message(view, title=title, prism_path=str(prism) if prism else None, progress=tell)
@@ -147,6 +160,7 @@ def explore(
     if view.gone:
         text = f"note: {len(view.gone)} photos are not here any more, or are others: shown as plain grey"
         typer.echo(text, err=True)
+        note_unasked(elsewhere(view.gone, places_for(str(store), fetch_from or ())))
     if html is not None:
         page = ExplorerPage(message)
         page.save(html)
@@ -186,6 +200,7 @@ def _of_store(
     force: bool,
     sample: int | None,
     seed: int,
+    fetch_from: Sequence[str],
     tell: Callable[[str, int, int | None], None],
 ) -> Visualization:
     from patchprism.store import StoredFeatures
@@ -193,7 +208,16 @@ def _of_store(
 
     store = StoredFeatures(path)
     _check_number(min(len(store), sample or len(store)), prism is not None)
-    return view_store(store, settings=settings, prism=prism, force=force, sample=sample, seed=seed, tell=tell)
+    return view_store(
+        store,
+        settings=settings,
+        prism=prism,
+        force=force,
+        sample=sample,
+        seed=seed,
+        fetch_from=fetch_from,
+        tell=tell,
+    )
 
 
 def _listed(photos: list[str], has_prism: bool, sample: int | None, seed: int) -> list[str]:

@@ -106,6 +106,7 @@ def finish(outcome: Outcome) -> None:
             f"note: {outcome.missing} photos are not here any more, or are others: drawn without them",
             err=True,
         )
+    note_unasked(outcome.unasked)
     for failure in outcome.failures[:SHOWN_FAILURES]:
         typer.echo(f"failed: {failure.name}: {failure.reason}", err=True)
     if len(outcome.failures) > SHOWN_FAILURES:
@@ -113,6 +114,16 @@ def finish(outcome: Outcome) -> None:
     if outcome.failures:
         typer.echo(f"{len(outcome.failures)} of the photos failed; the others are done", err=True)
         raise typer.Exit(EXIT_SOME_PHOTOS_FAILED)
+
+
+def note_unasked(places: Sequence[str]) -> None:
+    """Say how a store's photos at other addresses would be shown."""
+    if places:
+        more = f", and {len(places) - 1} other buckets or hosts" if len(places) > 1 else ""
+        typer.echo(
+            f"note: a store's photos are not fetched from {places[0]}{more} unless --fetch-from {places[0]} says so",
+            err=True,
+        )
 
 
 def print_lines(lines: Sequence[tuple[str, str]]) -> None:

@@ -321,6 +321,17 @@ PhotosOrStore = Annotated[
         show_default=False,
     ),
 ]
+FetchFrom = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--fetch-from",
+        metavar="ADDRESS",
+        help="Also show photos that a feature store names by addresses of this bucket or host, like s3://bucket; "
+        "those of the store's own are shown anyway. May be given several times.",
+        show_default=False,
+        rich_help_panel=_INPUT,
+    ),
+]
 Sample = Annotated[
     int | None,
     typer.Option(

@@ -56,6 +56,7 @@ def render(
     format: options.Format = "png",
     sample: options.Sample = None,
     seed: options.Seed = 0,
+    fetch_from: options.FetchFrom = None,
     engine: options.EngineName = "local",
     workers: options.Workers = None,
     resume: options.Resume = False,
@@ -98,6 +99,7 @@ def render(
             basis=basis,
             sample=sample,
             seed=seed,
+            fetch_from=fetch_from or (),
             quiet=quiet,
         )
         return
@@ -111,6 +113,7 @@ def render(
             force=force,
             errors="report",
             exclude=out,
+            fetch_from=fetch_from or (),
             progress=tell,
         )
         written = view.save(

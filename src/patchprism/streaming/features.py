@@ -13,10 +13,10 @@ from patchprism.inputs import open_input
 from patchprism.jobs import Extraction, failures_of, n_shards, nobody, open_network, remembered_batch, working
 from patchprism.pipeline import Settings, Stopwatch
 from patchprism.shards import Lost, Shards, digest
+from patchprism.sources import read_source
 from patchprism.store import StoredFeatures, layout
 from patchprism.store.writer import StoreWriter
 from patchprism.streaming.opened import Outcome
-from patchprism.tasks import read_source
 
 if TYPE_CHECKING:
     import os

@@ -42,6 +42,8 @@ class Outcome:
     fitted_here : bool
     missing : int
         Photos of a store that were not there any more where one was to be drawn.
+    unasked : list of str
+        Buckets and hosts of those that lie at addresses which are not to be asked.
     already : bool
         Whether the store was there already, whole and of the same photos.
     rows : list of dict
@@ -59,6 +61,7 @@ class Outcome:
     prism: Prism | None = None
     fitted_here: bool = False
     missing: int = 0
+    unasked: list[str] = field(default_factory=list)
     already: bool = False
     rows: list[dict[str, Any]] = field(default_factory=list)
     hints: list[str] = field(default_factory=list)
@@ -82,7 +85,6 @@ class Opened:
     model: dict[str, Any]
     weights: dict[str, str]
     only: frozenset[str] | None = None
-    from_store: bool = False
 
 
 def resolved_for(settings: Settings, given: StoredFeatures | list[str], prism: Prism | None) -> Settings:
@@ -140,7 +142,6 @@ def open_tokens(
                 "sha256": str(given.origin.get("weights_sha256")),
             },
             only=only,
-            from_store=True,
         )
     only, said = sampled_origin(given, {}, sample, seed, len(given))
     if only is not None and not whole:

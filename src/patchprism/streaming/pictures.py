@@ -27,8 +27,10 @@ from patchprism.pipeline import Settings, Stopwatch, check_origin, with_mask
 from patchprism.prism import Prism
 from patchprism.render import write_picture
 from patchprism.shards import digest
+from patchprism.sources import elsewhere, places_for, read_source
+from patchprism.store import StoredFeatures
 from patchprism.streaming.opened import Opened, Outcome, open_tokens, resolved_for, tidy
-from patchprism.tasks import DrawTask, PictureOptions, drawn_key, read_source
+from patchprism.tasks import DrawTask, PictureOptions, drawn_key
 from patchprism.visualization import REPORT_VERSION, check_output_options, hints_about
 
 if TYPE_CHECKING:
@@ -58,6 +60,7 @@ def render_photos(
     basis: str = "object",
     sample: int | None = None,
     seed: int = 0,
+    fetch_from: Sequence[str] = (),
     backbone: Backbone | None = None,
     reader: Reader = read_source,
     tell: Tell = nobody,
@@ -71,7 +74,7 @@ def render_photos(
         As in :func:`fit_prism`.
     out : path
         A folder or an address.
-    prism, force
+    prism, force, fetch_from
         As in :func:`~patchprism.visualize`.
     overlay_alpha, arrays, format, upsample, background, basis
         As in :meth:`Visualization.save <patchprism.visualization.Visualization.save>`.
@@ -87,6 +90,11 @@ def render_photos(
         Path() if is_remote(out) else local_path(out), overlay_alpha, format, upsample, background, basis
     )
     given = open_input(photos, exclude=out)
+    places = None
+    if isinstance(given, StoredFeatures):
+        places = places_for(given.path, fetch_from)
+    elif fetch_from:
+        raise OptionError("fetch_from is for a feature store; photos that are named are read anyway")
     settings = resolved_for(settings, given, prism)
     if prism is not None:
         prism = with_mask(prism, settings.mask_options())
@@ -131,7 +139,7 @@ def render_photos(
                 with watch("fit prism"):
                     fitted = _fitted(to_fit, opened, work, engine)
             assert fitted is not None
-            job = Pictures(fitted, opened, folder, work, options, engine, reader, tell)
+            job = Pictures(fitted, opened, folder, work, options, engine, reader, tell, places)
             with watch("colour and write"):
                 job.draw()
                 give_back_memory()
@@ -178,6 +186,7 @@ class Pictures:
         engine: Engine,
         reader: Reader,
         tell: Tell,
+        places: frozenset[str] | None,
     ) -> None:
         self.prism, self.opened, self.out, self.work = prism, opened, out, work
         self.engine, self.tell = engine, tell
@@ -185,10 +194,9 @@ class Pictures:
         with work.staged("prism-used.safetensors") as path:
             prism.save(path)
             content = path.read_bytes()
-        key = digest(opened.key, hashlib.sha256(content).hexdigest(), asdict(options))
-        self.task = DrawTask(
-            prism, opened.source, out, work, options, key, from_store=opened.from_store, reader=reader
-        )
+        self.places = places or frozenset()
+        key = digest(opened.key, hashlib.sha256(content).hexdigest(), asdict(options), sorted(self.places))
+        self.task = DrawTask(prism, opened.source, out, work, options, key, places=places, reader=reader)
         self.n_photos = 0
 
     def draw(self) -> None:
@@ -309,9 +317,12 @@ class Pictures:
         """What to tell the user."""
         rows: list[dict[str, Any]] = []
         missing = n_patches = 0
+        unasked: set[str] = set()
         for drawn in self._all():
             rows += drawn["photos"][: max(0, 20 - len(rows))]
-            missing += sum("photo_missing" in row for row in drawn["photos"])
+            gone = [row["photo"] for row in drawn["photos"] if "photo_missing" in row]
+            missing += len(gone)
+            unasked.update(elsewhere(gone, self.places))
             n_patches += sum(drawn["counts"])
         return Outcome(
             n_photos=self.n_photos,
@@ -323,6 +334,7 @@ class Pictures:
             prism=self.prism,
             fitted_here=fitted_here,
             missing=missing,
+            unasked=sorted(unasked),
             rows=rows,
             hints=self.hints(),
         )

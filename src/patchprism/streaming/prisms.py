@@ -10,8 +10,8 @@ from patchprism.folders import WORK, LocalFolder, local_path
 from patchprism.inputs import open_input
 from patchprism.jobs import fit, nobody, working
 from patchprism.pipeline import Settings, Stopwatch
+from patchprism.sources import read_source
 from patchprism.streaming.opened import Outcome, open_tokens, resolved_for, tidy
-from patchprism.tasks import read_source
 
 if TYPE_CHECKING:
     import os

@@ -5,17 +5,15 @@ from __future__ import annotations
 from dataclasses import asdict, fields, replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from patchprism.backbones import BackboneRecord, WeightsOrigin, find_record
 from patchprism.engines import open_engine
-from patchprism.errors import ModelError, OptionError, PhotoError, StoreError
+from patchprism.errors import ModelError, OptionError, StoreError
 from patchprism.extract import Photos
 from patchprism.features import PatchFeatures
-from patchprism.folders import is_remote, local_path
 from patchprism.jobs import fit, nobody
 from patchprism.pipeline import Stopwatch, check_origin, with_mask
 from patchprism.shards import StoreShards
+from patchprism.sources import StoredPhoto, places_for
 from patchprism.store import StoredFeatures
 from patchprism.streaming.opened import resolved_for, sampled_origin
 from patchprism.visualization import Failure, Visualization
@@ -29,9 +27,6 @@ if TYPE_CHECKING:
     from patchprism.prism import Prism
     from patchprism.store.reader import PhotoRow
 
-# What stands for a photo that is gone.
-GONE_GREY = 128
-
 
 def view_store(
     store: StoredFeatures | str | os.PathLike[str],
@@ -41,6 +36,7 @@ def view_store(
     force: bool = False,
     sample: int | None = None,
     seed: int = 0,
+    fetch_from: Sequence[str] = (),
     tell: Tell = nobody,
 ) -> Visualization:
     """Colour the photos of a feature store, in memory.
@@ -55,14 +51,16 @@ def view_store(
     sample : int, optional
         Fit on, and show, a sample of so many photos drawn with ``seed``: the one that ``render --sample`` fits on.
     seed : int
+    fetch_from
+        As in :func:`~patchprism.visualize`.
     tell : callable
 
     Returns
     -------
     Visualization
-        Its photos are read from where the store says that they were; one that is not there any more, or has
-        another size by now, is shown as plain grey. The tokens are those of the store, so that the colours are
-        those which ``render`` gives the store.
+        Its photos are read, when they are first shown, from where the store says that they were; one that is not
+        there any more, has another size by now, or lies at an address that is not to be asked, is shown as plain
+        grey. The tokens are those of the store, so that the colours are those which ``render`` gives the store.
 
     Raises
     ------
@@ -75,6 +73,7 @@ def view_store(
     """
     if not isinstance(store, StoredFeatures):
         store = StoredFeatures(store)
+    places = places_for(store.path, fetch_from)
     settings = resolved_for(settings, store, prism)
     to_fit = None if prism else settings.prism()
     watch = Stopwatch()
@@ -100,9 +99,8 @@ def view_store(
     assert prism is not None
     with watch("colour"):
         parts = [prism.split(each, name=name) for name, each in zip(features.names, features, strict=True)]
-    photos, gone = photos_of(rows)
     return Visualization(
-        photos=photos,
+        photos=Photos([StoredPhoto(row.name, row.size, places) for row in rows], features.names),
         framing=store.framing,
         features=features,
         prism=prism,
@@ -118,29 +116,12 @@ def view_store(
         failures=[Failure(str(each["photo"]), str(each["reason"])) for each in store.failures],
         seconds=watch.seconds,
         origin=origin,
-        store=[store.path, *([] if only is None else ["--sample", str(sample), "--seed", str(seed)])],
-        gone=gone,
+        store=[
+            store.path,
+            *([] if only is None else ["--sample", str(sample), "--seed", str(seed)]),
+            *(word for place in sorted(places_for("", fetch_from)) for word in ("--fetch-from", place)),
+        ],
     )
-
-
-def photos_of(rows: Sequence[PhotoRow]) -> tuple[Photos, list[str]]:
-    """The photos that rows of a store are of, and the names of those that are gone, or are others by now.
-
-    These are plain grey, of the size that they had.
-    """
-    photos = Photos([row.name for row in rows], [row.name for row in rows])
-    gone = []
-    for at, row in enumerate(rows):
-        # A store may come from anywhere: its names open plain files only, no devices and no addresses.
-        there = not is_remote(row.name) and local_path(row.name).is_file()
-        try:
-            there = there and photos.read(at).shape[:2] == row.size
-        except PhotoError:
-            there = False
-        if not there:
-            gone.append(row.name)
-            photos.replace(at, np.broadcast_to(np.uint8(GONE_GREY), (*row.size, 3)))
-    return photos, gone
 
 
 def record_of(store: StoredFeatures) -> BackboneRecord:

@@ -1,0 +1,175 @@
+"""Photos by their names: paths and addresses, and the names that a feature store brings from elsewhere."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from patchprism.errors import OptionError, PatchPrismError, PhotoError
+from patchprism.folders import filesystem, is_remote, local_path
+from patchprism.images import read_photo
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Sequence
+
+    from numpy.typing import NDArray
+
+# What stands for a photo that is gone.
+GONE_GREY = 128
+# A photo that a store names by an address is read whole; the largest that the reader takes, at 16 bits a channel.
+MAX_FETCHED = 1 << 30
+
+# Protocol, then bucket or host: exactly these letters decide who is asked, so nothing odd may be among them.
+_PLACE = re.compile(r"([a-z][a-z0-9+.-]*)://+([^/\\?#\s]+)(?:/.*)?")
+
+
+def read_source(name: str) -> NDArray[np.uint8]:
+    """A photo, (H, W, 3) uint8, from a path or from an address that fsspec opens."""
+    return decode_source(fetch_source(name))
+
+
+def decode_source(fetched: tuple[str, bytes | None]) -> NDArray[np.uint8]:
+    """A photo, (H, W, 3) uint8, from what :func:`fetch_source` gave."""
+    name, content = fetched
+    return read_photo(local_path(name) if content is None else content, name=name)
+
+
+def fetch_source(name: str) -> tuple[str, bytes | None]:
+    """A photo's name, and what is at it where that is an address."""
+    if not is_remote(name):
+        return name, None
+    try:
+        system, path = filesystem(name)
+        return name, bytes(system.cat_file(path))
+    except PatchPrismError:
+        raise
+    except FileNotFoundError as error:
+        raise PhotoError(name, "no such file") from error
+    except Exception as error:  # each kind of address has exceptions of its own
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise PhotoError(name, reason.splitlines()[0]) from error
+
+
+# ---------------------------------------------------------------- names out of a store
+
+
+def place_of(name: str) -> str | None:
+    """Protocol and bucket or host of an address; None for a path, and for what is no plain address.
+
+    Examples
+    --------
+    >>> place_of("s3://dogs/2024/rex.png"), place_of("dogs/rex.png"), place_of("zip://rex.png::http://host/a.zip")
+    ('s3://dogs', None, None)
+    """
+    found = _PLACE.fullmatch(name)
+    # "::" chains file systems, ".." may lead out of the bucket.
+    if not found or not name.isprintable() or "::" in name or ".." in name.split("/") or not is_remote(name):
+        return None
+    return f"{found[1]}://{found[2]}"
+
+
+def places_for(store: str | os.PathLike[str], fetch_from: Sequence[str] = ()) -> frozenset[str]:
+    """Where the photos that a store names by addresses are read: its own bucket or host, and those that are asked for.
+
+    Raises
+    ------
+    OptionError
+        If ``fetch_from`` names more, or less, than a bucket or host.
+    """
+    places = set()
+    for each in [fetch_from] if isinstance(fetch_from, str) else fetch_from:
+        place = place_of(each)
+        if place is None or place != each.rstrip("/"):
+            raise OptionError(
+                f"fetch_from must be a protocol and a bucket or host, like s3://bucket, got {each!r}"
+            )
+        places.add(place)
+    own = place_of(os.fspath(store))
+    return frozenset(places | ({own} if own else set()))
+
+
+def elsewhere(names: Iterable[str], places: Collection[str]) -> list[str]:
+    """The places of addresses that are not read, each once."""
+    found = {place_of(name) for name in names if is_remote(name)}
+    return sorted(place for place in found if place is not None and place not in places)
+
+
+def read_stored(
+    name: str,
+    size: tuple[int, int],
+    places: Collection[str],
+    reader: Callable[[str], NDArray[np.uint8]] = read_source,
+) -> NDArray[np.uint8] | None:
+    """A photo that a store names, (H, W, 3) uint8; None where it is gone, another one by now, or not to be asked for.
+
+    A store may come from anywhere. Its names open plain files, and addresses in ``places``; no devices, and no
+    strangers' machines.
+
+    Parameters
+    ----------
+    name : str
+    size : tuple of int
+        The (H, W) that it had.
+    places : collection of str
+        As :func:`places_for` gives them.
+    reader : callable
+        A name -> (H, W, 3) uint8.
+
+    Raises
+    ------
+    ExtraError
+        If what opens such addresses is not installed.
+    """
+    try:
+        if is_remote(name):
+            if place_of(name) not in places or not _is_fetched(name):
+                return None
+        elif not local_path(name).is_file():
+            return None
+        photo = reader(name)
+    except (PhotoError, OSError, ValueError):  # ValueError: a name with a NUL
+        return None
+    return photo if photo.shape[:2] == size else None
+
+
+def _is_fetched(name: str) -> bool:
+    """Whether there is a file at an address, and of a photo's length: behind some, devices are files without any."""
+    try:
+        system, path = filesystem(name)
+        found = system.info(path)
+    except PatchPrismError:
+        raise
+    except Exception:  # each kind of address has exceptions of its own
+        return False
+    return found["type"] == "file" and 0 < (found["size"] or 0) <= MAX_FETCHED
+
+
+class StoredPhoto:
+    """A photo that a store names, as a source of :class:`~patchprism.extract.Photos`: read when it is first asked for.
+
+    Parameters
+    ----------
+    name, size, places
+        As in :func:`read_stored`.
+
+    Attributes
+    ----------
+    gone : bool or None
+        Whether it is gone, and plain grey of the size that it had stands for it; None until it was asked for.
+    """
+
+    def __init__(self, name: str, size: tuple[int, int], places: Collection[str]) -> None:
+        self.name, self.size, self.places = name, size, places
+        self.gone: bool | None = None
+
+    def __fspath__(self) -> str:
+        return self.name
+
+    def read(self) -> NDArray[np.uint8]:
+        """The photo, (H, W, 3) uint8; once it is found to be gone, it stays so."""
+        photo = None if self.gone else read_stored(self.name, self.size, self.places)
+        self.gone = photo is None
+        return np.full((*self.size, 3), GONE_GREY, np.uint8) if photo is None else photo
