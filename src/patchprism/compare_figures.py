@@ -133,7 +133,8 @@ def save_comparison(
             future.result()
     report = folder / "compare.json"
     with atomic_write(report) as part:
-        part.write_text(json.dumps(comparison.report(), indent=2, ensure_ascii=False) + "\n", "utf-8")
+        text = json.dumps(comparison.report(), indent=2, ensure_ascii=False)
+        part.write_text(text + "\n", "utf-8", errors="replace")  # a file's name may be no text
     return [path for path, _ in jobs] + [report]
 
 

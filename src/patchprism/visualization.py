@@ -324,9 +324,8 @@ class Visualization:
         self.prism.save(prism)
         self.seconds["write"] = perf_counter() - start
         with atomic_write(report) as part:
-            part.write_text(
-                json.dumps(self.report(of_photo, lenses), indent=2, ensure_ascii=False) + "\n", "utf-8"
-            )
+            text = json.dumps(self.report(of_photo, lenses), indent=2, ensure_ascii=False)
+            part.write_text(text + "\n", "utf-8", errors="replace")  # a file's name may be no text
         return [path for path, _ in jobs] + [prism, report]
 
     def _photo_jobs(

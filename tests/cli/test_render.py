@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
@@ -270,6 +271,24 @@ def test_a_split_between_photos_gets_a_hint(run, tmp_path):
     assert "hint    in 2 of 2 photos nearly all patches are foreground" in result.out
     kept = run("render", tmp_path, "--out", tmp_path / "all", *MODEL, "--foreground", "none")
     assert "hint" not in kept.out
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="file names are text there")
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("render", "-o", "out"),
+        ("render", "-o", "out", "--resume"),
+        ("compare", "-o", "out", "--layer", "5,11"),
+        ("explore", "--html", "out"),
+    ],
+)
+def test_a_name_that_is_no_text_is_no_reason_to_fail(run, photos, tmp_path, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    (photos / "a.png").rename(photos / os.fsdecode(b"a\xff.png"))
+    result = run(command[0], photos, *command[1:], *MODEL)
+    assert (result.code, result.err) == (0, "")
+    assert (tmp_path / "out").exists()
 
 
 def test_a_defect_is_one_line_as_well(run, monkeypatch, photos, tmp_path):
