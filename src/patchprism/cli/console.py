@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import unicodedata
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,21 @@ def stdout() -> Console:
     return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
 
 
+def shown(text: str) -> str:
+    r"""Text as a terminal may have it, on one line: a file's name may hold what moves the cursor, or is no text.
+
+    Examples
+    --------
+    >>> shown("dog\x1b[2J\n.png")
+    'dog?[2J?.png'
+    """
+    return "".join("?" if unicodedata.category(sign) in _NOT_SHOWN else sign for sign in text)
+
+
+# Control characters, lone surrogates, and separators of lines and paragraphs.
+_NOT_SHOWN = ("Cc", "Cs", "Zl", "Zp")
+
+
 def print_table(
     title: str, columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[str]], *, console: Console
 ) -> None:
@@ -35,6 +51,7 @@ def print_table(
     rows : sequence of sequence of str
     console : Console
     """
+    rows = [[shown(cell) for cell in row] for row in rows]
     if console.is_terminal:
         from rich import box
         from rich.table import Table

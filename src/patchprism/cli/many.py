@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from patchprism.cli import EXIT_SOME_PHOTOS_FAILED
-from patchprism.cli.console import print_table, progress, stdout
+from patchprism.cli.console import print_table, progress, shown, stdout
 from patchprism.errors import OptionError
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def finish(outcome: Outcome) -> None:
             err=True,
         )
     for failure in outcome.failures[:SHOWN_FAILURES]:
-        typer.echo(f"failed: {failure.name}: {failure.reason}", err=True)
+        typer.echo(shown(f"failed: {failure.name}: {failure.reason}"), err=True)
     if len(outcome.failures) > SHOWN_FAILURES:
         typer.echo(f"... and {len(outcome.failures) - SHOWN_FAILURES} more", err=True)
     if outcome.failures:

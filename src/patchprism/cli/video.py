@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from patchprism.cli import EXIT_SOME_PHOTOS_FAILED, options
-from patchprism.cli.console import stdout
+from patchprism.cli.console import shown, stdout
 from patchprism.errors import OptionError
 
 if TYPE_CHECKING:
@@ -186,7 +186,7 @@ def video(
     for warning in report.warnings:
         typer.echo(f"warning: {warning}", err=True)
     for problem in report.problems:
-        typer.echo(f"failed: {problem}", err=True)
+        typer.echo(shown(f"failed: {problem}"), err=True)
     if report.n_problems:
         typer.echo(f"{report.n_problems} problems in the clip; all else is done", err=True)
         raise typer.Exit(EXIT_SOME_PHOTOS_FAILED)
