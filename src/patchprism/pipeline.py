@@ -360,7 +360,7 @@ def list_photos(photos: Sequence[Any], *, exclude: str | os.PathLike[str] | None
             listed.append(photo)
             continue
         for path in find_photos([photo]):
-            key = path.resolve()
+            key = Path(os.path.realpath(path))  # Path.resolve raises on links that go in circles
             named = path == Path(photo)
             if key not in seen and (named or written is None or not is_output(key, written)):
                 seen.add(key)

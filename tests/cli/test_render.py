@@ -169,6 +169,22 @@ def test_a_bad_photo_is_named_the_others_are_done_and_the_exit_code_says_so(run,
     ]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="links and pipes of POSIX")
+@pytest.mark.parametrize(
+    "command", [("render", "-o", "out"), ("render", "-o", "out", "--resume"), ("explore", "--html", "out")]
+)
+def test_what_is_no_file_is_a_bad_photo_of_a_folder(run, photos, tmp_path, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    (photos / "circle.png").symlink_to("circle.png")
+    (photos / "nowhere.png").symlink_to("gone.png")
+    os.mkfifo(photos / "pipe.png")
+    result = run(command[0], photos, *command[1:], *MODEL)
+    assert result.code == 3
+    assert "circle.png: too many levels of symbolic links" in result.err
+    assert "nowhere.png: no such file\n" in result.err
+    assert "pipe.png: is a pipe, not a file\n" in result.err
+
+
 def test_nothing_is_written_when_all_photos_are_bad(run, tmp_path):
     bad = tmp_path / "bad.jpg"
     bad.write_bytes(b"\xff\xd8\xff\xe0 broken")
