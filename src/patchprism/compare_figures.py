@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -11,13 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from patchprism.errors import OutputError
-from patchprism.files import atomic_write
+from patchprism.files import atomic_write, refuse_to_replace
 from patchprism.lenses.sheet import Cell, map_panel, panel_size, photo_panel, sheet
 from patchprism.paths import unique_stems
 from patchprism.render import write_picture
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Callable
 
     from numpy.typing import NDArray
@@ -128,6 +128,8 @@ def save_comparison(
         )
         if arrays:
             jobs.append((folder / f"{stem}.compare.npz", partial(_arrays, comparison, i)))
+    read = [source for source in comparison.photos.sources if isinstance(source, (str, os.PathLike))]
+    refuse_to_replace(folder, [path.name for path, _ in jobs], read)
     with ThreadPoolExecutor(2, thread_name_prefix="patchprism-write") as pool:
         for future in [pool.submit(write, path) for path, write in jobs]:
             future.result()

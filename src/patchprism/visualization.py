@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from patchprism.errors import OptionError, OutputError
-from patchprism.files import atomic_write
+from patchprism.files import atomic_write, refuse_to_replace
 from patchprism.paths import unique_stems
 from patchprism.picture import BACKGROUNDS, BASES, UPSAMPLINGS, draw_picture
 from patchprism.render import (
@@ -25,7 +26,6 @@ from patchprism.render import (
 )
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Callable, Sequence
 
     from matplotlib.figure import Figure
@@ -317,6 +317,8 @@ class Visualization:
             of_photo.append([path.name for path, _ in made])
             jobs += made
         _check_distinct([path for path, _ in jobs])
+        read = [source for source in self.photos.sources if isinstance(source, (str, os.PathLike))]
+        refuse_to_replace(folder, [path.name for path, _ in jobs], read)
         with ThreadPoolExecutor(WRITERS, thread_name_prefix="patchprism-write") as pool:
             for future in [pool.submit(write, path) for path, write in jobs]:
                 future.result()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -305,6 +307,33 @@ def test_a_name_that_is_no_text_is_no_reason_to_fail(run, photos, tmp_path, monk
     result = run(command[0], photos, *command[1:], *MODEL)
     assert (result.code, result.err) == (0, "")
     assert (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "victim"),
+    [
+        (("render", "p/a.png", "p/results.png", "-o", "p"), "p/results.png"),
+        (("render", "p/a.png", "p/results.png", "-o", "p/../p", "--resume"), "p/results.png"),
+        (("render", "p/a.png", "p/a.pca.png", "-o", "p"), "p/a.pca.png"),
+        (("render", "p/a.png", "p/a.pca.png", "-o", "p", "--resume"), "p/a.pca.png"),
+        (("compare", "p/a.png", "p/compare.png", "-o", "p", "--layer", "5,11"), "p/compare.png"),
+        (("fit", "p", "-o", "p/a.png"), "p/a.png"),
+        (("explore", "p", "--html", "p/a.png"), "p/a.png"),
+        (("features", "p", "-o", "f.zarr", "--flat", "p/a.png"), "p/a.png"),
+    ],
+)
+def test_no_photo_of_the_job_is_written_over(run, photos, tmp_path, monkeypatch, command, victim):
+    monkeypatch.chdir(tmp_path)
+    photos.rename("p")
+    for name in ("results.png", "a.pca.png", "compare.png"):
+        shutil.copy("p/a.png", f"p/{name}")
+    before = {path: path.read_bytes() for path in Path("p").rglob("*.*g")}
+    result = run(*command, *MODEL)
+    assert (result.code, result.err) == (
+        1,
+        f"error: cannot write {victim}: it is one of the photos of this job\n",
+    )
+    assert {path: path.read_bytes() for path in Path("p").rglob("*.*g")} == before
 
 
 def test_a_defect_is_one_line_as_well(run, monkeypatch, photos, tmp_path):

@@ -11,7 +11,7 @@ import typer
 from patchprism.cli import EXIT_SOME_PHOTOS_FAILED, lens, options
 from patchprism.cli.console import human_bytes, progress, stdout
 from patchprism.cli.render import warn_of_failures
-from patchprism.errors import OptionError
+from patchprism.errors import OptionError, OutputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -108,6 +108,7 @@ def explore(
     from patchprism.backbones import load_backbone
     from patchprism.explorer.build import build_message
     from patchprism.explorer.html import ExplorerPage
+    from patchprism.files import refuse_to_replace
     from patchprism.inputs import store_among
     from patchprism.pipeline import visualize
     from patchprism.prism import Prism
@@ -119,6 +120,8 @@ def explore(
         # Refused before the network runs.
         serve.check_extra()
         bound = serve.listen(host, port)
+    elif html.is_dir():
+        raise OutputError(str(html), "a folder of that name is there already")
     fitted = Prism.load(prism) if prism else None
     settings = options.settings_of(given)
     store = store_among(photos)
@@ -128,6 +131,8 @@ def explore(
             view = _of_store(store, settings, fitted, force=force, sample=sample, seed=seed, tell=tell)
         else:
             listed = _listed(photos, fitted is not None, sample, seed)
+            if html is not None:
+                refuse_to_replace(html.parent, [html.name], listed)
             chosen = settings.resolved(fitted)
             backbone = load_backbone(
                 str(chosen.model), weights=weights, device=device, dtype=chosen.dtype or "auto", progress=tell

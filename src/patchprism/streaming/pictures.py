@@ -18,6 +18,7 @@ from patchprism.batching import give_back_memory
 from patchprism.engines import WorkerLost
 from patchprism.errors import EngineError, OptionError, OutputError, PatchPrismError
 from patchprism.figures import MAX_PHOTOS, fg_mask_figure, results_figure, sheet_sizes
+from patchprism.files import refuse_to_replace
 from patchprism.folders import WORK, LocalFolder, is_remote, local_path, open_folder
 from patchprism.histogram import counted_histogram
 from patchprism.inputs import open_input
@@ -29,7 +30,7 @@ from patchprism.render import write_picture
 from patchprism.shards import digest
 from patchprism.streaming.opened import Opened, Outcome, open_tokens, resolved_for, tidy
 from patchprism.tasks import DrawTask, PictureOptions, drawn_key, read_source
-from patchprism.visualization import REPORT_VERSION, check_output_options, hints_about
+from patchprism.visualization import FIGURES, PICTURES, REPORT_VERSION, check_output_options, hints_about
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -196,6 +197,10 @@ class Pictures:
         names = [row.name for shard in range(self.source.n_shards) for row in self.source.rows(shard)]
         stems = unique_stems([Path(name).name for name in names])
         self.n_photos = len(stems)
+        if isinstance(self.out, LocalFolder):
+            end = self.task.options.format
+            written = [f"{stem}.{kind}.{end}" for stem in stems for kind in PICTURES]
+            refuse_to_replace(self.out.path, [*written, *(f"{figure}.{end}" for figure in FIGURES)], names)
 
         def todo() -> Iterator[tuple[int, list[str]]]:
             start = 0

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from patchprism.errors import OutputError, PatchPrismError
-from patchprism.files import atomic_write
+from patchprism.files import atomic_write, refuse_to_replace
 from patchprism.folders import WORK, LocalFolder, local_path
 from patchprism.inputs import open_input
 from patchprism.jobs import fit, nobody, working
 from patchprism.pipeline import Settings, Stopwatch
+from patchprism.store import StoredFeatures
 from patchprism.streaming.opened import Outcome, open_tokens, resolved_for, tidy
 from patchprism.tasks import read_source
 
@@ -60,6 +61,8 @@ def fit_prism(
     target = local_path(out)
     if target.is_dir():
         raise OutputError(str(target), "a folder of that name is there already")
+    if not isinstance(given, StoredFeatures):
+        refuse_to_replace(target.parent, [target.name], given)
     work = LocalFolder(
         target.with_name(f".{target.name}{WORK}"), work=target.with_name(f".{target.name}{WORK}")
     )
