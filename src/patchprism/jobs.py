@@ -221,7 +221,7 @@ class Extraction:
     ) -> None:
         self.names, self.network, self.shards, self.engine = names, network, shards, engine
         self.batch_size, self.reader, self.tell = batch_size, reader, tell
-        self._photos = 0
+        self._photos = self._ahead = 0
 
     def key(self, shard: int) -> str:
         """Digest of all that a shard's tokens depend on; a photo counts as another one when its file has changed."""
@@ -260,7 +260,7 @@ class Extraction:
                 else:
                     yield PhotoRun(shard, key, self._names(shard))
 
-        self._photos = 0
+        self._photos = self._ahead = 0
         self.tell("photos", 0, len(self.names))
         # A cluster's workers may die of a photo; this process must not.
         with self._reading() as reader:
@@ -272,6 +272,7 @@ class Extraction:
                 batch_patches=self.network.batch_patches,
                 reader=reader,
                 options=self.network.options,
+                seen=self._seen if self.engine.local else None,
             )
             for run, result in self.engine.map(task, todo()):
                 if isinstance(result, WorkerLost):
@@ -307,9 +308,16 @@ class Extraction:
         ]
 
     def _done(self, shard: int, table: Table, done: Callable[[int, Table], None]) -> None:
-        self._photos += len(table.photos) + len(table.failures)
-        self.tell("photos", self._photos, len(self.names))
+        count = len(table.photos) + len(table.failures)
+        self._photos += count
+        self._ahead = max(0, self._ahead - count)
+        self.tell("photos", self._photos + self._ahead, len(self.names))
         done(shard, table)
+
+    def _seen(self) -> None:
+        """Told of each photo of the shards under way: a shard may take minutes."""
+        self._ahead += 1
+        self.tell("photos", self._photos + self._ahead, len(self.names))
 
     def _committed(self, shard: int, key: str) -> Table | None:
         table = self.shards.load(shard, key)

@@ -289,6 +289,7 @@ def visualize(
     sources = list_photos(photos, exclude=exclude)
     job = Photos(sources, photo_names(sources))
     if backbone is None:
+        tell("load model", 0, None)
         with watch("load model"):
             backbone = load_backbone(
                 str(settings.model),
@@ -297,6 +298,7 @@ def visualize(
                 dtype=settings.dtype or "auto",
                 progress=tell,
             )
+        tell("load model", 1, 1)
     origin = describe_origin(backbone, settings, framing)
     if prism and not force:
         check_origin(prism, origin)

@@ -70,6 +70,10 @@ def fetch_source(name: str) -> tuple[str, bytes | None]:
         raise PhotoError(name, error.strerror or str(error) or type(error).__name__) from error
 
 
+def nothing() -> None:
+    """What is called where nobody wants to know."""
+
+
 # ---------------------------------------------------------------- the network
 
 
@@ -109,6 +113,8 @@ class ExtractTask:
         A name -> (H, W, 3) uint8.
     options : TokenOptions, optional
         Which tokens; the backbone's own patch tokens by default.
+    seen : callable, optional
+        Called for each photo that is done or has failed, long before its shard is; not for workers elsewhere.
     """
 
     needs_device = True
@@ -123,7 +129,9 @@ class ExtractTask:
         batch_patches: int | None = None,
         reader: Callable[[str], NDArray[np.uint8]] = read_source,
         options: TokenOptions | None = None,
+        seen: Callable[[], None] | None = None,
     ) -> None:
+        self.seen = seen
         self.load, self.framing, self.shards, self.reader = load, framing, shards, reader
         self.options = options
         self.batch_size, self.batch_patches = batch_size, batch_patches
@@ -132,7 +140,7 @@ class ExtractTask:
     def run(self, items: Iterable[PhotoRun]) -> Iterator[Table]:
         """See :class:`~patchprism.engines.Task`."""
         self._backbone = backbone = self._backbone or self.load()
-        feed = _Feed(items, self.reader)
+        feed = _Feed(items, self.reader, self.seen or nothing)
         for tokens in extract(
             feed,
             backbone,
@@ -145,6 +153,7 @@ class ExtractTask:
             options=self.options,
         ):
             feed.done[tokens.index // SHARD].append(tokens)
+            feed.seen()
             yield from self._commit(feed, backbone)
         yield from self._commit(feed, backbone)
         assert not feed.open, "every photo of a shard is done or has failed"
@@ -178,9 +187,14 @@ class ExtractTask:
 class _Feed(Photos):
     """The photos of the shards under way; index ``shard * SHARD + place``."""
 
-    def __init__(self, items: Iterable[PhotoRun], reader: Callable[[str], NDArray[np.uint8]]) -> None:
+    def __init__(
+        self,
+        items: Iterable[PhotoRun],
+        reader: Callable[[str], NDArray[np.uint8]],
+        seen: Callable[[], None],
+    ) -> None:
         super().__init__([], [])
-        self.items, self.reader = items, reader
+        self.items, self.reader, self.seen = items, reader, seen
         self.open: deque[PhotoRun] = deque()
         self.runs: dict[int, PhotoRun] = {}
         self.done: dict[int, list[Tokens]] = {}
@@ -201,6 +215,7 @@ class _Feed(Photos):
 
     def fail(self, index: int, error: PhotoError) -> None:
         self.failed[index // SHARD][index % SHARD] = error.reason
+        self.seen()
 
     def forget(self, run: PhotoRun) -> None:
         self.open.popleft()
@@ -282,7 +297,8 @@ class DrawTask:
     from_store : bool
         Whether photos may be gone: overlays are then left out where they are, and what else asks for the
         photo is drawn without it.
-    reader : callable
+    reader, seen : callable
+        As in :class:`ExtractTask`.
     """
 
     needs_device = False
@@ -298,7 +314,9 @@ class DrawTask:
         *,
         from_store: bool = False,
         reader: Callable[[str], NDArray[np.uint8]] = read_source,
+        seen: Callable[[], None] | None = None,
     ) -> None:
+        self.seen = seen
         self.prism, self.source, self.out, self.work = prism, source, out, work
         self.options, self.key, self.from_store, self.reader = options, key, from_store, reader
 
@@ -314,6 +332,7 @@ class DrawTask:
                     rows.append(row)
                     counts += part_counts
                     inside += kept
+                    (self.seen or nothing)()
                 drawn = {"key": self.key, "photos": rows, "counts": counts.tolist(), "n_foreground": inside}
                 self.work.write(drawn_key(shard), json.dumps(drawn).encode())
                 yield drawn

@@ -110,12 +110,15 @@ def progress(*, quiet: bool) -> Iterator[Callable[[str, int, int | None], None]]
 
 def _amount_column(counted: Any) -> Any:
     from rich.progress import DownloadColumn
+    from rich.text import Text
 
     class Amount(counted):  # type: ignore[misc]
-        """Photos counted, anything else in bytes."""
+        """Downloads in bytes, anything else counted, if it can be."""
 
         def render(self, task: Any) -> Any:
-            return super().render(task) if task.description == "photos" else DownloadColumn().render(task)
+            if task.description.startswith(("downloading ", "fetching ")):
+                return DownloadColumn().render(task)
+            return super().render(task) if task.total is not None else Text("")
 
     return Amount()
 

@@ -134,9 +134,11 @@ def explore(
             if html is not None:
                 refuse_to_replace(html.parent, [html.name], listed)
             chosen = settings.resolved(fitted)
+            tell("load model", 0, None)
             backbone = load_backbone(
                 str(chosen.model), weights=weights, device=device, dtype=chosen.dtype or "auto", progress=tell
             )
+            tell("load model", 1, 1)
             rest = {key: value for key, value in vars(settings).items() if key not in _OF_BACKBONE}
             view = visualize(
                 listed,

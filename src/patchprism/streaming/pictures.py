@@ -202,22 +202,32 @@ class Pictures:
             written = [f"{stem}.{kind}.{end}" for stem in stems for kind in PICTURES]
             refuse_to_replace(self.out.path, [*written, *(f"{figure}.{end}" for figure in FIGURES)], names)
 
+        done = ahead = 0
+
         def todo() -> Iterator[tuple[int, list[str]]]:
+            nonlocal done
             start = 0
             for shard in range(self.source.n_shards):
                 stop = start + len(self.source.rows(shard))
-                if not self._drawn(shard):
+                if self._drawn(shard):
+                    done += stop - start
+                else:
                     yield shard, stems[start:stop]
                 start = stop
 
-        done = 0
+        def seen() -> None:
+            nonlocal ahead
+            ahead += 1
+            self.tell("pictures", done + ahead, self.n_photos)
+
         self.tell("pictures", 0, self.n_photos)
+        self.task.seen = seen if self.engine.local else None
         for (shard, its), result in self.engine.map(self.task, todo()):
             if isinstance(result, WorkerLost):
                 raise EngineError(
                     f"workers died again and again over pictures of shard {shard}: {result.reason}"
                 )
-            done += len(its)
+            done, ahead = done + len(its), 0
             self.tell("pictures", done, self.n_photos)
 
     def _drawn(self, shard: int) -> dict[str, Any] | None:
