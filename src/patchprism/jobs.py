@@ -155,8 +155,8 @@ def _same(backbone: Backbone) -> Backbone:
 
 
 @contextmanager
-def working(folder: Folder) -> Iterator[None]:
-    """Hold a work folder: a second job on it is refused, on this machine at least."""
+def working(folder: Folder, name: str) -> Iterator[None]:
+    """Hold the work folder of an output of that name: a second job on it is refused, on this machine at least."""
     if not isinstance(folder, LocalFolder):
         yield
         return
@@ -169,12 +169,12 @@ def working(folder: Folder) -> Iterator[None]:
         folder.path.mkdir(parents=True, exist_ok=True)
         lock = open(folder.path / "lock", "w")  # noqa: SIM115
     except OSError as error:
-        raise OutputError(str(folder.path.parent), (error.strerror or str(error)).lower()) from error
+        raise OutputError(name, (error.strerror or str(error)).lower()) from error
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise OutputError(str(folder.path.parent), "another patchprism is at work on it") from error
+            raise OutputError(name, "another patchprism is at work on it") from error
         # What a killed process had half written; whole files are renamed out of here.
         folder.remove("tmp")
         yield

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 
 import numpy as np
@@ -117,6 +119,29 @@ def test_failures(run, photos, tmp_path, arguments, message):
     assert message in result.err
     assert not (tmp_path / "d.prism").exists()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["f.zarr"]
+
+
+@pytest.mark.parametrize("command", [("fit", "-o"), ("features", "-o"), ("render", "--resume", "-o")])
+def test_an_output_below_a_file_is_said(run, photos, tmp_path, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("no folder")
+    result = run(command[0], photos, *MODEL, *command[1:], "file/x")
+    assert (result.code, result.err) == (1, "error: cannot write file/x: not a directory\n")
+
+
+def test_a_prism_that_does_not_fit_on_the_disk_is_called_by_its_name(run, photos, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    replace = os.replace
+
+    def full(source, target):
+        if str(target).endswith(".prism"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", full)
+    result = run("fit", photos, *MODEL, "-o", "d.prism")
+    assert (result.code, result.err) == (1, "error: cannot write d.prism: no space left on device\n")
+    assert not list(tmp_path.glob("*.part*"))
 
 
 def test_help_names_every_option(run):

@@ -78,7 +78,7 @@ def extract_features(
         _check_free(folder, overwrite)
     work = folder.below(WORK)
     shards = Shards(work, n_shards(len(names)), tokens)
-    with working(work):
+    with working(work, folder.name):
         network = remembered_batch(work, network)
         job = Extraction(
             names, network, shards, engine, batch_size=settings.batch_size, reader=reader, tell=tell

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import textwrap
+from contextlib import suppress
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -28,7 +29,7 @@ from patchprism.pipeline import Settings, Stopwatch, check_origin, with_mask
 from patchprism.prism import Prism
 from patchprism.render import write_picture
 from patchprism.shards import digest
-from patchprism.streaming.opened import Opened, Outcome, open_tokens, resolved_for, tidy
+from patchprism.streaming.opened import Opened, Outcome, open_tokens, resolved_for, tidied
 from patchprism.tasks import DrawTask, PictureOptions, drawn_key, read_source
 from patchprism.visualization import FIGURES, PICTURES, REPORT_VERSION, check_output_options, hints_about
 
@@ -113,7 +114,7 @@ def render_photos(
 
     before = not is_remote(out) and local_path(out).exists()
     try:
-        with working(work):
+        with working(work, folder.name), tidied(work):
             opened = open_tokens(
                 given,
                 settings,
@@ -141,10 +142,10 @@ def render_photos(
                 fitted.save(part)
             head = _report_head(settings, opened, fitted, to_fit is not None, watch, engine)
             job.report(head | {"hints": job.hints()})
-    except PatchPrismError as error:
-        tidy(work, error)
-        if not before and isinstance(folder, LocalFolder) and not any(folder.path.iterdir()):
-            folder.path.rmdir()
+    except PatchPrismError:
+        if not before and isinstance(folder, LocalFolder) and folder.path.is_dir():
+            with suppress(OSError):  # not empty
+                folder.path.rmdir()
         raise
     for name in (*written, *job.files(), "prism.safetensors", "report.json"):
         wrote(os.path.join(folder.name, name))

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from patchprism.errors import OutputError, PatchPrismError
-from patchprism.files import atomic_write, refuse_to_replace
+from patchprism.errors import OutputError
+from patchprism.files import refuse_to_replace
 from patchprism.folders import WORK, LocalFolder, local_path
 from patchprism.inputs import open_input
 from patchprism.jobs import fit, nobody, working
 from patchprism.pipeline import Settings, Stopwatch
 from patchprism.store import StoredFeatures
-from patchprism.streaming.opened import Outcome, open_tokens, resolved_for, tidy
+from patchprism.streaming.opened import Outcome, open_tokens, resolved_for, tidied
 from patchprism.tasks import read_source
 
 if TYPE_CHECKING:
@@ -68,16 +68,11 @@ def fit_prism(
     )
     settings = resolved_for(settings, given, None)
     prism = settings.prism()
-    try:
-        with working(work):
-            opened = open_tokens(given, settings, work, engine, sample, seed, backbone, reader, tell, watch)
-            with watch("fit prism"):
-                fit(prism, opened.source, engine, opened.origin, only=opened.only)
-            with atomic_write(target) as part:
-                prism.save(part)
-    except PatchPrismError as error:
-        tidy(work, error)
-        raise
+    with working(work, str(target)), tidied(work):
+        opened = open_tokens(given, settings, work, engine, sample, seed, backbone, reader, tell, watch)
+        with watch("fit prism"):
+            fit(prism, opened.source, engine, opened.origin, only=opened.only)
+        prism.save(target)
     work.remove("")
     return Outcome(
         n_photos=prism.n_photos_,
