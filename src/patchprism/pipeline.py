@@ -19,7 +19,7 @@ from patchprism.prism import MASK_OPTIONS, Prism
 from patchprism.visualization import Failure, Visualization, is_output
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from patchprism.backbones import Backbone, BackboneRecord
 
@@ -86,7 +86,7 @@ class Settings:
             self,
             model=self.model or origin.get("model") or DEFAULT_MODEL,
             preset=preset,
-            size=self.size or origin.get("framing", {}).get("size") or DEFAULT_SIZE,
+            size=origin.get("framing", {}).get("size") or DEFAULT_SIZE if self.size is None else self.size,
             threshold=chosen["threshold"] if self.threshold is None else self.threshold,
             foreground=self.foreground or chosen["foreground"],
             scaling=self.scaling or "minmax",
@@ -107,7 +107,7 @@ class Settings:
         """The framing for a backbone, once resolved."""
         return Framing.preset(
             self.preset or "default",
-            size=self.size or DEFAULT_SIZE,
+            size=DEFAULT_SIZE if self.size is None else self.size,
             patch_size=record.patch_size,
             mean=record.mean,
             std=record.std,
@@ -148,7 +148,7 @@ class Stopwatch:
 
 
 def visualize(
-    photos: Sequence[Any],
+    photos: Iterable[Any],
     *,
     model: str | None = None,
     weights: str | None = None,
@@ -181,8 +181,9 @@ def visualize(
 
     Parameters
     ----------
-    photos : sequence of path, PIL.Image.Image or array
+    photos : iterable of path, PIL.Image.Image or array
         Files, folders and patterns among the paths; arrays as :func:`~patchprism.images.read_photo` takes them.
+        One photo may come alone; an array of four dimensions is a photo a row.
         Or one feature store: no network is needed then, and the store settles model and framing.
     model : str, default="dinov2_vits14"
         A registered name.
@@ -268,6 +269,9 @@ def visualize(
         dtype=str(backbone.dtype).removeprefix("torch.") if backbone else dtype,
         batch_size=batch_size,
     )
+    if prism is not None and not isinstance(prism, Prism):
+        raise OptionError(f"prism must be a Prism, as Prism.load reads one, got {prism!r}")
+    photos = _several(photos)
     tell = progress or (lambda *_: None)
     from patchprism.inputs import store_among
 
@@ -342,6 +346,25 @@ def visualize(
         seconds=watch.seconds,
         origin=origin,
     )
+
+
+def _several(photos: Any) -> Sequence[Any]:
+    """What was given as photos, as a sequence: one that came alone, too, and what can be gone through only once.
+
+    Raises
+    ------
+    OptionError
+        If it is nothing of the kind.
+    """
+    from PIL import Image
+
+    alone = (str, os.PathLike, bytes, bytearray, Image.Image)
+    if isinstance(photos, alone) or hasattr(photos, "read") or getattr(photos, "ndim", 1) in (2, 3):
+        return [photos]
+    try:
+        return list(photos)
+    except TypeError:
+        raise OptionError(f"photos must be paths, images or arrays, got {type(photos).__name__}") from None
 
 
 def list_photos(photos: Sequence[Any], *, exclude: str | os.PathLike[str] | None = None) -> list[Any]:
