@@ -32,6 +32,7 @@ from patchprism.tasks import (
     fetch_source,
     read_source,
 )
+from patchprism.words import none_could
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -348,7 +349,7 @@ def failures_of(shards: Shards) -> list[Lost]:
     if not any_photo:
         raise PhotoError(
             failures[0].name,
-            f"{failures[0].reason} (none of {len(failures)} photos could be read, nothing was done)",
+            none_could(failures[0].reason, len(failures)),
         )
     return failures
 

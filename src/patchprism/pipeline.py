@@ -17,6 +17,7 @@ from patchprism.features import PatchFeatures
 from patchprism.framing import DEFAULT_SIZE, PRESETS, Framing
 from patchprism.prism import MASK_OPTIONS, Prism
 from patchprism.visualization import Failure, Visualization, is_output
+from patchprism.words import none_could
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -317,7 +318,7 @@ def visualize(
     if not done:
         raise PhotoError(
             failed[0].photo,
-            f"{failed[0].reason} (none of {len(failed)} photos could be read, nothing was done)",
+            none_could(failed[0].reason, len(failed)),
         )
     order = sorted(done)
     features = PatchFeatures([done[i].tokens for i in order], [job.names[i] for i in order])

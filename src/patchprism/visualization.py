@@ -24,6 +24,7 @@ from patchprism.render import (
     score_histogram,
     write_picture,
 )
+from patchprism.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -239,7 +240,7 @@ class Visualization:
         kept = sum(int(mask.sum()) for mask in self.foreground)
         split = "all patches" if prism.side_ == "none" else f"score {prism.side_} {prism.threshold_:.3g}"
         return (
-            f"Visualization({len(self)} photos, {self.record.name}, {split}, "
+            f"Visualization({counted(len(self), 'photo')}, {self.record.name}, {split}, "
             f"{kept / self.features.n_patches:.0%} foreground)"
         )
 

@@ -78,10 +78,16 @@ def test_photos_of_a_store_that_are_gone(run, photos, tmp_path):
     (moved / "p0001.png").unlink()
     result = run("render", tmp_path / "f.zarr", "-o", tmp_path / "o", "--overlay", "0.4")
     assert result.code == 0, result.err
-    assert "note: 1 photos are not here any more, or are others: drawn without them" in result.err
+    assert "note: 1 photo gone or replaced since: drawn without" in result.err
     assert not (tmp_path / "o/p0001.overlay.png").exists()
     assert (tmp_path / "o/p0001.pca.png").is_file()
     assert (tmp_path / "o/p0002.overlay.png").is_file()
+    # Where no picture asks for a photo, the figures do: they show grey in its place.
+    result = run("render", tmp_path / "f.zarr", "-o", tmp_path / "q", "--format", "jpg")
+    assert result.err == "note: 1 photo gone or replaced since: drawn without\n"
+    last = result.out.splitlines()[-1]
+    assert last == f"wrote    12 files to {tmp_path}/q; look at {tmp_path}/q/results.jpg first"
+    assert len(list((tmp_path / "q").iterdir())) == 12
 
 
 def test_a_sample_is_seeded_and_said(run, photos, tmp_path):

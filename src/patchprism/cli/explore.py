@@ -12,6 +12,7 @@ from patchprism.cli import EXIT_SOME_PHOTOS_FAILED, lens, options
 from patchprism.cli.console import human_bytes, progress, stdout
 from patchprism.cli.render import warn_of_failures
 from patchprism.errors import OptionError, OutputError
+from patchprism.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -152,7 +153,7 @@ def explore(
         message = build_message(view, title=title, prism_path=str(prism) if prism else None, progress=tell)
     warn_of_failures(view.failures)
     if view.gone:
-        text = f"note: {len(view.gone)} photos are not here any more, or are others: shown as plain grey"
+        text = f"note: {counted(len(view.gone), 'photo')} gone or replaced since: shown as plain grey"
         typer.echo(text, err=True)
     if html is not None:
         page = ExplorerPage(message)

@@ -14,6 +14,7 @@ import typer
 from patchprism.cli import EXIT_SOME_PHOTOS_FAILED, options
 from patchprism.cli.console import shown, stdout
 from patchprism.errors import OptionError, OutputError
+from patchprism.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -191,7 +192,7 @@ def video(
     for problem in report.problems:
         typer.echo(shown(f"failed: {problem}"), err=True)
     if report.n_problems:
-        typer.echo(f"{report.n_problems} problems in the clip; all else is done", err=True)
+        typer.echo(f"{counted(report.n_problems, 'problem')} in the clip; all else is done", err=True)
         raise typer.Exit(EXIT_SOME_PHOTOS_FAILED)
 
 
@@ -203,7 +204,9 @@ def _summarise(report: VideoReport) -> None:
         if prism.side_ == "none"
         else f"foreground: score {prism.side_} {prism.threshold_:.3g}"
     )
-    where = f"fitted on {prism.n_photos_} frames" if report.fitted_here else "as the prism was fitted"
+    where = (
+        f"fitted on {counted(prism.n_photos_, 'frame')}" if report.fitted_here else "as the prism was fitted"
+    )
     (height, width), (rows, columns) = report.size, report.grid
     for label, text in (
         ("model", f"{report.record.name}, weights from {report.weights.source}"),

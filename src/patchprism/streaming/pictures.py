@@ -192,6 +192,7 @@ class Pictures:
             prism, opened.source, out, work, options, key, from_store=opened.from_store, reader=reader
         )
         self.n_photos = 0
+        self.gone = 0  # of the photos that the figures show
 
     def draw(self) -> None:
         """Write the pictures of all shards that have none yet."""
@@ -293,6 +294,7 @@ class Pictures:
             for row, tokens in self.source.read(shard):
                 photo = self.task.photo(row)
                 if photo is None:
+                    self.gone += 1
                     shown = np.full((row.grid[0] * 8, row.grid[1] * 8, 3), 128, np.uint8)
                 else:
                     shown = _small(self.opened.framing.show(photo, name=row.name), box * 5 // 4)
@@ -338,7 +340,7 @@ class Pictures:
             seconds=watch.seconds,
             prism=self.prism,
             fitted_here=fitted_here,
-            missing=missing,
+            missing=max(missing, self.gone),
             rows=rows,
             hints=self.hints(),
         )
