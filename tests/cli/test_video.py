@@ -91,7 +91,7 @@ def test_what_could_not_be_read_is_said_and_changes_the_exit_code(run, clip, tmp
     result = run("video", folder, "-o", tmp_path / "out.mp4", "--foreground", "none", *OPTIONS)
     assert result.code == 3
     assert "2.png: is empty" in result.err
-    assert "1 problems in the clip; all else is done" in result.err
+    assert "1 problem in the clip; all else is done" in result.err
     assert (tmp_path / "out.mp4").exists()
 
 
