@@ -2,10 +2,10 @@
 
     python benchmarks/video.py [--quick]
 
-Prints two tables. Steadiness: one photo with sensor noise, frame after frame, the change of a patch's colour from
+Prints tables. Steadiness: one photo with sensor noise, frame after frame, the change of a patch's colour from
 one frame to the next in 1/255, largest of the three channels, before the codec; beside it the way of rescaling
 each frame by its own extremes. Cost: the whole command beside the network alone on the same frames, already
-decoded and framed, in turns, medians.
+decoded and framed, in turns, medians. Presets: what H.264's settings cost.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from PIL import Image
 from skimage import data
 
 from patchprism import load_backbone
-from patchprism.batching import keep_memory
+from patchprism.batching import keep_memory, patches_a_batch
 from patchprism.extract import batch_for
 from patchprism.framing import Framing
 from patchprism.prism import Prism
-from patchprism.video import render_video
+from patchprism.video import render_video, sink
 from patchprism.video.source import Span, open_clip
 from patchprism.video.steady import FrameColors, Steady
 
@@ -115,9 +115,9 @@ def make_clip(path, height, width, count):
 def cost(backbone, framing, folder, height, width, count, rounds):
     clip = make_clip(folder / f"{height}.mp4", height, width, count)
     frames = [framing.apply(frame.rgb) for frame in open_clip(clip).frames(Span(), planes=False)]
-    batch = batch_for(frames[0].grid)
+    batch = batch_for(frames[0].grid, patches_a_batch(backbone))
     prism_from = render_video(clip, folder / "first.mp4", backbone=backbone, fit_frames=4)
-    whole, alone, whole_cpu, alone_cpu = [], [], [], []
+    whole, alone, whole_cpu, alone_cpu, inside = [], [], [], [], []
     for _ in range(rounds):
         start, cpu = time.perf_counter(), time.process_time()
         for i in range(0, count, batch):
@@ -127,21 +127,65 @@ def cost(backbone, framing, folder, height, width, count, rounds):
         cpu = time.process_time()
         report = render_video(clip, folder / "out.mp4", backbone=backbone, prism=prism_from.prism)
         whole.append(report.seconds["frames"] / count * 1e3)
+        inside.append(report.seconds["network"] / count * 1e3)
         whole_cpu.append((time.process_time() - cpu) / count * 1e3)
-    share = 1 - statistics.median(a / w for a, w in zip(alone, whole, strict=True))
-    share_cpu = 1 - statistics.median(a / w for a, w in zip(alone_cpu, whole_cpu, strict=True))
+
+    def share(parts, wholes):
+        return 1 - statistics.median(part / of for part, of in zip(parts, wholes, strict=True))
+
     print(
         f"  {width:4} x {height:4}: network alone {statistics.median(alone):6.1f} ms a frame, whole command "
         f"{statistics.median(whole):6.1f} ms; of processor time {statistics.median(alone_cpu):.0f} and "
-        f"{statistics.median(whole_cpu):.0f} ms; around the network {share:.1%} of the wall time, "
-        f"{share_cpu:.1%} of the processor time"
+        f"{statistics.median(whole_cpu):.0f} ms; around the network {share(inside, whole):.1%} of the frame's time, "
+        f"{share(alone, whole):.1%} with what the network is slowed down by it, {share(alone_cpu, whole_cpu):.1%} of "
+        f"the processor time",
+        flush=True,
     )
+
+
+def presets(backbone, folder):
+    """What H.264's settings cost: one thread, side by side, crf 18; bytes and distance from what was encoded."""
+    tried = {
+        "veryfast": {"preset": "veryfast"},
+        "superfast": {"preset": "superfast"},
+        "ours": sink._OPTIONS["libx264"],
+        "ultrafast": {"preset": "ultrafast"},
+    }
+    for height, width in ((448, 448), (720, 1280)):
+        clip = make_clip(folder / "clip.mp4", height, width, 40)
+        render_video(clip, folder / "side.mp4", backbone=backbone, fit_frames=4, crf=1)
+        with av.open(str(folder / "side.mp4")) as container:
+            pictures = [frame.to_ndarray(format="yuv420p") for frame in container.decode(video=0)]
+        for name, options in tried.items():
+            times = []
+            for _ in range(3):
+                with av.open(str(folder / "again.mp4"), "w") as out:
+                    stream = out.add_stream("libx264", rate=25, options=options | {"crf": "18"})
+                    stream.height, stream.width, stream.pix_fmt = height, 2 * width, "yuv420p"
+                    stream.codec_context.thread_count = 1
+                    start = time.process_time()
+                    for i, picture in enumerate(pictures):
+                        frame = av.VideoFrame.from_ndarray(picture, format="yuv420p")
+                        frame.pts = i
+                        out.mux(stream.encode(frame))
+                    out.mux(stream.encode(None))
+                    times.append((time.process_time() - start) / len(pictures) * 1e3)
+            with av.open(str(folder / "again.mp4")) as container:
+                back = [frame.to_ndarray(format="yuv420p")[:height] for frame in container.decode(video=0)]
+            error = np.mean(
+                [np.square(a.astype(float) - b[:height]).mean() for a, b in zip(back, pictures, strict=True)]
+            )
+            print(
+                f"  {width} x {height}, {name:10} {min(times):5.1f} ms a frame, "
+                f"{(folder / 'again.mp4').stat().st_size / 1e3:5.0f} kB, PSNR {10 * np.log10(255**2 / error):.1f} dB",
+                flush=True,
+            )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--only", choices=("steady", "codec", "cost"))
+    parser.add_argument("--only", choices=("steady", "codec", "cost", "presets"))
     parser.add_argument(
         "--threads", type=int, help="of torch; 1 makes processor times comparable on a busy machine"
     )
@@ -158,11 +202,13 @@ def main() -> None:
         if options.only in (None, "cost"):
             print(f"cost at --size 448, side by side, H.264 crf 18, {torch.get_num_threads()} threads")
             for height, width in ((448, 448), (448, 800), (720, 1280), (1080, 1920)):
-                count, rounds = (12, 2) if options.quick else (30, 3)
+                count, rounds = (12, 2) if options.quick else (60, 5)
                 cost(backbone, framing, Path(name), height, width, count, rounds)
         if options.only in (None, "steady"):
             print("steadiness at --size 448")
             steadiness(backbone, framing, 6 if options.quick else 12)
+        if options.only in (None, "presets"):
+            presets(backbone, Path(name))
         if options.only in (None, "codec"):
             for crf in (18, 10):
                 codec(backbone, Path(name), crf)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 
@@ -126,6 +127,37 @@ def test_paths_images_and_arrays_are_all_photos(backbone, tmp_path):
     assert views[0].names == [str(tmp_path / "coffee.png")]
     assert views[3].names == ["photo-1"]
     assert len(patchprism.visualize(tmp_path, backbone=backbone, size=96)) == 1
+
+
+def test_photos_come_alone_or_one_by_one(backbone, tmp_path):
+    image = Image.open(f"{DATA}/coffee.png").convert("RGB").resize((60, 40))
+    image.save(path := tmp_path / "coffee.png")
+    array = np.asarray(image)
+
+    def view(photos):
+        return patchprism.visualize(photos, backbone=backbone, size=96)
+
+    one = view([array]).colors[0]
+    for alone in (image, array, path.read_bytes(), io.BytesIO(path.read_bytes()), str(path), iter([array])):
+        assert [c.tolist() for c in view(alone).colors] == [one.tolist()]
+    for several in (np.stack([array, array[::-1]]), (each for each in (array, array[::-1]))):
+        assert len(view(several)) == 2
+    assert view(np.array([str(path)])).names == [str(path)]
+    assert repr(view(array[..., 0])).startswith("Visualization(1 photo, ")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"photos": None}, "photos must be paths, images or arrays, got NoneType"),
+        ({"photos": 5}, "photos must be paths, images or arrays, got int"),
+        ({"prism": "dogs.prism"}, "prism must be a Prism, as Prism.load reads one, got 'dogs.prism'"),
+        ({"size": 0}, "size must be a positive whole number, got 0"),
+    ],
+)
+def test_what_is_given_by_mistake_is_named(backbone, photos, options, words):
+    with pytest.raises(OptionError, match=words):
+        patchprism.visualize(**{"photos": photos, "backbone": backbone, **options})
 
 
 def test_a_photo_is_done_once_however_often_it_is_named(backbone, tmp_path):

@@ -7,7 +7,6 @@ import itertools
 import subprocess
 import sys
 import threading
-import time
 from fractions import Fraction
 from pathlib import Path
 
@@ -27,7 +26,7 @@ av = pytest.importorskip("av")
 
 from patchprism.video import render_video  # noqa: E402
 from patchprism.video.canvas import Canvas  # noqa: E402
-from patchprism.video.relay import Turns, read_ahead, write_behind  # noqa: E402
+from patchprism.video.relay import read_ahead, write_behind  # noqa: E402
 from patchprism.video.source import Frame, Span, open_clip, rgb_to_planes  # noqa: E402
 from patchprism.video.steady import MARGIN, FrameColors, PatchColors, Steady  # noqa: E402
 
@@ -628,43 +627,6 @@ def test_decoded_frames_are_let_go_of_at_once(tmp_path):
         gc.enable()
     assert last == 39
     assert held < 5
-
-
-def test_the_network_and_all_around_it_take_turns():
-    turns, seen = Turns(apart=True), []
-
-    def around(name):
-        for _ in range(50):
-            with turns.around():
-                seen.append((name, "in"))
-                time.sleep(0)
-                seen.append((name, "out"))
-
-    threads = [threading.Thread(target=around, args=(name,)) for name in "ab"]
-    for thread in threads:
-        thread.start()
-    for _ in range(50):
-        with turns.network():
-            seen.append(("network", "in"))
-            time.sleep(0.0005)
-            seen.append(("network", "out"))
-    for thread in threads:
-        thread.join()
-    inside = set()
-    for name, what in seen:
-        if what == "in":
-            assert (name == "network" and not inside) or (name != "network" and "network" not in inside)
-        (inside.add if what == "in" else inside.remove)(name)
-    assert len(seen) == 300
-    # A failure inside ends a turn as well.
-    for turn in (turns.network, turns.around):
-        with pytest.raises(OutputError), turn():
-            raise OutputError("x", "full")
-    with turns.network():
-        pass
-    both = Turns(apart=False)
-    with both.network(), both.around():
-        pass
 
 
 _MEASURE = """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -11,13 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from patchprism.errors import OutputError
-from patchprism.files import atomic_write
+from patchprism.files import atomic_write, refuse_to_replace
 from patchprism.lenses.sheet import Cell, map_panel, panel_size, photo_panel, sheet
 from patchprism.paths import unique_stems
 from patchprism.render import write_picture
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Callable
 
     from numpy.typing import NDArray
@@ -128,12 +128,15 @@ def save_comparison(
         )
         if arrays:
             jobs.append((folder / f"{stem}.compare.npz", partial(_arrays, comparison, i)))
+    read = [source for source in comparison.photos.sources if isinstance(source, (str, os.PathLike))]
+    refuse_to_replace(folder, [path.name for path, _ in jobs], read)
     with ThreadPoolExecutor(2, thread_name_prefix="patchprism-write") as pool:
         for future in [pool.submit(write, path) for path, write in jobs]:
             future.result()
     report = folder / "compare.json"
     with atomic_write(report) as part:
-        part.write_text(json.dumps(comparison.report(), indent=2, ensure_ascii=False) + "\n", "utf-8")
+        text = json.dumps(comparison.report(), indent=2, ensure_ascii=False)
+        part.write_text(text + "\n", "utf-8", errors="replace")  # a file's name may be no text
     return [path for path, _ in jobs] + [report]
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from patchprism.errors import FeaturesError
+from patchprism.words import counted
 
 Tokens = NDArray[np.floating[Any]]
 
@@ -84,7 +85,7 @@ class PatchFeatures(Sequence[Tokens]):
         return self._tokens[index]
 
     def __repr__(self) -> str:
-        return f"PatchFeatures({len(self)} photos, {self.n_patches} patches, width {self.width})"
+        return f"PatchFeatures({counted(len(self), 'photo')}, {self.n_patches} patches, width {self.width})"
 
 
 def as_features(features: Any) -> PatchFeatures:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from patchprism.errors import OutputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 
 @contextmanager
@@ -58,6 +58,42 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     except BaseException:
         _discard(part)
         raise
+
+
+def refuse_to_replace(
+    folder: str | os.PathLike[str], names: Iterable[str], read: Iterable[str | os.PathLike[str]]
+) -> None:
+    """Refuse to write files over what a job reads.
+
+    A link is no refuge for a photo's other name: renaming replaces the link, and leaves the photo.
+
+    Parameters
+    ----------
+    folder : path
+        Where files are to be written.
+    names : iterable of str
+        Their names in it.
+    read : iterable of path
+        The job's photos.
+
+    Raises
+    ------
+    OutputError
+        If one is among them.
+
+    Examples
+    --------
+    >>> refuse_to_replace("photos", ["results.png"], ["photos/dog.png", "results.png"])
+    """
+    written, home = set(names), os.path.realpath(folder)
+    homes: dict[str, str] = {}
+    for path in read:
+        base, name = os.path.split(os.fspath(path))
+        if name in written:
+            if base not in homes:
+                homes[base] = os.path.realpath(base or ".")
+            if homes[base] == home:
+                raise OutputError(os.fspath(path), "it is one of the photos of this job")
 
 
 def _discard(part: Path) -> None:

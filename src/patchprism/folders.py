@@ -6,7 +6,7 @@ import os
 import secrets
 import shutil
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -119,7 +119,8 @@ class LocalFolder:
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
         else:
-            path.unlink(missing_ok=True)
+            with suppress(FileNotFoundError, NotADirectoryError):  # below a file there is nothing either
+                path.unlink()
 
     def below(self, key: str) -> LocalFolder:
         """See :class:`Folder`."""

@@ -87,6 +87,9 @@ def read_photo(
         if isinstance(source, (str, os.PathLike)):
             if Path(source).is_dir():
                 raise PhotoError(label, "is a folder, not a photo")
+            if Path(source).is_fifo() and not os.fsdecode(source).startswith("/dev/"):
+                # Opening it waits, for ever if nobody writes. The shell's own, of <(...), have their writer.
+                raise PhotoError(label, "is a pipe, not a file")
             with open(source, "rb") as file:
                 return _read_file(file, label)
         if isinstance(source, bytes):

@@ -25,6 +25,7 @@ from patchprism.pipeline import describe_origin
 from patchprism.shards import SHARD, Lost, Shards, Table, digest
 from patchprism.sources import decode_source, fetch_source, read_source
 from patchprism.tasks import ExtractTask, FoldTask, PhotoRun, ProbeTask
+from patchprism.words import none_could
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -148,8 +149,8 @@ def _same(backbone: Backbone) -> Backbone:
 
 
 @contextmanager
-def working(folder: Folder) -> Iterator[None]:
-    """Hold a work folder: a second job on it is refused, on this machine at least."""
+def working(folder: Folder, name: str) -> Iterator[None]:
+    """Hold the work folder of an output of that name: a second job on it is refused, on this machine at least."""
     if not isinstance(folder, LocalFolder):
         yield
         return
@@ -162,12 +163,12 @@ def working(folder: Folder) -> Iterator[None]:
         folder.path.mkdir(parents=True, exist_ok=True)
         lock = open(folder.path / "lock", "w")  # noqa: SIM115
     except OSError as error:
-        raise OutputError(str(folder.path.parent), (error.strerror or str(error)).lower()) from error
+        raise OutputError(name, (error.strerror or str(error)).lower()) from error
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise OutputError(str(folder.path.parent), "another patchprism is at work on it") from error
+            raise OutputError(name, "another patchprism is at work on it") from error
         # What a killed process had half written; whole files are renamed out of here.
         folder.remove("tmp")
         yield
@@ -214,7 +215,7 @@ class Extraction:
     ) -> None:
         self.names, self.network, self.shards, self.engine = names, network, shards, engine
         self.batch_size, self.reader, self.tell = batch_size, reader, tell
-        self._photos = 0
+        self._photos = self._ahead = 0
 
     def key(self, shard: int) -> str:
         """Digest of all that a shard's tokens depend on; a photo counts as another one when its file has changed."""
@@ -253,7 +254,7 @@ class Extraction:
                 else:
                     yield PhotoRun(shard, key, self._names(shard))
 
-        self._photos = 0
+        self._photos = self._ahead = 0
         self.tell("photos", 0, len(self.names))
         # A cluster's workers may die of a photo; this process must not.
         with self._reading() as reader:
@@ -265,6 +266,7 @@ class Extraction:
                 batch_patches=self.network.batch_patches,
                 reader=reader,
                 options=self.network.options,
+                seen=self._seen if self.engine.local else None,
             )
             for run, result in self.engine.map(task, todo()):
                 if isinstance(result, WorkerLost):
@@ -300,9 +302,16 @@ class Extraction:
         ]
 
     def _done(self, shard: int, table: Table, done: Callable[[int, Table], None]) -> None:
-        self._photos += len(table.photos) + len(table.failures)
-        self.tell("photos", self._photos, len(self.names))
+        count = len(table.photos) + len(table.failures)
+        self._photos += count
+        self._ahead = max(0, self._ahead - count)
+        self.tell("photos", self._photos + self._ahead, len(self.names))
         done(shard, table)
+
+    def _seen(self) -> None:
+        """Told of each photo of the shards under way: a shard may take minutes."""
+        self._ahead += 1
+        self.tell("photos", self._photos + self._ahead, len(self.names))
 
     def _committed(self, shard: int, key: str) -> Table | None:
         table = self.shards.load(shard, key)
@@ -333,7 +342,7 @@ def failures_of(shards: Shards) -> list[Lost]:
     if not any_photo:
         raise PhotoError(
             failures[0].name,
-            f"{failures[0].reason} (none of {len(failures)} photos could be read, nothing was done)",
+            none_could(failures[0].reason, len(failures)),
         )
     return failures
 

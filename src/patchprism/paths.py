@@ -110,7 +110,7 @@ def _matches(item: str) -> list[Path]:
             if not inside:
                 raise PhotoError(photo_name(item), f"no photo in this folder ({', '.join(PHOTO_SUFFIXES)})")
             return inside
-        if path.exists():
+        if os.path.lexists(item):  # a link to nowhere too: reading it says what is wrong
             return [path]
         matched = [Path(match) for match in glob.iglob(item, recursive=True)] if glob.has_magic(item) else []
     except (OSError, ValueError, re.error) as error:

@@ -17,9 +17,10 @@ from patchprism.features import PatchFeatures
 from patchprism.framing import DEFAULT_SIZE, PRESETS, Framing
 from patchprism.prism import MASK_OPTIONS, Prism
 from patchprism.visualization import Failure, Visualization, is_output
+from patchprism.words import none_could
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from patchprism.backbones import Backbone, BackboneRecord
 
@@ -86,7 +87,7 @@ class Settings:
             self,
             model=self.model or origin.get("model") or DEFAULT_MODEL,
             preset=preset,
-            size=self.size or origin.get("framing", {}).get("size") or DEFAULT_SIZE,
+            size=origin.get("framing", {}).get("size") or DEFAULT_SIZE if self.size is None else self.size,
             threshold=chosen["threshold"] if self.threshold is None else self.threshold,
             foreground=self.foreground or chosen["foreground"],
             scaling=self.scaling or "minmax",
@@ -107,7 +108,7 @@ class Settings:
         """The framing for a backbone, once resolved."""
         return Framing.preset(
             self.preset or "default",
-            size=self.size or DEFAULT_SIZE,
+            size=DEFAULT_SIZE if self.size is None else self.size,
             patch_size=record.patch_size,
             mean=record.mean,
             std=record.std,
@@ -148,7 +149,7 @@ class Stopwatch:
 
 
 def visualize(
-    photos: Sequence[Any],
+    photos: Iterable[Any],
     *,
     model: str | None = None,
     weights: str | None = None,
@@ -182,8 +183,9 @@ def visualize(
 
     Parameters
     ----------
-    photos : sequence of path, PIL.Image.Image or array
+    photos : iterable of path, PIL.Image.Image or array
         Files, folders and patterns among the paths; arrays as :func:`~patchprism.images.read_photo` takes them.
+        One photo may come alone; an array of four dimensions is a photo a row.
         Or one feature store: no network is needed then, and the store settles model and framing.
     model : str, default="dinov2_vits14"
         A registered name.
@@ -272,6 +274,9 @@ def visualize(
         dtype=str(backbone.dtype).removeprefix("torch.") if backbone else dtype,
         batch_size=batch_size,
     )
+    if prism is not None and not isinstance(prism, Prism):
+        raise OptionError(f"prism must be a Prism, as Prism.load reads one, got {prism!r}")
+    photos = _several(photos)
     tell = progress or (lambda *_: None)
     from patchprism.inputs import store_among
 
@@ -297,6 +302,7 @@ def visualize(
     sources = list_photos(photos, exclude=exclude)
     job = Photos(sources, photo_names(sources))
     if backbone is None:
+        tell("load model", 0, None)
         with watch("load model"):
             backbone = load_backbone(
                 str(settings.model),
@@ -305,6 +311,7 @@ def visualize(
                 dtype=settings.dtype or "auto",
                 progress=tell,
             )
+        tell("load model", 1, 1)
     origin = describe_origin(backbone, settings, framing)
     if prism and not force:
         check_origin(prism, origin)
@@ -319,7 +326,7 @@ def visualize(
     if not done:
         raise PhotoError(
             failed[0].photo,
-            f"{failed[0].reason} (none of {len(failed)} photos could be read, nothing was done)",
+            none_could(failed[0].reason, len(failed)),
         )
     order = sorted(done)
     features = PatchFeatures([done[i].tokens for i in order], [job.names[i] for i in order])
@@ -350,6 +357,25 @@ def visualize(
     )
 
 
+def _several(photos: Any) -> Sequence[Any]:
+    """What was given as photos, as a sequence: one that came alone, too, and what can be gone through only once.
+
+    Raises
+    ------
+    OptionError
+        If it is nothing of the kind.
+    """
+    from PIL import Image
+
+    alone = (str, os.PathLike, bytes, bytearray, Image.Image)
+    if isinstance(photos, alone) or hasattr(photos, "read") or getattr(photos, "ndim", 1) in (2, 3):
+        return [photos]
+    try:
+        return list(photos)
+    except TypeError:
+        raise OptionError(f"photos must be paths, images or arrays, got {type(photos).__name__}") from None
+
+
 def list_photos(photos: Sequence[Any], *, exclude: str | os.PathLike[str] | None = None) -> list[Any]:
     """Photos with folders and patterns among the paths replaced by the files they mean, each once.
 
@@ -368,7 +394,7 @@ def list_photos(photos: Sequence[Any], *, exclude: str | os.PathLike[str] | None
             listed.append(photo)
             continue
         for path in find_photos([photo]):
-            key = path.resolve()
+            key = Path(os.path.realpath(path))  # Path.resolve raises on links that go in circles
             named = path == Path(photo)
             if key not in seen and (named or written is None or not is_output(key, written)):
                 seen.add(key)

@@ -22,6 +22,7 @@ from patchprism.fitting import (
 )
 from patchprism.moments import project
 from patchprism.morphology import clean
+from patchprism.words import counted
 
 if TYPE_CHECKING:
     import os
@@ -448,7 +449,7 @@ class Prism:
             for name, unset in MASK_OPTIONS.items()
             if getattr(self, name) != unset
         )
-        fitted = f", fitted on {self.n_photos_} photos" if hasattr(self, "object_range_") else ""
+        fitted = f", fitted on {counted(self.n_photos_, 'photo')}" if hasattr(self, "object_range_") else ""
         return f"Prism({options}{fitted})"
 
 

@@ -45,6 +45,10 @@ if TYPE_CHECKING:
 WRITERS = 2
 
 
+def nothing() -> None:
+    """What is called where nobody wants to know."""
+
+
 # ---------------------------------------------------------------- the network
 
 
@@ -84,6 +88,8 @@ class ExtractTask:
         A name -> (H, W, 3) uint8.
     options : TokenOptions, optional
         Which tokens; the backbone's own patch tokens by default.
+    seen : callable, optional
+        Called for each photo that is done or has failed, long before its shard is; not for workers elsewhere.
     """
 
     needs_device = True
@@ -98,7 +104,9 @@ class ExtractTask:
         batch_patches: int | None = None,
         reader: Callable[[str], NDArray[np.uint8]] = read_source,
         options: TokenOptions | None = None,
+        seen: Callable[[], None] | None = None,
     ) -> None:
+        self.seen = seen
         self.load, self.framing, self.shards, self.reader = load, framing, shards, reader
         self.options = options
         self.batch_size, self.batch_patches = batch_size, batch_patches
@@ -107,7 +115,7 @@ class ExtractTask:
     def run(self, items: Iterable[PhotoRun]) -> Iterator[Table]:
         """See :class:`~patchprism.engines.Task`."""
         self._backbone = backbone = self._backbone or self.load()
-        feed = _Feed(items, self.reader)
+        feed = _Feed(items, self.reader, self.seen or nothing)
         for tokens in extract(
             feed,
             backbone,
@@ -120,6 +128,7 @@ class ExtractTask:
             options=self.options,
         ):
             feed.done[tokens.index // SHARD].append(tokens)
+            feed.seen()
             yield from self._commit(feed, backbone)
         yield from self._commit(feed, backbone)
         assert not feed.open, "every photo of a shard is done or has failed"
@@ -153,9 +162,14 @@ class ExtractTask:
 class _Feed(Photos):
     """The photos of the shards under way; index ``shard * SHARD + place``."""
 
-    def __init__(self, items: Iterable[PhotoRun], reader: Callable[[str], NDArray[np.uint8]]) -> None:
+    def __init__(
+        self,
+        items: Iterable[PhotoRun],
+        reader: Callable[[str], NDArray[np.uint8]],
+        seen: Callable[[], None],
+    ) -> None:
         super().__init__([], [])
-        self.items, self.reader = items, reader
+        self.items, self.reader, self.seen = items, reader, seen
         self.open: deque[PhotoRun] = deque()
         self.runs: dict[int, PhotoRun] = {}
         self.done: dict[int, list[Tokens]] = {}
@@ -176,6 +190,7 @@ class _Feed(Photos):
 
     def fail(self, index: int, error: PhotoError) -> None:
         self.failed[index // SHARD][index % SHARD] = error.reason
+        self.seen()
 
     def forget(self, run: PhotoRun) -> None:
         self.open.popleft()
@@ -257,7 +272,8 @@ class DrawTask:
     places : collection of str, optional
         Where the tokens are a store's: as in :func:`~patchprism.sources.read_stored`. Photos may be gone then;
         overlays are left out where they are, and what else asks for the photo is drawn without it.
-    reader : callable
+    reader, seen : callable
+        As in :class:`ExtractTask`.
     """
 
     needs_device = False
@@ -273,7 +289,9 @@ class DrawTask:
         *,
         places: Collection[str] | None = None,
         reader: Callable[[str], NDArray[np.uint8]] = read_source,
+        seen: Callable[[], None] | None = None,
     ) -> None:
+        self.seen = seen
         self.prism, self.source, self.out, self.work = prism, source, out, work
         self.options, self.key, self.places, self.reader = options, key, places, reader
 
@@ -289,6 +307,7 @@ class DrawTask:
                     rows.append(row)
                     counts += part_counts
                     inside += kept
+                    (self.seen or nothing)()
                 drawn = {"key": self.key, "photos": rows, "counts": counts.tolist(), "n_foreground": inside}
                 self.work.write(drawn_key(shard), json.dumps(drawn).encode())
                 yield drawn

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from patchprism.errors import OptionError, OutputError
-from patchprism.files import atomic_write
+from patchprism.files import atomic_write, refuse_to_replace
 from patchprism.paths import unique_stems
 from patchprism.picture import BACKGROUNDS, BASES, UPSAMPLINGS, draw_picture
 from patchprism.render import (
@@ -23,9 +24,9 @@ from patchprism.render import (
     score_histogram,
     write_picture,
 )
+from patchprism.words import counted
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Callable, Sequence
 
     from matplotlib.figure import Figure
@@ -244,7 +245,7 @@ class Visualization:
         kept = sum(int(mask.sum()) for mask in self.foreground)
         split = "all patches" if prism.side_ == "none" else f"score {prism.side_} {prism.threshold_:.3g}"
         return (
-            f"Visualization({len(self)} photos, {self.record.name}, {split}, "
+            f"Visualization({counted(len(self), 'photo')}, {self.record.name}, {split}, "
             f"{kept / self.features.n_patches:.0%} foreground)"
         )
 
@@ -322,6 +323,8 @@ class Visualization:
             of_photo.append([path.name for path, _ in made])
             jobs += made
         _check_distinct([path for path, _ in jobs])
+        read = [source for source in self.photos.sources if isinstance(source, (str, os.PathLike))]
+        refuse_to_replace(folder, [path.name for path, _ in jobs], read)
         with ThreadPoolExecutor(WRITERS, thread_name_prefix="patchprism-write") as pool:
             for future in [pool.submit(write, path) for path, write in jobs]:
                 future.result()
@@ -329,9 +332,8 @@ class Visualization:
         self.prism.save(prism)
         self.seconds["write"] = perf_counter() - start
         with atomic_write(report) as part:
-            part.write_text(
-                json.dumps(self.report(of_photo, lenses), indent=2, ensure_ascii=False) + "\n", "utf-8"
-            )
+            text = json.dumps(self.report(of_photo, lenses), indent=2, ensure_ascii=False)
+            part.write_text(text + "\n", "utf-8", errors="replace")  # a file's name may be no text
         return [path for path, _ in jobs] + [prism, report]
 
     def _photo_jobs(

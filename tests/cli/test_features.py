@@ -79,6 +79,27 @@ def test_failures(run, photos, tmp_path, arguments, code, message):
     assert not (tmp_path / "f.zarr").exists()
 
 
+@pytest.mark.parametrize("theirs", [".patchprism-work/lock", "zarr.json"])
+def test_a_folder_of_somebody_elses_is_left_alone(run, tmp_path, theirs):
+    """What an interrupted render leaves in a folder, or another program's Zarr group, makes no store of ours."""
+    (tmp_path / "photo.png").write_text("no photo")
+    folder = tmp_path / "folder"
+    (folder / theirs).parent.mkdir(parents=True)
+    (folder / theirs).write_text("{}")
+    (folder / "precious.txt").write_text("precious")
+    result = run("features", tmp_path / "photo.png", "-o", folder, "--overwrite", *MODEL)
+    assert result.code == 1
+    assert "the folder holds other files; name a new one" in result.err
+    assert (folder / "precious.txt").read_text() == "precious"
+    assert (folder / theirs).exists()
+
+
+def test_nothing_is_left_of_a_store_without_photos(run, tmp_path):
+    (tmp_path / "photo.png").write_text("no photo")
+    assert run("features", tmp_path / "photo.png", "-o", tmp_path / "f.zarr", *MODEL).code == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["photo.png"]
+
+
 def test_help_names_every_option(run):
     result = run("features", "--help")
     assert result.code == 0

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 
 import numpy as np
@@ -76,10 +78,16 @@ def test_photos_of_a_store_that_are_gone(run, photos, tmp_path):
     (moved / "p0001.png").unlink()
     result = run("render", tmp_path / "f.zarr", "-o", tmp_path / "o", "--overlay", "0.4")
     assert result.code == 0, result.err
-    assert "note: 1 photos are not here any more, or are others: drawn without them" in result.err
+    assert "note: 1 photo gone or replaced since: drawn without" in result.err
     assert not (tmp_path / "o/p0001.overlay.png").exists()
     assert (tmp_path / "o/p0001.pca.png").is_file()
     assert (tmp_path / "o/p0002.overlay.png").is_file()
+    # Where no picture asks for a photo, the figures do: they show grey in its place.
+    result = run("render", tmp_path / "f.zarr", "-o", tmp_path / "q", "--format", "jpg")
+    assert result.err == "note: 1 photo gone or replaced since: drawn without\n"
+    last = result.out.splitlines()[-1]
+    assert last == f"wrote    12 files to {tmp_path}/q; look at {tmp_path}/q/results.jpg first"
+    assert len(list((tmp_path / "q").iterdir())) == 12
 
 
 def test_a_sample_is_seeded_and_said(run, photos, tmp_path):
@@ -117,6 +125,29 @@ def test_failures(run, photos, tmp_path, arguments, message):
     assert message in result.err
     assert not (tmp_path / "d.prism").exists()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["f.zarr"]
+
+
+@pytest.mark.parametrize("command", [("fit", "-o"), ("features", "-o"), ("render", "--resume", "-o")])
+def test_an_output_below_a_file_is_said(run, photos, tmp_path, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("no folder")
+    result = run(command[0], photos, *MODEL, *command[1:], "file/x")
+    assert (result.code, result.err) == (1, "error: cannot write file/x: not a directory\n")
+
+
+def test_a_prism_that_does_not_fit_on_the_disk_is_called_by_its_name(run, photos, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    replace = os.replace
+
+    def full(source, target):
+        if str(target).endswith(".prism"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", full)
+    result = run("fit", photos, *MODEL, "-o", "d.prism")
+    assert (result.code, result.err) == (1, "error: cannot write d.prism: no space left on device\n")
+    assert not list(tmp_path.glob("*.part*"))
 
 
 def test_help_names_every_option(run):

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -168,6 +171,22 @@ def test_a_bad_photo_is_named_the_others_are_done_and_the_exit_code_says_so(run,
     ]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="links and pipes of POSIX")
+@pytest.mark.parametrize(
+    "command", [("render", "-o", "out"), ("render", "-o", "out", "--resume"), ("explore", "--html", "out")]
+)
+def test_what_is_no_file_is_a_bad_photo_of_a_folder(run, photos, tmp_path, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    (photos / "circle.png").symlink_to("circle.png")
+    (photos / "nowhere.png").symlink_to("gone.png")
+    os.mkfifo(photos / "pipe.png")
+    result = run(command[0], photos, *command[1:], *MODEL)
+    assert result.code == 3
+    assert "circle.png: too many levels of symbolic links" in result.err
+    assert "nowhere.png: no such file\n" in result.err
+    assert "pipe.png: is a pipe, not a file\n" in result.err
+
+
 def test_nothing_is_written_when_all_photos_are_bad(run, tmp_path):
     bad = tmp_path / "bad.jpg"
     bad.write_bytes(b"\xff\xd8\xff\xe0 broken")
@@ -214,6 +233,7 @@ def test_a_failure_is_one_line_with_the_option_the_value_and_what_is_allowed(
     ("args", "words"),
     [
         (("render",), "Missing argument"),
+        (("render",), "[OPTIONS] {PHOTO}..."),
         (("render", "a.png"), "Missing option"),
         (("render", "a.png", "-o", "out", "--batch-size", "0"), "batch-size"),
         (("render", "a.png", "-o", "out", "--colour"), "No such option"),
@@ -270,6 +290,51 @@ def test_a_split_between_photos_gets_a_hint(run, tmp_path):
     assert "hint    in 2 of 2 photos nearly all patches are foreground" in result.out
     kept = run("render", tmp_path, "--out", tmp_path / "all", *MODEL, "--foreground", "none")
     assert "hint" not in kept.out
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="file names are text there")
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("render", "-o", "out"),
+        ("render", "-o", "out", "--resume"),
+        ("compare", "-o", "out", "--layer", "5,11"),
+        ("explore", "--html", "out"),
+    ],
+)
+def test_a_name_that_is_no_text_is_no_reason_to_fail(run, photos, tmp_path, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    (photos / "a.png").rename(photos / os.fsdecode(b"a\xff.png"))
+    result = run(command[0], photos, *command[1:], *MODEL)
+    assert (result.code, result.err) == (0, "")
+    assert (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "victim"),
+    [
+        (("render", "p/a.png", "p/results.png", "-o", "p"), "p/results.png"),
+        (("render", "p/a.png", "p/results.png", "-o", "p/../p", "--resume"), "p/results.png"),
+        (("render", "p/a.png", "p/a.pca.png", "-o", "p"), "p/a.pca.png"),
+        (("render", "p/a.png", "p/a.pca.png", "-o", "p", "--resume"), "p/a.pca.png"),
+        (("compare", "p/a.png", "p/compare.png", "-o", "p", "--layer", "5,11"), "p/compare.png"),
+        (("fit", "p", "-o", "p/a.png"), "p/a.png"),
+        (("explore", "p", "--html", "p/a.png"), "p/a.png"),
+        (("features", "p", "-o", "f.zarr", "--flat", "p/a.png"), "p/a.png"),
+    ],
+)
+def test_no_photo_of_the_job_is_written_over(run, photos, tmp_path, monkeypatch, command, victim):
+    monkeypatch.chdir(tmp_path)
+    photos.rename("p")
+    for name in ("results.png", "a.pca.png", "compare.png"):
+        shutil.copy("p/a.png", f"p/{name}")
+    before = {path: path.read_bytes() for path in Path("p").rglob("*.*g")}
+    result = run(*command, *MODEL)
+    assert (result.code, result.err) == (
+        1,
+        f"error: cannot write {victim}: it is one of the photos of this job\n",
+    )
+    assert {path: path.read_bytes() for path in Path("p").rglob("*.*g")} == before
 
 
 def test_a_defect_is_one_line_as_well(run, monkeypatch, photos, tmp_path):

@@ -18,7 +18,6 @@ from patchprism.errors import OutputError
 from patchprism.pipeline import Settings
 from patchprism.shards import SHARD
 from patchprism.sources import read_source
-from patchprism.store import StoredFeatures
 from patchprism.streaming import extract_features, fit_prism, render_photos
 
 SETTINGS = Settings(model="toy", size=48)
@@ -201,10 +200,12 @@ def test_tokens_are_kept_for_another_threshold(photos, tmp_path):
     assert json.loads((out / "report.json").read_text())["prism"]["threshold"] == 0.6
 
 
-def test_two_at_once_are_refused(photos, tmp_path):
-    def second(stage, done, total):
-        with pytest.raises(OutputError, match="another patchprism is at work on it"):
-            do("features", photos, tmp_path / "f.zarr")
+@pytest.mark.parametrize(("command", "name"), [("features", "f.zarr"), ("fit", "d.prism"), ("render", "o")])
+def test_two_at_once_are_refused(photos, tmp_path, command, name):
+    out = tmp_path / name
 
-    do("features", photos, tmp_path / "f.zarr", tell=second)
-    assert len(StoredFeatures(tmp_path / "f.zarr")) == 3 * SHARD + 8
+    def second(stage, done, total):
+        with pytest.raises(OutputError, match=f"{out.name}: another patchprism is at work on it"):
+            do(command, photos, out)
+
+    do(command, photos, out, tell=second)

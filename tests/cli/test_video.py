@@ -70,6 +70,16 @@ def test_failures_are_one_line(run, clip, tmp_path):
     assert not (tmp_path / "out.mp4").exists()
 
 
+def test_a_prism_is_not_written_over_the_clip(run, clip, tmp_path):
+    before = clip.read_bytes()
+    result = run("video", clip, "-o", tmp_path / "out.mp4", "--save-prism", clip, *OPTIONS)
+    assert (result.code, result.err) == (
+        1,
+        f"error: cannot write {clip}: it is the clip, or what comes out\n",
+    )
+    assert clip.read_bytes() == before
+
+
 def test_what_could_not_be_read_is_said_and_changes_the_exit_code(run, clip, tmp_path):
     from PIL import Image
 
@@ -81,7 +91,7 @@ def test_what_could_not_be_read_is_said_and_changes_the_exit_code(run, clip, tmp
     result = run("video", folder, "-o", tmp_path / "out.mp4", "--foreground", "none", *OPTIONS)
     assert result.code == 3
     assert "2.png: is empty" in result.err
-    assert "1 problems in the clip; all else is done" in result.err
+    assert "1 problem in the clip; all else is done" in result.err
     assert (tmp_path / "out.mp4").exists()
 
 

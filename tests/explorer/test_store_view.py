@@ -443,7 +443,7 @@ def test_what_a_page_cannot_hold_is_said(toy_store, tmp_path, monkeypatch):
     (tmp_path / "photos" / view.names[0].rsplit("/", 1)[1]).unlink()
     done = run(toy_store, "--sample", 5)
     assert done.exit_code == 0
-    assert "1 photos are not here any more" in done.stderr
+    assert "1 photo gone or replaced since" in done.stderr
     view.prism.save(tmp_path / "p.safetensors")
     done = run(toy_store, "--sample", 5, "--prism", tmp_path / "p.safetensors")
     assert "sample is for fitting" in str(done.exception)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import codecs
+import errno
 import gc
+import io
 import os
 import sys
+from typing import NoReturn
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2  # Typer's own
@@ -19,12 +23,15 @@ def entry() -> None:
     Importing torch makes a million objects that live to the end. Python's collector walks them many times on
     the way in and once more on the way out: 0.5 s of the 1.7 s that starting and leaving with torch take.
     """
-    from patchprism.batching import keep_memory
-
     gc.set_threshold(100_000, 20, 20)
-    keep_memory()
     try:
+        _open_streams()
+        from patchprism.batching import keep_memory
+
+        keep_memory()
         main()
+    except KeyboardInterrupt:  # before Typer was there to take it
+        _fail("interrupted", EXIT_INTERRUPTED)
     finally:
         gc.freeze()
 
@@ -43,18 +50,49 @@ def main() -> None:
             _fail("interrupted", EXIT_INTERRUPTED)
         raise
     except BrokenPipeError:
-        # Whoever read our output has gone; Python would complain once more while shutting down.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Whoever read our output has gone.
+        _say_no_more()
         sys.exit(EXIT_FAILED)
+    except OSError as error:
+        if error.filename is not None or error.errno != errno.ENOSPC:
+            _defect(error)
+        # Files are written by writers of ours, which name them.
+        _say_no_more()
+        _fail("cannot write what is printed: no space left on device", EXIT_FAILED)
     except Exception as error:
-        if os.environ.get("PATCHPRISM_DEBUG"):
-            raise
-        _fail(
-            f"{type(error).__name__}: {error} (a defect of PatchPrism; PATCHPRISM_DEBUG=1 shows where)",
-            EXIT_BUG,
-        )
+        _defect(error)
 
 
-def _fail(message: str, code: int) -> None:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+def _open_streams() -> None:
+    """Have standard streams that take anything: a job must not fail for where its words go."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:  # closed, and the next file to be opened would be taken for it
+            os.open(os.devnull, os.O_RDWR)
+    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # The bytes of a path as they are, for whoever opens it; elsewhere what cannot be spelt is a "?".
+        utf8 = codecs.lookup(sys.stdout.encoding).name == "utf-8"
+        sys.stdout.reconfigure(errors="surrogateescape" if utf8 else "replace")
+
+
+def _say_no_more() -> None:
+    # Python would complain once more while shutting down.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _defect(error: Exception) -> NoReturn:
+    if os.environ.get("PATCHPRISM_DEBUG"):
+        raise error
+    _fail(
+        f"{type(error).__name__}: {error} (a defect of PatchPrism; PATCHPRISM_DEBUG=1 shows where)", EXIT_BUG
+    )
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    from patchprism.cli.console import shown
+
+    print(f"error: {shown(' '.join(message.split()))}", file=sys.stderr)
     sys.exit(code)

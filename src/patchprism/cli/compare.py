@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from patchprism.cli import EXIT_SOME_PHOTOS_FAILED, lens, options
-from patchprism.cli.console import print_table, progress, stdout
+from patchprism.cli.console import print_table, progress, shown, stdout
 from patchprism.errors import OptionError
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def compare(
         _summarise(found)
         stdout().print(f"wrote   {len(written)} files to {out}; look at {written[0]} first", markup=False)
     for failure in found.failures:
-        typer.echo(f"failed: {failure.photo}: {failure.reason}", err=True)
+        typer.echo(shown(f"failed: {failure.photo}: {failure.reason}"), err=True)
     if found.failures:
         raise typer.Exit(EXIT_SOME_PHOTOS_FAILED)
 

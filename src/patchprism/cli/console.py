@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import unicodedata
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,21 @@ def stdout() -> Console:
     return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
 
 
+def shown(text: str) -> str:
+    r"""Text as a terminal may have it, on one line: a file's name may hold what moves the cursor, or is no text.
+
+    Examples
+    --------
+    >>> shown("dog\x1b[2J\n.png")
+    'dog?[2J?.png'
+    """
+    return "".join("?" if unicodedata.category(sign) in _NOT_SHOWN else sign for sign in text)
+
+
+# Control characters, lone surrogates, and separators of lines and paragraphs.
+_NOT_SHOWN = ("Cc", "Cs", "Zl", "Zp")
+
+
 def print_table(
     title: str, columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[str]], *, console: Console
 ) -> None:
@@ -35,6 +51,7 @@ def print_table(
     rows : sequence of sequence of str
     console : Console
     """
+    rows = [[shown(cell) for cell in row] for row in rows]
     if console.is_terminal:
         from rich import box
         from rich.table import Table
@@ -93,12 +110,15 @@ def progress(*, quiet: bool) -> Iterator[Callable[[str, int, int | None], None]]
 
 def _amount_column(counted: Any) -> Any:
     from rich.progress import DownloadColumn
+    from rich.text import Text
 
     class Amount(counted):  # type: ignore[misc]
-        """Photos counted, anything else in bytes."""
+        """Downloads in bytes, anything else counted, if it can be."""
 
         def render(self, task: Any) -> Any:
-            return super().render(task) if task.description == "photos" else DownloadColumn().render(task)
+            if task.description.startswith(("downloading ", "fetching ")):
+                return DownloadColumn().render(task)
+            return super().render(task) if task.total is not None else Text("")
 
     return Amount()
 

@@ -12,7 +12,8 @@ from patchprism.cli import EXIT_SOME_PHOTOS_FAILED, lens, options
 from patchprism.cli.console import human_bytes, progress, stdout
 from patchprism.cli.many import note_unasked
 from patchprism.cli.render import warn_of_failures
-from patchprism.errors import OptionError
+from patchprism.errors import OptionError, OutputError
+from patchprism.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -110,6 +111,7 @@ def explore(
     from patchprism.backbones import load_backbone
     from patchprism.explorer.build import build_message
     from patchprism.explorer.html import ExplorerPage
+    from patchprism.files import refuse_to_replace
     from patchprism.inputs import store_among
     from patchprism.pipeline import visualize
     from patchprism.prism import Prism
@@ -122,6 +124,8 @@ def explore(
         # Refused before the network runs.
         serve.check_extra()
         bound = serve.listen(host, port)
+    elif html.is_dir():
+        raise OutputError(str(html), "a folder of that name is there already")
     fitted = Prism.load(prism) if prism else None
     settings = options.settings_of(given)
     store = store_among(photos)
@@ -140,10 +144,14 @@ def explore(
             )
         else:
             listed = _listed(photos, fitted is not None, sample, seed)
+            if html is not None:
+                refuse_to_replace(html.parent, [html.name], listed)
             chosen = settings.resolved(fitted)
+            tell("load model", 0, None)
             backbone = load_backbone(
                 str(chosen.model), weights=weights, device=device, dtype=chosen.dtype or "auto", progress=tell
             )
+            tell("load model", 1, 1)
             rest = {key: value for key, value in vars(settings).items() if key not in _OF_BACKBONE}
             view = visualize(
                 listed,
@@ -158,7 +166,7 @@ def explore(
         message = build_message(view, title=title, prism_path=str(prism) if prism else None, progress=tell)
     warn_of_failures(view.failures)
     if view.gone:
-        text = f"note: {len(view.gone)} photos are not here any more, or are others: shown as plain grey"
+        text = f"note: {counted(len(view.gone), 'photo')} gone or replaced since: shown as plain grey"
         typer.echo(text, err=True)
         note_unasked(elsewhere(view.gone, places_for(str(store), fetch_from or ())))
     if html is not None:

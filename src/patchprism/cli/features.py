@@ -65,6 +65,14 @@ def features(
     settings = options.settings_of(given)
     if flat is not None and not flat.parent.is_dir():  # better known now than hours later
         raise OutputError(str(flat), "its folder does not exist")
+    if flat is not None and flat.is_dir():
+        raise OutputError(str(flat), "a folder of that name is there already")
+    if flat is not None and flat.exists():
+        from patchprism.files import refuse_to_replace
+        from patchprism.inputs import open_input
+
+        listed = open_input(photos)
+        refuse_to_replace(flat.parent, [flat.name], listed if isinstance(listed, list) else [])
     with many.running(engine, workers, quiet=quiet) as (opened, tell):
         outcome = extract_features(
             photos, address, settings=settings, engine=opened, tokens=tokens, overwrite=overwrite, tell=tell

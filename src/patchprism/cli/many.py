@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from patchprism.cli import EXIT_SOME_PHOTOS_FAILED
-from patchprism.cli.console import print_table, progress, stdout
+from patchprism.cli.console import print_table, progress, shown, stdout
 from patchprism.errors import OptionError
+from patchprism.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -85,15 +86,23 @@ def render(
 
     target = address(out)
     written: list[str] = []
+    count = 0
+
+    def wrote(path: str) -> None:
+        nonlocal count
+        count += 1
+        if quiet:
+            written.append(path)
+
     with running(engine, workers, quiet=quiet) as (opened, tell):
-        outcome = render_photos(
-            photos, target, engine=opened, tell=tell, wrote=written.append if quiet else _nothing, **options
-        )
+        outcome = render_photos(photos, target, engine=opened, tell=tell, wrote=wrote, **options)
     if quiet:
         for path in written:
             print(path)
     else:
-        _summarise(outcome, target)
+        _summarise(
+            outcome, f"{count:,} files to {target}; look at {target}/results.{options['format']} first"
+        )
     finish(outcome)
 
 
@@ -103,12 +112,11 @@ def finish(outcome: Outcome) -> None:
         typer.echo(f"note: {hint}", err=True)
     if outcome.missing:
         typer.echo(
-            f"note: {outcome.missing} photos are not here any more, or are others: drawn without them",
-            err=True,
+            f"note: {counted(outcome.missing, 'photo')} gone or replaced since: drawn without", err=True
         )
     note_unasked(outcome.unasked)
     for failure in outcome.failures[:SHOWN_FAILURES]:
-        typer.echo(f"failed: {failure.name}: {failure.reason}", err=True)
+        typer.echo(shown(f"failed: {failure.name}: {failure.reason}"), err=True)
     if len(outcome.failures) > SHOWN_FAILURES:
         typer.echo(f"... and {len(outcome.failures) - SHOWN_FAILURES} more", err=True)
     if outcome.failures:
@@ -166,7 +174,7 @@ def lines_of_fit(outcome: Outcome) -> list[tuple[str, str]]:
     return lines
 
 
-def _summarise(outcome: Outcome, out: str) -> None:
+def _summarise(outcome: Outcome, wrote: str) -> None:
     rows = [
         (
             Path(row["photo"]).name,
@@ -180,7 +188,7 @@ def _summarise(outcome: Outcome, out: str) -> None:
     print_table("", columns, rows, console=stdout())
     if outcome.n_photos > len(rows):
         stdout().print(f"... and {outcome.n_photos - len(rows):,} more, all in report.json", markup=False)
-    print_lines([*lines_of(outcome), *lines_of_fit(outcome), ("wrote", f"{out}; look at results first")])
+    print_lines([*lines_of(outcome), *lines_of_fit(outcome), ("wrote", wrote)])
 
 
 def address(path: Path) -> str:
@@ -189,7 +197,3 @@ def address(path: Path) -> str:
     text = os.fspath(path)
     scheme, colon, rest = text.partition(":/")
     return f"{scheme}://{rest.lstrip('/')}" if colon and len(scheme) > 1 and "/" not in scheme else text
-
-
-def _nothing(path: str) -> None:
-    return None

@@ -315,7 +315,7 @@ Quiet = Annotated[
 PhotosOrStore = Annotated[
     list[str],
     typer.Argument(
-        metavar="PHOTO...",
+        metavar="PHOTO",
         help="Photos: files, folders (with all below them), patterns, addresses like s3://... (with "
         "--engine ray); or one feature store (.zarr).",
         show_default=False,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from patchprism.cli import EXIT_SOME_PHOTOS_FAILED, lens, options
-from patchprism.cli.console import print_table, progress, stdout
+from patchprism.cli.console import print_table, progress, shown, stdout
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -178,6 +178,6 @@ def _summarise(view: Visualization, written: Sequence[Path], out: Path, *, first
 def warn_of_failures(failures: Sequence[Failure]) -> None:
     """Name each photo that failed on standard error."""
     for failure in failures:
-        typer.echo(f"failed: {failure.photo}: {failure.reason}", err=True)
+        typer.echo(shown(f"failed: {failure.photo}: {failure.reason}"), err=True)
     if failures:
         typer.echo(f"{len(failures)} of the photos failed; the others are done", err=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import contextmanager
 from fractions import Fraction
@@ -11,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from patchprism.cli import EXIT_SOME_PHOTOS_FAILED, options
-from patchprism.cli.console import stdout
-from patchprism.errors import OptionError
+from patchprism.cli.console import shown, stdout
+from patchprism.errors import OptionError, OutputError
+from patchprism.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -146,6 +148,8 @@ def video(
     from patchprism.prism import Prism
     from patchprism.video import render_video
 
+    if save_prism and os.path.realpath(save_prism) in (os.path.realpath(clip), os.path.realpath(out)):
+        raise OutputError(str(save_prism), "it is the clip, or what comes out")
     with frame_progress(quiet=quiet) as tell:
         report = render_video(
             clip,
@@ -186,9 +190,9 @@ def video(
     for warning in report.warnings:
         typer.echo(f"warning: {warning}", err=True)
     for problem in report.problems:
-        typer.echo(f"failed: {problem}", err=True)
+        typer.echo(shown(f"failed: {problem}"), err=True)
     if report.n_problems:
-        typer.echo(f"{report.n_problems} problems in the clip; all else is done", err=True)
+        typer.echo(f"{counted(report.n_problems, 'problem')} in the clip; all else is done", err=True)
         raise typer.Exit(EXIT_SOME_PHOTOS_FAILED)
 
 
@@ -200,7 +204,9 @@ def _summarise(report: VideoReport) -> None:
         if prism.side_ == "none"
         else f"foreground: score {prism.side_} {prism.threshold_:.3g}"
     )
-    where = f"fitted on {prism.n_photos_} frames" if report.fitted_here else "as the prism was fitted"
+    where = (
+        f"fitted on {counted(prism.n_photos_, 'frame')}" if report.fitted_here else "as the prism was fitted"
+    )
     (height, width), (rows, columns) = report.size, report.grid
     for label, text in (
         ("model", f"{report.record.name}, weights from {report.weights.source}"),

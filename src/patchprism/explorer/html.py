@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from patchprism.files import atomic_write
+from patchprism.words import counted
 
 if TYPE_CHECKING:
     import os
@@ -167,7 +168,7 @@ class ExplorerPage:
         )
 
     def __repr__(self) -> str:
-        return f"ExplorerPage({len(self.message.header['photos'])} photos, {len(self.html) / 1e6:.2f} MB)"
+        return f"ExplorerPage({counted(len(self.message.header['photos']), 'photo')}, {len(self.html) / 1e6:.2f} MB)"
 
 
 @lru_cache(maxsize=1)

@@ -211,7 +211,8 @@ class Message:
             infos[name] = {"kind": kind, "shape": list(shape), "offset": offset, "length": len(content)}
             offset += len(content)
         header = {**self.header, "buffers": infos}
-        encoded = json.dumps(header, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+        text = json.dumps(header, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+        encoded = text.encode("utf-8", "replace")  # a file's name may be no text
         return b"".join(
             [
                 MAGIC,

@@ -13,6 +13,7 @@ from patchprism.features import PatchFeatures, Tokens
 from patchprism.folders import WORK, Folder, is_remote, open_folder
 from patchprism.framing import Framing
 from patchprism.store import layout
+from patchprism.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -134,7 +135,9 @@ class StoredFeatures(PatchFeatures):
             yield tokens
 
     def __repr__(self) -> str:
-        return f"StoredFeatures({self.path!r}, {len(self)} photos, width {self.width}, {self.dtype})"
+        return (
+            f"StoredFeatures({self.path!r}, {counted(len(self), 'photo')}, width {self.width}, {self.dtype})"
+        )
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _reopened, (self.path, self._span)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -78,7 +79,7 @@ def extract_features(
         _check_free(folder, overwrite)
     work = folder.below(WORK)
     shards = Shards(work, n_shards(len(names)), tokens)
-    with working(work):
+    with working(work, folder.name):
         network = remembered_batch(work, network)
         job = Extraction(
             names, network, shards, engine, batch_size=settings.batch_size, reader=reader, tell=tell
@@ -99,7 +100,11 @@ def extract_features(
         try:
             failures = failures_of(shards)
         except PatchPrismError:
-            folder.remove("")
+            for name in _OURS:
+                folder.remove(name)
+            if isinstance(folder, LocalFolder):
+                with suppress(OSError):  # somebody has put something into it
+                    folder.path.rmdir()
             raise
         with watch("write"):
             writer.finish(
@@ -124,14 +129,18 @@ def extract_features(
     )
 
 
+# All that a store's folder holds; Finder's file is nobody's.
+_OURS = frozenset({"zarr.json", *layout.TABLES, WORK, ".DS_Store"})
+
+
 def _check_free(folder: Folder, overwrite: bool) -> None:
     """Refuse to write a store among files that are none of a store's."""
     assert isinstance(folder, LocalFolder)
     path = folder.path
     if path.is_file():
         raise OutputError(str(path), "a file of that name is there already")
-    ours = path.is_dir() and ((path / WORK).is_dir() or (path / "zarr.json").is_file())
-    if path.is_dir() and any(path.iterdir()) and not ours:
+    # By name, whatever else tells a store: another command's work may lie in a folder of the user's.
+    if path.is_dir() and not _OURS.issuperset(each.name for each in path.iterdir()):
         raise OutputError(str(path), "the folder holds other files; name a new one")
 
 

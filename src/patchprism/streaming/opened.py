@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from patchprism.shards import Lost, Shards, StoreShards, digest
 from patchprism.store import StoredFeatures
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from patchprism.backbones import Backbone
     from patchprism.engines import Engine
@@ -67,10 +68,18 @@ class Outcome:
     hints: list[str] = field(default_factory=list)
 
 
-def tidy(work: Folder, error: PatchPrismError) -> None:
-    """Take the work away if there is nothing in it to take up: tokens are kept for another threshold, say."""
-    if isinstance(error, PhotoError) or not work.keys("shards"):
-        work.remove("")
+@contextmanager
+def tidied(work: Folder) -> Iterator[None]:
+    """Take the work away after a failure that leaves nothing to take up: tokens are kept for another threshold, say.
+
+    For use within ``working``: the work of a run that is still at it is not ours to take away.
+    """
+    try:
+        yield
+    except PatchPrismError as error:
+        if isinstance(error, PhotoError) or not work.keys("shards"):
+            work.remove("")
+        raise
 
 
 @dataclass(kw_only=True)

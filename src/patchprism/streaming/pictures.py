@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import textwrap
+from contextlib import suppress
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -18,6 +19,7 @@ from patchprism.batching import give_back_memory
 from patchprism.engines import WorkerLost
 from patchprism.errors import EngineError, OptionError, OutputError, PatchPrismError
 from patchprism.figures import MAX_PHOTOS, fg_mask_figure, results_figure, sheet_sizes
+from patchprism.files import refuse_to_replace
 from patchprism.folders import WORK, LocalFolder, is_remote, local_path, open_folder
 from patchprism.histogram import counted_histogram
 from patchprism.inputs import open_input
@@ -29,9 +31,9 @@ from patchprism.render import write_picture
 from patchprism.shards import digest
 from patchprism.sources import elsewhere, places_for, read_source
 from patchprism.store import StoredFeatures
-from patchprism.streaming.opened import Opened, Outcome, open_tokens, resolved_for, tidy
+from patchprism.streaming.opened import Opened, Outcome, open_tokens, resolved_for, tidied
 from patchprism.tasks import DrawTask, PictureOptions, drawn_key
-from patchprism.visualization import REPORT_VERSION, check_output_options, hints_about
+from patchprism.visualization import FIGURES, PICTURES, REPORT_VERSION, check_output_options, hints_about
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -120,7 +122,7 @@ def render_photos(
 
     before = not is_remote(out) and local_path(out).exists()
     try:
-        with working(work):
+        with working(work, folder.name), tidied(work):
             opened = open_tokens(
                 given,
                 settings,
@@ -148,10 +150,10 @@ def render_photos(
                 fitted.save(part)
             head = _report_head(settings, opened, fitted, to_fit is not None, watch, engine)
             job.report(head | {"hints": job.hints()})
-    except PatchPrismError as error:
-        tidy(work, error)
-        if not before and isinstance(folder, LocalFolder) and not any(folder.path.iterdir()):
-            folder.path.rmdir()
+    except PatchPrismError:
+        if not before and isinstance(folder, LocalFolder) and folder.path.is_dir():
+            with suppress(OSError):  # not empty
+                folder.path.rmdir()
         raise
     for name in (*written, *job.files(), "prism.safetensors", "report.json"):
         wrote(os.path.join(folder.name, name))
@@ -198,29 +200,44 @@ class Pictures:
         key = digest(opened.key, hashlib.sha256(content).hexdigest(), asdict(options), sorted(self.places))
         self.task = DrawTask(prism, opened.source, out, work, options, key, places=places, reader=reader)
         self.n_photos = 0
+        self.gone = 0  # of the photos that the figures show
 
     def draw(self) -> None:
         """Write the pictures of all shards that have none yet."""
         names = [row.name for shard in range(self.source.n_shards) for row in self.source.rows(shard)]
         stems = unique_stems([Path(name).name for name in names])
         self.n_photos = len(stems)
+        if isinstance(self.out, LocalFolder):
+            end = self.task.options.format
+            written = [f"{stem}.{kind}.{end}" for stem in stems for kind in PICTURES]
+            refuse_to_replace(self.out.path, [*written, *(f"{figure}.{end}" for figure in FIGURES)], names)
+
+        done = ahead = 0
 
         def todo() -> Iterator[tuple[int, list[str]]]:
+            nonlocal done
             start = 0
             for shard in range(self.source.n_shards):
                 stop = start + len(self.source.rows(shard))
-                if not self._drawn(shard):
+                if self._drawn(shard):
+                    done += stop - start
+                else:
                     yield shard, stems[start:stop]
                 start = stop
 
-        done = 0
+        def seen() -> None:
+            nonlocal ahead
+            ahead += 1
+            self.tell("pictures", done + ahead, self.n_photos)
+
         self.tell("pictures", 0, self.n_photos)
+        self.task.seen = seen if self.engine.local else None
         for (shard, its), result in self.engine.map(self.task, todo()):
             if isinstance(result, WorkerLost):
                 raise EngineError(
                     f"workers died again and again over pictures of shard {shard}: {result.reason}"
                 )
-            done += len(its)
+            done, ahead = done + len(its), 0
             self.tell("pictures", done, self.n_photos)
 
     def _drawn(self, shard: int) -> dict[str, Any] | None:
@@ -285,6 +302,7 @@ class Pictures:
             for row, tokens in self.source.read(shard):
                 photo = self.task.photo(row)
                 if photo is None:
+                    self.gone += 1
                     shown = np.full((row.grid[0] * 8, row.grid[1] * 8, 3), 128, np.uint8)
                 else:
                     shown = _small(self.opened.framing.show(photo, name=row.name), box * 5 // 4)
@@ -333,7 +351,7 @@ class Pictures:
             seconds=watch.seconds,
             prism=self.prism,
             fitted_here=fitted_here,
-            missing=missing,
+            missing=max(missing, self.gone),
             unasked=sorted(unasked),
             rows=rows,
             hints=self.hints(),

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from patchprism.errors import OutputError, PatchPrismError
-from patchprism.files import atomic_write
+from patchprism.errors import OutputError
+from patchprism.files import refuse_to_replace
 from patchprism.folders import WORK, LocalFolder, local_path
 from patchprism.inputs import open_input
 from patchprism.jobs import fit, nobody, working
 from patchprism.pipeline import Settings, Stopwatch
 from patchprism.sources import read_source
-from patchprism.streaming.opened import Outcome, open_tokens, resolved_for, tidy
+from patchprism.store import StoredFeatures
+from patchprism.streaming.opened import Outcome, open_tokens, resolved_for, tidied
 
 if TYPE_CHECKING:
     import os
@@ -60,21 +61,18 @@ def fit_prism(
     target = local_path(out)
     if target.is_dir():
         raise OutputError(str(target), "a folder of that name is there already")
+    if not isinstance(given, StoredFeatures):
+        refuse_to_replace(target.parent, [target.name], given)
     work = LocalFolder(
         target.with_name(f".{target.name}{WORK}"), work=target.with_name(f".{target.name}{WORK}")
     )
     settings = resolved_for(settings, given, None)
     prism = settings.prism()
-    try:
-        with working(work):
-            opened = open_tokens(given, settings, work, engine, sample, seed, backbone, reader, tell, watch)
-            with watch("fit prism"):
-                fit(prism, opened.source, engine, opened.origin, only=opened.only)
-            with atomic_write(target) as part:
-                prism.save(part)
-    except PatchPrismError as error:
-        tidy(work, error)
-        raise
+    with working(work, str(target)), tidied(work):
+        opened = open_tokens(given, settings, work, engine, sample, seed, backbone, reader, tell, watch)
+        with watch("fit prism"):
+            fit(prism, opened.source, engine, opened.origin, only=opened.only)
+        prism.save(target)
     work.remove("")
     return Outcome(
         n_photos=prism.n_photos_,

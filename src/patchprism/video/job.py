@@ -18,7 +18,7 @@ from patchprism.pipeline import Settings, Stopwatch, check_origin, describe_orig
 from patchprism.prism import MASK_OPTIONS
 from patchprism.threads import leave_the_cores
 from patchprism.video.canvas import Canvas
-from patchprism.video.relay import Turns, read_ahead, write_behind
+from patchprism.video.relay import read_ahead, write_behind
 from patchprism.video.sink import check_output, open_sink
 from patchprism.video.source import Frame, Problems, Span, import_av, open_clip
 from patchprism.video.steady import FrameColors, PatchColors, Steady
@@ -228,7 +228,6 @@ def render_video(
         take=partial(settings.token_options().tokens, backbone),
         batch_size=batch_size,
         patches=patches_a_batch(backbone),
-        turns=Turns(apart=backbone.device.type == "cpu"),
     )
     if to_fit:
         with watch("fit"):
@@ -260,18 +259,12 @@ class _Frames:
     take: Take
     batch_size: int | None
     patches: int
-    turns: Turns
 
     def framed(self, frames: Iterator[Frame]) -> Iterator[tuple[Frame, Framed]]:
         """Each frame with what the network gets; for a thread of its own."""
         leave_the_cores()
-        while True:
-            with self.turns.around():
-                frame = next(frames, None)
-                if frame is None:
-                    return
-                framed = self.framing.apply(frame.rgb, name=self.name(frame), show=False)
-            yield frame, framed
+        for frame in frames:
+            yield frame, self.framing.apply(frame.rgb, name=self.name(frame), show=False)
 
     def name(self, frame: Frame) -> str:
         """What to call a frame in errors."""
@@ -282,8 +275,7 @@ class _Frames:
         import torch
 
         pixels = torch.stack([framed.pixels for _, framed in batch])
-        with self.turns.network():
-            tokens: NDArray[np.float32] = self.take(pixels).cpu().numpy()
+        tokens: NDArray[np.float32] = self.take(pixels).cpu().numpy()
         return tokens
 
     def batches(self, items: Iterator[tuple[Frame, Framed]]) -> Iterator[list[tuple[Frame, Framed]]]:
@@ -358,7 +350,7 @@ class _Job:
                     whole=whole,
                     sound=sound,
                 ) as sink,
-                write_behind(self._writer(sink), 4) as write,
+                write_behind(_writer(sink), 4) as write,
             ):
                 batch: list[tuple[Frame, Framed]] | None = first_batch
                 while batch:
@@ -386,12 +378,12 @@ class _Job:
                     patches = self.steady(patches)
             yield frame, patches, framed.crop
 
-    def _writer(self, sink: Sink) -> Callable[[tuple[Frame, PatchColors, Any]], None]:
-        def write(item: tuple[Frame, PatchColors, Any]) -> None:
-            with self.frames.turns.around():
-                sink.write(*item)
 
-        return write
+def _writer(sink: Sink) -> Callable[[tuple[Frame, PatchColors, Any]], None]:
+    def write(item: tuple[Frame, PatchColors, Any]) -> None:
+        sink.write(*item)
+
+    return write
 
 
 def _expected(clip: FileClip | PhotoClip, span: Span) -> int | None:

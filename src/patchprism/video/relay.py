@@ -1,4 +1,4 @@
-"""Threads that hand work on in order, a bounded amount at a time; and who may use the cores."""
+"""Threads that hand work on in order, a bounded amount at a time."""
 
 from __future__ import annotations
 
@@ -14,57 +14,6 @@ T = TypeVar("T")
 
 _END = object()
 _PATIENCE = 0.1  # seconds between looks at whether anybody still waits at the other end
-
-
-class Turns:
-    """The network's turns, and those of the threads around it.
-
-    A network on a CPU divides every operator among all cores and waits for the slowest: a core that is lent to a
-    codec for a millisecond costs that millisecond on each of them. So there they take turns: frame by frame the
-    threads around wait while the network is at work, and it waits until they have put down what they hold.
-
-    Parameters
-    ----------
-    apart : bool
-        Whether they take turns. On an accelerator nobody waits.
-    """
-
-    def __init__(self, *, apart: bool) -> None:
-        self.apart = apart
-        self._changed = threading.Condition()
-        self._at_work, self._network = 0, False
-
-    @contextmanager
-    def network(self) -> Iterator[None]:
-        """For the network; one thread at a time."""
-        if not self.apart:
-            yield
-            return
-        with self._changed:
-            self._network = True
-            self._changed.wait_for(lambda: not self._at_work)
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._network = False
-                self._changed.notify_all()
-
-    @contextmanager
-    def around(self) -> Iterator[None]:
-        """For everything else, a frame at a time; never held while waiting for another thread."""
-        if not self.apart:
-            yield
-            return
-        with self._changed:
-            self._changed.wait_for(lambda: not self._network)
-            self._at_work += 1
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._at_work -= 1
-                self._changed.notify_all()
 
 
 class _Line:

@@ -1,0 +1,91 @@
+"""Where the words go is no reason for a job to fail: closed, full and narrow-minded standard streams."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+from PIL import Image
+
+PROGRAM = f"'{sys.executable}' -m patchprism"
+FULL = "/dev/full"
+
+
+def shell(command, **environment):
+    return subprocess.run(
+        ["bash", "-c", command], capture_output=True, env=os.environ | environment, timeout=120
+    )
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a POSIX shell")
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", "<&- >&- 2>&-"])
+def test_a_closed_stream(tmp_path, closed):
+    Image.new("RGB", (64, 48)).save(tmp_path / "a.png")
+    result = shell(
+        f"cd '{tmp_path}' && {PROGRAM} render a.png -o out --foreground none "
+        f"--model efficientnet_lite2 --size 32 {closed}"
+    )
+    assert (result.returncode, result.stderr) == (0, b"")
+    with Image.open(tmp_path / "out/results.png") as picture:  # and nothing else is written into it
+        picture.load()
+
+
+@pytest.mark.skipif(not os.path.exists(FULL), reason="no device that is full")
+def test_a_full_stream():
+    result = shell(f"{PROGRAM} models > {FULL}")
+    assert result.returncode == 1
+    assert result.stderr == b"error: cannot write what is printed: no space left on device\n"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a POSIX shell")
+def test_a_stream_that_cannot_spell(tmp_path):
+    Image.new("RGB", (64, 48)).save(tmp_path / "\u00e9\u2192.png")
+    command = (
+        f"cd '{tmp_path}' && {PROGRAM} render . -o out --foreground none --model efficientnet_lite2 --size 32"
+    )
+    result = shell(command, PYTHONIOENCODING="ascii")
+    assert (result.returncode, result.stderr) == (0, b"")
+    assert b"\n??.png  64 ? 48" in result.stdout
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="file names are text there")
+def test_paths_come_out_as_the_bytes_they_are(tmp_path):
+    Image.new("RGB", (64, 48)).save(tmp_path / "a.png")
+    (tmp_path / "a.png").rename(tmp_path / os.fsdecode(b"a\xff.png"))
+    command = f"cd '{tmp_path}' && {PROGRAM} render . -o out -q --foreground none --model efficientnet_lite2"
+    result = shell(command, PYTHONIOENCODING="utf-8")
+    assert (result.returncode, result.stderr) == (0, b"")
+    assert b"out/a\xff.pca.png\n" in result.stdout
+
+
+INTERRUPTED_IMPORT = """
+import sys
+from patchprism import cli
+
+class Finder:
+    def find_spec(self, name, *_):
+        if name == "patchprism.cli.app":
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Finder())
+cli.entry()
+"""
+
+
+def test_ctrl_c_while_it_starts():
+    result = subprocess.run([sys.executable, "-c", INTERRUPTED_IMPORT], capture_output=True, timeout=60)
+    assert (result.returncode, result.stderr.split()) == (130, [b"error:", b"interrupted"])
+
+
+def test_names_cannot_move_the_cursor(run, tmp_path):
+    Image.new("RGB", (64, 48)).save(tmp_path / "a\x1b[2J.png")
+    (tmp_path / "b\x1b[2J.png").write_text("no photo")
+    result = run(
+        "render", tmp_path, "-o", tmp_path / "out", "--foreground", "none", "--model", "efficientnet_lite2"
+    )
+    assert result.code == 3
+    assert "a?[2J.png  64" in result.out
+    assert "b?[2J.png: is no photo" in result.err
+    assert "\x1b" not in result.out + result.err
