@@ -200,7 +200,7 @@ class Pictures:
         key = digest(opened.key, hashlib.sha256(content).hexdigest(), asdict(options), sorted(self.places))
         self.task = DrawTask(prism, opened.source, out, work, options, key, places=places, reader=reader)
         self.n_photos = 0
-        self.gone = 0  # of the photos that the figures show
+        self.gone: set[str] = set()  # of the photos that the figures show
 
     def draw(self) -> None:
         """Write the pictures of all shards that have none yet."""
@@ -302,7 +302,7 @@ class Pictures:
             for row, tokens in self.source.read(shard):
                 photo = self.task.photo(row)
                 if photo is None:
-                    self.gone += 1
+                    self.gone.add(row.name)
                     shown = np.full((row.grid[0] * 8, row.grid[1] * 8, 3), 128, np.uint8)
                 else:
                     shown = _small(self.opened.framing.show(photo, name=row.name), box * 5 // 4)
@@ -335,12 +335,14 @@ class Pictures:
         """What to tell the user."""
         rows: list[dict[str, Any]] = []
         missing = n_patches = 0
-        unasked: set[str] = set()
+        unasked = set(elsewhere(self.gone, self.places))
+        shown = set(self.gone)  # in figures alone: their pictures need no photo
         for drawn in self._all():
             rows += drawn["photos"][: max(0, 20 - len(rows))]
             gone = [row["photo"] for row in drawn["photos"] if "photo_missing" in row]
             missing += len(gone)
             unasked.update(elsewhere(gone, self.places))
+            shown.difference_update(gone)
             n_patches += sum(drawn["counts"])
         return Outcome(
             n_photos=self.n_photos,
@@ -351,7 +353,7 @@ class Pictures:
             seconds=watch.seconds,
             prism=self.prism,
             fitted_here=fitted_here,
-            missing=max(missing, self.gone),
+            missing=missing + len(shown),
             unasked=sorted(unasked),
             rows=rows,
             hints=self.hints(),
