@@ -21,7 +21,7 @@ from patchprism.video.canvas import Canvas
 from patchprism.video.relay import read_ahead, write_behind
 from patchprism.video.sink import check_output, open_sink
 from patchprism.video.source import Frame, Problems, Span, import_av, open_clip
-from patchprism.video.steady import FrameColors, PatchColors, Steady
+from patchprism.video.steady import FrameColors, Steady
 
 if TYPE_CHECKING:
     import os
@@ -350,12 +350,14 @@ class _Job:
                     whole=whole,
                     sound=sound,
                 ) as sink,
-                write_behind(_writer(sink), 4) as write,
+                write_behind(partial(self._colour_and_write, sink), 4) as write,
             ):
                 batch: list[tuple[Frame, Framed]] | None = first_batch
                 while batch:
-                    for frame, patches, crop in self._colored(batch):
-                        write((frame, patches, crop))
+                    with self.watch("network"):
+                        tokens = self.frames.tokens(batch)
+                    for (frame, framed), each in zip(batch, tokens, strict=True):
+                        write((frame, framed, each))
                         report.frames += 1
                     self.tell("frames", report.frames, total)
                     batch = next(batches, None)
@@ -366,24 +368,14 @@ class _Job:
         problems: Problems = self.clip.problems
         report.n_problems, report.problems = problems.count, problems.named
 
-    def _colored(
-        self, batch: list[tuple[Frame, Framed]]
-    ) -> Iterator[tuple[Frame, PatchColors, tuple[float, float, float, float]]]:
-        with self.watch("network"):
-            tokens = self.frames.tokens(batch)
-        for (frame, framed), each in zip(batch, tokens, strict=True):
-            with self.watch("colours"):
-                patches = self.colors.split(each, name=self.frames.name(frame))
-                if self.steady:
-                    patches = self.steady(patches)
-            yield frame, patches, framed.crop
-
-
-def _writer(sink: Sink) -> Callable[[tuple[Frame, PatchColors, Any]], None]:
-    def write(item: tuple[Frame, PatchColors, Any]) -> None:
-        sink.write(*item)
-
-    return write
+    def _colour_and_write(self, sink: Sink, item: tuple[Frame, Framed, NDArray[np.float32]]) -> None:
+        """A frame's last steps, in the thread that encodes: meanwhile the network has the next frame."""
+        frame, framed, tokens = item
+        with self.watch("colours"):
+            patches = self.colors.split(tokens, name=self.frames.name(frame))
+            if self.steady:
+                patches = self.steady(patches)
+        sink.write(frame, patches, framed.crop)
 
 
 def _expected(clip: FileClip | PhotoClip, span: Span) -> int | None:
