@@ -48,6 +48,12 @@ WATCH = """() => {
 }"""
 
 
+# What no page undercuts here: one that moves a square.
+LEAST = """<!doctype html><div id="box" style="position:fixed;width:20px;height:20px;background:teal"></div>
+<script>addEventListener("pointermove", (event) => requestAnimationFrame(() => {
+  box.style.transform = `translate(${event.clientX}px, ${event.clientY}px)`; }));</script>"""
+
+
 def photos(folder: Path, count: int) -> list[Path]:
     """CC0 photos of scikit-image, mirrored and cropped until there are enough."""
     from skimage import data
@@ -155,6 +161,20 @@ def main() -> None:
             page.evaluate(WATCH)
             rng = np.random.default_rng(0)
 
+            def pause():
+                """At any point of a frame: with equal pauses every move would meet the frames at the same one."""
+                return 6 + rng.random() * 1000 / 60
+
+            least = page.context.new_page()
+            least.set_content(LEAST)
+            least.evaluate(WATCH)
+            for x, y in rng.random((options.moves, 2)):
+                least.mouse.move(20 + 1200 * x, 20 + 700 * y)
+                least.wait_for_timeout(pause())
+            spread("a square that follows the pointer", least.evaluate("waits"))
+            least.close()
+            page.bring_to_front()
+
             box = page.locator("#histogram").bounding_box()
             for mode in ("colours", "overlay"):
                 page.locator(f"input[name=mode][value={mode}]").click()
@@ -163,7 +183,7 @@ def main() -> None:
                 page.evaluate("waits.length = 0")
                 for place in rng.random(options.moves):
                     page.mouse.move(box["x"] + place * box["width"], box["y"] + 40)
-                    page.wait_for_timeout(8)
+                    page.wait_for_timeout(pause())
                 page.mouse.up()
                 spread(f"threshold to drawn, {mode}", page.evaluate("waits"))
             page.locator("input[name=basis][value=all]").click()
@@ -172,7 +192,7 @@ def main() -> None:
             page.evaluate("waits.length = 0")
             for place in rng.random(options.moves):
                 page.mouse.move(box["x"] + place * box["width"], box["y"] + 40)
-                page.wait_for_timeout(8)
+                page.wait_for_timeout(pause())
             page.mouse.up()
             spread("threshold to drawn, all patches", page.evaluate("waits"))
             page.locator("input[name=basis][value=object]").click()
@@ -180,7 +200,7 @@ def main() -> None:
             page.evaluate("waits.length = 0")
             for x, y in rng.random((options.moves, 2)):
                 page.mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"])
-                page.wait_for_timeout(8)
+                page.wait_for_timeout(pause())
             spread("hover to heat map drawn", page.evaluate("waits"))
             work = page.evaluate("""() => {
               const time = (does) => { const start = performance.now();

@@ -217,10 +217,14 @@ export class Gallery {
   // Colours and masks of all photos.
   draw(state) {
     const { colors, visible } = this.model.layer(state);
-    this.root.dataset.mode = state.mode;
-    this.root.dataset.background = state.background;
-    this.root.dataset.smooth = state.smooth;
-    this.root.style.setProperty("--alpha", state.mode === "overlay" ? state.alpha : 1);
+    const alpha = state.mode === "overlay" ? state.alpha : 1;
+    const style = [state.mode, state.background, state.smooth, alpha].join();
+    if (style !== this.style) {
+      // Even the same value set again has the styles of the whole gallery worked out anew, every frame.
+      this.style = style;
+      Object.assign(this.root.dataset, { mode: state.mode, background: state.background, smooth: state.smooth });
+      this.root.style.setProperty("--alpha", alpha);
+    }
     const outlined = state.mode === "photo" || state.mode === "score" || state.basis === "all";
     for (const tile of this.tiles) {
       const { start, grid } = tile.photo;
@@ -233,10 +237,11 @@ export class Gallery {
         data[at + 3] = !visible || visible[start + i] ? 255 : 0;
       }
       tile.colors.putImageData(tile.pixels, 0, 0);
-      tile.share.textContent = `${Math.round(100 * this.model.share(tile.photo))} %`;
+      const share = `${Math.round(100 * this.model.share(tile.photo))} %`;
+      if (tile.share.textContent !== share) tile.share.textContent = share;
       const path = outlined ? outlineOf(this.model.mask, start, grid) : "";
-      tile.outline.setAttribute("d", path);
-      tile.halo.setAttribute("d", path);
+      if (tile.path !== path) for (const line of [tile.outline, tile.halo]) line.setAttribute("d", path);
+      tile.path = path;
     }
   }
 
