@@ -69,6 +69,35 @@ def test_readers_leave_the_cores():
     assert {count for _, count in seen} == {1}
 
 
+_SPIN = """
+import os, sys
+import patchprism.cli as cli
+cli.main = lambda: print(os.environ.get("GOMP_SPINCOUNT"), "torch" in sys.modules)
+cli.entry()
+"""
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({}, "3000 False"),
+        ({"GOMP_SPINCOUNT": "7"}, "7 False"),
+        ({"OMP_WAIT_POLICY": "active"}, "None False"),
+    ],
+)
+def test_our_own_processes_spin_less_and_keep_what_the_user_has_set(given, said):
+    """Before torch is there, since libgomp looks once."""
+    import os
+    import subprocess
+    import sys
+
+    rest = {k: v for k, v in os.environ.items() if k not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    done = subprocess.run(
+        [sys.executable, "-c", _SPIN], capture_output=True, text=True, check=True, env=rest | given
+    )
+    assert done.stdout.strip() == said
+
+
 _FAULTS = """
 import resource, sys
 import numpy as np

@@ -27,8 +27,10 @@ def entry() -> None:
     try:
         _open_streams()
         from patchprism.batching import keep_memory
+        from patchprism.threads import spin_less
 
         keep_memory()
+        spin_less()
         main()
     except KeyboardInterrupt:  # before Typer was there to take it
         _fail("interrupted", EXIT_INTERRUPTED)
