@@ -6,7 +6,6 @@ import os
 from functools import cache
 from typing import Any
 
-
 # Rounds. libgomp's own choice is 300,000 while it knows of no more threads than cores, of other processes it never
 # knows; else 1,000.
 _SPINS = "3000"
