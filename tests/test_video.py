@@ -434,6 +434,18 @@ def test_image_sequences(tmp_path, backbone, name):
     assert report.n_problems == 0
 
 
+def test_a_gap_in_a_counter_is_said(tmp_path, backbone):
+    for number in (1, 2, 3, 5, 9):
+        Image.fromarray(pictures(1)[0]).save(tmp_path / f"f{number:03d}.png")
+    (tmp_path / "fx.png").write_text("other")
+    report = run(tmp_path / "f%03d.png", tmp_path / "gaps.mp4", backbone)
+    assert report.frames == 5
+    (warning,) = report.warnings
+    assert "f%03d.png: 4 numbers between 1 and 9 not there" in warning
+    report = run(tmp_path / "*00[1-5].png", tmp_path / "none.mp4", backbone)
+    assert report.warnings == []
+
+
 def test_bad_photos_in_a_sequence_are_named(tmp_path, backbone):
     folder = tmp_path / "frames"
     folder.mkdir()

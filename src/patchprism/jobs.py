@@ -6,6 +6,7 @@ taken away at the end; the same job, begun again, uses what is committed there.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -361,19 +362,28 @@ def walk_over(
     engine : Engine
     only : frozenset of str, optional
         Names of the photos to fit on; all by default.
+    tell : callable
+        Called with the stages ``fit, pass 1`` and so on, and shards.
     """
     step = max(1, -(-source.n_shards // FOLDS))
     runs = [(start, min(start + step, source.n_shards)) for start in range(0, source.n_shards, step)]
 
+    passes = itertools.count(1)
+
     def walk(make: Callable[[], PassT]) -> PassT:
+        stage = f"fit, pass {next(passes)}"
+        tell(stage, 0, source.n_shards)
+        done = 0
         merged = make()
         waiting: dict[int, PassT] = {}
         following = iter(runs)
         expected = next(following, None)
-        for (start, _), result in engine.map(FoldTask(make, source, only), runs):
+        for (start, stop), result in engine.map(FoldTask(make, source, only), runs):
             if isinstance(result, WorkerLost):
                 raise EngineError(f"workers died again and again over a pass: {result.reason}")
             waiting[start] = result
+            done += stop - start
+            tell(stage, done, source.n_shards)
             # In the runs' order, whatever the order of their ends: sums are the same to the last bit.
             while expected is not None and expected[0] in waiting:
                 merged.merge(waiting.pop(expected[0]))
@@ -390,9 +400,10 @@ def fit(
     origin: dict[str, Any],
     *,
     only: frozenset[str] | None = None,
+    tell: Tell = nobody,
 ) -> Prism:
     """Fit a prism on all photos of a source, or on some."""
-    prism.fit_by(walk_over(source, engine, only=only))
+    prism.fit_by(walk_over(source, engine, only=only, tell=tell))
     prism.origin = origin
     return prism
 

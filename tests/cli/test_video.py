@@ -104,13 +104,20 @@ def test_help(run):
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [(None, None), ("12.5", Fraction(25, 2)), ("1:30", 90), ("1:02:03.5", Fraction(7447, 2)), ("0", 0)],
+    [
+        (None, None),
+        ("12.5", Fraction(25, 2)),
+        ("1:30", 90),
+        ("1:02:03.5", Fraction(7447, 2)),
+        ("90:59", 5459),
+        ("0", 0),
+    ],
 )
 def test_times(text, seconds):
     assert parse_time("start", text) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "x", "1:2:3:4", "-1", "1/2", "1:", "nan"])
+@pytest.mark.parametrize("text", ["", "x", "1:2:3:4", "1:99", "1:60:00", "-1", "1/2", "1:", "nan"])
 def test_what_is_no_time(text):
     with pytest.raises(OptionError, match="start must be"):
         parse_time("start", text)

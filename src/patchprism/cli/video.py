@@ -36,7 +36,12 @@ def parse_time(name: str, text: str | None) -> Fraction | None:
         return None
     try:
         parts = [Fraction(part) for part in text.split(":")]
-        if len(parts) > 3 or any(part < 0 for part in parts) or "/" in text:
+        if (
+            len(parts) > 3
+            or any(part < 0 for part in parts)
+            or any(part >= 60 for part in parts[1:])
+            or "/" in text
+        ):
             raise ValueError
         return sum((part * 60**i for i, part in enumerate(reversed(parts))), Fraction(0))
     except ValueError as error:

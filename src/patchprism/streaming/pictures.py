@@ -139,7 +139,7 @@ def render_photos(
             )
             if to_fit is not None:
                 with watch("fit prism"):
-                    fitted = _fitted(to_fit, opened, work, engine)
+                    fitted = _fitted(to_fit, opened, work, engine, tell)
             assert fitted is not None
             job = Pictures(fitted, opened, folder, work, options, engine, reader, tell, places)
             with watch("colour and write"):
@@ -162,14 +162,14 @@ def render_photos(
     return outcome
 
 
-def _fitted(to_fit: Prism, opened: Opened, work: Folder, engine: Engine) -> Prism:
+def _fitted(to_fit: Prism, opened: Opened, work: Folder, engine: Engine, tell: Tell) -> Prism:
     """The prism, fitted, or loaded if the run that is taken up had come that far."""
     options = (to_fit.threshold, to_fit.foreground, to_fit.scaling, to_fit.components, to_fit.space)
     key = digest(opened.key, options, opened.origin, engine.name)
     name = f"prism-{key}.safetensors"
     if isinstance(work, LocalFolder) and work.size(name) is not None:
         return Prism.load(work.path / name)
-    fit(to_fit, opened.source, engine, opened.origin, only=opened.only)
+    fit(to_fit, opened.source, engine, opened.origin, only=opened.only, tell=tell)
     with work.staged(name) as part:
         to_fit.save(part)
     return to_fit

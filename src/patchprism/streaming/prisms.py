@@ -71,7 +71,7 @@ def fit_prism(
     with working(work, str(target)), tidied(work):
         opened = open_tokens(given, settings, work, engine, sample, seed, backbone, reader, tell, watch)
         with watch("fit prism"):
-            fit(prism, opened.source, engine, opened.origin, only=opened.only)
+            fit(prism, opened.source, engine, opened.origin, only=opened.only, tell=tell)
         prism.save(target)
     work.remove("")
     return Outcome(

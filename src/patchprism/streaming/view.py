@@ -95,7 +95,7 @@ def view_store(
     features = PatchFeatures(tokens, [row.name for row in rows])
     if to_fit is not None:
         with watch("fit prism"), open_engine("local") as engine:
-            prism = fit(to_fit, StoreShards(store), engine, origin, only=only)
+            prism = fit(to_fit, StoreShards(store), engine, origin, only=only, tell=tell)
     assert prism is not None
     with watch("colour"):
         parts = [prism.split(each, name=name) for name, each in zip(features.names, features, strict=True)]

@@ -17,6 +17,7 @@ import numpy as np
 from patchprism.errors import ExtraError, OptionError, PhotoError
 from patchprism.images import read_photo
 from patchprism.paths import PHOTO_SUFFIXES, find_photos, photo_name
+from patchprism.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -139,8 +140,24 @@ def open_clip(source: str | os.PathLike[str], *, fps: float | Fraction | None = 
         pattern = glob.escape(name[: counter.start()]) + "[0-9]*" + glob.escape(name[counter.end() :])
         if not any(Path(match).is_file() for match in glob.iglob(pattern)):
             raise PhotoError(photo_name(name), "matches no photo")
-        name = pattern
+        clip = PhotoClip(find_photos([pattern]), rate, name=photo_name(source))
+        clip.warnings += _gaps(clip.paths, name)
+        return clip
     return PhotoClip(find_photos([name]), rate, name=photo_name(source))
+
+
+def _gaps(paths: list[Path], pattern: str) -> list[str]:
+    """What to say where a counter's numbers do not follow each other."""
+    # Of the files' own names: a counter in a folder's name is nobody's.
+    shape = re.compile(r"(\d+)".join(map(re.escape, re.split(r"%0?\d*d", Path(pattern).name, maxsplit=1))))
+    numbers = {int(found[1]) for path in paths if shape.groups and (found := shape.fullmatch(path.name))}
+    missing = max(numbers) - min(numbers) + 1 - len(numbers) if numbers else 0
+    if not missing:
+        return []
+    return [
+        f"{pattern}: {counted(missing, 'number')} between {min(numbers)} and {max(numbers)} not there; "
+        "the frames follow each other all the same"
+    ]
 
 
 class PhotoClip:
@@ -151,6 +168,7 @@ class PhotoClip:
         self.n_frames, self.duration = len(paths), len(paths) / fps
         self.time_base = 1 / fps
         self.problems = Problems()
+        self.warnings: list[str] = []
         self.sound = False
         self.matrix = BT709
 
@@ -249,6 +267,7 @@ class FileClip:
         # What nobody says is guessed as players do: by size.
         self.matrix = said if said == BT709 or said in BT601 else BT709 if height >= 720 else BT601[1]
         self.problems = Problems()
+        self.warnings: list[str] = []
         self._size: tuple[int, int] | None = None
         self._turn: Turn | None = None
 
