@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections import defaultdict
 
 import pytest
 from rich.console import Console
@@ -37,7 +38,7 @@ def test_every_photo_moves_the_bar(tmp_path):
     """A shard is 64 photos, which with a large network are minutes."""
     photos = make_photos(tmp_path / "p", 70)
     (photos / "p0003.png").write_text("no photo")
-    told = {"photos": [], "pictures": []}
+    told = defaultdict(list)
     with open_engine() as engine:
         render_photos(
             [photos],
@@ -52,3 +53,7 @@ def test_every_photo_moves_the_bar(tmp_path):
         assert sorted(set(counts)) == list(range(total + 1))
         assert counts == sorted(counts)
         assert {all_of_them for _, all_of_them in told[stage]} == {total}
+    # The passes of the fit, over two shards each.
+    assert {stage for stage in told if stage.startswith("fit")} == {f"fit, pass {i}" for i in range(1, 6)}
+    for i in range(1, 6):
+        assert told[f"fit, pass {i}"] == [(0, 2), (1, 2), (2, 2)]
