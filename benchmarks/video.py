@@ -28,7 +28,8 @@ from patchprism.extract import batch_for
 from patchprism.framing import Framing
 from patchprism.prism import Prism
 from patchprism.video import render_video, sink
-from patchprism.video.source import Span, open_clip
+from patchprism.video.frames import Span
+from patchprism.video.source import open_clip
 from patchprism.video.steady import FrameColors, Steady
 
 

@@ -26,8 +26,9 @@ av = pytest.importorskip("av")
 
 from patchprism.video import render_video  # noqa: E402
 from patchprism.video.canvas import Canvas  # noqa: E402
+from patchprism.video.frames import Frame, Span, rgb_to_planes  # noqa: E402
 from patchprism.video.relay import read_ahead, write_behind  # noqa: E402
-from patchprism.video.source import Frame, Span, open_clip, rgb_to_planes  # noqa: E402
+from patchprism.video.source import open_clip  # noqa: E402
 from patchprism.video.steady import MARGIN, FrameColors, PatchColors, Steady  # noqa: E402
 
 MODEL = "efficientnet_lite2"

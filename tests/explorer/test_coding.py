@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from patchprism.explorer import build, build_message
-from patchprism.explorer import tokens as reduction
+from patchprism.explorer import reduced as reduction
 from patchprism.explorer.coding import decode, decode_rows, encode, encode_rows
 from patchprism.explorer.html import encode85, encode128
-from patchprism.explorer.tokens import Known, reduce_tokens
+from patchprism.explorer.tokens import Known, _Search, reduce_tokens
 
 RNG = np.random.default_rng(3)
 GRIDS = [(1, 1), (1, 7), (6, 1), (9, 12), (2, 2)]
@@ -180,7 +180,7 @@ def test_reduced_tokens_keep_the_cosines(name):
 def test_pairs_that_are_off_are_corrected_and_no_others(view, monkeypatch, block):
     """With far too coarse steps many pairs are off; each is corrected once, to within the tolerance."""
     monkeypatch.setattr(reduction, "_BLOCK", block)
-    monkeypatch.setattr(reduction._Search, "best_scale", lambda self, allowed: 0.2)
+    monkeypatch.setattr(_Search, "best_scale", lambda self, allowed: 0.2)
     tokens = list(view.features)
     full = unit(tokens) @ unit(tokens).T
     n = len(full)

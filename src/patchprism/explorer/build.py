@@ -21,11 +21,10 @@ from patchprism.explorer.message import (
     RangeInfo,
     TokensInfo,
 )
+from patchprism.explorer.reduced import OFFSET_STEP, TOLERANCE
 from patchprism.explorer.spectrum import BANDS
 from patchprism.explorer.tokens import (
     NORM_STEP,
-    OFFSET_STEP,
-    TOLERANCE,
     Known,
     known_axes,
     known_values,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from patchprism.video.source import Frame
+    from patchprism.video.frames import Frame
     from patchprism.video.steady import PatchColors
 
     Crop = tuple[float, float, float, float]

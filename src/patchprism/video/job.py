@@ -18,9 +18,10 @@ from patchprism.pipeline import Settings, Stopwatch, check_origin, describe_orig
 from patchprism.prism import MASK_OPTIONS
 from patchprism.threads import leave_the_cores
 from patchprism.video.canvas import Canvas
+from patchprism.video.frames import Frame, Problems, Span, import_av
 from patchprism.video.relay import read_ahead, write_behind
 from patchprism.video.sink import check_output, open_sink
-from patchprism.video.source import Frame, Problems, Span, import_av, open_clip
+from patchprism.video.source import open_clip
 from patchprism.video.steady import FrameColors, Steady
 
 if TYPE_CHECKING:

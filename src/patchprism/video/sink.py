@@ -14,14 +14,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 from patchprism.errors import OptionError, OutputError
 from patchprism.files import atomic_write
 from patchprism.render import write_picture
+from patchprism.video.frames import import_av, planes_of
 from patchprism.video.sound import Sound
-from patchprism.video.source import FileClip, _planes_of, import_av
+from patchprism.video.source import FileClip
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from patchprism.video.canvas import Canvas, Crop
-    from patchprism.video.source import Frame, PhotoClip
+    from patchprism.video.frames import Frame
+    from patchprism.video.source import PhotoClip
     from patchprism.video.steady import PatchColors
 
 _CODECS = {".mp4": "libx264", ".mov": "libx264", ".mkv": "libx264", ".webm": "libvpx-vp9"}
@@ -199,7 +201,7 @@ class _VideoSink:
     def write(self, frame: Frame, patches: PatchColors, crop: Crop) -> None:
         av = import_av()
         picture = av.VideoFrame(self.stream.width, self.stream.height, "yuv420p")
-        self.canvas.paint_planes(frame, patches, crop, _planes_of(picture))
+        self.canvas.paint_planes(frame, patches, crop, planes_of(picture))
         time = frame.time - self.origin
         picture.pts, picture.time_base = round(time / self.base), self.base
         if self._waiting is not None:

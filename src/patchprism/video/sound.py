@@ -5,7 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
-from patchprism.video.source import import_av
+from patchprism.video.frames import import_av
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

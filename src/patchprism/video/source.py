@@ -7,107 +7,40 @@ import os
 import re
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from patchprism.errors import ExtraError, OptionError, PhotoError
+from patchprism.errors import OptionError, PhotoError
 from patchprism.images import read_photo
 from patchprism.paths import PHOTO_SUFFIXES, find_photos, photo_name
+from patchprism.video.frames import (
+    BT601,
+    BT709,
+    Frame,
+    Problems,
+    Span,
+    import_av,
+    planes_of,
+    rgb_to_planes,
+    turning,
+)
 from patchprism.words import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
+    import numpy as np
     from numpy.typing import NDArray
 
-    Turn = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
-    Planes = tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]
+    from patchprism.video.frames import Turn
 
 DEFAULT_FPS = Fraction(25)
 # Seconds that are rather decoded than jumped over: most encoders place a point to jump to every 2 to 10 s.
 _STRIDE = 4.0
 # The reader gives up when this many reads in a row fail: the rest of the file is noise.
 _MAX_BAD_READS = 64
-# FFmpeg's numbers (AVColorSpace): what a stream may say of its luma and chroma.
-BT709, BT601 = 1, (4, 5, 6)
 _READERS = 2
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Frame:
-    """One frame of a clip, upright and with square pixels.
-
-    Attributes
-    ----------
-    index : int
-        Its number in the clip, from 0.
-    time : Fraction
-        Seconds from the clip's beginning to its appearance.
-    rgb : ndarray, shape (H, W, 3), uint8
-    planes : tuple of three ndarray, uint8, optional
-        The same as luma (H, W) and chroma (ceil(H / 2), ceil(W / 2)), as the decoder gave it.
-    """
-
-    index: int
-    time: Fraction
-    rgb: NDArray[np.uint8]
-    planes: Planes | None
-
-
-@dataclass
-class Problems:
-    """What went wrong while reading: counted all, named the first few."""
-
-    count: int = 0
-    named: list[str] = field(default_factory=list)
-
-    def add(self, what: str) -> None:
-        """Count a problem; the first ten are kept by name."""
-        self.count += 1
-        if len(self.named) < 10:
-            self.named.append(what)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Span:
-    """Which frames of a clip are wanted.
-
-    Parameters
-    ----------
-    start, end : Fraction, optional
-        Seconds from the clip's beginning; frames from ``start`` on and before ``end``.
-    every : int
-        Each how manyth of them.
-    """
-
-    start: Fraction | None = None
-    end: Fraction | None = None
-    every: int = 1
-
-    def __post_init__(self) -> None:
-        """Refuse what selects nothing."""
-        if isinstance(self.every, bool) or not isinstance(self.every, int) or self.every < 1:
-            raise OptionError(f"every must be a whole number from 1, got {self.every!r}")
-        for name, value in (("start", self.start), ("end", self.end)):
-            if value is not None and value < 0:
-                raise OptionError(f"{name} must be 0 or more seconds, got {float(value):g}")
-        if self.end is not None and self.end <= (self.start or 0):
-            raise OptionError(
-                f"end must lie after start ({float(self.start or 0):g}), got {float(self.end):g}"
-            )
-
-
-def import_av() -> Any:
-    """PyAV, or the error that names the extra."""
-    try:
-        import av
-    except ImportError as error:
-        raise ExtraError("video", "reading and writing videos") from error
-    return av
 
 
 def open_clip(source: str | os.PathLike[str], *, fps: float | Fraction | None = None) -> FileClip | PhotoClip:
@@ -404,9 +337,9 @@ class FileClip:
         resize = {} if (raw.width, raw.height) == size else {"width": size[0], "height": size[1]}
         # Asked of the first frame alone: what PyAV hands out holds the frame, and the frame it, so that of every frame
         # asked the picture stayed in memory until Python looked for such circles (130 MB of frames of 640 x 360).
-        turn = self._turn = self._turn or _turning(raw)
+        turn = self._turn = self._turn or turning(raw)
         matrix = self.matrix if raw.format.name.startswith(("yuv", "nv", "p0")) else None
-        rgb = _planes_of(raw.reformat(format="rgb24", src_colorspace=matrix, **resize))[0]
+        rgb = planes_of(raw.reformat(format="rgb24", src_colorspace=matrix, **resize))[0]
         if not planes:
             return Frame(index=number, time=time, rgb=turn(rgb), planes=None)
         options = {"src_colorspace": matrix, "dst_colorspace": matrix or BT709}
@@ -414,7 +347,7 @@ class FileClip:
             yuv = raw
         else:
             yuv = raw.reformat(format="yuv420p", dst_color_range="MPEG", **options, **resize)
-        y, u, v = _planes_of(yuv)
+        y, u, v = planes_of(yuv)
         return Frame(index=number, time=time, rgb=turn(rgb), planes=(turn(y), turn(u), turn(v)))
 
 
@@ -445,45 +378,3 @@ class _Opened:
 
     def __exit__(self, *_: object) -> None:
         self.container.close()
-
-
-def _planes_of(raw: Any) -> list[NDArray[np.uint8]]:
-    """Views of a frame's planes, without the padding at the rows' ends."""
-    views = []
-    for plane in raw.planes:
-        rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
-        if raw.format.name == "rgb24":
-            views.append(rows[: raw.height, : 3 * raw.width].reshape(raw.height, raw.width, 3))
-        else:
-            views.append(rows[: plane.height, : plane.width])
-    return views
-
-
-def rgb_to_planes(rgb: NDArray[np.uint8]) -> Planes:
-    """RGB as luma and chroma of BT.709, video range, at half resolution for the chroma."""
-    av = import_av()
-    raw = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24")
-    y, u, v = _planes_of(raw.reformat(format="yuv420p", dst_colorspace=BT709, dst_color_range="MPEG"))
-    return y, u, v
-
-
-def _turning(raw: Any) -> Turn:
-    """What turns a picture upright, by the frame's display matrix: quarter turns and mirrors."""
-    matrix = None
-    for data in raw.side_data:
-        if getattr(data, "type", None) is not None and data.type.name == "DISPLAYMATRIX":
-            matrix = np.frombuffer(bytes(data), "=i4")[:9].reshape(3, 3)
-    if matrix is None:
-        return lambda picture: picture
-    # A pixel (x, y) is shown at (a x + c y, b x + d y).
-    (a, b), (c, d) = matrix[:2, :2].tolist()
-    transposed = abs(b) > abs(a)
-    flip_rows, flip_columns = (b < 0, c < 0) if transposed else (d < 0, a < 0)
-
-    def turn(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        picture = picture.swapaxes(0, 1) if transposed else picture
-        picture = picture[::-1] if flip_rows else picture
-        picture = picture[:, ::-1] if flip_columns else picture
-        return np.ascontiguousarray(picture)
-
-    return turn
