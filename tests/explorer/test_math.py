@@ -303,7 +303,11 @@ def test_similarity_in_the_page_is_the_same_as_in_python(view, modules, tmp_path
     import { Model } from "./model.mjs";
     const model = new Model(await readMessage(new Uint8Array(readFileSync(process.argv[2]))));
     const rows = [0, 7, model.count - 1].map((i) => Array.from(model.similarity.of(i)));
-    console.log(JSON.stringify({ rows, matches: model.matches({ photo: 0, index: 5 }) }));
+    const matches = model.matches({ photo: 0, index: 5 });
+    const n = model.photos[1].start;
+    const back = matches.map(({ patch }) => Array.from(model.similarity.within(0, patch).subarray(0, n)));
+    const whole = matches.map(({ patch }) => Array.from(model.similarity.of(patch).subarray(0, n)));
+    console.log(JSON.stringify({ rows, matches, back, whole }));
     """
     got = json.loads(modules(script, tmp_path / "message"))
     rows = flat(list(view.features)).astype(float)
@@ -321,6 +325,9 @@ def test_similarity_in_the_page_is_the_same_as_in_python(view, modules, tmp_path
         back = rows[: starts[1]] @ rows[match["patch"]]
         if back.argmax() != 5 and back.max() - back[5] > 0.08:
             assert not match["mutual"]
+    # What a pin asks of its own photo alone is what the whole page would be told.
+    np.testing.assert_array_equal(got["back"], got["whole"])
+    assert [match["mutual"] for match in got["matches"]] == [np.argmax(row) == 5 for row in got["whole"]]
 
 
 def test_no_name_is_taken_twice_when_the_modules_are_put_together():

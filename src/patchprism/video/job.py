@@ -75,7 +75,7 @@ class VideoReport:
     record : BackboneRecord
     weights : WeightsOrigin
     seconds : dict
-        Time spent in each stage. ``network`` and ``colours`` are parts of ``frames``.
+        Time spent in each stage. ``network`` is a part of ``frames``; ``colours`` passes beside it.
     """
 
     out: Path
