@@ -164,7 +164,8 @@ def _cluster_distances(rows: Float32) -> Float32:
     def squared(centres: Float32) -> Float32:
         # Rows have unit length, so |x - c|^2 = 1 - 2 x.c + |c|^2
         apart = (rows * rows).sum(axis=1)[:, None] - 2 * (rows @ centres.T) + (centres * centres).sum(axis=1)
-        return np.maximum(apart, 0)
+        distances: Float32 = np.maximum(apart, 0)
+        return distances
 
     chosen = [int(((rows - rows.mean(axis=0)) ** 2).sum(axis=1).argmax())]
     nearest = squared(rows[chosen])[:, 0].astype(np.float64)
@@ -229,7 +230,8 @@ def _best_cut(cues: Float64, similar: Mask) -> Mask:
         cost = cut / volume + cut / (volume[-1] - volume)
     kept = fewest + int(cost[fewest - 1 : most].argmin())
     threshold = (cues[order[kept - 1]] + cues[order[kept]]) / 2
-    return cues > threshold
+    kept_patches: Mask = cues > threshold
+    return kept_patches
 
 
 def _scaled(values: Float64) -> Float64:

@@ -1,0 +1,233 @@
+"""Labels of a photo's patches and the direction that learns from them, beside a plain implementation."""
+
+from __future__ import annotations
+
+import math
+import pickle
+
+import numpy as np
+import pytest
+
+from patchprism.foreground import (
+    CURVE_BINS,
+    MOST_PATCHES,
+    MOST_VOTERS,
+    AgreementCurves,
+    DirectionVotes,
+    Voters,
+    border_ratio,
+    contrast,
+    label_patches,
+    labels_of,
+    on_border,
+    unit,
+)
+
+
+def photo(h=12, w=16, *, box=(3, 9, 4, 11), width=24, seed=0, noise=0.35):
+    """Tokens of an object (two kinds of patches) on a ground (three kinds), and the object's mask."""
+    rng = np.random.default_rng(seed)
+    kinds = np.linalg.qr(rng.normal(size=(width, 5)))[0].T
+    kinds[1] = kinds[1] + 0.8 * kinds[0]  # the object's two halves are alike
+    kinds[3:] = kinds[3:] + 0.8 * kinds[2]  # and so are the parts of the ground
+    which = 2 + (np.arange(w)[None, :] * 3 // w + np.zeros((h, 1), int))
+    top, bottom, left, right = box
+    which[top:bottom, left:right] = np.arange(top, bottom)[:, None] % 2
+    mask = np.zeros((h, w), bool)
+    mask[top:bottom, left:right] = True
+    tokens = kinds[which] + noise / math.sqrt(width) * rng.normal(size=(h, w, width))
+    return (7 * tokens).astype(np.float32), mask
+
+
+# ---------------------------------------------------------------- the same rules, written plainly
+
+
+def plain_labels(tokens):
+    """Labels by loops over patches and over cuts, from the rules in the documentation alone."""
+    h, w, _ = tokens.shape
+    n = h * w
+    x = tokens.reshape(n, -1).astype(float)
+    x = x / np.linalg.norm(x, axis=1, keepdims=True)
+    cosine = x @ x.T
+    tau = (cosine.mean() + np.percentile(cosine[:: max(1, n // 256)], 90)) / 2
+    graph = np.where(cosine > tau, 1.0, 1e-5)
+
+    rng = np.random.default_rng(0)
+    centres = [x[np.argmax(np.linalg.norm(x - x.mean(axis=0), axis=1))]]
+    while len(centres) < min(16, n):
+        nearest = np.array([min(((p - c) ** 2).sum() for c in centres) for p in x])
+        centres.append(x[rng.choice(n, p=nearest / nearest.sum())])
+    centres = np.array(centres)
+    owner = None
+    for _ in range(30):
+        closest = np.array([np.argmin(((p - centres) ** 2).sum(axis=1)) for p in x])
+        if owner is not None and (closest == owner).all():
+            break
+        owner = closest
+        for k in range(len(centres)):
+            if (owner == k).any():
+                centres[k] = x[owner == k].mean(axis=0)
+    distance = np.array([((p - centres) ** 2).sum(axis=1) for p in x])
+    temperature = (1 - distance.min(axis=1).mean()) / 2
+    q = np.exp(-distance / temperature)
+    q /= q.sum(axis=1, keepdims=True)
+
+    def mask_with(border):
+        vote = q[~border].mean(axis=0) / (q[~border].mean(axis=0) + q[border].mean(axis=0))
+        first = q @ vote
+        second = []
+        for i in range(n):
+            others = sorted((cosine[i, j] for j in np.flatnonzero(border) if j != i), reverse=True)
+            count = max(1, int(border.sum()) // 3)
+            second.append(1 - np.mean(others[:count]))
+        cue = sum((each - np.min(each)) / (np.max(each) - np.min(each)) for each in (first, np.array(second)))
+        order = np.argsort(-cue)
+        best = None
+        for kept in range(max(2, math.ceil(0.01 * n)), int(0.95 * n) + 1):
+            inside = np.zeros(n, bool)
+            inside[order[:kept]] = True
+            cut = graph[np.ix_(inside, ~inside)].sum()
+            cost = cut / graph[inside].sum() + cut / graph[~inside].sum()
+            if best is None or cost < best[0]:
+                best = cost, inside
+        return best[1]
+
+    ring = np.array([y in (0, h - 1) or x_ in (0, w - 1) for y in range(h) for x_ in range(w)])
+    lower = np.array([y == h - 1 and 0 < x_ < w - 1 for y in range(h) for x_ in range(w)])
+    first = mask_with(ring & ~lower)
+    border = ring & ~lower
+    if first[border].mean() / first.mean() < 0.4:
+        return first.reshape(h, w)
+    return mask_with(ring).reshape(h, w)
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("box", [(3, 9, 4, 11), (5, 12, 4, 12), (0, 8, 1, 15), (6, 12, 0, 16)])
+def test_labels_are_those_of_a_plain_implementation(box, seed):
+    tokens, _ = photo(box=box, seed=seed, noise=0.9)
+    np.testing.assert_array_equal(label_patches(tokens), plain_labels(tokens))
+
+
+# ---------------------------------------------------------------- what labels do
+
+
+@pytest.mark.parametrize(
+    "box",
+    [(3, 9, 4, 11), (5, 12, 4, 12), (2, 12, 3, 14), (3, 9, 0, 6), (3, 9, 10, 16)],
+    ids=["inside", "lower edge", "large", "left edge", "right edge"],
+)
+def test_an_object_is_labelled_wherever_it_stands(box):
+    tokens, mask = photo(box=box)
+    np.testing.assert_array_equal(label_patches(tokens), mask)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-3, 1.0, 1e18, 1e37])
+def test_labels_depend_on_directions_alone(scale):
+    tokens, mask = photo()
+    np.testing.assert_array_equal(label_patches(tokens.astype(np.float64) * scale), mask)
+
+
+def test_large_grids_are_labelled_two_by_two():
+    tokens, mask = photo(h=48, w=61, box=(12, 36, 16, 44), noise=0.2)
+    assert tokens.shape[0] * tokens.shape[1] > MOST_PATCHES
+    labels = label_patches(tokens)
+    assert labels.shape == mask.shape
+    assert (labels & mask).sum() / (labels | mask).sum() > 0.9
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 5), (2, 2), (2, 7), (3, 3)])
+@pytest.mark.parametrize("kind", ["zeros", "constant", "noise"])
+def test_grids_with_little_in_them_are_no_error(shape, kind):
+    rng = np.random.default_rng(0)
+    tokens = {
+        "zeros": np.zeros((*shape, 8)),
+        "constant": np.ones((*shape, 8)),
+        "noise": rng.normal(size=(*shape, 8)),
+    }[kind].astype(np.float32)
+    labels = label_patches(tokens)
+    assert labels.shape == shape
+    if kind != "noise":
+        assert not labels.any()
+
+
+def test_unit_tokens():
+    tokens = np.array([[[3.0, 4.0], [0.0, 0.0]], [[1e38, 0.0], [1e-40, 1e-40]]], np.float64)
+    expected = [[[0.6, 0.8], [0.0, 0.0]], [[1.0, 0.0], [math.sqrt(0.5)] * 2]]
+    np.testing.assert_allclose(unit(tokens), expected, rtol=1e-6)
+
+
+def test_border_ratio_and_contrast():
+    mask = np.zeros((4, 5), bool)
+    assert border_ratio(mask) == 0
+    mask[1:3, 1:4] = True
+    assert border_ratio(mask) == 0
+    mask[0] = True
+    assert border_ratio(mask) == pytest.approx((5 / 14) / (11 / 20))
+    tokens, inside = photo(noise=0.0)
+    rows = tokens / np.linalg.norm(tokens, axis=-1, keepdims=True)
+    expected = np.linalg.norm(rows[inside].mean(axis=0) - rows[~inside].mean(axis=0))
+    assert contrast(tokens, inside) == pytest.approx(expected, rel=1e-6)
+    assert contrast(tokens, np.ones_like(inside)) == contrast(tokens, np.zeros_like(inside)) == 0
+
+
+# ---------------------------------------------------------------- the direction
+
+
+def test_the_direction_is_the_mean_of_differences_and_merges():
+    photos = [photo(seed=0, h=8, w=8 + i, box=(2, 5, 2, 6)) for i in range(5)]
+    whole, parts = DirectionVotes(Voters(5)), [DirectionVotes(Voters(5)) for _ in range(2)]
+    for i, (tokens, _) in enumerate(photos):
+        whole.add(i, tokens)
+        parts[i % 2].add(i, tokens)
+    parts[0].merge(pickle.loads(pickle.dumps(parts[1])))
+    differences = []
+    for i, (tokens, mask) in enumerate(photos):
+        np.testing.assert_array_equal(labels_of(whole.labels, i, mask.shape), mask)
+        rows = tokens / np.linalg.norm(tokens, axis=-1, keepdims=True)
+        differences.append(rows[mask].mean(axis=0) - rows[~mask].mean(axis=0))
+    np.testing.assert_allclose(whole.direction(), np.mean(differences, axis=0), atol=1e-6)
+    np.testing.assert_allclose(parts[0].direction(), whole.direction(), atol=1e-12)
+    assert parts[0].labels == whole.labels
+
+
+def test_photos_of_one_class_do_not_vote():
+    votes = DirectionVotes(Voters(2))
+    votes.add(0, np.ones((6, 6, 8), np.float32))
+    assert votes.direction() is None
+    votes.add(1, photo(width=8)[0])
+    assert votes.count == 1
+    assert votes.direction() is not None
+
+
+@pytest.mark.parametrize("count", [1, 2, MOST_VOTERS, MOST_VOTERS + 1, 10_000, 1_000_003])
+def test_voters_are_evenly_spaced(count):
+    voters = [i for i in range(count) if i in Voters(count)]
+    assert MOST_VOTERS / 2 <= len(voters) <= MOST_VOTERS or len(voters) == count
+    assert len(set(np.diff(voters).tolist())) <= 1
+    assert voters[0] == 0
+
+
+def test_the_threshold_agrees_best_with_the_labels():
+    rng = np.random.default_rng(1)
+    curves = AgreementCurves()
+    scores, labels = [], []
+    for _ in range(7):
+        label = rng.random((9, 11)) < 0.4
+        score = np.clip(0.3 + 0.3 * label + 0.12 * rng.normal(size=label.shape), 0, 1).astype(np.float32)
+        scores.append(score)
+        labels.append(label)
+        curves.add(score, label)
+    curves.add(scores[0], np.zeros_like(labels[0]))  # one class: says nothing
+    thresholds = np.arange(CURVE_BINS) / CURVE_BINS
+    means = [
+        np.mean([((s >= t) & m).sum() / ((s >= t) | m).sum() for s, m in zip(scores, labels, strict=True)])
+        for t in thresholds
+    ]
+    threshold, agreement = curves.best()
+    assert agreement == pytest.approx(max(means), rel=1e-12)
+    assert threshold == thresholds[int(np.argmax(means))]
+
+
+def test_on_border():
+    assert on_border(3, 4).sum() == 10
+    assert on_border(1, 4).all()
