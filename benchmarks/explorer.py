@@ -104,12 +104,13 @@ def sizes(folder: Path, own: list[Path]) -> None:
             f"{name}, {len(paths)} photos, {view.features.grids[0][0]} x {view.features.grids[0][1]} patches: "
             f"{len(page.html.encode()) / 1e6:.2f} MB "
             f"(components {parts['components'] / 1e3:.0f} kB, tokens {parts['tokens'] / 1e3:.0f}, "
-            f"photos {shown / 1e3:.0f}, prism {parts['prism'] / 1e3:.0f}; 14 % more as text)"
+            f"photos {shown / 1e3:.0f}, prism {parts['prism'] / 1e3:.0f}; a third more as text)"
         )
         print(
             f"  cosine, {view.features.width} numbers a token: "
-            f"within 0.02 for {error['within']:.3%} of pairs, median {error['median']:.4f}, "
-            f"99th percentile {error['p99']:.4f}, 99.9th {error['p999']:.4f}, worst {error['max']:.3f}",
+            f"{tokens['dims']} kept, within {tokens['tolerance']} for {error['within']:.3%} of pairs, "
+            f"median {error['median']:.4f}, 99th percentile {error['p99']:.4f}, "
+            f"99.9th {error['p999']:.4f}, worst {error['max']:.3f}",
             flush=True,
         )
 
@@ -152,12 +153,6 @@ def main() -> None:
             page = browser.new_context(viewport={"width": 1400, "height": 900}).new_page()
             page.goto(file.as_uri())
             page.wait_for_selector("html[data-ready=true]")
-            restored = page.evaluate(
-                """async () => { const { similarity } = patchprism.model;
-                while (!similarity.ready) await new Promise((done) => setTimeout(done, 5));
-                return performance.now(); }"""
-            )
-            print(f"similarities ready after {restored:.0f} ms")
             page.evaluate(WATCH)
             rng = np.random.default_rng(0)
 

@@ -314,16 +314,18 @@ def test_similarity_in_the_page_is_the_same_as_in_python(view, modules, tmp_path
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     chosen = [0, 7, len(rows) - 1]
     full = rows[chosen] @ rows.T
-    assert np.abs(np.array(got["rows"]) - full).max() <= 0.02
+    error = np.abs(np.array(got["rows"]) - full)
+    assert (error <= 0.03).mean() > 0.99
+    assert error.max() < 0.06
     for row, query in zip(got["rows"], chosen, strict=True):
         assert row[query] == 1.0
     starts = np.cumsum([0, *(h * w for h, w in view.features.grids)])
     assert [match["photo"] for match in got["matches"]] == [1, 2]
     for match in got["matches"]:
         part = rows[starts[match["photo"]] : starts[match["photo"] + 1]] @ rows[5]
-        assert part[match["patch"] - starts[match["photo"]]] > part.max() - 0.04
+        assert part[match["patch"] - starts[match["photo"]]] > part.max() - 0.06
         back = rows[: starts[1]] @ rows[match["patch"]]
-        if back.argmax() != 5 and back.max() - back[5] > 0.08:
+        if back.argmax() != 5 and back.max() - back[5] > 0.12:
             assert not match["mutual"]
     # What a pin asks of its own photo alone is what the whole page would be told.
     np.testing.assert_array_equal(got["back"], got["whole"])
@@ -351,7 +353,7 @@ def test_a_message_comes_back_as_it_was(view):
     again = Message.from_bytes(message.to_bytes())
     assert again.header == message.header
     assert again.parts == message.parts
-    codes = again.array("components")[len(again.header["scene"]["step"]) : -1]
+    codes = again.array("components")[len(again.header["scene"]["step"]) :]
     steps = np.array(again.header["object"]["step"])
     expected = flat(
         [view.prism.object_components(tokens.reshape(-1, tokens.shape[-1]))[None] for tokens in view.features]

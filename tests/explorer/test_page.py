@@ -389,7 +389,7 @@ def test_in_a_notebook_it_shows_in_a_frame_of_its_own(view, browser):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("size", "patches"), [(448, 28), (512, 32)])  # 32 x 32 is DINOv2's grid at 448
-def test_ten_photos_stay_below_two_megabytes(size, patches):
+def test_ten_photos_stay_below_six_megabytes(size, patches):
     data = pytest.importorskip("skimage.data")
     photos = [data.astronaut(), data.chelsea(), data.coffee(), data.rocket(), data.retina()[::2, ::2]]
     photos += [data.immunohistochemistry(), data.hubble_deep_field(), data.camera(), data.coins()]
@@ -397,9 +397,9 @@ def test_ten_photos_stay_below_two_megabytes(size, patches):
     view = patchprism.visualize(photos, model="efficientnet_lite2", preset="seed", size=size)
     assert view.features.grids == [(patches, patches)] * 10
     page = view.explore()
-    assert len(page.html.encode()) < 1_950_000
+    assert len(page.html.encode()) < 6_000_000
     assert page.message.header["tokens"]["error"]["within"] >= 0.999
-    assert page.message.header["tokens"]["error"]["max"] < 0.05
+    assert page.message.header["tokens"]["error"]["max"] < 0.1
     for i in range(10):
         content = page.message.parts[f"photo-{i}"][2]
         assert min(Image.open(io.BytesIO(content)).size) >= 300

@@ -21,16 +21,7 @@ from patchprism.explorer.message import (
     RangeInfo,
     TokensInfo,
 )
-from patchprism.explorer.reduced import OFFSET_STEP, TOLERANCE
-from patchprism.explorer.spectrum import BANDS
-from patchprism.explorer.tokens import (
-    NORM_STEP,
-    Known,
-    known_axes,
-    known_values,
-    log_norms,
-    reduce_tokens,
-)
+from patchprism.explorer.tokens import TOLERANCE, reduce_tokens
 from patchprism.fitting import ObjectHistogram, ObjectRange
 from patchprism.prism import grid_steps
 from patchprism.prism_file import prism_bytes
@@ -47,10 +38,6 @@ if TYPE_CHECKING:
 # A photo in the page: about the resolution that the network saw, in few enough bytes that ten make 300 kB.
 PREVIEW_BYTES = 24_000
 PREVIEW_LONGEST = 1400
-# The message of ten photos: as text, with the page around it, 1.92 MB. Tokens take what the rest leaves.
-PAGE_BYTES = 1_575_000
-FULL_PAGE = 10
-LEAST_PHOTO_BYTES = 40_000
 _QUALITIES = (80, 70, 60, 50, 40, 30)
 
 
@@ -92,7 +79,8 @@ def build_message(
         )
         for name, size, part, crop in zip(view.names, view.sizes, view.parts, view.crops, strict=True)
     ]
-    low, high = prism.score_range_
+    tell("similarity", 0, None)
+    reduced = reduce_tokens(list(view.features))
     header = Header(
         version=VERSION,
         patchprism=__version__,
@@ -122,19 +110,10 @@ def build_message(
         ),
         scene=_pca(prism.scene_ratio_, prism.scene_variance_, scene_steps),
         object=_pca(prism.object_ratio_, prism.object_variance_, object_steps),
-        # What is without variance scores 0.5: low and high are then the same.
-        score=[float(low), float(high if prism.scene_variance_[0] else low)],
         ranges=_ranges(view),
         all_range=_range(prism.all_range_),
         tokens=TokensInfo(
-            dims=0,
-            width=view.features.width,
-            offset_step=OFFSET_STEP,
-            norm_step=NORM_STEP,
-            tolerance=TOLERANCE,
-            bands=[edge * edge for edge in BANDS],
-            shrink=[],
-            error={},
+            dims=len(reduced.scales), width=view.features.width, tolerance=TOLERANCE, error=reduced.error
         ),
         photos=photos,
         failures=[{"photo": Path(f.photo).name, "reason": f.reason} for f in view.failures],
@@ -145,39 +124,12 @@ def build_message(
     for i in range(len(view)):
         message.add(f"photo-{i}", "raw", preview(view, i))
         tell("page", i + 1, len(view))
-    tell("similarity", 0, None)
-    scene_codes, object_codes = _codes(scene, scene_steps), _codes(object_, object_steps)
-    _add_tokens(message, view, np.concatenate([scene_codes, object_codes]))
+    components = np.concatenate([_codes(scene, scene_steps), _codes(object_, object_steps)])
+    message.add("components", "int32", components)
+    message.add("scores", "float32", np.concatenate([part.score.ravel() for part in view.parts]))
+    message.add("token-scales", "float32", reduced.scales)
+    message.add("tokens", "int8", reduced.codes)
     return message
-
-
-def _add_tokens(message: Message, view: Visualization, codes: NDArray[np.int64]) -> None:
-    """Components, and tokens in as many bytes as the page has left."""
-    prism, header = view.prism, message.header
-    tokens = list(view.features)
-    axes, turn = known_axes(np.concatenate([prism.scene_components_, prism.object_components_]))
-    shift = np.concatenate(
-        [prism.scene_components_ @ prism.scene_mean_, prism.object_components_ @ prism.object_mean_]
-    ).astype(np.float32)
-    norms = log_norms(tokens)
-    steps = np.array(header["scene"]["step"] + header["object"]["step"])
-    known = Known(known_values(codes * steps[:, np.newaxis], shift, turn, norms), axes)
-    # In one: the object PCA's coordinates are told in part by the scene PCA's, and the norms by both.
-    message.add("components", "rows", np.concatenate([codes, norms[np.newaxis]]))
-    message.add("known", "float32", np.concatenate([shift[np.newaxis], turn]))
-    used = sum(len(content) for _, _, content in message.parts.values())
-    allowed = PAGE_BYTES * max(len(view), FULL_PAGE) / FULL_PAGE - used
-    # Never so coarse that the heat map would be noise, however long the prism.
-    reduced = reduce_tokens(tokens, known, allowed=max(allowed, LEAST_PHOTO_BYTES * len(view)))
-    message.add("offsets", "rows", np.rint(reduced.offset / OFFSET_STEP)[np.newaxis])
-    told = header["tokens"]
-    told["dims"], told["shrink"], told["error"] = len(reduced.steps), reduced.shrink.tolist(), reduced.error
-    codes_, classes = reduced.coded()
-    message.add("token-classes", "deflate", reduced.classes.tobytes())
-    message.add("token-steps", "float32", reduced.steps)
-    message.add("tokens", "codes", codes_, classes=classes)
-    corrections, kinds = reduced.coded_corrections()
-    message.add("corrections", "codes", corrections, classes=kinds)
 
 
 def preview(view: Visualization, index: int) -> bytes:

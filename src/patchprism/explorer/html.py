@@ -11,8 +11,6 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from patchprism.files import atomic_write
 from patchprism.words import counted
 
@@ -25,7 +23,6 @@ if TYPE_CHECKING:
 MODULES = (
     "oklab",
     "math",
-    "coding",
     "message",
     "prism",
     "png",
@@ -40,20 +37,15 @@ MODULES = (
 _IMPORT = re.compile(r"^import\s[^;]*?from\s+\"\./\w+\.js\";\n", re.MULTILINE)
 _EXPORT = re.compile(r"^export\s+", re.MULTILINE)
 NOTEBOOK_HEIGHT = 760
-SPOILT = (0, 13, 60)
 
 
-def page_html(message: Message | None = None, *, printable: bool = False) -> str:
+def page_html(message: Message | None = None) -> str:
     """The page as one HTML document.
 
     Parameters
     ----------
     message : Message, optional
         What the page shows. Without one the page asks the server that it came from.
-    printable : bool, default False
-        Whether the message is written in printable characters, which take 25 % more room than bytes, or in all
-        that HTML leaves alone, which take 14 % more. Where control characters are spelt out, as in a
-        notebook's JSON, the first are shorter.
 
     Returns
     -------
@@ -74,57 +66,16 @@ def page_html(message: Message | None = None, *, printable: bool = False) -> str
         ]
     )
     title = message.header["title"] if message else "PatchPrism explorer"
-    data = ""
-    if message:
-        data = (encode85 if printable else encode128)(message.to_bytes())
+    data = base64.b64encode(message.to_bytes()).decode("ascii") if message else ""
     parts = {
         "{{policy}}": policy,
         "{{title}}": html.escape(title),
         "{{style}}": style,
         "{{script}}": script,
-        "{{code}}": "85" if printable else "128",
         "{{message}}": data,
     }
     # In one pass: a title may look like a place.
     return re.sub(r"\{\{\w+\}\}", lambda place: parts[place[0]], _asset("page.html"))
-
-
-def encode85(content: bytes) -> str:
-    """Bytes as printable text inside a script element: base 85, four bytes in five characters.
-
-    ``<`` becomes ``.``, so that no tag and no comment can begin inside.
-    """
-    return base64.b85encode(content).decode("ascii").replace("<", ".")
-
-
-def encode128(content: bytes) -> str:
-    """Bytes as text inside a script element: seven bits a character, which is one byte of UTF-8.
-
-    Three characters do not survive HTML: NUL, the carriage return, and ``<``, with which a tag could begin. They
-    and the seven bits that follow share one character from U+0080 to U+01FF, two bytes of UTF-8. So the
-    file is valid UTF-8, whatever charset a server declares for it, and holds exactly seven bits a byte (after
-    Kevin Albertson's base-122).
-
-    Returns
-    -------
-    str
-        Its bytes are a seventh more than the content's, at most three more.
-    """
-    bits = np.unpackbits(np.frombuffer(content, np.uint8))
-    sevens = np.append(bits, np.zeros(-len(bits) % 7, np.uint8)).reshape(-1, 7)
-    # One group more, which the last may need to share a character with; as a whole byte of zeros it is dropped.
-    groups = np.append(sevens @ (1 << np.arange(6, -1, -1)), 0).astype(np.uint16)
-    spoilt = np.isin(groups[:-1], SPOILT)
-    # In a run of spoilt groups every other one, from the first, takes the next along.
-    place = np.arange(len(spoilt))
-    begins = np.maximum.accumulate(np.where(spoilt, -1, place)) + 1
-    leads = np.append(spoilt & ((place - begins) % 2 == 0), False)
-    which = np.searchsorted(SPOILT, groups)
-    joined = np.where(leads, 128 + (which << 7) + np.roll(groups, -1), groups)
-    taken = np.append(False, leads[:-1])
-    taken[-1] |= not leads[-2:-1].any()  # nobody needed it
-    written: bytes = joined[~taken].astype("<u2").tobytes()
-    return written.decode("utf-16-le")
 
 
 class ExplorerPage:
@@ -160,7 +111,7 @@ class ExplorerPage:
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the page in a frame of its own, cut off from the notebook's."""
-        page = html.escape(page_html(self.message, printable=True))
+        page = html.escape(self.html)
         return (
             f'<iframe srcdoc="{page}" sandbox="allow-scripts allow-downloads" '
             f'allow="clipboard-write" title="{html.escape(self.message.header["title"])}" '

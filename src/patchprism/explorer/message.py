@@ -1,6 +1,6 @@
 """The message: all that the explorer's page needs, as one run of bytes with a version.
 
-Layout, version 3: eight bytes ``PPRISMX`` and the version; the header's length as a little-endian uint32; the
+Layout, version 4: eight bytes ``PPRISMX`` and the version; the header's length as a little-endian uint32; the
 header, UTF-8 JSON; the buffers, one after another. docs/explorer.md describes every field.
 """
 
@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypedDict
 import numpy as np
 
 from patchprism.errors import PatchPrismError
-from patchprism.explorer.coding import decode, decode_rows, encode, encode_rows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-VERSION = 3
+VERSION = 4
 MAGIC = b"PPRISMX" + bytes([VERSION])
 
-Kind = Literal["raw", "deflate", "float32", "rows", "codes"]
+Kind = Literal["raw", "deflate", "float32", "int32", "int8"]
+DTYPES = {"float32": "<f4", "int32": "<i4", "int8": "i1"}
 
 
 class MessageError(PatchPrismError, ValueError):
@@ -87,18 +87,11 @@ class RangeInfo(TypedDict):
 
 
 class TokensInfo(TypedDict):
-    """Reduced tokens: cosine(a, b) = offset_step · (offset_a + offset_b) + known_a · known_b + values_a · values_b.
-
-    Where the pair has a correction, ``tolerance`` times it is added.
-    """
+    """Reduced tokens: cosine(a, b) is about the sum of scale**2 * code_a * code_b over the dimensions."""
 
     dims: int
     width: int
-    offset_step: float
-    norm_step: float
     tolerance: float
-    bands: list[float]
-    shrink: list[list[float]]
     error: dict[str, float]
 
 
@@ -134,7 +127,6 @@ class Header(TypedDict):
     mask: MaskInfo
     scene: PcaInfo
     object: PcaInfo
-    score: list[float]
     ranges: dict[str, RangeInfo]
     all_range: RangeInfo
     tokens: TokensInfo
@@ -158,50 +150,27 @@ class Message:
     header: Header
     parts: dict[str, tuple[Kind, tuple[int, ...], bytes]] = field(default_factory=dict)
 
-    def add(self, name: str, kind: Kind, value: Any, *, classes: NDArray[np.uint8] | None = None) -> None:
+    def add(self, name: str, kind: Kind, value: Any) -> None:
         """Encode and keep a buffer.
 
         Parameters
         ----------
         name : str
-        kind : {"raw", "deflate", "float32", "rows", "codes"}
-            ``"raw"`` and ``"deflate"`` take bytes, ``"float32"`` a deflated array. ``"rows"`` takes whole
-            numbers (k, N) over the patches of the header's photos, as ``coding.encode_rows`` writes them;
-            ``"codes"`` whole numbers (n,) and their classes, as ``coding.encode`` does.
-        classes : ndarray, shape (n,), uint8, optional
-            Of ``"codes"``.
+        kind : {"raw", "deflate", "float32", "int32", "int8"}
+            ``"raw"`` and ``"deflate"`` take bytes, the others arrays; all but ``"raw"`` are deflated.
         """
         if kind in ("raw", "deflate"):
-            content = value if kind == "raw" else zlib.compress(value, 9)
-            self.parts[name] = kind, (len(value),), content
-            return
-        array = np.asarray(value)
-        if kind == "float32":
-            content = array.astype("<f4").tobytes()
-        elif kind == "rows":
-            content = encode_rows(array, self.grids)
+            shape, content = (len(value),), value
         else:
-            kinds = np.zeros(0, np.uint8) if classes is None else classes
-            content = encode(array, kinds, int(kinds.max(initial=0)) + 1)
-        # What is coded cannot be deflated, but its tables can.
-        self.parts[name] = kind, array.shape, zlib.compress(content, 9)
+            array = np.asarray(value).astype(DTYPES[kind])
+            shape, content = array.shape, array.tobytes()
+        self.parts[name] = kind, shape, content if kind == "raw" else zlib.compress(content, 6)
 
-    @property
-    def grids(self) -> list[tuple[int, int]]:
-        """The photos' grids, (h, w) each."""
-        return [(photo["grid"][0], photo["grid"][1]) for photo in self.header["photos"]]
-
-    def array(self, name: str, *, classes: NDArray[np.uint8] | None = None) -> NDArray[Any]:
-        """A buffer decoded, as the page decodes it; ``classes`` are those of ``"codes"``."""
+    def array(self, name: str) -> NDArray[Any]:
+        """A buffer decoded, as the page decodes it."""
         kind, shape, content = self.parts[name]
         data = content if kind == "raw" else zlib.decompress(content)
-        if kind == "float32":
-            return np.frombuffer(data, "<f4").reshape(shape)
-        if kind == "rows":
-            return decode_rows(data, shape[0], self.grids)
-        if kind == "codes":
-            return decode(data, np.zeros(0, np.uint8) if classes is None else classes)
-        return np.frombuffer(data, np.uint8)
+        return np.frombuffer(data, DTYPES.get(kind, "u1")).reshape(shape)
 
     def to_bytes(self) -> bytes:
         """The message as it travels."""

@@ -1,7 +1,6 @@
 // Puts the page together: state, model, photos, controls; and, when served, the server.
 
-import { decodeText } from "./coding.js";
-import { readMessage } from "./message.js";
+import { fromBase64, readMessage } from "./message.js";
 import { Model } from "./model.js";
 import { encodePng } from "./png.js";
 import { BACKGROUNDS, MODES, PRISM_NAME, commandText, fromFragment, initialState, needsOwnPrism, toFragment } from "./state.js";
@@ -15,7 +14,7 @@ const MAX_PINS = 8;
 class App {
   constructor() {
     const data = $("message-data");
-    this.content = data.textContent ? decodeText(data.textContent, data.dataset.code) : null;
+    this.content = data.textContent ? fromBase64(data.textContent) : null;
     data.remove(); // its megabytes are in the arrays now
     this.server = this.content ? null : new Server();
     this.links = [];
@@ -40,13 +39,6 @@ class App {
     await this.gallery.ready;
     document.documentElement.dataset.ready = "true";
     requestAnimationFrame(() => performance.mark("drawn"));
-  }
-
-  // Tokens are restored a little at a time, once the page is drawn; a hand that is faster waits for the rest.
-  prepare(similarity = this.model.similarity) {
-    setTimeout(() => {
-      if (similarity === this.model.similarity && !similarity.prepare(12)) this.prepare(similarity);
-    });
   }
 
   // Shows a message; `settings` is a fragment, or a state to carry over.
@@ -77,7 +69,6 @@ class App {
     this.gallery.place(this.state);
     this.linkPins();
     this.draw();
-    this.gallery.ready.then(() => requestAnimationFrame(() => this.prepare()));
   }
 
   change(patch) {
@@ -146,7 +137,7 @@ class App {
   // Similarities of the patch that the pointer has reached, in a task of their own before the frame that shows
   // them; of several patches passed since the last task, only the latest.
   foresee(photo, index) {
-    if (!this.state.heat || !this.model.similarity.ready) return;
+    if (!this.state.heat) return;
     const asked = this.foreseen !== undefined;
     this.foreseen = this.model.photos[photo].start + index;
     if (!asked) this.soon.port2.postMessage(null);

@@ -31,13 +31,6 @@ export function toUint8(value) {
   return floor;
 }
 
-// Scores of all patches, Float32Array, from the scene PCA's first component.
-export function scoresOf(first, range) {
-  const scores = new Float32Array(first.length);
-  for (let i = 0; i < first.length; i++) scores[i] = scaleRange(first[i], range[0], range[1]);
-  return scores;
-}
-
 // prism.split_at: a mask, 1 where the score is strictly on the side.
 export function splitAt(scores, threshold, side, mask = new Uint8Array(scores.length)) {
   const edge = Math.fround(threshold);

@@ -1,9 +1,9 @@
 // What is shown, computed: scores, masks, colours, similarities. Knows the message and the settings, no DOM.
 
-import { allColors, allPatchValues, extentOf, histogramOf, masksOf, objectColors, paintPicture, scoreColors, scoresOf, splitAt } from "./math.js";
+import { allColors, allPatchValues, extentOf, histogramOf, masksOf, objectColors, paintPicture, scoreColors, splitAt } from "./math.js";
 import { componentsOf } from "./message.js";
 import { editPrism } from "./prism.js";
-import { Similarity, knownOf, pinMatches } from "./similarity.js";
+import { Similarity, pinMatches } from "./similarity.js";
 
 export const BINS = 128;
 
@@ -22,11 +22,10 @@ export class Model {
     const components = componentsOf(buffers.components, steps);
     this.scene = components.slice(0, header.scene.step.length);
     this.object = components.slice(header.scene.step.length);
-    const norms = buffers.components.subarray(steps.length * this.count); // the last row
-    this.scores = scoresOf(this.scene[0], header.score);
+    this.scores = buffers.scores;
     this.histogram = histogramOf(this.scores, BINS);
     this.fitMask = splitAt(this.scores, header.fit.threshold ?? 0, header.fit.side);
-    this.similarity = new Similarity(buffers, header.tokens, this.photos, knownOf(components, norms, buffers.known, header.tokens.norm_step));
+    this.similarity = new Similarity(buffers.tokens, buffers["token-scales"], this.photos);
     this.mask = new Uint8Array(this.count);
     this.bytes = new Uint8Array(3 * this.count);
     this.scoreBytes = null;

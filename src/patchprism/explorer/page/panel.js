@@ -11,9 +11,8 @@ const CHANNELS = { rgb: ["Red", "Green", "Blue"], oklab: ["Lightness", "Green–
 
 // How near the page's similarities are to those of the full tokens.
 function accuracyOf({ tolerance, error }) {
-  const half = `half of them within ${error.median.toFixed(3)}`;
-  if (error.pairs === error.of) return `similarities within ${tolerance} of the full tokens’ for every pair of patches, ${half}`;
-  return `similarities within ${tolerance} of the full tokens’ for ${(100 * error.within).toFixed(2)} % of a sample of pairs, ${half}, the worst ${error.max.toFixed(2)} off`;
+  const share = error.within === 1 ? "all" : `${(100 * error.within).toFixed(2)} %`;
+  return `similarities within ${tolerance} of the full tokens’ for ${share} of ${error.pairs.toLocaleString("en")} pairs of patches, median error ${error.median.toFixed(3)}, largest ${error.max.toFixed(2)}`;
 }
 
 export class Panel {
