@@ -10,6 +10,7 @@ import numpy as np
 
 from patchprism.colors import to_uint8
 from patchprism.errors import OptionError, PhotoError
+from patchprism.surroundings import own_settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -226,13 +227,15 @@ class Framing:
             )
         height, width = photo.shape[:2]
         plan = self._plan(height, width, name)
-        unit = _resize(photo, plan, self.interpolation)
-        shown = to_uint8(unit.permute(1, 2, 0).contiguous().numpy()) if show else None
-        mean = torch.tensor(self.mean, dtype=torch.float32)[:, None, None]
-        std = torch.tensor(self.std, dtype=torch.float32)[:, None, None]
+        with own_settings(inference=False):
+            unit = _resize(photo, plan, self.interpolation)
+            shown = to_uint8(unit.permute(1, 2, 0).contiguous().numpy()) if show else None
+            mean = torch.tensor(self.mean, dtype=torch.float32)[:, None, None]
+            std = torch.tensor(self.std, dtype=torch.float32)[:, None, None]
+            pixels = unit.sub_(mean).div_(std)
         across, down = width / plan.width, height / plan.height
         return Framed(
-            pixels=unit.sub_(mean).div_(std),
+            pixels=pixels,
             crop=(
                 plan.left * across,
                 plan.top * down,

@@ -9,7 +9,7 @@ import numpy as np
 
 from patchprism.colors import SCALINGS, SPACES, lay_out, scale_range, scale_sigmoid
 from patchprism.errors import FeaturesError, OptionError, PrismError
-from patchprism.features import PatchFeatures, Tokens, as_features
+from patchprism.features import PatchFeatures, Tokens, as_features, as_tokens, check_tokens
 from patchprism.fitting import (
     ObjectHistogram,
     ObjectMoments,
@@ -307,7 +307,7 @@ class Prism:
 
     def split(self, tokens: Tokens, *, name: str = "features") -> PhotoColors:
         """Score, foreground and both colourings of one photo's tokens, (h, w, D); raises as :meth:`transform`."""
-        self._check_tokens(tokens, name)
+        tokens = self._checked(tokens, name)
         scene = self.scene_components(tokens)
         score = self.score_of(tokens, scene=scene)
         foreground = self.shown_mask(score)
@@ -322,11 +322,12 @@ class Prism:
         """Coordinates along the scene PCA's components, (h, w, D) -> (h, w, k)."""
         rows = tokens.reshape(-1, tokens.shape[-1])
         values = project(rows, self.scene_mean_, self.scene_components_).reshape(*tokens.shape[:-1], -1)
-        return on_grid(values, self.scene_variance_)
+        return on_grid(_finite(values), self.scene_variance_)
 
     def object_components(self, rows: Tokens) -> NDArray[np.float64]:
         """Coordinates along the object PCA's components, (n, D) -> (n, k)."""
-        return on_grid(project(rows, self.object_mean_, self.object_components_), self.object_variance_)
+        values = project(rows, self.object_mean_, self.object_components_)
+        return on_grid(_finite(values), self.object_variance_)
 
     def score_of(self, tokens: Tokens, *, scene: NDArray[np.float64] | None = None) -> NDArray[np.float32]:
         """Scores of one photo, (h, w) float32 in [0, 1]; ``scene`` saves projecting the tokens again."""
@@ -371,14 +372,14 @@ class Prism:
         chosen = values[..., [abs(c) - 1 for c in self.components]]
         return chosen * np.sign(self.components) if signed else chosen
 
-    def _check_tokens(self, tokens: Tokens, name: str) -> None:
+    def _checked(self, tokens: Any, name: str) -> Tokens:
         if not hasattr(self, "object_range_"):
             raise PrismError("this prism is not fitted yet: call fit, or load one")
-        width = len(self.scene_mean_)
-        if tokens.ndim != 3 or tokens.shape[2] != width:
-            raise PrismError(f"{name}: this prism is fitted on features of width {width}, got {tokens.shape}")
-        if not np.isfinite(tokens).all():
-            raise FeaturesError(f"{name}: features must be finite, got NaN or infinity")
+        width, array = len(self.scene_mean_), as_tokens(tokens, name)
+        if array.ndim != 3 or array.shape[2] != width:
+            raise PrismError(f"{name}: this prism is fitted on features of width {width}, got {array.shape}")
+        check_tokens(array, name)
+        return array
 
     # ---------------------------------------------------------------- telling
 
@@ -472,6 +473,13 @@ def on_grid(values: NDArray[np.float64], variance: NDArray[np.float64]) -> NDArr
     steps = grid_steps(variance)
     rounded: NDArray[np.float64] = np.rint(values / np.where(steps > 0, steps, 1.0)) * steps
     return rounded
+
+
+def _finite(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Coordinates as they are: tokens are checked, so what is not finite is due to a prism out of a file."""
+    if not np.isfinite(values).all():
+        raise PrismError("this prism cannot be used: its means or components are too large")
+    return values
 
 
 def _kept(moments: Moments) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:

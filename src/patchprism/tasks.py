@@ -184,9 +184,13 @@ class _Feed(Photos):
 
     def frame(self, index: int, framing: Framing) -> tuple[Framed, tuple[int, int]]:
         """A photo framed, and its (H, W); nothing of it is kept."""
-        name = self.runs[index // SHARD].names[index % SHARD]
+        name = self.name(index)
         photo = self.reader(name)
         return framing.apply(photo, name=name, show=False), (photo.shape[0], photo.shape[1])
+
+    def name(self, index: int) -> str:
+        """As the run names it."""
+        return self.runs[index // SHARD].names[index % SHARD]
 
     def fail(self, index: int, error: PhotoError) -> None:
         self.failed[index // SHARD][index % SHARD] = error.reason

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from patchprism.errors import PrismError
 from patchprism.explorer.message import (
     VERSION,
     CommandInfo,
@@ -51,6 +52,7 @@ PREVIEW_LONGEST = 1400
 PAGE_BYTES = 1_575_000
 FULL_PAGE = 10
 LEAST_PHOTO_BYTES = 40_000
+_LARGEST_CODE = 2**30
 _QUALITIES = (80, 70, 60, 50, 40, 30)
 
 
@@ -214,7 +216,14 @@ def _rows(array: NDArray[Any]) -> NDArray[Any]:
 
 def _codes(values: NDArray[np.float64], steps: NDArray[np.float64]) -> NDArray[np.int64]:
     """Values (N, k) that are multiples of steps (k,), as those multiples, (k, N)."""
-    return np.rint(values / np.where(steps > 0, steps, 1.0)).astype(np.int64).T
+    codes = np.rint(values / np.where(steps > 0, steps, 1.0))
+    # A prism from elsewhere may have steps of any size; the page holds whole numbers of 32 bits.
+    if not np.abs(codes).max(initial=0) < _LARGEST_CODE:
+        raise PrismError(
+            "these photos cannot be explored with this prism: their features lie too far from those that it "
+            "was fitted on"
+        )
+    return codes.astype(np.int64).T
 
 
 def _pca(ratio: NDArray[np.float64], variance: NDArray[np.float64], steps: NDArray[np.float64]) -> PcaInfo:

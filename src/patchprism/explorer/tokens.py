@@ -17,6 +17,7 @@ from patchprism.explorer.reduced import (
     spread,
 )
 from patchprism.explorer.spectrum import BANDS, MAX_CLASSES, bands_of, transform
+from patchprism.features import check_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,6 +69,8 @@ def reduce_tokens(
     -------
     ReducedTokens
     """
+    for n, each in enumerate(tokens, start=1):
+        check_tokens(each, f"photo-{n}")
     grids = [(each.shape[0], each.shape[1]) for each in tokens]
     rows = np.concatenate([np.reshape(each, (-1, each.shape[-1])) for each in tokens]).astype(np.float32)
     norms = np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True)

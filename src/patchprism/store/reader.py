@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 
 from patchprism.errors import OptionError, StoreError
-from patchprism.features import PatchFeatures, Tokens
+from patchprism.features import PatchFeatures, Tokens, check_tokens
 from patchprism.folders import WORK, Folder, is_remote, open_folder
 from patchprism.framing import Framing
 from patchprism.store import layout
@@ -157,9 +157,16 @@ class StoredFeatures(PatchFeatures):
         return [row for row, _, _ in self._table(start, stop)]
 
     def read(self, start: int, stop: int) -> Iterator[tuple[PhotoRow, Tokens]]:
-        """The same photos with their tokens, (h, w, D) in the dtype that is stored, one at a time."""
+        """The same photos with their tokens, (h, w, D) in the dtype that is stored, one at a time.
+
+        Raises
+        ------
+        FeaturesError
+            If a photo's tokens are not finite, or larger than 1e12.
+        """
         for row, first, last in self._table(start, stop):
             tokens = self._rows("tokens", first, last)
+            check_tokens(tokens, f"{row.name} in {self.path}")
             yield row, tokens.reshape(*row.grid, self.width)
 
     def _blocks(self) -> Iterator[list[PhotoRow]]:
