@@ -121,12 +121,15 @@ class Tokens:
         What the network saw, as :class:`~patchprism.framing.Framed` has it.
     size : tuple of int
         The photo's (H, W) in pixels.
+    plain : bool
+        Whether the photo is of one colour.
     """
 
     index: int
     tokens: NDArray[np.float32]
     crop: tuple[float, float, float, float]
     size: tuple[int, int]
+    plain: bool = False
 
 
 class Photos:
@@ -341,4 +344,4 @@ def _forward(
     tokens = options.tokens(backbone, pixels).cpu().numpy()
     for (index, framed, size), each in zip(batch, tokens, strict=True):
         check_tokens(each, f"{photos.name(index)}, as the network gives it")
-        yield Tokens(index=index, tokens=each, crop=framed.crop, size=size)
+        yield Tokens(index=index, tokens=each, crop=framed.crop, size=size, plain=framed.plain)

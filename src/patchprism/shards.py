@@ -127,7 +127,13 @@ class Shards:
         try:
             found = json.loads(self.folder.read(self._table(shard)))
             photos = [
-                PhotoRow(row["name"], tuple(row["grid"]), tuple(row["size"]), tuple(row["crop"]))
+                PhotoRow(
+                    row["name"],
+                    tuple(row["grid"]),
+                    tuple(row["size"]),
+                    tuple(row["crop"]),
+                    bool(row.get("plain")),
+                )
                 for row in found["photos"]
             ]
             failures = [Lost(**each) for each in found["failures"]]

@@ -148,6 +148,7 @@ class ExtractTask:
                     (tokens.tokens.shape[0], tokens.tokens.shape[1]),
                     tokens.size,
                     tokens.crop,
+                    tokens.plain,
                 )
                 for tokens in done
             ]
@@ -366,6 +367,7 @@ class DrawTask:
             "foreground": round(float(part.foreground.mean()), 6),
             "files": files,
             **({"photo_missing": True} if gone else {}),
+            **({"plain": True} if row.plain else {}),
         }
 
 

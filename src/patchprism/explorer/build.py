@@ -139,6 +139,7 @@ def build_message(
             error={},
         ),
         photos=photos,
+        hints=view.hints(),
         failures=[{"photo": Path(f.photo).name, "reason": f.reason} for f in view.failures],
         command=_command(view, prism_path),
     )
