@@ -22,6 +22,7 @@ import numpy as np
 from patchprism.errors import FeaturesError, OptionError, PhotoError
 from patchprism.extract import Photos, TokenOptions, extract, photo_names
 from patchprism.features import PatchFeatures
+from patchprism.surroundings import own_settings
 from patchprism.visualization import Failure
 
 if TYPE_CHECKING:
@@ -360,11 +361,14 @@ class _Stacked:
         from torch.nn.functional import normalize
 
         chosen = self.options
-        parts = self.backbone.layer_tokens(pixels, self.layers, facet=chosen.facet, norm=chosen.final_norm)
-        if chosen.token_norm == "l2":
-            parts = [normalize(part, dim=-1) for part in parts]
-        self.widths = [part.shape[-1] for part in parts]
-        return torch.cat(parts, dim=-1)
+        with own_settings(inference=True):
+            parts = self.backbone.layer_tokens(
+                pixels, self.layers, facet=chosen.facet, norm=chosen.final_norm
+            )
+            if chosen.token_norm == "l2":
+                parts = [normalize(part, dim=-1) for part in parts]
+            self.widths = [part.shape[-1] for part in parts]
+            return torch.cat(parts, dim=-1)
 
 
 def compare(

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from patchprism.batching import MOST_PATCHES, patches_a_batch
 from patchprism.errors import OptionError, PhotoError
+from patchprism.features import check_tokens
 from patchprism.images import read_photo
 from patchprism.sources import StoredPhoto
+from patchprism.surroundings import own_settings
 from patchprism.threads import leave_the_cores
 
 if TYPE_CHECKING:
@@ -77,13 +79,16 @@ class TokenOptions:
         import torch
         from torch.nn.functional import normalize
 
-        if isinstance(self.layer, int):
-            parts = [backbone.patch_tokens(pixels, layer=self.layer, facet=self.facet, norm=self.final_norm)]
-        else:
-            parts = backbone.layer_tokens(pixels, self.layer, facet=self.facet, norm=self.final_norm)
-        if self.token_norm == "l2":
-            parts = [normalize(part, dim=-1) for part in parts]
-        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
+        with own_settings(inference=True):
+            if isinstance(self.layer, int):
+                parts = [
+                    backbone.patch_tokens(pixels, layer=self.layer, facet=self.facet, norm=self.final_norm)
+                ]
+            else:
+                parts = backbone.layer_tokens(pixels, self.layer, facet=self.facet, norm=self.final_norm)
+            if self.token_norm == "l2":
+                parts = [normalize(part, dim=-1) for part in parts]
+            return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
 
     def origin(self, backbone: Backbone) -> dict[str, Any]:
         """The same as JSON values, one spelling for one meaning: the last layer is -1, all others count from 0.
@@ -116,12 +121,15 @@ class Tokens:
         What the network saw, as :class:`~patchprism.framing.Framed` has it.
     size : tuple of int
         The photo's (H, W) in pixels.
+    plain : bool
+        Whether the photo is of one colour.
     """
 
     index: int
     tokens: NDArray[np.float32]
     crop: tuple[float, float, float, float]
     size: tuple[int, int]
+    plain: bool = False
 
 
 class Photos:
@@ -143,6 +151,10 @@ class Photos:
 
     def __len__(self) -> int:
         return len(self.sources)
+
+    def name(self, index: int) -> str:
+        """What a photo is called."""
+        return self.names[index]
 
     def subset(self, indices: Sequence[int]) -> Photos:
         """Some of the photos, in the order of ``indices``, with what is kept of them."""
@@ -253,6 +265,8 @@ def extract(
         If ``batch_size`` is not a positive number.
     PhotoError
         If a photo cannot be read or framed and nobody is told.
+    FeaturesError
+        If the network gives a photo tokens that are not finite, or larger than 1e12.
     """
     if batch_size is not None and batch_size < 1:
         raise OptionError(f"batch_size must be at least 1, got {batch_size}")
@@ -263,18 +277,18 @@ def extract(
     for index, framed, size in _framed_ahead(photos, framing, indices, batch_size, failed):
         if shard and index // shard != run:
             for batch in waiting.values():
-                yield from _forward(backbone, batch, options)
+                yield from _forward(photos, backbone, batch, options)
             waiting, run = {}, index // shard
         batch = waiting.setdefault(framed.grid, [])
         batch.append((index, framed, size))
         if len(batch) >= (batch_size or batch_for(framed.grid, patches)):
-            yield from _forward(backbone, waiting.pop(framed.grid), options)
+            yield from _forward(photos, backbone, waiting.pop(framed.grid), options)
         elif sum(map(len, waiting.values())) > max(batch_size or batch_for(framed.grid, patches), 16):
             # Photos of many shapes: run the fullest batch rather than hold ever more pixels.
             fullest = max(waiting, key=lambda grid: len(waiting[grid]))
-            yield from _forward(backbone, waiting.pop(fullest), options)
+            yield from _forward(photos, backbone, waiting.pop(fullest), options)
     for batch in waiting.values():
-        yield from _forward(backbone, batch, options)
+        yield from _forward(photos, backbone, batch, options)
 
 
 def batch_for(grid: tuple[int, int], patches: int = MOST_PATCHES["cpu"]) -> int:
@@ -319,11 +333,15 @@ def _framed_ahead(
 
 
 def _forward(
-    backbone: Backbone, batch: Sequence[tuple[int, Framed, tuple[int, int]]], options: TokenOptions
+    photos: Photos,
+    backbone: Backbone,
+    batch: Sequence[tuple[int, Framed, tuple[int, int]]],
+    options: TokenOptions,
 ) -> Iterator[Tokens]:
     import torch
 
     pixels: torch.Tensor = torch.stack([framed.pixels for _, framed, _ in batch])
     tokens = options.tokens(backbone, pixels).cpu().numpy()
     for (index, framed, size), each in zip(batch, tokens, strict=True):
-        yield Tokens(index=index, tokens=each, crop=framed.crop, size=size)
+        check_tokens(each, f"{photos.name(index)}, as the network gives it")
+        yield Tokens(index=index, tokens=each, crop=framed.crop, size=size, plain=framed.plain)

@@ -10,6 +10,7 @@ import numpy as np
 
 from patchprism.colors import to_uint8
 from patchprism.errors import OptionError, PhotoError
+from patchprism.surroundings import own_settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -55,12 +56,15 @@ class Framed:
         Rows and columns of patches (h, w).
     shown : np.ndarray, shape (H, W, 3), uint8, or None
         The same crop before it was normalised: what a figure shows. None where it was not asked for.
+    plain : bool
+        Whether the photo is of one colour, so that there is nothing in it.
     """
 
     pixels: torch.Tensor
     crop: tuple[float, float, float, float]
     grid: tuple[int, int]
     shown: NDArray[np.uint8] | None
+    plain: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,13 +230,15 @@ class Framing:
             )
         height, width = photo.shape[:2]
         plan = self._plan(height, width, name)
-        unit = _resize(photo, plan, self.interpolation)
-        shown = to_uint8(unit.permute(1, 2, 0).contiguous().numpy()) if show else None
-        mean = torch.tensor(self.mean, dtype=torch.float32)[:, None, None]
-        std = torch.tensor(self.std, dtype=torch.float32)[:, None, None]
+        with own_settings(inference=False):
+            unit = _resize(photo, plan, self.interpolation)
+            shown = to_uint8(unit.permute(1, 2, 0).contiguous().numpy()) if show else None
+            mean = torch.tensor(self.mean, dtype=torch.float32)[:, None, None]
+            std = torch.tensor(self.std, dtype=torch.float32)[:, None, None]
+            pixels = unit.sub_(mean).div_(std)
         across, down = width / plan.width, height / plan.height
         return Framed(
-            pixels=unit.sub_(mean).div_(std),
+            pixels=pixels,
             crop=(
                 plan.left * across,
                 plan.top * down,
@@ -241,6 +247,7 @@ class Framing:
             ),
             grid=(plan.box_height // self.patch_size, plan.box_width // self.patch_size),
             shown=shown,
+            plain=is_plain(photo),
         )
 
     def show(self, photo: NDArray[np.uint8], *, name: str = "photo") -> NDArray[np.uint8]:
@@ -342,6 +349,14 @@ def _resize(photo: NDArray[np.uint8], plan: _Plan, interpolation: str) -> torch.
         box[channel] = resized[0, 0, plan.top : plan.top + plan.box_height]
     # Bicubic interpolation swings beyond the values that it interpolates.
     return box.clamp_(0.0, 1.0)
+
+
+def is_plain(photo: NDArray[np.uint8]) -> bool:
+    """Whether a photo, (H, W, 3), is of one colour: no channel's values differ by more than 2."""
+    height, width = photo.shape[:2]
+    # Nearly all photos show in a few pixels that they are not.
+    some = photo[:: max(1, height // 16), :: max(1, width // 16)]
+    return all(int((part.max((0, 1)) - part.min((0, 1))).max()) <= 2 for part in (some, photo))
 
 
 def _divide(numerator: int, denominator: int) -> int:

@@ -66,8 +66,18 @@ def score_histogram(
 
 
 def count_scores(scores: NDArray[np.floating[Any]]) -> NDArray[np.int64]:
-    """How many scores fall to each bar, (100,) int; those of several photos add up."""
-    places = np.clip(scores.reshape(-1) * BARS, 0, BARS - 1).astype(np.intp)
+    """How many scores fall to each bar, (100,) int; those of several photos add up.
+
+    Raises
+    ------
+    OptionError
+        If a score is NaN.
+    """
+    flat = np.asarray(scores).reshape(-1)
+    if np.isnan(flat).any():
+        raise OptionError("scores must be numbers, got NaN")
+    # Clipped before they are multiplied and become places: a cast of what does not fit may give any number.
+    places = np.minimum(np.clip(flat, 0, 1) * BARS, BARS - 1).astype(np.intp)
     return np.bincount(places, minlength=BARS).astype(np.int64)
 
 

@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from patchprism.errors import FeaturesError, OptionError
 from patchprism.moments import Moments, Principal, project
+from patchprism.surroundings import own_settings
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -22,8 +23,10 @@ if TYPE_CHECKING:
 class StreamingPCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
     """Exact principal component analysis in one pass and bounded memory.
 
-    Gives the components of :class:`sklearn.decomposition.PCA` (``svd_solver="covariance_eigh"``) with the
-    same signs, from batches of any size in any order, merged across processes if need be. Memory is a few
+    Gives the components of :class:`sklearn.decomposition.PCA` (``svd_solver="covariance_eigh"``), from batches
+    of any size in any order, merged across processes if need be. Signs are the same as well, but where the
+    largest positive and the largest negative loading of a component differ by less than a tenth: there
+    scikit-learn's hang on the last digits, and these do not (:func:`patchprism.moments.fix_signs`). Memory is a few
     D × D matrices; the price is that directions whose variance is below about 1e-7 of the first one's are
     lost in rounding when the rows are float32.
 
@@ -41,7 +44,7 @@ class StreamingPCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     moments_ : Moments
         All that was learned.
     components_ : ndarray, shape (n_components_, n_features_in_), float64
-        Unit rows, largest variance first, loading of largest magnitude positive.
+        Unit rows, largest variance first; the loading of largest magnitude is positive unless it is nearly a tie.
     explained_variance_, explained_variance_ratio_, singular_values_ : ndarray, shape (n_components_,), float64
     mean_ : ndarray, shape (n_features_in_,), float64
     n_components_, n_features_in_, n_samples_seen_ : int
@@ -198,9 +201,12 @@ class StreamingPCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
 
     def _check(self, X: Any, *, reset: bool, finite: bool = False) -> Any:
         if _is_tensor(X):
-            if X.ndim != 2 or not len(X) or X.is_complex():
+            # The layout of sparse tensors has no rows that NumPy could read; a meta tensor has no numbers.
+            plain = str(X.layout) == "torch.strided" and not X.is_meta and not X.is_quantized
+            if X.ndim != 2 or not len(X) or X.is_complex() or not plain:
+                kind = "" if plain else f", {'meta' if X.is_meta else X.layout}"
                 raise FeaturesError(
-                    f"expected real rows (n, D) with n > 0, got shape {tuple(X.shape)}, {X.dtype}"
+                    f"expected real rows (n, D) with n > 0, got shape {tuple(X.shape)}, {X.dtype}{kind}"
                 )
             if reset:
                 self.n_features_in_ = X.shape[1]
@@ -217,11 +223,15 @@ class StreamingPCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         import torch
 
         dtype = rows.dtype if rows.dtype in (torch.float32, torch.float64) else torch.float32
-        rows = rows.detach().to(dtype)
-        mean = torch.from_numpy(self.mean_).to(rows.device, dtype)
-        components = torch.from_numpy(self.components_).to(rows.device, dtype)
-        out = (rows - mean) @ components.T
-        return out / torch.from_numpy(self._deviations()).to(rows.device, dtype) if self.whiten else out
+        # Not in inference mode: what comes out belongs to the caller's computations.
+        with own_settings(inference=torch.is_inference_mode_enabled()):
+            rows = rows.detach().to(dtype)
+            if not bool(torch.isfinite(rows).all()):
+                raise FeaturesError("Input X contains NaN or infinity")
+            mean = torch.from_numpy(self.mean_).to(rows.device, dtype)
+            components = torch.from_numpy(self.components_).to(rows.device, dtype)
+            out = (rows - mean) @ components.T
+            return out / torch.from_numpy(self._deviations()).to(rows.device, dtype) if self.whiten else out
 
 
 def _is_tensor(X: Any) -> bool:

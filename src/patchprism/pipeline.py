@@ -354,6 +354,7 @@ def visualize(
         failures=failed,
         seconds=watch.seconds,
         origin=origin,
+        plain=[job.names[i] for i in order if done[i].plain],
     )
 
 

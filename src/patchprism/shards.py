@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from patchprism.errors import FeaturesError, OutputError
+from patchprism.features import check_tokens
 from patchprism.store.reader import PhotoRow
 
 if TYPE_CHECKING:
@@ -110,6 +111,7 @@ class Shards:
                 if not np.isfinite(kept).all():
                     hint = " in float16; keep the tokens in float32" if np.isfinite(each).all() else ""
                     raise FeaturesError(f"{row.name}: the network gave NaN or infinity{hint}")
+                check_tokens(kept, row.name)
                 file.write(kept.data)
         self.folder.write(self._table(shard), json.dumps(asdict(table)).encode())
 
@@ -125,7 +127,13 @@ class Shards:
         try:
             found = json.loads(self.folder.read(self._table(shard)))
             photos = [
-                PhotoRow(row["name"], tuple(row["grid"]), tuple(row["size"]), tuple(row["crop"]))
+                PhotoRow(
+                    row["name"],
+                    tuple(row["grid"]),
+                    tuple(row["size"]),
+                    tuple(row["crop"]),
+                    bool(row.get("plain")),
+                )
                 for row in found["photos"]
             ]
             failures = [Lost(**each) for each in found["failures"]]

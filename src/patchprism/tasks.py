@@ -148,6 +148,7 @@ class ExtractTask:
                     (tokens.tokens.shape[0], tokens.tokens.shape[1]),
                     tokens.size,
                     tokens.crop,
+                    tokens.plain,
                 )
                 for tokens in done
             ]
@@ -184,9 +185,13 @@ class _Feed(Photos):
 
     def frame(self, index: int, framing: Framing) -> tuple[Framed, tuple[int, int]]:
         """A photo framed, and its (H, W); nothing of it is kept."""
-        name = self.runs[index // SHARD].names[index % SHARD]
+        name = self.name(index)
         photo = self.reader(name)
         return framing.apply(photo, name=name, show=False), (photo.shape[0], photo.shape[1])
+
+    def name(self, index: int) -> str:
+        """As the run names it."""
+        return self.runs[index // SHARD].names[index % SHARD]
 
     def fail(self, index: int, error: PhotoError) -> None:
         self.failed[index // SHARD][index % SHARD] = error.reason
@@ -362,6 +367,7 @@ class DrawTask:
             "foreground": round(float(part.foreground.mean()), 6),
             "files": files,
             **({"photo_missing": True} if gone else {}),
+            **({"plain": True} if row.plain else {}),
         }
 
 

@@ -87,6 +87,8 @@ class Visualization:
         What the features depend on, as a prism keeps it.
     store : list of str or None
         Where the features were read from a store: its path, and the options of a sample.
+    plain : list of str
+        Photos of one colour.
     """
 
     photos: Photos
@@ -104,6 +106,7 @@ class Visualization:
     seconds: dict[str, float]
     origin: dict[str, Any] = field(default_factory=dict)
     store: list[str] | None = None
+    plain: list[str] = field(default_factory=list)
 
     @property
     def names(self) -> list[str]:
@@ -244,6 +247,7 @@ class Visualization:
         prism = self.prism
         kept = sum(int(mask.sum()) for mask in self.foreground)
         split = "all patches" if prism.side_ == "none" else f"score {prism.side_} {prism.threshold_:.3g}"
+        split += " (undecided)" if prism.undecided_ else ""
         return (
             f"Visualization({counted(len(self), 'photo')}, {self.record.name}, {split}, "
             f"{kept / self.features.n_patches:.0%} foreground)"
@@ -362,7 +366,7 @@ class Visualization:
     def hints(self) -> list[str]:
         """What a person should know before believing the pictures, in whole sentences."""
         shares = np.array([mask.mean() for mask in self.foreground])
-        return hints_about(shares, self.prism.side_)
+        return hints_about(shares, self.prism, fitted_here=self.fitted_here, plain=self.plain)
 
     def report(
         self, files: Sequence[Sequence[str]] | None = None, lenses: Sequence[LensResult] = ()
@@ -416,15 +420,31 @@ class Visualization:
         }
 
 
-def hints_about(shares: NDArray[np.floating[Any]], side: str) -> list[str]:
-    """What the photos' shares of foreground, (n,), say of the colours' worth."""
+def hints_about(
+    shares: NDArray[np.floating[Any]], prism: Prism, *, fitted_here: bool, plain: Sequence[str] = ()
+) -> list[str]:
+    """What shares of foreground, (n,), the prism's sides and photos of one colour say of the colours' worth."""
+    hints = _about_plain(plain) + (prism.hints() if fitted_here else [])
     extreme = int(np.count_nonzero((shares < EXTREME_SHARE) | (shares > 1 - EXTREME_SHARE)))
-    if side == "none" or len(shares) < 2 or 2 * extreme < len(shares):
-        return []
+    if prism.side_ == "none" or len(shares) < 2 or 2 * extreme < len(shares):
+        return hints
     return [
+        *hints,
         f"in {extreme} of {len(shares)} photos nearly all patches are foreground, or nearly none: the first "
         "component tells photos apart, not objects from their ground; colour photos of one subject "
-        "together and others alone, or keep all patches with --foreground none"
+        "together and others alone, or keep all patches with --foreground none",
+    ]
+
+
+def _about_plain(plain: Sequence[str]) -> list[str]:
+    if not plain:
+        return []
+    first = Path(plain[0]).name
+    if len(plain) == 1:
+        return [f"{first} is of one colour: there is nothing in it, and its colours mean nothing"]
+    return [
+        f"{len(plain):,} photos are of one colour ({first} is the first): there is nothing in them, and their colours "
+        "mean nothing"
     ]
 
 

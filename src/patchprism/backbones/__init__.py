@@ -19,6 +19,7 @@ from patchprism.backbones.base import (
 from patchprism.backbones.catalog import DINOV2, EFFICIENTNET
 from patchprism.backbones.weights import download_weights, locate_weights, obtain_weights
 from patchprism.errors import OptionError
+from patchprism.surroundings import own_settings
 
 if TYPE_CHECKING:
     import os
@@ -81,6 +82,18 @@ def load_backbone(
     ExtraError
         If the model needs a package that is not installed.
     """
+    with own_settings(inference=False):
+        return _load(name, weights, device, dtype, progress, download)
+
+
+def _load(
+    name: str,
+    weights: str | os.PathLike[str] | None,
+    device: str,
+    dtype: str,
+    progress: Progress | None,
+    download: bool,
+) -> Backbone:
     adapter = adapter_of(name)
     if adapter == "hf":
         if weights is not None:

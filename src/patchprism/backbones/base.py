@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from patchprism.errors import ModelError, OptionError
+from patchprism.surroundings import own_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -218,19 +219,17 @@ class Backbone(ABC):
         ModelError
             If the network has no such layer or facet.
         """
-        import torch
-
         self._check_pixels(pixels)
         if not layers:
             raise OptionError("layers must name at least one layer, got none")
         wanted = [self.layer_index(layer) for layer in layers]
         if facet not in self.facets:
             raise ModelError(f"{self.record.name} has no facet {facet!r}: it has {', '.join(self.facets)}")
-        with torch.inference_mode():
+        with own_settings(inference=True):
             found = self._layers(
                 pixels.to(device=self.device, dtype=self.dtype), sorted(set(wanted)), facet, norm
             )
-        return [found[layer].float() for layer in wanted]
+            return [found[layer].float() for layer in wanted]
 
     def layer_index(self, layer: int) -> int:
         """A layer counted from 0.
@@ -273,11 +272,9 @@ class Backbone(ABC):
         ModelError
             If the network cannot give its attention, or has no such layer or no class token.
         """
-        import torch
-
         token, grid = self._attending(pixels, query)
         index = self.layer_index(layer)
-        with torch.inference_mode():
+        with own_settings(inference=True):
             rows = self._attention_row(pixels.to(device=self.device, dtype=self.dtype), index, token)
         patches = rows[:, :, self.record.prefix_tokens :]
         return patches.reshape(*patches.shape[:2], *grid)
@@ -310,7 +307,7 @@ class Backbone(ABC):
         import torch
 
         token, grid = self._attending(pixels, query)
-        with torch.inference_mode():
+        with own_settings(inference=True):
             # One photo at a time: the layers' inputs are held until the row has passed them.
             rows = [
                 self._rollout_row(pixels[i : i + 1].to(device=self.device, dtype=self.dtype), token)

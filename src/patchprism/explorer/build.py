@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from patchprism.errors import PrismError
 from patchprism.explorer.message import (
     VERSION,
     CommandInfo,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 # A photo in the page: about the resolution that the network saw, in few enough bytes that ten make 300 kB.
 PREVIEW_BYTES = 24_000
 PREVIEW_LONGEST = 1400
+_LARGEST_CODE = 2**30
 _QUALITIES = (80, 70, 60, 50, 40, 30)
 
 
@@ -116,6 +118,7 @@ def build_message(
             dims=len(reduced.scales), width=view.features.width, tolerance=TOLERANCE, error=reduced.error
         ),
         photos=photos,
+        hints=view.hints(),
         failures=[{"photo": Path(f.photo).name, "reason": f.reason} for f in view.failures],
         command=_command(view, prism_path),
     )
@@ -166,7 +169,14 @@ def _rows(array: NDArray[Any]) -> NDArray[Any]:
 
 def _codes(values: NDArray[np.float64], steps: NDArray[np.float64]) -> NDArray[np.int64]:
     """Values (N, k) that are multiples of steps (k,), as those multiples, (k, N)."""
-    return np.rint(values / np.where(steps > 0, steps, 1.0)).astype(np.int64).T
+    codes = np.rint(values / np.where(steps > 0, steps, 1.0))
+    # A prism from elsewhere may have steps of any size; the page holds whole numbers of 32 bits.
+    if not np.abs(codes).max(initial=0) < _LARGEST_CODE:
+        raise PrismError(
+            "these photos cannot be explored with this prism: their features lie too far from those that it "
+            "was fitted on"
+        )
+    return codes.astype(np.int64).T
 
 
 def _pca(ratio: NDArray[np.float64], variance: NDArray[np.float64], steps: NDArray[np.float64]) -> PcaInfo:

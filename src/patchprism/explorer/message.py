@@ -131,6 +131,7 @@ class Header(TypedDict):
     all_range: RangeInfo
     tokens: TokensInfo
     photos: list[PhotoInfo]
+    hints: list[str]
     failures: list[dict[str, str]]
     command: CommandInfo
     buffers: NotRequired[dict[str, BufferInfo]]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from patchprism.features import check_tokens
 from patchprism.threads import one_blas_thread
 
 if TYPE_CHECKING:
@@ -64,6 +65,8 @@ def reduce_tokens(tokens: Sequence[Tokens]) -> ReducedTokens:
     ReducedTokens
         With as few dimensions as keep the tolerance for ``SHARE`` of the measured pairs, or with all D.
     """
+    for number, each in enumerate(tokens, start=1):
+        check_tokens(each, f"photo-{number}")
     rows = np.concatenate([np.reshape(each, (-1, each.shape[-1])) for each in tokens])
     largest = np.abs(rows).max(axis=1, keepdims=True)
     rows = (rows / np.where(largest > 0, largest, 1)).astype(np.float32)  # no square overflows

@@ -308,6 +308,10 @@ class Workshop:
             origin=origin,
             store=None if todo else view.store,
             fitted_here=fitted_here,
+            plain=[
+                *view.plain,
+                *(photos.names[i] for i in todo if new[i].plain and photos.names[i] not in view.plain),
+            ],
             failures=[],
             seconds={},
         )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from patchprism.errors import ModelError, OptionError
+from patchprism.errors import FeaturesError, ModelError, OptionError
 from patchprism.lenses.base import LensResult, Scene, rounded
 from patchprism.lenses.points import Point, locate
 from patchprism.lenses.sheet import (
@@ -133,7 +133,10 @@ def _attend(scene: Scene, photo: int, point: Point | None) -> Attention:
     query: Any = "cls" if point is None else (point.row, point.column)
     heads = scene.backbone.attention(pixels, layer=scene.options.layer, query=query)[0]
     rollout = scene.backbone.rollout(pixels, query=query)[0]
-    return Attention(photo, point, heads.cpu().float().numpy(), rollout.cpu().float().numpy())
+    found = Attention(photo, point, heads.cpu().float().numpy(), rollout.cpu().float().numpy())
+    if not (np.isfinite(found.heads).all() and np.isfinite(found.rollout).all()):
+        raise FeaturesError(f"{scene.view.names[photo]}: the network's attention is not finite")
+    return found
 
 
 def _report(scene: Scene, found: Attention) -> dict[str, Any]:

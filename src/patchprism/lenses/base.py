@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from patchprism.errors import OptionError
+from patchprism.errors import FeaturesError, OptionError
+from patchprism.features import as_tokens
 from patchprism.lenses.sheet import (
     Bar,
     Cell,
@@ -186,10 +187,19 @@ class Scene:
 
 
 def unit_rows(tokens: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
-    """Tokens at unit length, same shape, float32; zeros stay zeros."""
-    values = np.asarray(tokens, np.float32)
-    lengths = np.linalg.norm(values, axis=-1, keepdims=True).astype(np.float32)
-    unit: NDArray[np.float32] = values / np.maximum(lengths, np.finfo(np.float32).tiny)
+    """Tokens at unit length, same shape, float32; zeros stay zeros.
+
+    Raises
+    ------
+    FeaturesError
+        If a token is not finite.
+    """
+    values = as_tokens(tokens)
+    # In float64: in float32 the squares of small numbers are 0, and those of large ones overflow.
+    lengths = np.linalg.norm(values.astype(np.float64), axis=-1, keepdims=True)
+    if not np.isfinite(lengths).all():
+        raise FeaturesError("features must be finite, got a token whose length is not")
+    unit: NDArray[np.float32] = (values / np.where(lengths > 0, lengths, 1.0)).astype(np.float32)
     return unit
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from patchprism.colors import to_uint8
 from patchprism.errors import OptionError
+from patchprism.features import as_tokens, check_tokens
 from patchprism.lenses.base import LensResult, Scene, rounded
 from patchprism.lenses.sheet import Bar
 from patchprism.oklab import distinct_colors
@@ -66,9 +67,13 @@ def cluster(rows: NDArray[np.floating], count: int | str, *, seed: int = 0) -> C
     ------
     OptionError
         If there are fewer different patches than clusters.
+    FeaturesError
+        If a row is not finite, or larger than 1e12.
     """
     from sklearn.metrics import adjusted_rand_score
 
+    rows = as_tokens(rows)
+    check_tokens(rows, "features")
     rows = np.ascontiguousarray(rows, np.float32)
     wanted = 2 if count == "auto" else int(count)
     some = rows[:: max(1, len(rows) // SAMPLE)]

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from patchprism.errors import FeaturesError
+from patchprism.features import as_tokens
 from patchprism.lenses.base import LensResult, Scene, rounded
 from patchprism.lenses.sheet import Bar
 
@@ -22,8 +24,18 @@ _MAD_TO_SIGMA = 1.4826
 
 
 def token_norms(tokens: NDArray[np.floating]) -> NDArray[np.float32]:
-    """Euclidean lengths of tokens, (h, w, D) -> (h, w) float32."""
-    norms: NDArray[np.float32] = np.sqrt(np.square(tokens, dtype=np.float64).sum(axis=-1)).astype(np.float32)
+    """Euclidean lengths of tokens, (h, w, D) -> (h, w) float32.
+
+    Raises
+    ------
+    FeaturesError
+        If a token or its length is not finite.
+    """
+    squares = np.square(as_tokens(tokens), dtype=np.float64)
+    with np.errstate(over="ignore"):
+        norms: NDArray[np.float32] = np.sqrt(squares.sum(axis=-1)).astype(np.float32)
+    if not np.isfinite(norms).all():
+        raise FeaturesError("features must be finite, got a token whose length is not")
     return norms
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 
 from patchprism.errors import OptionError, StoreError
-from patchprism.features import PatchFeatures, Tokens
+from patchprism.features import PatchFeatures, Tokens, check_tokens
 from patchprism.folders import WORK, Folder, is_remote, open_folder
 from patchprism.framing import Framing
 from patchprism.store import layout
@@ -38,12 +38,15 @@ class PhotoRow:
         The photo's (H, W) in pixels.
     crop : tuple of float
         Left, top, right, bottom of what the network saw, in the photo's pixels.
+    plain : bool
+        Whether the photo is of one colour.
     """
 
     name: str
     grid: tuple[int, int]
     size: tuple[int, int]
     crop: tuple[float, float, float, float]
+    plain: bool = False
 
 
 class StoredFeatures(PatchFeatures):
@@ -80,6 +83,8 @@ class StoredFeatures(PatchFeatures):
         self.model: dict[str, Any] = attributes["model"]
         self.key = str(attributes.get("key", ""))
         self.failures: list[dict[str, str]] = list(attributes.get("failures", []))
+        plain = attributes.get("plain", [])  # stores of earlier versions do not say
+        self._plain = frozenset(map(str, plain)) if isinstance(plain, list) else frozenset()
         self._specs = {name: layout.read_spec(self._folder, name) for name in layout.TABLES}
         self.dtype = self._specs["tokens"].dtype
         self._names_chunk: tuple[int, list[str]] | None = None
@@ -157,9 +162,16 @@ class StoredFeatures(PatchFeatures):
         return [row for row, _, _ in self._table(start, stop)]
 
     def read(self, start: int, stop: int) -> Iterator[tuple[PhotoRow, Tokens]]:
-        """The same photos with their tokens, (h, w, D) in the dtype that is stored, one at a time."""
+        """The same photos with their tokens, (h, w, D) in the dtype that is stored, one at a time.
+
+        Raises
+        ------
+        FeaturesError
+            If a photo's tokens are not finite, or larger than 1e12.
+        """
         for row, first, last in self._table(start, stop):
             tokens = self._rows("tokens", first, last)
+            check_tokens(tokens, f"{row.name} in {self.path}")
             yield row, tokens.reshape(*row.grid, self.width)
 
     def _blocks(self) -> Iterator[list[PhotoRow]]:
@@ -197,6 +209,7 @@ class StoredFeatures(PatchFeatures):
                     (int(g[0]), int(g[1])),
                     (int(s[0]), int(s[1])),
                     (float(c[0]), float(c[1]), float(c[2]), float(c[3])),
+                    name in self._plain,
                 ),
                 int(first),
                 int(last),

@@ -115,6 +115,12 @@ def extract_features(
                     "origin": network.origin,
                     "model": asdict(network.record),
                     "failures": [{"photo": each.name, "reason": each.reason} for each in failures],
+                    "plain": [
+                        row.name
+                        for shard in range(shards.n_shards)
+                        for row in shards.rows(shard)
+                        if row.plain
+                    ],
                 }
             )
     folder.remove(WORK)

@@ -141,7 +141,18 @@ def render_photos(
                 with watch("fit prism"):
                     fitted = _fitted(to_fit, opened, work, engine, tell)
             assert fitted is not None
-            job = Pictures(fitted, opened, folder, work, options, engine, reader, tell, places)
+            job = Pictures(
+                fitted,
+                opened,
+                folder,
+                work,
+                options,
+                engine,
+                reader,
+                tell,
+                places,
+                fitted_here=to_fit is not None,
+            )
             with watch("colour and write"):
                 job.draw()
                 give_back_memory()
@@ -189,7 +200,10 @@ class Pictures:
         reader: Reader,
         tell: Tell,
         places: frozenset[str] | None,
+        *,
+        fitted_here: bool,
     ) -> None:
+        self.fitted_here = fitted_here
         self.prism, self.opened, self.out, self.work = prism, opened, out, work
         self.engine, self.tell = engine, tell
         self.source = opened.source
@@ -328,8 +342,13 @@ class Pictures:
 
     def hints(self) -> list[str]:
         """As :meth:`Visualization.hints <patchprism.visualization.Visualization.hints>`."""
-        shares = np.array([row["foreground"] for drawn in self._all() for row in drawn["photos"]])
-        return hints_about(shares, self.prism.side_)
+        shares, plain = [], []
+        for drawn in self._all():
+            for row in drawn["photos"]:
+                shares.append(row["foreground"])
+                if row.get("plain"):
+                    plain.append(row["photo"])
+        return hints_about(np.array(shares), self.prism, fitted_here=self.fitted_here, plain=plain)
 
     def outcome(self, watch: Stopwatch, opened: Opened, fitted_here: bool) -> Outcome:
         """What to tell the user."""

@@ -83,4 +83,5 @@ def fit_prism(
         seconds=watch.seconds,
         prism=prism,
         fitted_here=True,
+        hints=prism.hints(),
     )

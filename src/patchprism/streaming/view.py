@@ -116,6 +116,7 @@ def view_store(
         failures=[Failure(str(each["photo"]), str(each["reason"])) for each in store.failures],
         seconds=watch.seconds,
         origin=origin,
+        plain=[row.name for row in rows if row.plain],
         store=[
             store.path,
             *([] if only is None else ["--sample", str(sample), "--seed", str(seed)]),

@@ -365,7 +365,14 @@ class _Job:
             report.fps = report.frames / (time.perf_counter() - began)
         report.grid = first_batch[0][1].grid
         report.size = self.canvas.size(*first.rgb.shape[:2], even=not pictures)
-        report.sound, report.warnings = sink.sound, [*self.clip.warnings, *sink.warnings]
+        report.sound, report.warnings = (
+            sink.sound,
+            [
+                *self.clip.warnings,
+                *sink.warnings,
+                *(report.prism.hints() if report.fitted_here else []),
+            ],
+        )
         problems: Problems = self.clip.problems
         report.n_problems, report.problems = problems.count, problems.named
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from patchprism.errors import FeaturesError, PrismError
+from patchprism.errors import PrismError
+from patchprism.features import check_tokens
 from patchprism.prism import on_grid
 
 if TYPE_CHECKING:
@@ -88,6 +89,7 @@ class FrameColors:
             raise PrismError(
                 f"{name}: this prism is fitted on features of width {len(prism.scene_mean_)}, got {width}"
             )
+        check_tokens(tokens, name)
         rows = tokens.reshape(-1, width)
         values = np.empty((len(rows), self._columns.shape[1]))
         step = max(1, _PIECE // width)
@@ -95,7 +97,7 @@ class FrameColors:
             piece = slice(start, start + step)
             np.matmul(rows[piece].astype(np.float64), self._columns, out=values[piece])
         if not np.isfinite(values).all():
-            raise FeaturesError(f"{name}: features must be finite, got NaN or infinity")
+            raise PrismError("this prism cannot be used: its means or components are too large")
         scene = on_grid(values[:, :1] - self._scene_shift, prism.scene_variance_[:1]).reshape(h, w, 1)
         components = np.zeros((h * w, len(prism.object_components_)))
         components[:, self.wanted] = on_grid(

@@ -52,6 +52,7 @@ class App {
     this.state = typeof settings === "string" ? fromFragment(settings, this.opening, header.photos) : { ...this.opening, ...settings };
     document.title = header.title;
     $("title").textContent = header.title;
+    $("hints").textContent = (header.hints ?? []).map((hint) => `Hint: ${hint}.`).join(" ");
     $("failures").textContent = header.failures.map((failure) => `${failure.photo}: ${failure.reason}`).join(" · ");
     this.gallery = new Gallery($("gallery"), $("lines"), this.model, {
       foresee: (photo, index) => this.foresee(photo, index),

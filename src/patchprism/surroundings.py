@@ -1,0 +1,80 @@
+"""What a program around us may have set in torch, set aside while we compute."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# Where autocast may be on; others have no network of ours.
+_KINDS = ("cpu", "cuda", "mps", "xpu")
+
+
+@contextmanager
+def own_settings(*, inference: bool) -> Iterator[None]:
+    """Compute in what was asked for: float32 stays float32, and tensors are made where they are needed.
+
+    Autocast is off, the default dtype float32, the default device the CPU, and products of float32 are not
+    computed with fewer bits (TF32, bfloat16), whatever the caller's program has set. All of it is as before
+    afterwards. The default dtype and the precision of products are one for all threads of a process, which is
+    torch's affair.
+
+    Parameters
+    ----------
+    inference : bool
+        Whether tensors are made in inference mode; those that are kept, such as weights, must not be.
+    """
+    import torch
+
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(inference))
+        if torch.empty(0).device.type != "cpu":
+            stack.enter_context(torch.device("cpu"))
+        for kind in _KINDS:
+            if _is_autocast(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        dtype = torch.get_default_dtype()
+        if dtype != torch.float32:
+            torch.set_default_dtype(torch.float32)
+            stack.callback(torch.set_default_dtype, dtype)
+        _exact_products(stack)
+        yield
+
+
+def _is_autocast(kind: str) -> bool:
+    import torch
+
+    try:
+        return torch.is_autocast_enabled(kind)
+    except TypeError:  # before torch 2.4
+        return bool(
+            {"cpu": torch.is_autocast_cpu_enabled, "cuda": torch.is_autocast_enabled}.get(kind, bool)()
+        )
+
+
+def _exact_products(stack: ExitStack) -> None:
+    import torch
+
+    backends: Any = torch.backends
+    if not hasattr(backends, "fp32_precision"):  # before torch 2.9
+        if torch.get_float32_matmul_precision() != "highest":
+            stack.callback(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision())
+            torch.set_float32_matmul_precision("highest")
+        if backends.cudnn.allow_tf32:
+            stack.callback(setattr, backends.cudnn, "allow_tf32", True)
+            backends.cudnn.allow_tf32 = False
+        return
+    # Not by the older functions, which refuse to answer where a program has used these.
+    for place in (backends.mkldnn.matmul, backends.mkldnn.conv, backends.cuda.matmul, backends.cudnn.conv):
+        if place.fp32_precision not in ("ieee", "none"):
+            stack.callback(_restore, place, place.fp32_precision)
+            place.fp32_precision = "ieee"
+
+
+def _restore(place: Any, precision: str) -> None:
+    # What was inherited from a setting of all backends is inherited again, not set.
+    place.fp32_precision = "none"
+    if place.fp32_precision != precision:
+        place.fp32_precision = precision

@@ -1,0 +1,140 @@
+"""What is said when the pictures should not be believed: the same on every road."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from toys import Toy
+
+import patchprism
+from patchprism.engines import open_engine
+from patchprism.explorer.build import build_message
+from patchprism.framing import is_plain
+from patchprism.pipeline import Settings
+from patchprism.prism import Prism
+from patchprism.streaming import extract_features, fit_prism, render_photos
+
+
+def planted(inside=True, seed=0):
+    """Tokens of photos with a square that does not touch the border; it scores high, or low."""
+    rng = np.random.default_rng(seed)
+    tokens = rng.normal(size=(3, 10, 10, 12)).astype(np.float32) * 0.1
+    axis = np.zeros(12, np.float32)
+    axis[0] = 5 if inside else -5
+    tokens[:, 3:7, 3:7] += axis
+    return tokens
+
+
+def test_a_clear_side_is_decided_and_needs_no_hint():
+    prism = Prism().fit(planted())
+    assert prism.hints() == []
+    assert prism.summary()["side_undecided"] is False
+    assert "undecided" not in repr(prism) + prism.summary()["side_reason"]
+
+
+def test_noise_is_undecided_in_summary_repr_and_hint():
+    prism = Prism().fit(np.random.default_rng(0).normal(size=(4, 16, 16, 12)).astype(np.float32))
+    assert prism.summary()["side_undecided"] is True
+    assert prism.summary()["side_reason"].startswith("undecided: ")
+    assert "undecided" in repr(prism)
+    (hint,) = prism.hints()
+    assert "no object was found" in hint
+    assert "--foreground above, below or none" in hint
+
+
+@pytest.mark.parametrize(
+    ("shares", "undecided"),
+    [
+        ((0.23, 0.24), True),
+        ((0.22, 0.25), True),
+        ((0.0, 0.0), True),
+        ((0.05, 0.4), False),
+        ((0.0, 0.1), False),
+    ],
+)
+def test_when_shares_are_too_close(shares, undecided):
+    prism = Prism().fit(planted())
+    prism.border_share_ = dict(zip(("above", "below"), shares, strict=True))
+    assert prism.undecided_ is undecided
+    prism.foreground = "above"
+    assert prism.undecided_ is False
+
+
+@pytest.mark.parametrize("inside", [True, False])
+@pytest.mark.parametrize("asked", ["above", "below"])
+def test_the_other_side_is_named_where_it_is_the_object(inside, asked):
+    tokens = planted(inside)
+    found = Prism().fit(tokens).side_
+    prism = Prism(threshold=0.6, foreground=asked).fit(tokens)
+    if asked == found:
+        assert prism.hints() == []
+    else:
+        (hint,) = prism.hints()
+        assert f"the object seems to lie {found} the threshold" in hint
+        assert hint.endswith(f"try --foreground {found}")
+        prism.mask_side = found
+        assert prism.hints() == []
+
+
+def test_all_patches_have_no_side():
+    assert Prism(foreground="none").fit(planted()).hints() == []
+
+
+def test_which_photos_are_of_one_colour():
+    grey = np.full((50, 70, 3), 128, np.uint8)
+    assert is_plain(grey)
+    grey[20, 30] += 2
+    assert is_plain(grey)
+    grey[21, 31] -= 1
+    assert not is_plain(grey)
+    assert is_plain(np.full((1, 1, 3), 7, np.uint8))
+    assert is_plain(np.full((40, 40, 3), (200, 10, 90), np.uint8))
+
+
+@pytest.fixture
+def photos(tmp_path):
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    Image.fromarray(np.full((64, 96, 3), 128, np.uint8)).save(folder / "grey.png")
+    Image.fromarray(rng.integers(0, 256, (64, 96, 3), dtype=np.uint8)).save(folder / "noise.png")
+    return [str(folder / name) for name in ("grey.png", "noise.png")]
+
+
+WORDS = ("grey.png is of one colour", "no object was found")
+
+
+def test_hints_are_the_same_on_every_road(photos, tmp_path):
+    view = patchprism.visualize(photos, backbone=Toy(), size=64)
+    # One more photo-sized grey patch set would decide; the toy's noise does not.
+    expected = view.hints()
+    assert any(WORDS[0] in hint for hint in expected)
+    assert json.loads(json.dumps(view.report()))["hints"] == expected
+    assert build_message(view).header["hints"] == expected
+    settings = Settings(model="toy", size=64)
+    with open_engine("local") as engine:
+        shared = {"settings": settings, "engine": engine, "backbone": Toy()}
+        outcome = render_photos(photos, tmp_path / "out", **shared)
+        assert outcome.hints == expected
+        assert json.loads((tmp_path / "out/report.json").read_text())["hints"] == expected
+        extract_features(photos, tmp_path / "f.zarr", tokens="float32", **shared)
+        stored = patchprism.visualize([tmp_path / "f.zarr"])
+        assert stored.hints() == expected
+        from_store = render_photos(
+            [tmp_path / "f.zarr"], tmp_path / "out2", settings=Settings(), engine=engine
+        )
+        assert from_store.hints == expected
+        fitted = fit_prism(photos, tmp_path / "a.prism", **shared)
+        assert fitted.hints == view.prism.hints()
+    later = patchprism.visualize(photos, backbone=Toy(), prism=view.prism)
+    assert later.hints()[0] == expected[0]
+    assert not any("--foreground" in hint for hint in later.hints() if "nearly all" not in hint)
+
+
+def test_noise_alone_is_said_to_have_no_object(photos):
+    view = patchprism.visualize(photos[1:], backbone=Toy(), size=64)
+    assert any(WORDS[1] in hint for hint in view.hints())
+    assert "undecided" in repr(view)
