@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from patchprism.errors import OptionError, OutputError
 from patchprism.files import atomic_write, refuse_to_replace
 from patchprism.paths import unique_stems
 from patchprism.picture import BACKGROUNDS, BASES, UPSAMPLINGS, draw_picture
+from patchprism.records import to_json
 from patchprism.render import (
     fg_mask_figure,
     results_figure,
@@ -332,7 +332,7 @@ class Visualization:
         self.prism.save(prism)
         self.seconds["write"] = perf_counter() - start
         with atomic_write(report) as part:
-            text = json.dumps(self.report(of_photo, lenses), indent=2, ensure_ascii=False)
+            text = to_json(self.report(of_photo, lenses), indent=2, ensure_ascii=False)
             part.write_text(text + "\n", "utf-8", errors="replace")  # a file's name may be no text
         return [path for path, _ in jobs] + [prism, report]
 

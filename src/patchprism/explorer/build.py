@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from patchprism.errors import PrismError
 from patchprism.explorer.message import (
     VERSION,
     CommandInfo,
@@ -32,7 +33,7 @@ from patchprism.explorer.tokens import (
     reduce_tokens,
 )
 from patchprism.fitting import ObjectHistogram, ObjectRange
-from patchprism.prism import grid_steps
+from patchprism.prism import GRID, grid_steps
 from patchprism.prism_file import prism_bytes
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ PREVIEW_LONGEST = 1400
 PAGE_BYTES = 1_575_000
 FULL_PAGE = 10
 LEAST_PHOTO_BYTES = 40_000
+MAX_CODE = 1 << 30  # of coding.encode
 _QUALITIES = (80, 70, 60, 50, 40, 30)
 
 
@@ -213,8 +215,20 @@ def _rows(array: NDArray[Any]) -> NDArray[Any]:
 
 
 def _codes(values: NDArray[np.float64], steps: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Values (N, k) that are multiples of steps (k,), as those multiples, (k, N)."""
-    return np.rint(values / np.where(steps > 0, steps, 1.0)).astype(np.int64).T
+    """Values (N, k) that are multiples of steps (k,), as those multiples, (k, N).
+
+    Raises
+    ------
+    PrismError
+        If they are too many to be encoded: the prism is not one of such features.
+    """
+    codes = np.rint(values / np.where(steps > 0, steps, 1.0))
+    if not (np.abs(codes) < MAX_CODE).all():
+        raise PrismError(
+            f"these features lie more than {MAX_CODE * GRID:,.0f} deviations from those that the prism was "
+            "fitted on, which is more than a page can show; fit a prism on them"
+        )
+    return codes.astype(np.int64).T
 
 
 def _pca(ratio: NDArray[np.float64], variance: NDArray[np.float64], steps: NDArray[np.float64]) -> PcaInfo:

@@ -27,6 +27,7 @@ from patchprism.jobs import fit, nobody, working
 from patchprism.paths import unique_stems
 from patchprism.pipeline import Settings, Stopwatch, check_origin, with_mask
 from patchprism.prism import Prism
+from patchprism.records import to_json
 from patchprism.render import write_picture
 from patchprism.shards import digest
 from patchprism.sources import elsewhere, places_for, read_source
@@ -316,7 +317,7 @@ class Pictures:
         ):
             file.write("{\n")
             for key, value in head.items():
-                file.write(f"  {json.dumps(key)}: {_indented(value, 2).lstrip()},\n")
+                file.write(f"  {to_json(key)}: {_indented(value, 2).lstrip()},\n")
             file.write('  "photos": [')
             comma = "\n"
             for drawn in self._all():
@@ -396,4 +397,4 @@ def _small(shown: NDArray[np.uint8], box: int) -> NDArray[np.uint8]:
 
 
 def _indented(value: Any, spaces: int) -> str:
-    return textwrap.indent(json.dumps(value, indent=2, ensure_ascii=False), " " * spaces)
+    return textwrap.indent(to_json(value, indent=2, ensure_ascii=False), " " * spaces)
