@@ -24,6 +24,7 @@ from patchprism.render import (
     score_histogram,
     write_picture,
 )
+from patchprism.sources import StoredPhoto
 from patchprism.words import counted
 
 if TYPE_CHECKING:
@@ -323,7 +324,12 @@ class Visualization:
             of_photo.append([path.name for path, _ in made])
             jobs += made
         _check_distinct([path for path, _ in jobs])
-        read = [source for source in self.photos.sources if isinstance(source, (str, os.PathLike))]
+        read: list[str | os.PathLike[str]] = []
+        for source in self.photos.sources:
+            if isinstance(source, StoredPhoto):
+                read += source.paths
+            elif isinstance(source, (str, os.PathLike)):
+                read.append(source)
         refuse_to_replace(folder, [path.name for path, _ in jobs], read)
         with ThreadPoolExecutor(WRITERS, thread_name_prefix="patchprism-write") as pool:
             for future in [pool.submit(write, path) for path, write in jobs]:

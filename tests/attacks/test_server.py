@@ -178,7 +178,7 @@ def port(monkeypatch):
     bound.bind(("127.0.0.1", 0))
     bound.listen()
     config = uvicorn.Config(
-        fine, log_level="critical", lifespan="off", http=patience.ImpatientProtocol, timeout_keep_alive=30
+        fine, log_level="critical", lifespan="off", http=patience.ImpatientProtocol, timeout_keep_alive=1
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})

@@ -30,14 +30,14 @@ from patchprism.prism import Prism
 from patchprism.records import to_json
 from patchprism.render import write_picture
 from patchprism.shards import digest
-from patchprism.sources import elsewhere, places_for, read_source
+from patchprism.sources import elsewhere, places_for, read_source, stored_paths
 from patchprism.store import StoredFeatures
 from patchprism.streaming.opened import Opened, Outcome, open_tokens, resolved_for, tidied
 from patchprism.tasks import DrawTask, PictureOptions, drawn_key
 from patchprism.visualization import FIGURES, PICTURES, REPORT_VERSION, check_output_options, hints_about
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -211,7 +211,10 @@ class Pictures:
         if isinstance(self.out, LocalFolder):
             end = self.task.options.format
             written = [f"{stem}.{kind}.{end}" for stem in stems for kind in PICTURES]
-            refuse_to_replace(self.out.path, [*written, *(f"{figure}.{end}" for figure in FIGURES)], names)
+            read: Iterable[str | Path] = names
+            if self.task.places is not None:
+                read = (path for name in names for path in stored_paths(name, self.task.places))
+            refuse_to_replace(self.out.path, [*written, *(f"{figure}.{end}" for figure in FIGURES)], read)
 
         done = ahead = 0
 
