@@ -307,7 +307,8 @@ class Pictures:
                 photo = self.task.photo(row)
                 if photo is None:
                     self.gone.add(row.name)
-                    shown = np.full((row.grid[0] * 8, row.grid[1] * 8, 3), 128, np.uint8)
+                    side = 8 if row.grid[0] * row.grid[1] < 1 << 16 else 1
+                    shown = np.full((row.grid[0] * side, row.grid[1] * side, 3), 128, np.uint8)
                 else:
                     shown = _small(self.opened.framing.show(photo, name=row.name), box * 5 // 4)
                 yield row, shown, self.prism.split(tokens, name=row.name)
