@@ -541,3 +541,26 @@ def test_every_field_of_a_message(version_1):
             )
 
     play()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(
+            "",
+            "{nope",
+            "NaN",
+            '{"a": Infinity}',
+            "[-Infinity]",
+            "1e999",
+            "9" * 400,
+            "9" * 5000,
+            '{"a": 1, "a": 1}',
+        ),
+        *("[" * 40 + "]" * 40, "[" * 100_000, '{"a":' * 50_000, b"\xff"),
+    ],
+)
+def test_what_is_no_json_of_ours_is_refused(text):
+    with pytest.raises(ValueError, match=r".") as caught:
+        from_json(text)
+    assert len(str(caught.value)) < 300
