@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -15,6 +14,7 @@ from patchprism.errors import OutputError
 from patchprism.files import atomic_write, refuse_to_replace
 from patchprism.lenses.sheet import Cell, map_panel, panel_size, photo_panel, sheet
 from patchprism.paths import unique_stems
+from patchprism.records import to_json
 from patchprism.render import write_picture
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def save_comparison(
             future.result()
     report = folder / "compare.json"
     with atomic_write(report) as part:
-        text = json.dumps(comparison.report(), indent=2, ensure_ascii=False)
+        text = to_json(comparison.report(), indent=2, ensure_ascii=False)
         part.write_text(text + "\n", "utf-8", errors="replace")  # a file's name may be no text
     return [path for path, _ in jobs] + [report]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import threading
 from collections import deque
@@ -155,6 +156,18 @@ class Photos:
     def name(self, index: int) -> str:
         """What a photo is called."""
         return self.names[index]
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A lock belongs to one process, and what is kept can be read again.
+        return {"sources": self.sources, "names": self.names}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["sources"], state["names"])  # type: ignore[misc]
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Photos:
+        copied = self.subset(range(len(self)))  # with what is kept, which nobody writes to
+        copied.sources = copy.deepcopy(self.sources, memo)
+        return copied
 
     def subset(self, indices: Sequence[int]) -> Photos:
         """Some of the photos, in the order of ``indices``, with what is kept of them."""

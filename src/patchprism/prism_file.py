@@ -8,7 +8,6 @@ The same prism always gives the same bytes.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy as np
 from patchprism.errors import OptionError, PatchPrismError, PrismError
 from patchprism.files import atomic_write
 from patchprism.fitting import OTSU_BINS
+from patchprism.records import MAX_WIDTH, check_origin, from_json, is_number, is_whole, to_json
 
 if TYPE_CHECKING:
     from patchprism.prism import Prism
@@ -41,6 +41,9 @@ _TENSORS = {
     "all_range": "23",
     "score_histogram": "b",
 }
+MAX_HEADER = 1 << 20
+# What the numbers of a fit on finite float32 tokens cannot exceed; their squares are still far from infinity.
+MAX_VALUE = 1e60
 
 
 def save_prism(prism: Prism, path: str | os.PathLike[str]) -> None:
@@ -56,7 +59,7 @@ def prism_bytes(prism: Prism) -> bytes:
     Raises
     ------
     PrismError
-        If the prism is not fitted.
+        If the prism is not fitted, or its ``origin`` could not be read again.
     """
     from safetensors.numpy import save
 
@@ -87,8 +90,13 @@ def prism_bytes(prism: Prism) -> bytes:
         "origin": prism.origin,
     }
     tensors = {name: np.ascontiguousarray(getattr(prism, f"{name}_")) for name in _TENSORS}
+    try:
+        text = to_json(header, sort_keys=True)
+        check_origin(from_json(text)["origin"])
+    except (TypeError, ValueError, RecursionError) as error:
+        raise PrismError(f"this prism's origin cannot be saved: {error}") from error
     # One metadata entry: safetensors keeps several in no fixed order.
-    return save(tensors, {"patchprism": json.dumps(header, sort_keys=True)})
+    return save(tensors, {"patchprism": text})
 
 
 def load_prism(path: str | os.PathLike[str]) -> Prism:
@@ -110,53 +118,127 @@ def load_prism(path: str | os.PathLike[str]) -> Prism:
 def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, np.ndarray[Any, Any]]]:
     from safetensors import safe_open
 
+    name = os.fspath(path)
     with safe_open(path, framework="numpy") as file:
         text = (file.metadata() or {}).get("patchprism")
         if text is None:
-            raise PrismError(f"{os.fspath(path)}: a safetensors file, but not a prism")
-        header = json.loads(text)
-        version = header["version"]
-        if version != VERSION:
+            raise PrismError(f"{name}: a safetensors file, but not a prism")
+        if len(text) > MAX_HEADER:
+            raise PrismError(f"{name}: damaged prism, its header has {len(text):,} characters")
+        header = from_json(text)
+        if not isinstance(header, dict):
+            raise PrismError(f"{name}: damaged prism, its header is no JSON object")
+        version = header.get("version")
+        if not is_whole(version) or version != VERSION:
             raise PrismError(
-                f"{os.fspath(path)}: prism of version {version}, this PatchPrism reads version {VERSION}: upgrade it"
+                f"{name}: prism of version {_short(version)}, this PatchPrism reads version {VERSION}: upgrade it"
             )
         missing = sorted(set(_TENSORS) - set(file.keys()))
         if missing:
-            raise PrismError(f"{os.fspath(path)}: not a whole prism, it lacks {', '.join(missing)}")
-        return header, {name: file.get_tensor(name) for name in _TENSORS}
+            raise PrismError(f"{name}: not a whole prism, it lacks {', '.join(missing)}")
+        # Shapes are known before a byte of the tensors is read: a small file may promise large ones.
+        _check_shapes(name, {key: file.get_slice(key) for key in _TENSORS})
+        return header, {key: file.get_tensor(key) for key in _TENSORS}
+
+
+def _check_shapes(name: str, slices: dict[str, Any]) -> None:
+    from patchprism.prism import KEPT_COMPONENTS
+
+    lengths = {"2": 2, "3": 3, "b": OTSU_BINS}
+    for key, axes in _TENSORS.items():
+        shape, dtype = tuple(slices[key].get_shape()), slices[key].get_dtype()
+        expected = tuple(
+            lengths.setdefault(axis, shape[i] if i < len(shape) else -1) for i, axis in enumerate(axes)
+        )
+        if shape != expected or dtype != ("I64" if key == "score_histogram" else "F64"):
+            raise PrismError(f"{name}: damaged prism, tensor {key} has shape {shape} of {dtype}")
+    if not 3 <= lengths["k"] <= KEPT_COMPONENTS or not 1 <= lengths["D"] <= MAX_WIDTH:
+        raise PrismError(f"{name}: damaged prism, {lengths['k']} components of width {lengths['D']}")
+
+
+def _check_tensors(name: str, tensors: dict[str, np.ndarray[Any, Any]]) -> None:
+    for key, array in tensors.items():
+        least = 0 if key.endswith(("_variance", "_ratio", "histogram")) else -MAX_VALUE
+        most = 1 + 1e-6 if key.endswith(("_ratio", "_components")) else MAX_VALUE
+        # Written so that NaN fails, too.
+        if not ((array >= max(least, -most)) & (array <= most)).all():
+            raise PrismError(f"{name}: damaged prism, tensor {key} has values out of range, or NaN")
+    for key in ("score_range", "object_range", "all_range"):
+        low, high = tensors[key]
+        if not np.all(low <= high):
+            raise PrismError(f"{name}: damaged prism, tensor {key} ends before it starts")
+    if any(int(count) > (1 << 53) for count in tensors["score_histogram"]):
+        raise PrismError(f"{name}: damaged prism, tensor score_histogram counts too many patches")
 
 
 def _build(name: str, header: dict[str, Any], tensors: dict[str, np.ndarray[Any, Any]]) -> Prism:
     from patchprism.prism import Prism
 
-    lengths = {"2": 2, "3": 3, "b": OTSU_BINS}
-    for key, axes in _TENSORS.items():
-        array = tensors[key]
-        dtype = np.int64 if key == "score_histogram" else np.float64
-        expected = tuple(
-            lengths.setdefault(axis, array.shape[i] if i < array.ndim else -1) for i, axis in enumerate(axes)
-        )
-        if array.shape != expected or array.dtype != dtype or not np.isfinite(array).all():
-            raise PrismError(
-                f"{name}: damaged prism, tensor {key} has shape {array.shape}, {array.dtype}, or NaN"
-            )
+    _check_tensors(name, tensors)
     try:
-        options, learned = header["options"], header["learned"]
-        prism = Prism(**{**options, "components": tuple(options["components"])})
-        prism.origin = dict(header["origin"])
-        for key in _SCALARS:
-            setattr(prism, f"{key}_", learned[key])
-        prism.threshold_ = float("nan") if prism.threshold_ is None else float(prism.threshold_)
-        for key, array in tensors.items():
-            setattr(prism, f"{key}_", array)
+        options, learned = _checked_options(header.get("options")), _checked_learned(header.get("learned"))
+        check_origin(header.get("origin"))
+        prism = Prism(**options)
         prism.check_options()
-        prism.border_share_ = {side: float(prism.border_share_[side]) for side in ("above", "below")}
-        for key in ("n_photos", "n_patches", "n_foreground"):
-            setattr(prism, f"{key}_", int(learned[key]))
-    except (KeyError, TypeError, ValueError, OptionError) as error:
+        if max(abs(c) for c in prism.components) > len(tensors["object_variance"]):
+            raise ValueError(f"components {options['components']}")
+    except (ValueError, OptionError) as error:
         raise PrismError(f"{name}: damaged prism, its header does not fit ({error})") from error
-    if prism.side_ not in ("above", "below", "none") or lengths["k"] < 3 or not lengths["D"]:
-        raise PrismError(f"{name}: damaged prism, side {prism.side_!r}, {lengths['k']} components")
-    if math.isnan(prism.threshold_) != (prism.side_ == "none"):
-        raise PrismError(f"{name}: damaged prism, side {prism.side_!r} with threshold {prism.threshold_}")
+    prism.origin = header["origin"]
+    for key in _SCALARS:
+        setattr(prism, f"{key}_", learned[key])
+    prism.threshold_ = float("nan") if prism.threshold_ is None else float(prism.threshold_)
+    prism.border_share_ = {side: float(prism.border_share_[side]) for side in ("above", "below")}
+    for key, array in tensors.items():
+        setattr(prism, f"{key}_", array)
     return prism
+
+
+def _checked_options(options: Any) -> dict[str, Any]:
+    """The options of a prism as its constructor takes them; their values are checked by the prism."""
+    from patchprism.prism import MASK_OPTIONS
+
+    if not isinstance(options, dict):
+        raise ValueError("it has no options")
+    needed = {"threshold", "foreground", "scaling", "components"}
+    if not needed <= set(options) <= needed | {"space"} | set(MASK_OPTIONS):
+        raise ValueError(f"options {_short(sorted(options))}")
+    for key, value in options.items():
+        several = isinstance(value, list) and key == "components" and all(map(is_component, value))
+        if not (several or isinstance(value, str) or is_number(value)):
+            raise ValueError(f"{key} {_short(value)}")
+    if not isinstance(options["components"], list):
+        raise ValueError(f"components {_short(options['components'])}")
+    return {**options, "components": tuple(options["components"])}
+
+
+def is_component(value: Any) -> bool:
+    """Whether a value may name a component."""
+    return is_whole(value, -MAX_WIDTH, MAX_WIDTH)
+
+
+def _checked_learned(learned: Any) -> dict[str, Any]:
+    if not isinstance(learned, dict) or set(learned) != set(_SCALARS):
+        found = set(learned) if isinstance(learned, dict) else set()
+        raise ValueError(f"learned: {', '.join(sorted(set(_SCALARS) ^ found))[:200]}")
+    side, threshold = learned["side"], learned["threshold"]
+    shares = learned["border_share"]
+    if side not in ("above", "below", "none"):
+        raise ValueError(f"side {_short(side)}")
+    if (threshold is None) != (side == "none") or not (threshold is None or is_number(threshold, 0, 1)):
+        raise ValueError(f"side {side!r} with threshold {'nan' if threshold is None else _short(threshold)}")
+    if (
+        not isinstance(shares, dict)
+        or set(shares) != {"above", "below"}
+        or not all(is_number(share, 0, 1) for share in shares.values())
+    ):
+        raise ValueError(f"border_share {_short(shares)}")
+    counts = learned["n_photos"], learned["n_foreground"], learned["n_patches"]
+    if not all(is_whole(count, 1) for count in counts) or not counts[0] <= counts[2] >= counts[1]:
+        raise ValueError(f"counts {_short(counts)}")
+    return learned
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

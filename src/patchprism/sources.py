@@ -14,6 +14,7 @@ from patchprism.images import read_photo
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -71,8 +72,20 @@ def place_of(name: str) -> str | None:
     return f"{found[1]}://{found[2]}"
 
 
-def places_for(store: str | os.PathLike[str], fetch_from: Sequence[str] = ()) -> frozenset[str]:
-    """Where the photos that a store names by addresses are read: its own bucket or host, and those that are asked for.
+class Places(frozenset[str]):
+    """Where the photos that a store names are read: buckets and hosts, and for relative paths the store's folder.
+
+    Attributes
+    ----------
+    folder : str or None
+        The folder that a store on this machine lies in.
+    """
+
+    folder: str | None = None
+
+
+def places_for(store: str | os.PathLike[str], fetch_from: Sequence[str] = ()) -> Places:
+    """Where the photos that a store names are read: its own bucket, host or folder, and those that are asked for.
 
     Raises
     ------
@@ -88,7 +101,10 @@ def places_for(store: str | os.PathLike[str], fetch_from: Sequence[str] = ()) ->
             )
         places.add(place)
     own = place_of(os.fspath(store))
-    return frozenset(places | ({own} if own else set()))
+    found = Places(places | ({own} if own else set()))
+    if os.fspath(store) and not is_remote(store):
+        found.folder = os.path.dirname(os.path.abspath(local_path(store)))
+    return found
 
 
 def elsewhere(names: Iterable[str], places: Collection[str]) -> list[str]:
@@ -106,7 +122,7 @@ def read_stored(
     """A photo that a store names, (H, W, 3) uint8; None where it is gone, another one by now, or not to be asked for.
 
     A store may come from anywhere. Its names open plain files, and addresses in ``places``; no devices, and no
-    strangers' machines.
+    strangers' machines. A relative path is looked for from the working directory, then from the store's folder.
 
     Parameters
     ----------
@@ -123,16 +139,28 @@ def read_stored(
     ExtraError
         If what opens such addresses is not installed.
     """
-    try:
-        if is_remote(name):
+    if is_remote(name):
+        try:
             if place_of(name) not in places or not _is_fetched(name):
                 return None
-        elif not local_path(name).is_file():
+            photo = reader(name)
+        except (PhotoError, OSError, ValueError):
             return None
-        photo = reader(name)
-    except (PhotoError, OSError, ValueError):  # ValueError: a name with a NUL
-        return None
-    return photo if photo.shape[:2] == size else None
+        return photo if photo.shape[:2] == size else None
+    for path in stored_paths(name, places):
+        try:
+            if path.is_file() and (found := reader(os.fspath(path))).shape[:2] == size:
+                return found
+        except (PhotoError, OSError, ValueError):  # ValueError: a name with a NUL
+            continue
+    return None
+
+
+def stored_paths(name: str, places: Collection[str]) -> list[Path]:
+    """Where a photo of a store's may lie that it names by a path: as it stands, and seen from the store's folder."""
+    path = local_path(name)
+    folder = getattr(places, "folder", None)
+    return [path] if folder is None or path.is_absolute() else [path, folder / path]
 
 
 def _is_fetched(name: str) -> bool:
@@ -167,6 +195,11 @@ class StoredPhoto:
 
     def __fspath__(self) -> str:
         return self.name
+
+    @property
+    def paths(self) -> list[Path]:
+        """Where on this machine it may lie."""
+        return [] if is_remote(self.name) else stored_paths(self.name, self.places)
 
     def read(self) -> NDArray[np.uint8]:
         """The photo, (H, W, 3) uint8; once it is found to be gone, it stays so."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -18,12 +17,14 @@ from patchprism.errors import OptionError, OutputError
 from patchprism.files import atomic_write, refuse_to_replace
 from patchprism.paths import unique_stems
 from patchprism.picture import BACKGROUNDS, BASES, UPSAMPLINGS, draw_picture
+from patchprism.records import to_json
 from patchprism.render import (
     fg_mask_figure,
     results_figure,
     score_histogram,
     write_picture,
 )
+from patchprism.sources import StoredPhoto
 from patchprism.words import counted
 
 if TYPE_CHECKING:
@@ -327,7 +328,12 @@ class Visualization:
             of_photo.append([path.name for path, _ in made])
             jobs += made
         _check_distinct([path for path, _ in jobs])
-        read = [source for source in self.photos.sources if isinstance(source, (str, os.PathLike))]
+        read: list[str | os.PathLike[str]] = []
+        for source in self.photos.sources:
+            if isinstance(source, StoredPhoto):
+                read += source.paths
+            elif isinstance(source, (str, os.PathLike)):
+                read.append(source)
         refuse_to_replace(folder, [path.name for path, _ in jobs], read)
         with ThreadPoolExecutor(WRITERS, thread_name_prefix="patchprism-write") as pool:
             for future in [pool.submit(write, path) for path, write in jobs]:
@@ -336,7 +342,7 @@ class Visualization:
         self.prism.save(prism)
         self.seconds["write"] = perf_counter() - start
         with atomic_write(report) as part:
-            text = json.dumps(self.report(of_photo, lenses), indent=2, ensure_ascii=False)
+            text = to_json(self.report(of_photo, lenses), indent=2, ensure_ascii=False)
             part.write_text(text + "\n", "utf-8", errors="replace")  # a file's name may be no text
         return [path for path, _ in jobs] + [prism, report]
 

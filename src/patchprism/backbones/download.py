@@ -182,7 +182,7 @@ def _resumable(url: str, part: Path) -> tuple[int, _Notes | None]:
     try:
         known = _Notes(*json.loads(_notes_path(part).read_text(encoding="utf-8")))
         have = part.stat().st_size
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return 0, None
     if known.url != url or not known.validator or known.total is None or not 0 < have < known.total:
         return 0, None

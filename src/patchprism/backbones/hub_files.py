@@ -71,7 +71,7 @@ class HubModel:
             return None
         try:
             content = json.loads(path.read_text("utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise ModelError(f"{self.name}: {file} cannot be read as JSON ({error})") from error
         if not isinstance(content, dict):
             raise ModelError(f"{self.name}: {file} must hold a JSON object, got {type(content).__name__}")

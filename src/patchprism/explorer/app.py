@@ -151,9 +151,10 @@ def make_app(workshop: Workshop, *, out: Path) -> FastAPI:
     @app.post("/api/sessions/{name}/photos")
     async def add_photo(name: str, request: Request) -> dict[str, str]:
         wanted = workshop.session(name)
-        async with decoding:  # before the body is read, so that only so many are in memory
-            content = await request.body()
-            given = unquote(request.headers.get("x-photo-name", "photo"))
+        # Before a decoder is taken: a body may take its time. The guard bounds how many are in memory.
+        content = await request.body()
+        given = unquote(request.headers.get("x-photo-name", "photo"))
+        async with decoding:
             try:
                 return {"photo": await run_in_threadpool(workshop.add_photo, wanted, content, given)}
             except PhotoError as error:

@@ -24,7 +24,7 @@ from patchprism.explorer.message import (
 )
 from patchprism.explorer.tokens import TOLERANCE, reduce_tokens
 from patchprism.fitting import ObjectHistogram, ObjectRange
-from patchprism.prism import grid_steps
+from patchprism.prism import GRID, grid_steps
 from patchprism.prism_file import prism_bytes
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 # A photo in the page: about the resolution that the network saw, in few enough bytes that ten make 300 kB.
 PREVIEW_BYTES = 24_000
 PREVIEW_LONGEST = 1400
-_LARGEST_CODE = 2**30
+MAX_CODE = 1 << 30  # components travel as int32
 _QUALITIES = (80, 70, 60, 50, 40, 30)
 
 
@@ -168,13 +168,18 @@ def _rows(array: NDArray[Any]) -> NDArray[Any]:
 
 
 def _codes(values: NDArray[np.float64], steps: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Values (N, k) that are multiples of steps (k,), as those multiples, (k, N)."""
+    """Values (N, k) that are multiples of steps (k,), as those multiples, (k, N).
+
+    Raises
+    ------
+    PrismError
+        If they are too many to be encoded: the prism is not one of such features.
+    """
     codes = np.rint(values / np.where(steps > 0, steps, 1.0))
-    # A prism from elsewhere may have steps of any size; the page holds whole numbers of 32 bits.
-    if not np.abs(codes).max(initial=0) < _LARGEST_CODE:
+    if not (np.abs(codes) < MAX_CODE).all():
         raise PrismError(
-            "these photos cannot be explored with this prism: their features lie too far from those that it "
-            "was fitted on"
+            f"these features lie more than {MAX_CODE * GRID:,.0f} deviations from those that the prism was "
+            "fitted on, which is more than a page can show; fit a prism on them"
         )
     return codes.astype(np.int64).T
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ipaddress
 import json
@@ -18,6 +19,13 @@ if TYPE_CHECKING:
 
 MAX_JSON_BYTES = 64 << 10
 MAX_AT_ONCE = 48
+# Of those: requests whose bodies are as large as a photo's, and in memory. Others always find a place.
+MAX_UPLOADS = 16
+# A body may pause for so many seconds, and must come at so many bytes a second when they have passed.
+BODY_PAUSE = 10.0
+LEAST_RATE = 16 << 10
+# What decides who may speak, and how much, is said once or not at all.
+_ONCE = (b"host", b"origin", b"sec-fetch-site", b"content-length", b"x-photo-name")
 
 HEADERS = {
     "cache-control": "no-store",
@@ -32,6 +40,10 @@ HEADERS = {
 
 class TooLargeError(Exception):
     """More bytes came than are allowed."""
+
+
+class TooSlowError(Exception):
+    """Bytes came too slowly, or not at all."""
 
 
 class Guard:
@@ -55,7 +67,7 @@ class Guard:
 
     def __init__(self, app: App, *, token: str, host: str, port: int, max_upload: int) -> None:
         self.app, self.token, self.host, self.port, self.max_upload = app, token, host, port, max_upload
-        self.busy = 0
+        self.busy = self.uploading = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -68,21 +80,27 @@ class Guard:
         if refused:
             await _answer(send, *refused)
             return
-        if self.busy >= MAX_AT_ONCE:
+        upload = _is_upload(scope)
+        if self.busy >= MAX_AT_ONCE or (upload and self.uploading >= MAX_UPLOADS):
             await _answer(send, 503, "too many requests at once; try again", {"retry-after": "1"})
             return
         self.busy += 1
+        self.uploading += upload
         try:
             await self._pass_on(scope, receive, send)
         finally:
             self.busy -= 1
+            self.uploading -= upload
 
     def _refusal(self, scope: Scope) -> tuple[int, str] | None:
+        names = [key.lower() for key, _ in scope["headers"]]
+        if any(names.count(name) > 1 for name in _ONCE):
+            return 400, "a header is there twice"
         headers = {key.decode("latin-1").lower(): value.decode("latin-1") for key, value in scope["headers"]}
         if not self.host_allowed(headers.get("host", "")):
             return 421, "wrong Host header: use the address that patchprism explore printed"
         first = scope["path"].split("/")[1] if scope["path"].startswith("/") else ""
-        if not secrets.compare_digest(first.encode(), self.token.encode()):
+        if not secrets.compare_digest(first.encode("utf-8", "replace"), self.token.encode()):
             return 404, "no such page: use the address that patchprism explore printed"
         origin = headers.get("origin")
         if origin is not None and not (
@@ -93,14 +111,15 @@ class Guard:
             return 403, "this request came from another page"
         length = headers.get("content-length", "0")
         limit = self._limit(scope)
-        if not length.isdecimal() or int(length) > limit:
+        size = _whole(length)
+        if size is None or size > limit:
             return 413, f"the request is larger than {limit / 1e6:.3g} MB"
         return None
 
     def host_allowed(self, name: str) -> bool:
         """Whether a Host header names this server."""
         bare, colon, port = name.rpartition(":")
-        if not colon or not port.isdecimal() or int(port) != self.port:
+        if not colon or len(port) > 5 or _whole(port) != self.port:
             # Browsers leave the port out where it is the protocol's own.
             if self.port != 80 or name.endswith(f":{port}"):
                 return False
@@ -118,19 +137,32 @@ class Guard:
         return False
 
     def _limit(self, scope: Scope) -> int:
-        upload = scope["method"] == "POST" and scope["path"].endswith("/photos")
-        return self.max_upload if upload else MAX_JSON_BYTES
+        return self.max_upload if _is_upload(scope) else MAX_JSON_BYTES
 
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
-        limit, seen, over, started = self._limit(scope), 0, False, False
+        limit, seen, started = self._limit(scope), 0, False
+        over: tuple[int, str] | None = None
+        whole = False
+        clock = asyncio.get_running_loop().time
+        began = clock()
 
         async def counted() -> MutableMapping[str, Any]:
-            nonlocal seen, over
-            message = await receive()
+            nonlocal seen, over, whole
+            if whole:  # what comes now is that the other side has gone, and that may take its time
+                return await receive()
+            try:
+                message = await asyncio.wait_for(receive(), BODY_PAUSE)
+            except TimeoutError:
+                over = 408, "the request did not come to its end; try again"
+                raise TooSlowError from None
             seen += len(message.get("body", b""))
+            whole = not message.get("more_body", False)
             if seen > limit:
-                over = True
+                over = 413, f"the request is larger than {limit / 1e6:.3g} MB"
                 raise TooLargeError
+            if not whole and seen < (clock() - began - BODY_PAUSE) * LEAST_RATE:
+                over = 408, "the request came too slowly; try again"
+                raise TooSlowError
             return message
 
         async def headed(message: MutableMapping[str, Any]) -> None:
@@ -146,10 +178,19 @@ class Guard:
 
         path = scope["path"][len(self.token) + 1 :] or "/"
         inner = {**scope, "path": path, "raw_path": path.encode("utf-8", "surrogateescape")}
-        with contextlib.suppress(TooLargeError):
+        with contextlib.suppress(TooLargeError, TooSlowError):
             await self.app(inner, counted, headed)
         if over and not started:
-            await _answer(send, 413, f"the request is larger than {limit / 1e6:.3g} MB")
+            await _answer(send, *over)
+
+
+def _is_upload(scope: Scope) -> bool:
+    return bool(scope["method"] == "POST" and scope["path"].endswith("/photos"))
+
+
+def _whole(digits: str) -> int | None:
+    """A whole number in a header, None for anything else: int() takes other scripts' digits, and raises at 4,300."""
+    return int(digits) if digits.isascii() and digits.isdecimal() and len(digits) <= 18 else None
 
 
 async def _answer(send: Send, status: int, text: str, more: dict[str, str] | None = None) -> None:

@@ -6,15 +6,15 @@ header, UTF-8 JSON; the buffers, one after another. docs/explorer.md describes e
 
 from __future__ import annotations
 
-import json
 import struct
 import zlib
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypedDict, get_args
 
 import numpy as np
 
 from patchprism.errors import PatchPrismError
+from patchprism.records import MAX_COUNT, from_json, is_whole, to_json
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -181,7 +181,7 @@ class Message:
             infos[name] = {"kind": kind, "shape": list(shape), "offset": offset, "length": len(content)}
             offset += len(content)
         header = {**self.header, "buffers": infos}
-        text = json.dumps(header, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+        text = to_json(header, ensure_ascii=False, separators=(",", ":"))
         encoded = text.encode("utf-8", "replace")  # a file's name may be no text
         return b"".join(
             [
@@ -209,8 +209,10 @@ class Message:
             )
         (length,) = struct.unpack_from("<I", content, 8)
         try:
-            header = json.loads(content[12 : 12 + length])
+            header = from_json(content[12 : 12 + length])
             infos: dict[str, BufferInfo] = header.pop("buffers")
+            if not all(_is_buffer(info) for info in infos.values()):
+                raise ValueError("its buffers make no sense")
             start = 12 + length
             parts = {
                 name: (
@@ -220,8 +222,17 @@ class Message:
                 )
                 for name, info in infos.items()
             }
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise MessageError(f"damaged explorer message ({error})") from error
         if any(len(part[2]) != infos[name]["length"] for name, part in parts.items()):
             raise MessageError("explorer message is cut short")
         return cls(header, parts)
+
+
+def _is_buffer(info: Any) -> bool:
+    return (
+        isinstance(info, dict)
+        and info.get("kind") in get_args(Kind)
+        and isinstance(info.get("shape"), list)
+        and all(is_whole(n, 0, MAX_COUNT) for n in [*info["shape"], info.get("offset"), info.get("length")])
+    )

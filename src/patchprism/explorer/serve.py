@@ -85,6 +85,7 @@ def serve(
     import uvicorn
 
     from patchprism.explorer.app import make_app
+    from patchprism.explorer.patience import ImpatientProtocol
 
     port = bound.getsockname()[1]
     token = secrets.token_urlsafe(18)
@@ -111,6 +112,7 @@ def serve(
         lifespan="on",
         timeout_graceful_shutdown=2,
         timeout_keep_alive=10,
+        http=ImpatientProtocol,
         ws="none",
     )
     try:

@@ -364,9 +364,12 @@ def settings_of(view: Visualization, wish: Wish) -> Settings:
 
 def check_wish(view: Visualization, wish: Wish) -> None:
     """Refuse what a fit would refuse, before anything is queued."""
-    from patchprism.backbones import find_record, locate_weights
+    from patchprism.backbones import find_record, locate_weights, records
 
     if wish.model is not None and wish.model != view.record.name:
+        if ":" in wish.model:  # finding out about it would mean asking the hub
+            names = ", ".join(record.name for record in records())
+            raise OptionError(f"model must be one of {names}, or the one that is shown, got {wish.model!r}")
         record = find_record(wish.model)
         if locate_weights(record) is None:
             raise OptionError(

@@ -208,5 +208,5 @@ def _heads_sheet(scene: Scene, found: Attention) -> NDArray[np.uint8]:
 
 
 def _layer(scene: Scene) -> str:
-    assert scene.backbone is not None
-    return f"layer {scene.backbone.layer_index(scene.options.layer)} of {scene.backbone.record.name}"
+    record, layer = scene.view.record, scene.options.layer  # a result that was pickled has no backbone
+    return f"layer {layer % record.depth} of {record.name}"

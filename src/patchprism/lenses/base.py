@@ -136,6 +136,10 @@ class Scene:
     def __len__(self) -> int:
         return len(self.view)
 
+    def __getstate__(self) -> dict[str, Any]:
+        # A result that is pickled draws; it has no more to ask of the network.
+        return {**self.__dict__, "backbone": None}
+
     def title_of(self, photo: int) -> str:
         """A photo's file name."""
         return Path(self.view.names[photo]).name

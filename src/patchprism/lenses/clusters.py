@@ -147,21 +147,6 @@ def look(scene: Scene) -> LensResult:
         "(adjusted Rand index: 1 the same, 0 chance)."
     )
 
-    def figure() -> NDArray[np.uint8]:
-        bar = Bar("largest", "smallest", palette)
-        title = "clusters: k-means over the patches of all photos"
-        finish = palette.__getitem__
-        return scene.heat_sheet(maps, 0, 1, title=title, notes=[note], bar=bar, finish=finish)
-
-    def picture(photo: int) -> NDArray[np.uint8]:
-        if scene.options.upsample == "nearest":
-            return scene.draw_map(
-                photo, maps[photo][..., None], lambda strip: palette[strip[..., 0].astype(np.intp)]
-            )
-        # Labels have no middle: membership in each cluster is upsampled, and the strongest wins.
-        member = np.eye(k, dtype=np.float32)[maps[photo]]
-        return scene.draw_map(photo, member, lambda strip: palette[strip.argmax(axis=-1)])
-
     shares = [np.bincount(labels.ravel(), minlength=k) / labels.size for labels in maps]
     return LensResult(
         name="clusters",
@@ -175,8 +160,34 @@ def look(scene: Scene) -> LensResult:
             "colors": ["#" + bytes(color).hex() for color in palette],
             "photos": [{"shares": [rounded(share, 4) for share in row]} for row in shares],
         },
-        figures={"clusters": figure},
-        pictures=[{"clusters": partial(picture, i)} for i in range(len(scene))],
+        figures={"clusters": partial(_figure, scene, maps, palette, note)},
+        pictures=[
+            {"clusters": partial(_picture, scene, i, labels, palette)} for i, labels in enumerate(maps)
+        ],
         arrays=[{"labels": labels} for labels in maps],
         shared_arrays={"centers": found.centers},
     )
+
+
+def _figure(
+    scene: Scene, maps: list[NDArray[np.int64]], palette: NDArray[np.uint8], note: str
+) -> NDArray[np.uint8]:
+    return scene.heat_sheet(
+        maps,
+        0,
+        1,
+        title="clusters: k-means over the patches of all photos",
+        notes=[note],
+        bar=Bar("largest", "smallest", palette),
+        finish=palette.__getitem__,
+    )
+
+
+def _picture(
+    scene: Scene, photo: int, labels: NDArray[np.int64], palette: NDArray[np.uint8]
+) -> NDArray[np.uint8]:
+    if scene.options.upsample == "nearest":
+        return scene.draw_map(photo, labels[..., None], lambda strip: palette[strip[..., 0].astype(np.intp)])
+    # Labels have no middle: membership in each cluster is upsampled, and the strongest wins.
+    member = np.eye(len(palette), dtype=np.float32)[labels]
+    return scene.draw_map(photo, member, lambda strip: palette[strip.argmax(axis=-1)])

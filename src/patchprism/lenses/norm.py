@@ -64,14 +64,18 @@ def look(scene: Scene) -> LensResult:
     )
     ends = (high, high) if flat else (low, high)
 
-    def figure() -> NDArray[np.uint8]:
-        pairs = zip(norms, counts, strict=True)
-        captions = [f"{n.min():.3g} to {n.max():.3g}; {count} stand out" for n, count in pairs]
-        title = "norm: length of each patch token"
-        return scene.heat_sheet(
-            norms, *ends, title=title, notes=[note], captions=captions, bar=Bar(f"{low:.4g}", f"{high:.4g}")
-        )
-
+    captions = [
+        f"{n.min():.3g} to {n.max():.3g}; {count} stand out" for n, count in zip(norms, counts, strict=True)
+    ]
+    figure = partial(
+        scene.heat_sheet,
+        norms,
+        *ends,
+        title="norm: length of each patch token",
+        notes=[note],
+        captions=captions,
+        bar=Bar(f"{low:.4g}", f"{high:.4g}"),
+    )
     return LensResult(
         name="norm",
         report={

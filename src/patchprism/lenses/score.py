@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
 
 from patchprism.lenses.base import LensResult, Scene, rounded
 from patchprism.lenses.sheet import Bar
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 
 def look(scene: Scene) -> LensResult:
@@ -22,16 +17,15 @@ def look(scene: Scene) -> LensResult:
     )
     share = float(prism.scene_ratio_[0])
 
-    def figure() -> NDArray[np.uint8]:
-        return scene.heat_sheet(
-            scores,
-            0.0,
-            1.0,
-            title="score: first principal component of all patches",
-            notes=[f"It explains {share:.0%} of the variance; {cut}. Its sign is arbitrary."],
-            bar=Bar("0", "1"),
-        )
-
+    figure = partial(
+        scene.heat_sheet,
+        scores,
+        0.0,
+        1.0,
+        title="score: first principal component of all patches",
+        notes=[f"It explains {share:.0%} of the variance; {cut}. Its sign is arbitrary."],
+        bar=Bar("0", "1"),
+    )
     return LensResult(
         name="score",
         report={

@@ -7,7 +7,6 @@ also means that no codec runs on a file that somebody else wrote. docs/store.md 
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from patchprism.errors import StoreError
+from patchprism.records import MAX_WIDTH, from_json, to_json
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -30,12 +30,12 @@ CHUNK_BYTES = (
 TABLE_ROWS = 1 << 16  # photos a chunk of the tables
 
 MAX_JSON = 16 << 20
-MAX_WIDTH = 1 << 16
 MAX_SIDE = 1 << 24  # of a grid, or of a photo in pixels
 MAX_PATCHES = 1 << 24  # of one photo: the largest that is framed, cut into patches of 4 x 4 pixels
 MAX_ROWS = 1 << 53
 MAX_CHUNK_BYTES = 1 << 30
 MAX_NAME = 4096
+MAX_NAME_ROWS = 1 << 16  # of a chunk, which is read whole: 268 MB where every name is as long as can be
 
 # dtype, length of the last axis (0: no second axis, -1: the tokens' width), names of the dimensions
 TABLES: dict[str, tuple[str, int, list[str]]] = {
@@ -167,12 +167,16 @@ def decode_names(data: bytes, rows: int, where: str) -> list[str]:
             raise StoreError(f"{where}: damaged feature store, a name holds a NUL character")
         names.append(name)
         at += length
+    if at != len(data):
+        raise StoreError(
+            f"{where}: damaged feature store, this chunk of names goes on after the last of them"
+        )
     return names
 
 
 def dump(value: Any) -> bytes:
     """JSON with sorted keys: the same value is the same bytes."""
-    return (json.dumps(value, indent=2, sort_keys=True) + "\n").encode()
+    return (to_json(value, indent=2, sort_keys=True) + "\n").encode()
 
 
 def load_json(folder: Folder, key: str) -> dict[str, Any]:
@@ -190,9 +194,11 @@ def load_json(folder: Folder, key: str) -> dict[str, Any]:
     if size > MAX_JSON:
         raise StoreError(f"{where}: {size:,} bytes of metadata, at most {MAX_JSON:,} are read")
     try:
-        value = json.loads(folder.read(key))
-    except (ValueError, RecursionError) as error:
+        value = from_json(folder.read(key))
+    except ValueError as error:
         raise StoreError(f"{where}: damaged, not JSON ({error})") from error
+    except OSError as error:
+        raise StoreError(f"{where}: cannot be read ({error.strerror or error})") from error
     if not isinstance(value, dict):
         raise StoreError(f"{where}: damaged, not a JSON object")
     return value
@@ -211,10 +217,11 @@ def read_spec(folder: Folder, name: str) -> ArraySpec:
     dtype = found.get("data_type")
     kind, last, _ = TABLES[name]
     allowed = (kind,) if kind else DTYPES
-    if dtype not in allowed:
+    if not isinstance(dtype, str) or dtype not in allowed:
         raise StoreError(f"{where} has data type {_short(dtype)}, allowed: {', '.join(allowed)}")
     grid = found.get("chunk_grid")
-    chunks = grid.get("configuration", {}).get("chunk_shape") if isinstance(grid, dict) else None
+    configuration = grid.get("configuration") if isinstance(grid, dict) else None
+    chunks = configuration.get("chunk_shape") if isinstance(configuration, dict) else None
     shape = found.get("shape")
     for label, value in (("shape", shape), ("chunk shape", chunks)):
         if (
@@ -228,11 +235,11 @@ def read_spec(folder: Folder, name: str) -> ArraySpec:
     if last and (shape[1] != chunks[1] or not 1 <= shape[1] <= MAX_WIDTH or (last > 0 and shape[1] != last)):
         raise StoreError(f"{where} has shape {shape} in chunks of {chunks}")
     spec = ArraySpec(name, tuple(shape), tuple(chunks), str(dtype))
-    small = kind == "string" or spec.chunk_bytes <= MAX_CHUNK_BYTES
-    if not chunks[0] or not small or chunks[0] > MAX_CHUNK_BYTES:
+    small = chunks[0] <= MAX_NAME_ROWS if kind == "string" else spec.chunk_bytes <= MAX_CHUNK_BYTES
+    if not chunks[0] or not small:
         raise StoreError(f"{where} has chunks of {chunks}: empty, or too large to read")
     # All else (codecs above all: one of them may run code of a file's choosing) must be as we write it.
-    expected = json.loads(spec.metadata())
+    expected = from_json(spec.metadata())
     for key in ("zarr_format", "node_type", "chunk_grid", "chunk_key_encoding", "codecs"):
         if found.get(key) != expected[key]:
             raise StoreError(f"{where} has {key} {_short(found.get(key))}, allowed: {_short(expected[key])}")
@@ -242,5 +249,5 @@ def read_spec(folder: Folder, name: str) -> ArraySpec:
 
 
 def _short(value: Any) -> str:
-    text = json.dumps(value, default=str)
+    text = to_json(value)
     return text if len(text) <= 120 else f"{text[:117]}..."

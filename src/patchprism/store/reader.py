@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
+from patchprism.batching import free_memory
 from patchprism.errors import OptionError, StoreError
 from patchprism.features import PatchFeatures, Tokens, check_tokens
 from patchprism.folders import WORK, Folder, is_remote, open_folder
 from patchprism.framing import Framing
+from patchprism.records import MAX_PIXELS, check_model, check_origin, is_text, is_whole
 from patchprism.store import layout
 from patchprism.words import counted
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 # Up to so many chunk files are looked at when a store is opened, so that one cut short is found at once and
 # not after an hour; beyond, each is checked as it is read.
 CHECKED_CHUNKS = 20_000
+LARGE = 1 << 30  # bytes; from here on the machine is asked whether it has them
 
 
 @dataclass(frozen=True)
@@ -81,8 +84,8 @@ class StoredFeatures(PatchFeatures):
         attributes = _attributes(self._folder)
         self.origin: dict[str, Any] = attributes["origin"]
         self.model: dict[str, Any] = attributes["model"]
-        self.key = str(attributes.get("key", ""))
-        self.failures: list[dict[str, str]] = list(attributes.get("failures", []))
+        self.key: str = attributes.get("key", "")
+        self.failures: list[dict[str, str]] = attributes.get("failures", [])
         plain = attributes.get("plain", [])  # stores of earlier versions do not say
         self._plain = frozenset(map(str, plain)) if isinstance(plain, list) else frozenset()
         self._specs = {name: layout.read_spec(self._folder, name) for name in layout.TABLES}
@@ -150,6 +153,10 @@ class StoredFeatures(PatchFeatures):
     # ------------------------------------------------------------ reading
 
     @property
+    def _patch_size(self) -> int:
+        return int(self.model["patch_size"])
+
+    @property
     def framing(self) -> Framing:
         """How the photos were framed."""
         try:
@@ -170,6 +177,13 @@ class StoredFeatures(PatchFeatures):
             If a photo's tokens are not finite, or larger than 1e12.
         """
         for row, first, last in self._table(start, stop):
+            # Twice: as they are stored, and in the precision that is computed in.
+            need = 2 * 4 * (last - first) * self.width
+            if need > LARGE and need > free_memory():
+                raise StoreError(
+                    f"{self.path}: the tokens of {row.name} take {need / 1e9:,.1f} GB, which is more memory "
+                    "than this machine has free"
+                )
             tokens = self._rows("tokens", first, last)
             check_tokens(tokens, f"{row.name} in {self.path}")
             yield row, tokens.reshape(*row.grid, self.width)
@@ -183,7 +197,8 @@ class StoredFeatures(PatchFeatures):
 
     def _table(self, start: int, stop: int) -> list[tuple[PhotoRow, int, int]]:
         offsets = self._rows("offsets", start, stop + 1)
-        grids, sizes = self._rows("grids", start, stop).astype(np.int64), self._rows("sizes", start, stop)
+        grids = self._rows("grids", start, stop).astype(np.int64)
+        sizes = self._rows("sizes", start, stop).astype(np.int64)
         crops = self._rows("crops", start, stop)
         names = self._names(start, stop)
         sound = (
@@ -192,10 +207,15 @@ class StoredFeatures(PatchFeatures):
             and (np.diff(offsets) == grids.prod(axis=1)).all()
             and offsets[0] >= 0
             and offsets[-1] <= self._specs["tokens"].shape[0]
+            # No photo is larger than what is read, and none is framed larger than that.
+            and (grids.prod(axis=1) * self._patch_size**2 <= MAX_PIXELS).all()
             and ((sizes > 0) & (sizes <= layout.MAX_SIDE)).all()
+            and (sizes.prod(axis=1) <= MAX_PIXELS).all()
             and np.isfinite(crops).all()
-            and (crops[:, 0] < crops[:, 2]).all()
-            and (crops[:, 1] < crops[:, 3]).all()
+            and (crops[:, :2] < crops[:, 2:]).all()
+            # What the network saw lies in the photo, but for rounding.
+            and (crops[:, :2] > -1).all()
+            and (crops[:, 2:] < sizes[:, ::-1] + 1).all()
         )
         if not sound:
             raise StoreError(
@@ -245,7 +265,13 @@ class StoredFeatures(PatchFeatures):
             end = min(stop, (chunk + 1) * spec.chunks[0])
             if self._names_chunk is None or self._names_chunk[0] != chunk:
                 key = spec.key(chunk)
-                names = layout.decode_names(self._folder.read(key), spec.chunks[0], f"{self.path}/{key}")
+                try:
+                    data = self._folder.read(key, 0, _most_bytes(spec))
+                except OSError as error:
+                    raise StoreError(
+                        f"{self.path}/{key}: cannot be read ({error.strerror or error})"
+                    ) from error
+                names = layout.decode_names(data, spec.chunks[0], f"{self.path}/{key}")
                 self._names_chunk = chunk, names
             found += self._names_chunk[1][inside : inside + end - start]
             start = end
@@ -262,9 +288,7 @@ class StoredFeatures(PatchFeatures):
                 raise StoreError(
                     f"{self.path}: damaged feature store, array {name} has {spec.shape[0]:,} rows, not {wanted:,}"
                 )
-        if self.model.get("name") != self.origin.get("model") or not isinstance(
-            self.origin.get("framing"), dict
-        ):
+        if self.model["name"] != self.origin.get("model") or self.framing.patch_size != self._patch_size:
             raise StoreError(f"{self.path}: damaged feature store, its model record does not fit its origin")
         for name, spec in self._specs.items():
             last = spec.n_chunks - 1
@@ -274,7 +298,7 @@ class StoredFeatures(PatchFeatures):
                 # Lengths of names vary; each takes at least the four bytes that say how long it is.
                 text = name == "names"
                 least = 4 + 4 * spec.chunks[0] if text else spec.chunk_bytes
-                most = least + layout.MAX_NAME * spec.chunks[0] if text else least
+                most = _most_bytes(spec) if text else least
                 if size is None or not least <= size <= most:
                     state = "missing" if size is None else f"of {size:,} bytes, not {least:,}"
                     raise StoreError(
@@ -285,7 +309,6 @@ class StoredFeatures(PatchFeatures):
                 f"{self.path}: damaged feature store, its offsets do not end at {patches:,} patches"
             )
         self._table(0, min(n, 1))
-        _ = self.framing
 
 
 def _attributes(folder: Folder) -> dict[str, Any]:
@@ -301,7 +324,7 @@ def _attributes(folder: Folder) -> dict[str, Any]:
     if group.get("zarr_format") != 3 or group.get("node_type") != "group" or not isinstance(ours, dict):
         raise StoreError(f"{folder.name}: a Zarr folder, but no feature store of PatchPrism")
     version = ours.get("version")
-    if version != layout.VERSION:
+    if not is_whole(version) or version != layout.VERSION:
         raise StoreError(
             f"{folder.name}: feature store of version {version!r}, this PatchPrism reads version "
             f"{layout.VERSION}: upgrade it"
@@ -309,7 +332,28 @@ def _attributes(folder: Folder) -> dict[str, Any]:
     for key in ("origin", "model"):
         if not isinstance(ours.get(key), dict):
             raise StoreError(f"{folder.name}: damaged feature store, it does not say its {key}")
+    try:
+        check_origin(ours["origin"])
+        check_model(ours["model"])
+    except ValueError as error:
+        raise StoreError(f"{folder.name}: damaged feature store, {error}") from error
+    failures = ours.get("failures", [])
+    if not isinstance(failures, list) or not all(
+        isinstance(each, dict)
+        and set(each) == {"photo", "reason"}
+        and is_text(each["photo"])
+        and is_text(each["reason"])
+        for each in failures
+    ):
+        raise StoreError(f"{folder.name}: damaged feature store, it does not say which photos failed")
+    if not is_text(ours.get("key", "")):
+        raise StoreError(f"{folder.name}: damaged feature store, its key is none")
     return ours
+
+
+def _most_bytes(spec: layout.ArraySpec) -> int:
+    """Bytes of a chunk of names whose names are all as long as can be."""
+    return 4 + (4 + layout.MAX_NAME) * spec.chunks[0]
 
 
 def _reopened(path: str, span: range) -> StoredFeatures:

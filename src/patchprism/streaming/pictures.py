@@ -27,16 +27,17 @@ from patchprism.jobs import fit, nobody, working
 from patchprism.paths import unique_stems
 from patchprism.pipeline import Settings, Stopwatch, check_origin, with_mask
 from patchprism.prism import Prism
+from patchprism.records import to_json
 from patchprism.render import write_picture
 from patchprism.shards import digest
-from patchprism.sources import elsewhere, places_for, read_source
+from patchprism.sources import elsewhere, places_for, read_source, stored_paths
 from patchprism.store import StoredFeatures
 from patchprism.streaming.opened import Opened, Outcome, open_tokens, resolved_for, tidied
 from patchprism.tasks import DrawTask, PictureOptions, drawn_key
 from patchprism.visualization import FIGURES, PICTURES, REPORT_VERSION, check_output_options, hints_about
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -224,7 +225,10 @@ class Pictures:
         if isinstance(self.out, LocalFolder):
             end = self.task.options.format
             written = [f"{stem}.{kind}.{end}" for stem in stems for kind in PICTURES]
-            refuse_to_replace(self.out.path, [*written, *(f"{figure}.{end}" for figure in FIGURES)], names)
+            read: Iterable[str | Path] = names
+            if self.task.places is not None:
+                read = (path for name in names for path in stored_paths(name, self.task.places))
+            refuse_to_replace(self.out.path, [*written, *(f"{figure}.{end}" for figure in FIGURES)], read)
 
         done = ahead = 0
 
@@ -317,7 +321,8 @@ class Pictures:
                 photo = self.task.photo(row)
                 if photo is None:
                     self.gone.add(row.name)
-                    shown = np.full((row.grid[0] * 8, row.grid[1] * 8, 3), 128, np.uint8)
+                    side = 8 if row.grid[0] * row.grid[1] < 1 << 16 else 1
+                    shown = np.full((row.grid[0] * side, row.grid[1] * side, 3), 128, np.uint8)
                 else:
                     shown = _small(self.opened.framing.show(photo, name=row.name), box * 5 // 4)
                 yield row, shown, self.prism.split(tokens, name=row.name)
@@ -330,7 +335,7 @@ class Pictures:
         ):
             file.write("{\n")
             for key, value in head.items():
-                file.write(f"  {json.dumps(key)}: {_indented(value, 2).lstrip()},\n")
+                file.write(f"  {to_json(key)}: {_indented(value, 2).lstrip()},\n")
             file.write('  "photos": [')
             comma = "\n"
             for drawn in self._all():
@@ -415,4 +420,4 @@ def _small(shown: NDArray[np.uint8], box: int) -> NDArray[np.uint8]:
 
 
 def _indented(value: Any, spaces: int) -> str:
-    return textwrap.indent(json.dumps(value, indent=2, ensure_ascii=False), " " * spaces)
+    return textwrap.indent(to_json(value, indent=2, ensure_ascii=False), " " * spaces)

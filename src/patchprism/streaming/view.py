@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from patchprism.backbones import BackboneRecord, WeightsOrigin, find_record
+from patchprism.backbones import WeightsOrigin
+from patchprism.batching import free_memory
 from patchprism.engines import open_engine
-from patchprism.errors import ModelError, OptionError, StoreError
+from patchprism.errors import OptionError, StoreError
 from patchprism.extract import Photos
 from patchprism.features import PatchFeatures
 from patchprism.jobs import fit, nobody
 from patchprism.pipeline import Stopwatch, check_origin, with_mask
+from patchprism.records import record_from
 from patchprism.shards import StoreShards
 from patchprism.sources import StoredPhoto, places_for
 from patchprism.store import StoredFeatures
+from patchprism.store.reader import LARGE
 from patchprism.streaming.opened import resolved_for, sampled_origin
 from patchprism.visualization import Failure, Visualization
 
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Sequence
 
+    from patchprism.backbones import BackboneRecord
     from patchprism.jobs import Tell
     from patchprism.pipeline import Settings
     from patchprism.prism import Prism
@@ -84,6 +88,14 @@ def view_store(
         if not force:
             check_origin(prism, store.origin)
     only, origin = sampled_origin(store.names if sample else [], store.origin, sample, seed, len(store))
+    if only is None:
+        # Float32 at least: what is fitted and coloured is a copy.
+        need = 2 * 4 * store.n_patches * store.width
+        if need > LARGE and need > free_memory():
+            raise StoreError(
+                f"{store.path}: its tokens take {need / 1e9:,.1f} GB, which is more memory than this machine has "
+                "free; patchprism render takes a store photo by photo, and sample shows a part of it"
+            )
     rows: list[PhotoRow] = []
     tokens: list[Any] = []
     with watch("read store"):
@@ -126,7 +138,7 @@ def view_store(
 
 
 def record_of(store: StoredFeatures) -> BackboneRecord:
-    """The record of the model that a store's tokens are of.
+    """The record of the model that a store's tokens are of, as the store keeps it: no registry and no hub is asked.
 
     Raises
     ------
@@ -134,17 +146,6 @@ def record_of(store: StoredFeatures) -> BackboneRecord:
         If the store has no such record.
     """
     try:
-        return find_record(str(store.model.get("name")))
-    except ModelError:
-        pass  # an adapter's
-    try:
-        record = BackboneRecord(**{field.name: store.model[field.name] for field in fields(BackboneRecord)})
-    except KeyError as error:
-        raise StoreError(f"{store.path}: damaged feature store, its model record lacks {error}") from error
-    mean, std = tuple(record.mean), tuple(record.std)  # JSON has lists
-    if not len(mean) == len(std) == 3:
-        raise StoreError(f"{store.path}: damaged feature store, its model record makes no sense")
-    record = replace(record, mean=mean, std=std)
-    if not (isinstance(record.patch_size, int) and record.patch_size > 0 and isinstance(record.name, str)):
-        raise StoreError(f"{store.path}: damaged feature store, its model record makes no sense")
-    return record
+        return record_from(store.model)
+    except ValueError as error:
+        raise StoreError(f"{store.path}: damaged feature store, {error}") from error

@@ -1,0 +1,218 @@
+"""What a server may be thrown: headers that lie or never end, bodies that stall."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from patchprism.explorer import guard as guards
+from patchprism.explorer.guard import Guard
+
+pytest.importorskip("fastapi", reason="the server is an extra")
+
+TOKEN, PORT = "t0ken", 8000
+
+
+def scope(method="GET", path="/api/limits", headers=()):
+    sent = {"host": f"127.0.0.1:{PORT}"} | dict(headers)
+    return {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": method,
+        "path": f"/{TOKEN}{path}",
+        "raw_path": f"/{TOKEN}{path}".encode(),
+        "root_path": "",
+        "scheme": "http",
+        "query_string": b"",
+        "client": ("127.0.0.1", 1),
+        "server": ("127.0.0.1", PORT),
+        "headers": [(key.encode(), value.encode("latin-1")) for key, value in sent.items()],
+    }
+
+
+async def answer(app, request, receive=None):
+    """Status and body of one request; its own body is empty unless ``receive`` says otherwise."""
+    sent = []
+
+    async def empty():
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message):
+        sent.append(message)
+
+    await app(request, receive or empty, send)
+    return sent[0]["status"], b"".join(message.get("body", b"") for message in sent)
+
+
+def guarded(app):
+    return Guard(app, token=TOKEN, host="127.0.0.1", port=PORT, max_upload=1 << 20)
+
+
+async def fine(scope, receive, send):
+    while (await receive()).get("more_body"):
+        pass
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"fine"})
+
+
+DIGITS = ["9" * 5000, "²", "٣", "", "-5", "+5", "1_0", "1e3", " 7", "0x7", "7.0"]
+
+
+@pytest.mark.parametrize("digits", DIGITS)
+def test_a_port_that_is_no_port(digits):
+    host = {"host": f"127.0.0.1:{digits}"} if digits.isascii() else None
+    app = guarded(fine)
+    if host:
+        assert asyncio.run(answer(app, scope(headers=host)))[0] == 421
+    assert not app.host_allowed(f"127.0.0.1:{digits}")
+    assert not app.host_allowed(f"[::1]:{digits}")
+    origin = {"origin": f"http://127.0.0.1:{digits}"} if digits.isascii() else None
+    if origin:
+        assert asyncio.run(answer(app, scope(headers=origin)))[0] == 403
+
+
+@pytest.mark.parametrize("digits", [each for each in DIGITS if each.isascii()])
+def test_a_length_that_is_none(digits):
+    assert asyncio.run(answer(guarded(fine), scope("POST", headers={"content-length": digits})))[0] == 413
+
+
+@pytest.mark.parametrize("name", ["host", "origin", "content-length", "sec-fetch-site"])
+def test_a_header_that_is_there_twice(name):
+    request = scope(
+        headers={"origin": f"http://127.0.0.1:{PORT}", "content-length": "0", "sec-fetch-site": "none"}
+    )
+    assert asyncio.run(answer(guarded(fine), request))[0] == 200
+    value = dict(request["headers"])[name.encode()]
+    request["headers"].append((name.upper().encode(), value))
+    assert asyncio.run(answer(guarded(fine), request))[0] == 400
+
+
+def test_a_path_that_is_no_text():
+    request = scope()
+    request["path"] = "/\udc80/"
+    assert asyncio.run(answer(guarded(fine), request))[0] == 404
+
+
+def test_a_body_that_stalls_is_given_up(monkeypatch):
+    monkeypatch.setattr(guards, "BODY_PAUSE", 0.05)
+
+    async def stalled():
+        await asyncio.Event().wait()
+
+    app = guarded(fine)
+    status, text = asyncio.run(answer(app, scope("POST", "/api/sessions"), stalled))
+    assert (status, app.busy) == (408, 0)
+    assert b"try again" in text
+
+
+def test_a_body_that_trickles_is_given_up(monkeypatch):
+    monkeypatch.setattr(guards, "BODY_PAUSE", 0.05)
+    calls = []
+
+    async def trickle():
+        calls.append(1)
+        await asyncio.sleep(0.01)
+        return {"type": "http.request", "body": b"x", "more_body": len(calls) < 1000}
+
+    assert asyncio.run(answer(guarded(fine), scope("POST", "/api/sessions"), trickle))[0] == 408
+    assert len(calls) < 1000
+
+
+def test_stalled_uploads_block_no_photo_and_are_few(tmp_path):
+    from patchprism.explorer.app import make_app
+
+    photos = SimpleNamespace(read=lambda index: np.zeros((2, 2, 3), np.uint8))
+
+    class View:
+        def __init__(self):
+            self.photos = photos
+
+        def __len__(self):
+            return 1
+
+    session = SimpleNamespace(view=View())
+    added = []
+    workshop = SimpleNamespace(
+        session=lambda name: session,
+        add_photo=lambda session, content, name: added.append(content) or name,
+        close=lambda: None,
+    )
+    app = guarded(make_app(workshop, out=tmp_path))
+    upload = scope("POST", "/api/sessions/s/photos")
+
+    async def play():
+        go = asyncio.Event()
+
+        async def stalled():
+            await go.wait()
+            return {"type": "http.request", "body": b"photo", "more_body": False}
+
+        held = [asyncio.create_task(answer(app, upload, stalled)) for _ in range(guards.MAX_UPLOADS)]
+        while app.uploading < guards.MAX_UPLOADS:
+            await asyncio.sleep(0)
+        # Half a minute is for a server that waits for the uploads; this one answers at once.
+        seen = await asyncio.wait_for(answer(app, scope(path="/api/sessions/s/photos/0")), 30)
+        assert seen[0] == 200
+        assert (await answer(app, scope("POST", "/api/sessions/s/photos")))[0] == 503
+        go.set()
+        assert {status for status, _ in await asyncio.gather(*held)} == {200}
+        assert (await answer(app, scope("POST", "/api/sessions/s/photos")))[0] == 200
+
+    asyncio.run(play())
+    assert added == [b"photo"] * guards.MAX_UPLOADS + [b""]
+
+
+@pytest.fixture
+def port(monkeypatch):
+    """A server of one word that waits a fraction of a second for headers."""
+    import uvicorn
+
+    from patchprism.explorer import patience
+
+    monkeypatch.setattr(patience, "HEADER_SECONDS", 0.3)
+    bound = socket.socket()
+    bound.bind(("127.0.0.1", 0))
+    bound.listen()
+    config = uvicorn.Config(
+        fine, log_level="critical", lifespan="off", http=patience.ImpatientProtocol, timeout_keep_alive=1
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
+    thread.start()
+    yield bound.getsockname()[1]
+    server.should_exit = True
+    thread.join()
+    bound.close()
+
+
+REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET / HT", REQUEST[:-2], REQUEST + b"GET"])
+def test_headers_that_never_end_are_given_up(port, sent):
+    with socket.create_connection(("127.0.0.1", port), 30) as connection:
+        connection.sendall(sent)
+        received = b""
+        while more := connection.recv(1 << 16):  # until the server closes it; 30 seconds would raise
+            received += more
+        assert (b"fine" in received) == (REQUEST in sent)
+
+
+def test_a_request_that_is_answered_slowly_is_not_given_up(port):
+    """What is waited for is headers: a connection at work, or at rest between requests, stays."""
+    with socket.create_connection(("127.0.0.1", port), 30) as connection:
+        connection.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\n")
+        for letter in b"abc":
+            threading.Event().wait(0.2)
+            connection.sendall(bytes([letter]))
+        received = b""
+        while b"fine" not in received:
+            more = connection.recv(1 << 16)
+            assert more, "the server closed the connection"
+            received += more
