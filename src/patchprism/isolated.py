@@ -14,13 +14,15 @@ from typing import IO, TYPE_CHECKING, Any, Self
 import numpy as np
 
 from patchprism.errors import PhotoError
+from patchprism.search_path import safe_environment, safe_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
 
-_START = "from patchprism.isolated import serve; serve()"
+# The search path comes as arguments: Python's own would begin with the working directory.
+_START = "import sys; sys.path[:] = sys.argv[1:]; from patchprism.isolated import serve; serve()"
 
 
 class IsolatedReader:
@@ -42,6 +44,7 @@ class IsolatedReader:
         self, reader: Callable[[Any], NDArray[np.uint8]], *, fetch: Callable[[str], Any] | None = None
     ) -> None:
         self._pickled = pickle.dumps(reader)
+        self._command = [sys.executable, "-P", "-c", _START, *safe_path(reader)]
         self._fetch = fetch
         self._own = threading.local()
         self._all: list[_Child] = []
@@ -58,7 +61,7 @@ class IsolatedReader:
         wanted = name if self._fetch is None else self._fetch(name)
         child: _Child | None = getattr(self._own, "child", None)
         if child is None:
-            child = self._own.child = _Child(self._pickled)
+            child = self._own.child = _Child(self._command, self._pickled)
             with self._lock:
                 self._all.append(child)
         try:
@@ -97,11 +100,9 @@ class _Ended(Exception):
 class _Child:
     """One process that reads photos, seen from outside."""
 
-    def __init__(self, reader: bytes) -> None:
-        # It finds the reader's module where this process found it.
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
+    def __init__(self, command: list[str], reader: bytes) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-c", _START], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=safe_environment()
         )
         assert self._process.stdin is not None
         assert self._process.stdout is not None
