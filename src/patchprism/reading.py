@@ -67,7 +67,9 @@ class Room:
             if not self._taken:
                 free = self._free()
                 if size > free:
-                    raise MemoryError(f"needs {size / 1e9:.1f} GB of memory to be read, and {free / 1e9:.1f} GB are free")
+                    raise MemoryError(
+                        f"needs {size / 1e9:.1f} GB of memory to be read, and {free / 1e9:.1f} GB are free"
+                    )
                 self._limit = int(SHARE * free)
             self._taken += size
 

@@ -53,7 +53,7 @@ def leave_working_directory() -> None:
 
 
 def safe_environment() -> dict[str, str]:
-    """This process's environment, PYTHONPATH without empty entries."""
+    """The environment for a process that this one starts: PYTHONPATH without empty entries."""
     environment = dict(os.environ)
     if "PYTHONPATH" in environment:
         environment["PYTHONPATH"] = os.pathsep.join(_named())

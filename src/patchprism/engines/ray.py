@@ -128,7 +128,7 @@ def _safe_workers() -> Iterator[Any]:
         from ray.job_config import JobConfig
 
         config = JobConfig()
-        config._runtime_env_has_working_dir = lambda: True
+        config._runtime_env_has_working_dir = lambda: True  # type: ignore[method-assign]
     given = os.environ.get("PYTHONPATH")
     os.environ.update(safe_environment())
     try:
