@@ -28,7 +28,7 @@ _MOST_CHANNELS = 16
 _WITHOUT = (1, 8, 32946, 34925, 32773)
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB = 0, 1, 2
 _PREVIEW, _MASK = 1, 4
-_ORIENTATION, _EXTRA_SAMPLES, _PROFILE = 274, 338, 34675
+_ORIENTATION, _PROFILE = 274, 34675
 
 logging.getLogger("tifffile").addHandler(logging.NullHandler())  # else Python prints its warnings
 
@@ -102,9 +102,7 @@ def open_tiff(file: IO[bytes], label: str, *, most_pixels: int, whole: bool) -> 
         raise PhotoError(
             label, f"has {page.imagewidth * page.imagelength:,} pixels, more than {most_pixels:,}"
         )
-    if page.photometric in (# Compressions that tifffile reads by itself: none, two names of Deflate, LZMA and PackBits.
-_WITHOUT = (1, 8, 32946, 34925, 32773)
-_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB):
+    if page.photometric in (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB):
         _read(page, found, label, whole)
     return found
 
@@ -172,6 +170,8 @@ def _read(page: Any, found: Tiff, label: str, whole: bool) -> None:
     if extra > with_alpha:
         read = "red, green, blue and alpha" if with_alpha else "red, green and blue"
         note(f"only {read} of {samples} channels are read")
+    odd = page.compression not in _WITHOUT or page.predictor not in (1, 2) or bits not in (8, 16, 32, 64)
+    found.wants_imagecodecs = odd and find_spec("imagecodecs") is None
     interleaved = samples == 1 or page.planarconfig == 1
     eight = page.dtype == np.uint8 and bits == 8
     if (isinstance(bits, int) and bits < 8) or (
@@ -185,7 +185,6 @@ def _read(page: Any, found: Tiff, label: str, whole: bool) -> None:
         _check_whole(page)
         values = page.asarray(maxworkers=1)
     except Exception as error:
-        found.wants_imagecodecs = page.compression not in _WITHOUT and find_spec("imagecodecs") is None
         found.upper_bytes = sixteen and colors == 3
         if spare:
             return
