@@ -14,6 +14,7 @@ from typing import IO, TYPE_CHECKING, Any, Self
 import numpy as np
 
 from patchprism.errors import PhotoError
+from patchprism.reading import admit, note, reading
 from patchprism.search_path import safe_environment, safe_path
 
 if TYPE_CHECKING:
@@ -112,14 +113,19 @@ class _Child:
 
     def read(self, wanted: Any) -> NDArray[np.uint8]:
         try:
-            pickle.dump(wanted, self._to)
-            self._to.flush()
+            self._send(wanted)
             answer = pickle.load(self._from)
+            while isinstance(answer, int):  # the bytes that it is about to take
+                self._send(admit(answer))
+                answer = pickle.load(self._from)
         except (EOFError, OSError, pickle.UnpicklingError) as error:
             raise _Ended from error
         if isinstance(answer, Exception):
             raise answer
-        photo = np.empty(answer, np.uint8)
+        shape, notes = answer
+        for text in notes:
+            note(text)
+        photo = np.empty(shape, np.uint8)
         view = photo.data.cast("B")
         while len(view):
             count = self._from.readinto(view)  # type: ignore[attr-defined]
@@ -127,6 +133,10 @@ class _Child:
                 raise _Ended
             view = view[count:]
         return photo
+
+    def _send(self, value: Any) -> None:
+        pickle.dump(value, self._to)
+        self._to.flush()
 
     def end(self) -> str:
         """Have it end; how it did."""
@@ -147,16 +157,26 @@ def serve() -> None:
     try:
         reader = pickle.load(source)
         while True:
-            _answer(out, reader, pickle.load(source))
+            _answer(out, source, reader, pickle.load(source))
     except (EOFError, BrokenPipeError):
         os._exit(0)
 
 
-def _answer(out: IO[bytes], reader: Callable[[Any], NDArray[np.uint8]], wanted: Any) -> None:
+def _answer(
+    out: IO[bytes], source: IO[bytes], reader: Callable[[Any], NDArray[np.uint8]], wanted: Any
+) -> None:
+    def ask(size: int) -> None:
+        out.write(pickle.dumps(size))
+        out.flush()
+        refused = pickle.load(source)
+        if refused:
+            raise MemoryError(refused)
+
     photo: NDArray[np.uint8] | None = None
     try:
-        photo = np.ascontiguousarray(reader(wanted))
-        answer = pickle.dumps(photo.shape)
+        with reading(elsewhere=ask) as heard:
+            photo = np.ascontiguousarray(reader(wanted))
+        answer = pickle.dumps((photo.shape, heard.notes))
     except Exception as error:
         # Whatever it is, it is raised where the photo was asked for.
         try:

@@ -128,6 +128,17 @@ def reading(*, elsewhere: Callable[[int], None] | None = None) -> Iterator[Readi
             listening.room.give_back(listening.taken)
 
 
+def admit(size: int) -> str:
+    """Wait for memory on behalf of another process; why there is none, or nothing."""
+    listening = _current.get()
+    try:
+        if listening is not None:
+            listening.take(size)
+    except MemoryError as error:
+        return str(error)
+    return ""
+
+
 def note(text: str) -> None:
     """Say something of the photo that is being read."""
     listening = _current.get()

@@ -20,7 +20,9 @@ from patchprism.batching import give_back_memory
 from patchprism.errors import FeaturesError, PhotoError
 from patchprism.extract import Photos, Tokens, extract
 from patchprism.histogram import count_scores
+from patchprism.images import BYTES_A_PIXEL
 from patchprism.picture import draw_picture, needs_photo
+from patchprism.reading import Note, claim, reading
 from patchprism.render import write_picture
 from patchprism.shards import SHARD, Lost, Shards, Table
 from patchprism.sources import read_source, read_stored
@@ -152,7 +154,12 @@ class ExtractTask:
                 for tokens in done
             ]
             lost = [Lost(run.names[at], failed[at]) for at in sorted(failed)]
-            table = Table(run.key, rows, lost, done[0].tokens.shape[2] if rows else 0)
+            notes = [
+                Note(run.names[tokens.index % SHARD], text)
+                for tokens in done
+                for text in feed.notes.pop(tokens.index, ())
+            ]
+            table = Table(run.key, rows, lost, done[0].tokens.shape[2] if rows else 0, notes)
             self.shards.write(run.shard, table, [tokens.tokens for tokens in done])
             done.clear()
             give_back_memory()
@@ -185,8 +192,11 @@ class _Feed(Photos):
     def frame(self, index: int, framing: Framing) -> tuple[Framed, tuple[int, int]]:
         """A photo framed, and its (H, W); nothing of it is kept."""
         name = self.runs[index // SHARD].names[index % SHARD]
-        photo = self.reader(name)
-        return framing.apply(photo, name=name, show=False), (photo.shape[0], photo.shape[1])
+        with reading() as heard:
+            photo = self.reader(name)
+            framed = framing.apply(photo, name=name, show=False)
+        self.notes[index] = tuple(heard.notes)
+        return framed, (photo.shape[0], photo.shape[1])
 
     def fail(self, index: int, error: PhotoError) -> None:
         self.failed[index // SHARD][index % SHARD] = error.reason
@@ -313,6 +323,14 @@ class DrawTask:
                 yield drawn
 
     def _photo(self, job: tuple[tuple[PhotoRow, Any], str]) -> tuple[dict[str, Any], NDArray[np.int64], int]:
+        (row, _), _ = job
+        with reading():
+            claim(row.size[0] * row.size[1] * BYTES_A_PIXEL, row.name)
+            return self._written(job)
+
+    def _written(
+        self, job: tuple[tuple[PhotoRow, Any], str]
+    ) -> tuple[dict[str, Any], NDArray[np.int64], int]:
         (row, tokens), stem = job
         part = self.prism.split(tokens, name=row.name)
         options, files = self.options, []

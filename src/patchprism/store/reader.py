@@ -12,6 +12,7 @@ from patchprism.errors import OptionError, StoreError
 from patchprism.features import PatchFeatures, Tokens
 from patchprism.folders import WORK, Folder, is_remote, open_folder
 from patchprism.framing import Framing
+from patchprism.reading import Note
 from patchprism.store import layout
 from patchprism.words import counted
 
@@ -65,6 +66,8 @@ class StoredFeatures(PatchFeatures):
         The backbone's record.
     dtype : str
         What tokens are stored in, ``"float16"`` or ``"float32"``.
+    notes : list of Note
+        What was said of the photos as they were read.
 
     Raises
     ------
@@ -80,6 +83,12 @@ class StoredFeatures(PatchFeatures):
         self.model: dict[str, Any] = attributes["model"]
         self.key = str(attributes.get("key", ""))
         self.failures: list[dict[str, str]] = list(attributes.get("failures", []))
+        said = attributes.get("notes", [])
+        self.notes = [
+            Note(str(each.get("photo", "")), str(each.get("note", "")))
+            for each in (said if isinstance(said, list) else [])
+            if isinstance(each, dict)
+        ]
         self._specs = {name: layout.read_spec(self._folder, name) for name in layout.TABLES}
         self.dtype = self._specs["tokens"].dtype
         self._names_chunk: tuple[int, list[str]] | None = None
