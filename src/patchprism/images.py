@@ -389,10 +389,11 @@ def _note_frames(image: Image.Image) -> list[str]:
     """What to say of a file's other frames. Pages of TIFFs are counted where their file is opened."""
     try:
         count = int(getattr(image, "n_frames", 1))
+        which = "one" if image.tell() else "the first"
     except Exception:  # damaged further on; the first frame is fine
         return []
     what = "picture" if image.format in ("MPO", "HEIF") else "frame"
-    return [f"only the first of {count} {what}s is read"] if count > 1 and image.format != "TIFF" else []
+    return [f"only {which} of {count} {what}s is read"] if count > 1 and image.format != "TIFF" else []
 
 
 # -- wide numbers ----------------------------------------------------------------------------------------------
@@ -452,14 +453,13 @@ def _eight_bits(
         if kind != "f":
             raise PhotoError(
                 label,
-                f"holds {values.dtype.name} values from {low} to {high}, which are not read as they are: the option "
-                "range says which values are black and white",
+                f"holds {values.dtype.name} values from {low} to {high}, which are not read as they are: "
+                f"{_say_range()}",
             )
         if not (low >= 0 and high <= 1):
             raise PhotoError(
                 label,
-                f"floats must lie in [0, 1], got values from {low:g} to {high:g}: the option range says which "
-                "values are black and white",
+                f"floats must lie in [0, 1], got values from {low:g} to {high:g}: {_say_range()}",
             )
         _note_if_dark(high, 1)
         return to_uint8(values if size >= 4 else values.astype(np.float32))
@@ -473,11 +473,14 @@ def _eight_bits(
 
 def _note_if_dark(high: float, top: float) -> None:
     if 0 < high < top * _DARK:
-        likely = next((f", for example 0,{2**bits - 1}" for bits in (8, 10, 12, 14) if high < 2**bits), "")
-        note(
-            f"the largest value is {high:,.6g} of {top:,}: nearly black to the network; the option range says "
-            f"which values are black and white{likely if top > 1 else ''}"
-        )
+        likely = next((2**bits - 1 for bits in (8, 10, 12, 14) if high < 2**bits), None)
+        how = _say_range(likely if top > 1 else None)
+        note(f"the largest value is {high:,.6g} of {top:,}: nearly black to the network; {how}")
+
+
+def _say_range(high: int | None = None) -> str:
+    given = ("LOW,HIGH", "(low, high)") if high is None else (f"0,{high}", f"(0, {high})")
+    return f"say with --range {given[0]} (in Python: range={given[1]}) which values are black and white"
 
 
 def _gamma(image: Image.Image) -> float | None:

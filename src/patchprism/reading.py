@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 # Photos are read at once while together they take at most this share of the memory that is free.
 SHARE = 0.5
+# Nobody is refused who wants less: what the system calls free is an estimate.
+ALWAYS = 256 << 20
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class Room:
         self._changed = threading.Condition()
 
     def take(self, size: int, *, wait: bool = True) -> None:
-        """Wait until so many bytes may be taken.
+        """Wait until so many bytes may be taken; without ``wait`` they are only counted.
 
         Raises
         ------
@@ -66,7 +68,7 @@ class Room:
                 self._changed.wait_for(lambda: not self._taken or self._taken + size <= self._limit)
             if not self._taken:
                 free = self._free()
-                if size > free:
+                if size > max(free, ALWAYS):
                     raise MemoryError(
                         f"needs {size / 1e9:.1f} GB of memory to be read, and {free / 1e9:.1f} GB are free"
                     )
