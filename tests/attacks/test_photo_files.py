@@ -17,6 +17,7 @@ from toys import Toy
 from patchprism import read_photo, reading, visualize
 from patchprism.engines import open_engine
 from patchprism.errors import OptionError, PhotoError
+from patchprism.explorer.build import _command
 from patchprism.isolated import IsolatedReader
 from patchprism.paths import find_photos
 from patchprism.pipeline import Settings
@@ -413,6 +414,7 @@ def test_notes_and_ranges_take_every_road(folder, tmp_path):
     assert not np.allclose(wide.features[0], view.features[0])
     direct = read_photo(names[0], range=(0, 4095))
     np.testing.assert_array_equal(wide.photos.read(0), direct)
+    assert ["--range=0,4095"] in _command(wide, None)["options"]
     # A prism brings the range of its photos.
     again = visualize(names, size=48, backbone=Toy(), prism=wide.prism)
     np.testing.assert_array_equal(again.features[0], wide.features[0])
