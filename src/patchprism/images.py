@@ -16,7 +16,7 @@ from patchprism.colors import to_uint8
 from patchprism.errors import OptionError, PhotoError
 from patchprism.framing import DEFAULT_SIZE, PRESETS, Framed, Framing
 from patchprism.paths import PHOTO_SUFFIXES, find_photos, photo_name, unique_stems
-from patchprism.reading import claim, note
+from patchprism.reading import BYTES_A_PIXEL, claim, note
 from patchprism.tiffs import Tiff, open_tiff, unread
 
 if TYPE_CHECKING:
@@ -48,9 +48,6 @@ MAX_PIXELS = 178_956_970
 _FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "JPEG2000", "AVIF", "HEIF")
 _READABLE = "JPEG, PNG, WebP, TIFF, GIF, BMP, JPEG 2000 or AVIF"
 _ORIENTATION_TAG = 0x0112
-# Memory that reading, framing or drawing a photo takes at its peak, in bytes per pixel: measured 15 for a PNG of 179
-# megapixels in the reader's process, and 3 in the one that asked.
-BYTES_A_PIXEL = 18
 # A photo of wide numbers that reaches less than this share of their range is nearly black to the network: what 14 bits
 # or fewer make of 16.
 _DARK = 1 / 4
@@ -408,6 +405,7 @@ def _eight_bits(
     *,
     top: int | None = None,
     gamma: float | None = None,
+    zero: str = "black",
 ) -> NDArray[np.uint8]:
     """Numbers of any type -> uint8 of the same shape.
 
@@ -421,6 +419,8 @@ def _eight_bits(
         The largest number that the file's bits can hold, where that is not their type's.
     gamma : float, optional
         The file's exponent of encoding, where it is not sRGB's.
+    zero : str
+        What zero means, for what is said.
 
     Raises
     ------
@@ -442,7 +442,7 @@ def _eight_bits(
     if kind == "u" and size == 2:
         top = top or 65535
         if wanted is None:
-            _note_if_dark(int(high), top)
+            _note_if_dark(int(high), top, zero)
         if wanted is None and gamma is None and top == 65535:
             return _scale_uint16(values)
         first, last = wanted or (0, top)
@@ -461,7 +461,7 @@ def _eight_bits(
                 label,
                 f"floats must lie in [0, 1], got values from {low:g} to {high:g}: {_say_range()}",
             )
-        _note_if_dark(high, 1)
+        _note_if_dark(high, 1, zero)
         return to_uint8(values if size >= 4 else values.astype(np.float32))
     first, last = wanted
     # float64 where float32 would round the numbers themselves.
@@ -471,11 +471,11 @@ def _eight_bits(
     return to_uint8(np.clip(unit, 0, 1, out=unit))
 
 
-def _note_if_dark(high: float, top: float) -> None:
+def _note_if_dark(high: float, top: float, zero: str = "black") -> None:
     if 0 < high < top * _DARK:
         likely = next((2**bits - 1 for bits in (8, 10, 12, 14) if high < 2**bits), None)
         how = _say_range(likely if top > 1 else None)
-        note(f"the largest value is {high:,.6g} of {top:,}: nearly black to the network; {how}")
+        note(f"the largest value is {high:,.6g} of {top:,}: nearly {zero} to the network; {how}")
 
 
 def _say_range(high: int | None = None) -> str:
@@ -506,11 +506,11 @@ def _gamma_table(gamma: float, levels: int) -> NDArray[np.uint8]:
 def _from_tiff(tiff: Tiff, label: str, wanted: Range | None) -> NDArray[np.uint8]:
     """The photo of a page that tifffile has read."""
     assert tiff.values is not None
-    height, width = tiff.values.shape[:2]
-    _check_size(width, height, label)
+    if not tiff.values.size:
+        raise PhotoError(label, f"has no pixels ({tiff.values.shape[1]} x {tiff.values.shape[0]})")
     values = _narrowed(tiff.values)
     top = tiff.top if values is tiff.values else None
-    pixels = _eight_bits(values, label, wanted, top=top)
+    pixels = _eight_bits(values, label, wanted, top=top, zero="white" if tiff.white_is_zero else "black")
     if tiff.white_is_zero:
         pixels = 255 - pixels
     alpha = None if tiff.alpha is None else _alpha(tiff.alpha, label)

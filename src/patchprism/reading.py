@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 # Photos are read at once while together they take at most this share of the memory that is free.
 SHARE = 0.5
+# Memory that reading, framing or drawing a photo takes at its peak, in bytes per pixel: measured 14.2 for a PNG of 179
+# megapixels in the reader's process, and 3.1 in the one that asked.
+BYTES_A_PIXEL = 18
 # Nobody is refused who wants less: what the system calls free is an estimate.
 ALWAYS = 256 << 20
 

@@ -20,9 +20,8 @@ from patchprism.batching import give_back_memory
 from patchprism.errors import FeaturesError, PhotoError
 from patchprism.extract import Photos, Tokens, extract
 from patchprism.histogram import count_scores
-from patchprism.images import BYTES_A_PIXEL
 from patchprism.picture import draw_picture, needs_photo
-from patchprism.reading import Note, claim, reading
+from patchprism.reading import BYTES_A_PIXEL, Note, claim, reading
 from patchprism.render import write_picture
 from patchprism.shards import SHARD, Lost, Shards, Table
 from patchprism.sources import read_source, read_stored

@@ -8,6 +8,8 @@ what a file holds, and reads what Pillow would not.
 from __future__ import annotations
 
 import logging
+import lzma
+import zlib
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import IO, TYPE_CHECKING, Any
@@ -15,7 +17,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from patchprism.errors import PhotoError
-from patchprism.reading import note
+from patchprism.reading import BYTES_A_PIXEL, claim, note
 from patchprism.words import counted
 
 if TYPE_CHECKING:
@@ -24,8 +26,11 @@ if TYPE_CHECKING:
 # Pages that are asked whether they are previews; a file of more pages is no photo with previews.
 _ASKED = 16
 _MOST_CHANNELS = 16
-# Compressions that tifffile reads by itself: none, two names of Deflate, LZMA and PackBits.
-_WITHOUT = (1, 8, 32946, 34925, 32773)
+_DEFLATE, _LZMA = (8, 32946), 34925
+# Those that Pillow reads: the baseline's, LZW, JPEG and Deflate, then LZMA, PackBits, Zstandard and WebP.
+_PILLOWS = (*range(1, 9), *_DEFLATE, _LZMA, 32773, 50000, 50001)
+# Compressions that tifffile reads by itself; 1 is none, 32773 is PackBits.
+_WITHOUT = (1, *_DEFLATE, _LZMA, 32773)
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB = 0, 1, 2
 _PREVIEW, _MASK = 1, 4
 _ORIENTATION, _PROFILE = 274, 34675
@@ -104,6 +109,8 @@ def open_tiff(file: IO[bytes], label: str, *, most_pixels: int, whole: bool) -> 
         )
     if page.photometric in (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB):
         _read(page, found, label, whole)
+    elif page.dtype != np.uint8 and page.samplesperpixel > 1 and page.planarconfig != 1:
+        raise PhotoError(label, unread(found))  # Pillow takes wide planes for interleaved pixels
     return found
 
 
@@ -174,15 +181,16 @@ def _read(page: Any, found: Tiff, label: str, whole: bool) -> None:
     found.wants_imagecodecs = odd and find_spec("imagecodecs") is None
     interleaved = samples == 1 or page.planarconfig == 1
     eight = page.dtype == np.uint8 and bits == 8
-    if (isinstance(bits, int) and bits < 8) or (
-        eight and (extra == 0 or (extra == 1 and colors == 3 and interleaved))
-    ):
+    plain = eight and (extra == 0 or (extra == 1 and colors == 3 and interleaved))
+    if (isinstance(bits, int) and bits < 8) or (plain and page.compression in _PILLOWS):
         return  # Pillow's are right, and faster
     # Pillow's are right too, but it keeps eight bits of sixteen, and does not turn white-is-zero around.
     sixteen = page.dtype == np.uint16 and bits == 16 and page.photometric != _WHITE_IS_ZERO
     spare = interleaved and (eight or (sixteen and (colors == 1 or not whole)))
+    pixels = page.imagewidth * page.imagelength
+    claim(pixels * (BYTES_A_PIXEL + 2 * samples * (page.dtype.itemsize if page.dtype else 2)), label)
     try:
-        _check_whole(page)
+        _check_segments(page)
         values = page.asarray(maxworkers=1)
     except Exception as error:
         found.upper_bytes = sixteen and colors == 3
@@ -216,8 +224,25 @@ def _read(page: Any, found: Tiff, label: str, whole: bool) -> None:
     found.profile = bytes(profile) if isinstance(profile, (bytes, bytearray)) else None
 
 
-def _check_whole(page: Any) -> None:
-    """Refuse a file that ends before its pixels do: what is missing would come out as black."""
-    end = page.parent.filehandle.size
-    if any(start + size > end for start, size in zip(page.dataoffsets, page.databytecounts, strict=True)):
-        raise ValueError("cut short")
+def _check_segments(page: Any) -> None:
+    """Refuse a file that ends before its pixels do, which would come out as black, or whose strips unpack to more.
+
+    Raises
+    ------
+    ValueError
+    """
+    file = page.parent.filehandle
+    size = int(np.prod(page.chunks)) * (page.dtype.itemsize if page.dtype else 2)
+    for start, length in zip(page.dataoffsets, page.databytecounts, strict=True):
+        if start + length > file.size:
+            raise ValueError("cut short")
+        # Python's decoders unpack all there is, a thousand times the file's length if somebody wants that.
+        unpack: Any = None
+        if page.compression in _DEFLATE:
+            unpack = zlib.decompressobj()
+        elif page.compression == _LZMA:
+            unpack = lzma.LZMADecompressor()
+        if unpack is not None and length:
+            file.seek(start)
+            if len(unpack.decompress(file.read(length), size + 1)) > size:
+                raise ValueError("a strip or tile unpacks to more than its pixels")

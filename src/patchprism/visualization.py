@@ -16,10 +16,9 @@ import numpy as np
 
 from patchprism.errors import OptionError, OutputError
 from patchprism.files import atomic_write, refuse_to_replace
-from patchprism.images import BYTES_A_PIXEL
 from patchprism.paths import unique_stems
 from patchprism.picture import BACKGROUNDS, BASES, UPSAMPLINGS, draw_picture
-from patchprism.reading import Note, claim, reading
+from patchprism.reading import BYTES_A_PIXEL, Note, claim, reading
 from patchprism.render import (
     fg_mask_figure,
     results_figure,

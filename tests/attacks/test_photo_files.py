@@ -202,6 +202,41 @@ def test_a_tiff_that_ends_early_is_not_black_below(tmp_path):
         read_photo(path)
 
 
+def test_planes_of_cmyk(tmp_path):
+    path = tmp_path / "a.tif"
+    inks = np.asarray(Image.fromarray(RGB).convert("CMYK"))
+    for values in (inks, KINDS["uint16"](inks)):
+        tifffile.imwrite(path, values, photometric="separated")
+        assert_near(read_photo(path), RGB)
+        planes = np.ascontiguousarray(np.moveaxis(values, -1, 0))
+        tifffile.imwrite(path, planes, photometric="separated", planarconfig="separate")
+        if values.dtype == np.uint8:
+            assert_near(read_photo(path), RGB)
+        else:
+            with pytest.raises(
+                PhotoError, match=r"of a kind that is not read .SEPARATED, 4 channels of 16 bits"
+            ):
+                read_photo(path)
+
+
+@pytest.mark.parametrize("compression", ["zlib", "lzma"])
+def test_a_strip_that_unpacks_to_more_than_its_pixels(tmp_path, compression):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.zeros((2000, 2000, 3), np.uint16), photometric="rgb", compression=compression)
+    with tifffile.TiffFile(path, mode="r+b") as tiff:
+        tiff.pages[0].tags["ImageLength"].overwrite(20)
+        tiff.pages[0].tags["RowsPerStrip"].overwrite(20)
+    with pytest.raises(PhotoError), reading.reading():
+        read_photo(path, range=(0, 1))
+
+
+def test_a_dark_file_where_zero_is_white(tmp_path):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, GREY.astype(np.uint16), photometric="miniswhite")
+    _, notes = heard(path)
+    assert "nearly white to the network" in notes[0]
+
+
 # ---------------------------------------------------------------- PNG
 
 
