@@ -1,10 +1,11 @@
 """``python -m patchprism``: the command line."""
 
-from patchprism.search_path import leave_working_directory
+import sys
 
 if __name__ == "__main__":
-    # Python has put the working directory first; it is left before NumPy and the rest are looked for.
-    leave_working_directory()
+    if not sys.flags.safe_path:
+        # The working directory, which Python has put first; it is left before anything else is looked for.
+        sys.path.pop(0)
     from patchprism.cli import entry
 
     entry()

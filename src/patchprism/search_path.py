@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
 from typing import Any
 
 
@@ -24,7 +23,7 @@ def safe_path(guest: Any = None) -> list[str]:
         A function or instance that the process is sent. The folder that its module was imported from comes last, so
         that nothing in it hides a module from elsewhere.
     """
-    home = str(Path(__file__).resolve().parents[1])
+    home = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
     kept = [entry for entry in sys.path if entry and (_same(entry, home) or not _is_implied(entry))]
     if not any(_same(entry, home) for entry in kept):
         kept.append(home)
@@ -32,9 +31,11 @@ def safe_path(guest: Any = None) -> list[str]:
     module = sys.modules.get(name)
     file = getattr(module, "__file__", None)
     if file and name.partition(".")[0] not in ("patchprism", "builtins"):
-        parents = Path(file).resolve().parents
-        depth = name.count(".") + (Path(file).stem == "__init__")
-        kept.append(str(parents[min(depth, len(parents) - 1)]))
+        folder = os.path.dirname(os.path.realpath(file))
+        package = os.path.basename(file).startswith("__init__.")
+        for _ in range(name.count(".") + package):
+            folder = os.path.dirname(folder)
+        kept.append(folder)
     return list(dict.fromkeys(kept))
 
 

@@ -29,7 +29,18 @@ NAMES = [
     "typer",
     "ray",
 ]
-NAMES += ["sitecustomize", "usercustomize", "mkl", "cupy", "sklearn", "signal", "subprocess"]
+NAMES += [
+    "sitecustomize",
+    "usercustomize",
+    "mkl",
+    "cupy",
+    "sklearn",
+    "signal",
+    "subprocess",
+    "pathlib",
+    "gc",
+    "codecs",
+]
 
 
 @pytest.fixture
