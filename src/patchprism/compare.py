@@ -22,8 +22,9 @@ import numpy as np
 from patchprism.errors import FeaturesError, OptionError, PhotoError
 from patchprism.extract import Photos, TokenOptions, extract, photo_names
 from patchprism.features import PatchFeatures
+from patchprism.reading import Note, reading
 from patchprism.surroundings import own_settings
-from patchprism.visualization import Failure
+from patchprism.visualization import Failure, all_notes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -293,6 +294,8 @@ class Comparison:
         Facet and norms.
     failures : list of Failure
     seconds : dict
+    notes : list of str
+        What folders left out, and the like; of single photos in ``photos.notes``.
     """
 
     photos: Photos
@@ -303,11 +306,16 @@ class Comparison:
     tokens: dict[str, Any]
     failures: list[Failure]
     seconds: dict[str, float]
+    notes: list[str] = field(default_factory=list)
 
     @property
     def layers_a_model(self) -> int:
         """How many layers of each model there are."""
         return len(self.cells) // len(self.models)
+
+    def all_notes(self) -> list[Note]:
+        """What is to be said of the job and of its photos."""
+        return all_notes(self.notes, self.photos)
 
     def report(self) -> dict[str, Any]:
         """JSON values: what ``compare.json`` holds."""
@@ -322,8 +330,10 @@ class Comparison:
             "cells": [self._cell_report(i) for i in range(len(self.cells))],
             "photos": [
                 {"photo": name, "size": list(size)}
-                for name, size in zip(self.photos.names, self.sizes, strict=True)
+                | ({"notes": list(self.photos.notes[i])} if i in self.photos.notes else {})
+                for i, (name, size) in enumerate(zip(self.photos.names, self.sizes, strict=True))
             ],
+            "notes": self.notes,
             "seconds": {stage: round(seconds, 4) for stage, seconds in self.seconds.items()},
             "failures": [{"photo": failure.photo, "reason": failure.reason} for failure in self.failures],
         }
@@ -381,6 +391,7 @@ def compare(
     token_norm: str = "none",
     preset: str | None = None,
     size: int | None = None,
+    range: tuple[float, float] | None = None,
     threshold: float | str | None = None,
     foreground: str | None = None,
     scaling: str | None = None,
@@ -405,7 +416,7 @@ def compare(
         Layers of each model, counted from 0, or from the end with negative numbers.
     facet, final_norm, token_norm
         See :class:`~patchprism.extract.TokenOptions`.
-    preset, size, threshold, foreground, scaling, space, device, dtype, batch_size, errors, exclude, progress
+    preset, size, range, threshold, foreground, scaling, space, device, dtype, batch_size, errors, exclude, progress
         As for :func:`~patchprism.pipeline.visualize`; each cell has its own prism with these options.
     seed : int
         For the shuffled baseline.
@@ -432,6 +443,7 @@ def compare(
         model="",
         preset=preset,
         size=size,
+        range=range,
         threshold=threshold,
         foreground=foreground,
         scaling=scaling,
@@ -440,8 +452,9 @@ def compare(
     settings.prism()
     options = TokenOptions(facet=facet, final_norm=final_norm, token_norm=token_norm)
     tell, watch = progress or (lambda *_: None), Stopwatch()
-    sources = list_photos(photos, exclude=exclude)
-    job = Photos(sources, photo_names(sources))
+    with reading() as heard:
+        sources = list_photos(photos, exclude=exclude)
+    job = Photos(sources, photo_names(sources), range=settings.range)
     failures: dict[int, PhotoError] = {}
     found: list[dict[int, Any]] = []
     framings, stacks = [], []
@@ -464,7 +477,7 @@ def compare(
         found.append(done)
         stacks.append((stack, [backbone.layer_index(layer) for layer in layers], backbone.weights))
         tell("photos", len(found) * len(job), len(models) * len(job))
-    order = [i for i in range(len(job)) if all(i in done for done in found)]
+    order = sorted(set(found[0]).intersection(*found[1:]))
     if not order:
         index = min(failures)
         raise PhotoError(job.names[index], f"{failures[index].reason} (no photo could be read by all models)")
@@ -501,4 +514,5 @@ def compare(
         tokens={"facet": facet, "final_norm": final_norm, "token_norm": token_norm},
         failures=[Failure(job.names[i], failures[i].reason) for i in sorted(failures)],
         seconds=watch.seconds,
+        notes=heard.notes,
     )

@@ -15,6 +15,7 @@ from patchprism.batching import MOST_PATCHES, patches_a_batch
 from patchprism.errors import OptionError, PhotoError
 from patchprism.features import check_tokens
 from patchprism.images import read_photo
+from patchprism.reading import reading
 from patchprism.sources import StoredPhoto
 from patchprism.surroundings import own_settings
 from patchprism.threads import leave_the_cores
@@ -142,10 +143,20 @@ class Photos:
         Paths, PIL images or arrays; or photos that a store names.
     names : sequence of str
         One a photo.
+    range : (low, high), optional
+        As in :func:`~patchprism.images.read_photo`.
+
+    Attributes
+    ----------
+    notes : dict
+        What is to be said of photos that were framed, by their index: a tuple of str each.
     """
 
-    def __init__(self, sources: Sequence[Any], names: Sequence[str]) -> None:
-        self.sources, self.names = list(sources), list(names)
+    def __init__(
+        self, sources: Sequence[Any], names: Sequence[str], *, range: Sequence[float] | None = None
+    ) -> None:
+        self.sources, self.names, self.range = list(sources), list(names), range
+        self.notes: dict[int, tuple[str, ...]] = {}
         self._kept: dict[tuple[int, Framing | None], NDArray[np.uint8]] = {}
         self._bytes = 0
         self._lock = threading.Lock()
@@ -171,9 +182,10 @@ class Photos:
 
     def subset(self, indices: Sequence[int]) -> Photos:
         """Some of the photos, in the order of ``indices``, with what is kept of them."""
-        part = Photos([self.sources[i] for i in indices], [self.names[i] for i in indices])
+        part = Photos([self.sources[i] for i in indices], [self.names[i] for i in indices], range=self.range)
         new = {old: i for i, old in enumerate(indices)}
         part._kept = {(new[i], framing): kept for (i, framing), kept in self._kept.items() if i in new}
+        part.notes = {new[i]: notes for i, notes in self.notes.items() if i in new}
         part._bytes = sum(kept.nbytes for kept in part._kept.values())
         return part
 
@@ -183,9 +195,9 @@ class Photos:
 
     def _read(self, index: int) -> NDArray[np.uint8]:
         source = self.sources[index]
-        return (
-            source.read() if isinstance(source, StoredPhoto) else read_photo(source, name=self.names[index])
-        )
+        if isinstance(source, StoredPhoto):
+            return source.read()
+        return read_photo(source, name=self.names[index], range=self.range)
 
     @property
     def gone(self) -> list[str]:
@@ -201,8 +213,11 @@ class Photos:
 
     def frame(self, index: int, framing: Framing) -> tuple[Framed, tuple[int, int]]:
         """A photo framed, and its (H, W)."""
-        photo = self.read(index)
-        framed = framing.apply(photo, name=self.names[index])
+        with reading() as heard:
+            photo = self.read(index)
+            framed = framing.apply(photo, name=self.names[index])
+        if heard.notes:  # a photo that is kept says nothing again
+            self.notes[index] = tuple(heard.notes)
         shown = framed.shown
         if shown is not None:
             self._keep((index, framing), lambda: shown)

@@ -10,8 +10,9 @@ import numpy as np
 
 from patchprism.errors import OptionError, PhotoError
 from patchprism.folders import filesystem, is_remote, local_path
-from patchprism.paths import PHOTO_SUFFIXES
+from patchprism.paths import note_left_out, photo_suffixes
 from patchprism.pipeline import list_photos
+from patchprism.reading import Note, reading
 from patchprism.store import StoredFeatures, is_store
 
 if TYPE_CHECKING:
@@ -54,6 +55,15 @@ def open_input(
     return list(names)
 
 
+def listed_input(
+    photos: Sequence[str | os.PathLike[str]], *, exclude: str | os.PathLike[str] | None = None
+) -> tuple[StoredFeatures | list[str], list[Note]]:
+    """What :func:`open_input` gives, and what is to be said of it."""
+    with reading() as heard:
+        given = open_input(photos, exclude=exclude)
+    return given, [Note("", text) for text in heard.notes]
+
+
 def store_among(photos: Sequence[Any]) -> str | os.PathLike[str] | None:
     """The feature store, where photos are one, given alone or in a sequence.
 
@@ -78,7 +88,10 @@ def _remote_photos(url: str) -> list[str]:
         found = system.find(path)
     else:
         return [url]
-    photos = sorted(each for each in found if each.lower().endswith(PHOTO_SUFFIXES))
+    photos = sorted(each for each in found if each.lower().endswith(photo_suffixes()))
+    if photos:
+        others = {each.rsplit("/", 1)[-1] for each in set(found) - set(photos)}
+        note_left_out(url, (name for name in others if name and not name.startswith(".")))
     if not photos:
         raise PhotoError(url, "matches no photo")
     return [each if "://" in each else f"{scheme}://{each}" for each in photos]

@@ -24,7 +24,7 @@ from patchprism.folders import LocalFolder, is_remote
 from patchprism.isolated import IsolatedReader, isolated
 from patchprism.pipeline import describe_origin
 from patchprism.shards import SHARD, Lost, Shards, Table, digest
-from patchprism.sources import decode_source, fetch_source, read_source
+from patchprism.sources import SourceReader, fetch_source, read_source
 from patchprism.tasks import ExtractTask, FoldTask, PhotoRun, ProbeTask
 from patchprism.words import none_could
 
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from patchprism.framing import Framing
     from patchprism.pipeline import Settings
     from patchprism.prism import Prism
+    from patchprism.reading import Note
     from patchprism.shards import Source
 
     Tell = Callable[[str, int, int | None], None]
@@ -285,8 +286,8 @@ class Extraction:
     def _reading(self) -> AbstractContextManager[Reader]:
         if not self.engine.local:
             return nullcontext(self.reader)
-        if self.reader is read_source:
-            return IsolatedReader(decode_source, fetch=fetch_source)
+        if isinstance(self.reader, SourceReader):
+            return IsolatedReader(self.reader.decode, fetch=fetch_source)
         return isolated(self.reader)
 
     def _without_killers(self, lost: list[PhotoRun]) -> list[PhotoRun]:
@@ -346,6 +347,11 @@ def failures_of(shards: Shards) -> list[Lost]:
             none_could(failures[0].reason, len(failures)),
         )
     return failures
+
+
+def notes_of(shards: Shards) -> list[Note]:
+    """What is to be said of the photos of all shards, in their order."""
+    return [note for shard in range(shards.n_shards) for note in shards.table(shard).notes]
 
 
 # ---------------------------------------------------------------- passes

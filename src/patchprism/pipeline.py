@@ -15,7 +15,9 @@ from patchprism.errors import OptionError, PhotoError, PrismError
 from patchprism.extract import Photos, TokenOptions, extract, photo_names
 from patchprism.features import PatchFeatures
 from patchprism.framing import DEFAULT_SIZE, PRESETS, Framing
+from patchprism.images import value_range
 from patchprism.prism import MASK_OPTIONS, Prism
+from patchprism.reading import reading
 from patchprism.visualization import Failure, Visualization, is_output
 from patchprism.words import none_could
 
@@ -47,6 +49,7 @@ class Settings:
     weights: str | None = None
     preset: str | None = None
     size: int | None = None
+    range: tuple[float, float] | None = None
     threshold: float | str | None = None
     foreground: str | None = None
     scaling: str | None = None
@@ -88,6 +91,7 @@ class Settings:
             model=self.model or origin.get("model") or DEFAULT_MODEL,
             preset=preset,
             size=origin.get("framing", {}).get("size") or DEFAULT_SIZE if self.size is None else self.size,
+            range=value_range(self.range) or _range_of(origin),
             threshold=chosen["threshold"] if self.threshold is None else self.threshold,
             foreground=self.foreground or chosen["foreground"],
             scaling=self.scaling or "minmax",
@@ -155,6 +159,7 @@ def visualize(
     weights: str | None = None,
     preset: str | None = None,
     size: int | None = None,
+    range: tuple[float, float] | None = None,
     threshold: float | str | None = None,
     foreground: str | None = None,
     scaling: str | None = None,
@@ -194,6 +199,9 @@ def visualize(
     preset : {"default", "seed"}
     size : int, default=448
         The photo's shorter edge as the network sees it, in pixels.
+    range : (low, high), optional
+        The values that are black and white in photos that do not hold 8 bits; see
+        :func:`~patchprism.images.read_photo`. By default the prism's, where one is given.
     threshold : float in [0, 1] or "otsu"
     foreground : {"auto", "above", "below", "none"}
     scaling : {"minmax", "percentile", "sigmoid"}
@@ -257,6 +265,7 @@ def visualize(
         weights=weights,
         preset=preset,
         size=size,
+        range=range,
         threshold=threshold,
         foreground=foreground,
         scaling=scaling,
@@ -299,8 +308,9 @@ def visualize(
         prism = with_mask(prism, settings.mask_options())
     options = settings.token_options()
     framing = settings.framing(backbone.record if backbone else find_record(str(settings.model)))
-    sources = list_photos(photos, exclude=exclude)
-    job = Photos(sources, photo_names(sources))
+    with reading() as heard:
+        sources = list_photos(photos, exclude=exclude)
+    job = Photos(sources, photo_names(sources), range=settings.range)
     if backbone is None:
         tell("load model", 0, None)
         with watch("load model"):
@@ -355,6 +365,7 @@ def visualize(
         seconds=watch.seconds,
         origin=origin,
         plain=[job.names[i] for i in order if done[i].plain],
+        notes=heard.notes,
     )
 
 
@@ -432,8 +443,17 @@ def describe_origin(backbone: Backbone, settings: Settings, framing: Framing) ->
         "preset": settings.preset,
         "framing": framing.to_dict(),
         "dtype": str(backbone.dtype).removeprefix("torch."),
+        **({"range": list(settings.range)} if settings.range else {}),
         **settings.token_options().origin(backbone),
     }
+
+
+def _range_of(origin: dict[str, Any]) -> tuple[float, float] | None:
+    """The range of the photos that a prism was fitted on."""
+    try:
+        return value_range(origin.get("range"))
+    except OptionError as error:
+        raise PrismError(f"the prism is damaged: {error}") from error
 
 
 def check_origin(prism: Prism, origin: dict[str, Any]) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 
 from patchprism.errors import FeaturesError, OutputError
 from patchprism.features import check_tokens
+from patchprism.reading import Note
 from patchprism.store.reader import PhotoRow
 
 if TYPE_CHECKING:
@@ -53,12 +54,15 @@ class Table:
     failures : list of Lost
     width : int
         Of the tokens; 0 where no photo could be read.
+    notes : list of Note
+        What is to be said of the photos.
     """
 
     key: str
     photos: list[PhotoRow] = field(default_factory=list)
     failures: list[Lost] = field(default_factory=list)
     width: int = 0
+    notes: list[Note] = field(default_factory=list)
 
     @property
     def n_patches(self) -> int:
@@ -137,7 +141,8 @@ class Shards:
                 for row in found["photos"]
             ]
             failures = [Lost(**each) for each in found["failures"]]
-            table = Table(found["key"], photos, failures, int(found["width"]))
+            notes = [Note(**each) for each in found.get("notes", [])]
+            table = Table(found["key"], photos, failures, int(found["width"]), notes)
         except (OSError, ValueError, KeyError, TypeError):
             return None
         return table if key in (None, table.key) else None

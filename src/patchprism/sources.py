@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,15 +28,36 @@ MAX_FETCHED = 1 << 30
 _PLACE = re.compile(r"([a-z][a-z0-9+.-]*)://+([^/\\?#\s]+)(?:/.*)?")
 
 
-def read_source(name: str) -> NDArray[np.uint8]:
-    """A photo, (H, W, 3) uint8, from a path or from an address that fsspec opens."""
-    return decode_source(fetch_source(name))
+@dataclass(frozen=True)
+class SourceReader:
+    """Reads photos by their names: paths, and addresses that fsspec opens.
+
+    Parameters
+    ----------
+    range : (low, high), optional
+        As in :func:`~patchprism.images.read_photo`.
+    """
+
+    range: tuple[float, float] | None = None
+
+    def __call__(self, name: str) -> NDArray[np.uint8]:
+        """A photo, (H, W, 3) uint8."""
+        return self.decode(fetch_source(name))
+
+    def decode(self, fetched: tuple[str, bytes | None]) -> NDArray[np.uint8]:
+        """A photo, (H, W, 3) uint8, from what :func:`fetch_source` gave."""
+        name, content = fetched
+        return read_photo(local_path(name) if content is None else content, name=name, range=self.range)
 
 
-def decode_source(fetched: tuple[str, bytes | None]) -> NDArray[np.uint8]:
-    """A photo, (H, W, 3) uint8, from what :func:`fetch_source` gave."""
-    name, content = fetched
-    return read_photo(local_path(name) if content is None else content, name=name)
+read_source = SourceReader()
+
+
+def in_range(
+    reader: Callable[[str], NDArray[np.uint8]], range: tuple[float, float] | None
+) -> Callable[[str], NDArray[np.uint8]]:
+    """The reader of a job whose settings name a range; one that somebody brings reads as it does."""
+    return SourceReader(range) if reader is read_source else reader
 
 
 def fetch_source(name: str) -> tuple[str, bytes | None]:
@@ -180,7 +202,7 @@ class StoredPhoto:
 
     Parameters
     ----------
-    name, size, places
+    name, size, places, reader
         As in :func:`read_stored`.
 
     Attributes
@@ -189,8 +211,14 @@ class StoredPhoto:
         Whether it is gone, and plain grey of the size that it had stands for it; None until it was asked for.
     """
 
-    def __init__(self, name: str, size: tuple[int, int], places: Collection[str]) -> None:
-        self.name, self.size, self.places = name, size, places
+    def __init__(
+        self,
+        name: str,
+        size: tuple[int, int],
+        places: Collection[str],
+        reader: Callable[[str], NDArray[np.uint8]] = read_source,
+    ) -> None:
+        self.name, self.size, self.places, self.reader = name, size, places, reader
         self.gone: bool | None = None
 
     def __fspath__(self) -> str:
@@ -203,6 +231,6 @@ class StoredPhoto:
 
     def read(self) -> NDArray[np.uint8]:
         """The photo, (H, W, 3) uint8; once it is found to be gone, it stays so."""
-        photo = None if self.gone else read_stored(self.name, self.size, self.places)
+        photo = None if self.gone else read_stored(self.name, self.size, self.places, self.reader)
         self.gone = photo is None
         return np.full((*self.size, 3), GONE_GREY, np.uint8) if photo is None else photo

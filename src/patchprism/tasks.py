@@ -21,6 +21,7 @@ from patchprism.errors import FeaturesError, PhotoError
 from patchprism.extract import Photos, Tokens, extract
 from patchprism.histogram import count_scores
 from patchprism.picture import draw_picture, needs_photo
+from patchprism.reading import BYTES_A_PIXEL, Note, claim, reading
 from patchprism.render import write_picture
 from patchprism.shards import SHARD, Lost, Shards, Table
 from patchprism.sources import read_source, read_stored
@@ -153,7 +154,12 @@ class ExtractTask:
                 for tokens in done
             ]
             lost = [Lost(run.names[at], failed[at]) for at in sorted(failed)]
-            table = Table(run.key, rows, lost, done[0].tokens.shape[2] if rows else 0)
+            notes = [
+                Note(run.names[tokens.index % SHARD], text)
+                for tokens in done
+                for text in feed.notes.pop(tokens.index, ())
+            ]
+            table = Table(run.key, rows, lost, done[0].tokens.shape[2] if rows else 0, notes)
             self.shards.write(run.shard, table, [tokens.tokens for tokens in done])
             done.clear()
             give_back_memory()
@@ -186,8 +192,11 @@ class _Feed(Photos):
     def frame(self, index: int, framing: Framing) -> tuple[Framed, tuple[int, int]]:
         """A photo framed, and its (H, W); nothing of it is kept."""
         name = self.name(index)
-        photo = self.reader(name)
-        return framing.apply(photo, name=name, show=False), (photo.shape[0], photo.shape[1])
+        with reading() as heard:
+            photo = self.reader(name)
+            framed = framing.apply(photo, name=name, show=False)
+        self.notes[index] = tuple(heard.notes)
+        return framed, (photo.shape[0], photo.shape[1])
 
     def name(self, index: int) -> str:
         """As the run names it."""
@@ -318,6 +327,14 @@ class DrawTask:
                 yield drawn
 
     def _photo(self, job: tuple[tuple[PhotoRow, Any], str]) -> tuple[dict[str, Any], NDArray[np.int64], int]:
+        (row, _), _ = job
+        with reading():
+            claim(row.size[0] * row.size[1] * BYTES_A_PIXEL, row.name)
+            return self._written(job)
+
+    def _written(
+        self, job: tuple[tuple[PhotoRow, Any], str]
+    ) -> tuple[dict[str, Any], NDArray[np.int64], int]:
         (row, tokens), stem = job
         part = self.prism.split(tokens, name=row.name)
         options, files = self.options, []

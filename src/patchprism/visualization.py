@@ -17,6 +17,7 @@ from patchprism.errors import OptionError, OutputError
 from patchprism.files import atomic_write, refuse_to_replace
 from patchprism.paths import unique_stems
 from patchprism.picture import BACKGROUNDS, BASES, UPSAMPLINGS, draw_picture
+from patchprism.reading import BYTES_A_PIXEL, Note, claim, reading
 from patchprism.records import to_json
 from patchprism.render import (
     fg_mask_figure,
@@ -90,6 +91,8 @@ class Visualization:
         Where the features were read from a store: its path, and the options of a sample.
     plain : list of str
         Photos of one colour.
+    notes : list of str
+        What folders left out, and the like. What is to be said of single photos is in ``photos.notes``.
     """
 
     photos: Photos
@@ -108,6 +111,7 @@ class Visualization:
     origin: dict[str, Any] = field(default_factory=dict)
     store: list[str] | None = None
     plain: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def names(self) -> list[str]:
@@ -359,15 +363,23 @@ class Visualization:
         def named(suffix: str) -> Path:
             return stem.with_name(f"{stem.name}.{suffix}")
 
+        pixels = self.sizes[index][0] * self.sizes[index][1]
         jobs: list[tuple[Path, Callable[[Path], None]]] = [
-            (named(f"pca.{format}"), partial(_write_drawn, partial(draw, background=background)))
+            (
+                named(f"pca.{format}"),
+                partial(_write_drawn, partial(draw, background=background), pixels=pixels),
+            )
         ]
         if overlay_alpha is not None:
             over = partial(draw, overlay_alpha=overlay_alpha)
-            jobs.append((named(f"overlay.{format}"), partial(_write_drawn, over)))
+            jobs.append((named(f"overlay.{format}"), partial(_write_drawn, over, pixels=pixels)))
         if arrays:
             jobs.append((named("npz"), partial(write_arrays, self.parts[index])))
         return jobs
+
+    def all_notes(self) -> list[Note]:
+        """What is to be said of the job and of its photos beside the hints."""
+        return all_notes(self.notes, self.photos)
 
     def hints(self) -> list[str]:
         """What a person should know before believing the pictures, in whole sentences."""
@@ -397,6 +409,7 @@ class Visualization:
                 "crop": [round(edge, 3) for edge in crop],
                 "foreground": round(float(part.foreground.mean()), 6),
                 **({"files": list(files[i])} if files else {}),
+                **({"notes": list(self.photos.notes[i])} if i in self.photos.notes else {}),
             }
             for i, (name, size, part, crop) in enumerate(
                 zip(self.names, self.sizes, self.parts, self.crops, strict=True)
@@ -422,8 +435,15 @@ class Visualization:
             "photos": photos,
             **({"lenses": {lens.name: lens.report for lens in lenses}} if lenses else {}),
             "hints": self.hints(),
+            "notes": self.notes,
             "failures": [{"photo": failure.photo, "reason": failure.reason} for failure in self.failures],
         }
+
+
+def all_notes(of_job: Sequence[str], photos: Photos) -> list[Note]:
+    """Notes of a job, then those of its photos in their order."""
+    of_photos = [Note(photos.names[i], text) for i in sorted(photos.notes) for text in photos.notes[i]]
+    return [*(Note("", text) for text in of_job), *of_photos]
 
 
 def hints_about(
@@ -496,8 +516,10 @@ def is_output(path: Path, folder: Path) -> bool:
     return parts[1] in PICTURES if len(parts) == 3 else parts[0] in FIGURES
 
 
-def _write_drawn(draw: Callable[[], NDArray[np.uint8]], path: Path) -> None:
-    write_picture(path, draw())
+def _write_drawn(draw: Callable[[], NDArray[np.uint8]], path: Path, *, pixels: int = 0) -> None:
+    with reading():
+        claim(pixels * BYTES_A_PIXEL, str(path))
+        write_picture(path, draw())
 
 
 def write_arrays(part: PhotoColors, path: Path) -> None:

@@ -26,6 +26,9 @@ def entry() -> None:
     gc.set_threshold(100_000, 20, 20)
     try:
         _open_streams()
+        from patchprism.search_path import leave_working_directory
+
+        leave_working_directory()
         from patchprism.batching import keep_memory
         from patchprism.threads import spin_less
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from patchprism.cli import EXIT_SOME_PHOTOS_FAILED, lens, options
-from patchprism.cli.console import print_table, progress, shown, stdout
+from patchprism.cli.console import print_table, progress, say_notes, shown, stdout
 from patchprism.errors import OptionError
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ def compare(
     token_norm: options.TokenNorm = None,
     preset: options.Preset = None,
     size: options.Size = None,
+    range: options.Range = None,
     device: options.Device = "auto",
     dtype: options.Dtype = None,
     batch_size: options.BatchSize = None,
@@ -99,6 +100,7 @@ def compare(
             token_norm=token_norm or "none",
             preset=preset,
             size=size,
+            range=options.parse_range(range),
             threshold=options.parse_threshold(threshold),
             foreground=foreground,
             scaling=scaling,
@@ -117,6 +119,7 @@ def compare(
     else:
         _summarise(found)
         stdout().print(f"wrote   {len(written)} files to {out}; look at {written[0]} first", markup=False)
+    say_notes(found.all_notes(), quiet=quiet)
     for failure in found.failures:
         typer.echo(shown(f"failed: {failure.photo}: {failure.reason}"), err=True)
     if found.failures:

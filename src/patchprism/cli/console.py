@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+    from patchprism.reading import Note
+
 Progress = "Callable[[str, int, int | None], None]"
 
 
@@ -121,6 +123,31 @@ def _amount_column(counted: Any) -> Any:
             return super().render(task) if task.total is not None else Text("")
 
     return Amount()
+
+
+MAX_NOTES = 20
+
+
+def say_notes(notes: Sequence[Note], *, quiet: bool) -> None:
+    """Notes at the end of a summary, equal ones together; on standard error where there is no summary."""
+    together: dict[str, list[str]] = {}
+    for each in notes:
+        together.setdefault(each.text, []).append(each.name)
+    lines = [
+        text
+        if not names[0]
+        else f"{names[0]}: {text}"
+        if len(names) == 1
+        else f"{len(names):,} photos ({names[0]} first): {text}"
+        for text, names in together.items()
+    ]
+    if len(lines) > MAX_NOTES:
+        lines[MAX_NOTES:] = [f"... and {len(lines) - MAX_NOTES:,} more, all in the report"]
+    for line in lines:
+        if quiet:
+            print(f"note: {shown(line)}", file=sys.stderr)
+        else:
+            stdout().print(f"{'note':8}{shown(line)}", markup=False)
 
 
 def human_bytes(count: int) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from patchprism.cli import EXIT_SOME_PHOTOS_FAILED, lens, options
-from patchprism.cli.console import human_bytes, progress, stdout
+from patchprism.cli.console import human_bytes, progress, say_notes, stdout
 from patchprism.cli.many import note_unasked
 from patchprism.cli.render import warn_of_failures
 from patchprism.errors import OptionError, OutputError
@@ -80,6 +80,7 @@ def explore(
     fetch_from: options.FetchFrom = None,
     preset: options.Preset = None,
     size: options.Size = None,
+    range: options.Range = None,
     model: options.Model = None,
     weights: options.Weights = None,
     layer: options.Layer = None,
@@ -115,6 +116,7 @@ def explore(
     from patchprism.inputs import store_among
     from patchprism.pipeline import visualize
     from patchprism.prism import Prism
+    from patchprism.reading import reading
     from patchprism.sources import elsewhere, places_for
 
     bound = None
@@ -143,7 +145,8 @@ def explore(
                 tell=tell,
             )
         else:
-            listed = _listed(photos, fitted is not None, sample, seed)
+            with reading() as heard:
+                listed = _listed(photos, fitted is not None, sample, seed)
             if html is not None:
                 refuse_to_replace(html.parent, [html.name], listed)
             chosen = settings.resolved(fitted)
@@ -163,7 +166,9 @@ def explore(
                 fetch_from=fetch_from or (),
                 progress=tell,
             )
+            view.notes = heard.notes
         message = build_message(view, title=title, prism_path=str(prism) if prism else None, progress=tell)
+    say_notes(view.all_notes(), quiet=True)
     warn_of_failures(view.failures)
     if view.gone:
         text = f"note: {counted(len(view.gone), 'photo')} gone or replaced since: shown as plain grey"

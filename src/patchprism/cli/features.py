@@ -38,6 +38,7 @@ def features(
     overwrite: Overwrite = False,
     preset: options.Preset = None,
     size: options.Size = None,
+    range: options.Range = None,
     model: options.Model = None,
     weights: options.Weights = None,
     layer: options.Layer = None,
@@ -86,4 +87,4 @@ def features(
     else:
         there = " (it was there already, whole)" if outcome.already else ""
         many.print_lines([*many.lines_of(outcome), ("wrote", " and ".join(written) + there)])
-    many.finish(outcome)
+    many.finish(outcome, quiet=quiet)

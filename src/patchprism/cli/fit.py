@@ -22,6 +22,7 @@ def fit(
     seed: options.Seed = 0,
     preset: options.Preset = None,
     size: options.Size = None,
+    range: options.Range = None,
     model: options.Model = None,
     weights: options.Weights = None,
     layer: options.Layer = None,
@@ -58,4 +59,4 @@ def fit(
         print(out)
     else:
         many.print_lines([*many.lines_of(outcome), *many.lines_of_fit(outcome), ("wrote", str(out))])
-    many.finish(outcome)
+    many.finish(outcome, quiet=quiet)

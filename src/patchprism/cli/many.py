@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from patchprism.cli import EXIT_SOME_PHOTOS_FAILED
-from patchprism.cli.console import print_table, progress, shown, stdout
+from patchprism.cli.console import print_table, progress, say_notes, shown, stdout
 from patchprism.errors import OptionError
 from patchprism.words import counted
 
@@ -103,11 +103,12 @@ def render(
         _summarise(
             outcome, f"{count:,} files to {target}; look at {target}/results.{options['format']} first"
         )
-    finish(outcome)
+    finish(outcome, quiet=quiet)
 
 
-def finish(outcome: Outcome) -> None:
-    """Name what failed, and exit with what that means."""
+def finish(outcome: Outcome, *, quiet: bool) -> None:
+    """Say what there is to say, name what failed, and exit with what that means."""
+    say_notes(outcome.notes, quiet=quiet)
     for hint in outcome.hints:
         typer.echo(f"note: {hint}", err=True)
     if outcome.missing:

@@ -69,6 +69,25 @@ def parse_components(text: str | None) -> tuple[int, int, int] | None:
     return red, green, blue
 
 
+def parse_range(text: str | None) -> tuple[float, float] | None:
+    """Two numbers apart by a comma, e.g. ``0,4095``.
+
+    Raises
+    ------
+    OptionError
+        If it is anything else.
+    """
+    if text is None:
+        return None
+    from patchprism.images import value_range
+
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise OptionError(f"range must be two numbers like 0,4095, got {text!r}") from error
+    return value_range((low, high))
+
+
 def settings_of(given: Mapping[str, Any]) -> Settings:
     """The settings among a command's options, by their names; those that are texts are read.
 
@@ -81,6 +100,7 @@ def settings_of(given: Mapping[str, Any]) -> Settings:
 
     chosen: dict[str, Any] = {each.name: given[each.name] for each in fields(Settings) if each.name in given}
     chosen["layer"] = parse_layers(chosen["layer"])
+    chosen["range"] = parse_range(chosen["range"])
     if "threshold" in chosen:  # with it come all that a fit has
         chosen["threshold"] = parse_threshold(chosen["threshold"])
         chosen["components"] = parse_components(chosen["components"])
@@ -188,6 +208,15 @@ Size = Annotated[
         metavar="PIXELS",
         min=1,
         help="Shorter edge of the photo as the network sees it, in pixels. Default: 448.",
+        rich_help_panel=_INPUT,
+    ),
+]
+Range = Annotated[
+    str | None,
+    typer.Option(
+        metavar="LOW,HIGH",
+        help="Values that are black and white in photos that do not hold 8 bits, like 0,4095 for 12 bits in 16. "
+        "Default: all that the file's numbers can hold, or the prism's.",
         rich_help_panel=_INPUT,
     ),
 ]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from patchprism.cli import EXIT_SOME_PHOTOS_FAILED, lens, options
-from patchprism.cli.console import print_table, progress, shown, stdout
+from patchprism.cli.console import print_table, progress, say_notes, shown, stdout
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,6 +23,7 @@ def render(
     out: options.Out,
     preset: options.Preset = None,
     size: options.Size = None,
+    range: options.Range = None,
     model: options.Model = None,
     weights: options.Weights = None,
     layer: options.Layer = None,
@@ -132,6 +133,7 @@ def render(
             print(path)
     else:
         _summarise(view, written, out, first=1 if "pca" in names else 0)
+    say_notes(view.all_notes(), quiet=quiet)
     warn_of_failures(view.failures)
     if view.failures:
         raise typer.Exit(EXIT_SOME_PHOTOS_FAILED)

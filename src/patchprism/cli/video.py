@@ -85,6 +85,7 @@ def video(
     ] = None,
     preset: options.Preset = None,
     size: options.Size = None,
+    range: options.Range = None,
     model: options.Model = None,
     weights: options.Weights = None,
     device: options.Device = "auto",
@@ -150,6 +151,7 @@ def video(
     first, last = parse_time("start", start), parse_time("end", end)
     chosen = options.parse_threshold(threshold)
     triple = options.parse_components(components)
+    values = options.parse_range(range)
     from patchprism.prism import Prism
     from patchprism.video import render_video
 
@@ -174,6 +176,7 @@ def video(
             weights=weights,
             preset=preset,
             size=size,
+            range=values,
             threshold=chosen,
             foreground=foreground,
             scaling=scaling,

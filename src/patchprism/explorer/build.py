@@ -230,6 +230,9 @@ def _command(view: Visualization, prism_path: str | None) -> CommandInfo:
     if settings.get("weights"):
         options.append(["--weights", str(settings["weights"])])
     options += [["--preset", str(settings["preset"])], ["--size", str(settings["size"])]]
+    if settings.get("range"):
+        # One word: a range may begin with a minus.
+        options.append([f"--range={','.join(f'{each:.17g}' for each in settings['range'])}"])
     if settings.get("dtype") not in (None, "auto", "float32"):
         options.append(["--dtype", str(settings["dtype"])])
     for name, flag in (("layer", "--layer"), ("facet", "--facet"), ("token_norm", "--norm")):

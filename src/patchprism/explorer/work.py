@@ -16,7 +16,7 @@ from patchprism.explorer.build import build_message
 from patchprism.prism import Prism
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     import numpy as np
@@ -186,7 +186,7 @@ class Workshop:
             If it cannot be read, or there are too many.
         """
         name = clean_name(name)
-        photo = read_upload(content, name)
+        photo = read_upload(content, name, range=session.view.settings.get("range"))
         with session.lock:
             held = [*(array for _, array in session.staged), *map_sources(session.view)]
             if len(session.view) + len(session.staged) >= MAX_PHOTOS:
@@ -267,6 +267,7 @@ class Workshop:
         photos = Photos(
             [*view.photos.sources, *(array for _, array in staged)],
             [*view.photos.names, *(name for name, _ in staged)],
+            range=view.photos.range,
         )
         todo = list(range(len(photos))) if other else list(range(len(view), len(photos)))
         new: dict[int, Any] = {}
@@ -413,7 +414,7 @@ def reshown(view: Visualization, options: dict[str, Any]) -> Visualization:
     )
 
 
-def read_upload(content: bytes, name: str) -> NDArray[np.uint8]:
+def read_upload(content: bytes, name: str, *, range: Sequence[float] | None = None) -> NDArray[np.uint8]:
     """An uploaded photo through the one reader of photos, after a look at how large it would become."""
     from PIL import Image
 
@@ -426,7 +427,7 @@ def read_upload(content: bytes, name: str) -> NDArray[np.uint8]:
         width = height = 0  # the reader says what is wrong
     if width * height > MAX_UPLOAD_PIXELS:
         raise PhotoError(name, f"has {width * height:,} pixels, more than {MAX_UPLOAD_PIXELS:,}")
-    return read_photo(content, name=name)
+    return read_photo(content, name=name, range=range)
 
 
 def clean_name(name: str) -> str:

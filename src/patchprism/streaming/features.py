@@ -10,11 +10,20 @@ from typing import TYPE_CHECKING
 from patchprism import __version__
 from patchprism.errors import OptionError, OutputError, PatchPrismError, StoreError
 from patchprism.folders import WORK, LocalFolder, is_remote, open_folder
-from patchprism.inputs import open_input
-from patchprism.jobs import Extraction, failures_of, n_shards, nobody, open_network, remembered_batch, working
+from patchprism.inputs import listed_input
+from patchprism.jobs import (
+    Extraction,
+    failures_of,
+    n_shards,
+    nobody,
+    notes_of,
+    open_network,
+    remembered_batch,
+    working,
+)
 from patchprism.pipeline import Settings, Stopwatch
 from patchprism.shards import Lost, Shards, digest
-from patchprism.sources import read_source
+from patchprism.sources import in_range, read_source
 from patchprism.store import StoredFeatures, layout
 from patchprism.store.writer import StoreWriter
 from patchprism.streaming.opened import Outcome
@@ -67,11 +76,12 @@ def extract_features(
     """
     if tokens not in layout.DTYPES:
         raise OptionError(f"tokens must be one of {', '.join(layout.DTYPES)}, got {tokens!r}")
-    names = open_input(photos)
+    names, said = listed_input(photos)
     if isinstance(names, StoredFeatures):
         raise OptionError(f"{names.path} is a feature store already; features takes photos")
     watch = Stopwatch()
     settings = settings.resolved()
+    reader = in_range(reader, settings.range)
     with watch("load model"):
         network = open_network(settings, backbone=backbone, engine=engine, tell=tell)
     folder = open_folder(out)
@@ -106,6 +116,7 @@ def extract_features(
                 with suppress(OSError):  # somebody has put something into it
                     folder.path.rmdir()
             raise
+        said += notes_of(shards)
         with watch("write"):
             writer.finish(
                 {
@@ -121,6 +132,7 @@ def extract_features(
                         for row in shards.rows(shard)
                         if row.plain
                     ],
+                    "notes": [{"photo": each.name, "note": each.text} for each in said],
                 }
             )
     folder.remove(WORK)
@@ -132,6 +144,7 @@ def extract_features(
         model=network.record.name,
         weights_source=network.weights.source,
         seconds=watch.seconds,
+        notes=said,
     )
 
 
@@ -169,6 +182,7 @@ def _finished(folder: Folder, key: str, overwrite: bool) -> Outcome | None:
             weights_source=str(there.origin.get("weights_source")),
             seconds={},
             already=True,
+            notes=there.notes,
         )
     if overwrite:
         return None

@@ -7,9 +7,10 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from patchprism.batching import give_back_memory
-from patchprism.errors import OptionError, PatchPrismError, PhotoError
+from patchprism.errors import OptionError, PatchPrismError, PhotoError, StoreError
+from patchprism.images import value_range
 from patchprism.inputs import sampled
-from patchprism.jobs import Extraction, failures_of, n_shards, open_network, remembered_batch
+from patchprism.jobs import Extraction, failures_of, n_shards, notes_of, open_network, remembered_batch
 from patchprism.pipeline import TOKEN_DEFAULTS, Settings, Stopwatch
 from patchprism.shards import Lost, Shards, StoreShards, digest
 from patchprism.store import StoredFeatures
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from patchprism.framing import Framing
     from patchprism.jobs import Network, Reader, Tell
     from patchprism.prism import Prism
+    from patchprism.reading import Note
     from patchprism.shards import Source
 
 
@@ -51,6 +53,8 @@ class Outcome:
         The first photos, as ``report.json`` has them.
     hints : list of str
         What a person should know before believing the pictures.
+    notes : list of Note
+        What photos hold that is not read, and the like.
     """
 
     n_photos: int
@@ -66,6 +70,7 @@ class Outcome:
     already: bool = False
     rows: list[dict[str, Any]] = field(default_factory=list)
     hints: list[str] = field(default_factory=list)
+    notes: list[Note] = field(default_factory=list)
 
 
 @contextmanager
@@ -94,6 +99,7 @@ class Opened:
     model: dict[str, Any]
     weights: dict[str, str]
     only: frozenset[str] | None = None
+    notes: list[Note] = field(default_factory=list)
 
 
 def resolved_for(settings: Settings, given: StoredFeatures | list[str], prism: Prism | None) -> Settings:
@@ -104,16 +110,26 @@ def resolved_for(settings: Settings, given: StoredFeatures | list[str], prism: P
             "preset": given.origin.get("preset"),
             "size": given.framing.size,
             "dtype": given.origin.get("dtype"),
+            "range": _range_of(given),
             **{name: given.origin.get(name, default) for name, default in TOKEN_DEFAULTS.items()},
         }
         for name, there in made.items():
-            wanted = getattr(settings, name)
+            wanted = value_range(settings.range) if name == "range" else getattr(settings, name)
             if wanted is not None and wanted != there and (name, wanted) != ("dtype", "auto"):
                 raise OptionError(f"{name} is settled by the feature store ({there}), got {wanted}")
         if settings.weights is not None:
             raise OptionError("weights are not needed with a feature store")
         settings = replace(settings, **{name: value for name, value in made.items() if value is not None})
+        # A prism's range is none of the store's photos'.
+        return replace(settings.resolved(prism), range=made["range"])
     return settings.resolved(prism)
+
+
+def _range_of(store: StoredFeatures) -> tuple[float, float] | None:
+    try:
+        return value_range(store.origin.get("range"))
+    except OptionError as error:
+        raise StoreError(f"{store.path}: damaged feature store: {error}") from error
 
 
 def open_tokens(
@@ -151,6 +167,7 @@ def open_tokens(
                 "sha256": str(given.origin.get("weights_sha256")),
             },
             only=only,
+            notes=given.notes,
         )
     only, said = sampled_origin(given, {}, sample, seed, len(given))
     if only is not None and not whole:
@@ -178,6 +195,7 @@ def open_tokens(
             "sha256": network.weights.sha256,
         },
         only=only,
+        notes=notes_of(shards),
     )
 
 

@@ -22,7 +22,7 @@ from patchprism.figures import MAX_PHOTOS, fg_mask_figure, results_figure, sheet
 from patchprism.files import refuse_to_replace
 from patchprism.folders import WORK, LocalFolder, is_remote, local_path, open_folder
 from patchprism.histogram import counted_histogram
-from patchprism.inputs import open_input
+from patchprism.inputs import listed_input
 from patchprism.jobs import fit, nobody, working
 from patchprism.paths import unique_stems
 from patchprism.pipeline import Settings, Stopwatch, check_origin, with_mask
@@ -30,7 +30,7 @@ from patchprism.prism import Prism
 from patchprism.records import to_json
 from patchprism.render import write_picture
 from patchprism.shards import digest
-from patchprism.sources import elsewhere, places_for, read_source, stored_paths
+from patchprism.sources import elsewhere, in_range, places_for, read_source, stored_paths
 from patchprism.store import StoredFeatures
 from patchprism.streaming.opened import Opened, Outcome, open_tokens, resolved_for, tidied
 from patchprism.tasks import DrawTask, PictureOptions, drawn_key
@@ -92,13 +92,14 @@ def render_photos(
     check_output_options(
         Path() if is_remote(out) else local_path(out), overlay_alpha, format, upsample, background, basis
     )
-    given = open_input(photos, exclude=out)
+    given, said = listed_input(photos, exclude=out)
     places = None
     if isinstance(given, StoredFeatures):
         places = places_for(given.path, fetch_from)
     elif fetch_from:
         raise OptionError("fetch_from is for a feature store; photos that are named are read anyway")
     settings = resolved_for(settings, given, prism)
+    reader = in_range(reader, settings.range)
     if prism is not None:
         prism = with_mask(prism, settings.mask_options())
     fitted = prism
@@ -138,6 +139,7 @@ def render_photos(
                 check=check,
                 whole=True,
             )
+            opened.notes = [*said, *opened.notes]
             if to_fit is not None:
                 with watch("fit prism"):
                     fitted = _fitted(to_fit, opened, work, engine, tell)
@@ -161,7 +163,8 @@ def render_photos(
             with folder.staged("prism.safetensors") as part:
                 fitted.save(part)
             head = _report_head(settings, opened, fitted, to_fit is not None, watch, engine)
-            job.report(head | {"hints": job.hints()})
+            of_job = [each.text for each in opened.notes if not each.name]
+            job.report(head | {"hints": job.hints(), "notes": of_job})
     except PatchPrismError:
         if not before and isinstance(folder, LocalFolder) and folder.path.is_dir():
             with suppress(OSError):  # not empty
@@ -338,9 +341,13 @@ class Pictures:
                 file.write(f"  {to_json(key)}: {_indented(value, 2).lstrip()},\n")
             file.write('  "photos": [')
             comma = "\n"
+            notes: dict[str, list[str]] = {}
+            for each in self.opened.notes:
+                notes.setdefault(each.name, []).append(each.text)
             for drawn in self._all():
                 for row in drawn["photos"]:
-                    file.write(comma + _indented(row, 4))
+                    said = {"notes": notes[row["photo"]]} if row["photo"] in notes else {}
+                    file.write(comma + _indented(row | said, 4))
                     comma = ",\n"
             lost = [{"photo": each.name, "reason": each.reason} for each in self.opened.failures]
             file.write(f'\n  ],\n  "failures": {_indented(lost, 2).lstrip()}\n}}\n')
@@ -381,6 +388,7 @@ class Pictures:
             unasked=sorted(unasked),
             rows=rows,
             hints=self.hints(),
+            notes=opened.notes,
         )
 
 

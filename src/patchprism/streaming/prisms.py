@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 from patchprism.errors import OutputError
 from patchprism.files import refuse_to_replace
 from patchprism.folders import WORK, LocalFolder, local_path
-from patchprism.inputs import open_input
+from patchprism.inputs import listed_input
 from patchprism.jobs import fit, nobody, working
 from patchprism.pipeline import Settings, Stopwatch
-from patchprism.sources import read_source
+from patchprism.sources import in_range, read_source
 from patchprism.store import StoredFeatures
 from patchprism.streaming.opened import Outcome, open_tokens, resolved_for, tidied
 
@@ -56,7 +56,7 @@ def fit_prism(
     PatchPrismError
         One of its children.
     """
-    given = open_input(photos)
+    given, said = listed_input(photos)
     watch = Stopwatch()
     target = local_path(out)
     if target.is_dir():
@@ -67,6 +67,7 @@ def fit_prism(
         target.with_name(f".{target.name}{WORK}"), work=target.with_name(f".{target.name}{WORK}")
     )
     settings = resolved_for(settings, given, None)
+    reader = in_range(reader, settings.range)
     prism = settings.prism()
     with working(work, str(target)), tidied(work):
         opened = open_tokens(given, settings, work, engine, sample, seed, backbone, reader, tell, watch)
@@ -84,4 +85,5 @@ def fit_prism(
         prism=prism,
         fitted_here=True,
         hints=prism.hints(),
+        notes=[*said, *opened.notes],
     )

@@ -15,7 +15,7 @@ from patchprism.jobs import fit, nobody
 from patchprism.pipeline import Stopwatch, check_origin, with_mask
 from patchprism.records import record_from
 from patchprism.shards import StoreShards
-from patchprism.sources import StoredPhoto, places_for
+from patchprism.sources import StoredPhoto, in_range, places_for, read_source
 from patchprism.store import StoredFeatures
 from patchprism.store.reader import LARGE
 from patchprism.streaming.opened import resolved_for, sampled_origin
@@ -111,8 +111,15 @@ def view_store(
     assert prism is not None
     with watch("colour"):
         parts = [prism.split(each, name=name) for name, each in zip(features.names, features, strict=True)]
+    reader = in_range(read_source, settings.range)
+    photos = Photos([StoredPhoto(row.name, row.size, places, reader) for row in rows], features.names)
+    for index, row in enumerate(rows):
+        said = tuple(each.text for each in store.notes if each.name == row.name)
+        if said:
+            photos.notes[index] = said
     return Visualization(
-        photos=Photos([StoredPhoto(row.name, row.size, places) for row in rows], features.names),
+        notes=[each.text for each in store.notes if not each.name],
+        photos=photos,
         framing=store.framing,
         features=features,
         prism=prism,

@@ -21,7 +21,7 @@ from patchprism.video.canvas import Canvas
 from patchprism.video.frames import Frame, Problems, Span, import_av
 from patchprism.video.relay import read_ahead, write_behind
 from patchprism.video.sink import check_output, open_sink
-from patchprism.video.source import open_clip
+from patchprism.video.source import FileClip, open_clip
 from patchprism.video.steady import FrameColors, Steady
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from patchprism.framing import Framed, Framing
     from patchprism.prism import Prism
     from patchprism.video.sink import Sink
-    from patchprism.video.source import FileClip, PhotoClip
+    from patchprism.video.source import PhotoClip
 
     Take = Callable[[torch.Tensor], torch.Tensor]  # pixels (B, 3, H, W) -> tokens (B, h, w, D)
 
@@ -113,6 +113,7 @@ def render_video(
     weights: str | None = None,
     preset: str | None = None,
     size: int | None = None,
+    range: tuple[float, float] | None = None,
     threshold: float | str | None = None,
     foreground: str | None = None,
     scaling: str | None = None,
@@ -157,6 +158,8 @@ def render_video(
         Quality of the video, less is better: H.264 18 of 0 to 51, VP9 30 of 0 to 63.
     sound : bool
         Keep the sound: copied where the format can hold it, else encoded anew.
+    range : (low, high), optional
+        As in :func:`~patchprism.pipeline.visualize`, for an image sequence.
     model, weights, preset, size, threshold, foreground, scaling, components, device, dtype, batch_size
         As in :func:`~patchprism.pipeline.visualize`.
     prism : Prism, optional
@@ -190,6 +193,7 @@ def render_video(
         weights=weights,
         preset=preset,
         size=size,
+        range=range,
         threshold=threshold,
         foreground=foreground,
         scaling=scaling,
@@ -202,7 +206,9 @@ def render_video(
     to_fit = None if prism else settings.prism()
     framing = settings.framing(backbone.record if backbone else find_record(str(settings.model)))
     check_output(out, source, crf)
-    clip = open_clip(source, fps=fps)
+    clip = open_clip(source, fps=fps, range=settings.range)
+    if range is not None and isinstance(clip, FileClip):
+        raise OptionError(f"range is for image sequences; {clip.name} is a video")
     chosen = layout or ("side" if overlay is None else "overlay")
     canvas = Canvas(layout=chosen, alpha=overlay, smooth=smooth, matrix=clip.matrix)
     watch, tell = Stopwatch(), progress or (lambda *_: None)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from patchprism.errors import OptionError, PhotoError
 from patchprism.images import read_photo
 from patchprism.paths import PHOTO_SUFFIXES, find_photos, photo_name
+from patchprism.reading import reading
 from patchprism.video.frames import (
     BT601,
     BT709,
@@ -28,7 +29,7 @@ from patchprism.video.frames import (
 from patchprism.words import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -43,7 +44,12 @@ _MAX_BAD_READS = 64
 _READERS = 2
 
 
-def open_clip(source: str | os.PathLike[str], *, fps: float | Fraction | None = None) -> FileClip | PhotoClip:
+def open_clip(
+    source: str | os.PathLike[str],
+    *,
+    fps: float | Fraction | None = None,
+    range: Sequence[float] | None = None,
+) -> FileClip | PhotoClip:
     """The clip that a name means: a video file, or a folder or pattern of photos.
 
     Parameters
@@ -52,6 +58,8 @@ def open_clip(source: str | os.PathLike[str], *, fps: float | Fraction | None = 
         A file; a folder; a pattern with ``*`` or with a counter such as ``%04d``.
     fps : float, optional
         Frames a second of an image sequence, 25 by default; of a video file it is an error.
+    range : (low, high), optional
+        As in :func:`~patchprism.images.read_photo`, for an image sequence; a video file has its own.
 
     Raises
     ------
@@ -64,7 +72,9 @@ def open_clip(source: str | os.PathLike[str], *, fps: float | Fraction | None = 
     rate = DEFAULT_FPS if fps is None else Fraction(fps).limit_denominator(100_000)
     if rate <= 0:
         raise OptionError(f"fps must be more than 0, got {fps}")
-    if os.path.isfile(name) and not name.lower().endswith(tuple(s for s in PHOTO_SUFFIXES if s != ".gif")):
+    if os.path.isfile(name) and not name.lower().endswith(
+        tuple(s for s in PHOTO_SUFFIXES if s not in (".gif", ".apng"))
+    ):
         if fps is not None:
             raise OptionError(f"fps is for image sequences; {name} has its own frame times")
         return FileClip(name)
@@ -73,10 +83,14 @@ def open_clip(source: str | os.PathLike[str], *, fps: float | Fraction | None = 
         pattern = glob.escape(name[: counter.start()]) + "[0-9]*" + glob.escape(name[counter.end() :])
         if not any(Path(match).is_file() for match in glob.iglob(pattern)):
             raise PhotoError(photo_name(name), "matches no photo")
-        clip = PhotoClip(find_photos([pattern]), rate, name=photo_name(source))
+        clip = PhotoClip(find_photos([pattern]), rate, name=photo_name(source), range=range)
         clip.warnings += _gaps(clip.paths, name)
         return clip
-    return PhotoClip(find_photos([name]), rate, name=photo_name(source))
+    with reading() as heard:
+        paths = find_photos([name])
+    clip = PhotoClip(paths, rate, name=photo_name(source), range=range)
+    clip.warnings += heard.notes
+    return clip
 
 
 def _gaps(paths: list[Path], pattern: str) -> list[str]:
@@ -96,33 +110,41 @@ def _gaps(paths: list[Path], pattern: str) -> list[str]:
 class PhotoClip:
     """An image sequence as a clip. Photos that cannot be read, or have another size, are named and left out."""
 
-    def __init__(self, paths: list[Path], fps: Fraction, *, name: str) -> None:
-        self.paths, self.rate, self.name = paths, fps, name
+    def __init__(
+        self, paths: list[Path], fps: Fraction, *, name: str, range: Sequence[float] | None = None
+    ) -> None:
+        self.paths, self.rate, self.name, self.range = paths, fps, name, range
         self.n_frames, self.duration = len(paths), len(paths) / fps
         self.time_base = 1 / fps
         self.problems = Problems()
         self.warnings: list[str] = []
+        self._said: set[str] = set()
         self.sound = False
         self.matrix = BT709
 
     def frames(self, span: Span, *, planes: bool) -> Iterator[Frame]:
         """The wanted frames in order, read ahead of whoever takes them."""
         size: tuple[int, ...] | None = None
-        ahead: deque[tuple[int, Future[NDArray[np.uint8]]]] = deque()
+        ahead: deque[tuple[int, Future[tuple[NDArray[np.uint8], list[str]]]]] = deque()
         todo = iter(self._indices(span))
         with ThreadPoolExecutor(_READERS, thread_name_prefix="patchprism-read") as pool:
             try:
                 while True:
                     while len(ahead) < 2 * _READERS and (index := next(todo, None)) is not None:
-                        ahead.append((index, pool.submit(read_photo, self.paths[index])))
+                        ahead.append((index, pool.submit(self._read, self.paths[index])))
                     if not ahead:
                         return
                     index, future = ahead.popleft()
                     try:
-                        rgb = future.result()
+                        rgb, notes = future.result()
                     except PhotoError as error:
                         self.problems.add(str(error))
                         continue
+                    for text in notes:
+                        warning = f"{self.paths[index]}: {text}"
+                        if text not in self._said:  # of the first photo that it is true of
+                            self.warnings.append(warning)
+                        self._said.add(text)
                     size = size or rgb.shape
                     if rgb.shape != size:
                         self.problems.add(
@@ -140,17 +162,21 @@ class PhotoClip:
                 for _, future in ahead:
                     future.cancel()
 
+    def _read(self, path: Path) -> tuple[NDArray[np.uint8], list[str]]:
+        with reading() as heard:
+            return read_photo(path, range=self.range), heard.notes
+
     def spread(self, count: int, span: Span) -> Iterator[Frame]:
         """At most ``count`` frames, evenly over the wanted ones."""
         indices = self._indices(span)
         chosen = {indices[int((i + 0.5) * len(indices) / count)] for i in range(count)} if indices else set()
-        clip = PhotoClip([self.paths[i] for i in sorted(chosen)], self.rate, name=self.name)
+        clip = PhotoClip([self.paths[i] for i in sorted(chosen)], self.rate, name=self.name, range=self.range)
         yield from clip.frames(Span(), planes=False)
 
     def _indices(self, span: Span) -> list[int]:
         return [
             i
-            for i in range(len(self.paths))
+            for i, _ in enumerate(self.paths)
             if i / self.rate >= (span.start or 0) and (span.end is None or i / self.rate < span.end)
         ][:: span.every]
 
