@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from contextlib import contextmanager
 from fractions import Fraction
@@ -13,7 +12,7 @@ import typer
 
 from patchprism.cli import EXIT_SOME_PHOTOS_FAILED, options
 from patchprism.cli.console import shown, stdout
-from patchprism.errors import OptionError, OutputError
+from patchprism.errors import OptionError
 from patchprism.words import counted
 
 if TYPE_CHECKING:
@@ -153,8 +152,6 @@ def video(
     from patchprism.prism import Prism
     from patchprism.video import render_video
 
-    if save_prism and os.path.realpath(save_prism) in (os.path.realpath(clip), os.path.realpath(out)):
-        raise OutputError(str(save_prism), "it is the clip, or what comes out")
     with frame_progress(quiet=quiet) as tell:
         report = render_video(
             clip,

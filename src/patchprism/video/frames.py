@@ -35,12 +35,15 @@ class Frame:
     rgb : ndarray, shape (H, W, 3), uint8
     planes : tuple of three ndarray, uint8, optional
         The same as luma (H, W) and chroma (ceil(H / 2), ceil(W / 2)), as the decoder gave it.
+    until : Fraction, optional
+        Seconds from the clip's beginning to its disappearance, where the clip says.
     """
 
     index: int
     time: Fraction
     rgb: NDArray[np.uint8]
     planes: Planes | None
+    until: Fraction | None = None
 
 
 @dataclass

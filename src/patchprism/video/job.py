@@ -20,7 +20,7 @@ from patchprism.threads import leave_the_cores
 from patchprism.video.canvas import Canvas
 from patchprism.video.frames import Frame, Problems, Span, import_av
 from patchprism.video.relay import read_ahead, write_behind
-from patchprism.video.sink import check_output, open_sink
+from patchprism.video.sink import check_output, check_prism_path, open_sink
 from patchprism.video.source import open_clip
 from patchprism.video.steady import FrameColors, Steady
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from patchprism.framing import Framed, Framing
     from patchprism.prism import Prism
     from patchprism.video.sink import Sink
-    from patchprism.video.source import FileClip, PhotoClip
+    from patchprism.video.source import Clip
 
     Take = Callable[[torch.Tensor], torch.Tensor]  # pixels (B, 3, H, W) -> tokens (B, h, w, D)
 
@@ -203,6 +203,8 @@ def render_video(
     framing = settings.framing(backbone.record if backbone else find_record(str(settings.model)))
     check_output(out, source, crf)
     clip = open_clip(source, fps=fps)
+    if save_prism is not None:
+        check_prism_path(save_prism, clip, out)
     chosen = layout or ("side" if overlay is None else "overlay")
     canvas = Canvas(layout=chosen, alpha=overlay, smooth=smooth, matrix=clip.matrix)
     watch, tell = Stopwatch(), progress or (lambda *_: None)
@@ -255,7 +257,7 @@ def render_video(
 class _Frames:
     """Frames of a clip to tokens: decoded and framed in a thread ahead of the network."""
 
-    clip: FileClip | PhotoClip
+    clip: Clip
     framing: Framing
     take: Take
     batch_size: int | None
@@ -303,6 +305,9 @@ class _Frames:
                 names += [f"{self.clip.name} at {float(frame.time):.3f} s" for frame, _ in batch]
                 tell("fit", len(tokens), count)
         if not tokens:
+            # Looked for once more, frame by frame, to say what is wrong.
+            for _ in self.clip.frames(span, planes=False):
+                pass
             raise PhotoError(self.clip.name, _nothing(self.clip, span))
         tell("fit", len(tokens), len(tokens))
         return prism.fit(PatchFeatures(tokens, names))
@@ -379,7 +384,7 @@ class _Job:
         sink.write(frame, patches, framed.crop)
 
 
-def _expected(clip: FileClip | PhotoClip, span: Span) -> int | None:
+def _expected(clip: Clip, span: Span) -> int | None:
     if clip.duration is None:
         return None
     end = clip.duration if span.end is None else min(span.end, clip.duration)
@@ -388,7 +393,7 @@ def _expected(clip: FileClip | PhotoClip, span: Span) -> int | None:
     return max(1, -(-count // span.every))
 
 
-def _nothing(clip: FileClip | PhotoClip, span: Span) -> str:
+def _nothing(clip: Clip, span: Span) -> str:
     if clip.problems.count:
         return f"no frame could be read ({clip.problems.named[0]})"
     if span.start is not None or span.end is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import secrets
 import shutil
 from contextlib import contextmanager
@@ -13,8 +12,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from patchprism.errors import OptionError, OutputError
 from patchprism.files import atomic_write
+from patchprism.folders import is_remote
 from patchprism.render import write_picture
 from patchprism.video.frames import import_av, planes_of
+from patchprism.video.naming import Counter, counter_in
+from patchprism.video.sequence import PhotoClip
 from patchprism.video.sound import Sound
 from patchprism.video.source import FileClip
 
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 
     from patchprism.video.canvas import Canvas, Crop
     from patchprism.video.frames import Frame
-    from patchprism.video.source import PhotoClip
+    from patchprism.video.source import Clip
     from patchprism.video.steady import PatchColors
 
 _CODECS = {".mp4": "libx264", ".mov": "libx264", ".mkv": "libx264", ".webm": "libvpx-vp9"}
@@ -36,8 +38,9 @@ _OPTIONS = {
     "libx264": {"preset": "superfast", "x264-params": "mbtree=1:rc-lookahead=10"},
     "libvpx-vp9": {"b": "0", "deadline": "realtime", "cpu-used": "8", "row-mt": "1"},
 }
-_COUNTER = re.compile(r"%0?\d*d")
 _PICTURE = "frame-%06d.png"
+# Of one side: what H.264's encoder takes, and VP9.
+_MAX_SIDE = {"libx264": 16384, "libvpx-vp9": 65535}
 
 
 class Sink(Protocol):
@@ -61,6 +64,8 @@ def check_output(out: str | os.PathLike[str], source: str | os.PathLike[str], cr
         If the folder does not exist or cannot be written to, or ``out`` is the clip itself.
     """
     path = Path(out)
+    if is_remote(os.fspath(out)):
+        raise OutputError(os.fspath(out), "videos are written to files, not to addresses")
     suffix = path.suffix.lower()
     pictures = is_pictures(path)
     if not pictures and suffix not in _CODECS:
@@ -84,8 +89,8 @@ def check_output(out: str | os.PathLike[str], source: str | os.PathLike[str], cr
     if not os.access(folder.parent, os.W_OK):
         raise OutputError(str(path), "permission denied")
     if pictures and folder.is_dir():
-        shape = re.compile(_COUNTER.sub(r"\\d+", _folder_and_name(path)[1].replace(".", r"\.")))
-        if any(shape.fullmatch(name) for name in os.listdir(folder)):
+        counter = _folder_and_name(path)[1]
+        if any(counter.matches(name) for name in os.listdir(folder)):
             raise OutputError(
                 str(folder), "holds numbered pictures already; they would get mixed up with the new ones"
             )
@@ -93,21 +98,44 @@ def check_output(out: str | os.PathLike[str], source: str | os.PathLike[str], cr
         raise OutputError(str(path), "is the clip that is to be read")
 
 
+def check_prism_path(path: str | os.PathLike[str], clip: Clip, out: str | os.PathLike[str]) -> None:
+    """Refuse to save the prism over the clip, one of its photos, or what comes out; before anything heavy is done.
+
+    Raises
+    ------
+    OutputError
+        If it is one of them, or its folder does not exist.
+    """
+    target = os.path.realpath(path)
+    read = clip.paths if isinstance(clip, PhotoClip) else [clip.path]
+    if target == os.path.realpath(out) or any(target == os.path.realpath(each) for each in read):
+        raise OutputError(os.fspath(path), "it is the clip, or what comes out")
+    if not os.path.isdir(os.path.dirname(target)):
+        raise OutputError(os.fspath(path), "its folder does not exist")
+
+
 def is_pictures(out: Path) -> bool:
     """Whether an output means numbered PNG pictures: a folder, or a pattern with a counter."""
     return (
-        out.is_dir() or not out.suffix or (out.suffix.lower() == ".png" and bool(_COUNTER.search(out.name)))
+        out.is_dir()
+        or not out.suffix
+        or (out.suffix.lower() == ".png" and counter_in(out.name, "out") is not None)
     )
 
 
-def _folder_and_name(out: Path) -> tuple[Path, str]:
-    return (out.parent, out.name) if _COUNTER.search(out.name) else (out, _PICTURE)
+def _folder_and_name(out: Path) -> tuple[Path, Counter]:
+    counter = None if out.is_dir() else counter_in(out.name, "out")
+    if counter:
+        return out.parent, counter
+    default = counter_in(_PICTURE, "out")
+    assert default is not None
+    return out, default
 
 
 @contextmanager
 def open_sink(
     out: Path,
-    clip: FileClip | PhotoClip,
+    clip: Clip,
     canvas: Canvas,
     *,
     first: Frame,
@@ -142,7 +170,7 @@ class _VideoSink:
     def __init__(
         self,
         path: Path,
-        clip: FileClip | PhotoClip,
+        clip: Clip,
         canvas: Canvas,
         *,
         first: Frame,
@@ -159,6 +187,11 @@ class _VideoSink:
         height, width = canvas.size(*first.rgb.shape[:2], even=True)
         if not height or not width:
             raise OptionError(f"a video needs frames of 2 x 2 pixels or more, got {first.rgb.shape[1::-1]}")
+        if max(height, width) > _MAX_SIDE[codec]:
+            raise OptionError(
+                f"{suffix} holds at most {_MAX_SIDE[codec]:,} pixels a side, got {width:,} x {height:,}; write PNG "
+                "pictures, or the colors alone (layout)"
+            )
         self.base = Fraction(clip.time_base)
         options = _OPTIONS[codec] | {"crf": str(DEFAULT_CRF[codec] if crf is None else crf)}
         self.container = av.open(
@@ -181,6 +214,7 @@ class _VideoSink:
         self._waiting: Any = None
         self._first_dts: int | None = None
         self._gap = max(1, round(1 / (rate * self.base)))
+        self._until: Fraction | None = None
 
     def _add_sound(self, clip: FileClip, suffix: str, *, whole: bool) -> None:
         av = import_av()
@@ -208,7 +242,7 @@ class _VideoSink:
             self._gap = max(picture.pts - self._waiting.pts, 1)
             self._mux(self.stream.encode(self._waiting))
         # One is held back, so that the last is known as the last.
-        self._waiting = picture
+        self._waiting, self._until = picture, frame.until
         if self._sound:
             self._sound.until(time)
 
@@ -221,8 +255,10 @@ class _VideoSink:
     def finish(self) -> None:
         end = Fraction(0)
         if self._waiting is not None:
-            # How long the last one is shown nobody says; as long as the one before it.
+            # How long the last one is shown hardly any clip says; then as long as the one before it.
             end = (self._waiting.pts + self._gap) * self.base
+            if self._until is not None:
+                end = self._until - self.origin
             self._mux(self.stream.encode(self._waiting))
         packets = self.stream.encode(None)
         if packets and packets[-1].time_base == self.base:
@@ -250,7 +286,7 @@ class _VideoSink:
 class _PictureSink:
     def __init__(self, out: Path, canvas: Canvas, *, has_sound: bool) -> None:
         self.canvas = canvas
-        self.folder, self.pattern = _folder_and_name(out)
+        self.folder, self.counter = _folder_and_name(out)
         self.count = 0
         self.sound = "left out" if has_sound else "none"
         self.warnings = ["the sound is left out: pictures hold none"] if has_sound else []
@@ -265,7 +301,7 @@ class _PictureSink:
 
     def write(self, frame: Frame, patches: PatchColors, crop: Crop) -> None:
         self.count += 1
-        name = self.pattern % self.count
+        name = self.counter.name(self.count)
         try:
             write_picture(self.part / name, self.canvas.paint_rgb(frame, patches, crop))
         except OutputError as error:

@@ -1,19 +1,18 @@
-"""Reading clips: files through PyAV, image sequences through the photo reader; one frame at a time."""
+"""Reading clips one frame at a time: which kind a name means, and video files through PyAV."""
 
 from __future__ import annotations
 
 import glob
 import os
-import re
-from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
 from fractions import Fraction
-from pathlib import Path
+from math import ceil
 from typing import TYPE_CHECKING, Any
 
 from patchprism.errors import OptionError, PhotoError
-from patchprism.images import read_photo
+from patchprism.folders import is_remote
+from patchprism.images import MAX_PIXELS
 from patchprism.paths import PHOTO_SUFFIXES, find_photos, photo_name
+from patchprism.video.animation import AnimationClip, open_animation
 from patchprism.video.frames import (
     BT601,
     BT709,
@@ -22,137 +21,89 @@ from patchprism.video.frames import (
     Span,
     import_av,
     planes_of,
-    rgb_to_planes,
     turning,
 )
-from patchprism.words import counted
+from patchprism.video.naming import counter_in
+from patchprism.video.opened import (
+    Holes,
+    aspect_of,
+    damage_named,
+    ends_in_a_packet,
+    opened,
+    promised_end,
+    said_of_streams,
+)
+from patchprism.video.sequence import PhotoClip, gaps
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import TypeAlias
 
     import numpy as np
     from numpy.typing import NDArray
 
     from patchprism.video.frames import Turn
 
+    Clip: TypeAlias = "FileClip | AnimationClip | PhotoClip"
+
 DEFAULT_FPS = Fraction(25)
 # Seconds that are rather decoded than jumped over: most encoders place a point to jump to every 2 to 10 s.
 _STRIDE = 4.0
 # The reader gives up when this many reads in a row fail: the rest of the file is noise.
 _MAX_BAD_READS = 64
-_READERS = 2
 
 
-def open_clip(source: str | os.PathLike[str], *, fps: float | Fraction | None = None) -> FileClip | PhotoClip:
-    """The clip that a name means: a video file, or a folder or pattern of photos.
+def open_clip(source: str | os.PathLike[str], *, fps: float | Fraction | None = None) -> Clip:
+    """The clip that a name means: a video file, an animated picture, or a folder or pattern of photos.
 
     Parameters
     ----------
     source : path
         A file; a folder; a pattern with ``*`` or with a counter such as ``%04d``.
     fps : float, optional
-        Frames a second of an image sequence, 25 by default; of a video file it is an error.
+        Frames a second of an image sequence, 25 by default; of a video file or an animation it is an error.
 
     Raises
     ------
     PhotoError
         If there is no such file, or it is no video.
     OptionError
-        If ``fps`` is not positive, or given with a video file.
+        If ``fps`` is out of range, or given with a clip that has its own frame times.
     """
-    name = os.fspath(source)
-    rate = DEFAULT_FPS if fps is None else Fraction(fps).limit_denominator(100_000)
-    if rate <= 0:
-        raise OptionError(f"fps must be more than 0, got {fps}")
-    if os.path.isfile(name) and not name.lower().endswith(tuple(s for s in PHOTO_SUFFIXES if s != ".gif")):
-        if fps is not None:
+    name = os.fsdecode(source)
+    rate = DEFAULT_FPS if fps is None else _rate(fps)
+    if is_remote(name):
+        raise PhotoError(photo_name(name), "videos are read from files; copy it to a local folder first")
+    if os.path.isfile(name):
+        animation = open_animation(name)
+        photo = name.lower().endswith(PHOTO_SUFFIXES) and animation is None
+        if not photo and fps is not None:
             raise OptionError(f"fps is for image sequences; {name} has its own frame times")
-        return FileClip(name)
-    counter = re.search(r"%0?(\d*)d", name)
-    if counter and not os.path.exists(name):
-        pattern = glob.escape(name[: counter.start()]) + "[0-9]*" + glob.escape(name[counter.end() :])
-        if not any(Path(match).is_file() for match in glob.iglob(pattern)):
+        if not photo:
+            return animation or FileClip(name)
+    elif os.path.exists(name) and not os.path.isdir(name):
+        raise PhotoError(photo_name(name), "is a pipe or a device, not a file")
+    counter = None if os.path.exists(name) else counter_in(os.path.basename(name), "IN")
+    if counter:
+        folder = glob.escape(os.path.dirname(name))
+        pattern = os.path.join(folder, f"{glob.escape(counter.before)}*{glob.escape(counter.after)}")
+        if not any(counter.matches(os.path.basename(path)) for path in glob.iglob(pattern)):
             raise PhotoError(photo_name(name), "matches no photo")
-        clip = PhotoClip(find_photos([pattern]), rate, name=photo_name(source))
-        clip.warnings += _gaps(clip.paths, name)
+        paths = [path for path in find_photos([pattern]) if counter.matches(path.name)]
+        clip = PhotoClip(paths, rate, name=photo_name(source))
+        clip.warnings += gaps({int(number) for path in paths if (number := counter.matches(path.name))}, name)
         return clip
     return PhotoClip(find_photos([name]), rate, name=photo_name(source))
 
 
-def _gaps(paths: list[Path], pattern: str) -> list[str]:
-    """What to say where a counter's numbers do not follow each other."""
-    # Of the files' own names: a counter in a folder's name is nobody's.
-    shape = re.compile(r"(\d+)".join(map(re.escape, re.split(r"%0?\d*d", Path(pattern).name, maxsplit=1))))
-    numbers = {int(found[1]) for path in paths if shape.groups and (found := shape.fullmatch(path.name))}
-    missing = max(numbers) - min(numbers) + 1 - len(numbers) if numbers else 0
-    if not missing:
-        return []
-    return [
-        f"{pattern}: {counted(missing, 'number')} between {min(numbers)} and {max(numbers)} not there; "
-        "the frames follow each other all the same"
-    ]
-
-
-class PhotoClip:
-    """An image sequence as a clip. Photos that cannot be read, or have another size, are named and left out."""
-
-    def __init__(self, paths: list[Path], fps: Fraction, *, name: str) -> None:
-        self.paths, self.rate, self.name = paths, fps, name
-        self.n_frames, self.duration = len(paths), len(paths) / fps
-        self.time_base = 1 / fps
-        self.problems = Problems()
-        self.warnings: list[str] = []
-        self.sound = False
-        self.matrix = BT709
-
-    def frames(self, span: Span, *, planes: bool) -> Iterator[Frame]:
-        """The wanted frames in order, read ahead of whoever takes them."""
-        size: tuple[int, ...] | None = None
-        ahead: deque[tuple[int, Future[NDArray[np.uint8]]]] = deque()
-        todo = iter(self._indices(span))
-        with ThreadPoolExecutor(_READERS, thread_name_prefix="patchprism-read") as pool:
-            try:
-                while True:
-                    while len(ahead) < 2 * _READERS and (index := next(todo, None)) is not None:
-                        ahead.append((index, pool.submit(read_photo, self.paths[index])))
-                    if not ahead:
-                        return
-                    index, future = ahead.popleft()
-                    try:
-                        rgb = future.result()
-                    except PhotoError as error:
-                        self.problems.add(str(error))
-                        continue
-                    size = size or rgb.shape
-                    if rgb.shape != size:
-                        self.problems.add(
-                            f"{self.paths[index]}: has {rgb.shape[1]} x {rgb.shape[0]} pixels, "
-                            f"the first frame {size[1]} x {size[0]}"
-                        )
-                        continue
-                    yield Frame(
-                        index=index,
-                        time=index / self.rate,
-                        rgb=rgb,
-                        planes=rgb_to_planes(rgb) if planes else None,
-                    )
-            finally:
-                for _, future in ahead:
-                    future.cancel()
-
-    def spread(self, count: int, span: Span) -> Iterator[Frame]:
-        """At most ``count`` frames, evenly over the wanted ones."""
-        indices = self._indices(span)
-        chosen = {indices[int((i + 0.5) * len(indices) / count)] for i in range(count)} if indices else set()
-        clip = PhotoClip([self.paths[i] for i in sorted(chosen)], self.rate, name=self.name)
-        yield from clip.frames(Span(), planes=False)
-
-    def _indices(self, span: Span) -> list[int]:
-        return [
-            i
-            for i in range(len(self.paths))
-            if i / self.rate >= (span.start or 0) and (span.end is None or i / self.rate < span.end)
-        ][:: span.every]
+def _rate(fps: float | Fraction) -> Fraction:
+    try:
+        rate = Fraction(fps).limit_denominator(100_000)
+    except (ValueError, OverflowError, TypeError) as error:  # NaN, infinity, no number
+        raise OptionError(f"fps must lie from 0.001 to 1000, got {fps!r}") from error
+    if not Fraction(1, 1000) <= rate <= 1000:
+        raise OptionError(f"fps must be more than 0, from 0.001 to 1000, got {fps}")
+    return rate
 
 
 class FileClip:
@@ -178,57 +129,98 @@ class FileClip:
 
     def __init__(self, path: str) -> None:
         self.path, self.name = path, photo_name(path)
-        with self._opened() as (_, stream):
+        self.problems = Problems()
+        self.warnings: list[str] = []
+        with self._opened() as (container, stream), damage_named(self.name):
+            self.index = stream.index
             self.rate = Fraction(stream.average_rate or stream.guessed_rate or DEFAULT_FPS)
             self.time_base = Fraction(stream.time_base)
-            container = stream.container
+            self.kind = container.format.name
             self.sound = any(True for _ in container.streams.audio)
             self.origin = Fraction(container.start_time or 0, 1_000_000)
+            self.promised, self.shared = promised_end(container, stream, self.rate)
             self.duration: Fraction | None = None
             if stream.duration:
                 self.duration = stream.duration * self.time_base
             elif container.duration:
                 self.duration = Fraction(container.duration, 1_000_000)
+            if self.promised is not None and not self.shared:
+                self.duration = max(self.promised - self.origin, self.duration or Fraction(0))
+                if self.kind == "matroska,webm":
+                    self.duration = self.promised - self.origin
             first = Fraction(stream.start_time) * self.time_base if stream.start_time is not None else None
             # A container may begin with the run-in of its sound, which nobody hears; the picture begins the clip then.
             if first is not None and first - self.origin < Fraction(1, 10):
                 self.origin = first
+            self.counted = stream.frames
             self.n_frames = stream.frames or (round(self.duration * self.rate) if self.duration else None)
-            self.aspect = stream.sample_aspect_ratio  # of a pixel; None or 0 where nobody says
+            self.aspect = aspect_of(stream)
             said = stream.codec_context.colorspace
             height = stream.codec_context.height
+            self.warnings += said_of_streams(container, stream, self.name)
         # What nobody says is guessed as players do: by size.
         self.matrix = said if said == BT709 or said in BT601 else BT709 if height >= 720 else BT601[1]
-        self.problems = Problems()
-        self.warnings: list[str] = []
         self._size: tuple[int, int] | None = None
         self._turn: Turn | None = None
+        self._lost_the_rest = False  # whether what was read last ended with bytes that no packet holds
 
     def frames(self, span: Span, *, planes: bool) -> Iterator[Frame]:
         """The wanted frames in order."""
         self.problems = Problems()
         last: Fraction | None = None
-        seen = -1
+        end = Fraction(0)
+        decoded, seen = 0, -1
         with self._opened() as (container, stream):
             # With --every the frames before the start are not counted, so that they need not be decoded.
-            self._seek(container, stream, span.start)
+            jumped = self._seek(container, stream, span.start)
             for number, raw in enumerate(self._decode(container, stream, self.problems)):
-                time = self._time(raw, number)
+                time = self._time(raw, number, last, stream)
+                decoded += 1
+                if last is not None and time <= last:
+                    self.problems.add(f"frame at {float(time):.3f} s: not after the one before it")
+                    continue
+                last, end = time, time + self._shown(raw)
                 if time < (span.start or 0):
                     continue
                 if span.end is not None and time >= span.end:
                     return
-                if last is not None and time <= last:
-                    self.problems.add(f"frame at {float(time):.3f} s: not after the one before it")
-                    continue
-                last, seen = time, seen + 1
-                if seen % span.every == 0:
-                    yield self._frame(raw, number, time, planes=planes)
-            expected = min(x for x in (self.duration, span.end) if x is not None) if self.duration else None
-            if last is not None and expected and expected - last > max(Fraction(1), 3 / self.rate):
-                self.problems.add(
-                    f"ends at {float(last):.2f} of {float(expected):.2f} s: the file is cut short"
-                )
+                seen += 1
+                if seen % span.every == 0 and (frame := self._frame(raw, number, time, planes=planes)):
+                    yield frame
+            self._check_the_end(container, last, end, span, jumped=jumped)
+        if not jumped and not self.problems.count and 2 * decoded < self.counted:
+            self._warn(f"{self.name}: holds {self.counted} frames by its header, {decoded} of them are shown")
+
+    def _check_the_end(
+        self, container: Any, last: Fraction | None, end: Fraction, span: Span, *, jumped: bool
+    ) -> None:
+        """Hold what came against what the header promises, once the file has ended."""
+        if ends_in_a_packet(self.path, container):
+            self.problems.add(f"ends at {float(last or 0):.2f} s within a packet: the file is cut short")
+            return
+        if self.promised is None:
+            return
+        if last is None and not jumped:
+            self.problems.add("no frame of it can be decoded: the file is damaged or cut short")
+            return
+        promised = self.promised - self.origin
+        expected = promised if span.end is None else min(promised, span.end)
+        # Half a frame for rounding; a header of a long clip is less exact than that of a short one.
+        frame = max(1 / self.rate, end - last if last is not None else Fraction(0))
+        tolerance = max(Fraction(3, 2) * frame, min(Fraction(1, 2), promised / 50))
+        if (span.start or 0) >= expected or expected - end <= tolerance:
+            return
+        if (
+            self.shared
+            and not self._lost_the_rest
+            and promised - self._scan_end(Fraction(0), None, everything=True) <= tolerance
+        ):
+            return  # the sound goes on, or a subtitle
+        self.problems.add(f"ends at {float(last or 0):.2f} of {float(expected):.2f} s: the file is cut short")
+
+    def _warn(self, what: str) -> None:
+        if what not in self.warnings:
+            self.warnings.append(what)
 
     def spread(self, count: int, span: Span) -> Iterator[Frame]:
         """At most ``count`` frames, evenly over the wanted ones in time; jumps where it can."""
@@ -236,49 +228,59 @@ class FileClip:
         end = self.duration if span.end is None else min(span.end, self.duration or span.end)
         if end is None or end <= start:
             end = self._scan_end(start, span.end)
-        targets = deque(start + (end - start) * Fraction(2 * i + 1, 2 * count) for i in range(count))
+        step = (end - start) / count
+        next_one = 0  # of the times start + (next_one + 1 / 2) step
         quiet = Problems()
         with self._opened() as (container, stream):
             can_seek = stream.start_time is not None
             decoded = enumerate(self._decode(container, stream, quiet))
             held: tuple[int, Any, Fraction] | None = None  # what is on show until the next frame comes
-            while targets:
-                if can_seek and targets[0] > (held[2] if held else 0) + Fraction(_STRIDE):
-                    can_seek = self._seek(container, stream, targets[0])
+            last: Fraction | None = None
+            while next_one < count:
+                target = start + (next_one + Fraction(1, 2)) * step
+                if can_seek and target > (held[2] if held else 0) + Fraction(_STRIDE):
+                    can_seek = self._seek(container, stream, target)
                     if can_seek:
                         decoded, held = enumerate(self._decode(container, stream, quiet)), None
+                        last = None
                 following = None
                 for number, raw in decoded:
-                    time = self._time(raw, number)
-                    if held and held[2] >= start and time > targets[0]:
+                    time = last = self._time(raw, number, last, stream)
+                    if held and held[2] >= start and time > target:
                         following = (number, raw, time)
                         break
                     held = (number, raw, time)
                 if held is None or held[2] < start or (span.end is not None and held[2] >= span.end):
                     return
-                yield self._frame(held[1], held[0], held[2], planes=False)
+                if frame := self._frame(held[1], held[0], held[2], planes=False):
+                    yield frame
                 if following is None:
                     return
                 held = following
                 # A frame that is still on show for the next targets counts once.
-                while targets and targets[0] < held[2]:
-                    targets.popleft()
+                next_one = max(next_one + 1, ceil((held[2] - start) / step - Fraction(1, 2)))
 
-    def _scan_end(self, start: Fraction, end: Fraction | None) -> Fraction:
-        """Seconds until the last packet, by reading all of them without decoding; for files that do not say."""
+    def _scan_end(self, start: Fraction, end: Fraction | None, *, everything: bool = False) -> Fraction:
+        """Seconds until the last packet, by reading all of them without decoding; for files that do not say.
+
+        With ``everything``, of all streams and not of the pictures alone.
+        """
         last, count = Fraction(0), 0
         with self._opened() as (container, stream):
-            for packet in self._packets(container, stream, Problems()):
+            for packet in self._packets(container, stream, Problems(), everything=everything):
                 count += packet.size > 0
                 if packet.pts is not None:
-                    last = max(last, packet.pts * self.time_base - self.origin)
+                    length = (packet.duration or 0) if everything else 0
+                    last = max(last, (packet.pts + length) * packet.time_base - self.origin)
+        if everything:
+            return last
         last = (last or (count - 1) / self.rate) + 1 / self.rate
         return max(last if end is None else min(last, end), start + 1 / self.rate)
 
     # -- PyAV ----------------------------------------------------------------------------------------------
 
     def _opened(self) -> Any:
-        return _Opened(self.path, self.name)
+        return opened(self.path, self.name)
 
     def _seek(self, container: Any, stream: Any, time: Fraction | None) -> bool:
         if not time or stream.start_time is None:
@@ -286,21 +288,35 @@ class FileClip:
         av = import_av()
         try:
             container.seek(int((time + self.origin) / self.time_base), stream=stream, backward=True)
-        except av.FFmpegError:
+        except (av.FFmpegError, OverflowError):
             return False
         return True
 
-    def _packets(self, container: Any, stream: Any, problems: Problems) -> Iterator[Any]:
+    def _packets(
+        self, container: Any, stream: Any, problems: Problems, *, everything: bool = False
+    ) -> Iterator[Any]:
+        """The stream's packets, or everything's; what is damaged is gone past."""
         av = import_av()
+        holes = Holes(1 / self.rate) if self.kind in Holes.KINDS else None
         bad = 0
         while bad < _MAX_BAD_READS:
             try:
-                for packet in container.demux(stream):
+                for packet in container.demux():
                     bad = 0
-                    yield packet
+                    mine = packet.stream.index == self.index
+                    if holes and (hole := holes.before(packet, mine=mine)):
+                        start, end = (float(each - self.origin) for each in hole)
+                        problems.add(
+                            f"nothing can be read between {start:.3f} and {end:.3f} s: the file is damaged"
+                        )
+                    if mine or everything:
+                        yield packet
+                self._lost_the_rest = bool(holes and holes.pending)
                 return
             except av.EOFError:
                 return
+            except IndexError:
+                continue  # a packet of a stream that begins in the middle, which PyAV does not know
             except av.FFmpegError as error:
                 bad += 1
                 if bad == 1:
@@ -324,57 +340,54 @@ class FileClip:
                     problems.add(f"frame{where}: damaged, shown as far as it could be decoded")
                 yield frame
 
-    def _time(self, raw: Any, number: int) -> Fraction:
+    def _time(self, raw: Any, number: int, last: Fraction | None, stream: Any) -> Fraction:
         """Seconds from the clip's beginning; by the count where the file has no times."""
+        base = Fraction(raw.time_base or self.time_base)
+        if self.kind == "avi":
+            # AVI has no times of showing, only the order of decoding, which a decoder with B-frames lags behind.
+            if raw.dts is not None:
+                return int(raw.dts - stream.codec_context.reorder_depth) * base - self.origin
+            if last is not None:
+                return last + 1 / self.rate
         if raw.pts is None:
             return number / self.rate
-        return int(raw.pts) * Fraction(raw.time_base or self.time_base) - self.origin
+        return int(raw.pts) * base - self.origin
 
-    def _frame(self, raw: Any, number: int, time: Fraction, *, planes: bool) -> Frame:
+    def _shown(self, raw: Any) -> Fraction:
+        """Seconds that a frame is on show, or what comes near it."""
+        return raw.duration * Fraction(raw.time_base or self.time_base) if raw.duration else 1 / self.rate
+
+    def _frame(self, raw: Any, number: int, time: Fraction, *, planes: bool) -> Frame | None:
+        """A frame of ours; None, and a problem, where FFmpeg cannot convert it."""
         width = max(2, round(raw.width * self.aspect)) if self.aspect else raw.width
         size = self._size = self._size or (width, raw.height)
+        if max(size[0] * size[1], raw.width * raw.height) > MAX_PIXELS:
+            raise PhotoError(
+                self.name, f"has frames of {size[0]:,} x {size[1]:,} pixels, more than {MAX_PIXELS:,}"
+            )
         # A clip may change its size in the middle; it keeps that of its first frame here.
         resize = {} if (raw.width, raw.height) == size else {"width": size[0], "height": size[1]}
         # Asked of the first frame alone: what PyAV hands out holds the frame, and the frame it, so that of every frame
         # asked the picture stayed in memory until Python looked for such circles (130 MB of frames of 640 x 360).
         turn = self._turn = self._turn or turning(raw)
-        matrix = self.matrix if raw.format.name.startswith(("yuv", "nv", "p0")) else None
-        rgb = planes_of(raw.reformat(format="rgb24", src_colorspace=matrix, **resize))[0]
-        if not planes:
-            return Frame(index=number, time=time, rgb=turn(rgb), planes=None)
-        options = {"src_colorspace": matrix, "dst_colorspace": matrix or BT709}
-        if raw.format.name == "yuv420p" and not resize and raw.color_range != 2:
-            yuv = raw
-        else:
-            yuv = raw.reformat(format="yuv420p", dst_color_range="MPEG", **options, **resize)
-        y, u, v = planes_of(yuv)
-        return Frame(index=number, time=time, rgb=turn(rgb), planes=(turn(y), turn(u), turn(v)))
-
-
-class _Opened:
-    """An open container and its video stream, with PyAV's errors named."""
-
-    def __init__(self, path: str, name: str) -> None:
-        self.path, self.name = path, name
-
-    def __enter__(self) -> tuple[Any, Any]:
-        av = import_av()
         try:
-            self.container = av.open(self.path)
-        except OSError as error:
-            raise PhotoError(self.name, (error.strerror or str(error)).lower()) from error
-        except av.FFmpegError as error:
-            empty = os.path.getsize(self.path) == 0
-            reason = "is empty" if empty else "is no video that can be read, or is cut short"
-            raise PhotoError(self.name, reason) from error
-        pictures = [
-            s for s in self.container.streams.video if not s.disposition & av.stream.Disposition.attached_pic
-        ]
-        if not pictures or not pictures[0].codec_context.width:
-            self.container.close()
-            raise PhotoError(self.name, "has no video stream")
-        pictures[0].thread_type = "AUTO"
-        return self.container, pictures[0]
+            rgb, yuv = _converted(raw, self.matrix, resize, planes=planes)
+        except (import_av().FFmpegError, ValueError, TypeError, OverflowError) as error:
+            self.problems.add(f"frame at {float(time):.3f} s: cannot be converted to RGB ({error})")
+            return None
+        turned = (turn(yuv[0]), turn(yuv[1]), turn(yuv[2])) if yuv else None
+        return Frame(index=number, time=time, rgb=turn(rgb), planes=turned)
 
-    def __exit__(self, *_: object) -> None:
-        self.container.close()
+
+def _converted(
+    raw: Any, matrix: int, resize: dict[str, int], *, planes: bool
+) -> tuple[NDArray[np.uint8], list[NDArray[np.uint8]]]:
+    """A decoded frame as RGB and, where they are wanted, as planes of 4:2:0."""
+    source = matrix if raw.format.name.startswith(("yuv", "nv", "p0")) else None
+    rgb = planes_of(raw.reformat(format="rgb24", src_colorspace=source, **resize))[0]
+    if not planes:
+        return rgb, []
+    if raw.format.name == "yuv420p" and not resize and raw.color_range != 2:
+        return rgb, planes_of(raw)
+    options = {"src_colorspace": source, "dst_colorspace": source or BT709}
+    return rgb, planes_of(raw.reformat(format="yuv420p", dst_color_range="MPEG", **options, **resize))
