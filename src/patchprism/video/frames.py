@@ -110,6 +110,20 @@ def planes_of(raw: Any) -> list[NDArray[np.uint8]]:
     return views
 
 
+def converted(
+    raw: Any, matrix: int, resize: dict[str, int], *, planes: bool
+) -> tuple[NDArray[np.uint8], list[NDArray[np.uint8]]]:
+    """A decoded frame as RGB and, where they are wanted, as planes of 4:2:0."""
+    source = matrix if raw.format.name.startswith(("yuv", "nv", "p0")) else None
+    rgb = planes_of(raw.reformat(format="rgb24", src_colorspace=source, **resize))[0]
+    if not planes:
+        return rgb, []
+    if raw.format.name == "yuv420p" and not resize and raw.color_range != 2:
+        return rgb, planes_of(raw)
+    options = {"src_colorspace": source, "dst_colorspace": source or BT709}
+    return rgb, planes_of(raw.reformat(format="yuv420p", dst_color_range="MPEG", **options, **resize))
+
+
 def rgb_to_planes(rgb: NDArray[np.uint8]) -> Planes:
     """RGB as luma and chroma of BT.709, video range, at half resolution for the chroma."""
     av = import_av()

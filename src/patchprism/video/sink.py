@@ -163,7 +163,8 @@ def open_sink(
         except OSError:
             raise  # atomic_write says what the system said
         except av.FFmpegError as error:
-            raise OutputError(str(out), f"{error.strerror} ({error})") from error
+            reason = f"the encoder or the file format failed ({error.strerror or error})"
+            raise OutputError(str(out), reason) from error
 
 
 class _VideoSink:
@@ -263,8 +264,10 @@ class _VideoSink:
         packets = self.stream.encode(None)
         if packets and packets[-1].time_base == self.base:
             first = packets[0].dts if self._first_dts is None else self._first_dts
-            # MP4 takes a track's length from its packets in the order of decoding, which is not that of showing.
-            packets[-1].duration = round(end / self.base) + first - packets[-1].dts
+            # MP4 takes a track's length from its packets in the order of decoding, which is not that of showing, and
+            # what is shown of it from the largest end of a packet.
+            last, ticks = packets[-1], round(end / self.base)
+            last.duration = ticks - min(last.dts - first, last.pts)
         self._mux(packets)
         if self._sound:
             self._sound.until(end)

@@ -19,8 +19,8 @@ from patchprism.video.frames import (
     Frame,
     Problems,
     Span,
+    converted,
     import_av,
-    planes_of,
     turning,
 )
 from patchprism.video.naming import counter_in
@@ -29,6 +29,7 @@ from patchprism.video.opened import (
     aspect_of,
     damage_named,
     ends_in_a_packet,
+    last_picture_is_cut,
     opened,
     promised_end,
     said_of_streams,
@@ -39,9 +40,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import TypeAlias
 
-    import numpy as np
-    from numpy.typing import NDArray
-
     from patchprism.video.frames import Turn
 
     Clip: TypeAlias = "FileClip | AnimationClip | PhotoClip"
@@ -49,6 +47,7 @@ if TYPE_CHECKING:
 DEFAULT_FPS = Fraction(25)
 # Seconds that are rather decoded than jumped over: most encoders place a point to jump to every 2 to 10 s.
 _STRIDE = 4.0
+_MARGIN = Fraction(2)
 # The reader gives up when this many reads in a row fail: the rest of the file is noise.
 _MAX_BAD_READS = 64
 
@@ -162,6 +161,7 @@ class FileClip:
         self.matrix = said if said == BT709 or said in BT601 else BT709 if height >= 720 else BT601[1]
         self._size: tuple[int, int] | None = None
         self._turn: Turn | None = None
+        self._read = 0  # packets of the pictures, those that are decoded but not shown included
         self._lost_the_rest = False  # whether what was read last ended with bytes that no packet holds
 
     def frames(self, span: Span, *, planes: bool) -> Iterator[Frame]:
@@ -169,35 +169,53 @@ class FileClip:
         self.problems = Problems()
         last: Fraction | None = None
         end = Fraction(0)
-        decoded, seen = 0, -1
+        seen = -1
         with self._opened() as (container, stream):
             # With --every the frames before the start are not counted, so that they need not be decoded.
-            jumped = self._seek(container, stream, span.start)
+            # Without an index, a jump may land behind the place that was asked for.
+            margin = _MARGIN if self.kind in ("mpeg", "mpegts") else Fraction(0)
+            jumped = self._seek(container, stream, max((span.start or Fraction(0)) - margin, Fraction(0)))
             for number, raw in enumerate(self._decode(container, stream, self.problems)):
                 time = self._time(raw, number, last, stream)
-                decoded += 1
+                if time < (span.start or 0):
+                    # Those after a jump need not come in order.
+                    last = time if last is None else max(last, time)
+                    end = max(end, time + self._shown(raw))
+                    continue
                 if last is not None and time <= last:
                     self.problems.add(f"frame at {float(time):.3f} s: not after the one before it")
                     continue
                 last, end = time, time + self._shown(raw)
-                if time < (span.start or 0):
-                    continue
                 if span.end is not None and time >= span.end:
                     return
                 seen += 1
                 if seen % span.every == 0 and (frame := self._frame(raw, number, time, planes=planes)):
                     yield frame
-            self._check_the_end(container, last, end, span, jumped=jumped)
-        if not jumped and not self.problems.count and 2 * decoded < self.counted:
-            self._warn(f"{self.name}: holds {self.counted} frames by its header, {decoded} of them are shown")
+            self._check_the_end(container, stream, last, end, span, jumped=jumped)
+        # An edit list may well hide most of what a file holds; a frame longer than all of it is a broken clock.
+        if not jumped and 2 * self._read < self.counted and self.duration and self.rate * self.duration < 1:
+            self._warn(
+                f"{self.name}: its header names {self.counted} frames, but times at which only {self._read} appear"
+            )
 
     def _check_the_end(
-        self, container: Any, last: Fraction | None, end: Fraction, span: Span, *, jumped: bool
+        self,
+        container: Any,
+        stream: Any,
+        last: Fraction | None,
+        end: Fraction,
+        span: Span,
+        *,
+        jumped: bool,
     ) -> None:
         """Hold what came against what the header promises, once the file has ended."""
         if ends_in_a_packet(self.path, container):
             self.problems.add(f"ends at {float(last or 0):.2f} s within a packet: the file is cut short")
             return
+        if last_picture_is_cut(self.path, container, stream):
+            self._warn(
+                f"{self.name}: its last picture, at {float(last or 0):.2f} s, is not whole; the file may be cut short"
+            )
         if self.promised is None:
             return
         if last is None and not jumped:
@@ -324,7 +342,9 @@ class FileClip:
 
     def _decode(self, container: Any, stream: Any, problems: Problems) -> Iterator[Any]:
         av = import_av()
+        self._read = 0
         for packet in self._packets(container, stream, problems):
+            self._read += packet.size > 0
             where = ""
             if packet.pts is not None:
                 where = f" at {float(packet.pts * self.time_base - self.origin):.3f} s"
@@ -371,23 +391,9 @@ class FileClip:
         # asked the picture stayed in memory until Python looked for such circles (130 MB of frames of 640 x 360).
         turn = self._turn = self._turn or turning(raw)
         try:
-            rgb, yuv = _converted(raw, self.matrix, resize, planes=planes)
+            rgb, yuv = converted(raw, self.matrix, resize, planes=planes)
         except (import_av().FFmpegError, ValueError, TypeError, OverflowError) as error:
             self.problems.add(f"frame at {float(time):.3f} s: cannot be converted to RGB ({error})")
             return None
         turned = (turn(yuv[0]), turn(yuv[1]), turn(yuv[2])) if yuv else None
         return Frame(index=number, time=time, rgb=turn(rgb), planes=turned)
-
-
-def _converted(
-    raw: Any, matrix: int, resize: dict[str, int], *, planes: bool
-) -> tuple[NDArray[np.uint8], list[NDArray[np.uint8]]]:
-    """A decoded frame as RGB and, where they are wanted, as planes of 4:2:0."""
-    source = matrix if raw.format.name.startswith(("yuv", "nv", "p0")) else None
-    rgb = planes_of(raw.reformat(format="rgb24", src_colorspace=source, **resize))[0]
-    if not planes:
-        return rgb, []
-    if raw.format.name == "yuv420p" and not resize and raw.color_range != 2:
-        return rgb, planes_of(raw)
-    options = {"src_colorspace": source, "dst_colorspace": source or BT709}
-    return rgb, planes_of(raw.reformat(format="yuv420p", dst_color_range="MPEG", **options, **resize))
