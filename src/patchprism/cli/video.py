@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import contextmanager
 from fractions import Fraction
@@ -12,7 +13,7 @@ import typer
 
 from patchprism.cli import EXIT_SOME_PHOTOS_FAILED, options
 from patchprism.cli.console import shown, stdout
-from patchprism.errors import OptionError
+from patchprism.errors import OptionError, OutputError
 from patchprism.words import counted
 
 if TYPE_CHECKING:
@@ -52,12 +53,13 @@ def video(
         str,
         typer.Argument(
             metavar="IN",
-            help="A video file; or photos in order: a folder, or a pattern with * or a counter like %04d.",
+            help="A video file or an animated picture; or photos in order: a folder, or a pattern with * or a counter "
+            "like %04d.",
             show_default=False,
         ),
     ],
     out: Annotated[
-        str,
+        Path,
         typer.Option(
             "--out",
             "-o",
@@ -152,6 +154,8 @@ def video(
     from patchprism.prism import Prism
     from patchprism.video import render_video
 
+    if save_prism and os.path.realpath(save_prism) in (os.path.realpath(clip), os.path.realpath(out)):
+        raise OutputError(str(save_prism), "it is the clip, or what comes out")
     with frame_progress(quiet=quiet) as tell:
         report = render_video(
             clip,

@@ -24,18 +24,29 @@ _SHORTEST, _INSTEAD = Fraction(2, 100), Fraction(1, 10)
 
 
 def open_animation(path: str) -> AnimationClip | None:
-    """The clip in a picture file that holds several frames; None for any other file."""
+    """The clip in a picture file that holds several frames; None for any other file.
+
+    Raises
+    ------
+    PhotoError
+        If it is an animation of which nothing can be read.
+    """
     from PIL import Image
 
+    head = b""
     try:
         with open(path, "rb") as file:
-            if not file.read(4).startswith(_HEADS):
-                return None
+            head = file.read(32)
+        if not head.startswith(_HEADS):
+            return None
         with Image.open(path, formats=("GIF", "PNG", "WEBP")) as image:
             # The first picture of a PNG may be one for programs that show no animations.
             skipped = int(bool(image.info.get("default_image")))
             count = getattr(image, "n_frames", 1) - skipped
-    except Exception:
+    except Exception as error:
+        if head[12:16] == b"VP8X" and head[20:21] and head[20] & 2:
+            # Pillow opens an animated WebP whole or not at all.
+            raise PhotoError(photo_name(path), f"is damaged or cut short ({error})") from error
         # Whoever reads it as a photo or a video says what is wrong.
         return None
     return AnimationClip(path, skipped=skipped, promised=count) if count > 1 else None
@@ -54,7 +65,7 @@ class AnimationClip:
     """
 
     def __init__(self, path: str, *, skipped: int, promised: int) -> None:
-        self.path, self.name = path, photo_name(path)
+        self.path, self.paths, self.name = path, [Path(path)], photo_name(path)
         self.skipped, self.promised = skipped, promised
         self.problems = Problems()
         self.warnings: list[str] = []

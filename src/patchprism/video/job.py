@@ -20,7 +20,7 @@ from patchprism.threads import leave_the_cores
 from patchprism.video.canvas import Canvas
 from patchprism.video.frames import Frame, Problems, Span, import_av
 from patchprism.video.relay import read_ahead, write_behind
-from patchprism.video.sink import check_output, check_prism_path, open_sink
+from patchprism.video.sink import check_output, open_sink
 from patchprism.video.source import open_clip
 from patchprism.video.steady import FrameColors, Steady
 
@@ -131,7 +131,7 @@ def render_video(
     Parameters
     ----------
     source : path
-        A video file; or an image sequence: a folder, or a pattern with ``*`` or a counter such as ``%04d``.
+        A video file; an animated GIF, WebP or PNG; or an image sequence: a folder, or a pattern with ``*`` or a counter such as ``%04d``.
     out : path
         ``.mp4``, ``.mov`` and ``.mkv`` (H.264) or ``.webm`` (VP9), with even sides (an odd last row or column
         of a panel is cut off); or a folder, or a pattern such as ``frames/%04d.png``, for PNG pictures.
@@ -203,8 +203,6 @@ def render_video(
     framing = settings.framing(backbone.record if backbone else find_record(str(settings.model)))
     check_output(out, source, crf)
     clip = open_clip(source, fps=fps)
-    if save_prism is not None:
-        check_prism_path(save_prism, clip, out)
     chosen = layout or ("side" if overlay is None else "overlay")
     canvas = Canvas(layout=chosen, alpha=overlay, smooth=smooth, matrix=clip.matrix)
     watch, tell = Stopwatch(), progress or (lambda *_: None)

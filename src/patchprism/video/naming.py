@@ -38,10 +38,10 @@ class Counter:
         """
         return f"{self.before}{number:0{self.digits}d}{self.after}"
 
-    def matches(self, name: str) -> str | None:
-        """The digits in a name of this kind, or None."""
+    def number(self, name: str) -> int | None:
+        """The number in a name of this kind; None in any other name."""
         found = re.fullmatch(f"{re.escape(self.before)}([0-9]+){re.escape(self.after)}", name)
-        return found[1] if found else None
+        return int(found[1]) if found and len(found[1]) <= _MAX_DIGITS else None
 
 
 def counter_in(name: str, what: str) -> Counter | None:

@@ -12,11 +12,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from patchprism.errors import OptionError, OutputError
 from patchprism.files import atomic_write
-from patchprism.folders import is_remote
 from patchprism.render import write_picture
 from patchprism.video.frames import import_av, planes_of
 from patchprism.video.naming import Counter, counter_in
-from patchprism.video.sequence import PhotoClip
 from patchprism.video.sound import Sound
 from patchprism.video.source import FileClip
 
@@ -64,8 +62,6 @@ def check_output(out: str | os.PathLike[str], source: str | os.PathLike[str], cr
         If the folder does not exist or cannot be written to, or ``out`` is the clip itself.
     """
     path = Path(out)
-    if is_remote(os.fspath(out)):
-        raise OutputError(os.fspath(out), "videos are written to files, not to addresses")
     suffix = path.suffix.lower()
     pictures = is_pictures(path)
     if not pictures and suffix not in _CODECS:
@@ -90,28 +86,12 @@ def check_output(out: str | os.PathLike[str], source: str | os.PathLike[str], cr
         raise OutputError(str(path), "permission denied")
     if pictures and folder.is_dir():
         counter = _folder_and_name(path)[1]
-        if any(counter.matches(name) for name in os.listdir(folder)):
+        if any(counter.number(name) is not None for name in os.listdir(folder)):
             raise OutputError(
                 str(folder), "holds numbered pictures already; they would get mixed up with the new ones"
             )
     if os.path.exists(source) and path.exists() and os.path.samefile(source, path):
         raise OutputError(str(path), "is the clip that is to be read")
-
-
-def check_prism_path(path: str | os.PathLike[str], clip: Clip, out: str | os.PathLike[str]) -> None:
-    """Refuse to save the prism over the clip, one of its photos, or what comes out; before anything heavy is done.
-
-    Raises
-    ------
-    OutputError
-        If it is one of them, or its folder does not exist.
-    """
-    target = os.path.realpath(path)
-    read = clip.paths if isinstance(clip, PhotoClip) else [clip.path]
-    if target == os.path.realpath(out) or any(target == os.path.realpath(each) for each in read):
-        raise OutputError(os.fspath(path), "it is the clip, or what comes out")
-    if not os.path.isdir(os.path.dirname(target)):
-        raise OutputError(os.fspath(path), "its folder does not exist")
 
 
 def is_pictures(out: Path) -> bool:
