@@ -421,6 +421,15 @@ def test_pictures_with_odd_names_are_written_and_found(tmp_path, run):
     assert "holds numbered pictures already" in again.err
 
 
+def test_a_counter_in_a_folders_name_is_refused_with_advice(tmp_path):
+    for i in (1, 2):
+        (tmp_path / f"d{i}").mkdir()
+        Image.fromarray(picture(i)).save(tmp_path / f"d{i}" / "f.png")
+    with pytest.raises(PhotoError, match="for folders use"):
+        open_clip(tmp_path / "d%d" / "f.png")
+    assert len(open_clip(tmp_path / "d*" / "f.png").paths) == 2
+
+
 def test_what_comes_out_is_not_what_goes_in(tmp_path):
     clip = make(tmp_path / "in.mp4", 2)
     for name, link in (("soft.mp4", os.symlink), ("hard.mp4", os.link)):

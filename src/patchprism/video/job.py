@@ -131,7 +131,8 @@ def render_video(
     Parameters
     ----------
     source : path
-        A video file; an animated GIF, WebP or PNG; or an image sequence: a folder, or a pattern with ``*`` or a counter such as ``%04d``.
+        A video file; an animated GIF, WebP or PNG; or an image sequence: a folder, or a pattern with ``*`` or a
+        counter such as ``%04d``.
     out : path
         ``.mp4``, ``.mov`` and ``.mkv`` (H.264) or ``.webm`` (VP9), with even sides (an odd last row or column
         of a panel is cut off); or a folder, or a pattern such as ``frames/%04d.png``, for PNG pictures.

@@ -57,24 +57,26 @@ def open_clip(source: str | os.PathLike[str], *, fps: float | Fraction | None = 
     if rate <= 0:
         raise OptionError(f"fps must be more than 0, got {fps}")
     animation = open_animation(name) if os.path.isfile(name) else None
-    if animation or (
-        os.path.isfile(name) and not name.lower().endswith(tuple(s for s in PHOTO_SUFFIXES if s != ".gif"))
-    ):
+    photos = tuple(suffix for suffix in PHOTO_SUFFIXES if suffix != ".gif")
+    if animation or (os.path.isfile(name) and not name.lower().endswith(photos)):
         if fps is not None:
             raise OptionError(f"fps is for image sequences; {name} has its own frame times")
         return animation or FileClip(name)
     if os.path.exists(name) and not os.path.isfile(name) and not os.path.isdir(name):
         raise PhotoError(photo_name(name), "is a pipe or a device, not a file")
-    counter = None if os.path.exists(name) else counter_in(os.path.basename(name), "IN")
+    folder, base = os.path.split(name)
+    counter = None if os.path.exists(name) else counter_in(base, "IN")
     if counter:
         shape = f"{glob.escape(counter.before)}*{glob.escape(counter.after)}"
-        pattern = os.path.join(glob.escape(os.path.dirname(name)), shape)
+        pattern = os.path.join(glob.escape(folder), shape)
         if not any(counter.number(Path(match).name) is not None for match in glob.iglob(pattern)):
             raise PhotoError(photo_name(name), "matches no photo")
         paths = [path for path in find_photos([pattern]) if counter.number(path.name) is not None]
         clip = PhotoClip(paths, rate, name=photo_name(source))
         clip.warnings += _gaps(clip.paths, counter, name)
         return clip
+    if not os.path.exists(name) and counter_in(folder, "IN"):
+        raise PhotoError(photo_name(name), "the counter must stand in the file's name; for folders use *")
     return PhotoClip(find_photos([name]), rate, name=photo_name(source))
 
 
