@@ -188,6 +188,36 @@ def test_a_hole_in_the_middle_is_told(tmp_path, name):
     assert problems
 
 
+def test_pictures_lost_while_the_sound_goes_on(tmp_path):
+    clip = make(tmp_path / "a.flv", sound=4)
+    with av.open(str(clip)) as container:
+        places = [(p.pos, p.size) for p in container.demux(video=0) if p.size]
+    blob = bytearray(clip.read_bytes())
+    first, last = places[15][0], sum(places[-1])
+    blob[first:last] = bytes(last - first)
+    clip.write_bytes(blob)
+    count, problems, _ = taken(clip)
+    assert count < 30
+    assert problems
+
+
+def test_frames_out_of_order_in_an_avi(tmp_path):
+    """AVI says in which order frames are decoded, and nothing of when they are shown."""
+    path = tmp_path / "a.avi"
+    _, x = np.mgrid[: SIZE[0], : SIZE[1]]
+    with av.open(str(path), "w") as container:
+        stream = add(container, "libx264", 30, gop=12)
+        for i in range(30):
+            smooth = np.stack([127 + 120 * np.sin((x + 2 * i) / 9)] * 3, axis=-1).astype(np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(smooth, format="rgb24")))
+        container.mux(stream.encode(None))
+    with av.open(str(path)) as container:
+        assert container.streams.video[0].codec_context.reorder_depth, "a clip with B-frames"
+    clip = open_clip(path)
+    times = [frame.time for frame in clip.frames(Span(), planes=False)]
+    assert (times, clip.problems.count) == ([Fraction(i, 30) for i in range(30)], 0)
+
+
 def test_frames_beyond_the_cut_are_refused_with_the_reason(tmp_path, run):
     clip = cut(make(tmp_path / "a.mkv"))
     result = run("video", clip, "-o", tmp_path / "out.mp4", "--start", "0.9", *OPTIONS)
@@ -234,6 +264,21 @@ def test_the_clip_is_read_and_not_its_thumbnail(tmp_path, order):
     assert "holds 2 video streams" in warning
     assert f"read is #{order.index(CLIP)} (h264, 96 x 64)" in warning
     assert len(list(open_clip(path).spread(3, Span()))) == 3
+
+
+def test_a_cover_is_no_stream(tmp_path):
+    path = tmp_path / "a.mp4"
+    with av.open(str(path), "w") as container:
+        cover, stream = add(container, "mjpeg", 10, (256, 256), "yuvj420p"), add(container, "libx264", 10)
+        cover.disposition = av.stream.Disposition.attached_pic
+        show(container, cover, 1, size=(256, 256))
+        show(container, stream, 10)
+    with av.open(str(path)) as container:
+        assert (
+            sum(bool(s.disposition & av.stream.Disposition.attached_pic) for s in container.streams.video)
+            == 1
+        )
+    assert taken(path) == (10, [], [])
 
 
 def test_subtitles_are_no_video(tmp_path):
