@@ -53,7 +53,8 @@ def video(
         str,
         typer.Argument(
             metavar="IN",
-            help="A video file; or photos in order: a folder, or a pattern with * or a counter like %04d.",
+            help="A video file or an animated picture; or photos in order: a folder, or a pattern with * or a counter "
+            "like %04d.",
             show_default=False,
         ),
     ],

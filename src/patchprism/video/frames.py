@@ -35,12 +35,15 @@ class Frame:
     rgb : ndarray, shape (H, W, 3), uint8
     planes : tuple of three ndarray, uint8, optional
         The same as luma (H, W) and chroma (ceil(H / 2), ceil(W / 2)), as the decoder gave it.
+    until : Fraction, optional
+        Seconds from the clip's beginning to its disappearance, where the clip says.
     """
 
     index: int
     time: Fraction
     rgb: NDArray[np.uint8]
     planes: Planes | None
+    until: Fraction | None = None
 
 
 @dataclass
@@ -105,6 +108,20 @@ def planes_of(raw: Any) -> list[NDArray[np.uint8]]:
         else:
             views.append(rows[: plane.height, : plane.width])
     return views
+
+
+def converted(
+    raw: Any, matrix: int, resize: dict[str, int], *, planes: bool
+) -> tuple[NDArray[np.uint8], list[NDArray[np.uint8]]]:
+    """A decoded frame as RGB and, where they are wanted, as planes of 4:2:0."""
+    source = matrix if raw.format.name.startswith(("yuv", "nv", "p0")) else None
+    rgb = planes_of(raw.reformat(format="rgb24", src_colorspace=source, **resize))[0]
+    if not planes:
+        return rgb, []
+    if raw.format.name == "yuv420p" and not resize and raw.color_range != 2:
+        return rgb, planes_of(raw)
+    options = {"src_colorspace": source, "dst_colorspace": source or BT709}
+    return rgb, planes_of(raw.reformat(format="yuv420p", dst_color_range="MPEG", **options, **resize))
 
 
 def rgb_to_planes(rgb: NDArray[np.uint8]) -> Planes:

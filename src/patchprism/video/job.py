@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from patchprism.framing import Framed, Framing
     from patchprism.prism import Prism
     from patchprism.video.sink import Sink
-    from patchprism.video.source import PhotoClip
+    from patchprism.video.source import Clip
 
     Take = Callable[[torch.Tensor], torch.Tensor]  # pixels (B, 3, H, W) -> tokens (B, h, w, D)
 
@@ -132,7 +132,8 @@ def render_video(
     Parameters
     ----------
     source : path
-        A video file; or an image sequence: a folder, or a pattern with ``*`` or a counter such as ``%04d``.
+        A video file; an animated GIF, WebP or PNG; or an image sequence: a folder, or a pattern with ``*`` or a
+        counter such as ``%04d``.
     out : path
         ``.mp4``, ``.mov`` and ``.mkv`` (H.264) or ``.webm`` (VP9), with even sides (an odd last row or column
         of a panel is cut off); or a folder, or a pattern such as ``frames/%04d.png``, for PNG pictures.
@@ -261,7 +262,7 @@ def render_video(
 class _Frames:
     """Frames of a clip to tokens: decoded and framed in a thread ahead of the network."""
 
-    clip: FileClip | PhotoClip
+    clip: Clip
     framing: Framing
     take: Take
     batch_size: int | None
@@ -309,6 +310,9 @@ class _Frames:
                 names += [f"{self.clip.name} at {float(frame.time):.3f} s" for frame, _ in batch]
                 tell("fit", len(tokens), count)
         if not tokens:
+            # Looked for once more, frame by frame, to say what is wrong.
+            for _ in self.clip.frames(span, planes=False):
+                pass
             raise PhotoError(self.clip.name, _nothing(self.clip, span))
         tell("fit", len(tokens), len(tokens))
         return prism.fit(PatchFeatures(tokens, names))
@@ -392,7 +396,7 @@ class _Job:
         sink.write(frame, patches, framed.crop)
 
 
-def _expected(clip: FileClip | PhotoClip, span: Span) -> int | None:
+def _expected(clip: Clip, span: Span) -> int | None:
     if clip.duration is None:
         return None
     end = clip.duration if span.end is None else min(span.end, clip.duration)
@@ -401,7 +405,7 @@ def _expected(clip: FileClip | PhotoClip, span: Span) -> int | None:
     return max(1, -(-count // span.every))
 
 
-def _nothing(clip: FileClip | PhotoClip, span: Span) -> str:
+def _nothing(clip: Clip, span: Span) -> str:
     if clip.problems.count:
         return f"no frame could be read ({clip.problems.named[0]})"
     if span.start is not None or span.end is not None:

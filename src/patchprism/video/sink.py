@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import secrets
 import shutil
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from patchprism.errors import OptionError, OutputError
 from patchprism.files import atomic_write
 from patchprism.render import write_picture
 from patchprism.video.frames import import_av, planes_of
+from patchprism.video.naming import Counter, counter_in
 from patchprism.video.sound import Sound
 from patchprism.video.source import FileClip
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from patchprism.video.canvas import Canvas, Crop
     from patchprism.video.frames import Frame
-    from patchprism.video.source import PhotoClip
+    from patchprism.video.source import Clip
     from patchprism.video.steady import PatchColors
 
 _CODECS = {".mp4": "libx264", ".mov": "libx264", ".mkv": "libx264", ".webm": "libvpx-vp9"}
@@ -36,8 +36,9 @@ _OPTIONS = {
     "libx264": {"preset": "superfast", "x264-params": "mbtree=1:rc-lookahead=10"},
     "libvpx-vp9": {"b": "0", "deadline": "realtime", "cpu-used": "8", "row-mt": "1"},
 }
-_COUNTER = re.compile(r"%0?\d*d")
 _PICTURE = "frame-%06d.png"
+# Of one side: what H.264's encoder takes, and VP9.
+_MAX_SIDE = {"libx264": 16384, "libvpx-vp9": 65535}
 
 
 class Sink(Protocol):
@@ -84,8 +85,8 @@ def check_output(out: str | os.PathLike[str], source: str | os.PathLike[str], cr
     if not os.access(folder.parent, os.W_OK):
         raise OutputError(str(path), "permission denied")
     if pictures and folder.is_dir():
-        shape = re.compile(_COUNTER.sub(r"\\d+", _folder_and_name(path)[1].replace(".", r"\.")))
-        if any(shape.fullmatch(name) for name in os.listdir(folder)):
+        counter = _folder_and_name(path)[1]
+        if any(counter.number(name) is not None for name in os.listdir(folder)):
             raise OutputError(
                 str(folder), "holds numbered pictures already; they would get mixed up with the new ones"
             )
@@ -96,18 +97,25 @@ def check_output(out: str | os.PathLike[str], source: str | os.PathLike[str], cr
 def is_pictures(out: Path) -> bool:
     """Whether an output means numbered PNG pictures: a folder, or a pattern with a counter."""
     return (
-        out.is_dir() or not out.suffix or (out.suffix.lower() == ".png" and bool(_COUNTER.search(out.name)))
+        out.is_dir()
+        or not out.suffix
+        or (out.suffix.lower() == ".png" and counter_in(out.name, "out") is not None)
     )
 
 
-def _folder_and_name(out: Path) -> tuple[Path, str]:
-    return (out.parent, out.name) if _COUNTER.search(out.name) else (out, _PICTURE)
+def _folder_and_name(out: Path) -> tuple[Path, Counter]:
+    counter = None if out.is_dir() else counter_in(out.name, "out")
+    if counter:
+        return out.parent, counter
+    default = counter_in(_PICTURE, "out")
+    assert default is not None
+    return out, default
 
 
 @contextmanager
 def open_sink(
     out: Path,
-    clip: FileClip | PhotoClip,
+    clip: Clip,
     canvas: Canvas,
     *,
     first: Frame,
@@ -135,14 +143,15 @@ def open_sink(
         except OSError:
             raise  # atomic_write says what the system said
         except av.FFmpegError as error:
-            raise OutputError(str(out), f"{error.strerror} ({error})") from error
+            reason = f"the encoder or the file format failed ({error.strerror or error})"
+            raise OutputError(str(out), reason) from error
 
 
 class _VideoSink:
     def __init__(
         self,
         path: Path,
-        clip: FileClip | PhotoClip,
+        clip: Clip,
         canvas: Canvas,
         *,
         first: Frame,
@@ -159,6 +168,11 @@ class _VideoSink:
         height, width = canvas.size(*first.rgb.shape[:2], even=True)
         if not height or not width:
             raise OptionError(f"a video needs frames of 2 x 2 pixels or more, got {first.rgb.shape[1::-1]}")
+        if max(height, width) > _MAX_SIDE[codec]:
+            raise OptionError(
+                f"{suffix} holds at most {_MAX_SIDE[codec]:,} pixels a side, got {width:,} x {height:,}; write PNG "
+                "pictures, or the colors alone (layout)"
+            )
         self.base = Fraction(clip.time_base)
         options = _OPTIONS[codec] | {"crf": str(DEFAULT_CRF[codec] if crf is None else crf)}
         self.container = av.open(
@@ -181,6 +195,7 @@ class _VideoSink:
         self._waiting: Any = None
         self._first_dts: int | None = None
         self._gap = max(1, round(1 / (rate * self.base)))
+        self._until: Fraction | None = None
 
     def _add_sound(self, clip: FileClip, suffix: str, *, whole: bool) -> None:
         av = import_av()
@@ -208,7 +223,7 @@ class _VideoSink:
             self._gap = max(picture.pts - self._waiting.pts, 1)
             self._mux(self.stream.encode(self._waiting))
         # One is held back, so that the last is known as the last.
-        self._waiting = picture
+        self._waiting, self._until = picture, frame.until
         if self._sound:
             self._sound.until(time)
 
@@ -221,14 +236,18 @@ class _VideoSink:
     def finish(self) -> None:
         end = Fraction(0)
         if self._waiting is not None:
-            # How long the last one is shown nobody says; as long as the one before it.
+            # How long the last one is shown hardly any clip says; then as long as the one before it.
             end = (self._waiting.pts + self._gap) * self.base
+            if self._until is not None:
+                end = self._until - self.origin
             self._mux(self.stream.encode(self._waiting))
         packets = self.stream.encode(None)
         if packets and packets[-1].time_base == self.base:
             first = packets[0].dts if self._first_dts is None else self._first_dts
-            # MP4 takes a track's length from its packets in the order of decoding, which is not that of showing.
-            packets[-1].duration = round(end / self.base) + first - packets[-1].dts
+            # MP4 takes a track's length from its packets in the order of decoding, which is not that of showing, and
+            # what is shown of it from the largest end of a packet.
+            last, ticks = packets[-1], round(end / self.base)
+            last.duration = ticks - min(last.dts - first, last.pts)
         self._mux(packets)
         if self._sound:
             self._sound.until(end)
@@ -250,7 +269,7 @@ class _VideoSink:
 class _PictureSink:
     def __init__(self, out: Path, canvas: Canvas, *, has_sound: bool) -> None:
         self.canvas = canvas
-        self.folder, self.pattern = _folder_and_name(out)
+        self.folder, self.counter = _folder_and_name(out)
         self.count = 0
         self.sound = "left out" if has_sound else "none"
         self.warnings = ["the sound is left out: pictures hold none"] if has_sound else []
@@ -265,7 +284,7 @@ class _PictureSink:
 
     def write(self, frame: Frame, patches: PatchColors, crop: Crop) -> None:
         self.count += 1
-        name = self.pattern % self.count
+        name = self.counter.name(self.count)
         try:
             write_picture(self.part / name, self.canvas.paint_rgb(frame, patches, crop))
         except OutputError as error:
