@@ -38,12 +38,15 @@ class PhotoRow:
         The photo's (H, W) in pixels.
     crop : tuple of float
         Left, top, right, bottom of what the network saw, in the photo's pixels.
+    content : str or None
+        Digest of the pixels that were read, where it is known: a store does not keep it.
     """
 
     name: str
     grid: tuple[int, int]
     size: tuple[int, int]
     crop: tuple[float, float, float, float]
+    content: str | None = None
 
 
 class StoredFeatures(PatchFeatures):
