@@ -37,8 +37,8 @@ class Folder(Protocol):
     def size(self, key: str) -> int | None:
         """A file's size in bytes, None where there is none."""
 
-    def keys(self, prefix: str = "") -> list[str]:
-        """The files directly in a folder below, by name."""
+    def keys(self, prefix: str = "", *, folders: bool = False) -> list[str]:
+        """The files directly in a folder below, by name; or the folders there."""
 
     def unchanged(self, written: Mapping[str, list[int]]) -> bool:
         """Whether all of these files, directly in this folder, are there with the :func:`written_as` that they had."""
@@ -118,10 +118,11 @@ class LocalFolder:
         except OSError:
             return False
 
-    def keys(self, prefix: str = "") -> list[str]:
+    def keys(self, prefix: str = "", *, folders: bool = False) -> list[str]:
         """See :class:`Folder`."""
         path = self.path / prefix
-        return sorted(each.name for each in path.iterdir() if each.is_file()) if path.is_dir() else []
+        found = path.iterdir() if path.is_dir() else ()
+        return sorted(each.name for each in found if (each.is_dir() if folders else each.is_file()))
 
     def remove(self, key: str) -> None:
         """See :class:`Folder`."""
@@ -189,18 +190,19 @@ class RemoteFolder:
             self._listed = self._sizes("")
         return all(self._listed.get(key) == there[0] for key, there in written.items())
 
-    def keys(self, prefix: str = "") -> list[str]:
+    def keys(self, prefix: str = "", *, folders: bool = False) -> list[str]:
         """See :class:`Folder`."""
-        return sorted(self._sizes(prefix))
+        return sorted(self._sizes(prefix, "directory" if folders else "file"))
 
-    def _sizes(self, prefix: str) -> dict[str, int]:
+    def _sizes(self, prefix: str, kind: str = "file") -> dict[str, int]:
         system, path = self._at(prefix)
         system.invalidate_cache()
         try:
             listed = system.ls(path, detail=True)
         except FileNotFoundError:
             return {}
-        return {each["name"].rsplit("/", 1)[-1]: each["size"] for each in listed if each["type"] == "file"}
+        found = ((each["name"].rstrip("/").rsplit("/", 1)[-1], each) for each in listed)
+        return {name: each["size"] for name, each in found if each["type"] == kind}
 
     def remove(self, key: str) -> None:
         """See :class:`Folder`."""

@@ -31,8 +31,8 @@ MAX_FETCHED = 1 << 30
 _PLACE = re.compile(r"([a-z][a-z0-9+.-]*)://+([^/\\?#\s]+)(?:/.*)?")
 
 
-# Of a photo that can be read no more when its pictures are drawn.
-_WITHOUT = "its pictures are drawn without it"
+# Said of a photo that can be read no more when its pictures are drawn.
+DRAWN_WITHOUT = "its pictures are drawn without it"
 # What pipes gave: it comes once, and a job may ask for it again.
 _piped: dict[str, bytes] = {}
 _piped_lock = threading.Lock()
@@ -129,11 +129,11 @@ def read_again(
     try:
         photo = reader(name)
     except PhotoError as error:
-        raise PhotoError(name, f"{_WITHOUT}: it could not be read again ({error.reason})") from error
+        raise PhotoError(name, f"could not be read again ({error.reason})") from error
     except (OSError, ValueError) as error:
-        raise PhotoError(name, f"{_WITHOUT}: it could not be read again ({error})") from error
+        raise PhotoError(name, f"could not be read again ({error})") from error
     if photo.shape[:2] != size or (content is not None and content_of(photo) != content):
-        raise PhotoError(name, f"{_WITHOUT}: it was replaced after its features were extracted")
+        raise PhotoError(name, "was replaced after its features were extracted")
     return photo
 
 
@@ -246,6 +246,11 @@ def _is_fetched(name: str) -> bool:
     return found["type"] == "file" and 0 < (found["size"] or 0) <= MAX_FETCHED
 
 
+def grey(size: tuple[int, int]) -> NDArray[np.uint8]:
+    """What stands for a photo of this (H, W) that is gone, (H, W, 3) uint8."""
+    return np.full((*size, 3), GONE_GREY, np.uint8)
+
+
 class StoredPhoto:
     """A photo that a store names, as a source of :class:`~patchprism.extract.Photos`: read when it is first asked for.
 
@@ -271,4 +276,4 @@ class StoredPhoto:
         """The photo, (H, W, 3) uint8; once it is found to be gone, it stays so."""
         photo = None if self.gone else read_stored(self.name, self.size, self.places)
         self.gone = photo is None
-        return np.full((*self.size, 3), GONE_GREY, np.uint8) if photo is None else photo
+        return grey(self.size) if photo is None else photo

@@ -25,7 +25,7 @@ from patchprism.histogram import count_scores
 from patchprism.picture import draw_picture, needs_photo, without_photo
 from patchprism.render import write_picture
 from patchprism.shards import SHARD, Lost, Shards, Table, digest
-from patchprism.sources import content_of, read_again, read_source, read_stored, stamp_of
+from patchprism.sources import DRAWN_WITHOUT, content_of, read_again, read_source, read_stored, stamp_of
 from patchprism.store.reader import PhotoRow
 from patchprism.visualization import write_arrays
 
@@ -367,7 +367,7 @@ class DrawTask:
             photo, reason = self.photo(row)
             if photo is None:
                 gone = True
-                style |= without_photo(options.upsample, options.background)
+                style["upsample"], style["background"] = without_photo(options.upsample, options.background)
 
         def write(suffix: str, draw: Callable[[Path], None]) -> None:
             name = f"{stem}.{suffix}"
@@ -398,7 +398,7 @@ class DrawTask:
         try:
             return read_again(row.name, row.size, row.content, self.reader), None
         except PhotoError as error:
-            return None, error.reason
+            return None, f"{error.reason}; {DRAWN_WITHOUT}"
 
     @staticmethod
     def _row(row: PhotoRow, part: PhotoColors, files: list[str], gone: bool) -> dict[str, Any]:

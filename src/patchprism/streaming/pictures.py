@@ -267,13 +267,14 @@ class Pictures:
             return
         mine = {name for its in self.stems for stem in its for name in self.task.names(stem)}
         mine.update(self._figures())
-        for key in (*(f"drawn/{name}" for name in ours), _FIGURES):
+        markers = {f"drawn/{name}" for name in ours}
+        for key in (*markers, _FIGURES):
             for name in _read_json(self.work, key).get("files", ()):
                 # Somebody else may have made the folder: nothing but such files is taken away.
                 if name not in mine and _WRITTEN.fullmatch(name):
                     self.out.remove(name)
-        for name in set(ours) - {f"drawn/{name}" for name in map(drawn_key, range(len(self.stems)))}:
-            self.work.remove(f"drawn/{name}")
+        for key in markers - {drawn_key(shard) for shard in range(len(self.stems))}:
+            self.work.remove(key)
 
     def _figures(self) -> list[str]:
         return [f"{name}.{self.task.options.format}" for name in FIGURES]
