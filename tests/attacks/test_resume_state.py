@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import threading
-from dataclasses import asdict, fields, replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -637,7 +637,3 @@ def test_a_named_pipe_is_refused(photos, tmp_path):
     os.mkfifo(tmp_path / "pipe.png")
     outcome = do("fit", [str(tmp_path / "pipe.png"), str(photos)], tmp_path / "d.prism", reader=read_source)
     assert [each.reason for each in outcome.failures] == ["is a pipe, not a file"]
-
-
-def test_settings_are_json():
-    assert json.loads(json.dumps(asdict(SETTINGS)))
