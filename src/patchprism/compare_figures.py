@@ -110,7 +110,7 @@ def save_comparison(
     OutputError
         If a file cannot be written.
     """
-    from patchprism.visualization import check_output_options
+    from patchprism.visualization import check_output_options, lost_since
 
     folder = Path(out)
     check_output_options(folder, None, format)
@@ -133,6 +133,7 @@ def save_comparison(
     with ThreadPoolExecutor(2, thread_name_prefix="patchprism-write") as pool:
         for future in [pool.submit(write, path) for path, write in jobs]:
             future.result()
+    comparison.failures += lost_since(comparison.photos, comparison.failures)
     report = folder / "compare.json"
     with atomic_write(report) as part:
         text = to_json(comparison.report(), indent=2, ensure_ascii=False)

@@ -16,7 +16,7 @@ from patchprism.errors import OptionError, PhotoError
 from patchprism.features import check_tokens
 from patchprism.images import read_photo
 from patchprism.reading import reading
-from patchprism.sources import StoredPhoto
+from patchprism.sources import DRAWN_WITHOUT, StoredPhoto, content_of, grey, read_again, read_stream
 from patchprism.surroundings import own_settings
 from patchprism.threads import leave_the_cores
 
@@ -160,6 +160,8 @@ class Photos:
         self._kept: dict[tuple[int, Framing | None], NDArray[np.uint8]] = {}
         self._bytes = 0
         self._lock = threading.Lock()
+        self._seen: dict[int, tuple[tuple[int, int], str]] = {}  # size and content of photos that were read
+        self.lost: dict[int, str] = {}  # why photos could not be read again, by their index
 
     def __len__(self) -> int:
         return len(self.sources)
@@ -170,10 +172,12 @@ class Photos:
 
     def __getstate__(self) -> dict[str, Any]:
         # A lock belongs to one process, and what is kept can be read again.
-        return {"sources": self.sources, "names": self.names}
+        kept = ("sources", "names", "range", "notes", "lost", "_seen")
+        return {name: getattr(self, name) for name in kept}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["sources"], state["names"])  # type: ignore[misc]
+        self.__init__([], [])  # type: ignore[misc]
+        self.__dict__ |= state
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Photos:
         copied = self.subset(range(len(self)))  # with what is kept, which nobody writes to
@@ -187,34 +191,61 @@ class Photos:
         part._kept = {(new[i], framing): kept for (i, framing), kept in self._kept.items() if i in new}
         part.notes = {new[i]: notes for i, notes in self.notes.items() if i in new}
         part._bytes = sum(kept.nbytes for kept in part._kept.values())
+        part._seen = {new[i]: seen for i, seen in self._seen.items() if i in new}
+        part.lost = {new[i]: reason for i, reason in self.lost.items() if i in new}
         return part
 
     def read(self, index: int) -> NDArray[np.uint8]:
-        """A photo, (H, W, 3) uint8, read from its file unless it is still kept."""
-        return self._keep((index, None), lambda: self._read(index))
+        """A photo, (H, W, 3) uint8, read from its file unless it is still kept.
+
+        Plain grey stands for one that was read before and is gone, or another one by now; :attr:`lost` says so.
+        """
+        try:
+            return self._keep((index, None), lambda: self._read(index))
+        except PhotoError:
+            if index not in self.lost:
+                raise
+            return grey(self._seen[index][0])
 
     def _read(self, index: int) -> NDArray[np.uint8]:
-        source = self.sources[index]
+        source, name = self.sources[index], self.names[index]
         if isinstance(source, StoredPhoto):
             return source.read()
-        return read_photo(source, name=self.names[index], range=self.range)
+
+        def read(name: str) -> NDArray[np.uint8]:
+            stream = read_stream(source) if isinstance(source, (str, os.PathLike)) else None
+            return read_photo(source if stream is None else stream, name=name, range=self.range)
+
+        if index in self.lost:  # it stays so
+            raise PhotoError(name, self.lost[index])
+        if index in self._seen:
+            try:
+                return read_again(name, *self._seen[index], read)
+            except PhotoError as error:
+                self.lost[index] = f"{error.reason}; {DRAWN_WITHOUT}"
+                raise
+        photo = read(name)
+        self._seen[index] = (photo.shape[0], photo.shape[1]), content_of(photo)
+        return photo
 
     @property
     def gone(self) -> list[str]:
-        """Names of a store's photos that are gone; those that nobody asked for yet are read for it."""
-        found = []
-        for index, source in enumerate(self.sources):
-            if isinstance(source, StoredPhoto):
-                if source.gone is None:
-                    self.read(index)
-                if source.gone:
-                    found.append(self.names[index])
-        return found
+        """Names of photos that are gone; those of a store that nobody asked for yet are read for it."""
+        return [name for index, name in enumerate(self.names) if self.is_gone(index)]
+
+    def is_gone(self, index: int) -> bool:
+        """Whether plain grey stands for a photo; one of a store is read for it."""
+        source = self.sources[index]
+        if not isinstance(source, StoredPhoto):
+            return index in self.lost
+        if source.gone is None:
+            self.read(index)
+        return bool(source.gone)
 
     def frame(self, index: int, framing: Framing) -> tuple[Framed, tuple[int, int]]:
-        """A photo framed, and its (H, W)."""
+        """A photo framed, and its (H, W); nothing stands for one that is gone."""
         with reading() as heard:
-            photo = self.read(index)
+            photo = self._keep((index, None), lambda: self._read(index))
             framed = framing.apply(photo, name=self.names[index])
         if heard.notes:  # a photo that is kept says nothing again
             self.notes[index] = tuple(heard.notes)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from patchprism.errors import ExtraError, OutputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 # Everything that is only needed until a job is finished lies below a folder of this name, temporary files of
 # workers that were killed included, so that taking it away leaves nothing half-written anywhere.
@@ -37,8 +37,11 @@ class Folder(Protocol):
     def size(self, key: str) -> int | None:
         """A file's size in bytes, None where there is none."""
 
-    def keys(self, prefix: str = "") -> list[str]:
-        """The files directly in a folder below, by name."""
+    def keys(self, prefix: str = "", *, folders: bool = False) -> list[str]:
+        """The files directly in a folder below, by name; or the folders there."""
+
+    def unchanged(self, written: Mapping[str, list[int]]) -> bool:
+        """Whether all of these files, directly in this folder, are there with the :func:`written_as` that they had."""
 
     def remove(self, key: str) -> None:
         """Take a file, or a folder with all in it, away; fine if there is none."""
@@ -108,10 +111,18 @@ class LocalFolder:
         path = self.path / key
         return path.stat().st_size if path.is_file() else None
 
-    def keys(self, prefix: str = "") -> list[str]:
+    def unchanged(self, written: Mapping[str, list[int]]) -> bool:
+        """See :class:`Folder`."""
+        try:
+            return all(written_as(self.path / key) == there for key, there in written.items())
+        except OSError:
+            return False
+
+    def keys(self, prefix: str = "", *, folders: bool = False) -> list[str]:
         """See :class:`Folder`."""
         path = self.path / prefix
-        return sorted(each.name for each in path.iterdir() if each.is_file()) if path.is_dir() else []
+        found = path.iterdir() if path.is_dir() else ()
+        return sorted(each.name for each in found if (each.is_dir() if folders else each.is_file()))
 
     def remove(self, key: str) -> None:
         """See :class:`Folder`."""
@@ -133,6 +144,10 @@ class RemoteFolder:
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
         self.name = self.url
+        self._listed: dict[str, int] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_listed": None}  # workers have no use for it
 
     def _at(self, key: str) -> tuple[Any, str]:
         return filesystem(f"{self.url}/{key}" if key else self.url)
@@ -169,15 +184,25 @@ class RemoteFolder:
             return None
         return int(info["size"]) if info["type"] == "file" else None
 
-    def keys(self, prefix: str = "") -> list[str]:
+    def unchanged(self, written: Mapping[str, list[int]]) -> bool:
+        """See :class:`Folder`; by their sizes, and as it was when this was first asked: one request for all files."""
+        if self._listed is None:
+            self._listed = self._sizes("")
+        return all(self._listed.get(key) == there[0] for key, there in written.items())
+
+    def keys(self, prefix: str = "", *, folders: bool = False) -> list[str]:
         """See :class:`Folder`."""
+        return sorted(self._sizes(prefix, "directory" if folders else "file"))
+
+    def _sizes(self, prefix: str, kind: str = "file") -> dict[str, int]:
         system, path = self._at(prefix)
         system.invalidate_cache()
         try:
             listed = system.ls(path, detail=True)
         except FileNotFoundError:
-            return []
-        return sorted(each["name"].rsplit("/", 1)[-1] for each in listed if each["type"] == "file")
+            return {}
+        found = ((each["name"].rstrip("/").rsplit("/", 1)[-1], each) for each in listed)
+        return {name: each["size"] for name, each in found if each["type"] == kind}
 
     def remove(self, key: str) -> None:
         """See :class:`Folder`."""
@@ -188,6 +213,12 @@ class RemoteFolder:
     def below(self, key: str) -> RemoteFolder:
         """See :class:`Folder`."""
         return RemoteFolder(f"{self.url}/{key}")
+
+
+def written_as(path: Path) -> list[int]:
+    """What changes when a file is written again, and does not when it is renamed: its size and time."""
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns]
 
 
 def filesystem(url: str) -> tuple[Any, str]:

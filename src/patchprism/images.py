@@ -15,7 +15,7 @@ import numpy as np
 from patchprism.colors import to_uint8
 from patchprism.errors import OptionError, PhotoError
 from patchprism.framing import DEFAULT_SIZE, PRESETS, Framed, Framing
-from patchprism.paths import PHOTO_SUFFIXES, find_photos, photo_name, unique_stems
+from patchprism.paths import PHOTO_SUFFIXES, find_photos, is_stream, photo_name, unique_stems
 from patchprism.reading import BYTES_A_PIXEL, claim, note
 from patchprism.tiffs import Tiff, open_tiff, unread
 
@@ -105,7 +105,9 @@ def read_photo(
         if isinstance(source, (str, os.PathLike)):
             if Path(source).is_dir():
                 raise PhotoError(label, "is a folder, not a photo")
-            if Path(source).is_fifo() and not os.fsdecode(source).startswith("/dev/"):
+            if Path(source).is_char_device() or Path(source).is_block_device():
+                raise PhotoError(label, "is a device, not a file")
+            if Path(source).is_fifo() and not is_stream(source):
                 # Opening it waits, for ever if nobody writes. The shell's own, of <(...), have their writer.
                 raise PhotoError(label, "is a pipe, not a file")
             with open(source, "rb") as file:

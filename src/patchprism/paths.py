@@ -138,6 +138,11 @@ def unique_stems(paths: Sequence[str | os.PathLike[str]]) -> list[str]:
     return result
 
 
+def is_stream(path: str | os.PathLike[str]) -> bool:
+    """Whether a name means what this process has open, and another file in another process: ``/dev/stdin``, say."""
+    return os.path.abspath(os.fsdecode(path)).startswith(("/dev/stdin", "/dev/fd/", "/proc/"))
+
+
 def photo_name(source: object) -> str:
     """What to call a photo in errors and captions: its path as the user gave it, or ``"photo"``."""
     if isinstance(source, (str, os.PathLike)):

@@ -27,6 +27,14 @@ def needs_photo(*, overlay_alpha: float | None, upsample: str, background: str) 
     return overlay_alpha is not None or background == "photo" or upsample == "guided"
 
 
+def without_photo(upsample: str, background: str) -> tuple[str, str]:
+    """What a picture that asks for its photo is drawn with where the photo is gone, in place of these."""
+    return (
+        "bilinear" if upsample == "guided" else upsample,
+        "black" if background == "photo" else background,
+    )
+
+
 def draw_picture(
     part: PhotoColors,
     read: Callable[[], NDArray[np.uint8]],

@@ -7,6 +7,7 @@ import os
 import time
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -103,6 +104,11 @@ class Settings:
                 for name, default in TOKEN_DEFAULTS.items()
             },
         )
+
+    def for_tokens(self) -> dict[str, Any]:
+        """Every setting that tokens may depend on: all but the options of the prism."""
+        own = signature(Prism).parameters
+        return {name: value for name, value in asdict(self).items() if name not in own}
 
     def token_options(self) -> TokenOptions:
         """Which tokens of the backbone are taken, once resolved; they are checked."""

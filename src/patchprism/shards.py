@@ -75,6 +75,9 @@ class Source(Protocol):
 
     n_shards: int
 
+    def key(self, shard: int) -> str:
+        """Digest of all that a shard's tokens depend on."""
+
     def rows(self, shard: int) -> list[PhotoRow]:
         """What is known of a shard's photos."""
 
@@ -137,6 +140,7 @@ class Shards:
                     tuple(row["size"]),
                     tuple(row["crop"]),
                     bool(row.get("plain")),
+                    row["content"],
                 )
                 for row in found["photos"]
             ]
@@ -152,9 +156,22 @@ class Shards:
         expected = table.n_patches * table.width * np.dtype(self.dtype).itemsize
         return not expected or self.folder.size(self._tokens(shard)) == expected
 
+    def write_tokens(self, shard: int, tokens: bytes) -> None:
+        """Put back tokens of a committed shard that were given up."""
+        self.folder.write(self._tokens(shard), tokens)
+
+    def committed(self) -> set[int]:
+        """The shards that have a table, of this job or an earlier one, by one look into the folder."""
+        names = self.folder.keys("shards")
+        return {int(name[:-5]) for name in names if name.endswith(".json") and name[:-5].isdecimal()}
+
     def drop_tokens(self, shard: int) -> None:
         """Forget a shard's tokens, which are kept elsewhere by now; its table stays."""
         self.folder.remove(self._tokens(shard))
+
+    def key(self, shard: int) -> str:
+        """See :class:`Source`."""
+        return self.table(shard).key
 
     def rows(self, shard: int) -> list[PhotoRow]:
         """See :class:`Source`."""
@@ -193,6 +210,10 @@ class StoreShards:
         self.features = features
         self.n_shards = -(-len(features) // SHARD)
 
+    def key(self, shard: int) -> str:
+        """See :class:`Source`."""
+        return digest(self.features.path, self.features.key, self.features.origin, self._span(shard))
+
     def rows(self, shard: int) -> list[PhotoRow]:
         """See :class:`Source`."""
         return self.features.rows(*self._span(shard))
@@ -206,5 +227,15 @@ class StoreShards:
 
 
 def digest(*values: Any) -> str:
-    """A name for JSON values: SHA-256 in hexadecimal."""
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+    """A name for JSON values and arrays: SHA-256 in hexadecimal."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True, default=_plain).encode()).hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    """An array, or a number of NumPy's, as JSON values; anything else is an error."""
+    if isinstance(value, np.generic):
+        return value.item()
+    array = np.ascontiguousarray(value)
+    if array.dtype.hasobject:
+        raise TypeError(f"{type(value).__name__} has no digest")
+    return [array.dtype.str, array.shape, hashlib.sha256(array.data).hexdigest()]

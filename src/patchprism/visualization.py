@@ -16,7 +16,7 @@ import numpy as np
 from patchprism.errors import OptionError, OutputError
 from patchprism.files import atomic_write, refuse_to_replace
 from patchprism.paths import unique_stems
-from patchprism.picture import BACKGROUNDS, BASES, UPSAMPLINGS, draw_picture
+from patchprism.picture import BACKGROUNDS, BASES, UPSAMPLINGS, draw_picture, needs_photo, without_photo
 from patchprism.reading import BYTES_A_PIXEL, Note, claim, reading
 from patchprism.records import to_json
 from patchprism.render import (
@@ -120,9 +120,9 @@ class Visualization:
 
     @property
     def gone(self) -> list[str]:
-        """Photos of a store that are not there any more, or not to be asked for; shown as plain grey.
+        """Photos that are not there any more, are others by now, or not to be asked for; shown as plain grey.
 
-        Photos are read when they are first shown. Those that were not yet are read for this.
+        A store's photos are read when they are first shown. Those that were not yet are read for this.
         """
         return self.photos.gone
 
@@ -311,7 +311,7 @@ class Visualization:
             raise OutputError(str(folder), error.strerror or "cannot make this folder") from error
         start = perf_counter()
         stems = unique_stems([Path(name).name for name in self.names])
-        jobs: list[tuple[Path, Callable[[Path], None]]] = [
+        jobs: list[tuple[Path, Callable[[Path], object]]] = [
             (folder / f"{name}.{format}", partial(_write_drawn, draw))
             for name, draw in (self.figures().items() if pca else ())
         ]
@@ -319,17 +319,16 @@ class Visualization:
             from patchprism.lenses.write import figure_jobs, photo_jobs
 
             jobs += figure_jobs(lenses, folder, arrays=arrays, format=format)
-        of_photo: list[list[str]] = []
+        of_photo: list[list[Path]] = []
         for i, stem in enumerate(stems):
-            draw = partial(self.picture, i, upsample=upsample, basis=basis)
             made = (
-                self._photo_jobs(i, folder / stem, draw, overlay_alpha, arrays, format, background)
+                self._photo_jobs(i, folder / stem, upsample, basis, overlay_alpha, arrays, format, background)
                 if pca
                 else []
             )
             if lenses:
                 made += photo_jobs(lenses, i, folder / stem, arrays=arrays, format=format)
-            of_photo.append([path.name for path, _ in made])
+            of_photo.append([path for path, _ in made])
             jobs += made
         _check_distinct([path for path, _ in jobs])
         read: list[str | os.PathLike[str]] = []
@@ -340,39 +339,38 @@ class Visualization:
                 read.append(source)
         refuse_to_replace(folder, [path.name for path, _ in jobs], read)
         with ThreadPoolExecutor(WRITERS, thread_name_prefix="patchprism-write") as pool:
-            for future in [pool.submit(write, path) for path, write in jobs]:
-                future.result()
+            futures = [(path, pool.submit(write, path)) for path, write in jobs]
+            written = [path for path, future in futures if future.result() is not False]
+        self.failures += lost_since(self.photos, self.failures)
         prism, report = folder / "prism.safetensors", folder / "report.json"
         self.prism.save(prism)
         self.seconds["write"] = perf_counter() - start
         with atomic_write(report) as part:
-            text = to_json(self.report(of_photo, lenses), indent=2, ensure_ascii=False)
+            files = [[path.name for path in paths if path in written] for paths in of_photo]
+            text = to_json(self.report(files, lenses), indent=2, ensure_ascii=False)
             part.write_text(text + "\n", "utf-8", errors="replace")  # a file's name may be no text
-        return [path for path, _ in jobs] + [prism, report]
+        return [*written, prism, report]
 
     def _photo_jobs(
         self,
         index: int,
         stem: Path,
-        draw: Callable[..., NDArray[np.uint8]],
+        upsample: str,
+        basis: str,
         overlay_alpha: float | None,
         arrays: bool,
         format: str,
         background: str,
-    ) -> list[tuple[Path, Callable[[Path], None]]]:
+    ) -> list[tuple[Path, Callable[[Path], object]]]:
         def named(suffix: str) -> Path:
             return stem.with_name(f"{stem.name}.{suffix}")
 
-        pixels = self.sizes[index][0] * self.sizes[index][1]
-        jobs: list[tuple[Path, Callable[[Path], None]]] = [
-            (
-                named(f"pca.{format}"),
-                partial(_write_drawn, partial(draw, background=background), pixels=pixels),
-            )
+        draw = partial(self._write_picture, index, upsample=upsample, basis=basis)
+        jobs: list[tuple[Path, Callable[[Path], object]]] = [
+            (named(f"pca.{format}"), partial(draw, background=background))
         ]
         if overlay_alpha is not None:
-            over = partial(draw, overlay_alpha=overlay_alpha)
-            jobs.append((named(f"overlay.{format}"), partial(_write_drawn, over, pixels=pixels)))
+            jobs.append((named(f"overlay.{format}"), partial(draw, overlay_alpha=overlay_alpha)))
         if arrays:
             jobs.append((named("npz"), partial(write_arrays, self.parts[index])))
         return jobs
@@ -380,6 +378,52 @@ class Visualization:
     def all_notes(self) -> list[Note]:
         """What is to be said of the job and of its photos beside the hints."""
         return all_notes(self.notes, self.photos)
+
+    def _write_picture(
+        self,
+        index: int,
+        path: Path,
+        *,
+        upsample: str,
+        basis: str,
+        overlay_alpha: float | None = None,
+        background: str = "black",
+    ) -> bool:
+        """Write one photo's picture, without the photo where that is gone; an overlay is not written then (False)."""
+        pixels = self.sizes[index][0] * self.sizes[index][1]
+        with reading():
+            claim(pixels * BYTES_A_PIXEL, self.names[index])
+            return self._written(
+                index,
+                path,
+                upsample=upsample,
+                basis=basis,
+                overlay_alpha=overlay_alpha,
+                background=background,
+            )
+
+    def _written(
+        self,
+        index: int,
+        path: Path,
+        *,
+        upsample: str,
+        basis: str,
+        overlay_alpha: float | None,
+        background: str,
+    ) -> bool:
+        picture = self.picture(
+            index, overlay_alpha=overlay_alpha, upsample=upsample, background=background, basis=basis
+        )
+        if needs_photo(
+            overlay_alpha=overlay_alpha, upsample=upsample, background=background
+        ) and self.photos.is_gone(index):
+            if overlay_alpha is not None:
+                return False
+            upsample, background = without_photo(upsample, background)
+            picture = self.picture(index, upsample=upsample, background=background, basis=basis)
+        write_picture(path, picture)
+        return True
 
     def hints(self) -> list[str]:
         """What a person should know before believing the pictures, in whole sentences."""
@@ -410,6 +454,7 @@ class Visualization:
                 "foreground": round(float(part.foreground.mean()), 6),
                 **({"files": list(files[i])} if files else {}),
                 **({"notes": list(self.photos.notes[i])} if i in self.photos.notes else {}),
+                **({"photo_missing": True} if i in self.photos.lost else {}),
             }
             for i, (name, size, part, crop) in enumerate(
                 zip(self.names, self.sizes, self.parts, self.crops, strict=True)
@@ -438,6 +483,13 @@ class Visualization:
             "notes": self.notes,
             "failures": [{"photo": failure.photo, "reason": failure.reason} for failure in self.failures],
         }
+
+
+def lost_since(photos: Photos, failures: Sequence[Failure]) -> list[Failure]:
+    """Photos that were read, but could not be read again, as failures that are not among those yet."""
+    told = {failure.photo for failure in failures}
+    lost = [Failure(photos.names[index], reason) for index, reason in sorted(photos.lost.items())]
+    return [failure for failure in lost if failure.photo not in told]
 
 
 def all_notes(of_job: Sequence[str], photos: Photos) -> list[Note]:

@@ -44,6 +44,8 @@ class PhotoRow:
         Left, top, right, bottom of what the network saw, in the photo's pixels.
     plain : bool
         Whether the photo is of one colour.
+    content : str or None
+        Digest of the pixels that were read, where it is known: a store does not keep it.
     """
 
     name: str
@@ -51,6 +53,7 @@ class PhotoRow:
     size: tuple[int, int]
     crop: tuple[float, float, float, float]
     plain: bool = False
+    content: str | None = None
 
 
 class StoredFeatures(PatchFeatures):

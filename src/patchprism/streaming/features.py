@@ -22,7 +22,7 @@ from patchprism.jobs import (
     working,
 )
 from patchprism.pipeline import Settings, Stopwatch
-from patchprism.shards import Lost, Shards, digest
+from patchprism.shards import Lost, Shards
 from patchprism.sources import in_range, read_source
 from patchprism.store import StoredFeatures, layout
 from patchprism.store.writer import StoreWriter
@@ -89,53 +89,58 @@ def extract_features(
         _check_free(folder, overwrite)
     work = folder.below(WORK)
     shards = Shards(work, n_shards(len(names)), tokens)
-    with working(work, folder.name):
-        network = remembered_batch(work, network)
-        job = Extraction(
-            names, network, shards, engine, batch_size=settings.batch_size, reader=reader, tell=tell
-        )
-        key = digest([job.key(shard) for shard in range(shards.n_shards)])
-        try:
-            there = _finished(folder, key, overwrite)
-        except PatchPrismError:
-            folder.remove(WORK)
-            raise
-        if there is not None:
-            folder.remove(WORK)
-            return there
-        _start(folder, work, key)
-        writer = StoreWriter(shards, folder, engine)
-        with watch("read photos and run network"):
-            job.run(committed=writer.committed, done=writer.add)
-        try:
-            failures = failures_of(shards)
-        except PatchPrismError:
-            for name in _OURS:
-                folder.remove(name)
-            if isinstance(folder, LocalFolder):
-                with suppress(OSError):  # somebody has put something into it
-                    folder.path.rmdir()
-            raise
-        said += notes_of(shards)
-        with watch("write"):
-            writer.finish(
-                {
-                    "version": layout.VERSION,
-                    "written_by": __version__,
-                    "key": key,
-                    "origin": network.origin,
-                    "model": asdict(network.record),
-                    "failures": [{"photo": each.name, "reason": each.reason} for each in failures],
-                    "plain": [
-                        row.name
-                        for shard in range(shards.n_shards)
-                        for row in shards.rows(shard)
-                        if row.plain
-                    ],
-                    "notes": [{"photo": each.name, "note": each.text} for each in said],
-                }
+    try:
+        with working(work, folder.name) as held:
+            network = remembered_batch(work, network)
+            job = Extraction(
+                names, network, shards, engine, batch_size=settings.batch_size, reader=reader, tell=tell
             )
-    folder.remove(WORK)
+            key = job.identity
+            try:
+                there = _finished(folder, key, overwrite)
+            except PatchPrismError:
+                held.end()
+                raise
+            if there is not None:
+                held.end()
+                return there
+            _start(folder, work, job.basis)
+            writer = StoreWriter(shards, folder, engine)
+            writer.take_up(job.key)
+            with watch("read photos and run network"):
+                job.run(committed=writer.committed, done=writer.add)
+            try:
+                failures = failures_of(shards)
+            except PatchPrismError:
+                for name in _OURS - {WORK}:
+                    folder.remove(name)
+                held.end()
+                raise
+            said += notes_of(shards)
+            with watch("write"):
+                writer.finish(
+                    {
+                        "version": layout.VERSION,
+                        "written_by": __version__,
+                        "key": key,
+                        "origin": network.origin,
+                        "model": asdict(network.record),
+                        "failures": [{"photo": each.name, "reason": each.reason} for each in failures],
+                        "plain": [
+                            row.name
+                            for shard in range(shards.n_shards)
+                            for row in shards.rows(shard)
+                            if row.plain
+                        ],
+                        "notes": [{"photo": each.name, "note": each.text} for each in said],
+                    }
+                )
+            held.end()
+    except PatchPrismError:
+        if isinstance(folder, LocalFolder):
+            with suppress(OSError):  # not empty
+                folder.path.rmdir()
+        raise
     made = StoredFeatures(out)
     return Outcome(
         n_photos=len(made),
@@ -192,19 +197,21 @@ def _finished(folder: Folder, key: str, overwrite: bool) -> Outcome | None:
     )
 
 
-def _start(folder: Folder, work: Folder, key: str) -> None:
-    """Take up the work of the same job, or begin anew where another one's lies."""
-    job = json.dumps({"key": key}).encode()
+def _start(folder: Folder, work: Folder, basis: str) -> None:
+    """Take up the work of a job with the same settings, whatever its photos, or begin anew where another one's lies."""
+    job = json.dumps({"basis": basis}).encode()
     try:
         same = work.read("job.json") == job
     except OSError:
         same = False
-    if same:
-        return
     folder.remove("zarr.json")  # first: from here on this is no store
-    for name in (*layout.TABLES, f"{WORK}/shards"):
-        folder.remove(name)
-    work.write("job.json", job)
+    for name in layout.TABLES:
+        # Tokens are what shards are in by now; all else is written at the end.
+        if name != "tokens" or not same:
+            folder.remove(name)
+    if not same:
+        work.remove("shards")
+        work.write("job.json", job)
 
 
 def write_table(features: StoredFeatures, path: str | os.PathLike[str], *, tell: Tell = nobody) -> None:

@@ -7,12 +7,12 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from patchprism.batching import give_back_memory
-from patchprism.errors import OptionError, PatchPrismError, PhotoError, StoreError
+from patchprism.errors import OptionError, PatchPrismError, StoreError
 from patchprism.images import value_range
 from patchprism.inputs import sampled
 from patchprism.jobs import Extraction, failures_of, n_shards, notes_of, open_network, remembered_batch
 from patchprism.pipeline import TOKEN_DEFAULTS, Settings, Stopwatch
-from patchprism.shards import Lost, Shards, StoreShards, digest
+from patchprism.shards import Lost, Shards, StoreShards
 from patchprism.store import StoredFeatures
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from patchprism.engines import Engine
     from patchprism.folders import Folder
     from patchprism.framing import Framing
-    from patchprism.jobs import Network, Reader, Tell
+    from patchprism.jobs import Held, Network, Reader, Tell
     from patchprism.prism import Prism
     from patchprism.reading import Note
     from patchprism.shards import Source
@@ -74,16 +74,19 @@ class Outcome:
 
 
 @contextmanager
-def tidied(work: Folder) -> Iterator[None]:
+def tidied(work: Folder, held: Held) -> Iterator[None]:
     """Take the work away after a failure that leaves nothing to take up: tokens are kept for another threshold, say.
 
-    For use within ``working``: the work of a run that is still at it is not ours to take away.
+    For use within ``working``: the work of a run that is still at it is not ours to take away. What is there
+    decides, and not what has failed.
     """
     try:
         yield
-    except PatchPrismError as error:
-        if isinstance(error, PhotoError) or not work.keys("shards"):
-            work.remove("")
+    except PatchPrismError:
+        shards = Shards(work, 0, "float32")
+        tables = (shards.load(shard) for shard in sorted(shards.committed()))
+        if not any(table is not None and table.photos for table in tables):
+            held.end()
         raise
 
 
@@ -95,7 +98,6 @@ class Opened:
     origin: dict[str, Any]
     failures: list[Lost]
     framing: Framing
-    key: str
     model: dict[str, Any]
     weights: dict[str, str]
     only: frozenset[str] | None = None
@@ -159,7 +161,6 @@ def open_tokens(
             origin=origin,
             failures=[Lost(str(each["photo"]), str(each["reason"])) for each in given.failures],
             framing=given.framing,
-            key=given.key,
             model=given.model,
             weights={
                 "source": str(given.origin.get("weights_source")),
@@ -187,7 +188,6 @@ def open_tokens(
         origin=network.origin | said,
         failures=failures_of(shards),
         framing=network.framing,
-        key=digest([shards.table(shard).key for shard in range(shards.n_shards)]),
         model=asdict(network.record),
         weights={
             "source": network.weights.source,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
+import re
 import textwrap
 from contextlib import suppress
 from dataclasses import asdict
@@ -17,7 +17,7 @@ import numpy as np
 from patchprism import __version__
 from patchprism.batching import give_back_memory
 from patchprism.engines import WorkerLost
-from patchprism.errors import EngineError, OptionError, OutputError, PatchPrismError
+from patchprism.errors import EngineError, OptionError, OutputError, PatchPrismError, PrismError
 from patchprism.figures import MAX_PHOTOS, fg_mask_figure, results_figure, sheet_sizes
 from patchprism.files import refuse_to_replace
 from patchprism.folders import WORK, LocalFolder, is_remote, local_path, open_folder
@@ -29,12 +29,19 @@ from patchprism.pipeline import Settings, Stopwatch, check_origin, with_mask
 from patchprism.prism import Prism
 from patchprism.records import to_json
 from patchprism.render import write_picture
-from patchprism.shards import digest
+from patchprism.shards import Lost, digest
 from patchprism.sources import elsewhere, in_range, places_for, read_source, stored_paths
 from patchprism.store import StoredFeatures
 from patchprism.streaming.opened import Opened, Outcome, open_tokens, resolved_for, tidied
 from patchprism.tasks import DrawTask, PictureOptions, drawn_key
-from patchprism.visualization import FIGURES, PICTURES, REPORT_VERSION, check_output_options, hints_about
+from patchprism.visualization import (
+    FIGURES,
+    FORMATS,
+    PICTURES,
+    REPORT_VERSION,
+    check_output_options,
+    hints_about,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -45,6 +52,15 @@ if TYPE_CHECKING:
     from patchprism.engines import Engine
     from patchprism.folders import Folder
     from patchprism.jobs import Reader, Tell
+
+
+# In the work folder: the figures that this job writes.
+_FIGURES = "figures.json"
+# The names of files that are written for photos, and of figures.
+_WRITTEN = re.compile(
+    rf"[^/\\]+\.(?:(?:{'|'.join(PICTURES)})\.(?:{'|'.join(FORMATS)})|npz)|(?:{'|'.join(FIGURES)})\.(?:{'|'.join(FORMATS)})",
+    re.DOTALL,
+)
 
 
 def render_photos(
@@ -124,7 +140,7 @@ def render_photos(
 
     before = not is_remote(out) and local_path(out).exists()
     try:
-        with working(work, folder.name), tidied(work):
+        with working(work, folder.name) as held, tidied(work, held):
             opened = open_tokens(
                 given,
                 settings,
@@ -165,25 +181,28 @@ def render_photos(
             head = _report_head(settings, opened, fitted, to_fit is not None, watch, engine)
             of_job = [each.text for each in opened.notes if not each.name]
             job.report(head | {"hints": job.hints(), "notes": of_job})
+            for name in (*written, *job.files(), "prism.safetensors", "report.json"):
+                wrote(os.path.join(folder.name, name))
+            outcome = job.outcome(watch, opened, to_fit is not None)
+            held.end()
     except PatchPrismError:
         if not before and isinstance(folder, LocalFolder) and folder.path.is_dir():
             with suppress(OSError):  # not empty
                 folder.path.rmdir()
         raise
-    for name in (*written, *job.files(), "prism.safetensors", "report.json"):
-        wrote(os.path.join(folder.name, name))
-    outcome = job.outcome(watch, opened, to_fit is not None)
-    work.remove("")
     return outcome
 
 
 def _fitted(to_fit: Prism, opened: Opened, work: Folder, engine: Engine, tell: Tell) -> Prism:
     """The prism, fitted, or loaded if the run that is taken up had come that far."""
-    options = (to_fit.threshold, to_fit.foreground, to_fit.scaling, to_fit.components, to_fit.space)
-    key = digest(opened.key, options, opened.origin, engine.name)
+    source = opened.source
+    tokens = [source.key(shard) for shard in range(source.n_shards)]
+    # All that the prism is before the fit, which is all that decides it beside the tokens.
+    key = digest(__version__, tokens, vars(to_fit), opened.origin, sorted(opened.only or ()), engine.name)
     name = f"prism-{key}.safetensors"
     if isinstance(work, LocalFolder) and work.size(name) is not None:
-        return Prism.load(work.path / name)
+        with suppress(PrismError):  # damaged: fitted again
+            return Prism.load(work.path / name)
     fit(to_fit, opened.source, engine, opened.origin, only=opened.only, tell=tell)
     with work.staged(name) as part:
         to_fit.save(part)
@@ -211,14 +230,14 @@ class Pictures:
         self.prism, self.opened, self.out, self.work = prism, opened, out, work
         self.engine, self.tell = engine, tell
         self.source = opened.source
-        with work.staged("prism-used.safetensors") as path:
-            prism.save(path)
-            content = path.read_bytes()
         self.places = places or frozenset()
-        key = digest(opened.key, hashlib.sha256(content).hexdigest(), asdict(options), sorted(self.places))
+        # Each of them whole: what a later version adds to them counts by itself.
+        key = digest(__version__, vars(prism), asdict(options), sorted(self.places))
         self.task = DrawTask(prism, opened.source, out, work, options, key, places=places, reader=reader)
         self.n_photos = 0
-        self.gone: set[str] = set()  # of the photos that the figures show
+        self.stems: list[list[str]] = []  # of each shard
+        self.gone: set[str] = set()  # of a store's photos that the figures show
+        self.lost: dict[str, str] = {}  # photos that were gone or replaced when they were drawn, and why
 
     def draw(self) -> None:
         """Write the pictures of all shards that have none yet."""
@@ -232,19 +251,20 @@ class Pictures:
             if self.task.places is not None:
                 read = (path for name in names for path in stored_paths(name, self.task.places))
             refuse_to_replace(self.out.path, [*written, *(f"{figure}.{end}" for figure in FIGURES)], read)
-
+        following = iter(stems)
+        self.stems = [
+            list(islice(following, len(self.source.rows(shard)))) for shard in range(self.source.n_shards)
+        ]
+        self._tidy()
         done = ahead = 0
 
         def todo() -> Iterator[tuple[int, list[str]]]:
             nonlocal done
-            start = 0
-            for shard in range(self.source.n_shards):
-                stop = start + len(self.source.rows(shard))
-                if self._drawn(shard):
-                    done += stop - start
+            for shard, its in enumerate(self.stems):
+                if self._is_drawn(shard):
+                    done += len(its)
                 else:
-                    yield shard, stems[start:stop]
-                start = stop
+                    yield shard, its
 
         def seen() -> None:
             nonlocal ahead
@@ -261,17 +281,38 @@ class Pictures:
             done, ahead = done + len(its), 0
             self.tell("pictures", done, self.n_photos)
 
-    def _drawn(self, shard: int) -> dict[str, Any] | None:
-        try:
-            drawn: dict[str, Any] = json.loads(self.work.read(drawn_key(shard)))
-        except (OSError, ValueError):
-            return None
-        return drawn if drawn.get("key") == self.task.key else None
+    def _tidy(self) -> None:
+        """Take away what an earlier run with other options or photos wrote, and this one does not."""
+        ours = self.work.keys("drawn")
+        if not ours and self.work.size(_FIGURES) is None:
+            return
+        mine = {name for its in self.stems for stem in its for name in self.task.names(stem)}
+        mine.update(self._figures())
+        markers = {f"drawn/{name}" for name in ours}
+        for key in (*markers, _FIGURES):
+            for name in _read_json(self.work, key).get("files", ()):
+                # Somebody else may have made the folder: nothing but such files is taken away.
+                if name not in mine and _WRITTEN.fullmatch(name):
+                    self.out.remove(name)
+        for key in markers - {drawn_key(shard) for shard in range(len(self.stems))}:
+            self.work.remove(key)
+
+    def _figures(self) -> list[str]:
+        return [f"{name}.{self.task.options.format}" for name in FIGURES]
+
+    def _is_drawn(self, shard: int) -> bool:
+        """Whether a shard's pictures are there, all of them as they were written, and none without its photo."""
+        drawn = _read_json(self.work, drawn_key(shard))
+        if drawn.get("key") != self.task.key_of(shard, self.stems[shard]):
+            return False
+        return not any("photo_missing" in row for row in drawn["photos"]) and self.out.unchanged(
+            drawn["files"]
+        )
 
     def _all(self) -> Iterator[dict[str, Any]]:
         for shard in range(self.source.n_shards):
-            drawn = self._drawn(shard)
-            if drawn is None:
+            drawn = _read_json(self.work, drawn_key(shard))
+            if "photos" not in drawn:
                 raise OutputError(self.work.name, "it was changed while the job ran")
             yield drawn
 
@@ -308,11 +349,11 @@ class Pictures:
                 counts, inside, threshold=None if side == "none" else self.prism.threshold_, side=side
             ),
         }
-        written = []
-        for name, draw in figures.items():
-            written.append(f"{name}.{self.task.options.format}")
-            with self.out.staged(written[-1]) as path:
-                write_picture(path, draw())
+        written = self._figures()
+        self.work.write(_FIGURES, json.dumps({"files": written}).encode())
+        for name, each in zip(written, FIGURES, strict=True):
+            with self.out.staged(name) as path:
+                write_picture(path, figures[each]())
             give_back_memory()  # a figure of 200 photos takes 100 MB while it is drawn
         return written
 
@@ -321,9 +362,12 @@ class Pictures:
         box, _ = sheet_sizes(self.n_photos)
         for shard in range(self.source.n_shards):
             for row, tokens in self.source.read(shard):
-                photo = self.task.photo(row)
+                photo, reason = self.task.photo(row)
                 if photo is None:
-                    self.gone.add(row.name)
+                    if reason is None:
+                        self.gone.add(row.name)
+                    else:
+                        self.lost[row.name] = reason
                     side = 8 if row.grid[0] * row.grid[1] < 1 << 16 else 1
                     shown = np.full((row.grid[0] * side, row.grid[1] * side, 3), 128, np.uint8)
                 else:
@@ -349,8 +393,15 @@ class Pictures:
                     said = {"notes": notes[row["photo"]]} if row["photo"] in notes else {}
                     file.write(comma + _indented(row | said, 4))
                     comma = ",\n"
-            lost = [{"photo": each.name, "reason": each.reason} for each in self.opened.failures]
+            lost = [{"photo": each.name, "reason": each.reason} for each in self.failures()]
             file.write(f'\n  ],\n  "failures": {_indented(lost, 2).lstrip()}\n}}\n')
+
+    def failures(self) -> list[Lost]:
+        """Photos that could not be done, and those that were gone or replaced when they were drawn."""
+        lost = dict(self.lost)
+        for drawn in self._all():
+            lost |= drawn["lost"]
+        return [*self.opened.failures, *(Lost(name, reason) for name, reason in lost.items())]
 
     def hints(self) -> list[str]:
         """As :meth:`Visualization.hints <patchprism.visualization.Visualization.hints>`."""
@@ -370,7 +421,11 @@ class Pictures:
         shown = set(self.gone)  # in figures alone: their pictures need no photo
         for drawn in self._all():
             rows += drawn["photos"][: max(0, 20 - len(rows))]
-            gone = [row["photo"] for row in drawn["photos"] if "photo_missing" in row]
+            gone = [
+                row["photo"]
+                for row in drawn["photos"]
+                if "photo_missing" in row and row["photo"] not in drawn["lost"]
+            ]
             missing += len(gone)
             unasked.update(elsewhere(gone, self.places))
             shown.difference_update(gone)
@@ -378,7 +433,7 @@ class Pictures:
         return Outcome(
             n_photos=self.n_photos,
             n_patches=n_patches,
-            failures=opened.failures,
+            failures=self.failures(),
             model=str(opened.origin.get("model")),
             weights_source=str(opened.origin.get("weights_source")),
             seconds=watch.seconds,
@@ -414,6 +469,15 @@ def _report_head(
         },
         "seconds": {stage: round(seconds, 4) for stage, seconds in watch.seconds.items()},
     }
+
+
+def _read_json(folder: Folder, key: str) -> dict[str, Any]:
+    """What a file of the work folder says; nothing where there is none, or a broken one."""
+    try:
+        found = json.loads(folder.read(key))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _small(shown: NDArray[np.uint8], box: int) -> NDArray[np.uint8]:

@@ -69,12 +69,12 @@ def fit_prism(
     settings = resolved_for(settings, given, None)
     reader = in_range(reader, settings.range)
     prism = settings.prism()
-    with working(work, str(target)), tidied(work):
+    with working(work, str(target)) as held, tidied(work, held):
         opened = open_tokens(given, settings, work, engine, sample, seed, backbone, reader, tell, watch)
         with watch("fit prism"):
             fit(prism, opened.source, engine, opened.origin, only=opened.only, tell=tell)
         prism.save(target)
-    work.remove("")
+        held.end()
     return Outcome(
         n_photos=prism.n_photos_,
         n_patches=prism.n_patches_,
