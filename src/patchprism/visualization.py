@@ -88,7 +88,7 @@ class Visualization:
     store : list of str or None
         Where the features were read from a store: its path, and the options of a sample.
     plain : list of str
-        Photos of one colour.
+        Photos of one colour, or of noise.
     """
 
     photos: Photos
@@ -391,6 +391,7 @@ class Visualization:
                 "crop": [round(edge, 3) for edge in crop],
                 "foreground": round(float(part.foreground.mean()), 6),
                 **({"files": list(files[i])} if files else {}),
+                **({"plain": True} if name in self.plain else {}),
             }
             for i, (name, size, part, crop) in enumerate(
                 zip(self.names, self.sizes, self.parts, self.crops, strict=True)
@@ -424,10 +425,11 @@ def hints_about(
     shares: NDArray[np.floating[Any]], prism: Prism, *, fitted_here: bool, plain: Sequence[str] = ()
 ) -> list[str]:
     """What shares of foreground, (n,), the prism's sides and photos of one colour say of the colours' worth."""
-    hints = _about_plain(plain) + (prism.hints() if fitted_here else [])
+    hints = _about_plain(plain)
     extreme = int(np.count_nonzero((shares < EXTREME_SHARE) | (shares > 1 - EXTREME_SHARE)))
     if prism.side_ == "none" or len(shares) < 2 or 2 * extreme < len(shares):
-        return hints
+        return hints + (prism.hints() if fitted_here else [])
+    # Which side is the object has no answer where the sides are photos.
     return [
         *hints,
         f"in {extreme} of {len(shares)} photos nearly all patches are foreground, or nearly none: the first "
@@ -441,10 +443,12 @@ def _about_plain(plain: Sequence[str]) -> list[str]:
         return []
     first = Path(plain[0]).name
     if len(plain) == 1:
-        return [f"{first} is of one colour: there is nothing in it, and its colours mean nothing"]
+        return [
+            f"{first} is of one colour, or noise: no object was found in it, and its colours mean nothing"
+        ]
     return [
-        f"{len(plain):,} photos are of one colour ({first} is the first): there is nothing in them, and their colours "
-        "mean nothing"
+        f"{len(plain):,} photos are of one colour, or noise ({first} is the first): no object was found in them, and "
+        "their colours mean nothing"
     ]
 
 
