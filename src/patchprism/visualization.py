@@ -425,16 +425,18 @@ def hints_about(
     shares: NDArray[np.floating[Any]], prism: Prism, *, fitted_here: bool, plain: Sequence[str] = ()
 ) -> list[str]:
     """What shares of foreground, (n,), the prism's sides and photos of one colour say of the colours' worth."""
+    if prism.side_ == "none":  # no object was looked for
+        return []
     hints = _about_plain(plain)
     extreme = int(np.count_nonzero((shares < EXTREME_SHARE) | (shares > 1 - EXTREME_SHARE)))
-    if prism.side_ == "none" or len(shares) < 2 or 2 * extreme < len(shares):
+    if len(shares) < 2 or 2 * extreme < len(shares):
         return hints + (prism.hints() if fitted_here else [])
     # Which side is the object has no answer where the sides are photos.
     return [
-        *hints,
         f"in {extreme} of {len(shares)} photos nearly all patches are foreground, or nearly none: the first "
         "component tells photos apart, not objects from their ground; colour photos of one subject "
-        "together and others alone, or keep all patches with --foreground none",
+        "together and others alone, or keep all patches with --foreground none"
+        + "".join(f"; {hint}" for hint in hints)
     ]
 
 
