@@ -124,7 +124,7 @@ class Tokens:
     size : tuple of int
         The photo's (H, W) in pixels.
     plain : bool
-        Whether the photo is of one colour.
+        Whether the photo is of one colour, or noise.
     """
 
     index: int

@@ -57,7 +57,7 @@ class Framed:
     shown : np.ndarray, shape (H, W, 3), uint8, or None
         The same crop before it was normalised: what a figure shows. None where it was not asked for.
     plain : bool
-        Whether the photo is of one colour, so that there is nothing in it.
+        Whether nothing is in the photo: it is of one colour, or noise.
     """
 
     pixels: torch.Tensor
@@ -352,11 +352,26 @@ def _resize(photo: NDArray[np.uint8], plan: _Plan, interpolation: str) -> torch.
 
 
 def is_plain(photo: NDArray[np.uint8]) -> bool:
-    """Whether a photo, (H, W, 3), is of one colour: no channel's values differ by more than 2."""
+    """Whether nothing is in a photo, (H, W, 3): it is of one colour, no channel differing by more than 2, or noise.
+
+    Noise is where neighbouring pixels have nothing in common: their brightness correlates by less than 0.1, in a
+    part of 256 x 256. Photos have 0.8 and more, and few of sharp textures less than 0.5.
+    """
     height, width = photo.shape[:2]
-    # Nearly all photos show in a few pixels that they are not.
+    # Nearly all photos show in a few pixels that they are not of one colour.
     some = photo[:: max(1, height // 16), :: max(1, width // 16)]
-    return all(int((part.max((0, 1)) - part.min((0, 1))).max()) <= 2 for part in (some, photo))
+    if all(int((part.max((0, 1)) - part.min((0, 1))).max()) <= 2 for part in (some, photo)):
+        return True
+    top, left = max(0, height - 256) // 2, max(0, width - 256) // 2
+    grey = photo[top : top + 256, left : left + 256].mean(axis=2)
+    if min(grey.shape) < 16:
+        return False
+    grey -= grey.mean()
+    size = float((grey**2).mean())
+    across, down = float((grey[:, 1:] * grey[:, :-1]).mean()), float((grey[1:] * grey[:-1]).mean())
+    # Specks on a plain ground, such as stars, do not correlate either; noise is everywhere.
+    everywhere = float(np.median(np.abs(grey))) > 0.25 * size**0.5
+    return everywhere and max(abs(across), abs(down)) < 0.1 * size
 
 
 def _divide(numerator: int, denominator: int) -> int:

@@ -90,7 +90,7 @@ class Visualization:
     store : list of str or None
         Where the features were read from a store: its path, and the options of a sample.
     plain : list of str
-        Photos of one colour.
+        Photos of one colour, or of noise.
     notes : list of str
         What folders left out, and the like. What is to be said of single photos is in ``photos.notes``.
     """
@@ -455,6 +455,7 @@ class Visualization:
                 **({"files": list(files[i])} if files else {}),
                 **({"notes": list(self.photos.notes[i])} if i in self.photos.notes else {}),
                 **({"photo_missing": True} if i in self.photos.lost else {}),
+                **({"plain": True} if name in self.plain else {}),
             }
             for i, (name, size, part, crop) in enumerate(
                 zip(self.names, self.sizes, self.parts, self.crops, strict=True)
@@ -502,15 +503,18 @@ def hints_about(
     shares: NDArray[np.floating[Any]], prism: Prism, *, fitted_here: bool, plain: Sequence[str] = ()
 ) -> list[str]:
     """What shares of foreground, (n,), the prism's sides and photos of one colour say of the colours' worth."""
-    hints = _about_plain(plain) + (prism.hints() if fitted_here else [])
+    if prism.side_ == "none":  # no object was looked for
+        return []
+    hints = _about_plain(plain)
     extreme = int(np.count_nonzero((shares < EXTREME_SHARE) | (shares > 1 - EXTREME_SHARE)))
-    if prism.side_ == "none" or len(shares) < 2 or 2 * extreme < len(shares):
-        return hints
+    if len(shares) < 2 or 2 * extreme < len(shares):
+        return hints + (prism.hints() if fitted_here else [])
+    # Which side is the object has no answer where the sides are photos.
     return [
-        *hints,
         f"in {extreme} of {len(shares)} photos nearly all patches are foreground, or nearly none: the first "
         "component tells photos apart, not objects from their ground; colour photos of one subject "
-        "together and others alone, or keep all patches with --foreground none",
+        "together and others alone, or keep all patches with --foreground none"
+        + "".join(f"; {hint}" for hint in hints)
     ]
 
 
@@ -519,10 +523,12 @@ def _about_plain(plain: Sequence[str]) -> list[str]:
         return []
     first = Path(plain[0]).name
     if len(plain) == 1:
-        return [f"{first} is of one colour: there is nothing in it, and its colours mean nothing"]
+        return [
+            f"{first} is of one colour, or noise: no object was found in it, and its colours mean nothing"
+        ]
     return [
-        f"{len(plain):,} photos are of one colour ({first} is the first): there is nothing in them, and their colours "
-        "mean nothing"
+        f"{len(plain):,} photos are of one colour, or noise ({first} is the first): no object was found in them, and "
+        "their colours mean nothing"
     ]
 
 

@@ -43,7 +43,7 @@ class PhotoRow:
     crop : tuple of float
         Left, top, right, bottom of what the network saw, in the photo's pixels.
     plain : bool
-        Whether the photo is of one colour.
+        Whether the photo is of one colour, or noise.
     content : str or None
         Digest of the pixels that were read, where it is known: a store does not keep it.
     """
