@@ -428,6 +428,7 @@ def describe_origin(backbone: Backbone, settings: Settings, framing: Framing) ->
         "model": backbone.record.name,
         "weights_source": backbone.weights.source,
         "weights_sha256": backbone.weights.sha256,
+        **({"weights_taken_from": taken} if (taken := backbone.weights.taken_from) else {}),
         "preset": settings.preset,
         "framing": framing.to_dict(),
         "dtype": str(backbone.dtype).removeprefix("torch."),

@@ -6,7 +6,7 @@ import difflib
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from patchprism.errors import ModelError, OptionError
 
@@ -87,11 +87,33 @@ class WeightsOrigin:
         The file that was read, empty for networks that have none.
     sha256 : str
         SHA-256 of that file in hexadecimal, empty for networks that have none.
+    taken_from : str
+        Where in a training checkpoint the network was, e.g. ``"teacher.backbone"``; empty where the file holds
+        nothing but the network.
+    left_out : tuple of str
+        What else that file holds: other networks, heads, the optimizer.
     """
 
     source: str
     path: str = ""
     sha256: str = ""
+    taken_from: str = ""
+    left_out: tuple[str, ...] = ()
+
+    def report(self) -> dict[str, Any]:
+        """What reports say of the weights, as JSON values."""
+        taken: dict[str, Any] = {}
+        if self.taken_from or self.left_out:
+            taken = {"taken_from": self.taken_from, "left_out": list(self.left_out)}
+        return {"source": self.source, "file": self.path, "sha256": self.sha256, **taken}
+
+    def __str__(self) -> str:
+        """The source, and what was taken from it and what was not."""
+        words = [f"its {self.taken_from}"] if self.taken_from else []
+        if self.left_out:
+            more = f" and {len(self.left_out) - 3} more" if len(self.left_out) > 3 else ""
+            words.append(f"without {', '.join(self.left_out[:3])}{more}")
+        return f"{self.source} ({', '.join(words)})" if words else self.source
 
 
 class Backbone(ABC):

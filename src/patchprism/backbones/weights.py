@@ -137,7 +137,9 @@ def obtain_weights(
             return _from_url(record, weights, _name_for(weights), progress=progress, download=download)
         path = Path(weights).expanduser()
         if not path.is_file():
-            what = "is a folder; name the file in it" if path.is_dir() else "no such file"
+            from patchprism.backbones.checkpoint import folder_of_weights
+
+            what = folder_of_weights(path) if path.is_dir() else "no such file"
             raise WeightsError(f"weights {weights!r}: {what}")
         return WeightsOrigin(source=str(path), path=str(path), sha256=sha256_of(path))
     if record.family == "efficientnet":

@@ -214,7 +214,7 @@ def _summarise(report: VideoReport) -> None:
     )
     (height, width), (rows, columns) = report.size, report.grid
     for label, text in (
-        ("model", f"{report.record.name}, weights from {report.weights.source}"),
+        ("model", f"{report.record.name}, weights from {report.weights}"),
         ("colours", f"{where}; {split}"),
         ("frames", f"{report.frames}, {width} × {height} pixels, {columns} × {rows} patches each"),
         ("sound", report.sound),

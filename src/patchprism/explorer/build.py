@@ -101,7 +101,7 @@ def build_message(
             "name": record.name,
             "width": record.width,
             "patch_size": record.patch_size,
-            "weights": view.weights.source,
+            "weights": str(view.weights),
         },
         fit=FitInfo(
             fitted_here=view.fitted_here,

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from patchprism.backbones import WeightsOrigin
 from patchprism.batching import give_back_memory
 from patchprism.errors import OptionError, PatchPrismError, PhotoError
 from patchprism.inputs import sampled
@@ -92,7 +93,7 @@ class Opened:
     framing: Framing
     key: str
     model: dict[str, Any]
-    weights: dict[str, str]
+    weights: dict[str, Any]
     only: frozenset[str] | None = None
 
 
@@ -145,11 +146,7 @@ def open_tokens(
             framing=given.framing,
             key=given.key,
             model=given.model,
-            weights={
-                "source": str(given.origin.get("weights_source")),
-                "file": "",
-                "sha256": str(given.origin.get("weights_sha256")),
-            },
+            weights=weights_of(given.origin).report(),
             only=only,
         )
     only, said = sampled_origin(given, {}, sample, seed, len(given))
@@ -172,12 +169,17 @@ def open_tokens(
         framing=network.framing,
         key=digest([shards.table(shard).key for shard in range(shards.n_shards)]),
         model=asdict(network.record),
-        weights={
-            "source": network.weights.source,
-            "file": network.weights.path,
-            "sha256": network.weights.sha256,
-        },
+        weights=network.weights.report(),
         only=only,
+    )
+
+
+def weights_of(origin: dict[str, Any]) -> WeightsOrigin:
+    """Where the weights of tokens came from, by what a store or a prism keeps of it."""
+    return WeightsOrigin(
+        source=str(origin.get("weights_source")),
+        sha256=str(origin.get("weights_sha256") or ""),
+        taken_from=str(origin.get("weights_taken_from") or ""),
     )
 
 

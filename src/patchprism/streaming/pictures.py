@@ -31,7 +31,7 @@ from patchprism.render import write_picture
 from patchprism.shards import digest
 from patchprism.sources import elsewhere, places_for, read_source
 from patchprism.store import StoredFeatures
-from patchprism.streaming.opened import Opened, Outcome, open_tokens, resolved_for, tidied
+from patchprism.streaming.opened import Opened, Outcome, open_tokens, resolved_for, tidied, weights_of
 from patchprism.tasks import DrawTask, PictureOptions, drawn_key
 from patchprism.visualization import FIGURES, PICTURES, REPORT_VERSION, check_output_options, hints_about
 
@@ -349,7 +349,7 @@ class Pictures:
             n_patches=n_patches,
             failures=opened.failures,
             model=str(opened.origin.get("model")),
-            weights_source=str(opened.origin.get("weights_source")),
+            weights_source=str(weights_of(opened.origin)),
             seconds=watch.seconds,
             prism=self.prism,
             fitted_here=fitted_here,

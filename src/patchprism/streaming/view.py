@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, fields, replace
 from typing import TYPE_CHECKING, Any
 
-from patchprism.backbones import BackboneRecord, WeightsOrigin, find_record
+from patchprism.backbones import BackboneRecord, find_record
 from patchprism.engines import open_engine
 from patchprism.errors import ModelError, OptionError, StoreError
 from patchprism.extract import Photos
@@ -15,7 +15,7 @@ from patchprism.pipeline import Stopwatch, check_origin, with_mask
 from patchprism.shards import StoreShards
 from patchprism.sources import StoredPhoto, places_for
 from patchprism.store import StoredFeatures
-from patchprism.streaming.opened import resolved_for, sampled_origin
+from patchprism.streaming.opened import resolved_for, sampled_origin, weights_of
 from patchprism.visualization import Failure, Visualization
 
 if TYPE_CHECKING:
@@ -108,9 +108,7 @@ def view_store(
         crops=[row.crop for row in rows],
         sizes=[row.size for row in rows],
         record=record_of(store),
-        weights=WeightsOrigin(
-            source=str(origin.get("weights_source")), sha256=str(origin.get("weights_sha256") or "")
-        ),
+        weights=weights_of(origin),
         settings=asdict(settings) | {"dtype": origin.get("dtype")},
         fitted_here=to_fit is not None,
         failures=[Failure(str(each["photo"]), str(each["reason"])) for each in store.failures],
