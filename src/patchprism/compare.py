@@ -377,6 +377,8 @@ def compare(
     token_norm: str = "none",
     preset: str | None = None,
     size: int | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
     threshold: float | str | None = None,
     foreground: str | None = None,
     scaling: str | None = None,
@@ -401,7 +403,7 @@ def compare(
         Layers of each model, counted from 0, or from the end with negative numbers.
     facet, final_norm, token_norm
         See :class:`~patchprism.extract.TokenOptions`.
-    preset, size, threshold, foreground, scaling, space, device, dtype, batch_size, errors, exclude, progress
+    preset, size, mean, std, threshold, foreground, scaling, space, device, dtype, batch_size, errors, exclude, progress
         As for :func:`~patchprism.pipeline.visualize`; each cell has its own prism with these options.
     seed : int
         For the shuffled baseline.
@@ -428,6 +430,8 @@ def compare(
         model="",
         preset=preset,
         size=size,
+        mean=mean,
+        std=std,
         threshold=threshold,
         foreground=foreground,
         scaling=scaling,

@@ -94,11 +94,15 @@ def open_network(settings: Settings, *, backbone: Backbone | None, engine: Engin
     options = settings.token_options()
     if backbone is not None:
         framing = settings.framing(backbone.record)
+        # What the model does not say was given, and is kept with the tokens.
+        record = replace(
+            backbone.record,
+            mean=backbone.record.mean or framing.mean,
+            std=backbone.record.std or framing.std,
+        )
         origin = describe_origin(backbone, settings, framing)
         patches = patches_a_batch(backbone) if engine.local else None
-        return Network(
-            backbone.record, backbone.weights, framing, origin, partial(_same, backbone), patches, options
-        )
+        return Network(record, backbone.weights, framing, origin, partial(_same, backbone), patches, options)
     load = partial(
         load_backbone,
         str(settings.model),

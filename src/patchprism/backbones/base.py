@@ -45,8 +45,8 @@ class BackboneRecord:
         Number of blocks, and of attention heads (0 for a convolutional network).
     prefix_tokens : int
         Tokens before the patches (class token and registers).
-    mean, std : tuple of float
-        Normalisation of RGB in [0, 1].
+    mean, std : tuple of float or None
+        Normalisation of RGB in [0, 1]; None where the model's files do not say it.
     n_parameters : int
         Number of parameters.
     licence : str
@@ -66,8 +66,8 @@ class BackboneRecord:
     depth: int
     heads: int
     prefix_tokens: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, float, float] | None
+    std: tuple[float, float, float] | None
     n_parameters: int
     licence: str
     source: str

@@ -80,6 +80,8 @@ def explore(
     fetch_from: options.FetchFrom = None,
     preset: options.Preset = None,
     size: options.Size = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
     model: options.Model = None,
     weights: options.Weights = None,
     layer: options.Layer = None,

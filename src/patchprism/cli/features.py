@@ -38,6 +38,8 @@ def features(
     overwrite: Overwrite = False,
     preset: options.Preset = None,
     size: options.Size = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
     model: options.Model = None,
     weights: options.Weights = None,
     layer: options.Layer = None,

@@ -22,6 +22,8 @@ def fit(
     seed: options.Seed = 0,
     preset: options.Preset = None,
     size: options.Size = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
     model: options.Model = None,
     weights: options.Weights = None,
     layer: options.Layer = None,

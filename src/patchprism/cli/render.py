@@ -23,6 +23,8 @@ def render(
     out: options.Out,
     preset: options.Preset = None,
     size: options.Size = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
     model: options.Model = None,
     weights: options.Weights = None,
     layer: options.Layer = None,

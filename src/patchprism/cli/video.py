@@ -85,6 +85,8 @@ def video(
     ] = None,
     preset: options.Preset = None,
     size: options.Size = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
     model: options.Model = None,
     weights: options.Weights = None,
     device: options.Device = "auto",
@@ -150,6 +152,7 @@ def video(
     first, last = parse_time("start", start), parse_time("end", end)
     chosen = options.parse_threshold(threshold)
     triple = options.parse_components(components)
+    middle, spread = options.parse_triple("mean", mean), options.parse_triple("std", std)
     from patchprism.prism import Prism
     from patchprism.video import render_video
 
@@ -174,6 +177,8 @@ def video(
             weights=weights,
             preset=preset,
             size=size,
+            mean=middle,
+            std=spread,
             threshold=chosen,
             foreground=foreground,
             scaling=scaling,

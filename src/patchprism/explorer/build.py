@@ -263,6 +263,10 @@ def _command(view: Visualization, prism_path: str | None) -> CommandInfo:
     if settings.get("weights"):
         options.append(["--weights", str(settings["weights"])])
     options += [["--preset", str(settings["preset"])], ["--size", str(settings["size"])]]
+    for name in ("mean", "std"):
+        known = (0.5, 0.5, 0.5) if settings["preset"] == "seed" else getattr(view.record, name)
+        if (chosen := getattr(view.framing, name)) != known:
+            options.append([f"--{name}={','.join(map(repr, chosen))}"])
     if settings.get("dtype") not in (None, "auto", "float32"):
         options.append(["--dtype", str(settings["dtype"])])
     for name, flag in (("layer", "--layer"), ("facet", "--facet"), ("token_norm", "--norm")):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from patchprism.backbones import WeightsOrigin
 from patchprism.batching import give_back_memory
 from patchprism.errors import OptionError, PatchPrismError, PhotoError
+from patchprism.framing import triple
 from patchprism.inputs import sampled
 from patchprism.jobs import Extraction, failures_of, n_shards, open_network, remembered_batch
 from patchprism.pipeline import TOKEN_DEFAULTS, Settings, Stopwatch
@@ -104,11 +105,14 @@ def resolved_for(settings: Settings, given: StoredFeatures | list[str], prism: P
             "model": given.origin.get("model"),
             "preset": given.origin.get("preset"),
             "size": given.framing.size,
+            "mean": given.framing.mean,
+            "std": given.framing.std,
             "dtype": given.origin.get("dtype"),
             **{name: given.origin.get(name, default) for name, default in TOKEN_DEFAULTS.items()},
         }
         for name, there in made.items():
             wanted = getattr(settings, name)
+            wanted = triple(name, wanted) if name in ("mean", "std") else wanted
             if wanted is not None and wanted != there and (name, wanted) != ("dtype", "auto"):
                 raise OptionError(f"{name} is settled by the feature store ({there}), got {wanted}")
         if settings.weights is not None:

@@ -138,7 +138,7 @@ def record_of(store: StoredFeatures) -> BackboneRecord:
         record = BackboneRecord(**{field.name: store.model[field.name] for field in fields(BackboneRecord)})
     except KeyError as error:
         raise StoreError(f"{store.path}: damaged feature store, its model record lacks {error}") from error
-    mean, std = tuple(record.mean), tuple(record.std)  # JSON has lists
+    mean, std = tuple(record.mean or ()), tuple(record.std or ())  # JSON has lists
     if not len(mean) == len(std) == 3:
         raise StoreError(f"{store.path}: damaged feature store, its model record makes no sense")
     record = replace(record, mean=mean, std=std)

@@ -26,7 +26,7 @@ from patchprism.video.steady import FrameColors, Steady
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     import numpy as np
     import torch
@@ -113,6 +113,8 @@ def render_video(
     weights: str | None = None,
     preset: str | None = None,
     size: int | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
     threshold: float | str | None = None,
     foreground: str | None = None,
     scaling: str | None = None,
@@ -157,7 +159,7 @@ def render_video(
         Quality of the video, less is better: H.264 18 of 0 to 51, VP9 30 of 0 to 63.
     sound : bool
         Keep the sound: copied where the format can hold it, else encoded anew.
-    model, weights, preset, size, threshold, foreground, scaling, components, device, dtype, batch_size
+    model, weights, preset, size, mean, std, threshold, foreground, scaling, components, device, dtype, batch_size
         As in :func:`~patchprism.pipeline.visualize`.
     prism : Prism, optional
         Colour with this one instead of fitting.
@@ -190,6 +192,8 @@ def render_video(
         weights=weights,
         preset=preset,
         size=size,
+        mean=mean,
+        std=std,
         threshold=threshold,
         foreground=foreground,
         scaling=scaling,
