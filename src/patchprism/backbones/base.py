@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import os
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -426,9 +428,50 @@ def find_record(name: str) -> BackboneRecord:
         from patchprism.backbones import timm_models
 
         return timm_models.find_record(name)
+    raise ModelError(f"unknown model {name!r}: {_meant(name)}")
+
+
+# DINOv3's own names, without their punctuation, and what follows "facebook/dinov3-" on the hub.
+_DINOV3 = {
+    **{
+        size: f"{size}-pretrain-lvd1689m"
+        for size in ("vits16", "vits16plus", "vitb16", "vitl16", "vith16plus", "vit7b16")
+    },
+    **{
+        f"convnext{size}": f"convnext-{size}-pretrain-lvd1689m" for size in ("tiny", "small", "base", "large")
+    },
+}
+
+
+def _meant(name: str) -> str:
+    """What somebody who gives an unknown name for a model may have meant."""
+    bare = name.strip()
+    lowered = bare.lower()
+    for prefix in ("https://huggingface.co/", "http://huggingface.co/", "huggingface.co/", "huggingface:"):
+        if lowered.startswith(prefix):
+            owner_and_name = "/".join(bare[len(prefix) :].strip("/").split("/")[:2])
+            return f"did you mean hf:{owner_and_name}?"
+    if lowered.partition(":")[0] in ("hf", "timm") and ":" in bare:
+        return f"did you mean {lowered.partition(':')[0]}:{bare.partition(':')[2]}?"
+    if os.path.isdir(bare):
+        return f"a folder with the files of a transformers model is hf:{bare}"
+    if lowered.endswith((".pth", ".pt", ".ckpt", ".safetensors", ".bin")):
+        return f"a file of weights goes with the model that it is of, as in --model dinov2_vits14 --weights {bare}"
+    if lowered in _RECORDS:
+        return f"did you mean {lowered}?"
+    if re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w.-]+)?", bare):
+        return f"did you mean hf:{bare}, of the Hugging Face hub?"
+    if lowered.startswith("dinov3"):
+        rest = re.sub(r"[-_]", "", lowered.removeprefix("dinov3"))
+        sizes = sorted((size for size in _DINOV3 if rest.startswith(size)), key=len)
+        repo = f"facebook/dinov3-{_DINOV3[sizes[-1] if sizes else 'vits16']}"
+        return f"DINOv3 comes from the Hugging Face hub, as hf:{repo}"
+    if "_patch" in lowered:
+        return f"did you mean timm:{bare}?"
     near = difflib.get_close_matches(name, _RECORDS, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else "`patchprism models` lists all."
-    raise ModelError(f"unknown model {name!r}: {hint}")
+    if near:
+        return f"did you mean {' or '.join(near)}?"
+    return "`patchprism models` lists those that come with PatchPrism; others are hf:OWNER/NAME or timm:NAME"
 
 
 def adapter_of(name: str) -> str:

@@ -156,6 +156,8 @@ def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
         raise WeightsError(f"{path}: must hold tensors by name, got {_content(state)}")
     if any(name.rsplit(".", 1)[-1] in ("_flat_param", "flat_param") for name in tensors):
         raise WeightsError(f"{path}: {_SHARD}")
+    if {"scene_components", "object_components"} <= set(tensors):
+        raise WeightsError(f"{path}: a prism, not weights; --prism takes it")
     for name, tensor in tensors.items():
         if tensor.layout != torch.strided:
             raise WeightsError(f"{path}: {name!r} must be a dense tensor, got {type(tensor).__name__}")

@@ -64,7 +64,7 @@ def fetch(name: str, *, download: bool = True) -> WeightsOrigin:
     WeightsError
         If it has no weights, or they cannot be fetched.
     """
-    from patchprism.backbones.hub_files import HubModel, fetch_file, is_offline, unreachable
+    from patchprism.backbones.hub_files import HubModel, fetch_file, hub_answers, is_offline, unreachable
 
     with _inside(name):
         cfg = _pretrained_cfg(name)
@@ -83,7 +83,9 @@ def fetch(name: str, *, download: bool = True) -> WeightsOrigin:
             digest = HubModel(name=name, folder=path.parent, source=source, repo=repo).check(path)
             return WeightsOrigin(source=source, path=str(path), sha256=digest)
     raise WeightsError(
-        unreachable(name) if is_offline(download) else f"{name}: hf:{repo} holds no weights to read"
+        unreachable(name)
+        if is_offline(download and hub_answers())
+        else f"{name}: hf:{repo} holds no weights to read"
     )
 
 
@@ -349,7 +351,8 @@ def _create(name: str, state: dict[str, torch.Tensor] | None) -> Any:
     except Exception as error:
         if state is None:
             raise ModelError(f"{name}: timm cannot build it ({reason(error)})") from error
-        raise WeightsError(f"{name}: the weights are not this model's ({reason(error)})") from error
+        words = " ".join(str(error).split())[:300]
+        raise WeightsError(f"{name}: the weights are not this model's ({words})") from error
     broken = [n for n, tensor in network.named_parameters() if state and not bool(tensor.isfinite().all())]
     if broken:
         raise WeightsError(f"{name}: tensors not finite: {', '.join(broken[:3])}")

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from patchprism.errors import OptionError, PhotoError
 from patchprism.images import read_photo
-from patchprism.paths import PHOTO_SUFFIXES, find_photos, photo_name
+from patchprism.paths import PHOTO_SUFFIXES, VIDEO_SUFFIXES, advice_on, find_photos, photo_name
+from patchprism.store import is_store
 from patchprism.video.frames import (
     BT601,
     BT709,
@@ -68,6 +69,13 @@ def open_clip(source: str | os.PathLike[str], *, fps: float | Fraction | None = 
         if fps is not None:
             raise OptionError(f"fps is for image sequences; {name} has its own frame times")
         return FileClip(name)
+    if os.path.isfile(name):
+        raise PhotoError(
+            photo_name(name),
+            "is one photo; `patchprism render` takes it. A clip is a video file, or a folder or pattern of photos",
+        )
+    if is_store(name):
+        raise PhotoError(photo_name(name), "is a feature store; `patchprism render` takes it")
     counter = re.search(r"%0?(\d*)d", name)
     if counter and not os.path.exists(name):
         pattern = glob.escape(name[: counter.start()]) + "[0-9]*" + glob.escape(name[counter.end() :])
@@ -365,7 +373,8 @@ class _Opened:
             raise PhotoError(self.name, (error.strerror or str(error)).lower()) from error
         except av.FFmpegError as error:
             empty = os.path.getsize(self.path) == 0
-            reason = "is empty" if empty else "is no video that can be read, or is cut short"
+            advice = "" if self.name.lower().endswith(VIDEO_SUFFIXES) else advice_on(self.name)
+            reason = "is empty" if empty else f"is no video that can be read, or is cut short{advice}"
             raise PhotoError(self.name, reason) from error
         pictures = [
             s for s in self.container.streams.video if not s.disposition & av.stream.Disposition.attached_pic
