@@ -13,6 +13,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from patchprism.backbones.attention import attention_row, roll_back
@@ -118,6 +119,9 @@ class HuggingFaceBackbone(Backbone):
         self._projections = _find_projections(self._blocks)
         if self._projections:
             self.facets = ("token", "query", "key", "value")
+        self._grid = (0, 0)
+        if "interpolate_pos_encoding" not in self._options:
+            self._stretch_positions()
         self._fixed: tuple[int, int] | None = None
         self._norm: nn.Module | None = None
         self._norm_known = True
@@ -185,7 +189,7 @@ class HuggingFaceBackbone(Backbone):
 
     def _forward(self, pixels: torch.Tensor) -> torch.Tensor:
         shape, patch = tuple(pixels.shape[-2:]), self.record.patch_size
-        h, w = shape[0] // patch, shape[1] // patch
+        h, w = self._grid = shape[0] // patch, shape[1] // patch
         inputs: dict[str, Any] = {"pixel_values": pixels}
         if "spatial_shapes" in self._options:
             # SigLIP 2's flexible kind takes patches, each row by row with its channels last.
@@ -204,6 +208,26 @@ class HuggingFaceBackbone(Backbone):
             order = torch.arange(h * w, dtype=torch.float32, device=pixels.device)
             inputs["noise"] = order.expand(len(pixels), -1)
         return cast("torch.Tensor", self.network(**inputs).last_hidden_state)
+
+    def _stretch_positions(self) -> None:
+        """Let a learned table of a square grid's positions serve other grids, where the network does not (AIMv2).
+
+        Bicubic, as transformers itself does for others.
+        """
+        size = getattr(self.network.config, "image_size", None)
+        side = size // self.record.patch_size if isinstance(size, int) else 0
+
+        def stretched(_: nn.Module, __: Any, table: torch.Tensor) -> torch.Tensor:
+            if self._grid == (side, side) or table.ndim != 3 or table.shape[1] != side * side:
+                return table
+            image = table.float().unflatten(1, (side, side)).permute(0, 3, 1, 2)  # (1, D, side, side)
+            image = F.interpolate(image, size=self._grid, mode="bicubic", align_corners=False)
+            return image.flatten(2).transpose(1, 2).to(table.dtype)
+
+        for name, module in self.network.named_modules():
+            is_table = isinstance(module, nn.Embedding) and module.num_embeddings == side * side
+            if is_table and name.rsplit(".", 1)[-1].startswith("position_embedding"):
+                module.register_forward_hook(stretched)
 
     def _patches(self, tokens: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
         patch = self.record.patch_size
