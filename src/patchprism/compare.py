@@ -495,8 +495,9 @@ def compare(
                 "name": stack.record.name,
                 "layers": indices,
                 "weights": {"source": weights.source, "sha256": weights.sha256},
+                "framing": framing.to_dict(),
             }
-            for stack, indices, weights in stacks
+            for (stack, indices, weights), framing in zip(stacks, framings, strict=True)
         ],
         tokens={"facet": facet, "final_norm": final_norm, "token_norm": token_norm},
         failures=[Failure(job.names[i], failures[i].reason) for i in sorted(failures)],

@@ -24,6 +24,8 @@ PRESETS = ("default", "seed")
 MAX_ELONGATION = 16
 # The most pixels that a photo may have, resized; the same bound as for reading (Pillow's).
 MAX_RESIZED_PIXELS = 178_956_970
+# What pixels can hold.
+_LARGEST = float(np.finfo(np.float32).max)
 # Rows are resized in strips of about this many pixels: they stay in the processor's cache, and a photo of
 # 12 megapixels is framed in 40 % of the time of one call over the whole (65 ms for 160 on two cores).
 _STRIP_PIXELS = 1 << 18
@@ -365,6 +367,6 @@ def _triple(name: str, values: Any) -> tuple[float, float, float]:
         red, green, blue = (float(value) for value in values)
     except (TypeError, ValueError) as error:
         raise OptionError(f"{name} must be three numbers, got {values!r}") from error
-    if not all(abs(value) <= np.finfo(np.float32).max for value in (red, green, blue)):
+    if not all(abs(value) <= _LARGEST for value in (red, green, blue)):
         raise OptionError(f"{name} must be three finite numbers, got {values!r}")
     return red, green, blue
