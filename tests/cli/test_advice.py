@@ -170,7 +170,7 @@ def test_mean_and_deviation_on_every_road(here: Path, monkeypatch: pytest.Monkey
         assert (framing["mean"], framing["std"]) == (mean, std)
         assert json.loads((here / out / "report.json").read_text())["framing"] == framing
     assert Framing.from_dict(
-        json.loads((here / "compared" / "compare.json").read_text())["framing"]
+        json.loads((here / "compared" / "compare.json").read_text())["models"][0]["framing"]
     ).std == tuple(std)
     pictures = [
         Image.open(here / out / "a.pca.png").tobytes() for out in ("one", "many", "by_prism", "plain")
