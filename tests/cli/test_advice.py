@@ -176,7 +176,22 @@ def test_mean_and_deviation_on_every_road(here: Path, monkeypatch: pytest.Monkey
         Image.open(here / out / "a.pca.png").tobytes() for out in ("one", "many", "by_prism", "plain")
     ]
     assert pictures[0] == pictures[1] == pictures[2] != pictures[3]
-    assert "--mean=0.4,0.4,0.4" in (here / "x.html").read_text()
+
+
+def test_the_pages_command_says_them_where_they_are_not_the_models() -> None:
+    import patchprism
+    from patchprism.explorer.build import _command
+
+    photo = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
+    common = {"model": "efficientnet_lite2", "size": 64}
+    for options, said in (
+        ({}, []),
+        ({"preset": "seed"}, []),
+        ({"std": (0.5, 0.25, 1)}, [["--std=0.5,0.25,1.0"]]),
+        ({"preset": "seed", "mean": [0.4] * 3}, [["--mean=0.4,0.4,0.4"]]),
+    ):
+        found = _command(patchprism.visualize([photo], **common, **options), None)["options"]
+        assert [each for each in found if each[0].startswith(("--mean", "--std"))] == said
 
 
 def test_a_store_settles_mean_and_deviation(
