@@ -113,7 +113,7 @@ def _no_file(path: Path) -> str:
     """What to say of a path where no file is."""
     if (path / "prism.safetensors").is_file():
         return f"a folder; name the prism in it, {path / 'prism.safetensors'}"
-    return "a folder, not a prism" if path.is_dir() else "no such prism file"
+    return "no such prism file, but a folder" if path.is_dir() else "no such prism file"
 
 
 def _advice(path: Path) -> str:

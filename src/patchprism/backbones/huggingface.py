@@ -220,7 +220,7 @@ class HuggingFaceBackbone(Backbone):
         def stretched(_: nn.Module, __: Any, table: torch.Tensor) -> torch.Tensor:
             if self._grid == (side, side) or table.ndim != 3 or table.shape[1] != side * side:
                 return table
-            image = table.float().unflatten(1, (side, side)).permute(0, 3, 1, 2)  # (1, D, side, side)
+            image = table.float().reshape(1, side, side, -1).permute(0, 3, 1, 2)  # (1, D, side, side)
             image = F.interpolate(image, size=self._grid, mode="bicubic", align_corners=False)
             return image.flatten(2).transpose(1, 2).to(table.dtype)
 
