@@ -392,6 +392,8 @@ def compare(
     preset: str | None = None,
     size: int | None = None,
     range: tuple[float, float] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
     threshold: float | str | None = None,
     foreground: str | None = None,
     scaling: str | None = None,
@@ -416,7 +418,8 @@ def compare(
         Layers of each model, counted from 0, or from the end with negative numbers.
     facet, final_norm, token_norm
         See :class:`~patchprism.extract.TokenOptions`.
-    preset, size, range, threshold, foreground, scaling, space, device, dtype, batch_size, errors, exclude, progress
+    preset, size, range, mean, std, threshold, foreground, scaling, space, device, dtype, batch_size, errors
+    exclude, progress
         As for :func:`~patchprism.pipeline.visualize`; each cell has its own prism with these options.
     seed : int
         For the shuffled baseline.
@@ -444,6 +447,8 @@ def compare(
         preset=preset,
         size=size,
         range=range,
+        mean=mean,
+        std=std,
         threshold=threshold,
         foreground=foreground,
         scaling=scaling,
@@ -508,8 +513,9 @@ def compare(
                 "name": stack.record.name,
                 "layers": indices,
                 "weights": {"source": weights.source, "sha256": weights.sha256},
+                "framing": framing.to_dict(),
             }
-            for stack, indices, weights in stacks
+            for (stack, indices, weights), framing in zip(stacks, framings, strict=True)
         ],
         tokens={"facet": facet, "final_norm": final_norm, "token_norm": token_norm},
         failures=[Failure(job.names[i], failures[i].reason) for i in sorted(failures)],

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+# Packages that are called otherwise than the module that they bring.
+_PACKAGES = {"smbclient": "smbprotocol", "dask": "dask[distributed]", "pygit2": "pygit2", "git": "GitPython"}
+
 
 class PatchPrismError(Exception):
     """Root of every failure that PatchPrism raises on purpose.
@@ -60,15 +63,44 @@ class ExtraError(PatchPrismError, ImportError):
         Name of the extra that brings it, as in ``pip install 'patchprism[extra]'``.
     purpose : str
         What needs it.
+    package : str, optional
+        The package that is missing, where the extra does not bring it or is installed but for it.
     """
 
-    def __init__(self, extra: str, purpose: str) -> None:
-        super().__init__(f"{purpose} needs an extra: pip install 'patchprism[{extra}]'")
+    def __init__(self, extra: str, purpose: str, package: str = "") -> None:
+        if package:
+            super().__init__(f"{purpose} needs the package {package}: pip install '{package}'")
+        else:
+            super().__init__(f"{purpose} needs an extra: pip install 'patchprism[{extra}]'")
         self.extra = extra
         self.purpose = purpose
+        self.package = package
 
-    def __reduce__(self) -> tuple[type[ExtraError], tuple[str, str]]:
-        return type(self), (self.extra, self.purpose)
+    @classmethod
+    def of(cls, error: ImportError, extra: str, purpose: str, *brought: str) -> ExtraError:
+        """The error that names what is missing: the extra, or a package that it does not bring.
+
+        Parameters
+        ----------
+        error : ImportError
+            What importing ended in.
+        extra, purpose : str
+            As above.
+        *brought : str
+            Modules that the extra brings.
+        """
+        cause: BaseException | None = error
+        for _ in range(5):  # fsspec says what to install, and its cause which module is missing
+            module = (getattr(cause, "name", None) or "").split(".")[0]
+            if module or cause is None:
+                break
+            cause = cause.__cause__
+        if not module or module in brought:
+            return cls(extra, purpose)
+        return cls(extra, purpose, _PACKAGES.get(module, module))
+
+    def __reduce__(self) -> tuple[type[ExtraError], tuple[str, str, str]]:
+        return type(self), (self.extra, self.purpose, self.package)
 
 
 class OutputError(PatchPrismError):

@@ -234,7 +234,8 @@ def filesystem(url: str) -> tuple[Any, str]:
 
         system, path = fsspec.core.url_to_fs(url)
     except ImportError as error:
-        raise ExtraError("ray", f"reading or writing {url.split('://')[0]}:// ({error})") from error
+        scheme = url.split("::")[-1].split("://")[0]
+        raise ExtraError.of(error, "ray", f"reading or writing {scheme}://", "ray") from error
     return system, path
 
 

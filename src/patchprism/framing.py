@@ -25,6 +25,8 @@ PRESETS = ("default", "seed")
 MAX_ELONGATION = 16
 # The most pixels that a photo may have, resized; the same bound as for reading (Pillow's).
 MAX_RESIZED_PIXELS = 178_956_970
+# What pixels can hold.
+_LARGEST = float(np.finfo(np.float32).max)
 # Rows are resized in strips of about this many pixels: they stay in the processor's cache, and a photo of
 # 12 megapixels is framed in 40 % of the time of one call over the whole (65 ms for 160 on two cores).
 _STRIP_PIXELS = 1 << 18
@@ -112,7 +114,7 @@ class Framing:
             object.__setattr__(self, name, int(value))
         for name in ("mean", "std"):
             object.__setattr__(self, name, _triple(name, getattr(self, name)))
-        if min(self.std) <= 0:
+        if min(map(np.float32, self.std)) <= 0:
             raise OptionError(f"std must be three positive numbers, got {self.std}")
         if self.crop not in ("cover", "center"):
             raise OptionError(f"crop must be cover or center, got {self.crop!r}")
@@ -379,11 +381,22 @@ def _divide(numerator: int, denominator: int) -> int:
     return (2 * numerator + denominator) // (2 * denominator)
 
 
+def triple(name: str, values: Any) -> tuple[float, float, float] | None:
+    """A mean or deviation as three numbers; None stays None.
+
+    Raises
+    ------
+    OptionError
+        If it is anything else.
+    """
+    return None if values is None else _triple(name, values)
+
+
 def _triple(name: str, values: Any) -> tuple[float, float, float]:
     try:
         red, green, blue = (float(value) for value in values)
     except (TypeError, ValueError) as error:
         raise OptionError(f"{name} must be three numbers, got {values!r}") from error
-    if not all(map(math.isfinite, (red, green, blue))):
+    if not all(abs(value) <= _LARGEST for value in (red, green, blue)):
         raise OptionError(f"{name} must be three finite numbers, got {values!r}")
     return red, green, blue

@@ -15,7 +15,7 @@ import numpy as np
 from patchprism.colors import to_uint8
 from patchprism.errors import OptionError, PhotoError
 from patchprism.framing import DEFAULT_SIZE, PRESETS, Framed, Framing
-from patchprism.paths import PHOTO_SUFFIXES, find_photos, is_stream, photo_name, unique_stems
+from patchprism.paths import PHOTO_SUFFIXES, advice_on, find_photos, is_stream, photo_name, unique_stems
 from patchprism.reading import BYTES_A_PIXEL, claim, note
 from patchprism.tiffs import Tiff, open_tiff, unread
 
@@ -161,7 +161,7 @@ def _named(label: str) -> Iterator[None]:
     except MemoryError as error:
         raise PhotoError(label, "does not fit into memory") from error
     except UnidentifiedImageError as error:
-        raise PhotoError(label, f"is no photo that can be read ({_READABLE})") from error
+        raise PhotoError(label, f"is no photo that can be read ({_READABLE}){advice_on(label)}") from error
     except OSError as error:
         reason = error.strerror.lower() if error.strerror else f"is damaged or cut short ({error})"
         raise PhotoError(label, reason) from error

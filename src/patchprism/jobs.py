@@ -112,10 +112,16 @@ def open_network(settings: Settings, *, backbone: Backbone | None, engine: Engin
         said["device"] = resolve_device(settings.device).type
     if backbone is not None:
         framing = settings.framing(backbone.record)
+        # What the model does not say was given, and is kept with the tokens.
+        record = replace(
+            backbone.record,
+            mean=backbone.record.mean or framing.mean,
+            std=backbone.record.std or framing.std,
+        )
         origin = describe_origin(backbone, settings, framing)
         patches = patches_a_batch(backbone) if engine.local else None
         return Network(
-            backbone.record,
+            record,
             backbone.weights,
             framing,
             origin,
@@ -131,8 +137,9 @@ def open_network(settings: Settings, *, backbone: Backbone | None, engine: Engin
         device=settings.device,
         dtype=settings.dtype or "auto",
     )
-    if ":" in str(settings.model) or settings.layer not in (None, -1):
-        # What an adapter brings, and how many layers there are, only the network itself knows.
+    if ":" in str(settings.model) or settings.layer not in (None, -1) or settings.weights is not None:
+        # What an adapter brings, how many layers there are, and what a file of the user's holds, only the
+        # network itself knows.
         opened = open_network(settings, backbone=load(), engine=engine, tell=tell)
         return opened if engine.local else replace(opened, load=load)
     record = find_record(str(settings.model))

@@ -44,6 +44,19 @@ _COMPANIONS = frozenset(
     )
 )
 _MOST_KINDS = 8
+VIDEO_SUFFIXES = (
+    *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".wmv", ".flv"),
+    *(".ts", ".m2ts", ".mts", ".3gp", ".ogv"),
+)
+# What a file that is no photo may be, by its suffix, and what to do with it.
+_ADVICE = {
+    **dict.fromkeys(VIDEO_SUFFIXES, "`patchprism video` takes videos"),
+    ".prism": "--prism takes a prism",
+    ".safetensors": "--prism takes a prism, --weights takes weights",
+    **dict.fromkeys((".pth", ".pt", ".ckpt"), "--weights takes weights"),
+    ".parquet": "a table is for other programs; give the feature store (.zarr) that it was written with",
+    ".html": "open a page in a browser",
+}
 # Windows, macOS and Linux allow 255 bytes or characters; outputs add suffixes such as ".overlay.png".
 _MAX_STEM_BYTES = 200
 
@@ -155,6 +168,18 @@ def photo_name(source: object) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
+def advice_on(name: str | os.PathLike[str]) -> str:
+    """What to do with a file that is no photo, told from its name: ``"; ..."``, or nothing.
+
+    Examples
+    --------
+    >>> advice_on("clip.MP4"), advice_on("notes.txt")
+    ('; `patchprism video` takes videos', '')
+    """
+    advice = _ADVICE.get(Path(os.fsdecode(name)).suffix.lower())
+    return f"; {advice}" if advice else ""
+
+
 def _matches(item: str) -> list[Path]:
     path = Path(item)
     try:
@@ -174,7 +199,8 @@ def _matches(item: str) -> list[Path]:
         note_left_out(item, (match.name for match in files if match.suffix.lower() not in photo_suffixes()))
     if not photos:
         raise PhotoError(
-            photo_name(item), "matches no photo" if glob.has_magic(item) else "no such file or folder"
+            photo_name(item),
+            f"matches no photo{advice_on(item)}" if glob.has_magic(item) else "no such file or folder",
         )
     return sorted(photos, key=_natural_key)
 

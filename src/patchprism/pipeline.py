@@ -15,7 +15,7 @@ from patchprism.backbones import find_record, load_backbone
 from patchprism.errors import OptionError, PhotoError, PrismError
 from patchprism.extract import Photos, TokenOptions, extract, photo_names
 from patchprism.features import PatchFeatures
-from patchprism.framing import DEFAULT_SIZE, PRESETS, Framing
+from patchprism.framing import DEFAULT_SIZE, PRESETS, Framing, triple
 from patchprism.images import value_range
 from patchprism.prism import MASK_OPTIONS, Prism
 from patchprism.reading import reading
@@ -51,6 +51,8 @@ class Settings:
     preset: str | None = None
     size: int | None = None
     range: tuple[float, float] | None = None
+    mean: Sequence[float] | None = None
+    std: Sequence[float] | None = None
     threshold: float | str | None = None
     foreground: str | None = None
     scaling: str | None = None
@@ -87,8 +89,13 @@ class Settings:
         if preset not in PRESETS:
             raise OptionError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}")
         chosen = PRESET_OPTIONS[preset]
+        # The network's own, or the preset's, unless a prism of the same says otherwise.
+        same = self.model in (None, origin.get("model")) and self.preset in (None, origin.get("preset"))
+        framed: dict[str, Any] = origin.get("framing", {}) if same else {}
         return replace(
             self,
+            mean=triple("mean", framed.get("mean") if self.mean is None else self.mean),
+            std=triple("std", framed.get("std") if self.std is None else self.std),
             model=self.model or origin.get("model") or DEFAULT_MODEL,
             preset=preset,
             size=origin.get("framing", {}).get("size") or DEFAULT_SIZE if self.size is None else self.size,
@@ -115,14 +122,32 @@ class Settings:
         return TokenOptions(**{name: getattr(self, name) for name in TOKEN_DEFAULTS})
 
     def framing(self, record: BackboneRecord) -> Framing:
-        """The framing for a backbone, once resolved."""
-        return Framing.preset(
-            self.preset or "default",
+        """The framing for a backbone, once resolved.
+
+        Raises
+        ------
+        OptionError
+            If an option is not allowed, or mean and deviation are neither given nor known of the model.
+        """
+        preset = self.preset or "default"
+        mean = record.mean if self.mean is None else self.mean
+        std = record.std if self.std is None else self.std
+        missing = [name for name, each in (("mean", mean), ("std", std)) if each is None]
+        if missing and preset != "seed":
+            raise OptionError(
+                f"the files of {record.name} do not say how its photos are normalised (preprocessor_config.json is "
+                f"missing): give {' and '.join(missing)}, as its authors state them (--mean R,G,B and --std R,G,B, of "
+                "colours from 0 to 1)"
+            )
+        framing = Framing.preset(
+            preset,
             size=DEFAULT_SIZE if self.size is None else self.size,
             patch_size=record.patch_size,
-            mean=record.mean,
-            std=record.std,
+            mean=(0.5, 0.5, 0.5) if mean is None else mean,
+            std=(0.5, 0.5, 0.5) if std is None else std,
         )
+        given = {name: value for name in ("mean", "std") if (value := getattr(self, name)) is not None}
+        return replace(framing, **given) if given else framing
 
     def prism(self) -> Prism:
         """The prism to fit, once resolved; its options are checked."""
@@ -166,6 +191,8 @@ def visualize(
     preset: str | None = None,
     size: int | None = None,
     range: tuple[float, float] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
     threshold: float | str | None = None,
     foreground: str | None = None,
     scaling: str | None = None,
@@ -208,6 +235,8 @@ def visualize(
     range : (low, high), optional
         The values that are black and white in photos that do not hold 8 bits; see
         :func:`~patchprism.images.read_photo`. By default the prism's, where one is given.
+    mean, std : sequence of three float, optional
+        Normalisation of RGB in [0, 1]: ``(value - mean) / std``. By default the model's, or the preset's.
     threshold : float in [0, 1] or "otsu"
     foreground : {"auto", "above", "below", "none"}
     scaling : {"minmax", "percentile", "sigmoid"}
@@ -272,6 +301,8 @@ def visualize(
         preset=preset,
         size=size,
         range=range,
+        mean=mean,
+        std=std,
         threshold=threshold,
         foreground=foreground,
         scaling=scaling,
@@ -446,6 +477,7 @@ def describe_origin(backbone: Backbone, settings: Settings, framing: Framing) ->
         "model": backbone.record.name,
         "weights_source": backbone.weights.source,
         "weights_sha256": backbone.weights.sha256,
+        **({"weights_taken_from": taken} if (taken := backbone.weights.taken_from) else {}),
         "preset": settings.preset,
         "framing": framing.to_dict(),
         "dtype": str(backbone.dtype).removeprefix("torch."),

@@ -18,6 +18,7 @@ import numpy as np
 from patchprism.errors import OptionError, PatchPrismError, PrismError
 from patchprism.files import atomic_write
 from patchprism.fitting import OTSU_BINS
+from patchprism.paths import PHOTO_SUFFIXES, VIDEO_SUFFIXES
 from patchprism.records import MAX_WIDTH, check_origin, from_json, is_number, is_whole, to_json
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def load_prism(path: str | os.PathLike[str]) -> Prism:
     """Read a prism; as :meth:`Prism.load <patchprism.prism.Prism.load>`."""
     name = os.fspath(path)
     if not Path(path).is_file():
-        raise PrismError(f"{name}: no such prism file")
+        raise PrismError(f"{name}: {_no_file(Path(path))}")
     try:
         header, tensors = _read(path)
     except PatchPrismError:
@@ -111,8 +112,25 @@ def load_prism(path: str | os.PathLike[str]) -> Prism:
     except (
         Exception
     ) as error:  # safetensors raises its own, struct's and the system's; all mean one thing here
-        raise PrismError(f"{name}: not a prism, or damaged ({error})") from error
+        advice = _advice(Path(path)) or f" ({error})"
+        raise PrismError(f"{name}: not a prism, or damaged{advice}") from error
     return _build(name, header, tensors)
+
+
+def _no_file(path: Path) -> str:
+    """What to say of a path where no file is."""
+    if (path / "prism.safetensors").is_file():
+        return f"a folder; name the prism in it, {path / 'prism.safetensors'}"
+    return "no such prism file, but a folder" if path.is_dir() else "no such prism file"
+
+
+def _advice(path: Path) -> str:
+    """What to do with a file that is no prism, told from its name."""
+    suffix = path.suffix.lower()
+    if suffix in (*PHOTO_SUFFIXES, *VIDEO_SUFFIXES):
+        kind = "photo" if suffix in PHOTO_SUFFIXES else "clip"
+        return f"; {kind}s are named without an option, and --prism takes what `patchprism fit` wrote"
+    return "; --weights takes weights" if suffix in (".pth", ".pt", ".ckpt") else ""
 
 
 def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, np.ndarray[Any, Any]]]:
@@ -122,7 +140,7 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, np.nd
     with safe_open(path, framework="numpy") as file:
         text = (file.metadata() or {}).get("patchprism")
         if text is None:
-            raise PrismError(f"{name}: a safetensors file, but not a prism")
+            raise PrismError(f"{name}: a safetensors file, but not a prism (weights go to --weights)")
         if len(text) > MAX_HEADER:
             raise PrismError(f"{name}: damaged prism, its header has {len(text):,} characters")
         header = from_json(text)

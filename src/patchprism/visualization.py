@@ -468,11 +468,7 @@ class Visualization:
                 "name": record.name,
                 "patch_size": record.patch_size,
                 "width": record.width,
-                "weights": {
-                    "source": self.weights.source,
-                    "file": self.weights.path,
-                    "sha256": self.weights.sha256,
-                },
+                "weights": self.weights.report(),
             },
             "settings": self.settings,
             "framing": self.framing.to_dict(),

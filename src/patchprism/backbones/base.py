@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import os
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from patchprism.errors import ModelError, OptionError
 from patchprism.surroundings import own_settings
@@ -46,8 +48,8 @@ class BackboneRecord:
         Number of blocks, and of attention heads (0 for a convolutional network).
     prefix_tokens : int
         Tokens before the patches (class token and registers).
-    mean, std : tuple of float
-        Normalisation of RGB in [0, 1].
+    mean, std : tuple of float or None
+        Normalisation of RGB in [0, 1]; None where the model's files do not say it.
     n_parameters : int
         Number of parameters.
     licence : str
@@ -67,8 +69,8 @@ class BackboneRecord:
     depth: int
     heads: int
     prefix_tokens: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, float, float] | None
+    std: tuple[float, float, float] | None
     n_parameters: int
     licence: str
     source: str
@@ -88,11 +90,33 @@ class WeightsOrigin:
         The file that was read, empty for networks that have none.
     sha256 : str
         SHA-256 of that file in hexadecimal, empty for networks that have none.
+    taken_from : str
+        Where in a training checkpoint the network was, e.g. ``"teacher.backbone"``; empty where the file holds
+        nothing but the network.
+    left_out : tuple of str
+        What else that file holds: other networks, heads, the optimizer.
     """
 
     source: str
     path: str = ""
     sha256: str = ""
+    taken_from: str = ""
+    left_out: tuple[str, ...] = ()
+
+    def report(self) -> dict[str, Any]:
+        """What reports say of the weights, as JSON values."""
+        taken: dict[str, Any] = {}
+        if self.taken_from or self.left_out:
+            taken = {"taken_from": self.taken_from, "left_out": list(self.left_out)}
+        return {"source": self.source, "file": self.path, "sha256": self.sha256, **taken}
+
+    def __str__(self) -> str:
+        """The source, and what was taken from it and what was not."""
+        words = [f"its {self.taken_from}"] if self.taken_from else []
+        if self.left_out:
+            more = f" and {len(self.left_out) - 3} more" if len(self.left_out) > 3 else ""
+            words.append(f"without {', '.join(self.left_out[:3])}{more}")
+        return f"{self.source} ({', '.join(words)})" if words else self.source
 
 
 class Backbone(ABC):
@@ -401,9 +425,50 @@ def find_record(name: str) -> BackboneRecord:
         from patchprism.backbones import timm_models
 
         return timm_models.find_record(name)
+    raise ModelError(f"unknown model {name!r}: {_meant(name)}")
+
+
+# DINOv3's own names, without their punctuation, and what follows "facebook/dinov3-" on the hub.
+_DINOV3 = {
+    **{
+        size: f"{size}-pretrain-lvd1689m"
+        for size in ("vits16", "vits16plus", "vitb16", "vitl16", "vith16plus", "vit7b16")
+    },
+    **{
+        f"convnext{size}": f"convnext-{size}-pretrain-lvd1689m" for size in ("tiny", "small", "base", "large")
+    },
+}
+
+
+def _meant(name: str) -> str:
+    """What somebody who gives an unknown name for a model may have meant."""
+    bare = name.strip()
+    lowered = bare.lower()
+    for prefix in ("https://huggingface.co/", "http://huggingface.co/", "huggingface.co/", "huggingface:"):
+        if lowered.startswith(prefix):
+            owner_and_name = "/".join(bare[len(prefix) :].strip("/").split("/")[:2])
+            return f"did you mean hf:{owner_and_name}?"
+    if lowered.partition(":")[0] in ("hf", "timm") and ":" in bare:
+        return f"did you mean {lowered.partition(':')[0]}:{bare.partition(':')[2]}?"
+    if os.path.isdir(bare):
+        return f"a folder with the files of a transformers model is hf:{bare}"
+    if lowered.endswith((".pth", ".pt", ".ckpt", ".safetensors", ".bin")):
+        return f"a file of weights goes with the model that it is of, as in --model dinov2_vits14 --weights {bare}"
+    if lowered in _RECORDS:
+        return f"did you mean {lowered}?"
+    if re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w.-]+)?", bare):
+        return f"did you mean hf:{bare}, of the Hugging Face hub?"
+    if lowered.startswith("dinov3"):
+        rest = re.sub(r"[-_]", "", lowered.removeprefix("dinov3"))
+        sizes = sorted((size for size in _DINOV3 if rest.startswith(size)), key=len)
+        repo = f"facebook/dinov3-{_DINOV3[sizes[-1] if sizes else 'vits16']}"
+        return f"DINOv3 comes from the Hugging Face hub, as hf:{repo}"
+    if "_patch" in lowered:
+        return f"did you mean timm:{bare}?"
     near = difflib.get_close_matches(name, _RECORDS, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else "`patchprism models` lists all."
-    raise ModelError(f"unknown model {name!r}: {hint}")
+    if near:
+        return f"did you mean {' or '.join(near)}?"
+    return "`patchprism models` lists those that come with PatchPrism; others are hf:OWNER/NAME or timm:NAME"
 
 
 def adapter_of(name: str) -> str:

@@ -39,6 +39,8 @@ def features(
     preset: options.Preset = None,
     size: options.Size = None,
     range: options.Range = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
     model: options.Model = None,
     weights: options.Weights = None,
     layer: options.Layer = None,

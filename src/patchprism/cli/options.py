@@ -19,6 +19,29 @@ _INPUT, _MODEL, _FIT, _OUTPUT = "What goes in", "The network", "Foreground and c
 _SCALE = "Many photos"
 
 
+def parse_triple(name: str, text: str | None) -> tuple[float, float, float] | None:
+    """A number for each of red, green and blue, apart by commas, or one for all three.
+
+    Raises
+    ------
+    OptionError
+        If it is anything else.
+
+    Examples
+    --------
+    >>> parse_triple("mean", "0.485,0.456,0.406"), parse_triple("std", "0.5")
+    ((0.485, 0.456, 0.406), (0.5, 0.5, 0.5))
+    """
+    if text is None:
+        return None
+    try:
+        values = [float(part) for part in text.split(",")]
+        red, green, blue = values * 3 if len(values) == 1 else values
+    except ValueError as error:
+        raise OptionError(f"{name} must be three numbers like 0.485,0.456,0.406, got {text!r}") from error
+    return red, green, blue
+
+
 def parse_threshold(text: str | None) -> float | str | None:
     """``otsu`` as it is, anything else as a number.
 
@@ -101,6 +124,8 @@ def settings_of(given: Mapping[str, Any]) -> Settings:
     chosen: dict[str, Any] = {each.name: given[each.name] for each in fields(Settings) if each.name in given}
     chosen["layer"] = parse_layers(chosen["layer"])
     chosen["range"] = parse_range(chosen["range"])
+    for name in ("mean", "std"):
+        chosen[name] = parse_triple(name, chosen[name])
     if "threshold" in chosen:  # with it come all that a fit has
         chosen["threshold"] = parse_threshold(chosen["threshold"])
         chosen["components"] = parse_components(chosen["components"])
@@ -217,6 +242,22 @@ Range = Annotated[
         metavar="LOW,HIGH",
         help="Values that are black and white in photos that do not hold 8 bits, like 0,4095 for 12 bits in 16. "
         "Default: all that the file's numbers can hold, or the prism's.",
+        rich_help_panel=_INPUT,
+    ),
+]
+Mean = Annotated[
+    str | None,
+    typer.Option(
+        metavar="R,G,B",
+        help="Mean of RGB from 0 to 1 that the network expects. Default: what is known of the model.",
+        rich_help_panel=_INPUT,
+    ),
+]
+Std = Annotated[
+    str | None,
+    typer.Option(
+        metavar="R,G,B",
+        help="Standard deviation of RGB from 0 to 1 that the network expects. Default: as for --mean.",
         rich_help_panel=_INPUT,
     ),
 ]

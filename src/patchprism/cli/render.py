@@ -24,6 +24,8 @@ def render(
     preset: options.Preset = None,
     size: options.Size = None,
     range: options.Range = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
     model: options.Model = None,
     weights: options.Weights = None,
     layer: options.Layer = None,
@@ -167,7 +169,7 @@ def _summarise(view: Visualization, written: Sequence[Path], out: Path, *, first
     total = sum(view.seconds.values())
     slow = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in view.seconds.items() if seconds >= 0.05)
     for label, text in (
-        ("model", f"{view.record.name}, weights from {view.weights.source}"),
+        ("model", f"{view.record.name}, weights from {view.weights}"),
         ("split", split + reason),
         ("colours", f"red + green + blue explain {chosen} of the foreground's variance"),
         ("time", f"{total:.1f} s ({slow})"),

@@ -87,6 +87,8 @@ def video(
     preset: options.Preset = None,
     size: options.Size = None,
     range: options.Range = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
     model: options.Model = None,
     weights: options.Weights = None,
     device: options.Device = "auto",
@@ -153,6 +155,7 @@ def video(
     chosen = options.parse_threshold(threshold)
     triple = options.parse_components(components)
     values = options.parse_range(range)
+    middle, spread = options.parse_triple("mean", mean), options.parse_triple("std", std)
     from patchprism.prism import Prism
     from patchprism.video import render_video
 
@@ -178,6 +181,8 @@ def video(
             preset=preset,
             size=size,
             range=values,
+            mean=middle,
+            std=spread,
             threshold=chosen,
             foreground=foreground,
             scaling=scaling,
@@ -218,7 +223,7 @@ def _summarise(report: VideoReport) -> None:
     )
     (height, width), (rows, columns) = report.size, report.grid
     for label, text in (
-        ("model", f"{report.record.name}, weights from {report.weights.source}"),
+        ("model", f"{report.record.name}, weights from {report.weights}"),
         ("colours", f"{where}; {split}"),
         ("frames", f"{report.frames}, {width} × {height} pixels, {columns} × {rows} patches each"),
         ("sound", report.sound),

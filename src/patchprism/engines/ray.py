@@ -46,7 +46,7 @@ class RayEngine:
         try:
             import ray
         except ImportError as error:
-            raise ExtraError("ray", "engine ray") from error
+            raise ExtraError.of(error, "ray", "engine ray", "ray") from error
         self._ray: Any = ray
         self.workers = workers
         self._started = False
@@ -64,6 +64,8 @@ class RayEngine:
                 with _safe_workers() as config:
                     self._ray.init(log_to_driver=False, logging_level="ERROR", job_config=config, **here)
             except Exception as error:
+                if "ray[client]" in str(error):
+                    raise ExtraError("ray", "an address of ray://", "ray[client]") from error
                 raise EngineError(f"Ray cannot be started or reached: {error}") from error
             self._started = True
         return self

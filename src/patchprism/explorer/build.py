@@ -91,7 +91,7 @@ def build_message(
             "name": record.name,
             "width": record.width,
             "patch_size": record.patch_size,
-            "weights": view.weights.source,
+            "weights": str(view.weights),
         },
         fit=FitInfo(
             fitted_here=view.fitted_here,
@@ -233,6 +233,10 @@ def _command(view: Visualization, prism_path: str | None) -> CommandInfo:
     if settings.get("range"):
         # One word: a range may begin with a minus.
         options.append([f"--range={','.join(f'{each:.17g}' for each in settings['range'])}"])
+    for name in ("mean", "std"):
+        known = (0.5, 0.5, 0.5) if settings["preset"] == "seed" else getattr(view.record, name)
+        if (chosen := getattr(view.framing, name)) != known:
+            options.append([f"--{name}={','.join(map(repr, chosen))}"])
     if settings.get("dtype") not in (None, "auto", "float32"):
         options.append(["--dtype", str(settings["dtype"])])
     for name, flag in (("layer", "--layer"), ("facet", "--facet"), ("token_norm", "--norm")):

@@ -30,7 +30,7 @@ def check_extra() -> None:
         import fastapi  # noqa: F401
         import uvicorn  # noqa: F401
     except ImportError as error:
-        raise ExtraError("explore", "serving the explorer") from error
+        raise ExtraError.of(error, "explore", "serving the explorer", "fastapi", "uvicorn") from error
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -357,6 +357,7 @@ def settings_of(view: Visualization, wish: Wish) -> Settings:
     changes = {key: value for key, value in asdict(wish).items() if value is not None}
     if "model" in changes and changes["model"] != view.record.name:
         # Weights and dtype were for the other network; size stays.
+        changes |= {"mean": None, "std": None}
         changes |= {"weights": None, "dtype": "auto", "layer": None, "facet": None, "final_norm": None}
     # The foreground that is shown is the page's affair; what is fitted starts by showing itself.
     changes |= {"mask_threshold": None, "mask_side": None, "opening": 0, "closing": 0}

@@ -26,7 +26,7 @@ from patchprism.shards import Lost, Shards
 from patchprism.sources import in_range, read_source
 from patchprism.store import StoredFeatures, layout
 from patchprism.store.writer import StoreWriter
-from patchprism.streaming.opened import Outcome
+from patchprism.streaming.opened import Outcome, weights_of
 
 if TYPE_CHECKING:
     import os
@@ -147,7 +147,7 @@ def extract_features(
         n_patches=made.n_patches,
         failures=failures,
         model=network.record.name,
-        weights_source=network.weights.source,
+        weights_source=str(network.weights),
         seconds=watch.seconds,
         notes=said,
     )
@@ -184,7 +184,7 @@ def _finished(folder: Folder, key: str, overwrite: bool) -> Outcome | None:
             n_patches=there.n_patches,
             failures=[Lost(each["photo"], each["reason"]) for each in there.failures],
             model=str(there.model.get("name")),
-            weights_source=str(there.origin.get("weights_source")),
+            weights_source=str(weights_of(there.origin)),
             seconds={},
             already=True,
             notes=there.notes,

@@ -6,8 +6,10 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from patchprism.backbones import WeightsOrigin
 from patchprism.batching import give_back_memory
 from patchprism.errors import OptionError, PatchPrismError, StoreError
+from patchprism.framing import triple
 from patchprism.images import value_range
 from patchprism.inputs import sampled
 from patchprism.jobs import Extraction, failures_of, n_shards, notes_of, open_network, remembered_batch
@@ -99,7 +101,7 @@ class Opened:
     failures: list[Lost]
     framing: Framing
     model: dict[str, Any]
-    weights: dict[str, str]
+    weights: dict[str, Any]
     only: frozenset[str] | None = None
     notes: list[Note] = field(default_factory=list)
 
@@ -111,12 +113,16 @@ def resolved_for(settings: Settings, given: StoredFeatures | list[str], prism: P
             "model": given.origin.get("model"),
             "preset": given.origin.get("preset"),
             "size": given.framing.size,
+            "mean": given.framing.mean,
+            "std": given.framing.std,
             "dtype": given.origin.get("dtype"),
             "range": _range_of(given),
             **{name: given.origin.get(name, default) for name, default in TOKEN_DEFAULTS.items()},
         }
         for name, there in made.items():
-            wanted = value_range(settings.range) if name == "range" else getattr(settings, name)
+            wanted = getattr(settings, name)
+            wanted = triple(name, wanted) if name in ("mean", "std") else wanted
+            wanted = value_range(wanted) if name == "range" else wanted
             if wanted is not None and wanted != there and (name, wanted) != ("dtype", "auto"):
                 raise OptionError(f"{name} is settled by the feature store ({there}), got {wanted}")
         if settings.weights is not None:
@@ -162,11 +168,7 @@ def open_tokens(
             failures=[Lost(str(each["photo"]), str(each["reason"])) for each in given.failures],
             framing=given.framing,
             model=given.model,
-            weights={
-                "source": str(given.origin.get("weights_source")),
-                "file": "",
-                "sha256": str(given.origin.get("weights_sha256")),
-            },
+            weights=weights_of(given.origin).report(),
             only=only,
             notes=given.notes,
         )
@@ -189,13 +191,18 @@ def open_tokens(
         failures=failures_of(shards),
         framing=network.framing,
         model=asdict(network.record),
-        weights={
-            "source": network.weights.source,
-            "file": network.weights.path,
-            "sha256": network.weights.sha256,
-        },
+        weights=network.weights.report(),
         only=only,
         notes=notes_of(shards),
+    )
+
+
+def weights_of(origin: dict[str, Any]) -> WeightsOrigin:
+    """Where the weights of tokens came from, by what a store or a prism keeps of it."""
+    return WeightsOrigin(
+        source=str(origin.get("weights_source")),
+        sha256=str(origin.get("weights_sha256") or ""),
+        taken_from=str(origin.get("weights_taken_from") or ""),
     )
 
 

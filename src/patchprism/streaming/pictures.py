@@ -32,7 +32,7 @@ from patchprism.render import write_picture
 from patchprism.shards import Lost, digest
 from patchprism.sources import elsewhere, in_range, places_for, read_source, stored_paths
 from patchprism.store import StoredFeatures
-from patchprism.streaming.opened import Opened, Outcome, open_tokens, resolved_for, tidied
+from patchprism.streaming.opened import Opened, Outcome, open_tokens, resolved_for, tidied, weights_of
 from patchprism.tasks import DrawTask, PictureOptions, drawn_key
 from patchprism.visualization import (
     FIGURES,
@@ -435,7 +435,7 @@ class Pictures:
             n_patches=n_patches,
             failures=self.failures(),
             model=str(opened.origin.get("model")),
-            weights_source=str(opened.origin.get("weights_source")),
+            weights_source=str(weights_of(opened.origin)),
             seconds=watch.seconds,
             prism=self.prism,
             fitted_here=fitted_here,

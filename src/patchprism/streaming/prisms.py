@@ -12,7 +12,7 @@ from patchprism.jobs import fit, nobody, working
 from patchprism.pipeline import Settings, Stopwatch
 from patchprism.sources import in_range, read_source
 from patchprism.store import StoredFeatures
-from patchprism.streaming.opened import Outcome, open_tokens, resolved_for, tidied
+from patchprism.streaming.opened import Outcome, open_tokens, resolved_for, tidied, weights_of
 
 if TYPE_CHECKING:
     import os
@@ -80,7 +80,7 @@ def fit_prism(
         n_patches=prism.n_patches_,
         failures=opened.failures,
         model=str(opened.origin.get("model")),
-        weights_source=str(opened.origin.get("weights_source")),
+        weights_source=str(weights_of(opened.origin)),
         seconds=watch.seconds,
         prism=prism,
         fitted_here=True,

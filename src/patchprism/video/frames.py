@@ -94,7 +94,7 @@ def import_av() -> Any:
     try:
         import av
     except ImportError as error:
-        raise ExtraError("video", "reading and writing videos") from error
+        raise ExtraError.of(error, "video", "reading and writing videos", "av") from error
     return av
 
 

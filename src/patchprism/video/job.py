@@ -26,7 +26,7 @@ from patchprism.video.steady import FrameColors, Steady
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     import numpy as np
     import torch
@@ -114,6 +114,8 @@ def render_video(
     preset: str | None = None,
     size: int | None = None,
     range: tuple[float, float] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
     threshold: float | str | None = None,
     foreground: str | None = None,
     scaling: str | None = None,
@@ -162,6 +164,7 @@ def render_video(
     range : (low, high), optional
         As in :func:`~patchprism.pipeline.visualize`, for an image sequence.
     model, weights, preset, size, threshold, foreground, scaling, components, device, dtype, batch_size
+    model, weights, preset, size, mean, std, threshold, foreground, scaling, components, device, dtype, batch_size
         As in :func:`~patchprism.pipeline.visualize`.
     prism : Prism, optional
         Colour with this one instead of fitting.
@@ -195,6 +198,8 @@ def render_video(
         preset=preset,
         size=size,
         range=range,
+        mean=mean,
+        std=std,
         threshold=threshold,
         foreground=foreground,
         scaling=scaling,

@@ -9,6 +9,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from patchprism.errors import PatchPrismError, PhotoError
+from patchprism.paths import VIDEO_SUFFIXES, advice_on
 from patchprism.video.frames import import_av
 
 if TYPE_CHECKING:
@@ -73,7 +74,8 @@ def opened(path: str, name: str) -> Iterator[tuple[Any, Any]]:
             if isinstance(error, OSError) and error.errno in _OF_THE_SYSTEM:
                 raise PhotoError(name, (error.strerror or str(error)).lower()) from error
             empty = os.path.getsize(path) == 0
-            reason = "is empty" if empty else "is no video that can be read, or is cut short"
+            advice = "" if name.lower().endswith(VIDEO_SUFFIXES) else advice_on(name)
+            reason = "is empty" if empty else f"is no video that can be read, or is cut short{advice}"
             raise PhotoError(name, reason) from error
     with container:
         with damage_named(name):

@@ -14,6 +14,7 @@ from patchprism.errors import OptionError, PhotoError
 from patchprism.images import read_photo
 from patchprism.paths import PHOTO_SUFFIXES, find_photos, photo_name
 from patchprism.reading import reading
+from patchprism.store import is_store
 from patchprism.video.animation import AnimationClip, open_animation
 from patchprism.video.file import DEFAULT_FPS, FileClip
 from patchprism.video.frames import BT709, Frame, Problems, Span, rgb_to_planes
@@ -70,6 +71,13 @@ def open_clip(
         if fps is not None:
             raise OptionError(f"fps is for image sequences; {name} has its own frame times")
         return animation or FileClip(name)
+    if os.path.isfile(name):
+        raise PhotoError(
+            photo_name(name),
+            "is one photo; `patchprism render` takes it. A clip is a video file, or a folder or pattern of photos",
+        )
+    if is_store(name):
+        raise PhotoError(photo_name(name), "is a feature store; `patchprism render` takes it")
     if os.path.exists(name) and not os.path.isfile(name) and not os.path.isdir(name):
         raise PhotoError(photo_name(name), "is a pipe or a device, not a file")
     folder, base = os.path.split(name)
