@@ -386,7 +386,6 @@ def compare(
     batch_size: int | None = None,
     seed: int = 0,
     errors: str = "raise",
-    exclude: Any = None,
     progress: Callable[[str, int, int | None], None] | None = None,
 ) -> Comparison:
     """Colour photos by several models and layers, turned to agree with the first.
@@ -401,7 +400,7 @@ def compare(
         Layers of each model, counted from 0, or from the end with negative numbers.
     facet, final_norm, token_norm
         See :class:`~patchprism.extract.TokenOptions`.
-    preset, size, threshold, foreground, scaling, space, device, dtype, batch_size, errors, exclude, progress
+    preset, size, threshold, foreground, scaling, space, device, dtype, batch_size, errors, progress
         As for :func:`~patchprism.pipeline.visualize`; each cell has its own prism with these options.
     seed : int
         For the shuffled baseline.
@@ -436,7 +435,7 @@ def compare(
     settings.prism()
     options = TokenOptions(facet=facet, final_norm=final_norm, token_norm=token_norm)
     tell, watch = progress or (lambda *_: None), Stopwatch()
-    sources = list_photos(photos, exclude=exclude)
+    sources = list_photos(photos)
     job = Photos(sources, photo_names(sources))
     failures: dict[int, PhotoError] = {}
     found: list[dict[int, Any]] = []

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
 import tempfile
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import unquote_to_bytes
 
-from patchprism.errors import ExtraError, OutputError
+from patchprism.errors import ExtraError, OptionError, OutputError, PatchPrismError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,22 +49,78 @@ class Folder(Protocol):
         """A folder in this one."""
 
 
+# What a path object makes of an address: one slash out of two.
+_ONE_SLASH = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/(?!/)")
+
+
+def address_text(path: str | os.PathLike[str]) -> str:
+    """The text of a path or an address; an address that went through a path object is put right.
+
+    Examples
+    --------
+    >>> address_text(Path("s3://bucket/out")), address_text("photos/a.png")
+    ('s3://bucket/out', 'photos/a.png')
+    """
+    text = os.fsdecode(path)
+    found = _ONE_SLASH.match(text)
+    if found and _is_protocol(found[1]):
+        slashes = "///" if found[1] == "file" else "//"
+        return f"{found[1]}:{slashes}{text[found.end() :]}"
+    return text
+
+
+def _is_protocol(word: str) -> bool:
+    try:
+        from fsspec.registry import known_implementations
+    except ImportError:
+        return True  # what opens addresses is not installed, and whoever asks for it will say so
+    return word.lower() in known_implementations
+
+
 def is_remote(path: str | os.PathLike[str]) -> bool:
     """Whether a path is an address such as ``s3://bucket/key``; ``file://`` is local."""
-    text = os.fspath(path)
+    text = address_text(path)
     return "://" in text and not text.startswith("file://")
 
 
 def open_folder(path: str | os.PathLike[str]) -> Folder:
     """The folder at a path or at an address that fsspec opens."""
     if is_remote(path):
-        return RemoteFolder(os.fspath(path))
+        return RemoteFolder(address_text(path))
     return LocalFolder(local_path(path))
 
 
 def local_path(path: str | os.PathLike[str]) -> Path:
-    """A path without the ``file://`` that it may begin with."""
-    return Path(os.fspath(path).removeprefix("file://"))
+    """A path; of an address ``file://...`` the path that it means, with ``%20`` and its kin read.
+
+    Raises
+    ------
+    OptionError
+        If the address holds what no path can hold.
+
+    Examples
+    --------
+    >>> local_path("file:///data/my%20dogs").as_posix()
+    '/data/my dogs'
+    """
+    text = address_text(path)
+    if not text.startswith("file://"):
+        return Path(text)
+    text = text.removeprefix("file://")
+    if text.startswith("localhost/"):
+        text = text.removeprefix("localhost")
+    text = os.fsdecode(unquote_to_bytes(os.fsencode(text)))
+    if "\0" in text:
+        raise OptionError(f"{os.fsdecode(path)}: %00 is no part of a file's name")
+    return Path(text)
+
+
+def split_address(path: str | os.PathLike[str]) -> tuple[RemoteFolder, str]:
+    """The folder and the name of a file at an address."""
+    parent, _, name = address_text(path).rstrip("/").rpartition("/")
+    if not name or parent.endswith(("/", ":")):
+        raise OutputError(address_text(path), "the address names no file")
+    return RemoteFolder(parent), name
 
 
 class LocalFolder:
@@ -149,8 +207,8 @@ class RemoteFolder:
             # Stores of objects know no folders and do nothing here; file systems behind an address do.
             system.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
             system.pipe_file(path, bytes(data))
-        except OSError as error:
-            raise OutputError(f"{self.url}/{key}", error.strerror or str(error)) from error
+        except Exception as error:  # each kind of address has exceptions of its own
+            raise OutputError(f"{self.url}/{key}", reason_of(error)) from error
 
     @contextmanager
     def staged(self, key: str) -> Iterator[Path]:
@@ -171,13 +229,23 @@ class RemoteFolder:
 
     def keys(self, prefix: str = "") -> list[str]:
         """See :class:`Folder`."""
+        return sorted(self.sizes(prefix))
+
+    def sizes(self, prefix: str = "") -> dict[str, int]:
+        """Sizes of the files directly in a folder below, by name."""
         system, path = self._at(prefix)
         system.invalidate_cache()
         try:
             listed = system.ls(path, detail=True)
         except FileNotFoundError:
-            return []
-        return sorted(each["name"].rsplit("/", 1)[-1] for each in listed if each["type"] == "file")
+            return {}
+        except Exception as error:  # each kind of address has exceptions of its own
+            raise OutputError(f"{self.url}/{prefix}".rstrip("/"), reason_of(error)) from error
+        return {
+            each["name"].rsplit("/", 1)[-1]: int(each["size"] or 0)
+            for each in listed
+            if each["type"] == "file"
+        }
 
     def remove(self, key: str) -> None:
         """See :class:`Folder`."""
@@ -190,6 +258,32 @@ class RemoteFolder:
         return RemoteFolder(f"{self.url}/{key}")
 
 
+@contextmanager
+def local_copy(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A file as a path of this machine: itself, or a copy of what is at an address while the block runs.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is nothing at the address.
+    OSError
+        If the address cannot be read.
+    """
+    if not is_remote(path):
+        yield local_path(path)
+        return
+    system, at = filesystem(address_text(path))
+    with tempfile.TemporaryDirectory(prefix="patchprism-") as scratch:
+        copy = Path(scratch, "copy")
+        try:
+            copy.write_bytes(system.cat_file(at))
+        except OSError:
+            raise
+        except Exception as error:  # each kind of address has exceptions of its own
+            raise OSError(reason_of(error)) from error
+        yield copy
+
+
 def filesystem(url: str) -> tuple[Any, str]:
     """The fsspec file system of an address, and the path in it.
 
@@ -197,6 +291,8 @@ def filesystem(url: str) -> tuple[Any, str]:
     ------
     ExtraError
         If fsspec, or what it needs for this kind of address, is not installed.
+    OptionError
+        If there is no such kind of address.
     """
     try:
         import fsspec
@@ -204,7 +300,17 @@ def filesystem(url: str) -> tuple[Any, str]:
         system, path = fsspec.core.url_to_fs(url)
     except ImportError as error:
         raise ExtraError("ray", f"reading or writing {url.split('://')[0]}:// ({error})") from error
+    except PatchPrismError:
+        raise
+    except Exception as error:  # an unknown protocol, credentials that make no sense
+        raise OptionError(f"{url}: this address cannot be opened ({reason_of(error)})") from error
     return system, path
+
+
+def reason_of(error: BaseException) -> str:
+    """What an exception of somebody else's says, on one line."""
+    said = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return str(said).strip().split("\n")[0]
 
 
 def _discard(part: Path) -> None:

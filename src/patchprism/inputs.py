@@ -9,21 +9,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from patchprism.errors import OptionError, PhotoError
-from patchprism.folders import filesystem, is_remote, local_path
+from patchprism.folders import RemoteFolder, address_text, filesystem, is_remote, reason_of
 from patchprism.paths import PHOTO_SUFFIXES
 from patchprism.pipeline import list_photos
 from patchprism.store import StoredFeatures, is_store
+from patchprism.written import Record
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
 def open_input(
-    photos: Sequence[str | os.PathLike[str]], *, exclude: str | os.PathLike[str] | None = None
+    photos: Sequence[str | os.PathLike[str]],
 ) -> StoredFeatures | list[str]:
     """A feature store, or the names of photos with folders, patterns and addresses replaced by what they mean.
 
-    What folders and patterns bring from below ``exclude`` is left out.
+    Of what folders and patterns bring, files that an earlier job wrote are left out.
 
     Raises
     ------
@@ -39,15 +40,13 @@ def open_input(
     store = store_among(photos)
     if store is not None:
         return StoredFeatures(store)
-    if exclude is not None and is_remote(exclude):
-        exclude = None
     # Runs of local names go together, so that a photo that two of them mean is listed once.
     names: dict[str, None] = {}
     for remote, run in groupby(photos, key=is_remote):
         if remote:
-            names.update((name, None) for photo in run for name in _remote_photos(os.fspath(photo)))
+            names.update((name, None) for photo in run for name in _remote_photos(address_text(photo)))
         else:
-            listed = list_photos([local_path(photo) for photo in run], exclude=exclude)
+            listed = list_photos(list(run))
             names.update((os.fspath(path), None) for path in listed)
     if not names:
         raise PhotoError("photos", "none were given")
@@ -72,16 +71,32 @@ def store_among(photos: Sequence[Any]) -> str | os.PathLike[str] | None:
 def _remote_photos(url: str) -> list[str]:
     system, path = filesystem(url)
     scheme = url.split("://", 1)[0]
-    if any(sign in path for sign in "*?["):
-        found = system.glob(path)
-    elif url.endswith("/") or system.isdir(path):
-        found = system.find(path)
-    else:
-        return [url]
-    photos = sorted(each for each in found if each.lower().endswith(PHOTO_SUFFIXES))
+    try:
+        if any(sign in path for sign in "*?["):
+            found = system.glob(path, detail=True)
+        elif url.endswith("/") or system.isdir(path):
+            found = system.find(path, detail=True)
+        else:
+            return [url]
+    except Exception as error:  # each kind of address has exceptions of its own
+        raise PhotoError(url, reason_of(error)) from error
+
+    def full(path: str) -> str:
+        return path if "://" in path else f"{scheme}://{path}"
+
+    records: dict[str, Record] = {}
+    photos = []
+    for each in sorted(found):
+        home, _, name = each.rpartition("/")
+        if not each.lower().endswith(PHOTO_SUFFIXES):
+            continue
+        if home not in records:
+            records[home] = Record(RemoteFolder(full(home)))
+        if not records[home].has(name, int(found[each].get("size") or 0)):
+            photos.append(full(each))
     if not photos:
         raise PhotoError(url, "matches no photo")
-    return [each if "://" in each else f"{scheme}://{each}" for each in photos]
+    return photos
 
 
 def sampled(names: list[str], count: int | None, seed: int) -> list[str]:

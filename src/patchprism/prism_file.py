@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,8 +17,12 @@ import numpy as np
 from patchprism.errors import OptionError, PatchPrismError, PrismError
 from patchprism.files import atomic_write
 from patchprism.fitting import OTSU_BINS
+from patchprism.folders import address_text, local_copy
 
 if TYPE_CHECKING:
+    import os
+    from pathlib import Path
+
     from patchprism.prism import Prism
 
 VERSION = 1
@@ -93,11 +95,14 @@ def prism_bytes(prism: Prism) -> bytes:
 
 def load_prism(path: str | os.PathLike[str]) -> Prism:
     """Read a prism; as :meth:`Prism.load <patchprism.prism.Prism.load>`."""
-    name = os.fspath(path)
-    if not Path(path).is_file():
-        raise PrismError(f"{name}: no such prism file")
+    name = address_text(path)
     try:
-        header, tensors = _read(path)
+        with local_copy(path) as copy:
+            if not copy.is_file():
+                raise PrismError(f"{name}: no such prism file")
+            header, tensors = _read(copy, name)
+    except FileNotFoundError as error:
+        raise PrismError(f"{name}: no such prism file") from error
     except PatchPrismError:
         raise
     except (
@@ -107,22 +112,22 @@ def load_prism(path: str | os.PathLike[str]) -> Prism:
     return _build(name, header, tensors)
 
 
-def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, np.ndarray[Any, Any]]]:
+def _read(path: Path, name: str) -> tuple[dict[str, Any], dict[str, np.ndarray[Any, Any]]]:
     from safetensors import safe_open
 
     with safe_open(path, framework="numpy") as file:
         text = (file.metadata() or {}).get("patchprism")
         if text is None:
-            raise PrismError(f"{os.fspath(path)}: a safetensors file, but not a prism")
+            raise PrismError(f"{name}: a safetensors file, but not a prism")
         header = json.loads(text)
         version = header["version"]
         if version != VERSION:
             raise PrismError(
-                f"{os.fspath(path)}: prism of version {version}, this PatchPrism reads version {VERSION}: upgrade it"
+                f"{name}: prism of version {version}, this PatchPrism reads version {VERSION}: upgrade it"
             )
         missing = sorted(set(_TENSORS) - set(file.keys()))
         if missing:
-            raise PrismError(f"{os.fspath(path)}: not a whole prism, it lacks {', '.join(missing)}")
+            raise PrismError(f"{name}: not a whole prism, it lacks {', '.join(missing)}")
         return header, {name: file.get_tensor(name) for name in _TENSORS}
 
 

@@ -25,7 +25,8 @@ from patchprism.render import write_picture
 from patchprism.shards import SHARD, Lost, Shards, Table
 from patchprism.sources import read_source, read_stored
 from patchprism.store.reader import PhotoRow
-from patchprism.visualization import write_arrays
+from patchprism.visualization import output_names, write_arrays
+from patchprism.written import stamp
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -253,6 +254,11 @@ class PictureOptions:
     background: str = "black"
     basis: str = "object"
 
+    def names(self, stems: Sequence[str]) -> Iterator[str]:
+        """Names of the files of a job over photos of such stems."""
+        overlay = self.overlay_alpha is not None
+        return output_names(stems, overlay=overlay, arrays=self.arrays, format=self.format)
+
 
 # What a picture that asks for its photo is drawn with where the photo is gone.
 _WITHOUT_PHOTO = {"guided": {"upsample": "bilinear"}, "photo": {"background": "black"}}
@@ -300,22 +306,31 @@ class DrawTask:
         with ThreadPoolExecutor(WRITERS, thread_name_prefix="patchprism-write") as pool:
             for shard, stems in items:
                 rows = []
+                written: dict[str, Any] = {}
                 counts = np.zeros_like(count_scores(np.zeros(0)))
                 inside = 0
                 jobs = zip(self.source.read(shard), stems, strict=True)
                 for row, part_counts, kept in _bounded(pool, self._photo, jobs, ahead=2 * WRITERS):
+                    written |= row.pop("written")
                     rows.append(row)
                     counts += part_counts
                     inside += kept
                     (self.seen or nothing)()
-                drawn = {"key": self.key, "photos": rows, "counts": counts.tolist(), "n_foreground": inside}
+                drawn = {
+                    "key": self.key,
+                    "photos": rows,
+                    "written": written,
+                    "counts": counts.tolist(),
+                    "n_foreground": inside,
+                }
                 self.work.write(drawn_key(shard), json.dumps(drawn).encode())
                 yield drawn
 
     def _photo(self, job: tuple[tuple[PhotoRow, Any], str]) -> tuple[dict[str, Any], NDArray[np.int64], int]:
         (row, tokens), stem = job
         part = self.prism.split(tokens, name=row.name)
-        options, files = self.options, []
+        options, files = self.options, list[str]()
+        written: dict[str, Any] = {}
         style = {"upsample": options.upsample, "background": options.background, "basis": options.basis}
         photo, gone = None, False
         if needs_photo(
@@ -330,6 +345,7 @@ class DrawTask:
             files.append(f"{stem}.{suffix}")
             with self.out.staged(files[-1]) as path:
                 draw(path)
+                written[files[-1]] = stamp(path)
 
         def write_drawn(name: str, **changed: Any) -> None:
             def read() -> NDArray[np.uint8]:
@@ -344,7 +360,8 @@ class DrawTask:
             write_drawn("overlay", overlay_alpha=options.overlay_alpha, background="black")
         if options.arrays:
             write("npz", partial(write_arrays, part))
-        return self._row(row, part, files, gone), count_scores(part.score), int(part.foreground.sum())
+        said = self._row(row, part, files, gone) | {"written": written}
+        return said, count_scores(part.score), int(part.foreground.sum())
 
     def photo(self, row: PhotoRow) -> NDArray[np.uint8] | None:
         """A photo, or None where a store's photo is gone, or another one by now."""

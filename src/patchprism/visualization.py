@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from patchprism.errors import OptionError, OutputError
-from patchprism.files import atomic_write, refuse_to_replace
+from patchprism.files import atomic_write
+from patchprism.folders import is_remote, local_path
 from patchprism.paths import unique_stems
 from patchprism.picture import BACKGROUNDS, BASES, UPSAMPLINGS, draw_picture
 from patchprism.render import (
@@ -25,9 +26,10 @@ from patchprism.render import (
     write_picture,
 )
 from patchprism.words import counted
+from patchprism.written import Output, as_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from patchprism.framing import Framing
     from patchprism.lenses import LensResult
     from patchprism.prism import PhotoColors, Prism
+    from patchprism.written import Stamp
 
 REPORT_VERSION = 1
 FORMATS = ("png", "jpg")
@@ -261,13 +264,14 @@ class Visualization:
         pca: bool = True,
         background: str = "black",
         basis: str = "object",
-    ) -> list[Path]:
+    ) -> list[Path] | list[str]:
         """Write figures, pictures, the prism and the report into a folder.
 
         Parameters
         ----------
         out : path
-            Made if it is missing. Files of the same names are replaced, each whole or not at all.
+            A folder, made if it is missing, or an address that fsspec opens. Files that an earlier job wrote there
+            are replaced, each whole or not at all; files of the user's are never replaced.
         overlay_alpha : float in [0, 1], optional
             Also write ``<stem>.overlay.<format>``, the photo under its colours.
         arrays : bool
@@ -284,7 +288,7 @@ class Visualization:
 
         Returns
         -------
-        list of Path
+        list of Path, or of str for an address
             What was written: figures first, then each photo's files, the prism, the report.
 
         Raises
@@ -292,14 +296,10 @@ class Visualization:
         OptionError
             If an option has a value that is not allowed; nothing is written then.
         OutputError
-            If a file cannot be written.
+            If a file cannot be written, or would replace one that PatchPrism did not write.
         """
-        folder = Path(out)
-        check_output_options(folder, overlay_alpha, format, upsample, background, basis)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(str(folder), error.strerror or "cannot make this folder") from error
+        check_output_options(out, overlay_alpha, format, upsample, background, basis)
+        folder = Path()
         start = perf_counter()
         stems = unique_stems([Path(name).name for name in self.names])
         jobs: list[tuple[Path, Callable[[Path], None]]] = [
@@ -323,18 +323,16 @@ class Visualization:
             of_photo.append([path.name for path, _ in made])
             jobs += made
         _check_distinct([path for path, _ in jobs])
-        read = [source for source in self.photos.sources if isinstance(source, (str, os.PathLike))]
-        refuse_to_replace(folder, [path.name for path, _ in jobs], read)
-        with ThreadPoolExecutor(WRITERS, thread_name_prefix="patchprism-write") as pool:
-            for future in [pool.submit(write, path) for path, write in jobs]:
-                future.result()
-        prism, report = folder / "prism.safetensors", folder / "report.json"
-        self.prism.save(prism)
+        output = Output(out)
+        names = [*(path.name for path, _ in jobs), "prism.safetensors", "report.json"]
+        output.claim(names, [each for each in self.photos.sources if isinstance(each, (str, os.PathLike))])
+        write_files(output, jobs)
+        with output.staged("prism.safetensors") as part:
+            self.prism.save(part)
         self.seconds["write"] = perf_counter() - start
-        with atomic_write(report) as part:
-            text = json.dumps(self.report(of_photo, lenses), indent=2, ensure_ascii=False)
-            part.write_text(text + "\n", "utf-8", errors="replace")  # a file's name may be no text
-        return [path for path, _ in jobs] + [prism, report]
+        write_report(output, "report.json", self.report(of_photo, lenses, output.written))
+        output.finish()
+        return paths_of(output, names)
 
     def _photo_jobs(
         self,
@@ -365,7 +363,10 @@ class Visualization:
         return hints_about(shares, self.prism.side_)
 
     def report(
-        self, files: Sequence[Sequence[str]] | None = None, lenses: Sequence[LensResult] = ()
+        self,
+        files: Sequence[Sequence[str]] | None = None,
+        lenses: Sequence[LensResult] = (),
+        written: Mapping[str, Stamp] | None = None,
     ) -> dict[str, Any]:
         """All there is to say about the job, as JSON values: what ``report.json`` holds.
 
@@ -375,6 +376,8 @@ class Visualization:
             Names of the files written for each photo.
         lenses : sequence of LensResult
             Whose reports are put in under ``lenses``.
+        written : mapping of str to Stamp, optional
+            Every file that was written, put in under ``files``.
         """
         from patchprism import __version__
 
@@ -409,6 +412,7 @@ class Visualization:
             "framing": self.framing.to_dict(),
             "prism": {"fitted_here": self.fitted_here, **self.prism.summary()},
             "seconds": {stage: round(seconds, 4) for stage, seconds in self.seconds.items()},
+            **({"files": as_json(written)} if written else {}),
             "photos": photos,
             **({"lenses": {lens.name: lens.report for lens in lenses}} if lenses else {}),
             "hints": self.hints(),
@@ -429,7 +433,7 @@ def hints_about(shares: NDArray[np.floating[Any]], side: str) -> list[str]:
 
 
 def check_output_options(
-    out: Path | None,
+    out: str | os.PathLike[str] | None,
     overlay_alpha: float | None,
     format: str,
     upsample: str = "nearest",
@@ -437,8 +441,10 @@ def check_output_options(
     basis: str = "object",
 ) -> None:
     """Refuse options of :meth:`Visualization.save` that are not allowed, before anything is computed."""
-    if out is not None and out.exists() and not out.is_dir():
-        raise OutputError(str(out), "it is a file, not a folder")
+    if out is not None and not is_remote(out):
+        folder = local_path(out)
+        if folder.exists() and not folder.is_dir():
+            raise OutputError(str(folder), "it is a file, not a folder")
     if overlay_alpha is not None and not 0 <= overlay_alpha <= 1:
         raise OptionError(f"overlay must lie in [0, 1], got {overlay_alpha}")
     if format not in FORMATS:
@@ -462,12 +468,50 @@ def _check_distinct(paths: Sequence[Path]) -> None:
         seen.add(key)
 
 
-def is_output(path: Path, folder: Path) -> bool:
-    """Whether a file is a picture that :meth:`Visualization.save` wrote into a folder."""
-    parts = path.name.rsplit(".", 2)
-    if path.parent != folder or parts[-1] not in FORMATS:
-        return False
-    return parts[1] in PICTURES if len(parts) == 3 else parts[0] in FIGURES
+def output_names(
+    stems: Sequence[str],
+    *,
+    overlay: bool = False,
+    arrays: bool = False,
+    format: str = "png",
+    pca: bool = True,
+) -> Iterator[str]:
+    """Names of the files that a job writes for photos of such stems; the lenses' own are not among them."""
+    yield from ("prism.safetensors", "report.json")
+    if not pca:
+        return
+    yield from (f"{name}.{format}" for name in FIGURES)
+    for stem in stems:
+        yield f"{stem}.pca.{format}"
+        if overlay:
+            yield f"{stem}.overlay.{format}"
+        if arrays:
+            yield f"{stem}.npz"
+
+
+def write_files(output: Output, jobs: Sequence[tuple[Path, Callable[[Path], None]]]) -> None:
+    """Write files by their names, some at once."""
+
+    def write_one(name: str, write: Callable[[Path], None]) -> None:
+        with output.staged(name) as part:
+            write(part)
+
+    with ThreadPoolExecutor(WRITERS, thread_name_prefix="patchprism-write") as pool:
+        for future in [pool.submit(write_one, path.name, write) for path, write in jobs]:
+            future.result()
+
+
+def write_report(output: Output, name: str, report: dict[str, Any]) -> None:
+    """Write a report as JSON; what is no text in a file's name is there as an escape."""
+    with output.staged(name) as part:
+        text = json.dumps(report, indent=2, ensure_ascii=False)
+        part.write_text(text + "\n", "utf-8", errors="backslashreplace")
+
+
+def paths_of(output: Output, names: Sequence[str]) -> list[Path] | list[str]:
+    """Where files of such names lie: paths, or addresses."""
+    paths = [output.path(name) for name in names]
+    return paths if is_remote(output.folder.name) else [Path(each) for each in paths]
 
 
 def _write_drawn(draw: Callable[[], NDArray[np.uint8]], path: Path) -> None:

@@ -23,6 +23,7 @@ from patchprism.backbones.base import (
 )
 from patchprism.backbones.probing import outputs_of, reason, to_grid
 from patchprism.errors import ExtraError, ModelError, WeightsError
+from patchprism.folders import local_path
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -101,7 +102,7 @@ def load(
     _pretrained_cfg(name)
     torch_device, torch_dtype = resolve_device(device), resolve_dtype(dtype)
     if weights is not None:
-        path = Path(weights).expanduser()
+        path = local_path(weights).expanduser()
         if not path.is_file():
             raise WeightsError(f"weights {weights!r}: no such file; for {name} only a file can be given")
         origin = WeightsOrigin(source=str(path), path=str(path), sha256=sha256_of(path))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import textwrap
 from contextlib import suppress
 from dataclasses import asdict
 from itertools import islice
@@ -19,8 +18,7 @@ from patchprism.batching import give_back_memory
 from patchprism.engines import WorkerLost
 from patchprism.errors import EngineError, OptionError, OutputError, PatchPrismError
 from patchprism.figures import MAX_PHOTOS, fg_mask_figure, results_figure, sheet_sizes
-from patchprism.files import refuse_to_replace
-from patchprism.folders import WORK, LocalFolder, is_remote, local_path, open_folder
+from patchprism.folders import WORK, LocalFolder, is_remote, local_path
 from patchprism.histogram import counted_histogram
 from patchprism.inputs import open_input
 from patchprism.jobs import fit, nobody, working
@@ -33,7 +31,8 @@ from patchprism.sources import elsewhere, places_for, read_source
 from patchprism.store import StoredFeatures
 from patchprism.streaming.opened import Opened, Outcome, open_tokens, resolved_for, tidied
 from patchprism.tasks import DrawTask, PictureOptions, drawn_key
-from patchprism.visualization import FIGURES, PICTURES, REPORT_VERSION, check_output_options, hints_about
+from patchprism.visualization import REPORT_VERSION, check_output_options, hints_about
+from patchprism.written import Output, Stamp, as_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -88,10 +87,8 @@ def render_photos(
     PatchPrismError
         One of its children.
     """
-    check_output_options(
-        Path() if is_remote(out) else local_path(out), overlay_alpha, format, upsample, background, basis
-    )
-    given = open_input(photos, exclude=out)
+    check_output_options(out, overlay_alpha, format, upsample, background, basis)
+    given = open_input(photos)
     places = None
     if isinstance(given, StoredFeatures):
         places = places_for(given.path, fetch_from)
@@ -104,7 +101,8 @@ def render_photos(
     to_fit = None if prism else settings.prism()
     if prism is not None and sample is not None:
         raise OptionError("sample is for fitting; the prism is fitted already")
-    folder = open_folder(out)
+    output = Output(out)
+    folder = output.folder
     work = folder.below(WORK)
     watch = Stopwatch()
     options = PictureOptions(
@@ -120,6 +118,9 @@ def render_photos(
         if prism is not None and not force:
             check_origin(prism, origin)
 
+    if not isinstance(given, StoredFeatures):
+        # Once more when it is known which photos can be read: they alone have files.
+        output.check(options.names(unique_stems([Path(name).name for name in given])), given)
     before = not is_remote(out) and local_path(out).exists()
     try:
         with working(work, folder.name), tidied(work):
@@ -141,15 +142,16 @@ def render_photos(
                 with watch("fit prism"):
                     fitted = _fitted(to_fit, opened, work, engine, tell)
             assert fitted is not None
-            job = Pictures(fitted, opened, folder, work, options, engine, reader, tell, places)
+            job = Pictures(fitted, opened, output, work, options, engine, reader, tell, places)
             with watch("colour and write"):
                 job.draw()
                 give_back_memory()
                 written = job.overview()
-            with folder.staged("prism.safetensors") as part:
+            with output.staged("prism.safetensors") as part:
                 fitted.save(part)
             head = _report_head(settings, opened, fitted, to_fit is not None, watch, engine)
             job.report(head | {"hints": job.hints()})
+            output.finish()
     except PatchPrismError:
         if not before and isinstance(folder, LocalFolder) and folder.path.is_dir():
             with suppress(OSError):  # not empty
@@ -182,7 +184,7 @@ class Pictures:
         self,
         prism: Prism,
         opened: Opened,
-        out: Folder,
+        output: Output,
         work: Folder,
         options: PictureOptions,
         engine: Engine,
@@ -190,7 +192,7 @@ class Pictures:
         tell: Tell,
         places: frozenset[str] | None,
     ) -> None:
-        self.prism, self.opened, self.out, self.work = prism, opened, out, work
+        self.prism, self.opened, self.output, self.work = prism, opened, output, work
         self.engine, self.tell = engine, tell
         self.source = opened.source
         with work.staged("prism-used.safetensors") as path:
@@ -198,7 +200,9 @@ class Pictures:
             content = path.read_bytes()
         self.places = places or frozenset()
         key = digest(opened.key, hashlib.sha256(content).hexdigest(), asdict(options), sorted(self.places))
-        self.task = DrawTask(prism, opened.source, out, work, options, key, places=places, reader=reader)
+        self.task = DrawTask(
+            prism, opened.source, output.folder, work, options, key, places=places, reader=reader
+        )
         self.n_photos = 0
         self.gone: set[str] = set()  # of the photos that the figures show
 
@@ -207,11 +211,7 @@ class Pictures:
         names = [row.name for shard in range(self.source.n_shards) for row in self.source.rows(shard)]
         stems = unique_stems([Path(name).name for name in names])
         self.n_photos = len(stems)
-        if isinstance(self.out, LocalFolder):
-            end = self.task.options.format
-            written = [f"{stem}.{kind}.{end}" for stem in stems for kind in PICTURES]
-            refuse_to_replace(self.out.path, [*written, *(f"{figure}.{end}" for figure in FIGURES)], names)
-
+        self.output.claim(self.task.options.names(stems), names)
         done = ahead = 0
 
         def todo() -> Iterator[tuple[int, list[str]]]:
@@ -245,7 +245,7 @@ class Pictures:
             drawn: dict[str, Any] = json.loads(self.work.read(drawn_key(shard)))
         except (OSError, ValueError):
             return None
-        return drawn if drawn.get("key") == self.task.key else None
+        return drawn if drawn.get("key") == self.task.key and "written" in drawn else None
 
     def _all(self) -> Iterator[dict[str, Any]]:
         for shard in range(self.source.n_shards):
@@ -290,7 +290,7 @@ class Pictures:
         written = []
         for name, draw in figures.items():
             written.append(f"{name}.{self.task.options.format}")
-            with self.out.staged(written[-1]) as path:
+            with self.output.staged(written[-1]) as path:
                 write_picture(path, draw())
             give_back_memory()  # a figure of 200 photos takes 100 MB while it is drawn
         return written
@@ -310,13 +310,17 @@ class Pictures:
 
     def report(self, head: dict[str, Any]) -> None:
         """Write ``report.json``, photo by photo; as :meth:`Visualization.report` has it."""
+        for drawn in self._all():
+            self.output.written |= {name: Stamp(*made) for name, made in drawn["written"].items()}
         with (
-            self.out.staged("report.json") as path,
-            open(path, "w", encoding="utf-8", errors="replace") as file,
+            self.output.staged("report.json") as path,
+            # What is no text in a file's name is there as an escape.
+            open(path, "w", encoding="utf-8", errors="backslashreplace") as file,
         ):
             file.write("{\n")
             for key, value in head.items():
                 file.write(f"  {json.dumps(key)}: {_indented(value, 2).lstrip()},\n")
+            file.write(f'  "files": {_indented(as_json(self.output.written), 2).lstrip()},\n')
             file.write('  "photos": [')
             comma = "\n"
             for drawn in self._all():
@@ -396,4 +400,6 @@ def _small(shown: NDArray[np.uint8], box: int) -> NDArray[np.uint8]:
 
 
 def _indented(value: Any, spaces: int) -> str:
-    return textwrap.indent(json.dumps(value, indent=2, ensure_ascii=False), " " * spaces)
+    # Not textwrap.indent: it takes U+2028 and its kin in a photo's name for ends of lines.
+    space = " " * spaces
+    return space + json.dumps(value, indent=2, ensure_ascii=False).replace("\n", f"\n{space}")
