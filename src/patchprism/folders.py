@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import secrets
 import shutil
+import stat
 import tempfile
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import IO, TYPE_CHECKING, Any, Protocol
 from urllib.parse import unquote_to_bytes
 
 from patchprism.errors import ExtraError, OptionError, OutputError, PatchPrismError
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
 # Everything that is only needed until a job is finished lies below a folder of this name, temporary files of
 # workers that were killed included, so that taking it away leaves nothing half-written anywhere.
 WORK = ".patchprism-work"
+# What tells a work folder of ours from one that somebody else called so.
+MARKER = "PATCHPRISM-WORK"
+MARKER_TEXT = b"PatchPrism keeps unfinished work here, and deletes this folder when the job is done.\n"
 
 
 class Folder(Protocol):
@@ -123,6 +128,18 @@ def split_address(path: str | os.PathLike[str]) -> tuple[RemoteFolder, str]:
     return RemoteFolder(parent), name
 
 
+def is_work(path: Path) -> bool:
+    """Whether a folder is a work folder of ours: a real one, with the marker in it."""
+    try:
+        marker = path / MARKER
+        if not stat.S_ISDIR(os.lstat(path).st_mode) or not stat.S_ISREG(os.lstat(marker).st_mode):
+            return False
+        with open(marker, "rb") as file:
+            return file.read(len(MARKER_TEXT) + 1) == MARKER_TEXT
+    except OSError:
+        return False
+
+
 class LocalFolder:
     """A folder on this machine, or on a file system that all workers share."""
 
@@ -183,6 +200,55 @@ class LocalFolder:
     def below(self, key: str) -> LocalFolder:
         """See :class:`Folder`."""
         return LocalFolder(self.path / key, work=self.work)
+
+    def make_work(self) -> None:
+        """Make this folder, to hold work that is deleted with it; one that is there must be a real one of ours.
+
+        Raises
+        ------
+        OutputError
+            If it is a link or a file, or holds something and lacks the marker of a work folder.
+        OSError
+            If it cannot be made.
+        """
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileExistsError):
+            self.path.mkdir()
+        if not stat.S_ISDIR(os.lstat(self.path).st_mode):
+            raise OutputError(self.name, "it is a link or a file where PatchPrism keeps its work; remove it")
+        if not is_work(self.path):
+            if any(self.path.iterdir()):
+                raise OutputError(
+                    self.name, "PatchPrism keeps its work there, but did not make this folder; move it"
+                )
+            with suppress(FileExistsError), open(self.path / MARKER, "xb") as file:
+                file.write(MARKER_TEXT)
+
+    def open_lock(self) -> IO[bytes]:
+        """The file to lock in a work folder; never one that a link leads to, and nothing in it is changed."""
+        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+        try:
+            return os.fdopen(os.open(self.path / "lock", flags, 0o666), "r+b", buffering=0)
+        except OSError as error:
+            if error.errno == errno.ELOOP or not stat.S_ISREG(os.lstat(self.path / "lock").st_mode):
+                raise OutputError(str(self.path / "lock"), "it is a link; remove it") from error
+            raise
+
+    def refuse_links(self) -> None:
+        """Refuse a work folder in which a link would lead what is written or deleted to somewhere else.
+
+        Raises
+        ------
+        OutputError
+            If there is one.
+        """
+        for base, folders, files in os.walk(self.path):
+            for name in (*folders, *files):
+                status = os.lstat(os.path.join(base, name))
+                if not (stat.S_ISDIR(status.st_mode) or stat.S_ISREG(status.st_mode)):
+                    raise OutputError(
+                        os.path.join(base, name), "it is a link in PatchPrism's work folder; remove it"
+                    )
 
 
 class RemoteFolder:

@@ -158,11 +158,13 @@ def working(folder: Folder, name: str) -> Iterator[None]:
     try:
         import fcntl
     except ImportError:  # Windows
+        folder.make_work()
+        folder.refuse_links()
         yield
         return
     try:
-        folder.path.mkdir(parents=True, exist_ok=True)
-        lock = open(folder.path / "lock", "w")  # noqa: SIM115
+        folder.make_work()
+        lock = folder.open_lock()
     except OSError as error:
         raise OutputError(name, (error.strerror or str(error)).lower()) from error
     with lock:
@@ -170,6 +172,7 @@ def working(folder: Folder, name: str) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise OutputError(name, "another patchprism is at work on it") from error
+        folder.refuse_links()
         # What a killed process had half written; whole files are renamed out of here.
         folder.remove("tmp")
         yield

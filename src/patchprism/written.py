@@ -4,7 +4,7 @@ A report (``report.json``, ``compare.json``) lists the files of its job, each wi
 that the user has put in the place of one of ours is the user's. A job that writes into a folder first checks that
 nothing of the user's would be replaced, then notes in ``.patchprism-files.json`` which files it is about to write, so
 that the files of a run that was killed are known as ours too. At the end that file holds what no report lists: what
-earlier jobs with other options have left, and the pictures of a video. Where there is nothing of the kind it is removed.
+earlier jobs with other options have left, and the pictures of a video. If there is nothing of the kind, it is removed.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class Record:
             if made is None or status.st_size != made.bytes:
                 return False
             # The time spares reading what nobody has touched; a copy has another.
-            return status.st_mtime_ns == made.modified or (
+            return 0 < made.modified == status.st_mtime_ns or (
                 bool(made.sha256) and stamp(path).sha256 == made.sha256
             )
         except OSError:

@@ -131,7 +131,7 @@ def explore(
     settings = options.settings_of(given)
     store = store_among(photos)
     if html is not None:
-        check_target(html, [store, prism, weights])
+        check_target(html, read=[store, prism, weights])
     backbone = None
     with progress(quiet=quiet) as tell:
         if store is not None:

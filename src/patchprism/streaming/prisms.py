@@ -58,7 +58,10 @@ def fit_prism(
     """
     given = open_input(photos)
     watch = Stopwatch()
-    target = check_target(out, [given.path] if isinstance(given, StoredFeatures) else given, make_folder=True)
+    if isinstance(given, StoredFeatures):
+        target = check_target(out, read=[given.path], make_folder=True)
+    else:
+        target = check_target(out, given, read=[settings.weights], make_folder=True)
     work: Folder
     if is_remote(out):
         folder, name = split_address(out)

@@ -207,9 +207,9 @@ def render_video(
     clip = open_clip(source, fps=fps)
     read = [clip.path] if isinstance(clip, FileClip) else clip.paths
     if save_prism is not None:
-        check_target(save_prism, [*read, out, weights])
+        check_target(save_prism, read, read=[out, weights])
     if not is_pictures(local_path(out)):
-        check_target(out, [*read, weights])
+        check_target(out, read, read=[weights])
     chosen = layout or ("side" if overlay is None else "overlay")
     canvas = Canvas(layout=chosen, alpha=overlay, smooth=smooth, matrix=clip.matrix)
     watch, tell = Stopwatch(), progress or (lambda *_: None)
