@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -61,7 +62,7 @@ USERS = [
 @pytest.mark.parametrize(("command", "name", "options"), USERS)
 @pytest.mark.parametrize("link", [False, True])
 def test_a_file_of_the_users_is_never_replaced(run, here, command, name, options, link):
-    target = here / "elsewhere" if link else here / "out" / name
+    target = here / f"elsewhere-{name}" if link else here / "out" / name
     (here / "out").mkdir()
     if name.endswith(".png"):
         save_photo(target, 9)
@@ -70,7 +71,6 @@ def test_a_file_of_the_users_is_never_replaced(run, here, command, name, options
     if link:
         (here / "out" / name).symlink_to(target)
     before = tree("out")
-    # A model that is not known: it is refused before anything is loaded.
     result = run(command, "p", "-o", "out", "--model", "efficientnet_lite2", "--size", "64", *options)
     assert result.code == 1
     assert f"error: cannot write out/{name}: a file of that name is there already" in result.err
@@ -115,7 +115,7 @@ def test_the_report_lists_all_files(run, here, options):
     assert {*listed, "report.json"} == set(os.listdir("out"))
     for name, made in listed.items():
         content = (here / "out" / name).read_bytes()
-        assert made == {"bytes": len(content), "sha256": __import__("hashlib").sha256(content).hexdigest()}
+        assert made == {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 
 
 @pytest.mark.parametrize("options", [(), ("--resume",)])
