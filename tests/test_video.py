@@ -528,6 +528,7 @@ def test_pictures_do_not_get_mixed_up(tmp_path, backbone):
     (tmp_path / "out" / "note.txt").write_text("mine")
     run(clip, tmp_path / "out" / "f%02d.png", backbone, every=7)
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        ".patchprism-files.json",  # the record of what is ours
         "f01.png",
         "f02.png",
         "f03.png",

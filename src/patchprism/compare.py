@@ -403,7 +403,6 @@ def compare(
     batch_size: int | None = None,
     seed: int = 0,
     errors: str = "raise",
-    exclude: Any = None,
     progress: Callable[[str, int, int | None], None] | None = None,
 ) -> Comparison:
     """Colour photos by several models and layers, turned to agree with the first.
@@ -419,7 +418,7 @@ def compare(
     facet, final_norm, token_norm
         See :class:`~patchprism.extract.TokenOptions`.
     preset, size, range, mean, std, threshold, foreground, scaling, space, device, dtype, batch_size, errors
-    exclude, progress
+    progress
         As for :func:`~patchprism.pipeline.visualize`; each cell has its own prism with these options.
     seed : int
         For the shuffled baseline.
@@ -458,7 +457,7 @@ def compare(
     options = TokenOptions(facet=facet, final_norm=final_norm, token_norm=token_norm)
     tell, watch = progress or (lambda *_: None), Stopwatch()
     with reading() as heard:
-        sources = list_photos(photos, exclude=exclude)
+        sources = list_photos(photos)
     job = Photos(sources, photo_names(sources), range=settings.range)
     failures: dict[int, PhotoError] = {}
     found: list[dict[int, Any]] = []

@@ -21,7 +21,7 @@ from patchprism.backbones.weights import obtain_weights
 from patchprism.batching import free_memory, patches_a_batch, patches_for
 from patchprism.engines import WorkerLost
 from patchprism.errors import EngineError, OutputError, PhotoError
-from patchprism.folders import LocalFolder
+from patchprism.folders import ENDING, LOCK, MARKER, LocalFolder
 from patchprism.isolated import IsolatedReader, isolated
 from patchprism.pipeline import describe_origin
 from patchprism.shards import SHARD, Lost, Shards, Table, digest
@@ -63,7 +63,6 @@ FOLDS = 256
 _JOB_VERSION = 1
 
 # In a work folder: what is locked, and what says that the job has ended and the folder is being taken away.
-_LOCK, _ENDING = "lock", "ending"
 _LOCK_ATTEMPTS = 100
 
 
@@ -206,6 +205,9 @@ def working(folder: Folder, name: str) -> Iterator[Held]:
     """
     held = Held()
     if not isinstance(folder, LocalFolder) or fcntl is None:
+        if isinstance(folder, LocalFolder):
+            folder.make_work()
+            folder.refuse_links()
         try:
             yield held
         finally:
@@ -213,7 +215,8 @@ def working(folder: Folder, name: str) -> Iterator[Held]:
                 folder.remove("")
         return
     with _locked(folder, name):
-        if (folder.path / _ENDING).exists():  # the job was killed after it had ended
+        folder.refuse_links()
+        if (folder.path / ENDING).exists():  # the job was killed after it had ended
             _empty(folder)
         # What a killed process had half written; whole files are renamed out of here.
         folder.remove("tmp")
@@ -222,28 +225,30 @@ def working(folder: Folder, name: str) -> Iterator[Held]:
         finally:
             if held.ended:
                 with suppress(OSError):  # then others are refused rather than made to wait
-                    (folder.path / _ENDING).touch()
+                    (folder.path / ENDING).touch()
                 # The lock goes last: nobody else may begin in this folder while anything is left to take away.
                 _empty(folder)
                 folder.remove("")
 
 
-def _locked(folder: LocalFolder, name: str) -> IO[str]:
+def _locked(folder: LocalFolder, name: str) -> IO[bytes]:
     """The lock of a work folder, open and held."""
-    path = folder.path / _LOCK
+    path = folder.path / LOCK
     for _ in range(_LOCK_ATTEMPTS):
         try:
-            folder.path.mkdir(parents=True, exist_ok=True)
-            lock = open(path, "w")  # noqa: SIM115 - it is given to who asked
+            folder.make_work()
+            lock = folder.open_lock()
         except FileNotFoundError:
             continue  # the job that has just ended took the folder away
+        except OutputError:
+            raise
         except OSError as error:
             raise OutputError(name, (error.strerror or str(error)).lower()) from error
         try:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
-                if not (folder.path / _ENDING).exists():
+                if not (folder.path / ENDING).exists():
                     raise OutputError(name, "another patchprism is at work on it") from error
                 fcntl.flock(lock, fcntl.LOCK_EX)
             if os.path.samestat(os.fstat(lock.fileno()), os.stat(path)):
@@ -265,7 +270,7 @@ def _locked(folder: LocalFolder, name: str) -> IO[str]:
 def _empty(folder: LocalFolder) -> None:
     """Take away all in a work folder but what others may be waiting for."""
     for path in folder.path.iterdir():
-        if path.name not in (_LOCK, _ENDING):
+        if path.name not in (LOCK, ENDING, MARKER):
             folder.remove(path.name)
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from patchprism.errors import OptionError, PhotoError
 from patchprism.reading import note
+from patchprism.written import is_ours
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -66,7 +67,8 @@ def find_photos(inputs: Sequence[str | os.PathLike[str]]) -> list[Path]:
 
     A name that exists is taken as it is: a file whatever its suffix, a folder with all photos in it and in
     the folders below, hidden ones left out. Any other name is a pattern, with ``**`` for any depth. What
-    folders and patterns give is told by suffix and sorted as people count (``dog2`` before ``dog10``).
+    folders and patterns give is told by suffix and sorted as people count (``dog2`` before ``dog10``); files that
+    a job of PatchPrism wrote, by the record beside them, are no photos.
 
     Parameters
     ----------
@@ -187,7 +189,7 @@ def _matches(item: str) -> list[Path]:
             inside = _walk(item)
             if not inside:
                 raise PhotoError(photo_name(item), f"no photo in this folder ({', '.join(photo_suffixes())})")
-            return inside
+            return _theirs(inside, item)
         if os.path.lexists(item):  # a link to nowhere too: reading it says what is wrong
             return [path]
         matched = [Path(match) for match in glob.iglob(item, recursive=True)] if glob.has_magic(item) else []
@@ -202,7 +204,17 @@ def _matches(item: str) -> list[Path]:
             photo_name(item),
             f"matches no photo{advice_on(item)}" if glob.has_magic(item) else "no such file or folder",
         )
-    return sorted(photos, key=_natural_key)
+    return _theirs(sorted(photos, key=_natural_key), item)
+
+
+def _theirs(photos: list[Path], item: str) -> list[Path]:
+    """The photos among files, without those that a job of ours wrote."""
+    by_folder = sorted(photos, key=lambda path: str(path.parent))
+    ours = {path for path, wrote in zip(by_folder, is_ours(by_folder), strict=True) if wrote}
+    left = [path for path in photos if path not in ours]
+    if not left:
+        raise PhotoError(photo_name(item), "no photo beside pictures that PatchPrism wrote")
+    return left
 
 
 def _walk(folder: str) -> list[Path]:

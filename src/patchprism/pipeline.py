@@ -19,7 +19,7 @@ from patchprism.framing import DEFAULT_SIZE, PRESETS, Framing, triple
 from patchprism.images import value_range
 from patchprism.prism import MASK_OPTIONS, Prism
 from patchprism.reading import reading
-from patchprism.visualization import Failure, Visualization, is_output
+from patchprism.visualization import Failure, Visualization
 from patchprism.words import none_could
 
 if TYPE_CHECKING:
@@ -213,7 +213,6 @@ def visualize(
     force: bool = False,
     backbone: Backbone | None = None,
     errors: str = "raise",
-    exclude: str | os.PathLike[str] | None = None,
     fetch_from: Sequence[str] = (),
     progress: Callable[[str, int, int | None], None] | None = None,
 ) -> Visualization:
@@ -268,8 +267,6 @@ def visualize(
         Use this one, already loaded, instead of ``model``, ``weights``, ``device`` and ``dtype``.
     errors : {"raise", "report"}
         What a photo that cannot be read does: raise, or be listed in ``failures`` while the others are done.
-    exclude : path, optional
-        The folder that pictures will be written to; those of an earlier job in it are no photos.
     fetch_from : sequence of str
         Buckets and hosts, like ``"s3://bucket"``, where photos that a feature store names by addresses are read,
         beside the one where the store itself lies.
@@ -346,7 +343,7 @@ def visualize(
     options = settings.token_options()
     framing = settings.framing(backbone.record if backbone else find_record(str(settings.model)))
     with reading() as heard:
-        sources = list_photos(photos, exclude=exclude)
+        sources = list_photos(photos)
     job = Photos(sources, photo_names(sources), range=settings.range)
     if backbone is None:
         tell("load model", 0, None)
@@ -425,14 +422,13 @@ def _several(photos: Any) -> Sequence[Any]:
         raise OptionError(f"photos must be paths, images or arrays, got {type(photos).__name__}") from None
 
 
-def list_photos(photos: Sequence[Any], *, exclude: str | os.PathLike[str] | None = None) -> list[Any]:
+def list_photos(photos: Sequence[Any]) -> list[Any]:
     """Photos with folders and patterns among the paths replaced by the files they mean, each once.
 
-    Of what folders and patterns bring, pictures that an earlier job wrote into ``exclude`` are left out.
+    Of what folders and patterns bring, files that an earlier job wrote are left out.
     """
+    from patchprism.folders import is_remote, local_path
     from patchprism.paths import find_photos
-
-    written = Path(exclude).resolve() if exclude is not None else None
 
     if isinstance(photos, (str, os.PathLike)):
         photos = [photos]
@@ -442,10 +438,14 @@ def list_photos(photos: Sequence[Any], *, exclude: str | os.PathLike[str] | None
         if not isinstance(photo, (str, os.PathLike)):
             listed.append(photo)
             continue
-        for path in find_photos([photo]):
+        if is_remote(photo):
+            raise PhotoError(
+                os.fspath(photo),
+                "addresses are read by render, fit and features; copy the photo to this machine",
+            )
+        for path in find_photos([local_path(photo)]):
             key = Path(os.path.realpath(path))  # Path.resolve raises on links that go in circles
-            named = path == Path(photo)
-            if key not in seen and (named or written is None or not is_output(key, written)):
+            if key not in seen:
                 seen.add(key)
                 listed.append(path)
     if not listed:

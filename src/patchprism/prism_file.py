@@ -9,7 +9,6 @@ The same prism always gives the same bytes.
 from __future__ import annotations
 
 import math
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +17,13 @@ import numpy as np
 from patchprism.errors import OptionError, PatchPrismError, PrismError
 from patchprism.files import atomic_write
 from patchprism.fitting import OTSU_BINS
+from patchprism.folders import address_text, local_copy
 from patchprism.paths import PHOTO_SUFFIXES, VIDEO_SUFFIXES
 from patchprism.records import MAX_WIDTH, check_origin, from_json, is_number, is_whole, to_json
 
 if TYPE_CHECKING:
+    import os
+
     from patchprism.prism import Prism
 
 VERSION = 1
@@ -102,17 +104,20 @@ def prism_bytes(prism: Prism) -> bytes:
 
 def load_prism(path: str | os.PathLike[str]) -> Prism:
     """Read a prism; as :meth:`Prism.load <patchprism.prism.Prism.load>`."""
-    name = os.fspath(path)
-    if not Path(path).is_file():
-        raise PrismError(f"{name}: {_no_file(Path(path))}")
+    name = address_text(path)
     try:
-        header, tensors = _read(path)
+        with local_copy(path) as copy:
+            if not copy.is_file():
+                raise PrismError(f"{name}: {_no_file(copy)}")
+            header, tensors = _read(copy, name)
+    except FileNotFoundError as error:
+        raise PrismError(f"{name}: no such prism file") from error
     except PatchPrismError:
         raise
     except (
         Exception
     ) as error:  # safetensors raises its own, struct's and the system's; all mean one thing here
-        advice = _advice(Path(path)) or f" ({error})"
+        advice = _advice(Path(name)) or f" ({error})"
         raise PrismError(f"{name}: not a prism, or damaged{advice}") from error
     return _build(name, header, tensors)
 
@@ -133,10 +138,9 @@ def _advice(path: Path) -> str:
     return "; --weights takes weights" if suffix in (".pth", ".pt", ".ckpt") else ""
 
 
-def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, np.ndarray[Any, Any]]]:
+def _read(path: Path, name: str) -> tuple[dict[str, Any], dict[str, np.ndarray[Any, Any]]]:
     from safetensors import safe_open
 
-    name = os.fspath(path)
     with safe_open(path, framework="numpy") as file:
         text = (file.metadata() or {}).get("patchprism")
         if text is None:

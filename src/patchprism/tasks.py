@@ -20,7 +20,6 @@ import numpy as np
 from patchprism.batching import give_back_memory
 from patchprism.errors import FeaturesError, PhotoError
 from patchprism.extract import Photos, Tokens, extract
-from patchprism.folders import written_as
 from patchprism.histogram import count_scores
 from patchprism.picture import draw_picture, needs_photo, without_photo
 from patchprism.reading import BYTES_A_PIXEL, Note, claim, reading
@@ -28,7 +27,8 @@ from patchprism.render import write_picture
 from patchprism.shards import SHARD, Lost, Shards, Table, digest
 from patchprism.sources import DRAWN_WITHOUT, content_of, read_again, read_source, read_stored, stamp_of
 from patchprism.store.reader import PhotoRow
-from patchprism.visualization import write_arrays
+from patchprism.visualization import output_names, write_arrays
+from patchprism.written import Stamp, stamp
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -272,6 +272,11 @@ class PictureOptions:
     background: str = "black"
     basis: str = "object"
 
+    def names(self, stems: Sequence[str]) -> Iterator[str]:
+        """Names of the files of a job over photos of such stems."""
+        overlay = self.overlay_alpha is not None
+        return output_names(stems, overlay=overlay, arrays=self.arrays, format=self.format)
+
 
 class DrawTask:
     """Shards -> their photos' pictures in the output folder; the result is what there is to report of them.
@@ -320,7 +325,7 @@ class DrawTask:
                     drawn_key(shard), json.dumps({"files": list(chain.from_iterable(files))}).encode()
                 )
                 rows, lost = [], {}
-                written: dict[str, list[int]] = {}
+                written: dict[str, Stamp] = {}
                 counts = np.zeros_like(count_scores(np.zeros(0)))
                 inside = 0
                 jobs = zip(self.source.read(shard), stems, strict=True)
@@ -369,7 +374,7 @@ class DrawTask:
 
     def _photo(
         self, job: tuple[tuple[PhotoRow, Any], str]
-    ) -> tuple[dict[str, Any], NDArray[np.int64], int, dict[str, list[int]], str | None]:
+    ) -> tuple[dict[str, Any], NDArray[np.int64], int, dict[str, Stamp], str | None]:
         (row, _), _ = job
         with reading():
             claim(row.size[0] * row.size[1] * BYTES_A_PIXEL, row.name)
@@ -377,11 +382,11 @@ class DrawTask:
 
     def _written(
         self, job: tuple[tuple[PhotoRow, Any], str]
-    ) -> tuple[dict[str, Any], NDArray[np.int64], int, dict[str, list[int]], str | None]:
+    ) -> tuple[dict[str, Any], NDArray[np.int64], int, dict[str, Stamp], str | None]:
         (row, tokens), stem = job
         part = self.prism.split(tokens, name=row.name)
         options = self.options
-        files: dict[str, list[int]] = {}
+        files: dict[str, Stamp] = {}
         style = {"upsample": options.upsample, "background": options.background, "basis": options.basis}
         photo, gone, reason = None, False, None
         if self._needs_photo:
@@ -394,7 +399,7 @@ class DrawTask:
             name = f"{stem}.{suffix}"
             with self.out.staged(name) as path:
                 draw(path)
-                files[name] = written_as(path)
+                files[name] = stamp(path)
 
         def write_drawn(name: str, **changed: Any) -> None:
             def read() -> NDArray[np.uint8]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from patchprism.errors import OptionError, OutputError
-from patchprism.files import atomic_write, refuse_to_replace
+from patchprism.files import atomic_write
+from patchprism.folders import is_remote, local_path
 from patchprism.paths import unique_stems
 from patchprism.picture import BACKGROUNDS, BASES, UPSAMPLINGS, draw_picture, needs_photo, without_photo
 from patchprism.reading import BYTES_A_PIXEL, Note, claim, reading
@@ -27,9 +29,10 @@ from patchprism.render import (
 )
 from patchprism.sources import StoredPhoto
 from patchprism.words import counted
+from patchprism.written import Output, as_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
@@ -41,6 +44,7 @@ if TYPE_CHECKING:
     from patchprism.framing import Framing
     from patchprism.lenses import LensResult
     from patchprism.prism import PhotoColors, Prism
+    from patchprism.written import Stamp
 
 REPORT_VERSION = 1
 FORMATS = ("png", "jpg")
@@ -270,13 +274,14 @@ class Visualization:
         pca: bool = True,
         background: str = "black",
         basis: str = "object",
-    ) -> list[Path]:
+    ) -> list[Path] | list[str]:
         """Write figures, pictures, the prism and the report into a folder.
 
         Parameters
         ----------
         out : path
-            Made if it is missing. Files of the same names are replaced, each whole or not at all.
+            A folder, made if it is missing, or an address that fsspec opens. Files that an earlier job wrote there
+            are replaced, each whole or not at all; files of the user's are never replaced.
         overlay_alpha : float in [0, 1], optional
             Also write ``<stem>.overlay.<format>``, the photo under its colours.
         arrays : bool
@@ -293,7 +298,7 @@ class Visualization:
 
         Returns
         -------
-        list of Path
+        list of Path, or of str for an address
             What was written: figures first, then each photo's files, the prism, the report.
 
         Raises
@@ -301,14 +306,10 @@ class Visualization:
         OptionError
             If an option has a value that is not allowed; nothing is written then.
         OutputError
-            If a file cannot be written.
+            If a file cannot be written, or would replace one that PatchPrism did not write.
         """
-        folder = Path(out)
-        check_output_options(folder, overlay_alpha, format, upsample, background, basis)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(str(folder), error.strerror or "cannot make this folder") from error
+        check_output_options(out, overlay_alpha, format, upsample, background, basis)
+        folder = Path()
         start = perf_counter()
         stems = unique_stems([Path(name).name for name in self.names])
         jobs: list[tuple[Path, Callable[[Path], object]]] = [
@@ -337,19 +338,18 @@ class Visualization:
                 read += source.paths
             elif isinstance(source, (str, os.PathLike)):
                 read.append(source)
-        refuse_to_replace(folder, [path.name for path, _ in jobs], read)
-        with ThreadPoolExecutor(WRITERS, thread_name_prefix="patchprism-write") as pool:
-            futures = [(path, pool.submit(write, path)) for path, write in jobs]
-            written = [path for path, future in futures if future.result() is not False]
+        output = Output(out)
+        output.claim([*(path.name for path, _ in jobs), "prism.safetensors", "report.json"], read)
+        write_files(output, jobs)
         self.failures += lost_since(self.photos, self.failures)
-        prism, report = folder / "prism.safetensors", folder / "report.json"
-        self.prism.save(prism)
+        names = [path.name for path, _ in jobs if path.name in output.written]
+        with output.staged("prism.safetensors") as part:
+            self.prism.save(part)
         self.seconds["write"] = perf_counter() - start
-        with atomic_write(report) as part:
-            files = [[path.name for path in paths if path in written] for paths in of_photo]
-            text = to_json(self.report(files, lenses), indent=2, ensure_ascii=False)
-            part.write_text(text + "\n", "utf-8", errors="replace")  # a file's name may be no text
-        return [*written, prism, report]
+        files = [[path.name for path in paths if path.name in output.written] for paths in of_photo]
+        write_report(output, "report.json", self.report(files, lenses, output.written))
+        output.finish()
+        return paths_of(output, [*names, "prism.safetensors", "report.json"])
 
     def _photo_jobs(
         self,
@@ -431,7 +431,10 @@ class Visualization:
         return hints_about(shares, self.prism, fitted_here=self.fitted_here, plain=self.plain)
 
     def report(
-        self, files: Sequence[Sequence[str]] | None = None, lenses: Sequence[LensResult] = ()
+        self,
+        files: Sequence[Sequence[str]] | None = None,
+        lenses: Sequence[LensResult] = (),
+        written: Mapping[str, Stamp] | None = None,
     ) -> dict[str, Any]:
         """All there is to say about the job, as JSON values: what ``report.json`` holds.
 
@@ -441,6 +444,8 @@ class Visualization:
             Names of the files written for each photo.
         lenses : sequence of LensResult
             Whose reports are put in under ``lenses``.
+        written : mapping of str to Stamp, optional
+            Every file that was written, put in under ``files``.
         """
         from patchprism import __version__
 
@@ -474,6 +479,7 @@ class Visualization:
             "framing": self.framing.to_dict(),
             "prism": {"fitted_here": self.fitted_here, **self.prism.summary()},
             "seconds": {stage: round(seconds, 4) for stage, seconds in self.seconds.items()},
+            **({"files": as_json(written)} if written else {}),
             "photos": photos,
             **({"lenses": {lens.name: lens.report for lens in lenses}} if lenses else {}),
             "hints": self.hints(),
@@ -529,7 +535,7 @@ def _about_plain(plain: Sequence[str]) -> list[str]:
 
 
 def check_output_options(
-    out: Path | None,
+    out: str | os.PathLike[str] | None,
     overlay_alpha: float | None,
     format: str,
     upsample: str = "nearest",
@@ -537,8 +543,10 @@ def check_output_options(
     basis: str = "object",
 ) -> None:
     """Refuse options of :meth:`Visualization.save` that are not allowed, before anything is computed."""
-    if out is not None and out.exists() and not out.is_dir():
-        raise OutputError(str(out), "it is a file, not a folder")
+    if out is not None and not is_remote(out):
+        folder = local_path(out)
+        if folder.exists() and not folder.is_dir():
+            raise OutputError(str(folder), "it is a file, not a folder")
     if overlay_alpha is not None and not 0 <= overlay_alpha <= 1:
         raise OptionError(f"overlay must lie in [0, 1], got {overlay_alpha}")
     if format not in FORMATS:
@@ -562,12 +570,55 @@ def _check_distinct(paths: Sequence[Path]) -> None:
         seen.add(key)
 
 
-def is_output(path: Path, folder: Path) -> bool:
-    """Whether a file is a picture that :meth:`Visualization.save` wrote into a folder."""
-    parts = path.name.rsplit(".", 2)
-    if path.parent != folder or parts[-1] not in FORMATS:
-        return False
-    return parts[1] in PICTURES if len(parts) == 3 else parts[0] in FIGURES
+def output_names(
+    stems: Sequence[str],
+    *,
+    overlay: bool = False,
+    arrays: bool = False,
+    format: str = "png",
+    pca: bool = True,
+) -> Iterator[str]:
+    """Names of the files that a job writes for photos of such stems; the lenses' own are not among them."""
+    yield from ("prism.safetensors", "report.json")
+    if not pca:
+        return
+    yield from (f"{name}.{format}" for name in FIGURES)
+    for stem in stems:
+        yield f"{stem}.pca.{format}"
+        if overlay:
+            yield f"{stem}.overlay.{format}"
+        if arrays:
+            yield f"{stem}.npz"
+
+
+class _NotWritten(Exception):
+    """A file that is left out after all."""
+
+
+def write_files(output: Output, jobs: Sequence[tuple[Path, Callable[[Path], object]]]) -> None:
+    """Write files by their names, some at once; one whose writer gives False is left out."""
+
+    def write_one(name: str, write: Callable[[Path], object]) -> None:
+        with suppress(_NotWritten), output.staged(name) as part:
+            if write(part) is False:
+                raise _NotWritten
+
+    with ThreadPoolExecutor(WRITERS, thread_name_prefix="patchprism-write") as pool:
+        for future in [pool.submit(write_one, path.name, write) for path, write in jobs]:
+            future.result()
+
+
+def write_report(output: Output, name: str, report: dict[str, Any]) -> None:
+    """Write a report as JSON; what is no text in a file's name is there as an escape."""
+    with output.staged(name) as part:
+        text = to_json(report, indent=2, ensure_ascii=False)
+        part.write_text(text + "\n", "utf-8", errors="backslashreplace")
+
+
+def paths_of(output: Output, names: Sequence[str]) -> list[Path] | list[str]:
+    """Where files of such names lie: paths, or addresses."""
+    paths = [output.path(name) for name in names]
+    return paths if is_remote(output.folder.name) else [Path(each) for each in paths]
 
 
 def _write_drawn(draw: Callable[[], NDArray[np.uint8]], path: Path, *, pixels: int = 0) -> None:

@@ -25,6 +25,7 @@ from patchprism.backbones.base import (
 from patchprism.backbones.layouts import FoundNetwork, find_network
 from patchprism.backbones.probing import inside, of_one_size, outputs_of, reason, running, to_grid
 from patchprism.errors import ModelError, WeightsError
+from patchprism.folders import local_path
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -112,7 +113,7 @@ def load(
         _pretrained_cfg(name)
     torch_device, torch_dtype = resolve_device(device), resolve_dtype(dtype)
     if weights is not None:
-        path = Path(weights).expanduser()
+        path = local_path(weights).expanduser()
         if not path.is_file():
             from patchprism.backbones.checkpoint import folder_of_weights
 

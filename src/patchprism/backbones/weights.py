@@ -18,6 +18,7 @@ from patchprism.backbones.base import WeightsOrigin, adapter_of, find_record
 from patchprism.backbones.catalog import DINOV2_URL
 from patchprism.errors import ExtraError, OutputError, WeightsError
 from patchprism.files import atomic_write
+from patchprism.folders import address_text, is_remote, local_path
 
 if TYPE_CHECKING:
     from patchprism.backbones.base import BackboneRecord, Progress
@@ -131,12 +132,16 @@ def obtain_weights(
         As ``download_weights``.
     """
     if weights is not None:
-        weights = os.fspath(weights)
+        weights = address_text(weights)
         if weights.startswith("hf:"):
             return _from_hub(weights, download=download)
         if weights.startswith(("http://", "https://")):
             return _from_url(record, weights, _name_for(weights), progress=progress, download=download)
-        path = Path(weights).expanduser()
+        if is_remote(weights):
+            raise WeightsError(
+                f"weights {weights!r}: must be a file, an http or https address, or hf:REPO; copy it to this machine"
+            )
+        path = local_path(weights).expanduser()
         if not path.is_file():
             from patchprism.backbones.checkpoint import folder_of_weights
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from patchprism.cli import EXIT_SOME_PHOTOS_FAILED, lens, options
+from patchprism.cli import EXIT_SOME_PHOTOS_FAILED, lens, many, options
 from patchprism.cli.console import print_table, progress, say_notes, shown, stdout
 from patchprism.errors import OptionError
 
@@ -88,13 +88,21 @@ def compare(
     """
     layers = parse_layers(layer)
     from patchprism.compare import compare as run
-    from patchprism.compare_figures import save_comparison
+    from patchprism.compare_figures import comparison_names, save_comparison
+    from patchprism.paths import unique_stems
+    from patchprism.pipeline import list_photos
     from patchprism.visualization import check_output_options
+    from patchprism.written import Output
 
     check_output_options(out, None, format)
+    many.warn_if_inside(out, photos)
+    listed = list_photos(photos)
+    stems = unique_stems([path.name for path in listed])
+    # Before anything is computed; once more when it is known which photos could be read.
+    Output(out).check(comparison_names(stems, arrays=arrays, format=format), listed)
     with progress(quiet=quiet) as tell:
         found = run(
-            photos,
+            listed,
             models=model,
             layers=layers,
             facet=facet or "token",
@@ -113,7 +121,6 @@ def compare(
             dtype=dtype,
             batch_size=batch_size,
             errors="report",
-            exclude=out,
             progress=tell,
         )
         written = save_comparison(found, out, arrays=arrays, format=format)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from patchprism.cli import EXIT_SOME_PHOTOS_FAILED, lens, options
 from patchprism.cli.console import human_bytes, progress, say_notes, stdout
-from patchprism.cli.many import note_unasked
+from patchprism.cli.many import note_unasked, warn_if_inside
 from patchprism.cli.render import warn_of_failures
-from patchprism.errors import OptionError, OutputError
+from patchprism.errors import OptionError
 from patchprism.words import counted
 
 if TYPE_CHECKING:
@@ -27,7 +26,7 @@ _PAGE = "The page"
 MAX_SHOWN = 200
 
 HtmlFile = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
         "--html",
         metavar="FILE",
@@ -49,7 +48,7 @@ NoOpen = Annotated[
     bool, typer.Option("--no-open", help="Do not open the page in a browser.", rich_help_panel=_PAGE)
 ]
 SaveTo = Annotated[
-    Path,
+    str,
     typer.Option(
         "--out", "-o", metavar="DIR", help="Where the page's save button writes.", rich_help_panel=_PAGE
     ),
@@ -74,7 +73,7 @@ def explore(
     host: Host = "127.0.0.1",
     port: Port = 0,
     no_open: NoOpen = False,
-    out: SaveTo = Path("explored"),
+    out: SaveTo = "explored",
     sample: Sample = None,
     seed: options.Seed = 0,
     fetch_from: options.FetchFrom = None,
@@ -114,7 +113,8 @@ def explore(
     from patchprism.backbones import load_backbone
     from patchprism.explorer.build import build_message
     from patchprism.explorer.html import ExplorerPage
-    from patchprism.files import refuse_to_replace
+    from patchprism.files import check_target, check_writable
+    from patchprism.folders import is_remote
     from patchprism.inputs import store_among
     from patchprism.pipeline import visualize
     from patchprism.prism import Prism
@@ -127,12 +127,15 @@ def explore(
 
         # Refused before the network runs.
         serve.check_extra()
+        if is_remote(out):
+            check_writable(out)
+        warn_if_inside(out, photos)
         bound = serve.listen(host, port)
-    elif html.is_dir():
-        raise OutputError(str(html), "a folder of that name is there already")
     fitted = Prism.load(prism) if prism else None
     settings = options.settings_of(given)
     store = store_among(photos)
+    if html is not None:
+        check_target(html, read=[store, prism, weights])
     backbone = None
     with progress(quiet=quiet) as tell:
         if store is not None:
@@ -150,7 +153,7 @@ def explore(
             with reading() as heard:
                 listed = _listed(photos, fitted is not None, sample, seed)
             if html is not None:
-                refuse_to_replace(html.parent, [html.name], listed)
+                check_target(html, listed)
             chosen = settings.resolved(fitted)
             tell("load model", 0, None)
             backbone = load_backbone(
@@ -169,7 +172,7 @@ def explore(
                 progress=tell,
             )
             view.notes = heard.notes
-        message = build_message(view, title=title, prism_path=str(prism) if prism else None, progress=tell)
+        message = build_message(view, title=title, prism_path=prism, progress=tell)
     say_notes(view.all_notes(), quiet=True)
     warn_of_failures(view.failures)
     if view.gone:
@@ -191,7 +194,7 @@ def explore(
     def ready(address: str) -> None:
         print(address if quiet else f"explore {address}", flush=True)
         if not quiet:
-            print("        Ctrl-C stops; save writes to " + str(out), flush=True)
+            print("        Ctrl-C stops; save writes to " + out, flush=True)
         if not no_open:
             import threading
             import webbrowser

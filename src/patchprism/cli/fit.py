@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,7 +9,7 @@ import typer
 from patchprism.cli import lens, options
 
 PrismOut = Annotated[
-    Path,
+    str,
     typer.Option("--out", "-o", metavar="FILE", help="The prism to write, e.g. dogs.prism."),
 ]
 
@@ -60,5 +59,5 @@ def fit(
     if quiet:
         print(out)
     else:
-        many.print_lines([*many.lines_of(outcome), *many.lines_of_fit(outcome), ("wrote", str(out))])
+        many.print_lines([*many.lines_of(outcome), *many.lines_of_fit(outcome), ("wrote", out)])
     many.finish(outcome, quiet=quiet)

@@ -116,7 +116,7 @@ def visualize_through(
 
     if list(names) == ["pca"]:
         return visualize(photos, **asked), []
-    photos = list_photos(photos, exclude=asked.get("exclude"))
+    photos = list_photos(photos)
     check_lenses(names, options, photos=len(photos))
     _check_points(options, photos)
     backbone, seconds = None, dict[str, float]()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +26,7 @@ SHOWN_FAILURES = 50
 
 
 def is_large(
-    photos: Sequence[str], out: Path, engine: str, workers: int | None, *, asked: bool, plain: bool
+    photos: Sequence[str], out: str, engine: str, workers: int | None, *, asked: bool, plain: bool
 ) -> bool:
     """Whether ``render`` works shard by shard rather than in memory.
 
@@ -45,9 +44,10 @@ def is_large(
     OptionError
         If one thing calls for shards, and another cannot be done so.
     """
+    from patchprism.folders import is_remote
     from patchprism.inputs import store_among
 
-    asked = asked or engine != "local" or workers is not None or any("://" in photo for photo in photos)
+    asked = asked or engine != "local" or workers is not None or any(map(is_remote, (*photos, out)))
     asked = asked or store_among(photos) is not None
     if not plain:
         if asked:
@@ -62,7 +62,7 @@ def is_large(
         return False
     from patchprism.pipeline import list_photos
 
-    return len(list_photos(photos, exclude=out)) > IN_MEMORY
+    return len(list_photos(photos)) > IN_MEMORY
 
 
 @contextmanager
@@ -79,12 +79,12 @@ def running(engine: str, workers: int | None, *, quiet: bool) -> Iterator[tuple[
 
 
 def render(
-    photos: Sequence[str], out: Path, *, engine: str, workers: int | None, quiet: bool, **options: Any
+    photos: Sequence[str], out: str, *, engine: str, workers: int | None, quiet: bool, **options: Any
 ) -> None:
     """``patchprism render``, shard by shard."""
     from patchprism.streaming import render_photos
 
-    target = address(out)
+    target = out
     written: list[str] = []
     count = 0
 
@@ -192,9 +192,25 @@ def _summarise(outcome: Outcome, wrote: str) -> None:
     print_lines([*lines_of(outcome), *lines_of_fit(outcome), ("wrote", wrote)])
 
 
-def address(path: Path) -> str:
-    """The text of a path, or of an address that went through a path object."""
-    # A path object makes one slash of an address's two.
-    text = os.fspath(path)
-    scheme, colon, rest = text.partition(":/")
-    return f"{scheme}://{rest.lstrip('/')}" if colon and len(scheme) > 1 and "/" not in scheme else text
+def warn_if_inside(out: str | None, photos: Sequence[str]) -> None:
+    """Say so where files are to be written into a folder of photos: the next job goes through it again."""
+    import os
+
+    from patchprism.folders import is_remote, local_path
+
+    if out is None or is_remote(out):
+        return
+    target = os.path.realpath(local_path(out))
+    for photo in photos:
+        if is_remote(photo) or not local_path(photo).is_dir():
+            continue
+        folder = os.path.realpath(local_path(photo))
+        if target == folder or target.startswith(os.path.join(folder, "")):
+            typer.echo(
+                shown(
+                    f"warning: {out} lies inside {photo}: what is written there is told from photos by a record "
+                    "beside it, so keep it there, or write elsewhere"
+                ),
+                err=True,
+            )
+            return

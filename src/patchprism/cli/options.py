@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -316,7 +315,7 @@ Closing = Annotated[
     typer.Option(min=0, help="Fill holes in the shown foreground of so many patches.", rich_help_panel=_FIT),
 ]
 PrismFile = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
         "--prism",
         metavar="FILE",
@@ -333,9 +332,13 @@ Force = Annotated[
     ),
 ]
 Out = Annotated[
-    Path,
+    str,
     typer.Option(
-        "--out", "-o", metavar="DIR", help="Folder to write to; made if missing.", rich_help_panel=_OUTPUT
+        "--out",
+        "-o",
+        metavar="DIR",
+        help="Folder to write to, made if missing; or an address like s3://bucket/out.",
+        rich_help_panel=_OUTPUT,
     ),
 ]
 Overlay = Annotated[

@@ -85,6 +85,7 @@ def render(
     )
     plain = names == ["pca"]
     settings = options.settings_of(given)
+    many.warn_if_inside(out, photos)
     if many.is_large(photos, out, engine, workers, asked=resume or sample is not None, plain=plain):
         many.render(
             photos,
@@ -106,16 +107,27 @@ def render(
             quiet=quiet,
         )
         return
+    from patchprism.lenses.write import file_names
+    from patchprism.paths import unique_stems
+    from patchprism.pipeline import list_photos
+    from patchprism.visualization import output_names
+    from patchprism.written import Output
+
+    listed = list_photos(photos)
+    stems = unique_stems([path.name for path in listed])
+    # Before anything is computed; once more when it is known which photos could be read.
+    main = output_names(stems, overlay=overlay is not None, arrays=arrays, format=format, pca="pca" in names)
+    more = file_names(names, wanted, stems, arrays=arrays, format=format)
+    Output(out).check([*main, *more], listed)
     with progress(quiet=quiet) as tell:
         view, found = lens.visualize_through(
             names,
             wanted,
-            photos,
+            listed,
             **vars(settings),
             prism=Prism.load(prism) if prism else None,
             force=force,
             errors="report",
-            exclude=out,
             fetch_from=fetch_from or (),
             progress=tell,
         )
@@ -141,7 +153,9 @@ def render(
         raise typer.Exit(EXIT_SOME_PHOTOS_FAILED)
 
 
-def _summarise(view: Visualization, written: Sequence[Path], out: Path, *, first: int = 1) -> None:
+def _summarise(
+    view: Visualization, written: Sequence[Path] | Sequence[str], out: str, *, first: int = 1
+) -> None:
     console = stdout()
     rows = [
         (

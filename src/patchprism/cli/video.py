@@ -6,7 +6,6 @@ import os
 import sys
 from contextlib import contextmanager
 from fractions import Fraction
-from pathlib import Path  # noqa: TC003 (Typer reads annotations)
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -59,7 +58,7 @@ def video(
         ),
     ],
     out: Annotated[
-        Path,
+        str,
         typer.Option(
             "--out",
             "-o",
@@ -105,7 +104,7 @@ def video(
         typer.Option(min=1, metavar="N", help="Fit on N frames spread over the clip.", rich_help_panel=_FIT),
     ] = 32,
     save_prism: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Also save the prism.", rich_help_panel=_FIT)
+        str | None, typer.Option(metavar="FILE", help="Also save the prism.", rich_help_panel=_FIT)
     ] = None,
     layout: Annotated[
         str | None,

@@ -11,8 +11,8 @@ from patchprism.explorer.guard import Guard
 from patchprism.explorer.work import MAX_UPLOAD_BYTES, Workshop
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable
-    from pathlib import Path
 
     from patchprism.backbones import Backbone
     from patchprism.visualization import Visualization
@@ -62,7 +62,7 @@ def serve(
     device: str = "auto",
     bound: socket.socket,
     host: str,
-    out: Path,
+    out: str | os.PathLike[str],
     ready: Callable[[str], Any],
 ) -> None:
     """Serve the page until the process is told to stop (Ctrl-C, SIGTERM).
@@ -77,7 +77,7 @@ def serve(
         From :func:`listen`.
     host : str
         What it was asked to listen on.
-    out : Path
+    out : path
         Folder that the page's "save" writes to.
     ready : callable
         Called with the page's address once it answers.

@@ -16,6 +16,7 @@ from patchprism.explorer.build import build_message
 from patchprism.prism import Prism
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
@@ -334,7 +335,9 @@ class Workshop:
             self._backbones[name] = loaded
         return self._backbones[name]
 
-    def save(self, session: Session, folder: Path, options: dict[str, Any], **output: Any) -> list[Path]:
+    def save(
+        self, session: Session, folder: str | os.PathLike[str], options: dict[str, Any], **output: Any
+    ) -> list[Path] | list[str]:
         """Write a session's pictures, with another shown foreground, components or scaling, into a folder."""
         with session.lock:
             view = session.view

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from patchprism import __version__
 from patchprism.errors import OptionError, OutputError, PatchPrismError, StoreError
-from patchprism.folders import WORK, LocalFolder, is_remote, open_folder
+from patchprism.folders import WORK, LocalFolder, is_remote, is_work, open_folder
 from patchprism.inputs import listed_input
 from patchprism.jobs import (
     Extraction,
@@ -163,9 +163,18 @@ def _check_free(folder: Folder, overwrite: bool) -> None:
     path = folder.path
     if path.is_file():
         raise OutputError(str(path), "a file of that name is there already")
+    if not path.is_dir():
+        return
+    names = {each.name for each in path.iterdir()}
     # By name, whatever else tells a store: another command's work may lie in a folder of the user's.
-    if path.is_dir() and not _OURS.issuperset(each.name for each in path.iterdir()):
+    if not _OURS.issuperset(names):
         raise OutputError(str(path), "the folder holds other files; name a new one")
+    # And what has a store's names is one only with a store's record, or the work of one.
+    if names & set(layout.TABLES) and "zarr.json" not in names and not is_work(path / WORK):
+        raise OutputError(str(path), "the folder holds other files; name a new one")
+    for name in sorted(names & _OURS - {".DS_Store"}):
+        if (path / name).is_symlink():
+            raise OutputError(str(path / name), "it is a link; name a new folder")
 
 
 def _finished(folder: Folder, key: str, overwrite: bool) -> Outcome | None:
@@ -175,7 +184,7 @@ def _finished(folder: Folder, key: str, overwrite: bool) -> Outcome | None:
     try:
         there = StoredFeatures(folder.name)
     except StoreError:
-        if overwrite:
+        if overwrite and _says_ours(folder):
             return None
         raise
     if there.key == key:
@@ -195,6 +204,15 @@ def _finished(folder: Folder, key: str, overwrite: bool) -> Outcome | None:
         folder.name,
         "a feature store of other photos, or with other settings, is there; --overwrite replaces it",
     )
+
+
+def _says_ours(folder: Folder) -> bool:
+    """Whether what is there, however damaged, is a feature store, and not another program's Zarr group."""
+    try:
+        attributes = layout.load_json(folder, "zarr.json").get("attributes")
+    except StoreError:
+        return False
+    return isinstance(attributes, dict) and isinstance(attributes.get("patchprism"), dict)
 
 
 def _start(folder: Folder, work: Folder, basis: str) -> None:

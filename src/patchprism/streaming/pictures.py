@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
-import textwrap
 from contextlib import suppress
 from dataclasses import asdict
 from itertools import islice
@@ -19,8 +17,7 @@ from patchprism.batching import give_back_memory
 from patchprism.engines import WorkerLost
 from patchprism.errors import EngineError, OptionError, OutputError, PatchPrismError, PrismError
 from patchprism.figures import MAX_PHOTOS, fg_mask_figure, results_figure, sheet_sizes
-from patchprism.files import refuse_to_replace
-from patchprism.folders import WORK, LocalFolder, is_remote, local_path, open_folder
+from patchprism.folders import WORK, LocalFolder, is_remote, local_path
 from patchprism.histogram import counted_histogram
 from patchprism.inputs import listed_input
 from patchprism.jobs import fit, nobody, working
@@ -34,14 +31,8 @@ from patchprism.sources import elsewhere, in_range, places_for, read_source, sto
 from patchprism.store import StoredFeatures
 from patchprism.streaming.opened import Opened, Outcome, open_tokens, resolved_for, tidied, weights_of
 from patchprism.tasks import DrawTask, PictureOptions, drawn_key
-from patchprism.visualization import (
-    FIGURES,
-    FORMATS,
-    PICTURES,
-    REPORT_VERSION,
-    check_output_options,
-    hints_about,
-)
+from patchprism.visualization import FIGURES, REPORT_VERSION, check_output_options, hints_about
+from patchprism.written import Output, Record, Stamp, as_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -57,10 +48,6 @@ if TYPE_CHECKING:
 # In the work folder: the figures that this job writes.
 _FIGURES = "figures.json"
 # The names of files that are written for photos, and of figures.
-_WRITTEN = re.compile(
-    rf"[^/\\]+\.(?:(?:{'|'.join(PICTURES)})\.(?:{'|'.join(FORMATS)})|npz)|(?:{'|'.join(FIGURES)})\.(?:{'|'.join(FORMATS)})",
-    re.DOTALL,
-)
 
 
 def render_photos(
@@ -105,10 +92,8 @@ def render_photos(
     PatchPrismError
         One of its children.
     """
-    check_output_options(
-        Path() if is_remote(out) else local_path(out), overlay_alpha, format, upsample, background, basis
-    )
-    given, said = listed_input(photos, exclude=out)
+    check_output_options(out, overlay_alpha, format, upsample, background, basis)
+    given, said = listed_input(photos)
     places = None
     if isinstance(given, StoredFeatures):
         places = places_for(given.path, fetch_from)
@@ -122,7 +107,8 @@ def render_photos(
     to_fit = None if prism else settings.prism()
     if prism is not None and sample is not None:
         raise OptionError("sample is for fitting; the prism is fitted already")
-    folder = open_folder(out)
+    output = Output(out)
+    folder = output.folder
     work = folder.below(WORK)
     watch = Stopwatch()
     options = PictureOptions(
@@ -138,6 +124,9 @@ def render_photos(
         if prism is not None and not force:
             check_origin(prism, origin)
 
+    if not isinstance(given, StoredFeatures):
+        # Once more when it is known which photos can be read: they alone have files.
+        output.check(options.names(unique_stems([Path(name).name for name in given])), given)
     before = not is_remote(out) and local_path(out).exists()
     try:
         with working(work, folder.name) as held, tidied(work, held):
@@ -163,7 +152,7 @@ def render_photos(
             job = Pictures(
                 fitted,
                 opened,
-                folder,
+                output,
                 work,
                 options,
                 engine,
@@ -176,11 +165,12 @@ def render_photos(
                 job.draw()
                 give_back_memory()
                 written = job.overview()
-            with folder.staged("prism.safetensors") as part:
+            with output.staged("prism.safetensors") as part:
                 fitted.save(part)
             head = _report_head(settings, opened, fitted, to_fit is not None, watch, engine)
             of_job = [each.text for each in opened.notes if not each.name]
             job.report(head | {"hints": job.hints(), "notes": of_job})
+            output.finish()
             for name in (*written, *job.files(), "prism.safetensors", "report.json"):
                 wrote(os.path.join(folder.name, name))
             outcome = job.outcome(watch, opened, to_fit is not None)
@@ -216,7 +206,7 @@ class Pictures:
         self,
         prism: Prism,
         opened: Opened,
-        out: Folder,
+        output: Output,
         work: Folder,
         options: PictureOptions,
         engine: Engine,
@@ -227,13 +217,15 @@ class Pictures:
         fitted_here: bool,
     ) -> None:
         self.fitted_here = fitted_here
-        self.prism, self.opened, self.out, self.work = prism, opened, out, work
+        self.prism, self.opened, self.output, self.work = prism, opened, output, work
         self.engine, self.tell = engine, tell
         self.source = opened.source
         self.places = places or frozenset()
         # Each of them whole: what a later version adds to them counts by itself.
         key = digest(__version__, vars(prism), asdict(options), sorted(self.places))
-        self.task = DrawTask(prism, opened.source, out, work, options, key, places=places, reader=reader)
+        self.task = DrawTask(
+            prism, opened.source, output.folder, work, options, key, places=places, reader=reader
+        )
         self.n_photos = 0
         self.stems: list[list[str]] = []  # of each shard
         self.gone: set[str] = set()  # of a store's photos that the figures show
@@ -244,18 +236,15 @@ class Pictures:
         names = [row.name for shard in range(self.source.n_shards) for row in self.source.rows(shard)]
         stems = unique_stems([Path(name).name for name in names])
         self.n_photos = len(stems)
-        if isinstance(self.out, LocalFolder):
-            end = self.task.options.format
-            written = [f"{stem}.{kind}.{end}" for stem in stems for kind in PICTURES]
-            read: Iterable[str | Path] = names
-            if self.task.places is not None:
-                read = (path for name in names for path in stored_paths(name, self.task.places))
-            refuse_to_replace(self.out.path, [*written, *(f"{figure}.{end}" for figure in FIGURES)], read)
+        read: Iterable[str | Path] = names
+        if self.task.places is not None:
+            read = (path for name in names for path in stored_paths(name, self.task.places))
         following = iter(stems)
         self.stems = [
             list(islice(following, len(self.source.rows(shard)))) for shard in range(self.source.n_shards)
         ]
         self._tidy()
+        self.output.claim(self.task.options.names(stems), read)
         done = ahead = 0
 
         def todo() -> Iterator[tuple[int, list[str]]]:
@@ -289,11 +278,12 @@ class Pictures:
         mine = {name for its in self.stems for stem in its for name in self.task.names(stem)}
         mine.update(self._figures())
         markers = {f"drawn/{name}" for name in ours}
+        record = Record(self.output.folder)
         for key in (*markers, _FIGURES):
             for name in _read_json(self.work, key).get("files", ()):
-                # Somebody else may have made the folder: nothing but such files is taken away.
-                if name not in mine and _WRITTEN.fullmatch(name):
-                    self.out.remove(name)
+                # Somebody else may have made the folder: nothing but what its record lists is taken away.
+                if name not in mine and name in record:
+                    self.output.folder.remove(name)
         for key in markers - {drawn_key(shard) for shard in range(len(self.stems))}:
             self.work.remove(key)
 
@@ -305,9 +295,9 @@ class Pictures:
         drawn = _read_json(self.work, drawn_key(shard))
         if drawn.get("key") != self.task.key_of(shard, self.stems[shard]):
             return False
-        return not any("photo_missing" in row for row in drawn["photos"]) and self.out.unchanged(
-            drawn["files"]
-        )
+        made = {name: Stamp(*stamp) for name, stamp in drawn["files"].items()}
+        whole = not any("photo_missing" in row for row in drawn["photos"])
+        return whole and self.output.folder.unchanged(made)
 
     def _all(self) -> Iterator[dict[str, Any]]:
         for shard in range(self.source.n_shards):
@@ -352,7 +342,7 @@ class Pictures:
         written = self._figures()
         self.work.write(_FIGURES, json.dumps({"files": written}).encode())
         for name, each in zip(written, FIGURES, strict=True):
-            with self.out.staged(name) as path:
+            with self.output.staged(name) as path:
                 write_picture(path, figures[each]())
             give_back_memory()  # a figure of 200 photos takes 100 MB while it is drawn
         return written
@@ -376,13 +366,17 @@ class Pictures:
 
     def report(self, head: dict[str, Any]) -> None:
         """Write ``report.json``, photo by photo; as :meth:`Visualization.report` has it."""
+        for drawn in self._all():
+            self.output.written |= {name: Stamp(*made) for name, made in drawn["files"].items()}
         with (
-            self.out.staged("report.json") as path,
-            open(path, "w", encoding="utf-8", errors="replace") as file,
+            self.output.staged("report.json") as path,
+            # What is no text in a file's name is there as an escape.
+            open(path, "w", encoding="utf-8", errors="backslashreplace") as file,
         ):
             file.write("{\n")
             for key, value in head.items():
                 file.write(f"  {to_json(key)}: {_indented(value, 2).lstrip()},\n")
+            file.write(f'  "files": {_indented(as_json(self.output.written), 2).lstrip()},\n')
             file.write('  "photos": [')
             comma = "\n"
             notes: dict[str, list[str]] = {}
@@ -492,4 +486,6 @@ def _small(shown: NDArray[np.uint8], box: int) -> NDArray[np.uint8]:
 
 
 def _indented(value: Any, spaces: int) -> str:
-    return textwrap.indent(to_json(value, indent=2, ensure_ascii=False), " " * spaces)
+    # Not textwrap.indent: it takes U+2028 and its kin in a photo's name for ends of lines.
+    space = " " * spaces
+    return space + to_json(value, indent=2, ensure_ascii=False).replace("\n", f"\n{space}")

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from patchprism.errors import OutputError
-from patchprism.files import refuse_to_replace
-from patchprism.folders import WORK, LocalFolder, local_path
+from patchprism.files import check_target
+from patchprism.folders import WORK, LocalFolder, is_remote, local_path, split_address
 from patchprism.inputs import listed_input
 from patchprism.jobs import fit, nobody, working
 from patchprism.pipeline import Settings, Stopwatch
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
 
     from patchprism.backbones import Backbone
     from patchprism.engines import Engine
+    from patchprism.folders import Folder
     from patchprism.jobs import Reader, Tell
 
 
@@ -42,7 +42,7 @@ def fit_prism(
     photos : sequence of path
         As in :func:`extract_features`, or one feature store.
     out : path
-        The prism's file.
+        The prism's file, or its address.
     settings : Settings
     engine : Engine
     sample : int, optional
@@ -58,14 +58,18 @@ def fit_prism(
     """
     given, said = listed_input(photos)
     watch = Stopwatch()
-    target = local_path(out)
-    if target.is_dir():
-        raise OutputError(str(target), "a folder of that name is there already")
-    if not isinstance(given, StoredFeatures):
-        refuse_to_replace(target.parent, [target.name], given)
-    work = LocalFolder(
-        target.with_name(f".{target.name}{WORK}"), work=target.with_name(f".{target.name}{WORK}")
-    )
+    if isinstance(given, StoredFeatures):
+        target = check_target(out, read=[given.path], make_folder=True)
+    else:
+        target = check_target(out, given, read=[settings.weights], make_folder=True)
+    work: Folder
+    if is_remote(out):
+        folder, name = split_address(out)
+        work = folder.below(f".{name}{WORK}")
+    else:
+        beside = local_path(out)
+        beside = beside.with_name(f".{beside.name}{WORK}")
+        work = LocalFolder(beside, work=beside)
     settings = resolved_for(settings, given, None)
     reader = in_range(reader, settings.range)
     prism = settings.prism()

@@ -6,7 +6,6 @@ import time
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from patchprism.backbones import find_record, load_backbone
@@ -14,19 +13,22 @@ from patchprism.batching import patches_a_batch
 from patchprism.errors import OptionError, PhotoError, PrismError
 from patchprism.extract import batch_for
 from patchprism.features import PatchFeatures
+from patchprism.files import check_target
+from patchprism.folders import local_path
 from patchprism.pipeline import Settings, Stopwatch, check_origin, describe_origin
 from patchprism.prism import MASK_OPTIONS
 from patchprism.threads import leave_the_cores
 from patchprism.video.canvas import Canvas
 from patchprism.video.frames import Frame, Problems, Span, import_av
 from patchprism.video.relay import read_ahead, write_behind
-from patchprism.video.sink import check_output, open_sink
-from patchprism.video.source import FileClip, open_clip
+from patchprism.video.sink import check_output, is_pictures, open_sink
+from patchprism.video.source import AnimationClip, FileClip, open_clip
 from patchprism.video.steady import FrameColors, Steady
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
 
     import numpy as np
     import torch
@@ -215,6 +217,11 @@ def render_video(
     clip = open_clip(source, fps=fps, range=settings.range)
     if range is not None and isinstance(clip, FileClip):
         raise OptionError(f"range is for image sequences; {clip.name} is a video")
+    read = [clip.path] if isinstance(clip, FileClip | AnimationClip) else clip.paths
+    if save_prism is not None:
+        check_target(save_prism, read, read=[out, weights])
+    if not is_pictures(local_path(out)):
+        check_target(out, read, read=[weights])
     chosen = layout or ("side" if overlay is None else "overlay")
     canvas = Canvas(layout=chosen, alpha=overlay, smooth=smooth, matrix=clip.matrix)
     watch, tell = Stopwatch(), progress or (lambda *_: None)
@@ -250,7 +257,7 @@ def render_video(
     if save_prism is not None:
         prism.save(save_prism)
     report = VideoReport(
-        out=Path(out),
+        out=local_path(out),
         prism=prism,
         fitted_here=to_fit is not None,
         record=backbone.record,

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 from contextlib import contextmanager
 from fractions import Fraction
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from patchprism.errors import OptionError, OutputError
-from patchprism.files import atomic_write
+from patchprism.files import atomic_write, clean_parts, held_folder, part_beside
+from patchprism.folders import address_text, is_remote, local_path
 from patchprism.render import write_picture
 from patchprism.video.frames import import_av, planes_of
 from patchprism.video.naming import Counter, counter_in
 from patchprism.video.sound import Sound
 from patchprism.video.source import FileClip
+from patchprism.written import Output
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from patchprism.video.canvas import Canvas, Crop
     from patchprism.video.frames import Frame
@@ -61,7 +62,9 @@ def check_output(out: str | os.PathLike[str], source: str | os.PathLike[str], cr
     OutputError
         If the folder does not exist or cannot be written to, or ``out`` is the clip itself.
     """
-    path = Path(out)
+    if is_remote(out):
+        raise OutputError(address_text(out), "video writes to this machine only; copy the result from there")
+    path = local_path(out)
     suffix = path.suffix.lower()
     pictures = is_pictures(path)
     if not pictures and suffix not in _CODECS:
@@ -90,6 +93,7 @@ def check_output(out: str | os.PathLike[str], source: str | os.PathLike[str], cr
             raise OutputError(
                 str(folder), "holds numbered pictures already; they would get mixed up with the new ones"
             )
+    clean_parts(folder.parent)
     if os.path.exists(source) and path.exists() and os.path.samefile(source, path):
         raise OutputError(str(path), "is the clip that is to be read")
 
@@ -273,11 +277,13 @@ class _PictureSink:
         self.count = 0
         self.sound = "left out" if has_sound else "none"
         self.warnings = ["the sound is left out: pictures hold none"] if has_sound else []
-        self.part = self.folder.with_name(f".{secrets.token_hex(8)}.part")
+        self.part = part_beside(self.folder.absolute())
+        self.output = Output(self.part)
+        self._held = held_folder(self.part)
 
     def __enter__(self) -> _PictureSink:
         try:
-            self.part.mkdir()
+            self._held.__enter__()
         except OSError as error:
             raise OutputError(str(self.folder), (error.strerror or str(error)).lower()) from error
         return self
@@ -286,18 +292,25 @@ class _PictureSink:
         self.count += 1
         name = self.counter.name(self.count)
         try:
-            write_picture(self.part / name, self.canvas.paint_rgb(frame, patches, crop))
+            with self.output.staged(name) as path:
+                write_picture(path, self.canvas.paint_rgb(frame, patches, crop))
         except OutputError as error:
             raise OutputError(str(self.folder / name), error.reason) from error
 
     def __exit__(self, kind: object, *_: object) -> None:
         try:
             if kind is None and not self.folder.exists():
+                self.output.finish()
                 os.replace(self.part, self.folder)
             elif kind is None:
-                for path in sorted(self.part.iterdir()):
-                    os.replace(path, self.folder / path.name)
+                output = Output(self.folder)
+                output.claim(self.output.written)
+                for name in self.output.written:
+                    os.replace(self.part / name, self.folder / name)
+                output.written |= self.output.written
+                output.finish()
         except OSError as error:
             raise OutputError(str(self.folder), (error.strerror or str(error)).lower()) from error
         finally:
             shutil.rmtree(self.part, ignore_errors=True)
+            self._held.__exit__(None, None, None)

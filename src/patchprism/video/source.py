@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from patchprism.errors import OptionError, PhotoError
+from patchprism.folders import address_text, is_remote, local_path
 from patchprism.images import read_photo
 from patchprism.paths import PHOTO_SUFFIXES, find_photos, photo_name
 from patchprism.reading import reading
@@ -61,7 +62,9 @@ def open_clip(
     OptionError
         If ``fps`` is not positive, or given with a video file.
     """
-    name = os.fspath(source)
+    if is_remote(source):
+        raise PhotoError(address_text(source), "video reads files of this machine; copy it here")
+    name = os.fspath(local_path(source)) if address_text(source).startswith("file://") else os.fspath(source)
     rate = DEFAULT_FPS if fps is None else Fraction(fps).limit_denominator(100_000)
     if rate <= 0:
         raise OptionError(f"fps must be more than 0, got {fps}")
