@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from patchprism import checks
 from patchprism.errors import OutputError
 from patchprism.files import atomic_write, refuse_to_replace
 from patchprism.lenses.sheet import Cell, map_panel, panel_size, photo_panel, sheet
@@ -112,8 +113,9 @@ def save_comparison(
     """
     from patchprism.visualization import check_output_options
 
-    folder = Path(out)
-    check_output_options(folder, None, format)
+    folder = Path(checks.path("out", out))
+    chosen = check_output_options(folder, None, format, arrays=arrays)
+    arrays, format = chosen.arrays, chosen.format
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -10,7 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from patchprism.errors import ExtraError, OutputError
+from patchprism.checks import said
+from patchprism.errors import ExtraError, OptionError, OutputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,7 +50,7 @@ class Folder(Protocol):
 
 def is_remote(path: str | os.PathLike[str]) -> bool:
     """Whether a path is an address such as ``s3://bucket/key``; ``file://`` is local."""
-    text = os.fspath(path)
+    text = os.fsdecode(path)
     return "://" in text and not text.startswith("file://")
 
 
@@ -62,7 +63,7 @@ def open_folder(path: str | os.PathLike[str]) -> Folder:
 
 def local_path(path: str | os.PathLike[str]) -> Path:
     """A path without the ``file://`` that it may begin with."""
-    return Path(os.fspath(path).removeprefix("file://"))
+    return Path(os.fsdecode(path).removeprefix("file://"))
 
 
 class LocalFolder:
@@ -195,6 +196,8 @@ def filesystem(url: str) -> tuple[Any, str]:
 
     Raises
     ------
+    OptionError
+        If it is no address of a kind that is known.
     ExtraError
         If fsspec, or what it needs for this kind of address, is not installed.
     """
@@ -204,6 +207,9 @@ def filesystem(url: str) -> tuple[Any, str]:
         system, path = fsspec.core.url_to_fs(url)
     except ImportError as error:
         raise ExtraError("ray", f"reading or writing {url.split('://')[0]}:// ({error})") from error
+    except Exception as error:  # an unknown protocol; a host, port or user that makes no sense
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise OptionError(f"{said(url)} is no address that can be opened: {reason}") from error
     return system, path
 
 

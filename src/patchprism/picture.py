@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from patchprism import checks
+from patchprism.checks import apply_checks, optional
 from patchprism.render import overlay, paint
 
 if TYPE_CHECKING:
@@ -13,13 +17,41 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from patchprism.checks import Check
     from patchprism.prism import PhotoColors
     from patchprism.render import Crop
 
+FORMATS = ("png", "jpg")
 UPSAMPLINGS = ("nearest", "bilinear", "guided")
 BACKGROUNDS = ("black", "grey", "photo")
 BASES = ("object", "all")
 GREY = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureOptions:
+    """What is written for a photo: the options of :meth:`Visualization.save` with the same names."""
+
+    overlay_alpha: float | None = None
+    arrays: bool = False
+    format: str = "png"
+    upsample: str = "nearest"
+    background: str = "black"
+    basis: str = "object"
+
+    def __post_init__(self) -> None:
+        """Refuse what is not allowed."""
+        apply_checks(self, _CHECKS)
+
+
+_CHECKS: dict[str, Check] = {
+    "overlay_alpha": optional(partial(checks.number, low=0, high=1)),
+    "arrays": checks.flag,
+    "format": partial(checks.choice, allowed=FORMATS),
+    "upsample": partial(checks.choice, allowed=UPSAMPLINGS),
+    "background": partial(checks.choice, allowed=BACKGROUNDS),
+    "basis": partial(checks.choice, allowed=BASES),
+}
 
 
 def needs_photo(*, overlay_alpha: float | None, upsample: str, background: str) -> bool:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from patchprism import checks
 from patchprism.errors import OptionError, PatchPrismError, PrismError
 from patchprism.files import atomic_write
 from patchprism.fitting import OTSU_BINS
@@ -45,6 +46,7 @@ _TENSORS = {
 
 def save_prism(prism: Prism, path: str | os.PathLike[str]) -> None:
     """Write a prism; as :meth:`Prism.save <patchprism.prism.Prism.save>`."""
+    path = checks.path("path", path)
     content = prism_bytes(prism)
     with atomic_write(path) as part:
         part.write_bytes(content)
@@ -93,7 +95,7 @@ def prism_bytes(prism: Prism) -> bytes:
 
 def load_prism(path: str | os.PathLike[str]) -> Prism:
     """Read a prism; as :meth:`Prism.load <patchprism.prism.Prism.load>`."""
-    name = os.fspath(path)
+    name = path = checks.path("path", path)
     if not Path(path).is_file():
         raise PrismError(f"{name}: no such prism file")
     try:

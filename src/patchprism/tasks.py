@@ -20,7 +20,7 @@ from patchprism.batching import give_back_memory
 from patchprism.errors import FeaturesError, PhotoError
 from patchprism.extract import Photos, Tokens, extract
 from patchprism.histogram import count_scores
-from patchprism.picture import draw_picture, needs_photo
+from patchprism.picture import PictureOptions, draw_picture, needs_photo
 from patchprism.render import write_picture
 from patchprism.shards import SHARD, Lost, Shards, Table
 from patchprism.sources import read_source, read_stored
@@ -240,18 +240,6 @@ class FoldTask:
 
 
 # ---------------------------------------------------------------- pictures
-
-
-@dataclass(frozen=True, kw_only=True)
-class PictureOptions:
-    """What is written for a photo: the options of :meth:`Visualization.save` with the same names."""
-
-    overlay_alpha: float | None = None
-    arrays: bool = False
-    format: str = "png"
-    upsample: str = "nearest"
-    background: str = "black"
-    basis: str = "object"
 
 
 # What a picture that asks for its photo is drawn with where the photo is gone.

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from patchprism.errors import OptionError, OutputError
+from patchprism import checks
+from patchprism.errors import OutputError
 from patchprism.files import atomic_write, refuse_to_replace
 from patchprism.paths import unique_stems
-from patchprism.picture import BACKGROUNDS, BASES, UPSAMPLINGS, draw_picture
+from patchprism.picture import FORMATS, PictureOptions, draw_picture
 from patchprism.render import (
     fg_mask_figure,
     results_figure,
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
     from patchprism.prism import PhotoColors, Prism
 
 REPORT_VERSION = 1
-FORMATS = ("png", "jpg")
 FIGURES = ("fg_mask", "results", "results_raw", "histogram")
 # What stands between a photo's stem and the format in the name of its pictures
 PICTURES = ("pca", "overlay")
@@ -155,6 +155,7 @@ class Visualization:
         Parameters
         ----------
         index : int
+            Counted from 0, or from the end with negative numbers.
         overlay_alpha : float in [0, 1], optional
             Lay the colours over the photo with this opacity, the background showing the photo as it is.
         upsample : {"nearest", "bilinear", "guided"}
@@ -163,17 +164,25 @@ class Visualization:
             What shows where there is no colour; ``overlay_alpha`` goes before it.
         basis : {"object", "all"}
             Colours of the foreground, or of all patches.
+
+        Raises
+        ------
+        OptionError
+            If an option has a value that is not allowed, or there is no such photo.
         """
-        check_output_options(None, overlay_alpha, "png", upsample, background, basis)
+        index = checks.integer("index", index, low=-len(self), high=len(self) - 1) % len(self)
+        chosen = PictureOptions(
+            overlay_alpha=overlay_alpha, upsample=upsample, background=background, basis=basis
+        )
         return draw_picture(
             self.parts[index],
             partial(self.photos.read, index),
             crop=self.crops[index],
             size=self.sizes[index],
-            overlay_alpha=overlay_alpha,
-            upsample=upsample,
-            background=background,
-            basis=basis,
+            overlay_alpha=chosen.overlay_alpha,
+            upsample=chosen.upsample,
+            background=chosen.background,
+            basis=chosen.basis,
         )
 
     def figures(self) -> dict[str, Callable[[], NDArray[np.uint8]]]:
@@ -230,6 +239,7 @@ class Visualization:
         """
         from patchprism.explorer import ExplorerPage, build_message
 
+        title = None if title is None else checks.text("title", title)
         return ExplorerPage(build_message(self, title=title))
 
     def _repr_png_(self) -> bytes:
@@ -294,8 +304,11 @@ class Visualization:
         OutputError
             If a file cannot be written.
         """
-        folder = Path(out)
-        check_output_options(folder, overlay_alpha, format, upsample, background, basis)
+        folder = Path(checks.path("out", out))
+        chosen = check_output_options(folder, overlay_alpha, format, upsample, background, basis, arrays)
+        overlay_alpha, arrays, format = chosen.overlay_alpha, chosen.arrays, chosen.format
+        upsample, background, basis = chosen.upsample, chosen.background, chosen.basis
+        pca, lenses = checks.flag("pca", pca), _lens_results(lenses)
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -435,21 +448,33 @@ def check_output_options(
     upsample: str = "nearest",
     background: str = "black",
     basis: str = "object",
-) -> None:
+    arrays: bool = False,
+) -> PictureOptions:
     """Refuse options of :meth:`Visualization.save` that are not allowed, before anything is computed."""
-    if out is not None and out.exists() and not out.is_dir():
-        raise OutputError(str(out), "it is a file, not a folder")
-    if overlay_alpha is not None and not 0 <= overlay_alpha <= 1:
-        raise OptionError(f"overlay must lie in [0, 1], got {overlay_alpha}")
-    if format not in FORMATS:
-        raise OptionError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")
-    for name, value, allowed in (
-        ("upsample", upsample, UPSAMPLINGS),
-        ("background", background, BACKGROUNDS),
-        ("basis", basis, BASES),
-    ):
-        if value not in allowed:
-            raise OptionError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+    try:
+        if out is not None and out.exists() and not out.is_dir():
+            raise OutputError(str(out), "it is a file, not a folder")
+    except (OSError, ValueError) as error:  # a name that is too long; one with a NUL
+        raise OutputError(str(out), str(getattr(error, "strerror", None) or error).lower()) from error
+    return PictureOptions(
+        overlay_alpha=overlay_alpha,
+        arrays=arrays,
+        format=format,
+        upsample=upsample,
+        background=background,
+        basis=basis,
+    )
+
+
+def _lens_results(lenses: Any) -> Sequence[LensResult]:
+    """What lenses found, if it is that."""
+    from patchprism.lenses.base import LensResult
+
+    found = lenses if isinstance(lenses, (list, tuple)) else [lenses]
+    for each in found:
+        if not isinstance(each, LensResult):
+            checks.refuse("lenses", "what look_through found", lenses)
+    return found
 
 
 def _check_distinct(paths: Sequence[Path]) -> None:

@@ -286,7 +286,7 @@ def test_an_engine_without_living_workers_says_so(photos, tmp_path):
     ("options", "message"),
     [
         (("spark", None), "engine must be one of local, ray, got 'spark'"),
-        (("local", 2), "workers is for --engine ray"),
+        (("local", 2), "workers is for the engine ray"),
         (("ray", 0), "workers must be at least 1, got 0"),
     ],
 )

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from patchprism import checks
 from patchprism.backbones.base import (
+    DTYPES,
     Backbone,
     BackboneRecord,
     Progress,
     WeightsOrigin,
     adapter_of,
+    check_device,
     find_record,
     records,
     register,
@@ -81,6 +84,12 @@ def load_backbone(
     ExtraError
         If the model needs a package that is not installed.
     """
+    name = checks.text("name", name)
+    weights = None if weights is None else checks.path("weights", weights)
+    device, dtype = check_device("device", device), checks.dtype("dtype", dtype, allowed=DTYPES)
+    download = checks.flag("download", download)
+    if progress is not None and not callable(progress):
+        checks.refuse("progress", "callable", progress)
     adapter = adapter_of(name)
     if adapter == "hf":
         if weights is not None:
@@ -95,7 +104,7 @@ def load_backbone(
 
         return timm_models.load(
             name,
-            weights=None if weights is None else str(weights),
+            weights=weights,
             device=device,
             dtype=dtype,
             progress=progress,

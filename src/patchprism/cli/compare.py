@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from patchprism.checks import said
 from patchprism.cli import EXIT_SOME_PHOTOS_FAILED, lens, options
 from patchprism.cli.console import print_table, progress, shown, stdout
 from patchprism.errors import OptionError
@@ -54,7 +55,9 @@ def parse_layers(text: str) -> list[int]:
     try:
         return [int(part) for part in text.split(",")]
     except ValueError as error:
-        raise OptionError(f"layer must be whole numbers like 5,11, got {text!r}") from error
+        raise OptionError(
+            f"layer must be whole numbers like 5,11, got {said(text)}", option="layer"
+        ) from error
 
 
 def compare(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from patchprism import checks
 from patchprism.files import atomic_write
 from patchprism.words import counted
 
@@ -154,6 +155,7 @@ class ExplorerPage:
         OutputError
             If it cannot be written.
         """
+        path = checks.path("path", path)
         with atomic_write(path) as part:
             part.write_text(self.html, "utf-8", newline="\n")
         return Path(path)

@@ -107,6 +107,8 @@ def resolved_for(settings: Settings, given: StoredFeatures | list[str], prism: P
             **{name: given.origin.get(name, default) for name, default in TOKEN_DEFAULTS.items()},
         }
         for name, there in made.items():
+            if isinstance(there, list):  # JSON's; an option is a tuple
+                there = made[name] = tuple(there)
             wanted = getattr(settings, name)
             if wanted is not None and wanted != there and (name, wanted) != ("dtype", "auto"):
                 raise OptionError(f"{name} is settled by the feature store ({there}), got {wanted}")

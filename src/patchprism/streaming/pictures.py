@@ -32,7 +32,7 @@ from patchprism.shards import digest
 from patchprism.sources import elsewhere, places_for, read_source
 from patchprism.store import StoredFeatures
 from patchprism.streaming.opened import Opened, Outcome, open_tokens, resolved_for, tidied
-from patchprism.tasks import DrawTask, PictureOptions, drawn_key
+from patchprism.tasks import DrawTask, drawn_key
 from patchprism.visualization import FIGURES, PICTURES, REPORT_VERSION, check_output_options, hints_about
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from patchprism.engines import Engine
     from patchprism.folders import Folder
     from patchprism.jobs import Reader, Tell
+    from patchprism.picture import PictureOptions
 
 
 def render_photos(
@@ -88,8 +89,14 @@ def render_photos(
     PatchPrismError
         One of its children.
     """
-    check_output_options(
-        Path() if is_remote(out) else local_path(out), overlay_alpha, format, upsample, background, basis
+    options = check_output_options(
+        Path() if is_remote(out) else local_path(out),
+        overlay_alpha,
+        format,
+        upsample,
+        background,
+        basis,
+        arrays,
     )
     given = open_input(photos, exclude=out)
     places = None
@@ -107,14 +114,6 @@ def render_photos(
     folder = open_folder(out)
     work = folder.below(WORK)
     watch = Stopwatch()
-    options = PictureOptions(
-        overlay_alpha=overlay_alpha,
-        arrays=arrays,
-        format=format,
-        upsample=upsample,
-        background=background,
-        basis=basis,
-    )
 
     def check(origin: dict[str, Any]) -> None:
         if prism is not None and not force:

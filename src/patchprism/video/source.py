@@ -11,6 +11,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from patchprism import checks
 from patchprism.errors import OptionError, PhotoError
 from patchprism.images import read_photo
 from patchprism.paths import PHOTO_SUFFIXES, find_photos, photo_name
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from patchprism.video.frames import Turn
 
 DEFAULT_FPS = Fraction(25)
+# Time bases are fractions of small numbers.
+MIN_FPS, MAX_FPS = 0.001, 1000
 # Seconds that are rather decoded than jumped over: most encoders place a point to jump to every 2 to 10 s.
 _STRIDE = 4.0
 # The reader gives up when this many reads in a row fail: the rest of the file is noise.
@@ -58,12 +61,12 @@ def open_clip(source: str | os.PathLike[str], *, fps: float | Fraction | None = 
     PhotoError
         If there is no such file, or it is no video.
     OptionError
-        If ``fps`` is not positive, or given with a video file.
+        If ``fps`` is not from 0.001 to 1000, or given with a video file.
     """
     name = os.fspath(source)
-    rate = DEFAULT_FPS if fps is None else Fraction(fps).limit_denominator(100_000)
-    if rate <= 0:
-        raise OptionError(f"fps must be more than 0, got {fps}")
+    rate = DEFAULT_FPS
+    if fps is not None:
+        rate = Fraction(checks.number("fps", fps, low=MIN_FPS, high=MAX_FPS)).limit_denominator(100_000)
     if os.path.isfile(name) and not name.lower().endswith(tuple(s for s in PHOTO_SUFFIXES if s != ".gif")):
         if fps is not None:
             raise OptionError(f"fps is for image sequences; {name} has its own frame times")
