@@ -93,14 +93,14 @@ def integer(
     refuse(name, f"{_or(word)}a whole number{_range(low, high)}", value)
 
 
-def integers(name: str, value: Any, *, low: float = -math.inf, high: float = math.inf) -> Any:
-    """A whole number, or a tuple of them where a sequence is given."""
+def layers(name: str, value: Any, *, low: float = -math.inf, high: float = math.inf) -> Any:
+    """Layers: a whole number, or a tuple of them where several are given."""
     given = _plain(value)
     if isinstance(given, numbers.Integral):
         return integer(name, given, low=low, high=high)
     found = [integer(name, each, low=low, high=high) for each in _listed(name, value, "whole numbers")]
     if not found:
-        raise OptionError(f"{name} must name at least one, got none", option=name)
+        raise OptionError(f"{name} must name at least one layer, got none", option=name)
     return tuple(found) if len(found) > 1 else found[0]
 
 
@@ -175,6 +175,12 @@ def path(name: str, value: Any) -> str:
     if not found or "\0" in found:
         refuse(name, "a path that is not empty and has no NUL in it", value)
     return str.__str__(found)
+
+
+def callback(name: str, value: Any) -> None:
+    """Refuse what is neither None nor can be called."""
+    if value is not None and not callable(value):
+        refuse(name, "callable", value)
 
 
 def device(name: str, value: Any) -> str:

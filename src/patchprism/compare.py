@@ -418,14 +418,14 @@ def compare(
         One of its children; a photo is done by all models or by none.
     """
     from patchprism.backbones import find_record, load_backbone
-    from patchprism.pipeline import ERRORS, Settings, Stopwatch, check_progress, list_photos, several
+    from patchprism.pipeline import ERRORS, Settings, Stopwatch, list_photos, several
 
     models, layers = _models(models), _layers(layers)
     if len(models) * len(layers) < 2:
         raise OptionError("compare needs at least two cells: several models, or several layers")
     errors, seed = checks.choice("errors", errors, allowed=ERRORS), checks.seed("seed", seed)
     exclude = optional(checks.path)("exclude", exclude)
-    check_progress("progress", progress)
+    checks.callback("progress", progress)
     settings = Settings(
         preset=preset,
         size=size,
@@ -519,10 +519,10 @@ def _models(models: Any) -> Sequence[str | Backbone]:
     if isinstance(models, (str, Backbone)):
         models = [models]
     if not isinstance(models, (list, tuple)) or not models:
-        checks.refuse("models", "names or backbones in a sequence, at least one", models)
+        checks.refuse("models", "at least one model, by name or as a backbone", models)
     return [model if isinstance(model, Backbone) else checks.text("models", model) for model in models]
 
 
 def _layers(layers: Any) -> tuple[int, ...]:
-    found = checks.integers("layers", layers)
+    found = checks.layers("layers", layers)
     return found if isinstance(found, tuple) else (found,)

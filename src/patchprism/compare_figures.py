@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from patchprism import checks
+from patchprism.captions import caption
 from patchprism.errors import OutputError
 from patchprism.files import atomic_write, refuse_to_replace
 from patchprism.lenses.sheet import Cell, map_panel, panel_size, photo_panel, sheet
@@ -39,7 +40,7 @@ def overview(comparison: Comparison, *, turned: bool) -> NDArray[np.uint8]:
     panels = []
     for i, name in enumerate(comparison.photos.names):
         size = panel_size(first.parts[i].foreground.shape, box)
-        panels.append(Cell([_shown(comparison, i, size)], (Path(name).name,)))
+        panels.append(Cell([_shown(comparison, i, size)], (caption(Path(name).name, i + 1),)))
         panels += [_cell(comparison, c, i, size, turned=turned) for c in range(len(cells))]
     title = (
         f"colours turned to agree with {first.label}"
@@ -65,7 +66,7 @@ def photo_sheet(comparison: Comparison, index: int) -> NDArray[np.uint8]:
     return sheet(
         panels,
         columns=layers,
-        title=Path(comparison.photos.names[index]).name,
+        title=caption(Path(comparison.photos.names[index]).name, index + 1),
         notes=[
             f"Of each model, above turned to agree with {first.label}, below as each prism fitted it.",
             _NOTE,

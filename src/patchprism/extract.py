@@ -40,7 +40,7 @@ check_batch_size: Check = optional(partial(checks.integer, low=1, high=checks.MA
 
 TOKEN_NORMS = ("none", "l2")
 TOKEN_CHECKS: dict[str, Check] = {
-    "layer": checks.integers,
+    "layer": checks.layers,
     "facet": checks.text,
     "final_norm": checks.flag,
     "token_norm": partial(checks.choice, allowed=TOKEN_NORMS),

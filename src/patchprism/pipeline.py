@@ -307,7 +307,7 @@ def visualize(
     force = checks.flag("force", force)
     exclude = optional(checks.path)("exclude", exclude)
     fetch_from = checks.texts("fetch_from", fetch_from)
-    check_progress("progress", progress)
+    checks.callback("progress", progress)
     check_backbone("backbone", backbone)
     settings = Settings(
         model=backbone.record.name if backbone else model,
@@ -493,12 +493,6 @@ def with_mask(prism: Prism, options: dict[str, Any]) -> Prism:
         setattr(prism, name, value)
     prism.check_options()
     return prism
-
-
-def check_progress(name: str, value: Any) -> None:
-    """Refuse what cannot be called."""
-    if value is not None and not callable(value):
-        checks.refuse(name, "callable", value)
 
 
 def check_backbone(name: str, value: Any) -> None:

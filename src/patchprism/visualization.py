@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from patchprism import checks
+from patchprism.captions import caption, families_for
 from patchprism.errors import OutputError
 from patchprism.files import atomic_write, refuse_to_replace
 from patchprism.paths import unique_stems
@@ -204,7 +205,9 @@ class Visualization:
 
     def figure(self) -> Figure:
         """Photo, score, colours and all-patch picture of every photo, a row each, as a Matplotlib figure."""
+        from matplotlib import rcParams
         from matplotlib.figure import Figure
+        from matplotlib.font_manager import FontProperties, findfont
 
         rows = len(self)
         figure = Figure(figsize=(10, 2.6 * rows), layout="constrained")
@@ -216,7 +219,10 @@ class Visualization:
                 row[1].contour(part.foreground, levels=[0.5], colors="white", linewidths=1)
             row[2].imshow(part.rgb)
             row[3].imshow(part.rgb_all)
-            row[0].set_ylabel(Path(self.names[i]).name)
+            # A name is no formula.
+            name = caption(Path(self.names[i]).name, i + 1)
+            fonts = [*rcParams["font.family"], *families_for(name, findfont(FontProperties()))]
+            row[0].set_ylabel(name, parse_math=False, usetex=False, fontfamily=fonts)
             for axis in row:
                 axis.set(xticks=[], yticks=[])
         for axis, title in zip(

@@ -88,8 +88,7 @@ def load_backbone(
     weights = None if weights is None else checks.path("weights", weights)
     device, dtype = check_device("device", device), checks.dtype("dtype", dtype, allowed=DTYPES)
     download = checks.flag("download", download)
-    if progress is not None and not callable(progress):
-        checks.refuse("progress", "callable", progress)
+    checks.callback("progress", progress)
     adapter = adapter_of(name)
     if adapter == "hf":
         if weights is not None:

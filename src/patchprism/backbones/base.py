@@ -222,7 +222,7 @@ class Backbone(ABC):
         import torch
 
         self._check_pixels(pixels)
-        found_layers = checks.integers("layers", layers)
+        found_layers = checks.layers("layers", layers)
         several = found_layers if isinstance(found_layers, tuple) else (found_layers,)
         wanted = [self.layer_index(layer) for layer in several]
         norm = checks.flag("norm", norm)
@@ -406,7 +406,7 @@ def find_record(name: str) -> BackboneRecord:
     ExtraError
         If the model needs a package that is not installed.
     """
-    name = checks.text("model", name)
+    name = checks.text("model", name) if name != "" else ""
     if name in _RECORDS:
         return _RECORDS[name]
     adapter = adapter_of(name)

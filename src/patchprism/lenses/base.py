@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from patchprism import checks
+from patchprism.captions import caption
 from patchprism.checks import apply_checks
 from patchprism.lenses.sheet import (
     Bar,
@@ -142,8 +143,8 @@ class Scene:
         return len(self.view)
 
     def title_of(self, photo: int) -> str:
-        """A photo's file name."""
-        return Path(self.view.names[photo]).name
+        """A photo's file name, as figures show it."""
+        return caption(Path(self.view.names[photo]).name, photo + 1)
 
     def draw_map(
         self,

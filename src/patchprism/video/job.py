@@ -21,7 +21,6 @@ from patchprism.pipeline import (
     Stopwatch,
     check_backbone,
     check_origin,
-    check_progress,
     describe_origin,
 )
 from patchprism.prism import MASK_OPTIONS, Prism
@@ -198,7 +197,7 @@ def render_video(
     layout = optional(partial(checks.choice, allowed=LAYOUTS))("layout", layout)
     smooth, steady = checks.flag("smooth", smooth), checks.flag("steady", steady)
     sound, force = checks.flag("sound", sound), checks.flag("force", force)
-    check_progress("progress", progress)
+    checks.callback("progress", progress)
     check_backbone("backbone", backbone)
     if prism is not None and not isinstance(prism, Prism):
         checks.refuse("prism", "a Prism, as Prism.load reads one", prism)
