@@ -8,7 +8,7 @@ import typer
 
 from patchprism.checks import said
 from patchprism.cli import EXIT_SOME_PHOTOS_FAILED, lens, options
-from patchprism.cli.console import print_table, progress, shown, stdout
+from patchprism.cli.console import note, print_line, print_table, progress, stdout
 from patchprism.errors import OptionError
 
 if TYPE_CHECKING:
@@ -119,9 +119,9 @@ def compare(
             print(path)
     else:
         _summarise(found)
-        stdout().print(f"wrote   {len(written)} files to {out}; look at {written[0]} first", markup=False)
+        print_line("wrote", f"{len(written)} files to {out}; look at {written[0]} first")
     for failure in found.failures:
-        typer.echo(shown(f"failed: {failure.photo}: {failure.reason}"), err=True)
+        note(f"failed: {failure.photo}: {failure.reason}")
     if found.failures:
         raise typer.Exit(EXIT_SOME_PHOTOS_FAILED)
 

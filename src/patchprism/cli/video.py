@@ -14,7 +14,7 @@ import typer
 
 from patchprism import checks
 from patchprism.cli import EXIT_SOME_PHOTOS_FAILED, options
-from patchprism.cli.console import shown, stdout
+from patchprism.cli.console import note, print_line
 from patchprism.errors import OutputError
 from patchprism.words import counted
 
@@ -190,16 +190,15 @@ def video(
     else:
         _summarise(report)
     for warning in report.warnings:
-        typer.echo(f"warning: {warning}", err=True)
+        note(f"warning: {warning}")
     for problem in report.problems:
-        typer.echo(shown(f"failed: {problem}"), err=True)
+        note(f"failed: {problem}")
     if report.n_problems:
         typer.echo(f"{counted(report.n_problems, 'problem')} in the clip; all else is done", err=True)
         raise typer.Exit(EXIT_SOME_PHOTOS_FAILED)
 
 
 def _summarise(report: VideoReport) -> None:
-    console = stdout()
     prism = report.prism
     split = (
         "all patches kept"
@@ -218,7 +217,7 @@ def _summarise(report: VideoReport) -> None:
         ("time", f"{sum(_stages(report)):.1f} s, {report.fps:.1f} frames a second"),
         ("wrote", str(report.out)),
     ):
-        console.print(f"{label:8}{text}", markup=False)
+        print_line(label, text)
 
 
 def _stages(report: VideoReport) -> list[float]:
@@ -252,7 +251,7 @@ def frame_progress(*, quiet: bool) -> Iterator[Callable[[str, int, int | None], 
             return Text(f"{human_bytes(int(task.completed))}{total}")
 
     with Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         Amount(""),
         TimeRemainingColumn(elapsed_when_finished=True),

@@ -83,7 +83,7 @@ def find_photo(wanted: str, names: Sequence[str]) -> int:
         return int(wanted) - 1
     known = ", ".join(Path(name).name for name in names[:5]) + (", ..." if len(names) > 5 else "")
     raise OptionError(
-        f"at: no photo is called {wanted!r}; there are {known}, or the numbers 1 to {len(names)}"
+        f"at: no photo is called {checks.said(wanted)}; there are {known}, or the numbers 1 to {len(names)}"
     )
 
 
