@@ -112,8 +112,11 @@ def save_comparison(
     OutputError
         If a file cannot be written.
     """
+    from patchprism.compare import Comparison
     from patchprism.visualization import check_output_options
 
+    if not isinstance(comparison, Comparison):
+        checks.refuse("comparison", "a Comparison, as compare gives one", comparison)
     folder = Path(checks.path("out", out))
     chosen = check_output_options(folder, None, format, arrays=arrays)
     arrays, format = chosen.arrays, chosen.format

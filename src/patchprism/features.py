@@ -8,6 +8,7 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from patchprism import checks
 from patchprism.errors import FeaturesError
 from patchprism.words import counted
 
@@ -41,8 +42,10 @@ class PatchFeatures(Sequence[Tokens]):
     """
 
     def __init__(self, tokens: Sequence[Any], names: Sequence[str] | None = None) -> None:
-        self._tokens = [_as_array(each) for each in tokens]
-        self.names = [f"photo-{i + 1}" for i in range(len(self._tokens))] if names is None else list(names)
+        self._tokens = _arrays(tokens)
+        self.names = [f"photo-{i + 1}" for i in range(len(self._tokens))]
+        if names is not None:
+            self.names = list(checks.texts("names", names))
         if not self._tokens:
             raise FeaturesError("features need at least one photo, got none")
         if len(self.names) != len(self._tokens):
@@ -93,9 +96,21 @@ def as_features(features: Any) -> PatchFeatures:
     return features if isinstance(features, PatchFeatures) else PatchFeatures(features)
 
 
+def _arrays(tokens: Any) -> list[Tokens]:
+    try:
+        return [_as_array(each) for each in tokens]
+    except (TypeError, ValueError, RuntimeError, NotImplementedError) as error:  # torch has the last two
+        reason = " ".join(str(error).split())[:200]
+        raise FeaturesError(
+            f"features must be arrays of real numbers (h, w, D), one a photo: {reason}"
+        ) from error
+
+
 def _as_array(tokens: Any) -> Tokens:
     if type(tokens).__module__.partition(".")[0] == "torch":
         tokens = tokens.detach().cpu()
         tokens = (tokens.float() if str(tokens.dtype) == "torch.bfloat16" else tokens).numpy()
     array = np.asarray(tokens)
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"got {array.dtype}")
     return array if np.issubdtype(array.dtype, np.floating) else array.astype(np.float32)

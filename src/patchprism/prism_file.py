@@ -96,9 +96,9 @@ def prism_bytes(prism: Prism) -> bytes:
 def load_prism(path: str | os.PathLike[str]) -> Prism:
     """Read a prism; as :meth:`Prism.load <patchprism.prism.Prism.load>`."""
     name = path = checks.path("path", path)
-    if not Path(path).is_file():
-        raise PrismError(f"{name}: no such prism file")
     try:
+        if not Path(path).is_file():
+            raise PrismError(f"{name}: no such prism file")
         header, tensors = _read(path)
     except PatchPrismError:
         raise

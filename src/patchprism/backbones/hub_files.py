@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -140,7 +141,7 @@ def open_model(name: str, *, download: bool = True) -> HubModel:
         If the hub cannot be reached and the model is not in its cache.
     """
     text = name.removeprefix(PREFIX)
-    folder = Path(text).expanduser()
+    folder = Path(os.path.expanduser(text))
     if not text:
         raise ModelError(f"model {name!r}: must be hf:OWNER/NAME, hf:OWNER/NAME@REVISION or hf:FOLDER")
     if folder.is_dir():

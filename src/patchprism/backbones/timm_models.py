@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import math
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -101,8 +102,8 @@ def load(
     _pretrained_cfg(name)
     torch_device, torch_dtype = resolve_device(device), resolve_dtype(dtype)
     if weights is not None:
-        path = Path(weights).expanduser()
-        if not path.is_file():
+        path = Path(os.path.expanduser(weights))
+        if not os.path.isfile(path):
             raise WeightsError(f"weights {weights!r}: no such file; for {name} only a file can be given")
         origin = WeightsOrigin(source=str(path), path=str(path), sha256=sha256_of(path))
     else:

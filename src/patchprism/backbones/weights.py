@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from patchprism.backbones.base import WeightsOrigin, adapter_of, find_record
 from patchprism.backbones.catalog import DINOV2_URL
+from patchprism.checks import said
 from patchprism.errors import ExtraError, OutputError, WeightsError
 from patchprism.files import atomic_write
 
@@ -135,10 +136,10 @@ def obtain_weights(
             return _from_hub(weights, download=download)
         if weights.startswith(("http://", "https://")):
             return _from_url(record, weights, _name_for(weights), progress=progress, download=download)
-        path = Path(weights).expanduser()
-        if not path.is_file():
-            what = "is a folder; name the file in it" if path.is_dir() else "no such file"
-            raise WeightsError(f"weights {weights!r}: {what}")
+        path = Path(os.path.expanduser(weights))
+        if not os.path.isfile(path):
+            what = "is a folder; name the file in it" if os.path.isdir(path) else "no such file"
+            raise WeightsError(f"weights {said(weights)}: {what}")
         return WeightsOrigin(source=str(path), path=str(path), sha256=sha256_of(path))
     if record.family == "efficientnet":
         path = _packaged(record)
@@ -160,7 +161,7 @@ def _from_url(
 ) -> WeightsOrigin:
     path = cache_dir() / "weights" / file
     pin = path.with_name(path.name + ".sha256")
-    if not path.is_file():
+    if not os.path.isfile(path):
         from patchprism.backbones.download import OfflineError, fetch
 
         def on_complete(part: Path) -> None:

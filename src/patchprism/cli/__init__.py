@@ -124,5 +124,7 @@ def _defect(error: Exception) -> NoReturn:
 def _fail(message: str, code: int) -> NoReturn:
     from patchprism.cli.console import shown
 
-    print(f"error: {shown(' '.join(message.split()))}", file=sys.stderr)
+    # A value of thousands of letters would hide what is said of it.
+    words = [word if len(word) <= 500 else f"{word[:200]}...{word[-50:]}" for word in message.split()]
+    print(f"error: {shown(' '.join(words))}", file=sys.stderr)
     sys.exit(code)

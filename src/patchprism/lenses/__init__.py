@@ -97,7 +97,9 @@ def look_through(
     >>> found[0].arrays[0]["similarity"].shape
     (1, 4, 6)
     """
-    if not hasattr(view, "parts"):
+    from patchprism.visualization import Visualization
+
+    if not isinstance(view, Visualization):
         checks.refuse("view", "a Visualization", view)
     options = LensOptions() if options is None else options
     names = check_lenses(names, options, photos=len(view))
