@@ -105,7 +105,7 @@ def test_every_figure_takes_every_name(named, tmp_path):
     view = patchprism.visualize([named], backbone=Toy(), size=32)
     assert len(view) > 8
     with warnings.catch_warnings():
-        warnings.simplefilter("error", UserWarning)  # Matplotlib's of glyphs that a font lacks
+        warnings.filterwarnings("error", message="Glyph")  # Matplotlib: a font lacks it
         figure = view.figure()
         figure.savefig(tmp_path / "figure.png")
     for i, name in enumerate(view.names):
