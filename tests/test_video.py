@@ -498,7 +498,7 @@ def test_sound_alone_is_no_video(tmp_path, backbone):
     [
         ({"start": 60}, PhotoError, r"holds no frame from 60 s to its end; it is 2.00 s long"),
         ({"start": 1, "end": 1}, OptionError, "end must lie after start"),
-        ({"start": -1}, OptionError, "start must be a number of at least 0"),
+        ({"start": -1}, OptionError, "start must be a number from 0 to"),
         ({"every": 0}, OptionError, "every must be"),
         ({"fit_frames": 0}, OptionError, "fit_frames must be"),
         ({"layout": "above"}, OptionError, "layout must be one of side, overlay, colors"),
