@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from patchprism import checks
 from patchprism.errors import FeaturesError, OptionError, PhotoError
 from patchprism.extract import Photos, TokenOptions, extract, photo_names
 from patchprism.features import PatchFeatures
@@ -432,17 +433,15 @@ def compare(
     PatchPrismError
         One of its children; a photo is done by all models or by none.
     """
-    from patchprism.backbones import load_backbone
-    from patchprism.pipeline import Settings, Stopwatch, list_photos
+    from patchprism.backbones import find_record, load_backbone
+    from patchprism.pipeline import ERRORS, Settings, Stopwatch, list_photos, several
 
-    if not models or not layers:
-        raise OptionError("compare needs at least one model and one layer")
+    models, layers = _models(models), _layers(layers)
     if len(models) * len(layers) < 2:
         raise OptionError("compare needs at least two cells: several models, or several layers")
-    if errors not in ("raise", "report"):
-        raise OptionError(f"errors must be 'raise' or 'report', got {errors!r}")
+    errors, seed = checks.choice("errors", errors, allowed=ERRORS), checks.seed("seed", seed)
+    checks.callback("progress", progress)
     settings = Settings(
-        model="",
         preset=preset,
         size=size,
         range=range,
@@ -452,12 +451,17 @@ def compare(
         foreground=foreground,
         scaling=scaling,
         space=space,
+        device=device,
+        dtype=dtype,
+        batch_size=batch_size,
     ).resolved()
     settings.prism()
     options = TokenOptions(facet=facet, final_norm=final_norm, token_norm=token_norm)
+    for model in models:  # refused before the first one is loaded
+        settings.framing(find_record(model) if isinstance(model, str) else model.record)
     tell, watch = progress or (lambda *_: None), Stopwatch()
     with reading() as heard:
-        sources = list_photos(photos)
+        sources = list_photos(several(photos))
     job = Photos(sources, photo_names(sources), range=settings.range)
     failures: dict[int, PhotoError] = {}
     found: list[dict[int, Any]] = []
@@ -465,7 +469,9 @@ def compare(
     for model in models:
         if isinstance(model, str):
             with watch("load models"):
-                backbone = load_backbone(model, device=device, dtype=dtype or "auto", progress=tell)
+                backbone = load_backbone(
+                    model, device=settings.device, dtype=settings.dtype or "auto", progress=tell
+                )
         else:
             backbone = model
         for layer in layers:
@@ -476,7 +482,7 @@ def compare(
         with watch("read photos and run networks"):
             done = {
                 each.index: each
-                for each in extract(job, stack, framings[-1], batch_size=batch_size, failed=report)
+                for each in extract(job, stack, framings[-1], batch_size=settings.batch_size, failed=report)
             }
         found.append(done)
         stacks.append((stack, [backbone.layer_index(layer) for layer in layers], backbone.weights))
@@ -516,8 +522,28 @@ def compare(
             }
             for (stack, indices, weights), framing in zip(stacks, framings, strict=True)
         ],
-        tokens={"facet": facet, "final_norm": final_norm, "token_norm": token_norm},
+        tokens={
+            "facet": options.facet,
+            "final_norm": options.final_norm,
+            "token_norm": options.token_norm,
+        },
         failures=[Failure(job.names[i], failures[i].reason) for i in sorted(failures)],
         seconds=watch.seconds,
         notes=heard.notes,
     )
+
+
+def _models(models: Any) -> Sequence[str | Backbone]:
+    """Names and backbones, in a sequence or one alone."""
+    from patchprism.backbones import Backbone
+
+    if isinstance(models, (str, Backbone)):
+        models = [models]
+    if not isinstance(models, (list, tuple)) or not models:
+        checks.refuse("models", "at least one model, by name or as a backbone", models)
+    return [model if isinstance(model, Backbone) else checks.text("models", model) for model in models]
+
+
+def _layers(layers: Any) -> tuple[int, ...]:
+    found = checks.layers("layers", layers)
+    return found if isinstance(found, tuple) else (found,)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from patchprism import checks
+from patchprism.captions import caption
 from patchprism.files import atomic_write
 from patchprism.lenses.sheet import Cell, map_panel, panel_size, photo_panel, sheet
 from patchprism.paths import unique_stems
@@ -36,7 +38,7 @@ def overview(comparison: Comparison, *, turned: bool) -> NDArray[np.uint8]:
     panels = []
     for i, name in enumerate(comparison.photos.names):
         size = panel_size(first.parts[i].foreground.shape, box)
-        panels.append(Cell([_shown(comparison, i, size)], (Path(name).name,)))
+        panels.append(Cell([_shown(comparison, i, size)], (caption(Path(name).name, i + 1),)))
         panels += [_cell(comparison, c, i, size, turned=turned) for c in range(len(cells))]
     title = (
         f"colours turned to agree with {first.label}"
@@ -62,7 +64,7 @@ def photo_sheet(comparison: Comparison, index: int) -> NDArray[np.uint8]:
     return sheet(
         panels,
         columns=layers,
-        title=Path(comparison.photos.names[index]).name,
+        title=caption(Path(comparison.photos.names[index]).name, index + 1),
         notes=[
             f"Of each model, above turned to agree with {first.label}, below as each prism fitted it.",
             _NOTE,
@@ -108,6 +110,7 @@ def save_comparison(
     OutputError
         If a file cannot be written, or would replace one that PatchPrism did not write.
     """
+    from patchprism.compare import Comparison
     from patchprism.visualization import (
         check_output_options,
         lost_since,
@@ -116,7 +119,11 @@ def save_comparison(
         write_report,
     )
 
-    check_output_options(out, None, format)
+    if not isinstance(comparison, Comparison):
+        checks.refuse("comparison", "a Comparison, as compare gives one", comparison)
+    out = checks.path("out", out)
+    chosen = check_output_options(out, None, format, arrays=arrays)
+    arrays, format = chosen.arrays, chosen.format
     folder = Path()
     jobs: list[tuple[Path, Callable[[Path], None]]] = [
         (folder / f"compare.{format}", partial(_draw, partial(overview, comparison, turned=True))),

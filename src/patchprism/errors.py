@@ -14,7 +14,19 @@ class PatchPrismError(Exception):
 
 
 class OptionError(PatchPrismError, ValueError):
-    """An option has a value that is not allowed."""
+    """An option has a value that is not allowed.
+
+    Parameters
+    ----------
+    message : str
+        If it begins with the parameter's name, the command line can put the flag in its place.
+    option : str
+        Name of the parameter, empty where it is no matter of one alone.
+    """
+
+    def __init__(self, message: str, *, option: str = "") -> None:
+        super().__init__(message)
+        self.option = option
 
 
 class PhotoError(PatchPrismError):

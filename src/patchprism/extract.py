@@ -8,11 +8,14 @@ import threading
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from patchprism import checks
 from patchprism.batching import MOST_PATCHES, patches_a_batch
-from patchprism.errors import OptionError, PhotoError
+from patchprism.checks import apply_checks, optional
+from patchprism.errors import PhotoError
 from patchprism.features import check_tokens
 from patchprism.images import read_photo
 from patchprism.reading import reading
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from patchprism.backbones import Backbone
+    from patchprism.checks import Check
     from patchprism.framing import Framed, Framing
 
 READERS = min(4, os.cpu_count() or 1)
@@ -36,7 +40,15 @@ READERS = min(4, os.cpu_count() or 1)
 KEPT_BYTES = 512 << 20
 
 
+check_batch_size: Check = optional(partial(checks.integer, low=1, high=checks.MAX_COUNT))
+
 TOKEN_NORMS = ("none", "l2")
+TOKEN_CHECKS: dict[str, Check] = {
+    "layer": checks.layers,
+    "facet": checks.text,
+    "final_norm": checks.flag,
+    "token_norm": partial(checks.choice, allowed=TOKEN_NORMS),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,13 +75,8 @@ class TokenOptions:
     token_norm: str = "none"
 
     def __post_init__(self) -> None:
-        if self.token_norm not in TOKEN_NORMS:
-            raise OptionError(f"token_norm must be one of {', '.join(TOKEN_NORMS)}, got {self.token_norm!r}")
-        if not isinstance(self.layer, int):
-            layers = tuple(self.layer)  # a list, where it comes out of a prism's file
-            if not layers:
-                raise OptionError("layer must name at least one layer, got none")
-            object.__setattr__(self, "layer", layers if len(layers) > 1 else layers[0])
+        """Refuse what is not allowed."""
+        apply_checks(self, TOKEN_CHECKS)
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -327,8 +334,7 @@ def extract(
     FeaturesError
         If the network gives a photo tokens that are not finite, or larger than 1e12.
     """
-    if batch_size is not None and batch_size < 1:
-        raise OptionError(f"batch_size must be at least 1, got {batch_size}")
+    batch_size = check_batch_size("batch_size", batch_size)
     patches = batch_patches or patches_a_batch(backbone)
     options = options or TokenOptions()
     waiting: dict[tuple[int, int], list[tuple[int, Framed, tuple[int, int]]]] = {}

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol
 from urllib.parse import unquote_to_bytes
 
+from patchprism.checks import said
 from patchprism.errors import ExtraError, OptionError, OutputError, PatchPrismError
 
 if TYPE_CHECKING:
@@ -391,6 +392,8 @@ def filesystem(url: str) -> tuple[Any, str]:
 
     Raises
     ------
+    OptionError
+        If it is no address of a kind that is known.
     ExtraError
         If fsspec, or what it needs for this kind of address, is not installed.
     OptionError
@@ -406,7 +409,7 @@ def filesystem(url: str) -> tuple[Any, str]:
     except PatchPrismError:
         raise
     except Exception as error:  # an unknown protocol, credentials that make no sense
-        raise OptionError(f"{url}: this address cannot be opened ({reason_of(error)})") from error
+        raise OptionError(f"{said(url)} is no address that can be opened: {reason_of(error)}") from error
     return system, path
 
 

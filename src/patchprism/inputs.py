@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from patchprism import checks
 from patchprism.errors import OptionError, PhotoError
 from patchprism.folders import RemoteFolder, address_text, filesystem, is_remote, reason_of
 from patchprism.paths import note_left_out, photo_suffixes
@@ -117,12 +118,11 @@ def sampled(names: list[str], count: int | None, seed: int) -> list[str]:
     Raises
     ------
     OptionError
-        If the count is below 1.
+        If the count is below 1, or the seed no whole number from 0.
     """
     if count is None:
         return names
-    if count < 1:
-        raise OptionError(f"sample must be at least 1, got {count}")
+    count, seed = checks.integer("sample", count, low=1), checks.seed("seed", seed)
     if count >= len(names):
         return names
     chosen = np.random.default_rng(seed).choice(len(names), count, replace=False)

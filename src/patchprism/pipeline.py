@@ -5,19 +5,25 @@ from __future__ import annotations
 import copy
 import os
 import time
+from collections.abc import Mapping, Set
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from patchprism.backbones import find_record, load_backbone
+from patchprism import checks
+from patchprism.backbones import Backbone, find_record, load_backbone
+from patchprism.backbones.base import DTYPES, check_device, resolve_device
+from patchprism.batching import bytes_for, free_memory
+from patchprism.checks import apply_checks, optional
 from patchprism.errors import OptionError, PhotoError, PrismError
-from patchprism.extract import Photos, TokenOptions, extract, photo_names
+from patchprism.extract import TOKEN_CHECKS, Photos, TokenOptions, check_batch_size, extract, photo_names
 from patchprism.features import PatchFeatures
-from patchprism.framing import DEFAULT_SIZE, PRESETS, Framing, triple
+from patchprism.framing import DEFAULT_SIZE, FRAMING_CHECKS, MAX_SIZE, PRESETS, Framing
 from patchprism.images import value_range
-from patchprism.prism import MASK_OPTIONS, Prism
+from patchprism.prism import MASK_OPTIONS, PRISM_CHECKS, Prism
 from patchprism.reading import reading
 from patchprism.visualization import Failure, Visualization
 from patchprism.words import none_could
@@ -25,9 +31,11 @@ from patchprism.words import none_could
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from patchprism.backbones import Backbone, BackboneRecord
+    from patchprism.backbones import BackboneRecord
+    from patchprism.checks import Check
 
 DEFAULT_MODEL = "dinov2_vits14"
+ERRORS = ("raise", "report")
 
 # What a preset says where the user says nothing; the framing's part of it is in Framing.preset.
 PRESET_OPTIONS: dict[str, dict[str, Any]] = {
@@ -37,6 +45,26 @@ PRESET_OPTIONS: dict[str, dict[str, Any]] = {
 
 # A prism that says nothing of these was fitted with their defaults.
 TOKEN_DEFAULTS = asdict(TokenOptions())
+
+# None is for the preset, or a prism, to say.
+_OPEN_CHECKS: dict[str, Check] = {
+    "model": checks.text,
+    "weights": checks.path,
+    "preset": partial(checks.choice, allowed=PRESETS),
+    "size": partial(checks.integer, low=1, high=MAX_SIZE),
+    "mean": FRAMING_CHECKS["mean"],
+    "std": FRAMING_CHECKS["std"],
+    "range": lambda _, value: value_range(value),
+    "dtype": partial(checks.dtype, allowed=DTYPES),
+    "batch_size": check_batch_size,
+    **PRISM_CHECKS,
+    **TOKEN_CHECKS,
+}
+SETTING_CHECKS: dict[str, Check] = {
+    **{name: optional(check) for name, check in _OPEN_CHECKS.items()},
+    **{name: PRISM_CHECKS[name] for name in ("opening", "closing")},
+    "device": check_device,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +98,10 @@ class Settings:
     dtype: str | None = None
     batch_size: int | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse what is not allowed, whatever else is given."""
+        apply_checks(self, SETTING_CHECKS)
+
     def resolved(self, prism: Prism | None = None) -> Settings:
         """The same with every choice made.
 
@@ -86,20 +118,18 @@ class Settings:
                 if getattr(self, name) is not None:
                     raise OptionError(f"{name} is settled by the prism; fit anew to change it")
         preset = self.preset or origin.get("preset") or "default"
-        if preset not in PRESETS:
-            raise OptionError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}")
         chosen = PRESET_OPTIONS[preset]
         # The network's own, or the preset's, unless a prism of the same says otherwise.
         same = self.model in (None, origin.get("model")) and self.preset in (None, origin.get("preset"))
         framed: dict[str, Any] = origin.get("framing", {}) if same else {}
         return replace(
             self,
-            mean=triple("mean", framed.get("mean") if self.mean is None else self.mean),
-            std=triple("std", framed.get("std") if self.std is None else self.std),
+            mean=framed.get("mean") if self.mean is None else self.mean,
+            std=framed.get("std") if self.std is None else self.std,
             model=self.model or origin.get("model") or DEFAULT_MODEL,
             preset=preset,
             size=origin.get("framing", {}).get("size") or DEFAULT_SIZE if self.size is None else self.size,
-            range=value_range(self.range) or _range_of(origin),
+            range=self.range or _range_of(origin),
             threshold=chosen["threshold"] if self.threshold is None else self.threshold,
             foreground=self.foreground or chosen["foreground"],
             scaling=self.scaling or "minmax",
@@ -147,6 +177,7 @@ class Settings:
             std=(0.5, 0.5, 0.5) if std is None else std,
         )
         given = {name: value for name in ("mean", "std") if (value := getattr(self, name)) is not None}
+        check_memory(framing.size, record, self.device)
         return replace(framing, **given) if given else framing
 
     def prism(self) -> Prism:
@@ -165,6 +196,24 @@ class Settings:
     def mask_options(self) -> dict[str, Any]:
         """The options of a prism that do not touch its fit."""
         return {name: getattr(self, name) for name in MASK_OPTIONS}
+
+
+def check_memory(size: int, record: BackboneRecord, device: str) -> None:
+    """Refuse a size at which not even one square photo fits into this machine's memory.
+
+    Raises
+    ------
+    OptionError
+        If it does not, by the estimate that batches are made by (:mod:`patchprism.batching`).
+    """
+    needed, free = bytes_for(size, record), free_memory()
+    # Only where much is needed is torch imported to ask for the device; a GPU has a memory of its own.
+    if needed > free and resolve_device(device).type == "cpu":
+        raise OptionError(
+            f"size {size} needs about {needed / 1e9:,.0f} GB of memory for one photo, and {free / 1e9:,.1f} GB are "
+            "free; choose a smaller size",
+            option="size",
+        )
 
 
 class Stopwatch:
@@ -290,8 +339,11 @@ def visualize(
     >>> view.colors[0].shape
     (4, 6, 3)
     """
-    if errors not in ("raise", "report"):
-        raise OptionError(f"errors must be 'raise' or 'report', got {errors!r}")
+    errors = checks.choice("errors", errors, allowed=ERRORS)
+    force = checks.flag("force", force)
+    fetch_from = checks.texts("fetch_from", fetch_from)
+    checks.callback("progress", progress)
+    check_backbone("backbone", backbone)
     settings = Settings(
         model=backbone.record.name if backbone else model,
         weights=weights,
@@ -318,8 +370,8 @@ def visualize(
         batch_size=batch_size,
     )
     if prism is not None and not isinstance(prism, Prism):
-        raise OptionError(f"prism must be a Prism, as Prism.load reads one, got {prism!r}")
-    photos = _several(photos)
+        checks.refuse("prism", "a Prism, as Prism.load reads one", prism)
+    photos = several(photos)
     tell = progress or (lambda *_: None)
     from patchprism.inputs import store_among
 
@@ -403,7 +455,7 @@ def visualize(
     )
 
 
-def _several(photos: Any) -> Sequence[Any]:
+def several(photos: Any) -> Sequence[Any]:
     """What was given as photos, as a sequence: one that came alone, too, and what can be gone through only once.
 
     Raises
@@ -415,11 +467,27 @@ def _several(photos: Any) -> Sequence[Any]:
 
     alone = (str, os.PathLike, bytes, bytearray, Image.Image)
     if isinstance(photos, alone) or hasattr(photos, "read") or getattr(photos, "ndim", 1) in (2, 3):
-        return [photos]
+        return [as_text(photos)]
+    wanted = "photos must be paths, images or arrays"
+    if isinstance(photos, Mapping):
+        raise OptionError(f"{wanted}, got {type(photos).__name__}: pass its values", option="photos")
+    if isinstance(photos, Set):
+        # The order of the photos decides names of files, and the last bit of the colours.
+        raise OptionError(
+            f"{wanted} in an order, which a {type(photos).__name__} has not: sort them", option="photos"
+        )
     try:
-        return list(photos)
+        members = iter(photos)
     except TypeError:
-        raise OptionError(f"photos must be paths, images or arrays, got {type(photos).__name__}") from None
+        raise OptionError(f"{wanted}, got {type(photos).__name__}", option="photos") from None
+    return [as_text(photo) for photo in members]
+
+
+def as_text(photo: Any) -> Any:
+    """A photo's path as text, where it is a path object of bytes; anything else as it is."""
+    if isinstance(photo, os.PathLike) and isinstance(os.fspath(photo), bytes):
+        return os.fsdecode(photo)
+    return photo
 
 
 def list_photos(photos: Sequence[Any]) -> list[Any]:
@@ -469,6 +537,12 @@ def with_mask(prism: Prism, options: dict[str, Any]) -> Prism:
         setattr(prism, name, value)
     prism.check_options()
     return prism
+
+
+def check_backbone(name: str, value: Any) -> None:
+    """Refuse what is no backbone."""
+    if value is not None and not isinstance(value, Backbone):
+        checks.refuse(name, "a Backbone, as load_backbone gives one", value)
 
 
 def describe_origin(backbone: Backbone, settings: Settings, framing: Framing) -> dict[str, Any]:

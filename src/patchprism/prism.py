@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from patchprism import checks
+from patchprism.checks import apply_checks, optional
 from patchprism.colors import SCALINGS, SPACES, lay_out, scale_range, scale_sigmoid
 from patchprism.errors import FeaturesError, OptionError, PrismError
 from patchprism.features import PatchFeatures, Tokens, as_features, as_tokens, check_tokens
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from patchprism.checks import Check
     from patchprism.fitting import Walk
     from patchprism.moments import Moments, Principal
 
@@ -49,6 +53,18 @@ MASK_SIDES = ("above", "below", "none")
 MAX_MORPHOLOGY = 16
 # Options that may be changed after fitting, and what leaves the fitted foreground as it is.
 MASK_OPTIONS = {"mask_threshold": None, "mask_side": None, "opening": 0, "closing": 0}
+
+PRISM_CHECKS: dict[str, Check] = {
+    "threshold": partial(checks.number, low=0, high=1, word="otsu"),
+    "foreground": partial(checks.choice, allowed=FOREGROUNDS),
+    "scaling": partial(checks.choice, allowed=SCALINGS),
+    "components": partial(checks.three_components, most=KEPT_COMPONENTS),
+    "space": partial(checks.choice, allowed=SPACES),
+    "mask_threshold": optional(partial(checks.number, low=0, high=1)),
+    "mask_side": optional(partial(checks.choice, allowed=MASK_SIDES)),
+    "opening": partial(checks.integer, low=0, high=MAX_MORPHOLOGY),
+    "closing": partial(checks.integer, low=0, high=MAX_MORPHOLOGY),
+}
 
 
 @dataclass(frozen=True)
@@ -237,41 +253,19 @@ class Prism:
             self.side_ = "above" if above_less or not sides.below else "below"
 
     def check_options(self) -> None:
-        """Refuse an option whose value is not allowed; :meth:`fit` does it by itself."""
-        threshold = self.threshold
-        number = isinstance(threshold, (int, float)) and not isinstance(threshold, bool)
-        if not (threshold == "otsu" or (number and 0 <= float(threshold) <= 1)):
-            raise OptionError(f"threshold must be 'otsu' or a number from 0 to 1, got {threshold!r}")
-        for name, value, allowed in (
-            ("foreground", self.foreground, FOREGROUNDS),
-            ("scaling", self.scaling, SCALINGS),
-            ("space", self.space, SPACES),
-        ):
-            if value not in allowed:
-                raise OptionError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
-        wanted = tuple(self.components)
-        if len(wanted) != 3 or not all(isinstance(c, int) and 1 <= abs(c) <= KEPT_COMPONENTS for c in wanted):
-            raise OptionError(
-                f"components must be three numbers from 1 to {KEPT_COMPONENTS} (negative: turned around), got {wanted}"
-            )
+        """Refuse an option whose value is not allowed, and keep the others as plain values; :meth:`fit` does it too.
 
-        self._check_mask_options()
-
-    def _check_mask_options(self) -> None:
+        Raises
+        ------
+        OptionError
+            If there is one.
+        """
+        apply_checks(self, PRISM_CHECKS)
         threshold, side = self.mask_threshold, self.mask_side
-        if threshold is not None and not (
-            isinstance(threshold, (int, float)) and not isinstance(threshold, bool) and 0 <= threshold <= 1
-        ):
-            raise OptionError(f"mask_threshold must be a number from 0 to 1, got {threshold!r}")
-        if side is not None and side not in MASK_SIDES:
-            raise OptionError(f"mask_side must be one of {', '.join(MASK_SIDES)}, got {side!r}")
         if self.foreground == "none" and side in ("above", "below") and threshold is None:
             raise OptionError(f"mask_side {side!r} needs a mask_threshold where foreground is 'none'")
         if self.foreground == "none" and side is None and threshold is not None:
             raise OptionError("mask_threshold needs a mask_side where foreground is 'none'")
-        for name, value in (("opening", self.opening), ("closing", self.closing)):
-            if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MAX_MORPHOLOGY:
-                raise OptionError(f"{name} must be a whole number from 0 to {MAX_MORPHOLOGY}, got {value!r}")
 
     def _no_foreground(self) -> str:
         if not self.scene_variance_[0]:
@@ -311,6 +305,7 @@ class Prism:
 
     def split(self, tokens: Tokens, *, name: str = "features") -> PhotoColors:
         """Score, foreground and both colourings of one photo's tokens, (h, w, D); raises as :meth:`transform`."""
+        self.check_options()  # a user may have set one since the fit
         tokens = self._checked(tokens, name)
         scene = self.scene_components(tokens)
         score = self.score_of(tokens, scene=scene)

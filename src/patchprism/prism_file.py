@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from patchprism import checks
 from patchprism.errors import OptionError, PatchPrismError, PrismError
 from patchprism.files import atomic_write
 from patchprism.fitting import OTSU_BINS
@@ -51,6 +52,7 @@ MAX_VALUE = 1e60
 
 def save_prism(prism: Prism, path: str | os.PathLike[str]) -> None:
     """Write a prism; as :meth:`Prism.save <patchprism.prism.Prism.save>`."""
+    path = checks.path("path", path)
     content = prism_bytes(prism)
     with atomic_write(path) as part:
         part.write_bytes(content)
@@ -104,9 +106,9 @@ def prism_bytes(prism: Prism) -> bytes:
 
 def load_prism(path: str | os.PathLike[str]) -> Prism:
     """Read a prism; as :meth:`Prism.load <patchprism.prism.Prism.load>`."""
-    name = address_text(path)
+    name = address_text(checks.path("path", path))
     try:
-        with local_copy(path) as copy:
+        with local_copy(name) as copy:
             if not copy.is_file():
                 raise PrismError(f"{name}: {_no_file(copy)}")
             header, tensors = _read(copy, name)

@@ -21,13 +21,13 @@ from patchprism.batching import give_back_memory
 from patchprism.errors import FeaturesError, PhotoError
 from patchprism.extract import Photos, Tokens, extract
 from patchprism.histogram import count_scores
-from patchprism.picture import draw_picture, needs_photo, without_photo
+from patchprism.picture import PictureOptions, draw_picture, needs_photo, without_photo
 from patchprism.reading import BYTES_A_PIXEL, Note, claim, reading
 from patchprism.render import write_picture
 from patchprism.shards import SHARD, Lost, Shards, Table, digest
 from patchprism.sources import DRAWN_WITHOUT, content_of, read_again, read_source, read_stored, stamp_of
 from patchprism.store.reader import PhotoRow
-from patchprism.visualization import output_names, write_arrays
+from patchprism.visualization import write_arrays
 from patchprism.written import Stamp, stamp
 
 if TYPE_CHECKING:
@@ -259,23 +259,6 @@ class FoldTask:
 
 
 # ---------------------------------------------------------------- pictures
-
-
-@dataclass(frozen=True, kw_only=True)
-class PictureOptions:
-    """What is written for a photo: the options of :meth:`Visualization.save` with the same names."""
-
-    overlay_alpha: float | None = None
-    arrays: bool = False
-    format: str = "png"
-    upsample: str = "nearest"
-    background: str = "black"
-    basis: str = "object"
-
-    def names(self, stems: Sequence[str]) -> Iterator[str]:
-        """Names of the files of a job over photos of such stems."""
-        overlay = self.overlay_alpha is not None
-        return output_names(stems, overlay=overlay, arrays=self.arrays, format=self.format)
 
 
 class DrawTask:

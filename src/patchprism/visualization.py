@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from patchprism.errors import OptionError, OutputError
+from patchprism import checks
+from patchprism.captions import caption, families_for
+from patchprism.errors import OutputError
 from patchprism.files import atomic_write
 from patchprism.folders import is_remote, local_path
 from patchprism.paths import unique_stems
-from patchprism.picture import BACKGROUNDS, BASES, UPSAMPLINGS, draw_picture, needs_photo, without_photo
+from patchprism.picture import PictureOptions, draw_picture, needs_photo, without_photo
 from patchprism.reading import BYTES_A_PIXEL, Note, claim, reading
 from patchprism.records import to_json
 from patchprism.render import (
@@ -32,7 +34,7 @@ from patchprism.words import counted
 from patchprism.written import Output, as_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
@@ -47,10 +49,7 @@ if TYPE_CHECKING:
     from patchprism.written import Stamp
 
 REPORT_VERSION = 1
-FORMATS = ("png", "jpg")
-FIGURES = ("fg_mask", "results", "results_raw", "histogram")
 # What stands between a photo's stem and the format in the name of its pictures
-PICTURES = ("pca", "overlay")
 # A photo whose foreground is smaller than this share, or its background, is suspicious.
 EXTREME_SHARE = 0.05
 WRITERS = 2  # encoding frees the interpreter lock; more threads would only hold more photos in memory
@@ -167,6 +166,7 @@ class Visualization:
         Parameters
         ----------
         index : int
+            Counted from 0, or from the end with negative numbers.
         overlay_alpha : float in [0, 1], optional
             Lay the colours over the photo with this opacity, the background showing the photo as it is.
         upsample : {"nearest", "bilinear", "guided"}
@@ -175,17 +175,25 @@ class Visualization:
             What shows where there is no colour; ``overlay_alpha`` goes before it.
         basis : {"object", "all"}
             Colours of the foreground, or of all patches.
+
+        Raises
+        ------
+        OptionError
+            If an option has a value that is not allowed, or there is no such photo.
         """
-        check_output_options(None, overlay_alpha, "png", upsample, background, basis)
+        index = checks.integer("index", index, low=-len(self), high=len(self) - 1) % len(self)
+        chosen = PictureOptions(
+            overlay_alpha=overlay_alpha, upsample=upsample, background=background, basis=basis
+        )
         return draw_picture(
             self.parts[index],
             partial(self.photos.read, index),
             crop=self.crops[index],
             size=self.sizes[index],
-            overlay_alpha=overlay_alpha,
-            upsample=upsample,
-            background=background,
-            basis=basis,
+            overlay_alpha=chosen.overlay_alpha,
+            upsample=chosen.upsample,
+            background=chosen.background,
+            basis=chosen.basis,
         )
 
     def figures(self) -> dict[str, Callable[[], NDArray[np.uint8]]]:
@@ -207,7 +215,9 @@ class Visualization:
 
     def figure(self) -> Figure:
         """Photo, score, colours and all-patch picture of every photo, a row each, as a Matplotlib figure."""
+        from matplotlib import rcParams
         from matplotlib.figure import Figure
+        from matplotlib.font_manager import FontProperties, findfont
 
         rows = len(self)
         figure = Figure(figsize=(10, 2.6 * rows), layout="constrained")
@@ -219,7 +229,10 @@ class Visualization:
                 row[1].contour(part.foreground, levels=[0.5], colors="white", linewidths=1)
             row[2].imshow(part.rgb)
             row[3].imshow(part.rgb_all)
-            row[0].set_ylabel(Path(self.names[i]).name)
+            # A name is no formula.
+            name = caption(Path(self.names[i]).name, i + 1)
+            fonts = [*rcParams["font.family"], *families_for(name, findfont(FontProperties()))]
+            row[0].set_ylabel(name, parse_math=False, usetex=False, fontfamily=fonts)
             for axis in row:
                 axis.set(xticks=[], yticks=[])
         for axis, title in zip(
@@ -242,6 +255,7 @@ class Visualization:
         """
         from patchprism.explorer import ExplorerPage, build_message
 
+        title = None if title is None else checks.text("title", title)
         return ExplorerPage(build_message(self, title=title))
 
     def _repr_png_(self) -> bytes:
@@ -308,7 +322,11 @@ class Visualization:
         OutputError
             If a file cannot be written, or would replace one that PatchPrism did not write.
         """
-        check_output_options(out, overlay_alpha, format, upsample, background, basis)
+        out = checks.path("out", out)
+        chosen = check_output_options(out, overlay_alpha, format, upsample, background, basis, arrays)
+        overlay_alpha, arrays, format = chosen.overlay_alpha, chosen.arrays, chosen.format
+        upsample, background, basis = chosen.upsample, chosen.background, chosen.basis
+        pca, lenses = checks.flag("pca", pca), _lens_results(lenses)
         folder = Path()
         start = perf_counter()
         stems = unique_stems([Path(name).name for name in self.names])
@@ -541,23 +559,35 @@ def check_output_options(
     upsample: str = "nearest",
     background: str = "black",
     basis: str = "object",
-) -> None:
+    arrays: bool = False,
+) -> PictureOptions:
     """Refuse options of :meth:`Visualization.save` that are not allowed, before anything is computed."""
     if out is not None and not is_remote(out):
         folder = local_path(out)
-        if folder.exists() and not folder.is_dir():
-            raise OutputError(str(folder), "it is a file, not a folder")
-    if overlay_alpha is not None and not 0 <= overlay_alpha <= 1:
-        raise OptionError(f"overlay must lie in [0, 1], got {overlay_alpha}")
-    if format not in FORMATS:
-        raise OptionError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")
-    for name, value, allowed in (
-        ("upsample", upsample, UPSAMPLINGS),
-        ("background", background, BACKGROUNDS),
-        ("basis", basis, BASES),
-    ):
-        if value not in allowed:
-            raise OptionError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+        try:
+            if folder.exists() and not folder.is_dir():
+                raise OutputError(str(folder), "it is a file, not a folder")
+        except (OSError, ValueError) as error:  # a name that is too long; one with a NUL
+            raise OutputError(str(folder), str(getattr(error, "strerror", None) or error).lower()) from error
+    return PictureOptions(
+        overlay_alpha=overlay_alpha,
+        arrays=arrays,
+        format=format,
+        upsample=upsample,
+        background=background,
+        basis=basis,
+    )
+
+
+def _lens_results(lenses: Any) -> Sequence[LensResult]:
+    """What lenses found, if it is that."""
+    from patchprism.lenses.base import LensResult
+
+    found = lenses if isinstance(lenses, (list, tuple)) else [lenses]
+    for each in found:
+        if not isinstance(each, LensResult):
+            checks.refuse("lenses", "what look_through found", lenses)
+    return found
 
 
 def _check_distinct(paths: Sequence[Path]) -> None:
@@ -568,27 +598,6 @@ def _check_distinct(paths: Sequence[Path]) -> None:
         if key in seen:
             raise OutputError(str(path), "two files of this job would have this name; rename a photo")
         seen.add(key)
-
-
-def output_names(
-    stems: Sequence[str],
-    *,
-    overlay: bool = False,
-    arrays: bool = False,
-    format: str = "png",
-    pca: bool = True,
-) -> Iterator[str]:
-    """Names of the files that a job writes for photos of such stems; the lenses' own are not among them."""
-    yield from ("prism.safetensors", "report.json")
-    if not pca:
-        return
-    yield from (f"{name}.{format}" for name in FIGURES)
-    for stem in stems:
-        yield f"{stem}.pca.{format}"
-        if overlay:
-            yield f"{stem}.overlay.{format}"
-        if arrays:
-            yield f"{stem}.npz"
 
 
 class _NotWritten(Exception):

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from patchprism import checks
 from patchprism.errors import ModelError, OptionError
 from patchprism.surroundings import own_settings
 
@@ -244,10 +245,11 @@ class Backbone(ABC):
             If the network has no such layer or facet.
         """
         self._check_pixels(pixels)
-        if not layers:
-            raise OptionError("layers must name at least one layer, got none")
-        wanted = [self.layer_index(layer) for layer in layers]
-        if facet not in self.facets:
+        found_layers = checks.layers("layers", layers)
+        several = found_layers if isinstance(found_layers, tuple) else (found_layers,)
+        wanted = [self.layer_index(layer) for layer in several]
+        norm = checks.flag("norm", norm)
+        if checks.text("facet", facet) not in self.facets:
             raise ModelError(f"{self.record.name} has no facet {facet!r}: it has {', '.join(self.facets)}")
         with own_settings(inference=True):
             found = self._layers(
@@ -263,10 +265,12 @@ class Backbone(ABC):
         ModelError
             If the network has no such layer.
         """
+        layer = int(checks.integer("layer", layer))
         if not -self.depth <= layer < self.depth:
             last = self.depth - 1
             raise ModelError(
-                f"{self.record.name} has no layer {layer}: layers are 0 to {last}, or -{self.depth} to -1 from the end"
+                f"{self.record.name} has no layer {checks.said(layer)}: layers are 0 to {last}, or -{self.depth} to "
+                "-1 from the end"
             )
         return layer % self.depth
 
@@ -353,12 +357,21 @@ class Backbone(ABC):
                     f"{self.record.name} has no class token: query must be a patch's (row, column)"
                 )
             return 0, (h, w)
-        row, column = query
+        try:
+            row, column = (int(checks.integer("query", each)) for each in query)
+        except (TypeError, ValueError):
+            checks.refuse("query", "'cls' or a patch's (row, column)", query)
         if not (0 <= row < h and 0 <= column < w):
-            raise OptionError(f"query {(row, column)} lies outside the grid of {h} rows and {w} columns")
+            raise OptionError(
+                f"query {checks.said((row, column))} lies outside the grid of {h} rows and {w} columns"
+            )
         return self.record.prefix_tokens + row * w + column, (h, w)
 
     def _check_pixels(self, pixels: torch.Tensor) -> None:
+        import torch
+
+        if not isinstance(pixels, torch.Tensor) or pixels.is_complex() or pixels.layout != torch.strided:
+            checks.refuse("pixels", "a tensor (B, 3, H, W) of real numbers", pixels)
         patch, shape = self.record.patch_size, tuple(pixels.shape)
         if len(shape) != 4 or shape[1] != 3 or 0 in shape or shape[2] % patch or shape[3] % patch:
             raise OptionError(f"pixels must be (B, 3, H, W) with H and W multiples of {patch}, got {shape}")
@@ -414,6 +427,7 @@ def find_record(name: str) -> BackboneRecord:
     ExtraError
         If the model needs a package that is not installed.
     """
+    name = checks.text("model", name) if name != "" else ""
     if name in _RECORDS:
         return _RECORDS[name]
     adapter = adapter_of(name)
@@ -490,7 +504,15 @@ def adapter_of(name: str) -> str:
     return prefix if prefix in ("hf", "timm") else ""
 
 
-def resolve_device(device: str) -> torch.device:
+def check_device(name: str, value: Any) -> str:
+    """A device's name, if its kind is one of ``DEVICES``; whether this machine has it is not asked."""
+    device = checks.device(name, value)
+    if device.split(":")[0] not in DEVICES:
+        checks.refuse(name, f"one of {', '.join(DEVICES)}", value)
+    return device
+
+
+def resolve_device(device: str | torch.device) -> torch.device:
     """The torch device meant by ``"auto"``, ``"cpu"``, ``"cuda"``, ``"mps"`` or e.g. ``"cuda:1"``.
 
     Raises
@@ -498,8 +520,7 @@ def resolve_device(device: str) -> torch.device:
     OptionError
         If the name is not one of these, or this machine has no such device.
     """
-    if device.split(":")[0] not in DEVICES:
-        raise OptionError(f"device must be one of {', '.join(DEVICES)}, got {device!r}")
+    device = check_device("device", device)
     import torch
 
     has_cuda, has_mps = torch.cuda.is_available(), torch.backends.mps.is_available()
@@ -507,14 +528,15 @@ def resolve_device(device: str) -> torch.device:
         return torch.device("cuda" if has_cuda else "mps" if has_mps else "cpu")
     try:
         resolved = torch.device(device)
-    except RuntimeError as error:
-        raise OptionError(f"device {device!r} is not a torch device") from error
-    if (resolved.type == "cuda" and not has_cuda) or (resolved.type == "mps" and not has_mps):
-        raise OptionError(f"device {device!r} is not available on this machine")
+    except Exception as error:  # torch raises several
+        raise OptionError(f"device {checks.said(device)} is not a torch device", option="device") from error
+    there = {"cuda": torch.cuda.device_count() if has_cuda else 0, "mps": int(has_mps), "cpu": 1}
+    if (resolved.index or 0) >= there[resolved.type]:
+        raise OptionError(f"device {checks.said(device)} is not available on this machine", option="device")
     return resolved
 
 
-def resolve_dtype(dtype: str) -> torch.dtype:
+def resolve_dtype(dtype: str | torch.dtype) -> torch.dtype:
     """The torch dtype meant by a name; ``"auto"`` is float32, so that every device gives the same colours.
 
     Raises
@@ -522,8 +544,7 @@ def resolve_dtype(dtype: str) -> torch.dtype:
     OptionError
         If the name is not one of ``DTYPES``.
     """
-    if dtype not in DTYPES:
-        raise OptionError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
+    dtype = checks.dtype("dtype", dtype, allowed=DTYPES)
     import torch
 
     resolved: torch.dtype = torch.float32 if dtype == "auto" else getattr(torch, dtype)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -144,7 +145,7 @@ def open_model(name: str, *, download: bool = True) -> HubModel:
         If the hub cannot be reached and the model is not in its cache.
     """
     text = name.removeprefix(PREFIX)
-    folder = Path(text).expanduser()
+    folder = Path(os.path.expanduser(text))
     if not text:
         raise ModelError(f"model {name!r}: must be hf:OWNER/NAME, hf:OWNER/NAME@REVISION or hf:FOLDER")
     if folder.is_dir():

@@ -170,7 +170,7 @@ def _from_url(
 ) -> WeightsOrigin:
     path = cache_dir() / "weights" / file
     pin = path.with_name(path.name + ".sha256")
-    if not path.is_file():
+    if not os.path.isfile(path):
         from patchprism.backbones.download import OfflineError, fetch
 
         def on_complete(part: Path) -> None:

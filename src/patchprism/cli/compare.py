@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from patchprism.checks import said
 from patchprism.cli import EXIT_SOME_PHOTOS_FAILED, lens, many, options
-from patchprism.cli.console import print_table, progress, say_notes, shown, stdout
+from patchprism.cli.console import note, print_line, print_table, progress, say_notes, stdout
 from patchprism.errors import OptionError
 
 if TYPE_CHECKING:
@@ -54,7 +55,9 @@ def parse_layers(text: str) -> list[int]:
     try:
         return [int(part) for part in text.split(",")]
     except ValueError as error:
-        raise OptionError(f"layer must be whole numbers like 5,11, got {text!r}") from error
+        raise OptionError(
+            f"layer must be whole numbers like 5,11, got {said(text)}", option="layer"
+        ) from error
 
 
 def compare(
@@ -129,10 +132,10 @@ def compare(
             print(path)
     else:
         _summarise(found)
-        stdout().print(f"wrote   {len(written)} files to {out}; look at {written[0]} first", markup=False)
+        print_line("wrote", f"{len(written)} files to {out}; look at {written[0]} first")
     say_notes(found.all_notes(), quiet=quiet)
     for failure in found.failures:
-        typer.echo(shown(f"failed: {failure.photo}: {failure.reason}"), err=True)
+        note(f"failed: {failure.photo}: {failure.reason}")
     if found.failures:
         raise typer.Exit(EXIT_SOME_PHOTOS_FAILED)
 

@@ -22,7 +22,8 @@ def stdout() -> Console:
     """Where results go."""
     from rich.console import Console
 
-    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    # Names hold what they like: [red] is no colour, and :dog: no picture of one.
+    return Console(highlight=False, markup=False, emoji=False, soft_wrap=not sys.stdout.isatty())
 
 
 def shown(text: str) -> str:
@@ -38,6 +39,16 @@ def shown(text: str) -> str:
 
 # Control characters, lone surrogates, and separators of lines and paragraphs.
 _NOT_SHOWN = ("Cc", "Cs", "Zl", "Zp")
+
+
+def print_line(label: str, text: str, width: int = 8) -> None:
+    """A labelled line of a summary."""
+    stdout().print(f"{label:{width}}{shown(text)}")
+
+
+def note(text: str) -> None:
+    """A line on standard error."""
+    print(shown(text), file=sys.stderr)
 
 
 def print_table(
@@ -93,7 +104,7 @@ def progress(*, quiet: bool) -> Iterator[Callable[[str, int, int | None], None]]
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     with Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         _amount_column(MofNCompleteColumn),
         TimeElapsedColumn(),

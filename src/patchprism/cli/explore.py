@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from patchprism.cli import EXIT_SOME_PHOTOS_FAILED, lens, options
-from patchprism.cli.console import human_bytes, progress, say_notes, stdout
+from patchprism.cli.console import human_bytes, print_line, progress, say_notes
 from patchprism.cli.many import note_unasked, warn_if_inside
 from patchprism.cli.render import warn_of_failures
 from patchprism.errors import OptionError
@@ -183,9 +183,7 @@ def explore(
         page = ExplorerPage(message)
         page.save(html)
         size_text = human_bytes(len(page.html.encode()))
-        print(html) if quiet else stdout().print(
-            f"wrote   {html}, {size_text}: open it in a browser", markup=False
-        )
+        print(html) if quiet else print_line("wrote", f"{html}, {size_text}: open it in a browser")
         if view.failures:
             raise typer.Exit(EXIT_SOME_PHOTOS_FAILED)
         return

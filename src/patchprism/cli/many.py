@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from patchprism.cli import EXIT_SOME_PHOTOS_FAILED
-from patchprism.cli.console import print_table, progress, say_notes, shown, stdout
+from patchprism.cli.console import note, print_line, print_table, progress, say_notes, stdout
 from patchprism.errors import OptionError
 from patchprism.words import counted
 
@@ -110,14 +110,14 @@ def finish(outcome: Outcome, *, quiet: bool) -> None:
     """Say what there is to say, name what failed, and exit with what that means."""
     say_notes(outcome.notes, quiet=quiet)
     for hint in outcome.hints:
-        typer.echo(f"note: {hint}", err=True)
+        note(f"note: {hint}")
     if outcome.missing:
         typer.echo(
             f"note: {counted(outcome.missing, 'photo')} gone or replaced since: drawn without", err=True
         )
     note_unasked(outcome.unasked)
     for failure in outcome.failures[:SHOWN_FAILURES]:
-        typer.echo(shown(f"failed: {failure.name}: {failure.reason}"), err=True)
+        note(f"failed: {failure.name}: {failure.reason}")
     if len(outcome.failures) > SHOWN_FAILURES:
         typer.echo(f"... and {len(outcome.failures) - SHOWN_FAILURES} more", err=True)
     if outcome.failures:
@@ -129,17 +129,15 @@ def note_unasked(places: Sequence[str]) -> None:
     """Say how a store's photos at other addresses would be shown."""
     if places:
         more = f", and {len(places) - 1} other buckets or hosts" if len(places) > 1 else ""
-        typer.echo(
-            f"note: a store's photos are not fetched from {places[0]}{more} unless --fetch-from {places[0]} says so",
-            err=True,
+        note(
+            f"note: a store's photos are not fetched from {places[0]}{more} unless --fetch-from {places[0]} says so"
         )
 
 
 def print_lines(lines: Sequence[tuple[str, str]]) -> None:
     """Labelled lines of a summary."""
-    console = stdout()
     for label, text in lines:
-        console.print(f"{label:9}{text}", markup=False)
+        print_line(label, text, 9)
 
 
 def lines_of(outcome: Outcome) -> list[tuple[str, str]]:
@@ -188,7 +186,7 @@ def _summarise(outcome: Outcome, wrote: str) -> None:
     columns = [("photo", "left"), ("pixels", "right"), ("patches", "right"), ("foreground", "right")]
     print_table("", columns, rows, console=stdout())
     if outcome.n_photos > len(rows):
-        stdout().print(f"... and {outcome.n_photos - len(rows):,} more, all in report.json", markup=False)
+        stdout().print(f"... and {outcome.n_photos - len(rows):,} more, all in report.json")
     print_lines([*lines_of(outcome), *lines_of_fit(outcome), ("wrote", wrote)])
 
 
@@ -206,11 +204,8 @@ def warn_if_inside(out: str | None, photos: Sequence[str]) -> None:
             continue
         folder = os.path.realpath(local_path(photo))
         if target == folder or target.startswith(os.path.join(folder, "")):
-            typer.echo(
-                shown(
-                    f"warning: {out} lies inside {photo}: what is written there is told from photos by a record "
-                    "beside it, so keep it there, or write elsewhere"
-                ),
-                err=True,
+            note(
+                f"warning: {out} lies inside {photo}: what is written there is told from photos by a record "
+                "beside it, so keep it there, or write elsewhere"
             )
             return

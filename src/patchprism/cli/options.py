@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from patchprism.checks import said
 from patchprism.errors import OptionError
 
 if TYPE_CHECKING:
@@ -54,7 +55,9 @@ def parse_threshold(text: str | None) -> float | str | None:
     try:
         return float(text)
     except ValueError as error:
-        raise OptionError(f"threshold must be 'otsu' or a number from 0 to 1, got {text!r}") from error
+        raise OptionError(
+            f"threshold must be 'otsu' or a number from 0 to 1, got {said(text)}", option="threshold"
+        ) from error
 
 
 def parse_layers(text: str | None) -> int | tuple[int, ...] | None:
@@ -70,7 +73,9 @@ def parse_layers(text: str | None) -> int | tuple[int, ...] | None:
     try:
         layers = tuple(int(part) for part in text.split(","))
     except ValueError as error:
-        raise OptionError(f"layer must be a number or several like 2,5,8,11, got {text!r}") from error
+        raise OptionError(
+            f"layer must be a number or several like 2,5,8,11, got {said(text)}", option="layer"
+        ) from error
     return layers[0] if len(layers) == 1 else layers
 
 
@@ -87,7 +92,9 @@ def parse_components(text: str | None) -> tuple[int, int, int] | None:
     try:
         red, green, blue = (int(part) for part in text.split(","))
     except ValueError as error:
-        raise OptionError(f"components must be three numbers like 1,2,3, got {text!r}") from error
+        raise OptionError(
+            f"components must be three numbers like 1,2,3, got {said(text)}", option="components"
+        ) from error
     return red, green, blue
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from patchprism.cli import EXIT_SOME_PHOTOS_FAILED, lens, options
-from patchprism.cli.console import print_table, progress, say_notes, shown, stdout
+from patchprism.cli.console import note, print_line, print_table, progress, say_notes, stdout
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -109,8 +109,8 @@ def render(
         return
     from patchprism.lenses.write import file_names
     from patchprism.paths import unique_stems
+    from patchprism.picture import output_names
     from patchprism.pipeline import list_photos
-    from patchprism.visualization import output_names
     from patchprism.written import Output
 
     listed = list_photos(photos)
@@ -169,7 +169,7 @@ def _summarise(
     columns = [("photo", "left"), ("pixels", "right"), ("patches", "right"), ("foreground", "right")]
     print_table("", columns, rows[:SHOWN_ROWS], console=console)
     if len(rows) > SHOWN_ROWS:
-        console.print(f"... and {len(rows) - SHOWN_ROWS} more, all in report.json", markup=False)
+        console.print(f"... and {len(rows) - SHOWN_ROWS} more, all in report.json")
     summary = view.prism.summary()
     how = {"otsu": "Otsu's", "given": "as given"}.get(summary["threshold_from"], "")
     split = (
@@ -190,12 +190,12 @@ def _summarise(
         ("wrote", f"{len(written)} files to {out}; look at {written[first]} first"),
         *(("hint", hint) for hint in view.hints()),
     ):
-        console.print(f"{label:8}{text}", markup=False)
+        print_line(label, text)
 
 
 def warn_of_failures(failures: Sequence[Failure]) -> None:
     """Name each photo that failed on standard error."""
     for failure in failures:
-        typer.echo(shown(f"failed: {failure.photo}: {failure.reason}"), err=True)
+        note(f"failed: {failure.photo}: {failure.reason}")
     if failures:
         typer.echo(f"{len(failures)} of the photos failed; the others are done", err=True)

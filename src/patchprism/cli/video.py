@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from contextlib import contextmanager
 from fractions import Fraction
@@ -10,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from patchprism import checks
 from patchprism.cli import EXIT_SOME_PHOTOS_FAILED, options
-from patchprism.cli.console import shown, stdout
-from patchprism.errors import OptionError, OutputError
+from patchprism.cli.console import note, print_line
+from patchprism.errors import OutputError
 from patchprism.words import counted
 
 if TYPE_CHECKING:
@@ -33,18 +35,13 @@ def parse_time(name: str, text: str | None) -> Fraction | None:
     """
     if text is None:
         return None
-    try:
-        parts = [Fraction(part) for part in text.split(":")]
-        if (
-            len(parts) > 3
-            or any(part < 0 for part in parts)
-            or any(part >= 60 for part in parts[1:])
-            or "/" in text
-        ):
-            raise ValueError
-        return sum((part * 60**i for i, part in enumerate(reversed(parts))), Fraction(0))
-    except ValueError as error:
-        raise OptionError(f"{name} must be seconds, MM:SS or HH:MM:SS, got {text!r}") from error
+    parts = text.split(":")
+    # Digits alone: Fraction would also take 1/0, and work for hours on 1e999999999.
+    plain = all(re.fullmatch(r"[0-9]{1,9}(\.[0-9]{0,9})?|\.[0-9]{1,9}", part) for part in parts)
+    times = [Fraction(part) for part in parts] if plain and len(parts) <= 3 else []
+    if not times or any(time >= 60 for time in times[1:]):
+        checks.refuse(name, "seconds, MM:SS or HH:MM:SS", text)
+    return sum((time * 60**i for i, time in enumerate(reversed(times))), Fraction(0))
 
 
 def video(
@@ -201,16 +198,15 @@ def video(
     else:
         _summarise(report)
     for warning in report.warnings:
-        typer.echo(f"warning: {warning}", err=True)
+        note(f"warning: {warning}")
     for problem in report.problems:
-        typer.echo(shown(f"failed: {problem}"), err=True)
+        note(f"failed: {problem}")
     if report.n_problems:
         typer.echo(f"{counted(report.n_problems, 'problem')} in the clip; all else is done", err=True)
         raise typer.Exit(EXIT_SOME_PHOTOS_FAILED)
 
 
 def _summarise(report: VideoReport) -> None:
-    console = stdout()
     prism = report.prism
     split = (
         "all patches kept"
@@ -229,7 +225,7 @@ def _summarise(report: VideoReport) -> None:
         ("time", f"{sum(_stages(report)):.1f} s, {report.fps:.1f} frames a second"),
         ("wrote", str(report.out)),
     ):
-        console.print(f"{label:8}{text}", markup=False)
+        print_line(label, text)
 
 
 def _stages(report: VideoReport) -> list[float]:
@@ -263,7 +259,7 @@ def frame_progress(*, quiet: bool) -> Iterator[Callable[[str, int, int | None], 
             return Text(f"{human_bytes(int(task.completed))}{total}")
 
     with Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         Amount(""),
         TimeRemainingColumn(elapsed_when_finished=True),

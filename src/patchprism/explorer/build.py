@@ -26,6 +26,7 @@ from patchprism.explorer.tokens import TOLERANCE, reduce_tokens
 from patchprism.fitting import ObjectHistogram, ObjectRange
 from patchprism.prism import GRID, grid_steps
 from patchprism.prism_file import prism_bytes
+from patchprism.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,6 +70,7 @@ def build_message(
     from patchprism import __version__
 
     tell = progress or (lambda *_: None)
+    title = title or f"{counted(len(view), 'photo')} through {view.record.name}"
     prism, record = view.prism, view.record
     scene_steps, object_steps = grid_steps(prism.scene_variance_), grid_steps(prism.object_variance_)
     # The object PCA of all patches, not of the foreground alone: the page's mask may be any.
@@ -86,7 +88,7 @@ def build_message(
     header = Header(
         version=VERSION,
         patchprism=__version__,
-        title=title or f"{len(view)} photo{'s' if len(view) > 1 else ''} through {record.name}",
+        title=title.encode("utf-8", "replace").decode(),  # a shell's bytes may be no text
         model={
             "name": record.name,
             "width": record.width,

@@ -10,6 +10,7 @@ from functools import lru_cache
 from importlib import resources
 from typing import TYPE_CHECKING
 
+from patchprism import checks
 from patchprism.files import atomic_write
 from patchprism.folders import address_text, is_remote, local_path
 from patchprism.words import counted
@@ -116,6 +117,7 @@ class ExplorerPage:
         OutputError
             If it cannot be written.
         """
+        path = checks.path("path", path)
         with atomic_write(path) as part:
             part.write_text(self.html, "utf-8", newline="\n")
         return address_text(path) if is_remote(path) else local_path(path)

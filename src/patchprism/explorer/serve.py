@@ -6,6 +6,7 @@ import secrets
 import socket
 from typing import TYPE_CHECKING, Any
 
+from patchprism.checks import said
 from patchprism.errors import ExtraError, OptionError
 from patchprism.explorer.guard import Guard
 from patchprism.explorer.work import MAX_UPLOAD_BYTES, Workshop
@@ -48,9 +49,12 @@ def listen(host: str, port: int) -> socket.socket:
         bound = socket.socket(family, kind, protocol)
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, ValueError) as error:  # ValueError: a name that is no host's
         reason = getattr(error, "strerror", None) or str(error)
-        raise OptionError(f"cannot listen on host {host!r}, port {port}: {reason.lower()}") from error
+        raise OptionError(
+            f"cannot listen on host {said(host)}, port {port}: {' '.join(reason.lower().split())}",
+            option="host",
+        ) from error
     return bound
 
 

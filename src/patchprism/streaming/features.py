@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from patchprism import __version__
+from patchprism import __version__, checks
 from patchprism.errors import OptionError, OutputError, PatchPrismError, StoreError
 from patchprism.folders import WORK, LocalFolder, is_remote, is_work, open_folder
 from patchprism.inputs import listed_input
@@ -74,8 +74,7 @@ def extract_features(
     PatchPrismError
         One of its children: an option, all photos, the model, the store.
     """
-    if tokens not in layout.DTYPES:
-        raise OptionError(f"tokens must be one of {', '.join(layout.DTYPES)}, got {tokens!r}")
+    tokens = checks.dtype("tokens", tokens, allowed=tuple(layout.DTYPES))
     names, said = listed_input(photos)
     if isinstance(names, StoredFeatures):
         raise OptionError(f"{names.path} is a feature store already; features takes photos")

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from patchprism.backbones import WeightsOrigin
 from patchprism.batching import give_back_memory
 from patchprism.errors import OptionError, PatchPrismError, StoreError
-from patchprism.framing import triple
 from patchprism.images import value_range
 from patchprism.inputs import sampled
 from patchprism.jobs import Extraction, failures_of, n_shards, notes_of, open_network, remembered_batch
@@ -120,9 +119,9 @@ def resolved_for(settings: Settings, given: StoredFeatures | list[str], prism: P
             **{name: given.origin.get(name, default) for name, default in TOKEN_DEFAULTS.items()},
         }
         for name, there in made.items():
+            if isinstance(there, list):  # JSON's; an option is a tuple
+                there = made[name] = tuple(there)
             wanted = getattr(settings, name)
-            wanted = triple(name, wanted) if name in ("mean", "std") else wanted
-            wanted = value_range(wanted) if name == "range" else wanted
             if wanted is not None and wanted != there and (name, wanted) != ("dtype", "auto"):
                 raise OptionError(f"{name} is settled by the feature store ({there}), got {wanted}")
         if settings.weights is not None:

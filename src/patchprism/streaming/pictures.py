@@ -22,6 +22,7 @@ from patchprism.histogram import counted_histogram
 from patchprism.inputs import listed_input
 from patchprism.jobs import fit, nobody, working
 from patchprism.paths import unique_stems
+from patchprism.picture import FIGURES
 from patchprism.pipeline import Settings, Stopwatch, check_origin, with_mask
 from patchprism.prism import Prism
 from patchprism.records import to_json
@@ -30,8 +31,8 @@ from patchprism.shards import Lost, digest
 from patchprism.sources import elsewhere, in_range, places_for, read_source, stored_paths
 from patchprism.store import StoredFeatures
 from patchprism.streaming.opened import Opened, Outcome, open_tokens, resolved_for, tidied, weights_of
-from patchprism.tasks import DrawTask, PictureOptions, drawn_key
-from patchprism.visualization import FIGURES, REPORT_VERSION, check_output_options, hints_about
+from patchprism.tasks import DrawTask, drawn_key
+from patchprism.visualization import REPORT_VERSION, check_output_options, hints_about
 from patchprism.written import Output, Record, Stamp, as_json
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from patchprism.engines import Engine
     from patchprism.folders import Folder
     from patchprism.jobs import Reader, Tell
+    from patchprism.picture import PictureOptions
 
 
 # In the work folder: the figures that this job writes.
@@ -92,7 +94,7 @@ def render_photos(
     PatchPrismError
         One of its children.
     """
-    check_output_options(out, overlay_alpha, format, upsample, background, basis)
+    options = check_output_options(out, overlay_alpha, format, upsample, background, basis, arrays)
     given, said = listed_input(photos)
     places = None
     if isinstance(given, StoredFeatures):
@@ -111,14 +113,6 @@ def render_photos(
     folder = output.folder
     work = folder.below(WORK)
     watch = Stopwatch()
-    options = PictureOptions(
-        overlay_alpha=overlay_alpha,
-        arrays=arrays,
-        format=format,
-        upsample=upsample,
-        background=background,
-        basis=basis,
-    )
 
     def check(origin: dict[str, Any]) -> None:
         if prism is not None and not force:

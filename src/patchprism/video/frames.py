@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from patchprism import checks
 from patchprism.errors import ExtraError, OptionError
 
 if TYPE_CHECKING:
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
     Turn = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
     Planes = tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]
+
+# Beyond, times do not fit into the integers that FFmpeg counts them in; it is 31 years.
+MAX_SECONDS = 10**9
 
 # FFmpeg's numbers (AVColorSpace): what a stream may say of its luma and chroma.
 BT709, BT601 = 1, (4, 5, 6)
@@ -78,11 +82,11 @@ class Span:
 
     def __post_init__(self) -> None:
         """Refuse what selects nothing."""
-        if isinstance(self.every, bool) or not isinstance(self.every, int) or self.every < 1:
-            raise OptionError(f"every must be a whole number from 1, got {self.every!r}")
+        every = checks.integer("every", self.every, low=1, high=checks.MAX_COUNT)
+        object.__setattr__(self, "every", every)
         for name, value in (("start", self.start), ("end", self.end)):
-            if value is not None and value < 0:
-                raise OptionError(f"{name} must be 0 or more seconds, got {float(value):g}")
+            if value is not None:
+                checks.number(name, value, low=0, high=MAX_SECONDS)
         if self.end is not None and self.end <= (self.start or 0):
             raise OptionError(
                 f"end must lie after start ({float(self.start or 0):g}), got {float(self.end):g}"

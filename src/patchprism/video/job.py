@@ -8,21 +8,29 @@ from fractions import Fraction
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from patchprism import checks
 from patchprism.backbones import find_record, load_backbone
 from patchprism.batching import patches_a_batch
+from patchprism.checks import optional
 from patchprism.errors import OptionError, PhotoError, PrismError
 from patchprism.extract import batch_for
 from patchprism.features import PatchFeatures
 from patchprism.files import check_target
 from patchprism.folders import local_path
-from patchprism.pipeline import Settings, Stopwatch, check_origin, describe_origin
-from patchprism.prism import MASK_OPTIONS
+from patchprism.pipeline import (
+    Settings,
+    Stopwatch,
+    check_backbone,
+    check_origin,
+    describe_origin,
+)
+from patchprism.prism import MASK_OPTIONS, Prism
 from patchprism.threads import leave_the_cores
-from patchprism.video.canvas import Canvas
-from patchprism.video.frames import Frame, Problems, Span, import_av
+from patchprism.video.canvas import LAYOUTS, Canvas
+from patchprism.video.frames import MAX_SECONDS, Frame, Problems, Span, import_av
 from patchprism.video.relay import read_ahead, write_behind
 from patchprism.video.sink import check_output, is_pictures, open_sink
-from patchprism.video.source import AnimationClip, FileClip, open_clip
+from patchprism.video.source import MAX_FPS, MIN_FPS, AnimationClip, FileClip, open_clip
 from patchprism.video.steady import FrameColors, Steady
 
 if TYPE_CHECKING:
@@ -36,7 +44,6 @@ if TYPE_CHECKING:
 
     from patchprism.backbones import Backbone, BackboneRecord, WeightsOrigin
     from patchprism.framing import Framed, Framing
-    from patchprism.prism import Prism
     from patchprism.video.sink import Sink
     from patchprism.video.source import Clip
 
@@ -190,10 +197,19 @@ def render_video(
     """
     import_av()
     span = Span(start=_fraction("start", start), end=_fraction("end", end), every=every)
-    if isinstance(fit_frames, bool) or not isinstance(fit_frames, int) or fit_frames < 1:
-        raise OptionError(f"fit_frames must be a whole number from 1, got {fit_frames!r}")
-    if batch_size is not None and batch_size < 1:
-        raise OptionError(f"batch_size must be at least 1, got {batch_size}")
+    source, out = checks.path("source", source), checks.path("out", out)
+    save_prism = optional(checks.path)("save_prism", save_prism)
+    fit_frames = checks.integer("fit_frames", fit_frames, low=1, high=checks.MAX_COUNT)
+    fps = optional(partial(checks.number, low=MIN_FPS, high=MAX_FPS))("fps", fps)
+    crf = optional(checks.integer)("crf", crf)
+    overlay = optional(partial(checks.number, low=0, high=1))("overlay", overlay)
+    layout = optional(partial(checks.choice, allowed=LAYOUTS))("layout", layout)
+    smooth, steady = checks.flag("smooth", smooth), checks.flag("steady", steady)
+    sound, force = checks.flag("sound", sound), checks.flag("force", force)
+    checks.callback("progress", progress)
+    check_backbone("backbone", backbone)
+    if prism is not None and not isinstance(prism, Prism):
+        checks.refuse("prism", "a Prism, as Prism.load reads one", prism)
     settings = Settings(
         model=backbone.record.name if backbone else model,
         weights=weights,
@@ -428,10 +444,7 @@ def _nothing(clip: Clip, span: Span) -> str:
 
 
 def _fraction(name: str, seconds: Seconds | None) -> Fraction | None:
-    if seconds is None:
-        return None
-    try:
-        # A decimal number means itself, not the nearest binary one: 0.1 is the time of frame 1 at 10 a second.
-        return seconds if isinstance(seconds, Fraction) else Fraction(str(seconds))
-    except (ValueError, ZeroDivisionError) as error:
-        raise OptionError(f"{name} must be a number of seconds, got {seconds!r}") from error
+    if seconds is None or isinstance(seconds, Fraction):
+        return seconds
+    # A decimal number means itself, not the nearest binary one: 0.1 is the time of frame 1 at 10 a second.
+    return Fraction(str(checks.number(name, seconds, low=0, high=MAX_SECONDS)))

@@ -10,6 +10,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from patchprism import checks
 from patchprism.errors import OptionError, PhotoError
 from patchprism.folders import address_text, is_remote, local_path
 from patchprism.images import read_photo
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 __all__ = ["AnimationClip", "Clip", "FileClip", "PhotoClip", "open_clip"]
 
 _READERS = 2
+# Time bases are fractions of small numbers.
+MIN_FPS, MAX_FPS = 0.001, 1000
 
 
 def open_clip(
@@ -60,14 +63,14 @@ def open_clip(
     PhotoError
         If there is no such file, or it is no video.
     OptionError
-        If ``fps`` is not positive, or given with a video file.
+        If ``fps`` is not from 0.001 to 1000, or given with a video file.
     """
     if is_remote(source):
         raise PhotoError(address_text(source), "video reads files of this machine; copy it here")
     name = os.fspath(local_path(source)) if address_text(source).startswith("file://") else os.fspath(source)
-    rate = DEFAULT_FPS if fps is None else Fraction(fps).limit_denominator(100_000)
-    if rate <= 0:
-        raise OptionError(f"fps must be more than 0, got {fps}")
+    rate = DEFAULT_FPS
+    if fps is not None:
+        rate = Fraction(checks.number("fps", fps, low=MIN_FPS, high=MAX_FPS)).limit_denominator(100_000)
     animation = open_animation(name) if os.path.isfile(name) else None
     photos = tuple(suffix for suffix in PHOTO_SUFFIXES if suffix not in (".gif", ".apng"))
     if animation or (os.path.isfile(name) and not name.lower().endswith(photos)):
