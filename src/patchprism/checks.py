@@ -121,6 +121,19 @@ def three_numbers(
     return red, green, blue
 
 
+def two_ends(name: str, value: Any) -> tuple[float, float]:
+    """Two finite numbers, the lower one first, as floats."""
+    words = "two numbers, black and white, the lower one first"
+    found = _listed(name, value, words)
+    try:
+        low, high = (number(name, each) for each in found)
+    except ValueError:
+        refuse(name, words, value)
+    if not low < high or math.isinf(high - low):
+        refuse(name, words, value)
+    return low, high
+
+
 def three_components(name: str, value: Any, *, most: int) -> tuple[int, int, int]:
     """Three numbers of components from 1 to ``most``; negative ones are turned around."""
     words = f"three whole numbers from 1 to {most} (negative: turned around)"

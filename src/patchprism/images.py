@@ -12,6 +12,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
+from patchprism import checks
 from patchprism.colors import to_uint8
 from patchprism.errors import OptionError, PhotoError
 from patchprism.framing import DEFAULT_SIZE, PRESETS, Framed, Framing
@@ -129,15 +130,7 @@ def value_range(given: object) -> Range | None:
     OptionError
         If they are not two finite numbers, the lower one first.
     """
-    if given is None:
-        return None
-    try:
-        low, high = (float(each) for each in given)  # type: ignore[attr-defined]
-    except (TypeError, ValueError):
-        low = high = np.nan
-    if isinstance(given, (str, bytes)) or not (np.isfinite([low, high, high - low]).all() and low < high):
-        raise OptionError(f"range must be two numbers, black and white, the lower one first, got {given!r}")
-    return low, high
+    return None if given is None else checks.two_ends("range", given)
 
 
 # -- files ---------------------------------------------------------------------------------------------------

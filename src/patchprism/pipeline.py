@@ -54,7 +54,7 @@ _OPEN_CHECKS: dict[str, Check] = {
     "size": partial(checks.integer, low=1, high=MAX_SIZE),
     "mean": FRAMING_CHECKS["mean"],
     "std": FRAMING_CHECKS["std"],
-    "range": lambda _, value: value_range(value),
+    "range": checks.two_ends,
     "dtype": partial(checks.dtype, allowed=DTYPES),
     "batch_size": check_batch_size,
     **PRISM_CHECKS,
