@@ -82,6 +82,8 @@ def load_backbone(
     ExtraError
         If the model needs a package that is not installed.
     """
+    if not adapter_of(name):
+        find_record(name)  # an unknown name is refused before torch is loaded
     with own_settings(inference=False):
         return _load(name, weights, device, dtype, progress, download)
 
