@@ -238,7 +238,7 @@ def test_a_backbone_that_gives_nan_is_named(backbone, photos, monkeypatch):
             i: torch.full((len(pixels), 6, 6, 8), float("nan")) for i in layers
         },
     )
-    with pytest.raises(FeaturesError, match=r"photo-1: .*NaN"):
+    with pytest.raises(FeaturesError, match=r"photo-1, as the network gives it: .*NaN"):
         patchprism.visualize(photos[:1], backbone=backbone, size=96)
 
 

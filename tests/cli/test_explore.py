@@ -83,7 +83,7 @@ def test_the_documentation_names_the_command():
         "--html",
         "Visualization.explore()",
         "PPRISMX",
-        "offset_step",
+        "token-scales",
         "mask_threshold",
     ):
         assert word in text

@@ -87,6 +87,8 @@ def load_backbone(
     """
     name = checks.text("name", name)
     weights = None if weights is None else checks.path("weights", weights)
+    if not adapter_of(name):
+        find_record(name)  # an unknown name is refused before torch is loaded
     device, dtype = check_device("device", device), checks.dtype("dtype", dtype, allowed=DTYPES)
     download = checks.flag("download", download)
     checks.callback("progress", progress)
