@@ -162,13 +162,15 @@ class Moments:
         self.count = total
         self._spectrum = None
 
-    def principal(self, n_components: int) -> Principal:
+    def principal(self, n_components: int, *, stable: bool = True) -> Principal:
         """The first components, by ``eigh`` of the covariance; no randomised solver.
 
         Parameters
         ----------
         n_components : int
             At most D.
+        stable : bool
+            Whether signs that hang on nearly equal loadings are turned stably; see :func:`fix_signs`.
 
         Raises
         ------
@@ -184,14 +186,14 @@ class Moments:
                 variance, vectors = np.linalg.eigh(self.scatter / max(self.count - 1, 1))
             self._spectrum = np.clip(variance[::-1], 0.0, None), np.ascontiguousarray(vectors.T[::-1])
         variance, vectors = self._spectrum
-        components = fix_signs(vectors[:n_components])
+        components = fix_signs(vectors[:n_components], stable=stable)
         # The second floor is for rows that are all the same: their deviations are rounding of the mean.
         floor = max(NOISE_SHARE * variance[0], (1e-12 * np.abs(self.mean).max()) ** 2)
         rank = int(np.count_nonzero(variance[:n_components] > floor))
         return Principal(components, variance[:n_components].copy(), float(variance.sum()), rank)
 
 
-def fix_signs(components: Float64) -> Float64:
+def fix_signs(components: Float64, *, stable: bool = True) -> Float64:
     """Components turned so that in each the loading of largest magnitude is positive, and near ties turned stably.
 
     Where the largest positive and the largest negative loading differ by ``NEAR_TIE`` of the larger one or more,
@@ -202,6 +204,8 @@ def fix_signs(components: Float64) -> Float64:
     Parameters
     ----------
     components : ndarray, shape (k, D)
+    stable : bool
+        Without, near ties follow scikit-learn's rule as well.
 
     Returns
     -------
@@ -231,6 +235,8 @@ def fix_signs(components: Float64) -> Float64:
         + 0.85 * _first_large(unit)
         + 0.15 * np.clip(cubes.sum(axis=1) / total / _CLEAR_CUBES, -1, 1)
     )
+    if not stable:
+        decision = gap
     turned: Float64 = components * np.where(decision < 0, -1.0, 1.0)[:, np.newaxis]
     return turned
 

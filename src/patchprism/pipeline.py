@@ -57,7 +57,8 @@ _OPEN_CHECKS: dict[str, Check] = {
     "range": checks.two_ends,
     "dtype": partial(checks.dtype, allowed=DTYPES),
     "batch_size": check_batch_size,
-    **PRISM_CHECKS,
+    # The preset settles how signs are fixed.
+    **{name: check for name, check in PRISM_CHECKS.items() if name != "signs"},
     **TOKEN_CHECKS,
 }
 SETTING_CHECKS: dict[str, Check] = {
@@ -183,6 +184,8 @@ class Settings:
     def prism(self) -> Prism:
         """The prism to fit, once resolved; its options are checked."""
         prism = Prism(
+            # The seed's script had scikit-learn's signs, those of near ties too.
+            signs="largest" if self.preset == "seed" else "stable",
             threshold="otsu" if self.threshold is None else self.threshold,
             foreground=self.foreground or "auto",
             scaling=self.scaling or "minmax",

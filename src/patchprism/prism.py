@@ -49,6 +49,7 @@ GRID = 2.0**-16
 # the sides apart. Grey and noise give 0.88 to 0.96 (ViT-S/14, block 8); of 18 jobs of one to four photos with an
 # object, 17 give 0 to 0.79 (that network and efficientnet_lite2).
 UNDECIDED_RATIO = 0.8
+SIGNS = ("stable", "largest")
 MASK_SIDES = ("above", "below", "none")
 MAX_MORPHOLOGY = 16
 # Options that may be changed after fitting, and what leaves the fitted foreground as it is.
@@ -60,6 +61,7 @@ PRISM_CHECKS: dict[str, Check] = {
     "scaling": partial(checks.choice, allowed=SCALINGS),
     "components": partial(checks.three_components, most=KEPT_COMPONENTS),
     "space": partial(checks.choice, allowed=SPACES),
+    "signs": partial(checks.choice, allowed=SIGNS),
     "mask_threshold": optional(partial(checks.number, low=0, high=1)),
     "mask_side": optional(partial(checks.choice, allowed=MASK_SIDES)),
     "opening": partial(checks.integer, low=0, high=MAX_MORPHOLOGY),
@@ -106,6 +108,9 @@ class Prism:
     space : {"rgb", "oklab"}, default="rgb"
         Components as red, green and blue, or as axes of OKLab, where equal steps look equal; see
         :func:`~patchprism.oklab.fill_cube`.
+    signs : {"stable", "largest"}, default="stable"
+        How the sign of each component is fixed: its loading of largest magnitude is positive, and with ``"stable"``
+        near ties are broken by something that small changes do not flip; see :func:`patchprism.moments.fix_signs`.
     mask_threshold, mask_side : float and {"above", "below", "none"}, optional
         Show another foreground than the one that was fitted on. The fit stays as ``threshold`` and
         ``foreground`` make it, so no patch changes its colour: these say which patches have one.
@@ -163,6 +168,7 @@ class Prism:
         scaling: str = "minmax",
         components: tuple[int, int, int] = (1, 2, 3),
         space: str = "rgb",
+        signs: str = "stable",
         mask_threshold: float | None = None,
         mask_side: str | None = None,
         opening: int = 0,
@@ -173,6 +179,7 @@ class Prism:
         self.scaling = scaling
         self.components = components
         self.space = space
+        self.signs = signs
         self.mask_threshold = mask_threshold
         self.mask_side = mask_side
         self.opening = opening
@@ -218,7 +225,7 @@ class Prism:
             raise FeaturesError("features need at least one photo, got none")
         self.n_photos_, self.n_patches_ = scene.n_photos, scene.moments.count
         self.scene_mean_ = scene.moments.mean
-        self.scene_components_, self.scene_variance_, self.scene_ratio_ = _kept(scene.moments)
+        self.scene_components_, self.scene_variance_, self.scene_ratio_ = _kept(scene.moments, self.signs)
         extent = walk(lambda: ScoreRange(self)).extent
         self.score_range_ = np.array([extent.low[0], extent.high[0]])
         self._fit_foreground(walk)
@@ -228,7 +235,9 @@ class Prism:
             raise PrismError(self._no_foreground())
         self.all_range_ = np.stack([in_object.extent.low, in_object.extent.high])
         self.object_mean_ = in_object.moments.mean
-        self.object_components_, self.object_variance_, self.object_ratio_ = _kept(in_object.moments)
+        self.object_components_, self.object_variance_, self.object_ratio_ = _kept(
+            in_object.moments, self.signs
+        )
         extent = walk(lambda: ObjectRange(self)).extent
         if self.scaling == "percentile":
             histogram = walk(lambda: ObjectHistogram(self, extent))
@@ -519,10 +528,12 @@ def _finite(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return values
 
 
-def _kept(moments: Moments) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+def _kept(
+    moments: Moments, signs: str
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Components (k, D), variances (k,) and their shares (k,), k at least 3; noise has variance 0."""
     width = len(moments.mean)
-    principal: Principal = moments.principal(min(KEPT_COMPONENTS, width))
+    principal: Principal = moments.principal(min(KEPT_COMPONENTS, width), stable=signs == "stable")
     missing = max(KEPT_COMPONENTS - width, 0)
     components = np.pad(principal.components, ((0, missing), (0, 0)))
     variance = np.pad(principal.variance, (0, missing))

@@ -84,6 +84,7 @@ def prism_bytes(prism: Prism) -> bytes:
             "components": list(prism.components),
             # Absent means rgb: files of the first version lack it, and stay the same bytes.
             **({"space": prism.space} if prism.space != "rgb" else {}),
+            **({"signs": prism.signs} if prism.signs != "stable" else {}),
             # Only where they are set: most prisms show what they were fitted on.
             **{
                 name: getattr(prism, name)
@@ -225,7 +226,7 @@ def _checked_options(options: Any) -> dict[str, Any]:
     if not isinstance(options, dict):
         raise ValueError("it has no options")
     needed = {"threshold", "foreground", "scaling", "components"}
-    if not needed <= set(options) <= needed | {"space"} | set(MASK_OPTIONS):
+    if not needed <= set(options) <= needed | {"space", "signs"} | set(MASK_OPTIONS):
         raise ValueError(f"options {_short(sorted(options))}")
     for key, value in options.items():
         several = isinstance(value, list) and key == "components" and all(map(is_component, value))
