@@ -29,7 +29,7 @@ from patchprism.tasks import ExtractTask, FoldTask, PhotoRun, ProbeTask
 from patchprism.words import none_could
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     import numpy as np
     import torch
@@ -352,7 +352,7 @@ def failures_of(shards: Shards) -> list[Lost]:
 
 
 def walk_over(
-    source: Source, engine: Engine, *, only: frozenset[str] | None = None, tell: Tell = nobody
+    source: Source, engine: Engine, *, only: Mapping[str, int] | None = None, tell: Tell = nobody
 ) -> Walk:
     """A walk for :meth:`Prism.fit_by <patchprism.prism.Prism.fit_by>`: workers fold runs of shards, merged in order.
 
@@ -360,8 +360,8 @@ def walk_over(
     ----------
     source : Source
     engine : Engine
-    only : frozenset of str, optional
-        Names of the photos to fit on; all by default.
+    only : mapping of str to int, optional
+        Names of the photos to fit on, and their places among them; all by default.
     tell : callable
         Called with the stages ``fit, pass 1`` and so on, and shards.
     """
@@ -403,7 +403,9 @@ def fit(
     tell: Tell = nobody,
 ) -> Prism:
     """Fit a prism on all photos of a source, or on some."""
-    prism.fit_by(walk_over(source, engine, only=only, tell=tell))
+    ranks = None if only is None else {name: rank for rank, name in enumerate(sorted(only))}
+    n_photos = source.n_shards * SHARD if ranks is None else len(ranks)
+    prism.fit_by(walk_over(source, engine, only=ranks, tell=tell), n_photos=n_photos)
     prism.origin = origin
     return prism
 

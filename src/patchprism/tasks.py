@@ -222,11 +222,13 @@ class ProbeTask:
 
 
 class FoldTask:
-    """Runs of shards -> a pass over their photos."""
+    """Runs of shards -> a pass over their photos, or over those that ``only`` gives a place in the job."""
 
     needs_device = False
 
-    def __init__(self, make: Callable[[], Pass], source: Source, only: frozenset[str] | None = None) -> None:
+    def __init__(
+        self, make: Callable[[], Pass], source: Source, only: Mapping[str, int] | None = None
+    ) -> None:
         self.make, self.source, self.only = make, source, only
 
     def run(self, items: Iterable[tuple[int, int]]) -> Iterator[Pass]:
@@ -234,11 +236,12 @@ class FoldTask:
         for start, stop in items:
             made = self.make()
             for shard in range(start, stop):
-                for row, tokens in self.source.read(shard):
-                    if self.only is not None and row.name not in self.only:
+                for place, (row, tokens) in enumerate(self.source.read(shard)):
+                    index = shard * SHARD + place if self.only is None else self.only.get(row.name)
+                    if index is None:
                         continue
                     try:
-                        made.update(tokens)
+                        made.update(tokens, index)
                     except FeaturesError as error:
                         raise FeaturesError(f"{row.name}: {error}") from error
             yield made
