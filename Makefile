@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Everything that installs goes through the pins; torch's is a CPU build where one lies on disk.
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help setup demo test lint types check slow docs bench clean
+.PHONY: help setup demo test lint types check slow lowest docs bench clean
 .DEFAULT_GOAL := help
 
 help: ## Say what there is
@@ -28,6 +28,19 @@ test: setup ## Run the tests, but for the slow ones
 slow: setup ## Run the tests that take minutes
 	$(BIN)/python -m pytest -m slow
 
+# What the lowest versions must pass: the numbers, the files, the command line.
+LOWEST := .venv-lowest
+CORE := tests/test_prism.py tests/test_pca.py tests/test_render.py tests/test_images.py tests/test_framing.py \
+	tests/test_store.py tests/test_pipeline.py tests/attacks/test_names.py tests/attacks/test_options_python.py \
+	tests/cli/test_render.py
+
+lowest: ## Run the core tests with the lowest versions that pyproject.toml allows
+	$(PYTHON) -m venv --clear $(LOWEST)
+	$(LOWEST)/bin/python .ci/floors.py > $(LOWEST)/floors.txt
+	$(LOWEST)/bin/python -m pip --disable-pip-version-check install -qq --constraint $(LOWEST)/floors.txt \
+		--editable '.[efficientnet,examples,explore,tables,video]' hypothesis pytest pytest-timeout
+	$(LOWEST)/bin/python -m pytest -m "not slow" $(CORE)
+
 lint: setup ## Ruff: faults and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -47,4 +60,4 @@ bench: setup ## The main job and the PCA beside plain scripts (minutes)
 	$(BIN)/python benchmarks/forward.py
 
 clean: ## Remove what was made
-	rm -rf $(VENV) out .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(LOWEST) out .mypy_cache .ruff_cache .pytest_cache .hypothesis

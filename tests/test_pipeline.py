@@ -152,7 +152,7 @@ def test_photos_come_alone_or_one_by_one(backbone, tmp_path):
         ({"photos": None}, "photos must be paths, images or arrays, got NoneType"),
         ({"photos": 5}, "photos must be paths, images or arrays, got int"),
         ({"prism": "dogs.prism"}, "prism must be a Prism, as Prism.load reads one, got 'dogs.prism'"),
-        ({"size": 0}, "size must be a positive whole number, got 0"),
+        ({"size": 0}, "size must be a whole number from 1 to 13377, got 0"),
     ],
 )
 def test_what_is_given_by_mistake_is_named(backbone, photos, options, words):

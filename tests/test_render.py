@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from patchprism.captions import fit_text
 from patchprism.errors import OptionError, OutputError
-from patchprism.figures import _fit_text, load_font
+from patchprism.figures import load_font
 from patchprism.render import (
     fg_mask_figure,
     overlay,
@@ -316,14 +317,14 @@ def test_figures_refuse(shown, colors, names):
 def test_captions_are_shortened_in_the_middle():
     font = load_font(14)
     text = "IMG_20240711_holiday_at_the_lake_with_dog_0001.jpg"
-    short = _fit_text(text, font, 150)
+    short = fit_text(text, font, 150)
     head, tail = short.split("…")
     assert text.startswith(head)
     assert text.endswith(tail)
     assert font.getlength(short) <= 150 < font.getlength(text[: len(short)] + "wwww")
-    assert _fit_text("a.jpg", font, 150) == "a.jpg"
-    assert _fit_text("two\nlines", font, 150) == "two lines"
-    assert _fit_text(text, font, 3) == ""
+    assert fit_text("a.jpg", font, 150) == "a.jpg"
+    assert fit_text("two\nlines", font, 150) == "two lines"
+    assert fit_text(text, font, 3) == ""
 
 
 # -- histogram -----------------------------------------------------------------------------------------------

@@ -54,7 +54,7 @@ def changed(features):
     yield "float16", [each.half() for each in tensors]
     yield "float64", [each.double() for each in tensors]
     yield "order", features[::-1]
-    for share in (0.01, 0.05):
+    for share in (0.01, 0.03):
         for n in range(4):
             noise = [rng.normal(size=each.shape) * spread * share for each in features]
             yield f"noise {share} {n}", [each + more for each, more in zip(features, noise, strict=True)]

@@ -498,11 +498,11 @@ def test_sound_alone_is_no_video(tmp_path, backbone):
     [
         ({"start": 60}, PhotoError, r"holds no frame from 60 s to its end; it is 2.00 s long"),
         ({"start": 1, "end": 1}, OptionError, "end must lie after start"),
-        ({"start": -1}, OptionError, "start must be 0 or more"),
+        ({"start": -1}, OptionError, "start must be a number from 0 to"),
         ({"every": 0}, OptionError, "every must be"),
         ({"fit_frames": 0}, OptionError, "fit_frames must be"),
         ({"layout": "above"}, OptionError, "layout must be one of side, overlay, colors"),
-        ({"overlay": 2}, OptionError, "overlay must lie in"),
+        ({"overlay": 2}, OptionError, "overlay must be a number from 0 to 1"),
         ({"crf": 99}, OptionError, "crf must lie from 0 to 51"),
         ({"fps": 25}, OptionError, "fps is for image sequences"),
         ({"batch_size": 0}, OptionError, "batch_size"),
@@ -528,6 +528,7 @@ def test_pictures_do_not_get_mixed_up(tmp_path, backbone):
     (tmp_path / "out" / "note.txt").write_text("mine")
     run(clip, tmp_path / "out" / "f%02d.png", backbone, every=7)
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        ".patchprism-files.json",  # the record of what is ours
         "f01.png",
         "f02.png",
         "f03.png",

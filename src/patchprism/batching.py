@@ -75,6 +75,17 @@ def patches_for(record: BackboneRecord, *, kind: str, itemsize: int, free: int) 
     return int(1 << (bounded.bit_length() - 1))
 
 
+def bytes_for(size: int, record: BackboneRecord) -> int:
+    """About how many bytes of memory one square photo of ``size`` pixels takes: its pixels, and a forward pass."""
+    patches = (size // record.patch_size) ** 2
+    numbers = 0  # of a function of the user's own nothing is known
+    if record.heads:
+        numbers = _TRANSFORMER_NUMBERS * record.width
+    elif record.family != "callable":
+        numbers = _CONVOLUTION_NUMBERS * record.patch_size**2
+    return 4 * (3 * size**2 + patches * numbers)
+
+
 def free_memory() -> int:
     """Bytes of main memory that this process may still take: the system's, or its control group's if that is less."""
     free = 4 << 30  # where nothing tells; enough for any batch of the CPU's

@@ -19,11 +19,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from patchprism import checks
 from patchprism.errors import FeaturesError, OptionError, PhotoError
 from patchprism.extract import Photos, TokenOptions, extract, photo_names
 from patchprism.features import PatchFeatures
+from patchprism.reading import Note, reading
 from patchprism.surroundings import own_settings
-from patchprism.visualization import Failure
+from patchprism.visualization import Failure, all_notes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -293,6 +295,8 @@ class Comparison:
         Facet and norms.
     failures : list of Failure
     seconds : dict
+    notes : list of str
+        What folders left out, and the like; of single photos in ``photos.notes``.
     """
 
     photos: Photos
@@ -303,11 +307,16 @@ class Comparison:
     tokens: dict[str, Any]
     failures: list[Failure]
     seconds: dict[str, float]
+    notes: list[str] = field(default_factory=list)
 
     @property
     def layers_a_model(self) -> int:
         """How many layers of each model there are."""
         return len(self.cells) // len(self.models)
+
+    def all_notes(self) -> list[Note]:
+        """What is to be said of the job and of its photos."""
+        return all_notes(self.notes, self.photos)
 
     def report(self) -> dict[str, Any]:
         """JSON values: what ``compare.json`` holds."""
@@ -322,8 +331,10 @@ class Comparison:
             "cells": [self._cell_report(i) for i in range(len(self.cells))],
             "photos": [
                 {"photo": name, "size": list(size)}
-                for name, size in zip(self.photos.names, self.sizes, strict=True)
+                | ({"notes": list(self.photos.notes[i])} if i in self.photos.notes else {})
+                for i, (name, size) in enumerate(zip(self.photos.names, self.sizes, strict=True))
             ],
+            "notes": self.notes,
             "seconds": {stage: round(seconds, 4) for stage, seconds in self.seconds.items()},
             "failures": [{"photo": failure.photo, "reason": failure.reason} for failure in self.failures],
         }
@@ -381,8 +392,12 @@ def compare(
     token_norm: str = "none",
     preset: str | None = None,
     size: int | None = None,
+    range: tuple[float, float] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
     threshold: float | str | None = None,
     foreground: str | None = None,
+    foreground_component: int | None = None,
     scaling: str | None = None,
     space: str | None = None,
     device: str = "auto",
@@ -390,7 +405,6 @@ def compare(
     batch_size: int | None = None,
     seed: int = 0,
     errors: str = "raise",
-    exclude: Any = None,
     progress: Callable[[str, int, int | None], None] | None = None,
 ) -> Comparison:
     """Colour photos by several models and layers, turned to agree with the first.
@@ -405,7 +419,8 @@ def compare(
         Layers of each model, counted from 0, or from the end with negative numbers.
     facet, final_norm, token_norm
         See :class:`~patchprism.extract.TokenOptions`.
-    preset, size, threshold, foreground, scaling, space, device, dtype, batch_size, errors, exclude, progress
+    preset, size, range, mean, std, threshold, foreground, scaling, space, device, dtype, batch_size, errors
+    progress
         As for :func:`~patchprism.pipeline.visualize`; each cell has its own prism with these options.
     seed : int
         For the shuffled baseline.
@@ -419,36 +434,46 @@ def compare(
     PatchPrismError
         One of its children; a photo is done by all models or by none.
     """
-    from patchprism.backbones import load_backbone
-    from patchprism.pipeline import Settings, Stopwatch, list_photos
+    from patchprism.backbones import find_record, load_backbone
+    from patchprism.pipeline import ERRORS, Settings, Stopwatch, list_photos, several
 
-    if not models or not layers:
-        raise OptionError("compare needs at least one model and one layer")
+    models, layers = _models(models), _layers(layers)
     if len(models) * len(layers) < 2:
         raise OptionError("compare needs at least two cells: several models, or several layers")
-    if errors not in ("raise", "report"):
-        raise OptionError(f"errors must be 'raise' or 'report', got {errors!r}")
+    errors, seed = checks.choice("errors", errors, allowed=ERRORS), checks.seed("seed", seed)
+    checks.callback("progress", progress)
     settings = Settings(
-        model="",
         preset=preset,
         size=size,
+        range=range,
+        mean=mean,
+        std=std,
         threshold=threshold,
         foreground=foreground,
+        foreground_component=foreground_component,
         scaling=scaling,
         space=space,
+        device=device,
+        dtype=dtype,
+        batch_size=batch_size,
     ).resolved()
     settings.prism()
     options = TokenOptions(facet=facet, final_norm=final_norm, token_norm=token_norm)
+    for model in models:  # refused before the first one is loaded
+        settings.framing(find_record(model) if isinstance(model, str) else model.record)
     tell, watch = progress or (lambda *_: None), Stopwatch()
-    sources = list_photos(photos, exclude=exclude)
-    job = Photos(sources, photo_names(sources))
+    with reading() as heard:
+        sources = list_photos(several(photos))
+    job = Photos(sources, photo_names(sources), range=settings.range)
     failures: dict[int, PhotoError] = {}
     found: list[dict[int, Any]] = []
     framings, stacks = [], []
     for model in models:
         if isinstance(model, str):
             with watch("load models"):
-                backbone = load_backbone(model, device=device, dtype=dtype or "auto", progress=tell)
+                backbone = load_backbone(
+                    model, device=settings.device, dtype=settings.dtype or "auto", progress=tell
+                )
         else:
             backbone = model
         for layer in layers:
@@ -459,12 +484,12 @@ def compare(
         with watch("read photos and run networks"):
             done = {
                 each.index: each
-                for each in extract(job, stack, framings[-1], batch_size=batch_size, failed=report)
+                for each in extract(job, stack, framings[-1], batch_size=settings.batch_size, failed=report)
             }
         found.append(done)
         stacks.append((stack, [backbone.layer_index(layer) for layer in layers], backbone.weights))
         tell("photos", len(found) * len(job), len(models) * len(job))
-    order = [i for i in range(len(job)) if all(i in done for done in found)]
+    order = sorted(set(found[0]).intersection(*found[1:]))
     if not order:
         index = min(failures)
         raise PhotoError(job.names[index], f"{failures[index].reason} (no photo could be read by all models)")
@@ -495,10 +520,32 @@ def compare(
                 "name": stack.record.name,
                 "layers": indices,
                 "weights": {"source": weights.source, "sha256": weights.sha256},
+                "framing": framing.to_dict(),
             }
-            for stack, indices, weights in stacks
+            for (stack, indices, weights), framing in zip(stacks, framings, strict=True)
         ],
-        tokens={"facet": facet, "final_norm": final_norm, "token_norm": token_norm},
+        tokens={
+            "facet": options.facet,
+            "final_norm": options.final_norm,
+            "token_norm": options.token_norm,
+        },
         failures=[Failure(job.names[i], failures[i].reason) for i in sorted(failures)],
         seconds=watch.seconds,
+        notes=heard.notes,
     )
+
+
+def _models(models: Any) -> Sequence[str | Backbone]:
+    """Names and backbones, in a sequence or one alone."""
+    from patchprism.backbones import Backbone
+
+    if isinstance(models, (str, Backbone)):
+        models = [models]
+    if not isinstance(models, (list, tuple)) or not models:
+        checks.refuse("models", "at least one model, by name or as a backbone", models)
+    return [model if isinstance(model, Backbone) else checks.text("models", model) for model in models]
+
+
+def _layers(layers: Any) -> tuple[int, ...]:
+    found = checks.layers("layers", layers)
+    return found if isinstance(found, tuple) else (found,)

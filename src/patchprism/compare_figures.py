@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import os
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from patchprism.errors import OutputError
-from patchprism.files import atomic_write, refuse_to_replace
+from patchprism import checks
+from patchprism.captions import caption
+from patchprism.files import atomic_write
 from patchprism.lenses.sheet import Cell, map_panel, panel_size, photo_panel, sheet
 from patchprism.paths import unique_stems
-from patchprism.records import to_json
 from patchprism.render import write_picture
+from patchprism.written import Output, as_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -38,7 +38,7 @@ def overview(comparison: Comparison, *, turned: bool) -> NDArray[np.uint8]:
     panels = []
     for i, name in enumerate(comparison.photos.names):
         size = panel_size(first.parts[i].foreground.shape, box)
-        panels.append(Cell([_shown(comparison, i, size)], (Path(name).name,)))
+        panels.append(Cell([_shown(comparison, i, size)], (caption(Path(name).name, i + 1),)))
         panels += [_cell(comparison, c, i, size, turned=turned) for c in range(len(cells))]
     title = (
         f"colours turned to agree with {first.label}"
@@ -64,7 +64,7 @@ def photo_sheet(comparison: Comparison, index: int) -> NDArray[np.uint8]:
     return sheet(
         panels,
         columns=layers,
-        title=Path(comparison.photos.names[index]).name,
+        title=caption(Path(comparison.photos.names[index]).name, index + 1),
         notes=[
             f"Of each model, above turned to agree with {first.label}, below as each prism fitted it.",
             _NOTE,
@@ -91,14 +91,14 @@ def _cell(comparison: Comparison, cell: int, photo: int, size: tuple[int, int], 
 
 def save_comparison(
     comparison: Comparison, out: str | os.PathLike[str], *, arrays: bool = False, format: str = "png"
-) -> list[Path]:
+) -> list[Path] | list[str]:
     """Write the figures, ``compare.json``, and with ``arrays`` a ``<stem>.compare.npz`` a photo.
 
     Parameters
     ----------
     comparison : Comparison
     out : path
-        Made if it is missing.
+        A folder, made if it is missing, or an address that fsspec opens.
     arrays : bool
         ``turned_N`` and ``fitted_N``, (h, w, 3) float32, and ``foreground_N``, (h, w) bool, of the cells from 1.
     format : {"png", "jpg"}
@@ -108,16 +108,23 @@ def save_comparison(
     OptionError
         If an option has a value that is not allowed.
     OutputError
-        If a file cannot be written.
+        If a file cannot be written, or would replace one that PatchPrism did not write.
     """
-    from patchprism.visualization import check_output_options
+    from patchprism.compare import Comparison
+    from patchprism.visualization import (
+        check_output_options,
+        lost_since,
+        paths_of,
+        write_files,
+        write_report,
+    )
 
-    folder = Path(out)
-    check_output_options(folder, None, format)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(str(folder), error.strerror or "cannot make this folder") from error
+    if not isinstance(comparison, Comparison):
+        checks.refuse("comparison", "a Comparison, as compare gives one", comparison)
+    out = checks.path("out", out)
+    chosen = check_output_options(out, None, format, arrays=arrays)
+    arrays, format = chosen.arrays, chosen.format
+    folder = Path()
     jobs: list[tuple[Path, Callable[[Path], None]]] = [
         (folder / f"compare.{format}", partial(_draw, partial(overview, comparison, turned=True))),
         (folder / f"compare-as-fitted.{format}", partial(_draw, partial(overview, comparison, turned=False))),
@@ -129,15 +136,23 @@ def save_comparison(
         if arrays:
             jobs.append((folder / f"{stem}.compare.npz", partial(_arrays, comparison, i)))
     read = [source for source in comparison.photos.sources if isinstance(source, (str, os.PathLike))]
-    refuse_to_replace(folder, [path.name for path, _ in jobs], read)
-    with ThreadPoolExecutor(2, thread_name_prefix="patchprism-write") as pool:
-        for future in [pool.submit(write, path) for path, write in jobs]:
-            future.result()
-    report = folder / "compare.json"
-    with atomic_write(report) as part:
-        text = to_json(comparison.report(), indent=2, ensure_ascii=False)
-        part.write_text(text + "\n", "utf-8", errors="replace")  # a file's name may be no text
-    return [path for path, _ in jobs] + [report]
+    names = [*(path.name for path, _ in jobs), "compare.json"]
+    output = Output(out)
+    output.claim(names, read)
+    write_files(output, jobs)
+    comparison.failures += lost_since(comparison.photos, comparison.failures)
+    write_report(output, "compare.json", comparison.report() | {"files": as_json(output.written)})
+    output.finish()
+    return paths_of(output, names)
+
+
+def comparison_names(stems: Sequence[str], *, arrays: bool, format: str) -> Iterator[str]:
+    """Names of the files that :func:`save_comparison` writes for photos of such stems."""
+    yield from ("compare.json", f"compare.{format}", f"compare-as-fitted.{format}")
+    for stem in stems:
+        yield f"{stem}.compare.{format}"
+        if arrays:
+            yield f"{stem}.compare.npz"
 
 
 def _draw(draw: Callable[[], NDArray[np.uint8]], path: Path) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+# Packages that are called otherwise than the module that they bring.
+_PACKAGES = {"smbclient": "smbprotocol", "dask": "dask[distributed]", "pygit2": "pygit2", "git": "GitPython"}
+
 
 class PatchPrismError(Exception):
     """Root of every failure that PatchPrism raises on purpose.
@@ -11,7 +14,19 @@ class PatchPrismError(Exception):
 
 
 class OptionError(PatchPrismError, ValueError):
-    """An option has a value that is not allowed."""
+    """An option has a value that is not allowed.
+
+    Parameters
+    ----------
+    message : str
+        If it begins with the parameter's name, the command line can put the flag in its place.
+    option : str
+        Name of the parameter, empty where it is no matter of one alone.
+    """
+
+    def __init__(self, message: str, *, option: str = "") -> None:
+        super().__init__(message)
+        self.option = option
 
 
 class PhotoError(PatchPrismError):
@@ -60,15 +75,44 @@ class ExtraError(PatchPrismError, ImportError):
         Name of the extra that brings it, as in ``pip install 'patchprism[extra]'``.
     purpose : str
         What needs it.
+    package : str, optional
+        The package that is missing, where the extra does not bring it or is installed but for it.
     """
 
-    def __init__(self, extra: str, purpose: str) -> None:
-        super().__init__(f"{purpose} needs an extra: pip install 'patchprism[{extra}]'")
+    def __init__(self, extra: str, purpose: str, package: str = "") -> None:
+        if package:
+            super().__init__(f"{purpose} needs the package {package}: pip install '{package}'")
+        else:
+            super().__init__(f"{purpose} needs an extra: pip install 'patchprism[{extra}]'")
         self.extra = extra
         self.purpose = purpose
+        self.package = package
 
-    def __reduce__(self) -> tuple[type[ExtraError], tuple[str, str]]:
-        return type(self), (self.extra, self.purpose)
+    @classmethod
+    def of(cls, error: ImportError, extra: str, purpose: str, *brought: str) -> ExtraError:
+        """The error that names what is missing: the extra, or a package that it does not bring.
+
+        Parameters
+        ----------
+        error : ImportError
+            What importing ended in.
+        extra, purpose : str
+            As above.
+        *brought : str
+            Modules that the extra brings.
+        """
+        cause: BaseException | None = error
+        for _ in range(5):  # fsspec says what to install, and its cause which module is missing
+            module = (getattr(cause, "name", None) or "").split(".")[0]
+            if module or cause is None:
+                break
+            cause = cause.__cause__
+        if not module or module in brought:
+            return cls(extra, purpose)
+        return cls(extra, purpose, _PACKAGES.get(module, module))
+
+    def __reduce__(self) -> tuple[type[ExtraError], tuple[str, str, str]]:
+        return type(self), (self.extra, self.purpose, self.package)
 
 
 class OutputError(PatchPrismError):

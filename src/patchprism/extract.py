@@ -8,14 +8,18 @@ import threading
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from patchprism import checks
 from patchprism.batching import MOST_PATCHES, patches_a_batch
-from patchprism.errors import OptionError, PhotoError
+from patchprism.checks import apply_checks, optional
+from patchprism.errors import PhotoError
 from patchprism.features import check_tokens
 from patchprism.images import read_photo
-from patchprism.sources import StoredPhoto
+from patchprism.reading import reading
+from patchprism.sources import DRAWN_WITHOUT, StoredPhoto, content_of, grey, read_again, read_stream
 from patchprism.surroundings import own_settings
 from patchprism.threads import leave_the_cores
 
@@ -27,6 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from patchprism.backbones import Backbone
+    from patchprism.checks import Check
     from patchprism.framing import Framed, Framing
 
 READERS = min(4, os.cpu_count() or 1)
@@ -35,7 +40,15 @@ READERS = min(4, os.cpu_count() or 1)
 KEPT_BYTES = 512 << 20
 
 
+check_batch_size: Check = optional(partial(checks.integer, low=1, high=checks.MAX_COUNT))
+
 TOKEN_NORMS = ("none", "l2")
+TOKEN_CHECKS: dict[str, Check] = {
+    "layer": checks.layers,
+    "facet": checks.text,
+    "final_norm": checks.flag,
+    "token_norm": partial(checks.choice, allowed=TOKEN_NORMS),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,13 +75,8 @@ class TokenOptions:
     token_norm: str = "none"
 
     def __post_init__(self) -> None:
-        if self.token_norm not in TOKEN_NORMS:
-            raise OptionError(f"token_norm must be one of {', '.join(TOKEN_NORMS)}, got {self.token_norm!r}")
-        if not isinstance(self.layer, int):
-            layers = tuple(self.layer)  # a list, where it comes out of a prism's file
-            if not layers:
-                raise OptionError("layer must name at least one layer, got none")
-            object.__setattr__(self, "layer", layers if len(layers) > 1 else layers[0])
+        """Refuse what is not allowed."""
+        apply_checks(self, TOKEN_CHECKS)
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -123,7 +131,7 @@ class Tokens:
     size : tuple of int
         The photo's (H, W) in pixels.
     plain : bool
-        Whether the photo is of one colour.
+        Whether the photo is of one colour, or noise.
     """
 
     index: int
@@ -142,13 +150,25 @@ class Photos:
         Paths, PIL images or arrays; or photos that a store names.
     names : sequence of str
         One a photo.
+    range : (low, high), optional
+        As in :func:`~patchprism.images.read_photo`.
+
+    Attributes
+    ----------
+    notes : dict
+        What is to be said of photos that were framed, by their index: a tuple of str each.
     """
 
-    def __init__(self, sources: Sequence[Any], names: Sequence[str]) -> None:
-        self.sources, self.names = list(sources), list(names)
+    def __init__(
+        self, sources: Sequence[Any], names: Sequence[str], *, range: Sequence[float] | None = None
+    ) -> None:
+        self.sources, self.names, self.range = list(sources), list(names), range
+        self.notes: dict[int, tuple[str, ...]] = {}
         self._kept: dict[tuple[int, Framing | None], NDArray[np.uint8]] = {}
         self._bytes = 0
         self._lock = threading.Lock()
+        self._seen: dict[int, tuple[tuple[int, int], str]] = {}  # size and content of photos that were read
+        self.lost: dict[int, str] = {}  # why photos could not be read again, by their index
 
     def __len__(self) -> int:
         return len(self.sources)
@@ -159,10 +179,12 @@ class Photos:
 
     def __getstate__(self) -> dict[str, Any]:
         # A lock belongs to one process, and what is kept can be read again.
-        return {"sources": self.sources, "names": self.names}
+        kept = ("sources", "names", "range", "notes", "lost", "_seen")
+        return {name: getattr(self, name) for name in kept}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["sources"], state["names"])  # type: ignore[misc]
+        self.__init__([], [])  # type: ignore[misc]
+        self.__dict__ |= state
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Photos:
         copied = self.subset(range(len(self)))  # with what is kept, which nobody writes to
@@ -171,38 +193,69 @@ class Photos:
 
     def subset(self, indices: Sequence[int]) -> Photos:
         """Some of the photos, in the order of ``indices``, with what is kept of them."""
-        part = Photos([self.sources[i] for i in indices], [self.names[i] for i in indices])
+        part = Photos([self.sources[i] for i in indices], [self.names[i] for i in indices], range=self.range)
         new = {old: i for i, old in enumerate(indices)}
         part._kept = {(new[i], framing): kept for (i, framing), kept in self._kept.items() if i in new}
+        part.notes = {new[i]: notes for i, notes in self.notes.items() if i in new}
         part._bytes = sum(kept.nbytes for kept in part._kept.values())
+        part._seen = {new[i]: seen for i, seen in self._seen.items() if i in new}
+        part.lost = {new[i]: reason for i, reason in self.lost.items() if i in new}
         return part
 
     def read(self, index: int) -> NDArray[np.uint8]:
-        """A photo, (H, W, 3) uint8, read from its file unless it is still kept."""
-        return self._keep((index, None), lambda: self._read(index))
+        """A photo, (H, W, 3) uint8, read from its file unless it is still kept.
+
+        Plain grey stands for one that was read before and is gone, or another one by now; :attr:`lost` says so.
+        """
+        try:
+            return self._keep((index, None), lambda: self._read(index))
+        except PhotoError:
+            if index not in self.lost:
+                raise
+            return grey(self._seen[index][0])
 
     def _read(self, index: int) -> NDArray[np.uint8]:
-        source = self.sources[index]
-        return (
-            source.read() if isinstance(source, StoredPhoto) else read_photo(source, name=self.names[index])
-        )
+        source, name = self.sources[index], self.names[index]
+        if isinstance(source, StoredPhoto):
+            return source.read()
+
+        def read(name: str) -> NDArray[np.uint8]:
+            stream = read_stream(source) if isinstance(source, (str, os.PathLike)) else None
+            return read_photo(source if stream is None else stream, name=name, range=self.range)
+
+        if index in self.lost:  # it stays so
+            raise PhotoError(name, self.lost[index])
+        if index in self._seen:
+            try:
+                return read_again(name, *self._seen[index], read)
+            except PhotoError as error:
+                self.lost[index] = f"{error.reason}; {DRAWN_WITHOUT}"
+                raise
+        photo = read(name)
+        self._seen[index] = (photo.shape[0], photo.shape[1]), content_of(photo)
+        return photo
 
     @property
     def gone(self) -> list[str]:
-        """Names of a store's photos that are gone; those that nobody asked for yet are read for it."""
-        found = []
-        for index, source in enumerate(self.sources):
-            if isinstance(source, StoredPhoto):
-                if source.gone is None:
-                    self.read(index)
-                if source.gone:
-                    found.append(self.names[index])
-        return found
+        """Names of photos that are gone; those of a store that nobody asked for yet are read for it."""
+        return [name for index, name in enumerate(self.names) if self.is_gone(index)]
+
+    def is_gone(self, index: int) -> bool:
+        """Whether plain grey stands for a photo; one of a store is read for it."""
+        source = self.sources[index]
+        if not isinstance(source, StoredPhoto):
+            return index in self.lost
+        if source.gone is None:
+            self.read(index)
+        return bool(source.gone)
 
     def frame(self, index: int, framing: Framing) -> tuple[Framed, tuple[int, int]]:
-        """A photo framed, and its (H, W)."""
-        photo = self.read(index)
-        framed = framing.apply(photo, name=self.names[index])
+        """A photo framed, and its (H, W); nothing stands for one that is gone."""
+        with reading() as heard:
+            photo = self._keep((index, None), lambda: self._read(index))
+            framed = framing.apply(photo, name=self.names[index])
+        if heard.notes:  # a photo that is kept says nothing again
+            self.notes[index] = tuple(heard.notes)
         shown = framed.shown
         if shown is not None:
             self._keep((index, framing), lambda: shown)
@@ -281,8 +334,7 @@ def extract(
     FeaturesError
         If the network gives a photo tokens that are not finite, or larger than 1e12.
     """
-    if batch_size is not None and batch_size < 1:
-        raise OptionError(f"batch_size must be at least 1, got {batch_size}")
+    batch_size = check_batch_size("batch_size", batch_size)
     patches = batch_patches or patches_a_batch(backbone)
     options = options or TokenOptions()
     waiting: dict[tuple[int, int], list[tuple[int, Framed, tuple[int, int]]]] = {}

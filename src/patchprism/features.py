@@ -8,6 +8,7 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from patchprism import checks
 from patchprism.errors import FeaturesError
 from patchprism.words import counted
 
@@ -52,7 +53,11 @@ class PatchFeatures(Sequence[Tokens]):
             raise FeaturesError(
                 f"features must be a sequence of arrays (h, w, D), got {type(tokens).__name__}"
             ) from error
-        self.names = [f"photo-{i + 1}" for i in range(len(given))] if names is None else list(names)
+        self.names = (
+            [f"photo-{i + 1}" for i in range(len(given))]
+            if names is None
+            else list(checks.texts("names", names))
+        )
         if not given:
             raise FeaturesError("features need at least one photo, got none")
         if len(self.names) != len(given):

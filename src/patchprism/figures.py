@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from patchprism.captions import caption, draw_text, fit_text
 from patchprism.colors import to_uint8
 from patchprism.errors import OptionError
 
@@ -209,7 +210,7 @@ def _sheet(
     columns = min(columns, count)
     inner, gap, margin = max(4, box // 32), max(12, box // 10), max(20, box // 8)
     font = load_font(max(11, box // 18))
-    caption = 0 if names is None else round(font.size * 1.7)
+    below = 0 if names is None else round(font.size * 1.7)
     rows = math.ceil(count / columns)
     widths, heights = [0] * columns, [0] * rows
     for index, (panel_width, panel_height) in enumerate(sizes[:count]):
@@ -222,7 +223,7 @@ def _sheet(
         "RGB",
         (
             2 * margin + sum(widths) + gap * (columns - 1),
-            2 * margin + sum(heights) + (gap + caption) * rows - gap + foot,
+            2 * margin + sum(heights) + (gap + below) * rows - gap + foot,
         ),
         WHITE,
     )
@@ -237,10 +238,10 @@ def _sheet(
                 sheet.paste(panel, (at, y + (height - panel.height) // 2))
                 at += panel.width + inner
             if names is not None:
-                text = _fit_text(names[index], font, width)
-                draw.text((x, y + height + caption * 0.25), text, font=font, fill=MUTED)
+                text = fit_text(caption(names[index], index + 1), font, width)
+                draw_text(draw, (x, y + height + below * 0.25), text, font, MUTED)
             x += width + gap
-        y += height + caption + gap
+        y += height + below + gap
     if color_bar:
         _draw_color_bar(sheet, draw, font, sheet.height - margin)
     if note:
@@ -268,19 +269,6 @@ def _draw_color_bar(
     middle = bottom - size / 2
     draw.text((left - size * 0.6, middle), "background 0", font=font, fill=MUTED, anchor="rm")
     draw.text((left + length + size * 0.6, middle), "1 score", font=font, fill=MUTED, anchor="lm")
-
-
-def _fit_text(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
-    """A text no wider than ``width``, shortened in the middle: both ends of a name tell photos apart."""
-    text = " ".join(text.split())
-    if font.getlength(text) <= width:
-        return text
-    for kept in range(min(len(text) - 1, 250), 0, -1):
-        head, tail = (kept + 1) // 2, kept // 2
-        shorter = f"{text[:head]}…{text[len(text) - tail :]}"
-        if font.getlength(shorter) <= width:
-            return shorter
-    return ""
 
 
 @lru_cache(maxsize=16)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
-from contextlib import contextmanager
-from pathlib import Path
+import shutil
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from patchprism.errors import OutputError
+from patchprism.folders import address_text, filesystem, is_remote, local_path, split_address
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from pathlib import Path
 
 
 @contextmanager
@@ -25,7 +28,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     Parameters
     ----------
     path : str or os.PathLike
-        The file to write, in a folder that exists.
+        The file to write, in a folder that exists; or an address, to which the block's file is copied.
 
     Yields
     ------
@@ -46,18 +49,159 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     ...     (Path(folder) / "note.txt").read_text()
     'whole'
     """
-    target = Path(path)
+    if is_remote(path):
+        folder, name = split_address(path)
+        with folder.staged(name) as part:
+            yield part
+        return
+    target = local_path(path)
     # Not tempfile.mkstemp: it makes files that only their owner may read, and rename keeps that.
-    part = target.with_name(f".{secrets.token_hex(8)}.part{target.suffix}")
+    part = part_beside(target)
     try:
-        yield part
-        os.replace(part, target)
+        with _held(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY):
+            yield part
+            os.replace(part, target)
     except OSError as error:
         _discard(part)
         raise OutputError(str(target), _reason(error)) from error
     except BaseException:
         _discard(part)
         raise
+
+
+_PART = re.compile(r"\.patchprism-[0-9a-f]{16}\.part(\.\w+)?")
+
+
+def part_beside(target: Path) -> Path:
+    """A new name for what will become a file or folder; hidden, in the same folder, with the same suffix."""
+    return target.with_name(f".patchprism-{secrets.token_hex(8)}.part{target.suffix}")
+
+
+@contextmanager
+def held_folder(part: Path) -> Iterator[None]:
+    """Make a folder that :func:`clean_parts` leaves alone while the block runs."""
+    part.mkdir()
+    with _held(part, os.O_RDONLY):
+        yield
+
+
+@contextmanager
+def _held(part: Path, flags: int) -> Iterator[None]:
+    """Hold the lock that tells :func:`clean_parts` that somebody is at work on a part; a kill lets go of it."""
+    try:
+        import fcntl
+    except ImportError:  # Windows: nothing is cleaned there
+        yield
+        return
+    descriptor = os.open(part, flags, 0o666)
+    try:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def clean_parts(folder: str | os.PathLike[str]) -> None:
+    """Take away what killed runs had half written into a folder; parts that somebody is at work on stay."""
+    try:
+        import fcntl
+
+        entries = list(os.scandir(folder))
+    except (ImportError, OSError):
+        return
+    for entry in entries:
+        if not _PART.fullmatch(entry.name) or not (
+            entry.is_file(follow_symlinks=False) or entry.is_dir(follow_symlinks=False)
+        ):
+            continue
+        with suppress(OSError):
+            descriptor = os.open(entry.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if entry.is_dir(follow_symlinks=False):
+                    shutil.rmtree(entry.path, ignore_errors=True)
+                else:
+                    os.unlink(entry.path)
+            finally:
+                os.close(descriptor)
+
+
+def check_target(
+    path: str | os.PathLike[str],
+    photos: Iterable[str | os.PathLike[str]] = (),
+    *,
+    read: Iterable[str | os.PathLike[str] | None] = (),
+    make_folder: bool = False,
+) -> str:
+    """Check, before anything is computed, that one file can be written; gives its path or address as text.
+
+    A file that is there already may be replaced, unless the job reads it.
+
+    Parameters
+    ----------
+    path : path
+        Of the file to write, or its address.
+    photos : iterable of path
+        The job's photos.
+    read : iterable of path or None
+        What else the job reads: files, and folders such as a feature store.
+    make_folder : bool
+        Whether the job makes the folder where it is missing.
+
+    Raises
+    ------
+    OutputError
+        If its folder does not exist, a folder is in its place, or the job reads it.
+    """
+    photos = list(photos)
+    if is_remote(path):
+        text = address_text(path)
+        split_address(path)
+        check_writable(text)
+        for each in (*photos, *read):
+            if each is not None and is_remote(each):
+                theirs = address_text(each).rstrip("/")
+                if text == theirs or text.startswith(f"{theirs}/"):
+                    raise OutputError(text, "this job reads it")
+        return text
+    target = local_path(path)
+    if target.is_dir():
+        raise OutputError(str(target), "a folder of that name is there already")
+    if not make_folder and not target.parent.is_dir():
+        raise OutputError(str(target), "its folder does not exist")
+    refuse_to_replace(target.parent, [target.name], [each for each in photos if not is_remote(each)])
+    real = os.path.join(os.path.realpath(target.parent), target.name)
+    for each in read:
+        if each is None or is_remote(each):
+            continue
+        other = local_path(each)
+        # A link is no refuge for what it leads to, and is replaced itself.
+        names = (
+            {os.path.realpath(other), os.path.join(os.path.realpath(other.parent), other.name)}
+            if os.path.lexists(other)
+            else set()
+        )
+        if real in names or any(real.startswith(name + os.sep) for name in names if os.path.isdir(name)):
+            raise OutputError(str(target), "this job reads it")
+    clean_parts(target.parent)
+    return str(target)
+
+
+def check_writable(address: str) -> None:
+    """Refuse addresses that can only be read, and those that nothing opens.
+
+    Raises
+    ------
+    OutputError
+        If it is one of the web.
+    ExtraError, OptionError
+        As :func:`patchprism.folders.filesystem` does.
+    """
+    scheme = address.split("://")[0].lower()
+    if scheme in ("http", "https", "data"):
+        raise OutputError(address, f"{scheme} addresses can only be read")
+    filesystem(address)
 
 
 def refuse_to_replace(

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
+from patchprism import checks
+from patchprism.checks import apply_checks
 from patchprism.colors import to_uint8
 from patchprism.errors import OptionError, PhotoError
 from patchprism.surroundings import own_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     import torch
     from numpy.typing import NDArray
+
+    from patchprism.checks import Check
 
 DEFAULT_SIZE = 448
 PRESETS = ("default", "seed")
@@ -25,9 +31,22 @@ PRESETS = ("default", "seed")
 MAX_ELONGATION = 16
 # The most pixels that a photo may have, resized; the same bound as for reading (Pillow's).
 MAX_RESIZED_PIXELS = 178_956_970
+# What pixels can hold.
+LARGEST = float(np.finfo(np.float32).max)
+MAX_SIZE = math.isqrt(MAX_RESIZED_PIXELS)
 # Rows are resized in strips of about this many pixels: they stay in the processor's cache, and a photo of
 # 12 megapixels is framed in 40 % of the time of one call over the whole (65 ms for 160 on two cores).
 _STRIP_PIXELS = 1 << 18
+
+
+FRAMING_CHECKS: dict[str, Check] = {
+    "size": partial(checks.integer, low=1, high=MAX_SIZE),
+    "patch_size": partial(checks.integer, low=1, high=MAX_SIZE),
+    "mean": partial(checks.three_numbers, most=LARGEST),
+    "std": partial(checks.three_numbers, positive=True, most=LARGEST),
+    "crop": partial(checks.choice, allowed=("cover", "center")),
+    "interpolation": partial(checks.choice, allowed=("bicubic", "bilinear")),
+}
 
 
 class _Plan(NamedTuple):
@@ -57,7 +76,7 @@ class Framed:
     shown : np.ndarray, shape (H, W, 3), uint8, or None
         The same crop before it was normalised: what a figure shows. None where it was not asked for.
     plain : bool
-        Whether the photo is of one colour, so that there is nothing in it.
+        Whether nothing is in the photo: it is of one colour, or noise.
     """
 
     pixels: torch.Tensor
@@ -105,19 +124,7 @@ class Framing:
 
     def __post_init__(self) -> None:
         """Refuse what cannot frame; lists, as JSON gives them, become tuples."""
-        for name in ("size", "patch_size"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-                raise OptionError(f"{name} must be a positive whole number, got {value!r}")
-            object.__setattr__(self, name, int(value))
-        for name in ("mean", "std"):
-            object.__setattr__(self, name, _triple(name, getattr(self, name)))
-        if min(self.std) <= 0:
-            raise OptionError(f"std must be three positive numbers, got {self.std}")
-        if self.crop not in ("cover", "center"):
-            raise OptionError(f"crop must be cover or center, got {self.crop!r}")
-        if self.interpolation not in ("bicubic", "bilinear"):
-            raise OptionError(f"interpolation must be bicubic or bilinear, got {self.interpolation!r}")
+        apply_checks(self, FRAMING_CHECKS)
         if self.crop == "center" and self.size % self.patch_size:
             below = self.size // self.patch_size * self.patch_size
             near = [str(edge) for edge in (below, below + self.patch_size) if edge]
@@ -155,14 +162,13 @@ class Framing:
         OptionError
             If there is no such preset, or an option is not allowed.
         """
-        if name == "default":
-            return cls(size=size, patch_size=patch_size, mean=_triple("mean", mean), std=_triple("std", std))
-        if name == "seed":
-            half = (0.5, 0.5, 0.5)
-            return cls(
-                size=size, patch_size=patch_size, mean=half, std=half, crop="center", interpolation="bilinear"
-            )
-        raise OptionError(f"preset must be one of {', '.join(PRESETS)}, got {name!r}")
+        if checks.choice("preset", name, allowed=PRESETS) == "default":
+            mean, std = checks.three_numbers("mean", mean), checks.three_numbers("std", std)
+            return cls(size=size, patch_size=patch_size, mean=mean, std=std)
+        half = (0.5, 0.5, 0.5)
+        return cls(
+            size=size, patch_size=patch_size, mean=half, std=half, crop="center", interpolation="bilinear"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The options as plain JSON values."""
@@ -180,8 +186,8 @@ class Framing:
             If an option is missing, unknown or not allowed.
         """
         known = {field.name for field in fields(cls)}
-        if set(options) != known:
-            raise OptionError(f"a framing has the options {sorted(known)}, got {sorted(map(str, options))}")
+        if not isinstance(options, Mapping) or set(options) != known:
+            raise OptionError(f"a framing has the options {sorted(known)}, got {checks.said(options)}")
         return cls(**options)
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
@@ -352,23 +358,28 @@ def _resize(photo: NDArray[np.uint8], plan: _Plan, interpolation: str) -> torch.
 
 
 def is_plain(photo: NDArray[np.uint8]) -> bool:
-    """Whether a photo, (H, W, 3), is of one colour: no channel's values differ by more than 2."""
+    """Whether nothing is in a photo, (H, W, 3): it is of one colour, no channel differing by more than 2, or noise.
+
+    Noise is where neighbouring pixels have nothing in common: their brightness correlates by less than 0.1, in a
+    part of 256 x 256. Photos have 0.8 and more, and few of sharp textures less than 0.5.
+    """
     height, width = photo.shape[:2]
-    # Nearly all photos show in a few pixels that they are not.
+    # Nearly all photos show in a few pixels that they are not of one colour.
     some = photo[:: max(1, height // 16), :: max(1, width // 16)]
-    return all(int((part.max((0, 1)) - part.min((0, 1))).max()) <= 2 for part in (some, photo))
+    if all(int((part.max((0, 1)) - part.min((0, 1))).max()) <= 2 for part in (some, photo)):
+        return True
+    top, left = max(0, height - 256) // 2, max(0, width - 256) // 2
+    grey = photo[top : top + 256, left : left + 256].mean(axis=2)
+    if min(grey.shape) < 16:
+        return False
+    grey -= grey.mean()
+    size = float((grey**2).mean())
+    across, down = float((grey[:, 1:] * grey[:, :-1]).mean()), float((grey[1:] * grey[:-1]).mean())
+    # Specks on a plain ground, such as stars, do not correlate either; noise is everywhere.
+    everywhere = float(np.median(np.abs(grey))) > 0.25 * size**0.5
+    return everywhere and max(abs(across), abs(down)) < 0.1 * size
 
 
 def _divide(numerator: int, denominator: int) -> int:
     """The nearest whole number, halves up: a photo halfway between two grids loses less than half a patch."""
     return (2 * numerator + denominator) // (2 * denominator)
-
-
-def _triple(name: str, values: Any) -> tuple[float, float, float]:
-    try:
-        red, green, blue = (float(value) for value in values)
-    except (TypeError, ValueError) as error:
-        raise OptionError(f"{name} must be three numbers, got {values!r}") from error
-    if not all(map(math.isfinite, (red, green, blue))):
-        raise OptionError(f"{name} must be three finite numbers, got {values!r}")
-    return red, green, blue

@@ -14,13 +14,16 @@ from typing import IO, TYPE_CHECKING, Any, Self
 import numpy as np
 
 from patchprism.errors import PhotoError
+from patchprism.reading import admit, note, reading
+from patchprism.search_path import safe_environment, safe_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
 
-_START = "from patchprism.isolated import serve; serve()"
+# The search path comes as arguments: Python's own would begin with the working directory.
+_START = "import sys; sys.path[:] = sys.argv[1:]; from patchprism.isolated import serve; serve()"
 
 
 class IsolatedReader:
@@ -42,6 +45,7 @@ class IsolatedReader:
         self, reader: Callable[[Any], NDArray[np.uint8]], *, fetch: Callable[[str], Any] | None = None
     ) -> None:
         self._pickled = pickle.dumps(reader)
+        self._command = [sys.executable, "-P", "-c", _START, *safe_path(reader)]
         self._fetch = fetch
         self._own = threading.local()
         self._all: list[_Child] = []
@@ -58,7 +62,7 @@ class IsolatedReader:
         wanted = name if self._fetch is None else self._fetch(name)
         child: _Child | None = getattr(self._own, "child", None)
         if child is None:
-            child = self._own.child = _Child(self._pickled)
+            child = self._own.child = _Child(self._command, self._pickled)
             with self._lock:
                 self._all.append(child)
         try:
@@ -97,11 +101,9 @@ class _Ended(Exception):
 class _Child:
     """One process that reads photos, seen from outside."""
 
-    def __init__(self, reader: bytes) -> None:
-        # It finds the reader's module where this process found it.
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
+    def __init__(self, command: list[str], reader: bytes) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-c", _START], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=safe_environment()
         )
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -111,14 +113,19 @@ class _Child:
 
     def read(self, wanted: Any) -> NDArray[np.uint8]:
         try:
-            pickle.dump(wanted, self._to)
-            self._to.flush()
+            self._send(wanted)
             answer = pickle.load(self._from)
+            while isinstance(answer, int):  # the bytes that it is about to take
+                self._send(admit(answer))
+                answer = pickle.load(self._from)
         except (EOFError, OSError, pickle.UnpicklingError) as error:
             raise _Ended from error
         if isinstance(answer, Exception):
             raise answer
-        photo = np.empty(answer, np.uint8)
+        shape, notes = answer
+        for text in notes:
+            note(text)
+        photo = np.empty(shape, np.uint8)
         view = photo.data.cast("B")
         while len(view):
             count = self._from.readinto(view)  # type: ignore[attr-defined]
@@ -126,6 +133,10 @@ class _Child:
                 raise _Ended
             view = view[count:]
         return photo
+
+    def _send(self, value: Any) -> None:
+        pickle.dump(value, self._to)
+        self._to.flush()
 
     def end(self) -> str:
         """Have it end; how it did."""
@@ -146,16 +157,26 @@ def serve() -> None:
     try:
         reader = pickle.load(source)
         while True:
-            _answer(out, reader, pickle.load(source))
+            _answer(out, source, reader, pickle.load(source))
     except (EOFError, BrokenPipeError):
         os._exit(0)
 
 
-def _answer(out: IO[bytes], reader: Callable[[Any], NDArray[np.uint8]], wanted: Any) -> None:
+def _answer(
+    out: IO[bytes], source: IO[bytes], reader: Callable[[Any], NDArray[np.uint8]], wanted: Any
+) -> None:
+    def ask(size: int) -> None:
+        out.write(pickle.dumps(size))
+        out.flush()
+        refused = pickle.load(source)
+        if refused:
+            raise MemoryError(refused)
+
     photo: NDArray[np.uint8] | None = None
     try:
-        photo = np.ascontiguousarray(reader(wanted))
-        answer = pickle.dumps(photo.shape)
+        with reading(elsewhere=ask) as heard:
+            photo = np.ascontiguousarray(reader(wanted))
+        answer = pickle.dumps((photo.shape, heard.notes))
     except Exception as error:
         # Whatever it is, it is raised where the photo was asked for.
         try:

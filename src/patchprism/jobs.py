@@ -9,24 +9,31 @@ from __future__ import annotations
 import itertools
 import json
 import os
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import IO, TYPE_CHECKING, Any, cast
 
+from patchprism import __version__
 from patchprism.backbones import find_record, load_backbone
 from patchprism.backbones.base import resolve_device, resolve_dtype
 from patchprism.backbones.weights import obtain_weights
 from patchprism.batching import free_memory, patches_a_batch, patches_for
 from patchprism.engines import WorkerLost
 from patchprism.errors import EngineError, OutputError, PhotoError
-from patchprism.folders import LocalFolder, is_remote
+from patchprism.folders import ENDING, LOCK, MARKER, LocalFolder
 from patchprism.isolated import IsolatedReader, isolated
 from patchprism.pipeline import describe_origin
 from patchprism.shards import SHARD, Lost, Shards, Table, digest
-from patchprism.sources import decode_source, fetch_source, read_source
+from patchprism.sources import SourceReader, fetch_source, read_source, stamp_of
 from patchprism.tasks import ExtractTask, FoldTask, PhotoRun, ProbeTask
 from patchprism.words import none_could
+
+fcntl: Any
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -43,6 +50,7 @@ if TYPE_CHECKING:
     from patchprism.framing import Framing
     from patchprism.pipeline import Settings
     from patchprism.prism import Prism
+    from patchprism.reading import Note
     from patchprism.shards import Source
 
     Tell = Callable[[str, int, int | None], None]
@@ -53,6 +61,9 @@ if TYPE_CHECKING:
 FOLDS = 256
 
 _JOB_VERSION = 1
+
+# In a work folder: what is locked, and what says that the job has ended and the folder is being taken away.
+_LOCK_ATTEMPTS = 100
 
 
 def nobody(stage: str, done: int, total: int | None) -> None:
@@ -78,6 +89,8 @@ class Network:
         Patches a batch on this machine; None where workers find it out for themselves.
     options : TokenOptions
         Which of the backbone's tokens are taken.
+    settings : dict
+        Every setting that tokens may depend on.
     """
 
     record: BackboneRecord
@@ -87,17 +100,34 @@ class Network:
     load: Callable[[], Backbone]
     batch_patches: int | None
     options: TokenOptions
+    settings: dict[str, Any]
 
 
 def open_network(settings: Settings, *, backbone: Backbone | None, engine: Engine, tell: Tell) -> Network:
     """The network that resolved settings name: its weights found or fetched, the rest left to the workers."""
     options = settings.token_options()
+    said = settings.for_tokens()
+    if engine.local:  # what "auto" means; elsewhere only the workers know
+        said["device"] = resolve_device(settings.device).type
     if backbone is not None:
         framing = settings.framing(backbone.record)
+        # What the model does not say was given, and is kept with the tokens.
+        record = replace(
+            backbone.record,
+            mean=backbone.record.mean or framing.mean,
+            std=backbone.record.std or framing.std,
+        )
         origin = describe_origin(backbone, settings, framing)
         patches = patches_a_batch(backbone) if engine.local else None
         return Network(
-            backbone.record, backbone.weights, framing, origin, partial(_same, backbone), patches, options
+            record,
+            backbone.weights,
+            framing,
+            origin,
+            partial(_same, backbone),
+            patches,
+            options,
+            said,
         )
     load = partial(
         load_backbone,
@@ -106,8 +136,9 @@ def open_network(settings: Settings, *, backbone: Backbone | None, engine: Engin
         device=settings.device,
         dtype=settings.dtype or "auto",
     )
-    if ":" in str(settings.model) or settings.layer not in (None, -1):
-        # What an adapter brings, and how many layers there are, only the network itself knows.
+    if ":" in str(settings.model) or settings.layer not in (None, -1) or settings.weights is not None:
+        # What an adapter brings, how many layers there are, and what a file of the user's holds, only the
+        # network itself knows.
         opened = open_network(settings, backbone=load(), engine=engine, tell=tell)
         return opened if engine.local else replace(opened, load=load)
     record = find_record(str(settings.model))
@@ -116,15 +147,15 @@ def open_network(settings: Settings, *, backbone: Backbone | None, engine: Engin
     weights = obtain_weights(record, settings.weights, progress=tell)
     origin = describe_origin(cast("Backbone", _Described(record, weights, dtype)), settings, framing)
     if not engine.local:
-        return Network(record, weights, framing, origin, load, None, options)
+        return Network(record, weights, framing, origin, load, None, options, said)
     device = resolve_device(settings.device)
     if device.type == "cuda":
         loaded = load()
         return Network(
-            record, weights, framing, origin, partial(_same, loaded), patches_a_batch(loaded), options
+            record, weights, framing, origin, partial(_same, loaded), patches_a_batch(loaded), options, said
         )
     patches = patches_for(record, kind=device.type, itemsize=dtype.itemsize, free=free_memory())
-    return Network(record, weights, framing, origin, load, patches, options)
+    return Network(record, weights, framing, origin, load, patches, options, said)
 
 
 @dataclass(frozen=True)
@@ -149,43 +180,113 @@ def _same(backbone: Backbone) -> Backbone:
 # ---------------------------------------------------------------- work in progress
 
 
+class Held:
+    """A work folder that this job alone works in.
+
+    Attributes
+    ----------
+    ended : bool
+        Whether the folder is taken away when the job lets go of it.
+    """
+
+    def __init__(self) -> None:
+        self.ended = False
+
+    def end(self) -> None:
+        """Have the folder taken away: there is nothing in it that another run could use."""
+        self.ended = True
+
+
 @contextmanager
-def working(folder: Folder, name: str) -> Iterator[None]:
-    """Hold the work folder of an output of that name: a second job on it is refused, on this machine at least."""
-    if not isinstance(folder, LocalFolder):
-        yield
-        return
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        yield
-        return
-    try:
-        folder.path.mkdir(parents=True, exist_ok=True)
-        lock = open(folder.path / "lock", "w")  # noqa: SIM115
-    except OSError as error:
-        raise OutputError(name, (error.strerror or str(error)).lower()) from error
-    with lock:
+def working(folder: Folder, name: str) -> Iterator[Held]:
+    """Hold the work folder of an output of that name: a second job on it is refused, on this machine at least.
+
+    A job that has ended takes its folder away before it lets go of it. One that begins in the meantime waits.
+    """
+    held = Held()
+    if not isinstance(folder, LocalFolder) or fcntl is None:
+        if isinstance(folder, LocalFolder):
+            folder.make_work()
+            folder.refuse_links()
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise OutputError(name, "another patchprism is at work on it") from error
+            yield held
+        finally:
+            if held.ended:
+                folder.remove("")
+        return
+    with _locked(folder, name):
+        folder.refuse_links()
+        if (folder.path / ENDING).exists():  # the job was killed after it had ended
+            _empty(folder)
         # What a killed process had half written; whole files are renamed out of here.
         folder.remove("tmp")
-        yield
+        try:
+            yield held
+        finally:
+            if held.ended:
+                with suppress(OSError):  # then others are refused rather than made to wait
+                    (folder.path / ENDING).touch()
+                # The lock goes last: nobody else may begin in this folder while anything is left to take away.
+                _empty(folder)
+                folder.remove("")
+
+
+def _locked(folder: LocalFolder, name: str) -> IO[bytes]:
+    """The lock of a work folder, open and held."""
+    path = folder.path / LOCK
+    for _ in range(_LOCK_ATTEMPTS):
+        try:
+            folder.make_work()
+            lock = folder.open_lock()
+        except FileNotFoundError:
+            continue  # the job that has just ended took the folder away
+        except OutputError:
+            raise
+        except OSError as error:
+            raise OutputError(name, (error.strerror or str(error)).lower()) from error
+        try:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                if not (folder.path / ENDING).exists():
+                    raise OutputError(name, "another patchprism is at work on it") from error
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            if os.path.samestat(os.fstat(lock.fileno()), os.stat(path)):
+                return lock
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            lock.close()
+            raise OutputError(
+                name, f"its work folder cannot be locked: {(error.strerror or str(error)).lower()}"
+            ) from error
+        except BaseException:
+            lock.close()
+            raise
+        lock.close()  # of a folder that is gone: another one has been made since, or must be
+    raise OutputError(name, "its work folder cannot be made")
+
+
+def _empty(folder: LocalFolder) -> None:
+    """Take away all in a work folder but what others may be waiting for."""
+    for path in folder.path.iterdir():
+        if path.name not in (LOCK, ENDING, MARKER):
+            folder.remove(path.name)
 
 
 def remembered_batch(work: Folder, network: Network) -> Network:
     """The network with the batch of the run that is taken up: another batch moves the last bit of the tokens."""
     if network.batch_patches is None:
         return network
+    key = digest(network.origin, network.settings)
     try:
-        patches = json.loads(work.read("batch.json"))["patches"]
-        if type(patches) is int and patches > 0:
+        found = json.loads(work.read("batch.json"))
+        patches = found["patches"]
+        if type(patches) is int and patches > 0 and found["key"] == key:
             return replace(network, batch_patches=patches)
     except (OSError, ValueError, KeyError, TypeError):
         pass
-    work.write("batch.json", json.dumps({"patches": network.batch_patches}).encode())
+    work.write("batch.json", json.dumps({"patches": network.batch_patches, "key": key}).encode())
     return network
 
 
@@ -217,12 +318,33 @@ class Extraction:
         self.names, self.network, self.shards, self.engine = names, network, shards, engine
         self.batch_size, self.reader, self.tell = batch_size, reader, tell
         self._photos = self._ahead = 0
+        self._keys: dict[int, str] = {}
+
+    @property
+    def basis(self) -> str:
+        """Digest of all that tokens depend on, but for the photos."""
+        network = self.network
+        batch = self.batch_size or network.batch_patches
+        return digest(_JOB_VERSION, network.origin, network.settings, self.shards.dtype, batch)
+
+    @property
+    def identity(self) -> str:
+        """Digest of all that the tokens of all photos depend on; it stays the same when photos are copied."""
+        return digest(
+            self.basis, [self._photos_key(shard, exact=False) for shard in range(self.shards.n_shards)]
+        )
 
     def key(self, shard: int) -> str:
-        """Digest of all that a shard's tokens depend on; a photo counts as another one when its file has changed."""
-        stamps = [(name, _stamp(name)) for name in self._names(shard)]
-        batch = self.batch_size or self.network.batch_patches
-        return digest(_JOB_VERSION, self.network.origin, self.shards.dtype, self.batch_size, batch, stamps)
+        """Digest of all that a shard's tokens depend on; a photo counts as another one when its file has changed.
+
+        It stays the same through a run, whatever happens to the photos.
+        """
+        if shard not in self._keys:
+            self._keys[shard] = digest(__version__, self.basis, self._photos_key(shard, exact=True))
+        return self._keys[shard]
+
+    def _photos_key(self, shard: int, *, exact: bool) -> str:
+        return digest([(name, stamp_of(name, exact=exact)) for name in self._names(shard)])
 
     def run(
         self,
@@ -285,8 +407,8 @@ class Extraction:
     def _reading(self) -> AbstractContextManager[Reader]:
         if not self.engine.local:
             return nullcontext(self.reader)
-        if self.reader is read_source:
-            return IsolatedReader(decode_source, fetch=fetch_source)
+        if isinstance(self.reader, SourceReader):
+            return IsolatedReader(self.reader.decode, fetch=fetch_source)
         return isolated(self.reader)
 
     def _without_killers(self, lost: list[PhotoRun]) -> list[PhotoRun]:
@@ -348,6 +470,11 @@ def failures_of(shards: Shards) -> list[Lost]:
     return failures
 
 
+def notes_of(shards: Shards) -> list[Note]:
+    """What is to be said of the photos of all shards, in their order."""
+    return [note for shard in range(shards.n_shards) for note in shards.table(shard).notes]
+
+
 # ---------------------------------------------------------------- passes
 
 
@@ -406,16 +533,7 @@ def fit(
     ranks = None if only is None else {name: rank for rank, name in enumerate(sorted(only))}
     n_photos = source.n_shards * SHARD if ranks is None else len(ranks)
     prism.fit_by(walk_over(source, engine, only=ranks, tell=tell), n_photos=n_photos)
+    if ranks is not None:
+        prism.agreements = {}  # by places in the sample, which are not those in the source
     prism.origin = origin
     return prism
-
-
-def _stamp(name: str) -> list[int] | None:
-    """What changes when a file does; nothing for addresses, where asking costs a request each."""
-    if is_remote(name):
-        return None
-    try:
-        status = os.stat(name)
-    except OSError:
-        return None
-    return [status.st_size, status.st_mtime_ns]

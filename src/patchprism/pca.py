@@ -12,6 +12,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from patchprism import checks
 from patchprism.errors import FeaturesError, OptionError
 from patchprism.moments import Moments, Principal, project
 from patchprism.surroundings import own_settings
@@ -25,7 +26,7 @@ class StreamingPCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
 
     Gives the components of :class:`sklearn.decomposition.PCA` (``svd_solver="covariance_eigh"``), from batches
     of any size in any order, merged across processes if need be. Signs are the same as well, but where the
-    largest positive and the largest negative loading of a component differ by less than a tenth: there
+    largest positive and the largest negative loading of a component differ by less than a twentieth: there
     scikit-learn's hang on the last digits, and these do not (:func:`patchprism.moments.fix_signs`). Memory is a few
     D × D matrices; the price is that directions whose variance is below about 1e-7 of the first one's are
     lost in rounding when the rows are float32.
@@ -162,7 +163,9 @@ class StreamingPCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     @property
     def n_components_(self) -> int:
         width = len(self._fitted().mean)
-        return min(self.n_samples_seen_, width) if self.n_components is None else self.n_components
+        if self.n_components is None:
+            return min(self.n_samples_seen_, width)
+        return int(checks.integer("n_components", self.n_components, low=1, high=width))
 
     @property
     def _n_features_out(self) -> int:
@@ -184,12 +187,9 @@ class StreamingPCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     def _add(self, X: Any, *, reset: bool) -> Self:
         rows = self._check(X, reset=reset)
         width = rows.shape[1]
-        if self.n_components is not None and not (
-            isinstance(self.n_components, (int, np.integer)) and 1 <= self.n_components <= width
-        ):
-            raise OptionError(
-                f"n_components must be None or between 1 and the width {width}, got {self.n_components!r}"
-            )
+        if self.n_components is not None:
+            checks.integer("n_components", self.n_components, low=1, high=width)
+        checks.flag("whiten", self.whiten)
         moments = Moments(width) if reset else self.moments_
         try:
             moments.update(rows)

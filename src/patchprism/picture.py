@@ -2,29 +2,96 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from patchprism import checks
+from patchprism.checks import apply_checks, optional
 from patchprism.render import overlay, paint
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
+    from patchprism.checks import Check
     from patchprism.prism import PhotoColors
     from patchprism.render import Crop
 
+FORMATS = ("png", "jpg")
 UPSAMPLINGS = ("nearest", "bilinear", "guided")
 BACKGROUNDS = ("black", "grey", "photo")
 BASES = ("object", "all")
+FIGURES = ("fg_mask", "results", "results_raw", "histogram")
 GREY = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureOptions:
+    """What is written for a photo: the options of :meth:`Visualization.save` with the same names."""
+
+    overlay_alpha: float | None = None
+    arrays: bool = False
+    format: str = "png"
+    upsample: str = "nearest"
+    background: str = "black"
+    basis: str = "object"
+
+    def __post_init__(self) -> None:
+        """Refuse what is not allowed."""
+        apply_checks(self, _CHECKS)
+
+    def names(self, stems: Sequence[str]) -> Iterator[str]:
+        """Names of the files of a job over photos of such stems."""
+        overlay = self.overlay_alpha is not None
+        return output_names(stems, overlay=overlay, arrays=self.arrays, format=self.format)
+
+
+_CHECKS: dict[str, Check] = {
+    "overlay_alpha": optional(partial(checks.number, low=0, high=1)),
+    "arrays": checks.flag,
+    "format": partial(checks.choice, allowed=FORMATS),
+    "upsample": partial(checks.choice, allowed=UPSAMPLINGS),
+    "background": partial(checks.choice, allowed=BACKGROUNDS),
+    "basis": partial(checks.choice, allowed=BASES),
+}
+
+
+def output_names(
+    stems: Sequence[str],
+    *,
+    overlay: bool = False,
+    arrays: bool = False,
+    format: str = "png",
+    pca: bool = True,
+) -> Iterator[str]:
+    """Names of the files that a job writes for photos of such stems; the lenses' own are not among them."""
+    yield from ("prism.safetensors", "report.json")
+    if not pca:
+        return
+    yield from (f"{name}.{format}" for name in FIGURES)
+    for stem in stems:
+        yield f"{stem}.pca.{format}"
+        if overlay:
+            yield f"{stem}.overlay.{format}"
+        if arrays:
+            yield f"{stem}.npz"
 
 
 def needs_photo(*, overlay_alpha: float | None, upsample: str, background: str) -> bool:
     """Whether a picture so drawn asks for the photo itself."""
     return overlay_alpha is not None or background == "photo" or upsample == "guided"
+
+
+def without_photo(upsample: str, background: str) -> tuple[str, str]:
+    """What a picture that asks for its photo is drawn with where the photo is gone, in place of these."""
+    return (
+        "bilinear" if upsample == "guided" else upsample,
+        "black" if background == "photo" else background,
+    )
 
 
 def draw_picture(

@@ -5,35 +5,66 @@ from __future__ import annotations
 import copy
 import os
 import time
+from collections.abc import Mapping, Set
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from patchprism.backbones import find_record, load_backbone
+from patchprism import checks
+from patchprism.backbones import Backbone, find_record, load_backbone
+from patchprism.backbones.base import DTYPES, check_device, resolve_device
+from patchprism.batching import bytes_for, free_memory
+from patchprism.checks import apply_checks, optional
 from patchprism.errors import OptionError, PhotoError, PrismError
-from patchprism.extract import Photos, TokenOptions, extract, photo_names
+from patchprism.extract import TOKEN_CHECKS, Photos, TokenOptions, check_batch_size, extract, photo_names
 from patchprism.features import PatchFeatures
-from patchprism.framing import DEFAULT_SIZE, PRESETS, Framing
-from patchprism.prism import MASK_OPTIONS, Prism
-from patchprism.visualization import Failure, Visualization, is_output
+from patchprism.framing import DEFAULT_SIZE, FRAMING_CHECKS, MAX_SIZE, PRESETS, Framing
+from patchprism.images import value_range
+from patchprism.prism import MASK_OPTIONS, PRISM_CHECKS, Prism
+from patchprism.reading import reading
+from patchprism.visualization import Failure, Visualization
 from patchprism.words import none_could
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from patchprism.backbones import Backbone, BackboneRecord
+    from patchprism.backbones import BackboneRecord
+    from patchprism.checks import Check
 
 DEFAULT_MODEL = "dinov2_vits14"
+ERRORS = ("raise", "report")
 
 # What a preset says where the user says nothing; the framing's part of it is in Framing.preset.
 PRESET_OPTIONS: dict[str, dict[str, Any]] = {
-    "default": {"threshold": "otsu", "foreground": "auto"},
+    "default": {"threshold": "auto", "foreground": "auto"},
     "seed": {"threshold": 0.6, "foreground": "above"},
 }
 
 # A prism that says nothing of these was fitted with their defaults.
 TOKEN_DEFAULTS = asdict(TokenOptions())
+
+# None is for the preset, or a prism, to say.
+_OPEN_CHECKS: dict[str, Check] = {
+    "model": checks.text,
+    "weights": checks.path,
+    "preset": partial(checks.choice, allowed=PRESETS),
+    "size": partial(checks.integer, low=1, high=MAX_SIZE),
+    "mean": FRAMING_CHECKS["mean"],
+    "std": FRAMING_CHECKS["std"],
+    "range": checks.two_ends,
+    "dtype": partial(checks.dtype, allowed=DTYPES),
+    "batch_size": check_batch_size,
+    **PRISM_CHECKS,
+    **TOKEN_CHECKS,
+}
+SETTING_CHECKS: dict[str, Check] = {
+    **{name: optional(check) for name, check in _OPEN_CHECKS.items()},
+    **{name: PRISM_CHECKS[name] for name in ("opening", "closing")},
+    "device": check_device,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +78,12 @@ class Settings:
     weights: str | None = None
     preset: str | None = None
     size: int | None = None
+    range: tuple[float, float] | None = None
+    mean: Sequence[float] | None = None
+    std: Sequence[float] | None = None
     threshold: float | str | None = None
     foreground: str | None = None
+    foreground_component: int | None = None
     scaling: str | None = None
     components: tuple[int, int, int] | None = None
     space: str | None = None
@@ -64,6 +99,10 @@ class Settings:
     dtype: str | None = None
     batch_size: int | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse what is not allowed, whatever else is given."""
+        apply_checks(self, SETTING_CHECKS)
+
     def resolved(self, prism: Prism | None = None) -> Settings:
         """The same with every choice made.
 
@@ -76,20 +115,25 @@ class Settings:
         """
         origin = prism.origin if prism else {}
         if prism:
-            for name in ("threshold", "foreground", "scaling", "components", "space"):
+            for name in ("threshold", "foreground", "foreground_component", "scaling", "components", "space"):
                 if getattr(self, name) is not None:
                     raise OptionError(f"{name} is settled by the prism; fit anew to change it")
         preset = self.preset or origin.get("preset") or "default"
-        if preset not in PRESETS:
-            raise OptionError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}")
         chosen = PRESET_OPTIONS[preset]
+        # The network's own, or the preset's, unless a prism of the same says otherwise.
+        same = self.model in (None, origin.get("model")) and self.preset in (None, origin.get("preset"))
+        framed: dict[str, Any] = origin.get("framing", {}) if same else {}
         return replace(
             self,
+            mean=framed.get("mean") if self.mean is None else self.mean,
+            std=framed.get("std") if self.std is None else self.std,
             model=self.model or origin.get("model") or DEFAULT_MODEL,
             preset=preset,
             size=origin.get("framing", {}).get("size") or DEFAULT_SIZE if self.size is None else self.size,
+            range=self.range or _range_of(origin),
             threshold=chosen["threshold"] if self.threshold is None else self.threshold,
             foreground=self.foreground or chosen["foreground"],
+            foreground_component=self.foreground_component or 1,
             scaling=self.scaling or "minmax",
             components=self.components or (1, 2, 3),
             space=self.space or "rgb",
@@ -100,25 +144,50 @@ class Settings:
             },
         )
 
+    def for_tokens(self) -> dict[str, Any]:
+        """Every setting that tokens may depend on: all but the options of the prism."""
+        own = signature(Prism).parameters
+        return {name: value for name, value in asdict(self).items() if name not in own}
+
     def token_options(self) -> TokenOptions:
         """Which tokens of the backbone are taken, once resolved; they are checked."""
         return TokenOptions(**{name: getattr(self, name) for name in TOKEN_DEFAULTS})
 
     def framing(self, record: BackboneRecord) -> Framing:
-        """The framing for a backbone, once resolved."""
-        return Framing.preset(
-            self.preset or "default",
+        """The framing for a backbone, once resolved.
+
+        Raises
+        ------
+        OptionError
+            If an option is not allowed, or mean and deviation are neither given nor known of the model.
+        """
+        preset = self.preset or "default"
+        mean = record.mean if self.mean is None else self.mean
+        std = record.std if self.std is None else self.std
+        missing = [name for name, each in (("mean", mean), ("std", std)) if each is None]
+        if missing and preset != "seed":
+            raise OptionError(
+                f"the files of {record.name} do not say how its photos are normalised (preprocessor_config.json is "
+                f"missing): give {' and '.join(missing)}, as its authors state them (--mean R,G,B and --std R,G,B, of "
+                "colours from 0 to 1)"
+            )
+        framing = Framing.preset(
+            preset,
             size=DEFAULT_SIZE if self.size is None else self.size,
             patch_size=record.patch_size,
-            mean=record.mean,
-            std=record.std,
+            mean=(0.5, 0.5, 0.5) if mean is None else mean,
+            std=(0.5, 0.5, 0.5) if std is None else std,
         )
+        given = {name: value for name in ("mean", "std") if (value := getattr(self, name)) is not None}
+        check_memory(framing.size, record, self.device)
+        return replace(framing, **given) if given else framing
 
     def prism(self) -> Prism:
         """The prism to fit, once resolved; its options are checked."""
         prism = Prism(
-            threshold="otsu" if self.threshold is None else self.threshold,
+            threshold="auto" if self.threshold is None else self.threshold,
             foreground=self.foreground or "auto",
+            foreground_component=self.foreground_component or 1,
             scaling=self.scaling or "minmax",
             components=self.components or (1, 2, 3),
             space=self.space or "rgb",
@@ -130,6 +199,24 @@ class Settings:
     def mask_options(self) -> dict[str, Any]:
         """The options of a prism that do not touch its fit."""
         return {name: getattr(self, name) for name in MASK_OPTIONS}
+
+
+def check_memory(size: int, record: BackboneRecord, device: str) -> None:
+    """Refuse a size at which not even one square photo fits into this machine's memory.
+
+    Raises
+    ------
+    OptionError
+        If it does not, by the estimate that batches are made by (:mod:`patchprism.batching`).
+    """
+    needed, free = bytes_for(size, record), free_memory()
+    # Only where much is needed is torch imported to ask for the device; a GPU has a memory of its own.
+    if needed > free and resolve_device(device).type == "cpu":
+        raise OptionError(
+            f"size {size} needs about {needed / 1e9:,.0f} GB of memory for one photo, and {free / 1e9:,.1f} GB are "
+            "free; choose a smaller size",
+            option="size",
+        )
 
 
 class Stopwatch:
@@ -155,8 +242,12 @@ def visualize(
     weights: str | None = None,
     preset: str | None = None,
     size: int | None = None,
+    range: tuple[float, float] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
     threshold: float | str | None = None,
     foreground: str | None = None,
+    foreground_component: int | None = None,
     scaling: str | None = None,
     components: tuple[int, int, int] | None = None,
     space: str | None = None,
@@ -175,7 +266,6 @@ def visualize(
     force: bool = False,
     backbone: Backbone | None = None,
     errors: str = "raise",
-    exclude: str | os.PathLike[str] | None = None,
     fetch_from: Sequence[str] = (),
     progress: Callable[[str, int, int | None], None] | None = None,
 ) -> Visualization:
@@ -194,12 +284,18 @@ def visualize(
     preset : {"default", "seed"}
     size : int, default=448
         The photo's shorter edge as the network sees it, in pixels.
-    threshold : float in [0, 1] or "otsu"
-    foreground : {"auto", "above", "below", "none"}
+    range : (low, high), optional
+        The values that are black and white in photos that do not hold 8 bits; see
+        :func:`~patchprism.images.read_photo`. By default the prism's, where one is given.
+    mean, std : sequence of three float, optional
+        Normalisation of RGB in [0, 1]: ``(value - mean) / std``. By default the model's, or the preset's.
+    threshold : float in [0, 1], "auto" or "otsu"
+    foreground : {"auto", "object", "pca", "above", "below", "none"}
+    foreground_component : {1, 2, 3}
     scaling : {"minmax", "percentile", "sigmoid"}
     components : tuple of three int
     space : {"rgb", "oklab"}
-        See :class:`~patchprism.prism.Prism`. Defaults are the preset's: Otsu and ``"auto"``, or 0.6 and
+        See :class:`~patchprism.prism.Prism`. Defaults are the preset's: ``"auto"`` for both, or 0.6 and
         ``"above"`` of the seed.
     mask_threshold, mask_side, opening, closing
         Which patches are shown as foreground, without touching the fit; see
@@ -225,8 +321,6 @@ def visualize(
         Use this one, already loaded, instead of ``model``, ``weights``, ``device`` and ``dtype``.
     errors : {"raise", "report"}
         What a photo that cannot be read does: raise, or be listed in ``failures`` while the others are done.
-    exclude : path, optional
-        The folder that pictures will be written to; those of an earlier job in it are no photos.
     fetch_from : sequence of str
         Buckets and hosts, like ``"s3://bucket"``, where photos that a feature store names by addresses are read,
         beside the one where the store itself lies.
@@ -250,15 +344,22 @@ def visualize(
     >>> view.colors[0].shape
     (4, 6, 3)
     """
-    if errors not in ("raise", "report"):
-        raise OptionError(f"errors must be 'raise' or 'report', got {errors!r}")
+    errors = checks.choice("errors", errors, allowed=ERRORS)
+    force = checks.flag("force", force)
+    fetch_from = checks.texts("fetch_from", fetch_from)
+    checks.callback("progress", progress)
+    check_backbone("backbone", backbone)
     settings = Settings(
         model=backbone.record.name if backbone else model,
         weights=weights,
         preset=preset,
         size=size,
+        range=range,
+        mean=mean,
+        std=std,
         threshold=threshold,
         foreground=foreground,
+        foreground_component=foreground_component,
         scaling=scaling,
         components=components,
         space=space,
@@ -275,8 +376,8 @@ def visualize(
         batch_size=batch_size,
     )
     if prism is not None and not isinstance(prism, Prism):
-        raise OptionError(f"prism must be a Prism, as Prism.load reads one, got {prism!r}")
-    photos = _several(photos)
+        checks.refuse("prism", "a Prism, as Prism.load reads one", prism)
+    photos = several(photos)
     tell = progress or (lambda *_: None)
     from patchprism.inputs import store_among
 
@@ -299,8 +400,9 @@ def visualize(
         prism = with_mask(prism, settings.mask_options())
     options = settings.token_options()
     framing = settings.framing(backbone.record if backbone else find_record(str(settings.model)))
-    sources = list_photos(photos, exclude=exclude)
-    job = Photos(sources, photo_names(sources))
+    with reading() as heard:
+        sources = list_photos(photos)
+    job = Photos(sources, photo_names(sources), range=settings.range)
     if backbone is None:
         tell("load model", 0, None)
         with watch("load model"):
@@ -355,10 +457,11 @@ def visualize(
         seconds=watch.seconds,
         origin=origin,
         plain=[job.names[i] for i in order if done[i].plain],
+        notes=heard.notes,
     )
 
 
-def _several(photos: Any) -> Sequence[Any]:
+def several(photos: Any) -> Sequence[Any]:
     """What was given as photos, as a sequence: one that came alone, too, and what can be gone through only once.
 
     Raises
@@ -370,21 +473,36 @@ def _several(photos: Any) -> Sequence[Any]:
 
     alone = (str, os.PathLike, bytes, bytearray, Image.Image)
     if isinstance(photos, alone) or hasattr(photos, "read") or getattr(photos, "ndim", 1) in (2, 3):
-        return [photos]
+        return [as_text(photos)]
+    wanted = "photos must be paths, images or arrays"
+    if isinstance(photos, Mapping):
+        raise OptionError(f"{wanted}, got {type(photos).__name__}: pass its values", option="photos")
+    if isinstance(photos, Set):
+        # The order of the photos decides names of files, and the last bit of the colours.
+        raise OptionError(
+            f"{wanted} in an order, which a {type(photos).__name__} has not: sort them", option="photos"
+        )
     try:
-        return list(photos)
+        members = iter(photos)
     except TypeError:
-        raise OptionError(f"photos must be paths, images or arrays, got {type(photos).__name__}") from None
+        raise OptionError(f"{wanted}, got {type(photos).__name__}", option="photos") from None
+    return [as_text(photo) for photo in members]
 
 
-def list_photos(photos: Sequence[Any], *, exclude: str | os.PathLike[str] | None = None) -> list[Any]:
+def as_text(photo: Any) -> Any:
+    """A photo's path as text, where it is a path object of bytes; anything else as it is."""
+    if isinstance(photo, os.PathLike) and isinstance(os.fspath(photo), bytes):
+        return os.fsdecode(photo)
+    return photo
+
+
+def list_photos(photos: Sequence[Any]) -> list[Any]:
     """Photos with folders and patterns among the paths replaced by the files they mean, each once.
 
-    Of what folders and patterns bring, pictures that an earlier job wrote into ``exclude`` are left out.
+    Of what folders and patterns bring, files that an earlier job wrote are left out.
     """
+    from patchprism.folders import is_remote, local_path
     from patchprism.paths import find_photos
-
-    written = Path(exclude).resolve() if exclude is not None else None
 
     if isinstance(photos, (str, os.PathLike)):
         photos = [photos]
@@ -394,10 +512,14 @@ def list_photos(photos: Sequence[Any], *, exclude: str | os.PathLike[str] | None
         if not isinstance(photo, (str, os.PathLike)):
             listed.append(photo)
             continue
-        for path in find_photos([photo]):
+        if is_remote(photo):
+            raise PhotoError(
+                os.fspath(photo),
+                "addresses are read by render, fit and features; copy the photo to this machine",
+            )
+        for path in find_photos([local_path(photo)]):
             key = Path(os.path.realpath(path))  # Path.resolve raises on links that go in circles
-            named = path == Path(photo)
-            if key not in seen and (named or written is None or not is_output(key, written)):
+            if key not in seen:
                 seen.add(key)
                 listed.append(path)
     if not listed:
@@ -423,17 +545,33 @@ def with_mask(prism: Prism, options: dict[str, Any]) -> Prism:
     return prism
 
 
+def check_backbone(name: str, value: Any) -> None:
+    """Refuse what is no backbone."""
+    if value is not None and not isinstance(value, Backbone):
+        checks.refuse(name, "a Backbone, as load_backbone gives one", value)
+
+
 def describe_origin(backbone: Backbone, settings: Settings, framing: Framing) -> dict[str, Any]:
     """What features depend on, as a prism keeps it: JSON values."""
     return {
         "model": backbone.record.name,
         "weights_source": backbone.weights.source,
         "weights_sha256": backbone.weights.sha256,
+        **({"weights_taken_from": taken} if (taken := backbone.weights.taken_from) else {}),
         "preset": settings.preset,
         "framing": framing.to_dict(),
         "dtype": str(backbone.dtype).removeprefix("torch."),
+        **({"range": list(settings.range)} if settings.range else {}),
         **settings.token_options().origin(backbone),
     }
+
+
+def _range_of(origin: dict[str, Any]) -> tuple[float, float] | None:
+    """The range of the photos that a prism was fitted on."""
+    try:
+        return value_range(origin.get("range"))
+    except OptionError as error:
+        raise PrismError(f"the prism is damaged: {error}") from error
 
 
 def check_origin(prism: Prism, origin: dict[str, Any]) -> None:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from patchprism import checks
+from patchprism.checks import apply_checks, optional
 from patchprism.colors import SCALINGS, SPACES, lay_out, scale_range, scale_sigmoid
 from patchprism.errors import FeaturesError, OptionError, PrismError
 from patchprism.features import PatchFeatures, Tokens, as_features, as_tokens, check_tokens
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from patchprism.checks import Check
     from patchprism.fitting import Walk
     from patchprism.moments import Moments, Principal
 
@@ -51,6 +54,19 @@ MASK_SIDES = ("above", "below", "none")
 MAX_MORPHOLOGY = 16
 # Options that may be changed after fitting, and what leaves the fitted foreground as it is.
 MASK_OPTIONS = {"mask_threshold": None, "mask_side": None, "opening": 0, "closing": 0}
+
+PRISM_CHECKS: dict[str, Check] = {
+    "threshold": partial(checks.number, low=0, high=1, words=("auto", "otsu")),
+    "foreground": partial(checks.choice, allowed=FOREGROUNDS),
+    "foreground_component": partial(checks.integer, low=1, high=3),
+    "scaling": partial(checks.choice, allowed=SCALINGS),
+    "components": partial(checks.three_components, most=KEPT_COMPONENTS),
+    "space": partial(checks.choice, allowed=SPACES),
+    "mask_threshold": optional(partial(checks.number, low=0, high=1)),
+    "mask_side": optional(partial(checks.choice, allowed=MASK_SIDES)),
+    "opening": partial(checks.integer, low=0, high=MAX_MORPHOLOGY),
+    "closing": partial(checks.integer, low=0, high=MAX_MORPHOLOGY),
+}
 
 
 @dataclass(frozen=True)
@@ -179,6 +195,8 @@ class Prism:
         self.opening = opening
         self.closing = closing
         self.origin: dict[str, Any] = {}
+        # Of each labelled photo of the last fit, by its place, how far its foreground agrees with its labels.
+        self.agreements: dict[int, float] = {}
 
     # ---------------------------------------------------------------- fitting
 
@@ -238,7 +256,6 @@ class Prism:
         self.n_foreground_ = in_object.moments.count
         if not self.n_foreground_:
             raise PrismError(self._no_foreground())
-        # Of the photos that this prism was fitted on: not a part of its file.
         self.agreements = in_object.agreements
         self.agreement_ = float(np.mean(list(self.agreements.values()))) if self.agreements else float("nan")
         self.all_range_ = np.stack([in_object.extent.low, in_object.extent.high])
@@ -273,43 +290,19 @@ class Prism:
             self.side_ = "above" if above_less or not sides.below else "below"
 
     def check_options(self) -> None:
-        """Refuse an option whose value is not allowed; :meth:`fit` does it by itself."""
-        threshold = self.threshold
-        number = isinstance(threshold, (int, float)) and not isinstance(threshold, bool)
-        if not (threshold in ("auto", "otsu") or (number and 0 <= float(threshold) <= 1)):
-            raise OptionError(f"threshold must be 'auto', 'otsu' or a number from 0 to 1, got {threshold!r}")
-        if self.foreground_component not in (1, 2, 3):
-            raise OptionError(f"foreground_component must be 1, 2 or 3, got {self.foreground_component!r}")
-        for name, value, allowed in (
-            ("foreground", self.foreground, FOREGROUNDS),
-            ("scaling", self.scaling, SCALINGS),
-            ("space", self.space, SPACES),
-        ):
-            if value not in allowed:
-                raise OptionError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
-        wanted = tuple(self.components)
-        if len(wanted) != 3 or not all(isinstance(c, int) and 1 <= abs(c) <= KEPT_COMPONENTS for c in wanted):
-            raise OptionError(
-                f"components must be three numbers from 1 to {KEPT_COMPONENTS} (negative: turned around), got {wanted}"
-            )
+        """Refuse an option whose value is not allowed, and keep the others as plain values; :meth:`fit` does it too.
 
-        self._check_mask_options()
-
-    def _check_mask_options(self) -> None:
+        Raises
+        ------
+        OptionError
+            If there is one.
+        """
+        apply_checks(self, PRISM_CHECKS)
         threshold, side = self.mask_threshold, self.mask_side
-        if threshold is not None and not (
-            isinstance(threshold, (int, float)) and not isinstance(threshold, bool) and 0 <= threshold <= 1
-        ):
-            raise OptionError(f"mask_threshold must be a number from 0 to 1, got {threshold!r}")
-        if side is not None and side not in MASK_SIDES:
-            raise OptionError(f"mask_side must be one of {', '.join(MASK_SIDES)}, got {side!r}")
         if self.foreground == "none" and side in ("above", "below") and threshold is None:
             raise OptionError(f"mask_side {side!r} needs a mask_threshold where foreground is 'none'")
         if self.foreground == "none" and side is None and threshold is not None:
             raise OptionError("mask_threshold needs a mask_side where foreground is 'none'")
-        for name, value in (("opening", self.opening), ("closing", self.closing)):
-            if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MAX_MORPHOLOGY:
-                raise OptionError(f"{name} must be a whole number from 0 to {MAX_MORPHOLOGY}, got {value!r}")
 
     def _no_foreground(self) -> str:
         if not self.scene_variance_[0]:
@@ -349,6 +342,7 @@ class Prism:
 
     def split(self, tokens: Tokens, *, name: str = "features") -> PhotoColors:
         """Score, foreground and both colourings of one photo's tokens, (h, w, D); raises as :meth:`transform`."""
+        self.check_options()  # a user may have set one since the fit
         tokens = self._checked(tokens, name)
         scene = self.scene_components(tokens)
         score = self.score_of(tokens, scene=scene)
@@ -493,31 +487,24 @@ class Prism:
         chosen = self.direction_ is None and self.foreground in ("auto", "object", "pca")
         return chosen and not self._sides_differ()
 
-    def doubts(
-        self, tokens: Tokens, foreground: NDArray[np.bool_], index: int | None = None
-    ) -> dict[str, float]:
+    def doubts(self, tokens: Tokens, foreground: NDArray[np.bool_]) -> dict[str, float]:
         """What tells whether one photo's foreground can be believed.
 
         Parameters
         ----------
         tokens : ndarray, shape (h, w, D)
         foreground : ndarray, shape (h, w), bool
-        index : int, optional
-            The photo's place among those that the prism was just fitted on.
 
         Returns
         -------
         dict
             ``border_ratio``: the share of the border that is foreground over that of the photo, about 0 for an object
-            inside of it. ``contrast``: see :func:`patchprism.foreground.contrast`. ``agreement``, where the photo
-            was labelled for this fit: intersection over union of the foreground with the photo's own labels.
+            inside of it. ``contrast``: see :func:`patchprism.foreground.contrast`.
         """
-        found = {
+        return {
             "border_ratio": round(border_ratio(foreground), 4),
             "contrast": round(contrast(tokens, foreground), 4),
         }
-        agreement = getattr(self, "agreements", {}).get(index)
-        return found if agreement is None else found | {"agreement": round(agreement, 4)}
 
     def _sides_differ(self) -> bool:
         least, most = sorted(self.border_share_.values())

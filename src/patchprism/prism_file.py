@@ -11,19 +11,23 @@ Version 1 knew no direction, and its foreground ``"auto"`` is what is called ``"
 from __future__ import annotations
 
 import math
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from patchprism import checks
 from patchprism.errors import OptionError, PatchPrismError, PrismError
 from patchprism.files import atomic_write
 from patchprism.fitting import OTSU_BINS
+from patchprism.folders import address_text, local_copy
 from patchprism.foreground import VERSION as LABELS_VERSION
+from patchprism.paths import PHOTO_SUFFIXES, VIDEO_SUFFIXES
 from patchprism.records import MAX_WIDTH, check_origin, from_json, is_number, is_whole, to_json
 
 if TYPE_CHECKING:
+    import os
+
     from patchprism.prism import Prism
 
 VERSION = 2
@@ -54,6 +58,7 @@ MAX_VALUE = 1e60
 
 def save_prism(prism: Prism, path: str | os.PathLike[str]) -> None:
     """Write a prism; as :meth:`Prism.save <patchprism.prism.Prism.save>`."""
+    path = checks.path("path", path)
     content = prism_bytes(prism)
     with atomic_write(path) as part:
         part.write_bytes(content)
@@ -115,28 +120,47 @@ def prism_bytes(prism: Prism) -> bytes:
 
 def load_prism(path: str | os.PathLike[str]) -> Prism:
     """Read a prism; as :meth:`Prism.load <patchprism.prism.Prism.load>`."""
-    name = os.fspath(path)
-    if not Path(path).is_file():
-        raise PrismError(f"{name}: no such prism file")
+    name = address_text(checks.path("path", path))
     try:
-        header, tensors = _read(path)
+        with local_copy(name) as copy:
+            if not copy.is_file():
+                raise PrismError(f"{name}: {_no_file(copy)}")
+            header, tensors = _read(copy, name)
+    except FileNotFoundError as error:
+        raise PrismError(f"{name}: no such prism file") from error
     except PatchPrismError:
         raise
     except (
         Exception
     ) as error:  # safetensors raises its own, struct's and the system's; all mean one thing here
-        raise PrismError(f"{name}: not a prism, or damaged ({error})") from error
+        advice = _advice(Path(name)) or f" ({error})"
+        raise PrismError(f"{name}: not a prism, or damaged{advice}") from error
     return _build(name, header, tensors)
 
 
-def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, np.ndarray[Any, Any]]]:
+def _no_file(path: Path) -> str:
+    """What to say of a path where no file is."""
+    if (path / "prism.safetensors").is_file():
+        return f"a folder; name the prism in it, {path / 'prism.safetensors'}"
+    return "no such prism file, but a folder" if path.is_dir() else "no such prism file"
+
+
+def _advice(path: Path) -> str:
+    """What to do with a file that is no prism, told from its name."""
+    suffix = path.suffix.lower()
+    if suffix in (*PHOTO_SUFFIXES, *VIDEO_SUFFIXES):
+        kind = "photo" if suffix in PHOTO_SUFFIXES else "clip"
+        return f"; {kind}s are named without an option, and --prism takes what `patchprism fit` wrote"
+    return "; --weights takes weights" if suffix in (".pth", ".pt", ".ckpt") else ""
+
+
+def _read(path: Path, name: str) -> tuple[dict[str, Any], dict[str, np.ndarray[Any, Any]]]:
     from safetensors import safe_open
 
-    name = os.fspath(path)
     with safe_open(path, framework="numpy") as file:
         text = (file.metadata() or {}).get("patchprism")
         if text is None:
-            raise PrismError(f"{name}: a safetensors file, but not a prism")
+            raise PrismError(f"{name}: a safetensors file, but not a prism (weights go to --weights)")
         if len(text) > MAX_HEADER:
             raise PrismError(f"{name}: damaged prism, its header has {len(text):,} characters")
         header = from_json(text)
@@ -147,7 +171,7 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, np.nd
             raise PrismError(
                 f"{name}: prism of version {_short(version)}, this PatchPrism reads up to version {VERSION}: upgrade it"
             )
-        names = _TENSORS | _DIRECTION if version > 1 and "direction" in file.keys() else _TENSORS  # noqa: SIM118
+        names = _TENSORS | _DIRECTION if version != 1 and "direction" in file.keys() else _TENSORS  # noqa: SIM118
         missing = sorted(set(_TENSORS) - set(file.keys()))
         if missing:
             raise PrismError(f"{name}: not a whole prism, it lacks {', '.join(missing)}")
@@ -244,8 +268,8 @@ def is_component(value: Any) -> bool:
 
 def _checked_learned(learned: Any, *, with_direction: bool) -> dict[str, Any]:
     wanted = {*_SCALARS, *_VOTES, "labels_version"} if with_direction else set(_SCALARS)
-    found = set(learned) if isinstance(learned, dict) else set()
-    if found != wanted:
+    if not isinstance(learned, dict) or set(learned) != wanted:
+        found = set(learned) if isinstance(learned, dict) else set()
         raise ValueError(f"learned: {', '.join(sorted(wanted ^ found))[:200]}")
     side, threshold = learned["side"], learned["threshold"]
     shares = learned["border_share"]

@@ -17,6 +17,7 @@ import numpy as np
 
 from patchprism.errors import FeaturesError, OutputError
 from patchprism.features import check_tokens
+from patchprism.reading import Note
 from patchprism.store.reader import PhotoRow
 
 if TYPE_CHECKING:
@@ -53,12 +54,15 @@ class Table:
     failures : list of Lost
     width : int
         Of the tokens; 0 where no photo could be read.
+    notes : list of Note
+        What is to be said of the photos.
     """
 
     key: str
     photos: list[PhotoRow] = field(default_factory=list)
     failures: list[Lost] = field(default_factory=list)
     width: int = 0
+    notes: list[Note] = field(default_factory=list)
 
     @property
     def n_patches(self) -> int:
@@ -70,6 +74,9 @@ class Source(Protocol):
     """Tokens by shards; can be pickled and sent to a worker."""
 
     n_shards: int
+
+    def key(self, shard: int) -> str:
+        """Digest of all that a shard's tokens depend on."""
 
     def rows(self, shard: int) -> list[PhotoRow]:
         """What is known of a shard's photos."""
@@ -133,11 +140,13 @@ class Shards:
                     tuple(row["size"]),
                     tuple(row["crop"]),
                     bool(row.get("plain")),
+                    row["content"],
                 )
                 for row in found["photos"]
             ]
             failures = [Lost(**each) for each in found["failures"]]
-            table = Table(found["key"], photos, failures, int(found["width"]))
+            notes = [Note(**each) for each in found.get("notes", [])]
+            table = Table(found["key"], photos, failures, int(found["width"]), notes)
         except (OSError, ValueError, KeyError, TypeError):
             return None
         return table if key in (None, table.key) else None
@@ -147,9 +156,22 @@ class Shards:
         expected = table.n_patches * table.width * np.dtype(self.dtype).itemsize
         return not expected or self.folder.size(self._tokens(shard)) == expected
 
+    def write_tokens(self, shard: int, tokens: bytes) -> None:
+        """Put back tokens of a committed shard that were given up."""
+        self.folder.write(self._tokens(shard), tokens)
+
+    def committed(self) -> set[int]:
+        """The shards that have a table, of this job or an earlier one, by one look into the folder."""
+        names = self.folder.keys("shards")
+        return {int(name[:-5]) for name in names if name.endswith(".json") and name[:-5].isdecimal()}
+
     def drop_tokens(self, shard: int) -> None:
         """Forget a shard's tokens, which are kept elsewhere by now; its table stays."""
         self.folder.remove(self._tokens(shard))
+
+    def key(self, shard: int) -> str:
+        """See :class:`Source`."""
+        return self.table(shard).key
 
     def rows(self, shard: int) -> list[PhotoRow]:
         """See :class:`Source`."""
@@ -188,6 +210,10 @@ class StoreShards:
         self.features = features
         self.n_shards = -(-len(features) // SHARD)
 
+    def key(self, shard: int) -> str:
+        """See :class:`Source`."""
+        return digest(self.features.path, self.features.key, self.features.origin, self._span(shard))
+
     def rows(self, shard: int) -> list[PhotoRow]:
         """See :class:`Source`."""
         return self.features.rows(*self._span(shard))
@@ -201,5 +227,15 @@ class StoreShards:
 
 
 def digest(*values: Any) -> str:
-    """A name for JSON values: SHA-256 in hexadecimal."""
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+    """A name for JSON values and arrays: SHA-256 in hexadecimal."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True, default=_plain).encode()).hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    """An array, or a number of NumPy's, as JSON values; anything else is an error."""
+    if isinstance(value, np.generic):
+        return value.item()
+    array = np.ascontiguousarray(value)
+    if array.dtype.hasobject:
+        raise TypeError(f"{type(value).__name__} has no digest")
+    return [array.dtype.str, array.shape, hashlib.sha256(array.data).hexdigest()]

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
+import stat
+import threading
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,10 +16,10 @@ import numpy as np
 from patchprism.errors import OptionError, PatchPrismError, PhotoError
 from patchprism.folders import filesystem, is_remote, local_path
 from patchprism.images import read_photo
+from patchprism.paths import is_stream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -27,21 +32,49 @@ MAX_FETCHED = 1 << 30
 _PLACE = re.compile(r"([a-z][a-z0-9+.-]*)://+([^/\\?#\s]+)(?:/.*)?")
 
 
-def read_source(name: str) -> NDArray[np.uint8]:
-    """A photo, (H, W, 3) uint8, from a path or from an address that fsspec opens."""
-    return decode_source(fetch_source(name))
+# Said of a photo that can be read no more when its pictures are drawn.
+DRAWN_WITHOUT = "its pictures are drawn without it"
+# What pipes gave: it comes once, and a job may ask for it again.
+_piped: dict[str, bytes] = {}
+_piped_lock = threading.Lock()
 
 
-def decode_source(fetched: tuple[str, bytes | None]) -> NDArray[np.uint8]:
-    """A photo, (H, W, 3) uint8, from what :func:`fetch_source` gave."""
-    name, content = fetched
-    return read_photo(local_path(name) if content is None else content, name=name)
+@dataclass(frozen=True)
+class SourceReader:
+    """Reads photos by their names: paths, and addresses that fsspec opens.
+
+    Parameters
+    ----------
+    range : (low, high), optional
+        As in :func:`~patchprism.images.read_photo`.
+    """
+
+    range: tuple[float, float] | None = None
+
+    def __call__(self, name: str) -> NDArray[np.uint8]:
+        """A photo, (H, W, 3) uint8."""
+        return self.decode(fetch_source(name))
+
+    def decode(self, fetched: tuple[str, bytes | None]) -> NDArray[np.uint8]:
+        """A photo, (H, W, 3) uint8, from what :func:`fetch_source` gave."""
+        name, content = fetched
+        return read_photo(local_path(name) if content is None else content, name=name, range=self.range)
+
+
+read_source = SourceReader()
+
+
+def in_range(
+    reader: Callable[[str], NDArray[np.uint8]], range: tuple[float, float] | None
+) -> Callable[[str], NDArray[np.uint8]]:
+    """The reader of a job whose settings name a range; one that somebody brings reads as it does."""
+    return SourceReader(range) if reader is read_source else reader
 
 
 def fetch_source(name: str) -> tuple[str, bytes | None]:
-    """A photo's name, and what is at it where that is an address."""
+    """A photo's name, and what is at it where that is an address or a stream of this process."""
     if not is_remote(name):
-        return name, None
+        return name, read_stream(name)
     try:
         system, path = filesystem(name)
         return name, bytes(system.cat_file(path))
@@ -52,6 +85,93 @@ def fetch_source(name: str) -> tuple[str, bytes | None]:
     except Exception as error:  # each kind of address has exceptions of its own
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise PhotoError(name, reason.splitlines()[0]) from error
+
+
+def read_stream(name: str | os.PathLike[str]) -> bytes | None:
+    """What comes in at a name such as ``/dev/stdin``, which means another file in another process; None for a file.
+
+    A pipe is read once, and what it gave is kept.
+
+    Raises
+    ------
+    PhotoError
+        If it is a terminal or another device, or gives more than a photo may have.
+    """
+    path = os.fsdecode(name)
+    if not is_stream(path):
+        return None
+    try:
+        kind = os.stat(path).st_mode
+        if stat.S_ISREG(kind):
+            return Path(path).read_bytes()
+        if not (stat.S_ISFIFO(kind) or stat.S_ISSOCK(kind)):
+            raise PhotoError(path, "is a device, not a file")
+        with _piped_lock:
+            if path not in _piped:
+                with open(path, "rb") as file:
+                    content = file.read(MAX_FETCHED + 1)
+                if len(content) > MAX_FETCHED:
+                    raise PhotoError(path, f"gives more than {MAX_FETCHED:,} bytes")
+                _piped[path] = content
+            return _piped[path]
+    except OSError as error:
+        raise PhotoError(path, (error.strerror or str(error)).lower()) from error
+
+
+def content_of(photo: NDArray[np.uint8]) -> str:
+    """Digest of a photo's pixels, (H, W, 3) uint8: what tells whether a photo that is read again is the same."""
+    found = hashlib.blake2b(repr(photo.shape).encode(), digest_size=16)
+    found.update(np.ascontiguousarray(photo).data)
+    return found.hexdigest()
+
+
+def read_again(
+    name: str,
+    size: tuple[int, int],
+    content: str | None,
+    reader: Callable[[str], NDArray[np.uint8]] = read_source,
+) -> NDArray[np.uint8]:
+    """A photo, (H, W, 3) uint8, that was read before, if it is still the same.
+
+    Parameters
+    ----------
+    name : str
+    size : tuple of int
+        The (H, W) that it had.
+    content : str or None
+        What :func:`content_of` gave, where it is known.
+    reader : callable
+        A name -> (H, W, 3) uint8.
+
+    Raises
+    ------
+    PhotoError
+        If it is gone, or another one by now.
+    """
+    try:
+        photo = reader(name)
+    except PhotoError as error:
+        raise PhotoError(name, f"could not be read again ({error.reason})") from error
+    except (OSError, ValueError) as error:
+        raise PhotoError(name, f"could not be read again ({error})") from error
+    if photo.shape[:2] != size or (content is not None and content_of(photo) != content):
+        raise PhotoError(name, "was replaced after its features were extracted")
+    return photo
+
+
+def stamp_of(name: str, *, exact: bool) -> list[int] | None:
+    """What changes when a file does; nothing for addresses, where asking costs a request each.
+
+    ``exact`` asks for the time at which the system last wrote down anything about the file as well: nobody can set
+    it, so that it tells a file of the same size and time, but a copy has another one too.
+    """
+    if is_remote(name):
+        return None
+    try:
+        status = os.stat(name)
+    except (OSError, ValueError):  # ValueError: a name with a NUL, out of a store
+        return None
+    return [status.st_size, status.st_mtime_ns, *([status.st_ctime_ns] if exact else [])]
 
 
 # ---------------------------------------------------------------- names out of a store
@@ -175,12 +295,17 @@ def _is_fetched(name: str) -> bool:
     return found["type"] == "file" and 0 < (found["size"] or 0) <= MAX_FETCHED
 
 
+def grey(size: tuple[int, int]) -> NDArray[np.uint8]:
+    """What stands for a photo of this (H, W) that is gone, (H, W, 3) uint8."""
+    return np.full((*size, 3), GONE_GREY, np.uint8)
+
+
 class StoredPhoto:
     """A photo that a store names, as a source of :class:`~patchprism.extract.Photos`: read when it is first asked for.
 
     Parameters
     ----------
-    name, size, places
+    name, size, places, reader
         As in :func:`read_stored`.
 
     Attributes
@@ -189,8 +314,14 @@ class StoredPhoto:
         Whether it is gone, and plain grey of the size that it had stands for it; None until it was asked for.
     """
 
-    def __init__(self, name: str, size: tuple[int, int], places: Collection[str]) -> None:
-        self.name, self.size, self.places = name, size, places
+    def __init__(
+        self,
+        name: str,
+        size: tuple[int, int],
+        places: Collection[str],
+        reader: Callable[[str], NDArray[np.uint8]] = read_source,
+    ) -> None:
+        self.name, self.size, self.places, self.reader = name, size, places, reader
         self.gone: bool | None = None
 
     def __fspath__(self) -> str:
@@ -203,6 +334,6 @@ class StoredPhoto:
 
     def read(self) -> NDArray[np.uint8]:
         """The photo, (H, W, 3) uint8; once it is found to be gone, it stays so."""
-        photo = None if self.gone else read_stored(self.name, self.size, self.places)
+        photo = None if self.gone else read_stored(self.name, self.size, self.places, self.reader)
         self.gone = photo is None
-        return np.full((*self.size, 3), GONE_GREY, np.uint8) if photo is None else photo
+        return grey(self.size) if photo is None else photo

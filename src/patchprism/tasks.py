@@ -12,6 +12,7 @@ from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,12 +21,14 @@ from patchprism.batching import give_back_memory
 from patchprism.errors import FeaturesError, PhotoError
 from patchprism.extract import Photos, Tokens, extract
 from patchprism.histogram import count_scores
-from patchprism.picture import draw_picture, needs_photo
+from patchprism.picture import PictureOptions, draw_picture, needs_photo, without_photo
+from patchprism.reading import BYTES_A_PIXEL, Note, claim, reading
 from patchprism.render import write_picture
-from patchprism.shards import SHARD, Lost, Shards, Table
-from patchprism.sources import read_source, read_stored
+from patchprism.shards import SHARD, Lost, Shards, Table, digest
+from patchprism.sources import DRAWN_WITHOUT, content_of, read_again, read_source, read_stored, stamp_of
 from patchprism.store.reader import PhotoRow
 from patchprism.visualization import write_arrays
+from patchprism.written import Stamp, stamp
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -149,11 +152,17 @@ class ExtractTask:
                     tokens.size,
                     tokens.crop,
                     tokens.plain,
+                    feed.contents.pop(tokens.index),
                 )
                 for tokens in done
             ]
             lost = [Lost(run.names[at], failed[at]) for at in sorted(failed)]
-            table = Table(run.key, rows, lost, done[0].tokens.shape[2] if rows else 0)
+            notes = [
+                Note(run.names[tokens.index % SHARD], text)
+                for tokens in done
+                for text in feed.notes.pop(tokens.index, ())
+            ]
+            table = Table(run.key, rows, lost, done[0].tokens.shape[2] if rows else 0, notes)
             self.shards.write(run.shard, table, [tokens.tokens for tokens in done])
             done.clear()
             give_back_memory()
@@ -175,6 +184,7 @@ class _Feed(Photos):
         self.runs: dict[int, PhotoRun] = {}
         self.done: dict[int, list[Tokens]] = {}
         self.failed: dict[int, dict[int, str]] = {}
+        self.contents: dict[int, str] = {}  # of photos that are read, until their shard is committed
 
     def indices(self) -> Iterator[int]:
         for run in self.items:
@@ -186,8 +196,12 @@ class _Feed(Photos):
     def frame(self, index: int, framing: Framing) -> tuple[Framed, tuple[int, int]]:
         """A photo framed, and its (H, W); nothing of it is kept."""
         name = self.name(index)
-        photo = self.reader(name)
-        return framing.apply(photo, name=name, show=False), (photo.shape[0], photo.shape[1])
+        with reading() as heard:
+            photo = self.reader(name)
+            framed = framing.apply(photo, name=name, show=False)
+        self.notes[index] = tuple(heard.notes)
+        self.contents[index] = content_of(photo)
+        return framed, (photo.shape[0], photo.shape[1])
 
     def name(self, index: int) -> str:
         """As the run names it."""
@@ -250,22 +264,6 @@ class FoldTask:
 # ---------------------------------------------------------------- pictures
 
 
-@dataclass(frozen=True, kw_only=True)
-class PictureOptions:
-    """What is written for a photo: the options of :meth:`Visualization.save` with the same names."""
-
-    overlay_alpha: float | None = None
-    arrays: bool = False
-    format: str = "png"
-    upsample: str = "nearest"
-    background: str = "black"
-    basis: str = "object"
-
-
-# What a picture that asks for its photo is drawn with where the photo is gone.
-_WITHOUT_PHOTO = {"guided": {"upsample": "bilinear"}, "photo": {"background": "black"}}
-
-
 class DrawTask:
     """Shards -> their photos' pictures in the output folder; the result is what there is to report of them.
 
@@ -276,10 +274,10 @@ class DrawTask:
     out, work : Folder
     options : PictureOptions
     key : str
-        Digest of all that pictures depend on beside the tokens.
+        Digest of all that pictures depend on beside the photos of the shard, their tokens and their files' stems.
     places : collection of str, optional
-        Where the tokens are a store's: as in :func:`~patchprism.sources.read_stored`. Photos may be gone then;
-        overlays are left out where they are, and what else asks for the photo is drawn without it.
+        Where the tokens are a store's: as in :func:`~patchprism.sources.read_stored`. Photos may be gone then.
+        Where one is, from a store or not, its overlay is left out, and what else asks for it is drawn without it.
     reader, seen : callable
         As in :class:`ExtractTask`.
     """
@@ -298,8 +296,10 @@ class DrawTask:
         places: Collection[str] | None = None,
         reader: Callable[[str], NDArray[np.uint8]] = read_source,
         seen: Callable[[], None] | None = None,
+        agreements: Mapping[int, float] | None = None,
     ) -> None:
         self.seen = seen
+        self.agreements = agreements or {}
         self.prism, self.source, self.out, self.work = prism, source, out, work
         self.options, self.key, self.places, self.reader = options, key, places, reader
 
@@ -307,37 +307,88 @@ class DrawTask:
         """See :class:`~patchprism.engines.Task`; an item is a shard and the stems of its photos' files."""
         with ThreadPoolExecutor(WRITERS, thread_name_prefix="patchprism-write") as pool:
             for shard, stems in items:
-                rows = []
+                # Before the first of them: what a killed run has written is known by this.
+                files = [self.names(stem) for stem in stems]
+                self.work.write(
+                    drawn_key(shard), json.dumps({"files": list(chain.from_iterable(files))}).encode()
+                )
+                rows, lost = [], {}
+                written: dict[str, Stamp] = {}
                 counts = np.zeros_like(count_scores(np.zeros(0)))
                 inside = 0
-                jobs = zip(self.source.read(shard), stems, strict=True)
-                for row, part_counts, kept in _bounded(pool, self._photo, jobs, ahead=2 * WRITERS):
+                places = range(shard * SHARD, shard * SHARD + len(stems))
+                jobs = zip(self.source.read(shard), stems, places, strict=True)
+                for row, part_counts, kept, its, reason in _bounded(
+                    pool, self._photo, jobs, ahead=2 * WRITERS
+                ):
                     rows.append(row)
+                    written |= its
+                    if reason is not None:
+                        lost[row["photo"]] = reason
                     counts += part_counts
                     inside += kept
                     (self.seen or nothing)()
-                drawn = {"key": self.key, "photos": rows, "counts": counts.tolist(), "n_foreground": inside}
+                drawn = {
+                    "key": self.key_of(shard, stems),
+                    "photos": rows,
+                    "counts": counts.tolist(),
+                    "n_foreground": inside,
+                    "lost": lost,
+                    "files": written,
+                }
                 self.work.write(drawn_key(shard), json.dumps(drawn).encode())
                 yield drawn
 
-    def _photo(self, job: tuple[tuple[PhotoRow, Any], str]) -> tuple[dict[str, Any], NDArray[np.int64], int]:
-        (row, tokens), stem = job
-        part = self.prism.split(tokens, name=row.name)
-        options, files = self.options, []
-        style = {"upsample": options.upsample, "background": options.background, "basis": options.basis}
-        photo, gone = None, False
-        if needs_photo(
+    def names(self, stem: str) -> list[str]:
+        """The files that a photo may get."""
+        options = self.options
+        names = [f"{stem}.pca.{options.format}"]
+        if options.overlay_alpha is not None:
+            names.append(f"{stem}.overlay.{options.format}")
+        return [*names, f"{stem}.npz"] if options.arrays else names
+
+    def key_of(self, shard: int, stems: Sequence[str]) -> str:
+        """Digest of all that a shard's pictures depend on."""
+        photos = []
+        if self.places is not None and self._needs_photo:
+            photos = [stamp_of(row.name, exact=True) for row in self.source.rows(shard)]
+        return digest(self.key, self.source.key(shard), list(stems), photos)
+
+    @property
+    def _needs_photo(self) -> bool:
+        options = self.options
+        return needs_photo(
             overlay_alpha=options.overlay_alpha, upsample=options.upsample, background=options.background
-        ):
-            photo = self.photo(row)
+        )
+
+    def _photo(
+        self, job: tuple[tuple[PhotoRow, Any], str, int]
+    ) -> tuple[dict[str, Any], NDArray[np.int64], int, dict[str, Stamp], str | None]:
+        (row, _), _, _ = job
+        with reading():
+            claim(row.size[0] * row.size[1] * BYTES_A_PIXEL, row.name)
+            return self._written(job)
+
+    def _written(
+        self, job: tuple[tuple[PhotoRow, Any], str, int]
+    ) -> tuple[dict[str, Any], NDArray[np.int64], int, dict[str, Stamp], str | None]:
+        (row, tokens), stem, index = job
+        part = self.prism.split(tokens, name=row.name)
+        options = self.options
+        files: dict[str, Stamp] = {}
+        style = {"upsample": options.upsample, "background": options.background, "basis": options.basis}
+        photo, gone, reason = None, False, None
+        if self._needs_photo:
+            photo, reason = self.photo(row)
             if photo is None:
                 gone = True
-                style |= _WITHOUT_PHOTO.get(options.upsample, {}) | _WITHOUT_PHOTO.get(options.background, {})
+                style["upsample"], style["background"] = without_photo(options.upsample, options.background)
 
         def write(suffix: str, draw: Callable[[Path], None]) -> None:
-            files.append(f"{stem}.{suffix}")
-            with self.out.staged(files[-1]) as path:
+            name = f"{stem}.{suffix}"
+            with self.out.staged(name) as path:
                 draw(path)
+                files[name] = stamp(path)
 
         def write_drawn(name: str, **changed: Any) -> None:
             def read() -> NDArray[np.uint8]:
@@ -352,13 +403,20 @@ class DrawTask:
             write_drawn("overlay", overlay_alpha=options.overlay_alpha, background="black")
         if options.arrays:
             write("npz", partial(write_arrays, part))
-        return self._row(row, part, files, gone), count_scores(part.score), int(part.foreground.sum())
+        shown = self._row(row, part, list(files), gone)
+        shown |= self.prism.doubts(tokens, part.foreground)
+        if index in self.agreements:
+            shown["agreement"] = round(self.agreements[index], 4)
+        return shown, count_scores(part.score), int(part.foreground.sum()), files, reason
 
-    def photo(self, row: PhotoRow) -> NDArray[np.uint8] | None:
-        """A photo, or None where a store's photo is gone, or another one by now."""
-        if self.places is None:
-            return self.reader(row.name)
-        return read_stored(row.name, row.size, self.places, self.reader)
+    def photo(self, row: PhotoRow) -> tuple[NDArray[np.uint8] | None, str | None]:
+        """A photo, or None where it is gone, or another one by now; and why, unless a store names it."""
+        if self.places is not None:
+            return read_stored(row.name, row.size, self.places, self.reader), None
+        try:
+            return read_again(row.name, row.size, row.content, self.reader), None
+        except PhotoError as error:
+            return None, f"{error.reason}; {DRAWN_WITHOUT}"
 
     @staticmethod
     def _row(row: PhotoRow, part: PhotoColors, files: list[str], gone: bool) -> dict[str, Any]:

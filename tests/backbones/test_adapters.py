@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +20,7 @@ pytest.importorskip("transformers")
 from tiny import ALL, MEAN, PATCH, STAGED, STD, VITS, build, save  # noqa: E402
 
 from patchprism.backbones import Backbone, find_record, load_backbone  # noqa: E402
+from patchprism.backbones.probing import inside, of_one_size  # noqa: E402
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,6 +30,7 @@ TIMM = {
     "timm_registers": "vit_small_patch14_reg4_dinov2",
     "timm_cnn": "resnet18",
 }
+PHOTO = np.random.default_rng(0).integers(0, 256, (70, 100, 3), dtype=np.uint8)
 KINDS = [*(f"hf_{kind}" for kind in ALL), *TIMM, "callable"]
 
 
@@ -280,11 +284,6 @@ BROKEN = {
         ModelError,
         "hidden states are patches",
     ),
-    "no preprocessor": (
-        lambda f: (f / "preprocessor_config.json").unlink(),
-        ModelError,
-        "preprocessor_config.json is missing",
-    ),
     "no mean": (lambda f: _edit(f, "preprocessor_config.json", image_mean=None), ModelError, "image_mean in"),
     "zero deviation": (
         lambda f: _edit(f, "preprocessor_config.json", image_std=[0, 1, 1]),
@@ -371,6 +370,205 @@ def test_normalisation(
     (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor))
     record = find_record(f"hf:{folder}")
     np.testing.assert_allclose((*record.mean, *record.std), [mean] * 3 + [std] * 3, rtol=1e-6)
+
+
+def test_without_a_preprocessor_mean_and_deviation_are_asked_for(saved: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(saved, folder)
+    known = patchprism.visualize([PHOTO], model=f"hf:{folder}", size=64)
+    (folder / "preprocessor_config.json").unlink()
+    assert find_record(f"hf:{folder}").mean is None
+    with pytest.raises(OptionError, match=r"give mean and std, .*--mean R,G,B and --std"):
+        patchprism.visualize([PHOTO], model=f"hf:{folder}", size=64)
+    with pytest.raises(OptionError, match="give std, as"):
+        patchprism.visualize([PHOTO], model=f"hf:{folder}", size=64, mean=MEAN)
+    said = patchprism.visualize([PHOTO], model=f"hf:{folder}", size=64, mean=np.array(MEAN), std=STD)
+    np.testing.assert_array_equal(said.colors[0], known.colors[0])
+    assert said.prism.origin["framing"]["mean"] == MEAN
+    # The prism knows.
+    again = patchprism.visualize([PHOTO], model=f"hf:{folder}", prism=said.prism)
+    np.testing.assert_array_equal(again.colors[0], known.colors[0])
+
+
+def _aimv2(size: int) -> Any:
+    import transformers
+
+    torch.manual_seed(0)
+    config = transformers.Aimv2VisionConfig(**{**VITS["dino"][1], "image_size": size})
+    return transformers.AutoModel.from_config(config).eval()
+
+
+def test_aimv2_whose_head_has_a_class_token_of_its_own(tmp_path: Path) -> None:
+    network = _aimv2(4 * PATCH)
+    backbone = load_backbone(save(network, tmp_path))
+    assert backbone.record.prefix_tokens == 0
+    pixels = torch.randn(2, 3, 4 * PATCH, 4 * PATCH)
+    with torch.no_grad():
+        expected = network(pixels).last_hidden_state.reshape(2, 4, 4, -1)
+    torch.testing.assert_close(backbone.patch_tokens(pixels), expected, rtol=1e-4, atol=1e-4)
+    with pytest.raises(ModelError, match="no class token"):
+        backbone.attention(pixels)
+    # On another grid: as a network whose own table is the stretched one.
+    larger = _aimv2(6 * PATCH)
+    table = network.embeddings.position_embedding.weight.detach()
+    image = table.reshape(1, 4, 4, -1).permute(0, 3, 1, 2)
+    image = torch.nn.functional.interpolate(image, size=(6, 6), mode="bicubic", align_corners=False)
+    state = network.state_dict() | {
+        "embeddings.position_embedding.weight": image.permute(0, 2, 3, 1).reshape(36, -1)
+    }
+    larger.load_state_dict(state)
+    pixels = torch.randn(1, 3, 6 * PATCH, 6 * PATCH)
+    with torch.no_grad():
+        expected = larger(pixels).last_hidden_state.reshape(1, 6, 6, -1)
+    torch.testing.assert_close(backbone.patch_tokens(pixels), expected, rtol=1e-4, atol=1e-4)
+    assert backbone.patch_tokens(torch.randn(1, 3, 2 * PATCH, 5 * PATCH)).shape[1:3] == (2, 5)
+
+
+@pytest.mark.parametrize(
+    ("fixed", "shape", "advice"),
+    [
+        ((64, 64), (448, 448), "; give --size 64"),
+        ((64, 64), (64, 80), "; give square photos and --size 64, or --preset seed --size 64"),
+        ((64, 96), (64, 80), "; crop the photos to 3:2 and give --size 64"),
+        ((96, 64), (448, 448), "; crop the photos to 2:3 and give --size 64"),
+    ],
+)
+def test_advice_for_networks_of_one_size_leads_on(
+    fixed: tuple[int, int], shape: tuple[int, int], advice: str
+) -> None:
+    assert advice in of_one_size("m", fixed, shape)
+
+
+def test_the_advice_for_an_oblong_network_works(tmp_path: Path) -> None:
+    import transformers
+
+    torch.manual_seed(0)
+    network = transformers.ViTModel(
+        transformers.ViTConfig(**{**VITS["dino"][1], "image_size": [4 * PATCH, 6 * PATCH]})
+    )
+    name = save(network, tmp_path)
+    with pytest.raises(
+        ModelError, match=r"48 x 32 pixels only, .* crop the photos to 3:2 and give --size 32"
+    ):
+        patchprism.visualize([np.zeros((100, 120, 3), np.uint8)], model=name, size=40)
+    photo = np.random.default_rng(0).integers(0, 256, (80, 120, 3), dtype=np.uint8)
+    assert patchprism.visualize([photo], model=name, size=32).colors[0].shape == (4, 6, 3)
+
+
+BROKEN_TORCHVISION = 'raise RuntimeError("operator torchvision::nms does not exist")\n'
+
+
+def _beside_a_broken_torchvision(name: str, folder: Path, *more: str) -> str:
+    for package in ("torchvision", *more):
+        (folder / package).mkdir(parents=True)
+    (folder / "torchvision" / "__init__.py").write_text(BROKEN_TORCHVISION)
+    metadata = folder / "torchvision-0.28.0.dist-info" / "METADATA"
+    metadata.parent.mkdir()
+    metadata.write_text("Metadata-Version: 2.1\nName: torchvision\nVersion: 0.28.0\n")
+    for package in more:
+        (folder / package / "__init__.py").write_text("import torchvision\n")
+    code = (
+        f"import sys; sys.path.insert(0, {str(folder)!r})\nfrom patchprism.backbones import load_backbone\n"
+        f"try: load_backbone({name!r})\nexcept Exception as error: print(type(error).__name__, error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def test_a_torchvision_that_does_not_fit_is_named(tmp_path: Path) -> None:
+    name = save(build("clip"), tmp_path / "clip")
+    for asked, folder, more in ((name, "a", ()), ("timm:resnet18", "b", ("timm",))):
+        said = _beside_a_broken_torchvision(asked, tmp_path / folder, *more)
+        assert said.startswith(f"ModelError {asked}: ")
+        assert "operator torchvision::nms does not exist" in said
+        assert (
+            f"it needs a torchvision that fits this torch: install the one for torch {torch.__version__}"
+            in said
+        )
+        assert ("or uninstall torchvision" in said) is asked.startswith("hf:")
+        assert "\n" not in said
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "words"),
+    [
+        (ModuleNotFoundError("No module named 'timm'", name="timm"), ExtraError, r"patchprism\[timm\]"),
+        (ModuleNotFoundError("No module named 'yaml'", name="yaml"), ModelError, "try pip install yaml"),
+        (ImportError("cannot import name 'x'"), ModelError, "try pip install --upgrade timm"),
+        (RuntimeError("boom\nmore"), ModelError, r"timm fails here \(boom\)"),
+        (AttributeError("torchvision has no attribute 'x'"), ModelError, "needs a torchvision that fits"),
+    ],
+)
+def test_what_fails_inside_a_package_is_one_line(error: Exception, kind: type[Exception], words: str) -> None:
+    with pytest.raises(kind, match=words) as caught, inside("timm:x", "timm", "timm"):
+        raise error
+    assert "\n" not in str(caught.value)
+
+
+def test_a_network_that_fails_on_a_shape_is_named(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone = load_backbone(f"hf:{saved}")
+
+    def fail(**_: Any) -> None:
+        raise RuntimeError("The size of tensor a must match")
+
+    monkeypatch.setattr(backbone.network, "forward", fail)
+    with pytest.raises(ModelError, match=r"does not run on photos of 24 x 16 pixels \(The size"):
+        backbone.patch_tokens(torch.zeros(1, 3, 16, 24))
+
+
+def test_no_network_is_told_without_the_hubs_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hub's client tries five times more; nobody asks it when one look says that there is no network."""
+    import huggingface_hub
+
+    from patchprism.backbones import hub_files
+
+    asked: list[bool] = []
+
+    def download(*_: Any, local_files_only: bool, **__: Any) -> str:
+        asked.append(local_files_only)
+        raise huggingface_hub.errors.LocalEntryNotFoundError("not here")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    hub_files._hub_answers.cache_clear()
+    for options in ({"name": "hf:owner/name"}, {"name": "dinov2_vits14", "weights": "hf:owner/name"}):
+        with pytest.raises(WeightsError, match="cannot be reached"):
+            load_backbone(**options)
+    assert asked == [True, True]
+    hub_files._hub_answers.cache_clear()
+
+
+def test_hiera_has_its_layers_without_the_norm(tmp_path: Path) -> None:
+    timm = _timm()
+    torch.manual_seed(0)
+    network = timm.create_model("hiera_tiny_224").eval()
+    torch.save(network.state_dict(), tmp_path / "hiera.pth")
+    backbone = load_backbone("timm:hiera_tiny_224", weights=tmp_path / "hiera.pth")
+    pixels = torch.randn(1, 3, 224, 224)
+    with torch.no_grad():
+        expected = network.forward_intermediates(pixels, indices=[3], norm=False, intermediates_only=True)[0]
+    torch.testing.assert_close(backbone.patch_tokens(pixels, norm=False), expected.permute(0, 2, 3, 1))
+    with pytest.raises(ModelError, match=r"final_norm=False \(--no-norm\)"):
+        backbone.patch_tokens(pixels)
+
+
+def test_training_checkpoints_of_timms_networks(tmp_path: Path) -> None:
+    timm = _timm()
+    torch.manual_seed(0)
+    network = timm.create_model("vit_tiny_patch16_224").eval()
+    body = {name: each for name, each in network.state_dict().items() if not name.startswith("head")}
+    torch.save(
+        {"teacher": {f"module.backbone.{name}": each for name, each in body.items()}}, tmp_path / "t.pth"
+    )
+    backbone = load_backbone("timm:vit_tiny_patch16_224", weights=tmp_path / "t.pth")
+    assert backbone.weights.taken_from == "teacher.module.backbone"
+    pixels = torch.randn(1, 3, 224, 224)
+    with torch.no_grad():
+        expected = network.forward_features(pixels)[:, 1:].reshape(1, 14, 14, -1)
+    torch.testing.assert_close(backbone.patch_tokens(pixels), expected)
+    torch.save(body | {"junk": torch.zeros(1)}, tmp_path / "junk.pth")
+    with pytest.raises(WeightsError, match="junk"):
+        load_backbone("timm:vit_tiny_patch16_224", weights=tmp_path / "junk.pth")
 
 
 def test_a_network_with_other_tokens_after_the_patches_is_refused(tmp_path: Path) -> None:

@@ -54,6 +54,33 @@ def test_unknown_names(name: str) -> None:
         find_record(name)
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("facebook/dinov2-base", "hf:facebook/dinov2-base"),
+        ("google/siglip-base-patch16-224@main", "hf:google/siglip-base-patch16-224@main"),
+        ("https://huggingface.co/facebook/dinov2-base/tree/main", "hf:facebook/dinov2-base?"),
+        ("HF:facebook/dinov2-base", "hf:facebook/dinov2-base"),
+        ("dinov3_vits16", "hf:facebook/dinov3-vits16-pretrain-lvd1689m"),
+        ("dinov3-vits16plus", "hf:facebook/dinov3-vits16plus-pretrain-lvd1689m"),
+        ("dinov3_vit7b16", "hf:facebook/dinov3-vit7b16-pretrain-lvd1689m"),
+        ("DINOv3", "hf:facebook/dinov3-vits16-pretrain-lvd1689m"),
+        ("dinov3_convnext_tiny", "hf:facebook/dinov3-convnext-tiny-pretrain-lvd1689m"),
+        ("DINOV2_ViTS14", "dinov2_vits14?"),
+        ("dinov2_vits14_reg4", "dinov2_vits14_reg"),
+        ("vit_small_patch14_dinov2.lvd142m", "timm:vit_small_patch14_dinov2.lvd142m"),
+        ("weights.pth", "--model dinov2_vits14 --weights weights.pth"),
+        ("resnet50", "hf:OWNER/NAME or timm:NAME"),
+        (".", "hf:."),
+    ],
+)
+def test_an_unknown_name_leads_on(name: str, meant: str) -> None:
+    for ask in (find_record, load_backbone):
+        with pytest.raises(ModelError, match="unknown model") as caught:
+            ask(name)
+        assert meant in str(caught.value)
+
+
 def test_a_name_is_taken_once() -> None:
     with pytest.raises(OptionError, match="registered already"):
         register([find_record("dinov2_vits14")])

@@ -16,8 +16,9 @@ from safetensors.torch import save_file
 from standin import filled_state
 
 from patchprism.backbones import download_weights, find_record, load_backbone
-from patchprism.backbones.checkpoint import official_names, read_checkpoint
+from patchprism.backbones.checkpoint import read_checkpoint
 from patchprism.backbones.dinov2 import build
+from patchprism.backbones.layouts import official_names
 from patchprism.backbones.weights import obtain_weights
 from patchprism.errors import ModelError, WeightsError
 
@@ -254,7 +255,7 @@ def _offsets_outside(path: Path) -> None:
         (lambda path: torch.save({}, path), "must hold tensors by name"),
         (
             lambda path: torch.save({"model": {"x": torch.zeros(1)}}, path),
-            "'model' must be a dense tensor, got dict",
+            "missing: cls_token, .* and .* more; unknown: x; is this the model's own file",
         ),
         (lambda path: torch.save({"x": torch.zeros(3).to_sparse()}, path), "'x' must be a dense tensor"),
     ],
@@ -282,11 +283,11 @@ def state() -> dict[str, torch.Tensor]:
     [
         ({"norm.bias": None}, "missing: norm.bias;"),
         ({f"blocks.{i}.ls1.gamma": None for i in range(5)}, "missing: .* and 2 more"),
-        ({"head.weight": torch.zeros(2)}, "unknown: head.weight"),
+        ({"blocks.0.attn.qkv.lora_A.weight": torch.zeros(2)}, "unknown: blocks.0.attn.qkv.lora_A.weight"),
         ({"register_tokens": torch.zeros(1, 4, 384)}, "unknown: register_tokens"),
         (
-            {"pos_embed": torch.zeros(1, 257, 384)},
-            r"pos_embed must have shape \(1, 1370, 384\), got \(1, 257, 384\)",
+            {"pos_embed": torch.zeros(1, 1 + 16 * 24, 384)},
+            r"pos_embed must have shape \(1, 1370, 384\), got \(1, 385, 384\)",
         ),
         (
             {"blocks.7.mlp.fc1.bias": torch.full((1536,), torch.inf)},

@@ -65,7 +65,7 @@ def test_flat_table(run, photos, tmp_path):
         (["PHOTOS", "--tokens", "int8"], 1, "tokens must be one of float16, float32, got 'int8'"),
         (["PHOTOS", "--model", "dinov9"], 1, "unknown model 'dinov9'"),
         (["PHOTOS", "--engine", "spark"], 1, "engine must be one of local, ray, got 'spark'"),
-        (["PHOTOS", "--workers", "2"], 1, "workers is for --engine ray"),
+        (["PHOTOS", "--workers", "2"], 1, "workers is for the engine ray"),
         (["PHOTOS", "--batch-size", "0"], 2, "--batch-size"),
         (["PHOTOS", "--flat", "no/such/folder/f.parquet"], 1, "cannot write no/such/folder/f.parquet"),
         ([], 2, "PHOTO"),

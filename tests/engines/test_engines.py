@@ -286,8 +286,8 @@ def test_an_engine_without_living_workers_says_so(photos, tmp_path):
     ("options", "message"),
     [
         (("spark", None), "engine must be one of local, ray, got 'spark'"),
-        (("local", 2), "workers is for --engine ray"),
-        (("ray", 0), "workers must be at least 1, got 0"),
+        (("local", 2), "workers is for the engine ray"),
+        (("ray", 0), "workers must be a whole number from 1 to 100000, got 0"),
     ],
 )
 def test_engines_that_are_none(options, message):

@@ -96,8 +96,11 @@ def test_space_and_upsample_change_the_pictures_and_are_told(run, folder):
         (("--lens", "pca", "--lens", "similarity", "--at", "a:500,2"), "lies outside of a.png"),
         (("--at", "a:1,2"), "at is for the lenses"),
         (("--lens", "attention"), "efficientnet_lite2 cannot give its attention"),
-        (("--lens", "clusters", "--clusters", "many"), "clusters must be auto or a number from 2 to 64"),
-        (("--lens", "clusters", "--clusters", "1"), "clusters must be auto or a number from 2 to 64"),
+        (
+            ("--lens", "clusters", "--clusters", "many"),
+            "clusters must be 'auto' or a whole number from 2 to 64",
+        ),
+        (("--lens", "clusters", "--clusters", "1"), "clusters must be 'auto' or a whole number from 2 to 64"),
         (("--space", "hsv"), "space must be one of rgb, oklab"),
         (("--upsample", "cubic"), "upsample must be one of"),
     ],

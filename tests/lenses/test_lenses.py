@@ -294,10 +294,10 @@ def test_a_network_without_attention_is_named(view):
         (["pca"], {"at": ("1:2,3",)}, 2, "at is for the lenses similarity and attention"),
         (["similarity"], {"at": ("dog",)}, 2, "at must be PHOTO:x,y"),
         (["matches"], {}, 1, "needs at least two photos, got 1"),
-        (["clusters"], {"clusters": 1}, 2, "clusters must be auto or a number from 2 to 64, got 1"),
+        (["clusters"], {"clusters": 1}, 2, "clusters must be 'auto' or a whole number from 2 to 64, got 1"),
         (["clusters"], {"clusters": 65}, 2, "got 65"),
         (["clusters"], {"clusters": True}, 2, "got True"),
-        (["matches"], {"match_lines": 0}, 2, "match_lines must be at least 1"),
+        (["matches"], {"match_lines": 0}, 2, "match_lines must be a whole number of at least 1"),
         (["pca"], {"upsample": "sharp"}, 2, "upsample must be one of"),
     ],
 )

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from patchprism import checks
 from patchprism.backbones.base import (
+    DTYPES,
     Backbone,
     BackboneRecord,
     Progress,
     WeightsOrigin,
     adapter_of,
+    check_device,
     find_record,
     records,
     register,
@@ -82,13 +85,18 @@ def load_backbone(
     ExtraError
         If the model needs a package that is not installed.
     """
+    name = checks.text("name", name)
+    weights = None if weights is None else checks.path("weights", weights)
+    device, dtype = check_device("device", device), checks.dtype("dtype", dtype, allowed=DTYPES)
+    download = checks.flag("download", download)
+    checks.callback("progress", progress)
     with own_settings(inference=False):
         return _load(name, weights, device, dtype, progress, download)
 
 
 def _load(
     name: str,
-    weights: str | os.PathLike[str] | None,
+    weights: str | None,
     device: str,
     dtype: str,
     progress: Progress | None,
@@ -108,7 +116,7 @@ def _load(
 
         return timm_models.load(
             name,
-            weights=None if weights is None else str(weights),
+            weights=weights,
             device=device,
             dtype=dtype,
             progress=progress,

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import os
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from patchprism import checks
 from patchprism.errors import ModelError, OptionError
 from patchprism.surroundings import own_settings
 
@@ -46,8 +49,8 @@ class BackboneRecord:
         Number of blocks, and of attention heads (0 for a convolutional network).
     prefix_tokens : int
         Tokens before the patches (class token and registers).
-    mean, std : tuple of float
-        Normalisation of RGB in [0, 1].
+    mean, std : tuple of float or None
+        Normalisation of RGB in [0, 1]; None where the model's files do not say it.
     n_parameters : int
         Number of parameters.
     licence : str
@@ -67,8 +70,8 @@ class BackboneRecord:
     depth: int
     heads: int
     prefix_tokens: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, float, float] | None
+    std: tuple[float, float, float] | None
     n_parameters: int
     licence: str
     source: str
@@ -88,11 +91,33 @@ class WeightsOrigin:
         The file that was read, empty for networks that have none.
     sha256 : str
         SHA-256 of that file in hexadecimal, empty for networks that have none.
+    taken_from : str
+        Where in a training checkpoint the network was, e.g. ``"teacher.backbone"``; empty where the file holds
+        nothing but the network.
+    left_out : tuple of str
+        What else that file holds: other networks, heads, the optimizer.
     """
 
     source: str
     path: str = ""
     sha256: str = ""
+    taken_from: str = ""
+    left_out: tuple[str, ...] = ()
+
+    def report(self) -> dict[str, Any]:
+        """What reports say of the weights, as JSON values."""
+        taken: dict[str, Any] = {}
+        if self.taken_from or self.left_out:
+            taken = {"taken_from": self.taken_from, "left_out": list(self.left_out)}
+        return {"source": self.source, "file": self.path, "sha256": self.sha256, **taken}
+
+    def __str__(self) -> str:
+        """The source, and what was taken from it and what was not."""
+        words = [f"its {self.taken_from}"] if self.taken_from else []
+        if self.left_out:
+            more = f" and {len(self.left_out) - 3} more" if len(self.left_out) > 3 else ""
+            words.append(f"without {', '.join(self.left_out[:3])}{more}")
+        return f"{self.source} ({', '.join(words)})" if words else self.source
 
 
 class Backbone(ABC):
@@ -220,10 +245,11 @@ class Backbone(ABC):
             If the network has no such layer or facet.
         """
         self._check_pixels(pixels)
-        if not layers:
-            raise OptionError("layers must name at least one layer, got none")
-        wanted = [self.layer_index(layer) for layer in layers]
-        if facet not in self.facets:
+        found_layers = checks.layers("layers", layers)
+        several = found_layers if isinstance(found_layers, tuple) else (found_layers,)
+        wanted = [self.layer_index(layer) for layer in several]
+        norm = checks.flag("norm", norm)
+        if checks.text("facet", facet) not in self.facets:
             raise ModelError(f"{self.record.name} has no facet {facet!r}: it has {', '.join(self.facets)}")
         with own_settings(inference=True):
             found = self._layers(
@@ -239,10 +265,12 @@ class Backbone(ABC):
         ModelError
             If the network has no such layer.
         """
+        layer = int(checks.integer("layer", layer))
         if not -self.depth <= layer < self.depth:
             last = self.depth - 1
             raise ModelError(
-                f"{self.record.name} has no layer {layer}: layers are 0 to {last}, or -{self.depth} to -1 from the end"
+                f"{self.record.name} has no layer {checks.said(layer)}: layers are 0 to {last}, or -{self.depth} to "
+                "-1 from the end"
             )
         return layer % self.depth
 
@@ -329,12 +357,21 @@ class Backbone(ABC):
                     f"{self.record.name} has no class token: query must be a patch's (row, column)"
                 )
             return 0, (h, w)
-        row, column = query
+        try:
+            row, column = (int(checks.integer("query", each)) for each in query)
+        except (TypeError, ValueError):
+            checks.refuse("query", "'cls' or a patch's (row, column)", query)
         if not (0 <= row < h and 0 <= column < w):
-            raise OptionError(f"query {(row, column)} lies outside the grid of {h} rows and {w} columns")
+            raise OptionError(
+                f"query {checks.said((row, column))} lies outside the grid of {h} rows and {w} columns"
+            )
         return self.record.prefix_tokens + row * w + column, (h, w)
 
     def _check_pixels(self, pixels: torch.Tensor) -> None:
+        import torch
+
+        if not isinstance(pixels, torch.Tensor) or pixels.is_complex() or pixels.layout != torch.strided:
+            checks.refuse("pixels", "a tensor (B, 3, H, W) of real numbers", pixels)
         patch, shape = self.record.patch_size, tuple(pixels.shape)
         if len(shape) != 4 or shape[1] != 3 or 0 in shape or shape[2] % patch or shape[3] % patch:
             raise OptionError(f"pixels must be (B, 3, H, W) with H and W multiples of {patch}, got {shape}")
@@ -390,6 +427,7 @@ def find_record(name: str) -> BackboneRecord:
     ExtraError
         If the model needs a package that is not installed.
     """
+    name = checks.text("model", name) if name != "" else ""
     if name in _RECORDS:
         return _RECORDS[name]
     adapter = adapter_of(name)
@@ -401,9 +439,50 @@ def find_record(name: str) -> BackboneRecord:
         from patchprism.backbones import timm_models
 
         return timm_models.find_record(name)
+    raise ModelError(f"unknown model {name!r}: {_meant(name)}")
+
+
+# DINOv3's own names, without their punctuation, and what follows "facebook/dinov3-" on the hub.
+_DINOV3 = {
+    **{
+        size: f"{size}-pretrain-lvd1689m"
+        for size in ("vits16", "vits16plus", "vitb16", "vitl16", "vith16plus", "vit7b16")
+    },
+    **{
+        f"convnext{size}": f"convnext-{size}-pretrain-lvd1689m" for size in ("tiny", "small", "base", "large")
+    },
+}
+
+
+def _meant(name: str) -> str:
+    """What somebody who gives an unknown name for a model may have meant."""
+    bare = name.strip()
+    lowered = bare.lower()
+    for prefix in ("https://huggingface.co/", "http://huggingface.co/", "huggingface.co/", "huggingface:"):
+        if lowered.startswith(prefix):
+            owner_and_name = "/".join(bare[len(prefix) :].strip("/").split("/")[:2])
+            return f"did you mean hf:{owner_and_name}?"
+    if lowered.partition(":")[0] in ("hf", "timm") and ":" in bare:
+        return f"did you mean {lowered.partition(':')[0]}:{bare.partition(':')[2]}?"
+    if os.path.isdir(bare):
+        return f"a folder with the files of a transformers model is hf:{bare}"
+    if lowered.endswith((".pth", ".pt", ".ckpt", ".safetensors", ".bin")):
+        return f"a file of weights goes with the model that it is of, as in --model dinov2_vits14 --weights {bare}"
+    if lowered in _RECORDS:
+        return f"did you mean {lowered}?"
+    if re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w.-]+)?", bare):
+        return f"did you mean hf:{bare}, of the Hugging Face hub?"
+    if lowered.startswith("dinov3"):
+        rest = re.sub(r"[-_]", "", lowered.removeprefix("dinov3"))
+        sizes = sorted((size for size in _DINOV3 if rest.startswith(size)), key=len)
+        repo = f"facebook/dinov3-{_DINOV3[sizes[-1] if sizes else 'vits16']}"
+        return f"DINOv3 comes from the Hugging Face hub, as hf:{repo}"
+    if "_patch" in lowered:
+        return f"did you mean timm:{bare}?"
     near = difflib.get_close_matches(name, _RECORDS, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else "`patchprism models` lists all."
-    raise ModelError(f"unknown model {name!r}: {hint}")
+    if near:
+        return f"did you mean {' or '.join(near)}?"
+    return "`patchprism models` lists those that come with PatchPrism; others are hf:OWNER/NAME or timm:NAME"
 
 
 def adapter_of(name: str) -> str:
@@ -425,7 +504,15 @@ def adapter_of(name: str) -> str:
     return prefix if prefix in ("hf", "timm") else ""
 
 
-def resolve_device(device: str) -> torch.device:
+def check_device(name: str, value: Any) -> str:
+    """A device's name, if its kind is one of ``DEVICES``; whether this machine has it is not asked."""
+    device = checks.device(name, value)
+    if device.split(":")[0] not in DEVICES:
+        checks.refuse(name, f"one of {', '.join(DEVICES)}", value)
+    return device
+
+
+def resolve_device(device: str | torch.device) -> torch.device:
     """The torch device meant by ``"auto"``, ``"cpu"``, ``"cuda"``, ``"mps"`` or e.g. ``"cuda:1"``.
 
     Raises
@@ -433,8 +520,7 @@ def resolve_device(device: str) -> torch.device:
     OptionError
         If the name is not one of these, or this machine has no such device.
     """
-    if device.split(":")[0] not in DEVICES:
-        raise OptionError(f"device must be one of {', '.join(DEVICES)}, got {device!r}")
+    device = check_device("device", device)
     import torch
 
     has_cuda, has_mps = torch.cuda.is_available(), torch.backends.mps.is_available()
@@ -442,14 +528,15 @@ def resolve_device(device: str) -> torch.device:
         return torch.device("cuda" if has_cuda else "mps" if has_mps else "cpu")
     try:
         resolved = torch.device(device)
-    except RuntimeError as error:
-        raise OptionError(f"device {device!r} is not a torch device") from error
-    if (resolved.type == "cuda" and not has_cuda) or (resolved.type == "mps" and not has_mps):
-        raise OptionError(f"device {device!r} is not available on this machine")
+    except Exception as error:  # torch raises several
+        raise OptionError(f"device {checks.said(device)} is not a torch device", option="device") from error
+    there = {"cuda": torch.cuda.device_count() if has_cuda else 0, "mps": int(has_mps), "cpu": 1}
+    if (resolved.index or 0) >= there[resolved.type]:
+        raise OptionError(f"device {checks.said(device)} is not available on this machine", option="device")
     return resolved
 
 
-def resolve_dtype(dtype: str) -> torch.dtype:
+def resolve_dtype(dtype: str | torch.dtype) -> torch.dtype:
     """The torch dtype meant by a name; ``"auto"`` is float32, so that every device gives the same colours.
 
     Raises
@@ -457,8 +544,7 @@ def resolve_dtype(dtype: str) -> torch.dtype:
     OptionError
         If the name is not one of ``DTYPES``.
     """
-    if dtype not in DTYPES:
-        raise OptionError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
+    dtype = checks.dtype("dtype", dtype, allowed=DTYPES)
     import torch
 
     resolved: torch.dtype = torch.float32 if dtype == "auto" else getattr(torch, dtype)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 
+from patchprism import checks
 from patchprism.backbones.base import (
     Backbone,
     BackboneRecord,
@@ -14,6 +16,7 @@ from patchprism.backbones.base import (
     resolve_device,
     resolve_dtype,
 )
+from patchprism.checks import optional
 from patchprism.errors import ModelError, OptionError
 
 if TYPE_CHECKING:
@@ -43,11 +46,9 @@ class CallableBackbone(Backbone):
     ) -> None:
         if not callable(fn):
             raise OptionError(f"fn must be callable, got {type(fn).__name__}")
-        for word, number in (("patch_size", patch_size), ("width", 1 if width is None else width)):
-            if not isinstance(number, int) or isinstance(number, bool) or number < 1:
-                raise OptionError(f"{word} must be a positive integer, got {number!r}")
-        if not name:
-            raise OptionError("name must not be empty")
+        patch_size = checks.integer("patch_size", patch_size, low=1, high=checks.MAX_COUNT)
+        width = optional(partial(checks.integer, low=1, high=checks.MAX_COUNT))("width", width)
+        name = checks.text("name", name)
         self.fn = fn
         self.record = BackboneRecord(
             name=name,
@@ -57,8 +58,8 @@ class CallableBackbone(Backbone):
             depth=1,
             heads=0,
             prefix_tokens=0,
-            mean=_three("mean", mean),
-            std=_three("std", std, positive=True),
+            mean=checks.three_numbers("mean", mean),
+            std=checks.three_numbers("std", std, positive=True),
             n_parameters=0,
             licence="",
             source="a function",
@@ -97,17 +98,3 @@ class CallableBackbone(Backbone):
         if not self.record.width:
             self.record = replace(self.record, width=width)
         return {0: tokens.to(self.device)}
-
-
-def _three(name: str, values: Sequence[float], *, positive: bool = False) -> tuple[float, float, float]:
-    try:
-        red, green, blue = (float(value) for value in values)
-    except (TypeError, ValueError) as error:
-        raise OptionError(f"{name} must be three numbers, got {values!r}") from error
-    if not all(map(_finite, (red, green, blue))) or (positive and min(red, green, blue) <= 0):
-        raise OptionError(f"{name} must be three {'positive ' if positive else ''}numbers, got {values!r}")
-    return red, green, blue
-
-
-def _finite(value: float) -> bool:
-    return value - value == 0.0

@@ -4,18 +4,56 @@ from __future__ import annotations
 
 import pickle
 import re
-from typing import TYPE_CHECKING
+import zipfile
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from patchprism.errors import WeightsError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection
     from pathlib import Path
 
     import torch
     from torch import nn
 
 _NAMED = 3  # tensors that a message names before it only counts
+# Dictionaries in dictionaries are looked through so deep; the rest is no network's.
+_DEEPEST = 8
+# What other files begin with, and what to do about it.
+_OTHERS = (
+    (
+        b"version https://git-lfs",
+        "a pointer of Git LFS, not the weights themselves; `git lfs pull` in its repository fetches them",
+    ),
+    (b"/annex/objects/", "a pointer of git-annex, not the weights themselves; `git annex get` fetches them"),
+    (b"\x1f\x8b", "a gzip archive; unpack it and name the file of weights in it"),
+    (b"\x89HDF", "an HDF5 file (of Keras, say), not a PyTorch checkpoint (.pth) or safetensors"),
+    (
+        b"\x80",
+        "a pickle that torch.save did not write; load it with the program that wrote it, and save it again "
+        "with safetensors.torch.save_file",
+    ),
+)
+_SHARD = (
+    "one process's part of a distributed (FSDP) checkpoint, not a whole network; gather it with the training code "
+    "(FULL_STATE_DICT), or where it is a folder of .distcp files with `python -m "
+    "torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER weights.pth`"
+)
+# Modules whose classes training scripts put beside the weights.
+_SETTINGS = (
+    "argparse",
+    "omegaconf",
+    "yacs",
+    "types",
+    "pathlib",
+    "numpy",
+    "datetime",
+    "easydict",
+    "addict",
+    "mmengine",
+)
+_GLOBAL = re.compile(r"(?:GLOBAL|Unsupported class|global) ([\w.]+\.\w+)")
 
 
 def file_kind(path: Path) -> str:
@@ -33,13 +71,39 @@ def file_kind(path: Path) -> str:
         raise WeightsError(f"{path}: cannot be read ({error.strerror})") from error
     if not head:
         raise WeightsError(f"{path}: the file is empty")
+    if path.suffix == ".distcp":
+        raise WeightsError(f"{path}: {_SHARD}")
     if head.startswith((b"PK\x03\x04", b"\x80\x02")):  # a zip archive, or the pickle of torch before 1.6
         return "torch"
     if head[8:9] == b"{":  # after eight bytes that hold the header's length
         return "safetensors"
-    if head.lstrip().startswith(b"<"):
-        raise WeightsError(f"{path}: a web page, not weights (a saved error or login, say)")
+    if head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"<"):
+        raise WeightsError(
+            f"{path}: a web page, not weights (a saved error or login, say); download the file again"
+        )
+    for beginning, what in _OTHERS:
+        if head.startswith(beginning):
+            raise WeightsError(f"{path}: {what}")
     raise WeightsError(f"{path}: neither a PyTorch checkpoint (.pth) nor safetensors")
+
+
+def folder_of_weights(path: Path) -> str:
+    """What to say of a folder that is given in place of a file of weights."""
+    try:
+        names = sorted(each.name for each in path.iterdir())
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    if ".metadata" in names or any(name.endswith(".distcp") for name in names):
+        return (
+            "is a distributed (FSDP) checkpoint in a folder; make one file of it with `python -m "
+            f"torch.distributed.checkpoint.format_utils dcp_to_torch {path} weights.pth`, and name that"
+        )
+    if "config.json" in names:
+        return f"is a folder of a transformers model; name it as the model hf:{path}, or name the file in it"
+    files = [name for name in names if name.endswith((".pth", ".pt", ".ckpt", ".safetensors", ".bin"))]
+    if len(files) == 1:
+        return f"is a folder; name the file in it, {path / files[0]}"
+    return "is a folder; name the file in it" + (f", one of {', '.join(files[:_NAMED])}" if files else "")
 
 
 def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
@@ -53,12 +117,13 @@ def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
     Returns
     -------
     dict of str to torch.Tensor
-        Memory-mapped where the format allows it.
+        Memory-mapped where the format allows it. The names in nested dictionaries are joined by dots; what is
+        no tensor (an epoch's number, say) is left out.
 
     Raises
     ------
     WeightsError
-        If the file cannot be read, is damaged, or holds anything but tensors.
+        If the file cannot be read, is damaged, holds no tensors, or holds what only running code could read.
     """
     kind = file_kind(path)
     import torch
@@ -72,80 +137,97 @@ def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
             # Mapping saves one copy; torch before 1.6 wrote no zip archive, and only those can be mapped.
             with path.open("rb") as file:
                 zipped = file.read(2) == b"PK"
+            if zipped:
+                _check_archive(path)
             state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+    except WeightsError:
+        raise
     except pickle.UnpicklingError as error:
-        raise WeightsError(f"{path}: refused, the file is damaged or holds code besides tensors") from error
+        raise WeightsError(f"{path}: {_refusal(str(error))}") from error
     # Damaged files end in whatever the parsers stumble over: zip, pickle and JSON each have their own errors.
     except Exception as error:
         reason = str(error).strip().split("\n")[0][:200] or type(error).__name__
         raise WeightsError(f"{path}: damaged, cannot be read as {kind} ({reason})") from error
-    if not isinstance(state, dict) or not state:
-        raise WeightsError(f"{path}: must hold tensors by name, got {type(state).__name__}")
-    for name, tensor in state.items():
-        if (
-            not isinstance(name, str)
-            or not isinstance(tensor, torch.Tensor)
-            or tensor.layout != torch.strided
-        ):
+    try:
+        tensors = _flattened(state) if isinstance(state, Mapping) else {}
+    except WeightsError as error:
+        raise WeightsError(f"{path}: {error}") from error
+    if not tensors:
+        raise WeightsError(f"{path}: must hold tensors by name, got {_content(state)}")
+    if any(name.rsplit(".", 1)[-1] in ("_flat_param", "flat_param") for name in tensors):
+        raise WeightsError(f"{path}: {_SHARD}")
+    if {"scene_components", "object_components"} <= set(tensors):
+        raise WeightsError(f"{path}: a prism, not weights; --prism takes it")
+    for name, tensor in tensors.items():
+        if tensor.layout != torch.strided:
             raise WeightsError(f"{path}: {name!r} must be a dense tensor, got {type(tensor).__name__}")
-    return state
+    return tensors
 
 
-# Hugging Face's names, each with the official one.
-_HUB_TOP = {
-    "embeddings.cls_token": "cls_token",
-    "embeddings.mask_token": "mask_token",
-    "embeddings.position_embeddings": "pos_embed",
-    "embeddings.register_tokens": "register_tokens",
-    "embeddings.patch_embeddings.projection.weight": "patch_embed.proj.weight",
-    "embeddings.patch_embeddings.projection.bias": "patch_embed.proj.bias",
-    "layernorm.weight": "norm.weight",
-    "layernorm.bias": "norm.bias",
-}
-_HUB_BLOCK = {
-    "attention.output.dense": "attn.proj",
-    "layer_scale1.lambda1": "ls1.gamma",
-    "layer_scale2.lambda1": "ls2.gamma",
-    "mlp.weights_in": "mlp.w12",
-    "mlp.weights_out": "mlp.w3",
-}
-_HUB_BLOCK_NAME = re.compile(r"encoder\.layer\.(\d+)\.(.+)")
-_HUB_QKV_NAME = re.compile(r"attention\.attention\.(query|key|value)\.(weight|bias)")
+def _check_archive(path: Path) -> None:
+    """Refuse a zip archive that torch.save did not write, or that is cut short."""
+    if not zipfile.is_zipfile(path):
+        raise WeightsError(
+            f"{path}: damaged: it ends after {path.stat().st_size:,} bytes, before it is complete; download or "
+            "copy the file again"
+        )
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+    if any(name.endswith("/constants.pkl") for name in names):
+        raise WeightsError(
+            f"{path}: a TorchScript archive, which holds code, and PatchPrism runs none; save the weights alone: "
+            "torch.save(torch.jit.load(FILE).state_dict(), 'weights.pth')"
+        )
+    if not any(name.endswith("/data.pkl") for name in names):
+        raise WeightsError(f"{path}: a zip archive, but not of torch.save; unpack it and name the file in it")
 
 
-def is_hub_layout(state: Mapping[str, torch.Tensor]) -> bool:
-    """Whether the names are those that ``transformers`` gives a DINOv2."""
-    return any(name.startswith(("embeddings.", "encoder.layer.")) for name in state)
+def _refusal(message: str) -> str:
+    """What to say of a pickle that torch will not read without running code."""
+    found = _GLOBAL.search(message)
+    if found is None:
+        return "refused, the file is damaged or holds code besides tensors"
+    name = found[1]
+    if name.startswith("torch.distributed"):
+        return _SHARD
+    words = (
+        f"refused: beside tensors it holds objects of {name}, which could be code, and PatchPrism runs none"
+    )
+    if name.split(".", 1)[0] not in _SETTINGS:
+        return f"{words} (the file holds code besides tensors)"
+    return (
+        f"{words}. If you trust the file, save its weights alone: c = torch.load(FILE, weights_only=False); "
+        "torch.save({k: c[k] for k in ('teacher', 'student', 'model', 'state_dict') if k in c}, 'weights.pth')"
+    )
 
 
-def official_names(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """A DINOv2 state in ``transformers``' names -> the official ones; query, key and value become ``qkv``.
-
-    Names that are not known are kept, for the strict loading to name them.
-    """
+def _flattened(state: Mapping[Any, Any]) -> dict[str, torch.Tensor]:
+    """Tensors in nested dictionaries, their names joined by dots."""
     import torch
 
-    converted: dict[str, torch.Tensor] = {}
-    for name, tensor in state.items():
-        block = _HUB_BLOCK_NAME.fullmatch(name)
-        if block is None:
-            converted[_HUB_TOP.get(name, name)] = tensor
-            continue
-        number, inner = block.groups()
-        qkv = _HUB_QKV_NAME.fullmatch(inner)
-        if qkv is None:
-            for hub, official in _HUB_BLOCK.items():
-                if inner == hub or inner.startswith(hub + "."):
-                    inner = official + inner[len(hub) :]
-                    break
-            converted[f"blocks.{number}.{inner}"] = tensor
-        elif qkv[1] == "query":
-            parts = [name.replace(".query.", f".{part}.") for part in ("query", "key", "value")]
-            missing = next((part for part in parts if part not in state), None)
-            if missing is not None:
-                raise WeightsError(f"missing: {missing}")
-            converted[f"blocks.{number}.attn.qkv.{qkv[2]}"] = torch.cat([state[part] for part in parts])
-    return converted
+    tensors: dict[str, torch.Tensor] = {}
+    seen: set[int] = set()  # a pickle may hold a dictionary in itself, or one many times over
+
+    def collect(values: Mapping[Any, Any], prefix: str, depth: int) -> None:
+        seen.add(id(values))
+        for key, value in values.items():
+            name = f"{prefix}{key}"
+            if isinstance(value, torch.Tensor):
+                if name in tensors:
+                    raise WeightsError(f"holds two tensors of the name {name}")
+                tensors[name] = value
+            elif isinstance(value, Mapping) and depth < _DEEPEST and id(value) not in seen:
+                collect(value, f"{name}.", depth + 1)
+
+    collect(state, "", 0)
+    return tensors
+
+
+def _content(state: object) -> str:
+    if not isinstance(state, Mapping):
+        return type(state).__name__
+    names = [str(key) for key in list(state)[:_NAMED]]
+    return f"none in {', '.join(names)}" if names else "an empty dictionary"
 
 
 def check_tensor(name: str, tensor: torch.Tensor, shape: tuple[int, ...]) -> None:
@@ -166,8 +248,17 @@ def check_tensor(name: str, tensor: torch.Tensor, shape: tuple[int, ...]) -> Non
         raise WeightsError(f"tensor {name} holds values that are not finite")
 
 
-def load_strictly(network: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
+def load_strictly(
+    network: nn.Module, state: Mapping[str, torch.Tensor], *, optional: Collection[str] = ()
+) -> None:
     """Give a network on the meta device its weights, without a copy.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+    state : mapping of str to torch.Tensor
+    optional : collection of str
+        Tensors that may be missing, since no output depends on them; they become zero.
 
     Raises
     ------
@@ -175,14 +266,23 @@ def load_strictly(network: nn.Module, state: Mapping[str, torch.Tensor]) -> None
         If a tensor is missing, unknown, or refused by ``check_tensor``.
     """
     wanted = network.state_dict()
-    _refuse("missing", [name for name in wanted if name not in state])
-    _refuse("unknown", [name for name in state if name not in wanted])
+    missing = [name for name in wanted if name not in state]
+    _refuse(
+        missing=[name for name in missing if name not in optional],
+        unknown=[name for name in state if name not in wanted],
+    )
     for name, tensor in wanted.items():
-        check_tensor(name, state[name], tuple(tensor.shape))
-    network.load_state_dict(dict(state), assign=True)
+        if name in state:
+            check_tensor(name, state[name], tuple(tensor.shape))
+    zeros = {name: wanted[name].new_zeros(wanted[name].shape, device="cpu") for name in missing}
+    network.load_state_dict({**state, **zeros}, assign=True)
 
 
-def _refuse(what: str, names: list[str]) -> None:
-    if names:
-        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-        raise WeightsError(f"{what}: {', '.join(names[:_NAMED])}{more}; is this the model's own file?")
+def _refuse(**problems: list[str]) -> None:
+    parts = []
+    for what, names in problems.items():
+        if names:
+            more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+            parts.append(f"{what}: {', '.join(names[:_NAMED])}{more}")
+    if parts:
+        raise WeightsError(f"{'; '.join(parts)}; is this the model's own file?")

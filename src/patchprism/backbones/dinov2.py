@@ -7,6 +7,9 @@ Shapes in comments: B photos, N tokens (prefix and patches), D width, h x w the 
 from __future__ import annotations
 
 from collections import OrderedDict
+from dataclasses import replace
+from functools import partial
+from math import isqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -16,7 +19,8 @@ from torch import nn
 
 from patchprism.backbones.attention import attention_row, roll_back
 from patchprism.backbones.base import Backbone
-from patchprism.backbones.checkpoint import is_hub_layout, load_strictly, official_names, read_checkpoint
+from patchprism.backbones.checkpoint import load_strictly, read_checkpoint
+from patchprism.backbones.layouts import find_network, native_grid, official_names
 from patchprism.backbones.linear import Linear, pack_linears
 from patchprism.errors import WeightsError
 
@@ -25,7 +29,7 @@ if TYPE_CHECKING:
 
     from patchprism.backbones.base import BackboneRecord, WeightsOrigin
 
-NATIVE_GRID = 37  # the checkpoints' position embedding is 37 x 37: 518 pixels
+NATIVE_GRID = 37  # the official checkpoints' position embedding is 37 x 37: 518 pixels
 _GRIDS_KEPT = 16  # position embeddings kept; at 64 x 64 patches and D = 1536 one takes 25 MB
 _EPS = 1e-6
 
@@ -119,8 +123,9 @@ def interpolate_positions(table: torch.Tensor, h: int, w: int, *, registers: boo
 
     Parameters
     ----------
-    table : torch.Tensor, shape (37 * 37, D)
-        The checkpoint's embedding of the native grid, without the class token's.
+    table : torch.Tensor, shape (n * n, D)
+        The checkpoint's embedding of its native grid, without the class token's. n is 37 in the official
+        checkpoints, and 16 where the network was trained at 224; the official code, too, takes it from the shape.
     h, w : int
         Rows and columns of the grid asked for.
     registers : bool
@@ -132,15 +137,16 @@ def interpolate_positions(table: torch.Tensor, h: int, w: int, *, registers: boo
         Computed there on every device, since Apple's GPU lacks the operator.
     """
     table = table.detach().to(device="cpu", dtype=torch.float32)
-    if h == w == NATIVE_GRID:
+    native = isqrt(len(table))
+    if h == w == native:
         return table
-    image = table.view(1, NATIVE_GRID, NATIVE_GRID, -1).permute(0, 3, 1, 2)  # (1, D, 37, 37)
+    image = table.view(1, native, native, -1).permute(0, 3, 1, 2)  # (1, D, n, n)
     if registers:
         image = F.interpolate(image, size=(h, w), mode="bicubic", align_corners=False, antialias=True)
     else:
         # The official code hands over the factor, not the size, and torch then samples at 1 / factor: the
         # added 0.1 (against rounding down) therefore shifts every sample a little, and must be kept.
-        factor = ((h + 0.1) / NATIVE_GRID, (w + 0.1) / NATIVE_GRID)
+        factor = ((h + 0.1) / native, (w + 0.1) / native)
         image = F.interpolate(image, scale_factor=factor, mode="bicubic", align_corners=False)
     return image.flatten(2).squeeze(0).T.contiguous()
 
@@ -168,6 +174,8 @@ class DinoV2(nn.Module):
         Register tokens, 0 or 4.
     gated : bool
         Whether the MLP is gated (ViT-g).
+    native : int
+        Side of the position embedding's grid.
     """
 
     def __init__(
@@ -179,12 +187,13 @@ class DinoV2(nn.Module):
         patch_size: int = 14,
         n_registers: int = 0,
         gated: bool = False,
+        native: int = NATIVE_GRID,
     ) -> None:
         super().__init__()
         self.patch_size = patch_size
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
-        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + NATIVE_GRID**2, width))
-        # Only training uses it; it is here because checkpoints hold it and are loaded strictly.
+        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + native**2, width))
+        # Only training uses it; it is here because official checkpoints hold it and are loaded strictly.
         self.mask_token = nn.Parameter(torch.zeros(1, width))
         if n_registers:
             self.register_tokens = nn.Parameter(torch.zeros(1, n_registers, width))
@@ -260,7 +269,7 @@ class DinoV2(nn.Module):
         return patches.reshape(len(pixels), h, w, -1)
 
 
-def build(record: BackboneRecord) -> DinoV2:
+def build(record: BackboneRecord, native: int = NATIVE_GRID) -> DinoV2:
     """The network of a record on torch's meta device: no memory is taken, nothing initialised."""
     with torch.device("meta"):
         return DinoV2(
@@ -269,8 +278,13 @@ def build(record: BackboneRecord) -> DinoV2:
             heads=record.heads,
             patch_size=record.patch_size,
             n_registers=record.prefix_tokens - 1,
-            gated=record.name.startswith("dinov2_vitg"),
+            gated=_is_gated(record),
+            native=native,
         )
+
+
+def _is_gated(record: BackboneRecord) -> bool:
+    return record.name.startswith("dinov2_vitg")
 
 
 class DinoV2Backbone(Backbone):
@@ -332,7 +346,7 @@ class DinoV2Backbone(Backbone):
 def load(
     record: BackboneRecord, weights: WeightsOrigin, device: torch.device, dtype: torch.dtype
 ) -> DinoV2Backbone:
-    """The backbone of a record with the weights at ``weights.path``, in either layout.
+    """The backbone of a record with the weights at ``weights.path``, in any layout that is known.
 
     Raises
     ------
@@ -341,9 +355,13 @@ def load(
     """
     path = Path(weights.path)
     state = read_checkpoint(path)
-    network = build(record)
     try:
-        load_strictly(network, official_names(state) if is_hub_layout(state) else state)
+        rename = partial(official_names, gated=_is_gated(record))
+        found = find_network(state, build(record).state_dict().keys(), rename)
+        table = found.state.get("pos_embed")
+        network = build(record, (native_grid(table) if table is not None else 0) or NATIVE_GRID)
+        load_strictly(network, found.state, optional=("mask_token",))
     except WeightsError as error:
         raise WeightsError(f"{path}: {error}") from error
+    weights = replace(weights, taken_from=found.taken_from, left_out=found.left_out)
     return DinoV2Backbone(record, network, weights, device, dtype)

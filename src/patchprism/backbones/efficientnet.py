@@ -8,6 +8,7 @@ normalisation is folded into its convolution, the classifier is left out. The we
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -17,6 +18,7 @@ from torch import nn
 
 from patchprism.backbones.base import Backbone
 from patchprism.backbones.checkpoint import check_tensor, read_checkpoint
+from patchprism.backbones.layouts import find_network
 from patchprism.errors import WeightsError
 
 if TYPE_CHECKING:
@@ -35,6 +37,8 @@ _STAGES = (
     (1, 3, 1, 6, 208, 352),
 )
 _BATCH_NORM_EPS = 1e-3
+# By these names the network is found in a checkpoint.
+_STEM = ("_conv_stem.weight", "_bn0.weight", "_bn0.bias", "_bn0.running_mean", "_bn0.running_var")
 
 # Blocks whose outputs are the tokens, counted from 0; docs/embedded-default.md says how they were chosen.
 TOKEN_BLOCKS = (14, 17, 19)
@@ -246,8 +250,11 @@ def load(
         If the file is damaged, or is not this model's.
     """
     path = Path(weights.path)
+    state = read_checkpoint(path)
     try:
-        network = EfficientNetLite2(read_checkpoint(path))
+        found = find_network(state, _STEM)
+        network = EfficientNetLite2(found.state)
     except WeightsError as error:
         raise WeightsError(f"{path}: {error}") from error
+    weights = replace(weights, taken_from=found.taken_from, left_out=found.left_out)
     return EfficientNetBackbone(record, network, weights, device, dtype)

@@ -5,8 +5,11 @@ A model is taken at one commit: the first file settles it, the others are asked 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
+import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +21,8 @@ if TYPE_CHECKING:
     from patchprism.backbones.base import Progress
 
 PREFIX = "hf:"
+_TIMEOUT_S = 5.0
+_ANSWER_HOLDS_S = 60
 # Where photos' normalisation is written down; the second is what newer versions of transformers write.
 PREPROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
 # In the order of preference: safetensors hold tensors only, and the others are read with weights_only.
@@ -91,7 +96,7 @@ class HubModel:
             progress(f"fetching {self.name}", 0, None)
         first = next((path for file in WEIGHT_FILES if (path := self.file(file))), None)
         if first is None:
-            if self.repo and is_offline(self.download):
+            if self.repo and is_offline(self.download and hub_answers()):
                 raise WeightsError(unreachable(self.name))
             raise WeightsError(f"{self.name}: no {' or '.join(WEIGHT_FILES[::2])} is there")
         paths = [first]
@@ -140,7 +145,7 @@ def open_model(name: str, *, download: bool = True) -> HubModel:
         If the hub cannot be reached and the model is not in its cache.
     """
     text = name.removeprefix(PREFIX)
-    folder = Path(text).expanduser()
+    folder = Path(os.path.expanduser(text))
     if not text:
         raise ModelError(f"model {name!r}: must be hf:OWNER/NAME, hf:OWNER/NAME@REVISION or hf:FOLDER")
     if folder.is_dir():
@@ -176,6 +181,7 @@ def fetch_file(name: str, repo: str, revision: str | None, file: str, *, downloa
     cached = _cached(repo, revision, file)
     if cached is not None:
         return cached
+    download = download and hub_answers()
     try:
         return Path(hf_hub_download(repo, file, revision=revision, local_files_only=not download))
     except HFValidationError as error:
@@ -215,6 +221,27 @@ def _cached(repo: str, revision: str | None, file: str) -> Path | None:
     except HFValidationError:
         return None
     return Path(found) if isinstance(found, str) else None
+
+
+def hub_answers() -> bool:
+    """Whether the hub can be reached now: asked once, where its client would try for half a minute and more."""
+    if is_offline():
+        return False
+    return _hub_answers(int(time.monotonic()) // _ANSWER_HOLDS_S)
+
+
+@functools.lru_cache(maxsize=1)
+def _hub_answers(period: int) -> bool:
+    from huggingface_hub import constants
+    from huggingface_hub.utils import get_session  # type: ignore[attr-defined]
+
+    try:
+        get_session().head(constants.ENDPOINT, timeout=_TIMEOUT_S)
+    # Each major version of the hub's client has another HTTP library with errors of its own. Any answer will do:
+    # what a server says of itself is no matter here.
+    except Exception:
+        return False
+    return True
 
 
 def is_offline(download: bool = True) -> bool:

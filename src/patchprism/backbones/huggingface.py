@@ -13,16 +13,18 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from patchprism.backbones.attention import attention_row, roll_back
 from patchprism.backbones.base import Backbone, resolve_device, resolve_dtype
 from patchprism.backbones.hub_files import PREPROCESSOR_FILES, open_model
-from patchprism.backbones.probing import outputs_of, reason, to_grid
-from patchprism.errors import ExtraError, ModelError
+from patchprism.backbones.probing import inside, of_one_size, outputs_of, reason, running, to_grid
+from patchprism.errors import ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from contextlib import AbstractContextManager
 
     from patchprism.backbones.base import BackboneRecord, Progress, WeightsOrigin
 
@@ -49,9 +51,10 @@ def find_record(name: str, *, download: bool = True) -> BackboneRecord:
     """
     _transformers(name)
     model = open_model(name, download=download)
-    from patchprism.backbones.transformers_files import read_config, record_of
+    with _inside(name):
+        from patchprism.backbones.transformers_files import read_config, record_of
 
-    return record_of(model, read_config(model))
+        return record_of(model, read_config(model))
 
 
 def load(
@@ -65,15 +68,16 @@ def load(
         As :func:`find_record`.
     """
     _transformers(name)
-    from patchprism.backbones.transformers_files import read_config, read_network, record_of
-
     model = open_model(name, download=download)
-    config = read_config(model)
-    record = record_of(model, config)
-    torch_device, torch_dtype = resolve_device(device), resolve_dtype(dtype)
-    weights = model.weights(progress)
-    network = read_network(model, config, weights)
-    return HuggingFaceBackbone(record, network, weights, torch_device, torch_dtype)
+    with _inside(name):
+        from patchprism.backbones.transformers_files import read_config, read_network, record_of
+
+        config = read_config(model)
+        record = record_of(model, config)
+        torch_device, torch_dtype = resolve_device(device), resolve_dtype(dtype)
+        weights = model.weights(progress)
+        network = read_network(model, config, weights)
+        return HuggingFaceBackbone(record, network, weights, torch_device, torch_dtype)
 
 
 class HuggingFaceBackbone(Backbone):
@@ -104,19 +108,20 @@ class HuggingFaceBackbone(Backbone):
     ) -> None:
         self.record, self.weights, self.device, self.dtype = record, weights, device, dtype
         self.network = network.to(device=device, dtype=dtype).eval().requires_grad_(False)
-        from patchprism.backbones.transformers_files import CLASS_TOKENS, STAGED
+        from patchprism.backbones.transformers_files import STAGED, has_class_token
 
         self._staged = network.config.model_type in STAGED
         self._options = inspect.signature(type(network).forward).parameters
-        self._class_token = any(
-            parameter.rsplit(".", 1)[-1] in CLASS_TOKENS for parameter, _ in network.named_parameters()
-        )
+        self._class_token = has_class_token(network)
         if "mask_ratio" in network.config.to_dict():
             network.config.mask_ratio = 0.0  # a masked autoencoder must see every patch
         self._blocks = _find_blocks(record, network, self._staged)
         self._projections = _find_projections(self._blocks)
         if self._projections:
             self.facets = ("token", "query", "key", "value")
+        self._grid = (0, 0)
+        if "interpolate_pos_encoding" not in self._options:
+            self._stretch_positions()
         self._fixed: tuple[int, int] | None = None
         self._norm: nn.Module | None = None
         self._norm_known = True
@@ -178,12 +183,13 @@ class HuggingFaceBackbone(Backbone):
         """(B, 3, H, W) -> what the network calls its last hidden state."""
         shape = tuple(pixels.shape[-2:])
         if self._fixed and shape != self._fixed:
-            raise ModelError(
-                f"{self.record.name} takes photos of {self._fixed[1]} x {self._fixed[0]} pixels only, got "
-                f"{shape[1]} x {shape[0]}; --preset seed --size {self._fixed[0]} makes them so"
-            )
-        patch = self.record.patch_size
-        h, w = shape[0] // patch, shape[1] // patch
+            raise ModelError(of_one_size(self.record.name, self._fixed, shape))
+        with running(self.record.name, shape):
+            return self._forward(pixels)
+
+    def _forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        shape, patch = tuple(pixels.shape[-2:]), self.record.patch_size
+        h, w = self._grid = shape[0] // patch, shape[1] // patch
         inputs: dict[str, Any] = {"pixel_values": pixels}
         if "spatial_shapes" in self._options:
             # SigLIP 2's flexible kind takes patches, each row by row with its channels last.
@@ -202,6 +208,26 @@ class HuggingFaceBackbone(Backbone):
             order = torch.arange(h * w, dtype=torch.float32, device=pixels.device)
             inputs["noise"] = order.expand(len(pixels), -1)
         return cast("torch.Tensor", self.network(**inputs).last_hidden_state)
+
+    def _stretch_positions(self) -> None:
+        """Let a learned table of a square grid's positions serve other grids, where the network does not (AIMv2).
+
+        Bicubic, as transformers itself does for others.
+        """
+        size = getattr(self.network.config, "image_size", None)
+        side = size // self.record.patch_size if isinstance(size, int) else 0
+
+        def stretched(_: nn.Module, __: Any, table: torch.Tensor) -> torch.Tensor:
+            if self._grid == (side, side) or table.ndim != 3 or table.shape[1] != side * side:
+                return table
+            image = table.float().reshape(1, side, side, -1).permute(0, 3, 1, 2)  # (1, D, side, side)
+            image = F.interpolate(image, size=self._grid, mode="bicubic", align_corners=False)
+            return image.flatten(2).transpose(1, 2).to(table.dtype)
+
+        for name, module in self.network.named_modules():
+            is_table = isinstance(module, nn.Embedding) and module.num_embeddings == side * side
+            if is_table and name.rsplit(".", 1)[-1].startswith("position_embedding"):
+                module.register_forward_hook(stretched)
 
     def _patches(self, tokens: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
         patch = self.record.patch_size
@@ -222,7 +248,7 @@ class HuggingFaceBackbone(Backbone):
             last = {-1: self._blocks[-1]}
             try:
                 with outputs_of({**last, **norms}, inputs=norms) as seen:
-                    final = self._run(probe())
+                    final = self._forward(probe())
             # A network that takes one size only says so in whatever way its authors chose.
             except Exception as error:
                 size = getattr(self.network.config, "image_size", None)
@@ -231,7 +257,7 @@ class HuggingFaceBackbone(Backbone):
                 self._fixed = sides = (size, size) if isinstance(size, int) else (size[0], size[1])
                 try:
                     with outputs_of({**last, **norms}, inputs=norms) as seen:
-                        final = self._run(probe())
+                        final = self._forward(probe())
                 except Exception as second:
                     raise ModelError(f"{self.record.name}: {reason(second)}") from second
             if -1 not in seen:
@@ -291,7 +317,7 @@ class HuggingFaceBackbone(Backbone):
         try:
             self.network.set_attn_implementation(_ATTENTION_NAME)
             with _recording(record):
-                ours = self._run(pixels)
+                ours = self._forward(pixels)
         except (ValueError, TypeError, KeyError, RuntimeError, AttributeError, NotImplementedError):
             self.network.set_attn_implementation(before)
             return
@@ -318,10 +344,12 @@ def fetch(name: str, progress: Progress | None = None) -> WeightsOrigin:
 
 
 def _transformers(name: str) -> None:
-    try:
+    with _inside(name):
         import transformers  # noqa: F401
-    except ImportError as error:
-        raise ExtraError("hf", f"model {name}") from error
+
+
+def _inside(name: str) -> AbstractContextManager[None]:
+    return inside(name, "transformers", "hf")
 
 
 def _find_blocks(record: BackboneRecord, network: Any, staged: bool) -> list[nn.Module]:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from math import gcd
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch.nn import functional as F
+
+from patchprism.errors import ExtraError, ModelError, PatchPrismError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    import torch
     from torch import nn
 
 
@@ -56,6 +59,75 @@ def to_grid(tokens: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
     return tokens[:, tokens.shape[1] - h * w :].reshape(len(tokens), h, w, -1)
 
 
-def reason(error: Exception) -> str:
+def reason(error: BaseException) -> str:
     """A foreign error in one line."""
     return str(error).strip().split("\n")[0][:200] or type(error).__name__
+
+
+def of_one_size(name: str, fixed: tuple[int, int], shape: tuple[int, ...]) -> str:
+    """What to say of photos of another size than the only one that a network takes; sizes are (height, width)."""
+    (high, wide), (height, width) = fixed, shape
+    words = f"{name} takes photos of {wide} x {high} pixels only, got {width} x {height}"
+    if high != wide:
+        ratio = f"{wide // gcd(high, wide)}:{high // gcd(high, wide)}"
+        return f"{words}; crop the photos to {ratio} and give --size {min(high, wide)}"
+    if height == width:
+        return f"{words}; give --size {high}"
+    return (
+        f"{words}; give square photos and --size {high}, or --preset seed --size {high}, which crops them to a square "
+        "(and normalises with 0.5, unless --mean and --std say otherwise)"
+    )
+
+
+@contextmanager
+def inside(name: str, package: str, extra: str) -> Iterator[None]:
+    """Turn whatever a model's package comes up with while it is imported or builds a network into our errors.
+
+    Raises
+    ------
+    ExtraError
+        If the package is not installed.
+    ModelError
+        If it is, and fails. transformers and timm import torchvision where it is there, and one that does not fit
+        torch breaks them.
+    """
+    try:
+        yield
+    except (PatchPrismError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        missing = (error.name or "").split(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+        if missing == package:
+            raise ExtraError(extra, f"model {name}") from error
+        causes = _causes(error)
+        if any("torchvision" in f"{getattr(each, 'name', '')} {each}" for each in causes):
+            way_out = "" if package == "timm" else f", or uninstall torchvision, which {name} does without"
+            raise ModelError(
+                f"{name}: {package} cannot be used here ({reason(causes[-1])}); it needs a torchvision that fits this "
+                f"torch: install the one for torch {torch.__version__} from where torch came{way_out}"
+            ) from error
+        fix = f"pip install {missing}" if missing else f"pip install --upgrade {package}"
+        raise ModelError(f"{name}: {package} fails here ({reason(error)}); try {fix}") from error
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    """An error, and what led to it."""
+    chain: list[BaseException] = []
+    found: BaseException | None = error
+    while found is not None and found not in chain:
+        chain.append(found)
+        found = found.__cause__ or found.__context__
+    return chain
+
+
+@contextmanager
+def running(name: str, shape: tuple[int, ...]) -> Iterator[None]:
+    """Turn what a network raises on photos of a shape that it does not take into our error."""
+    try:
+        yield
+    except (PatchPrismError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        raise ModelError(
+            f"{name}: does not run on photos of {shape[-1]} x {shape[-2]} pixels ({reason(error)}); try another --size"
+        ) from error

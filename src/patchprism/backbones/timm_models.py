@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -21,11 +22,14 @@ from patchprism.backbones.base import (
     resolve_device,
     resolve_dtype,
 )
-from patchprism.backbones.probing import outputs_of, reason, to_grid
-from patchprism.errors import ExtraError, ModelError, WeightsError
+from patchprism.backbones.layouts import FoundNetwork, find_network
+from patchprism.backbones.probing import inside, of_one_size, outputs_of, reason, running, to_grid
+from patchprism.errors import ModelError, WeightsError
+from patchprism.folders import local_path
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from contextlib import AbstractContextManager
 
     from patchprism.backbones.base import Progress
 
@@ -43,8 +47,12 @@ def find_record(name: str) -> BackboneRecord:
     ExtraError
         If ``timm`` is not installed.
     """
-    with torch.device("meta"):
+    with _inside(name), torch.device("meta"):
         return _record(name, _create(name, None))
+
+
+def _inside(name: str) -> AbstractContextManager[None]:
+    return inside(name, "timm", "timm")
 
 
 def fetch(name: str, *, download: bool = True) -> WeightsOrigin:
@@ -57,9 +65,10 @@ def fetch(name: str, *, download: bool = True) -> WeightsOrigin:
     WeightsError
         If it has no weights, or they cannot be fetched.
     """
-    from patchprism.backbones.hub_files import HubModel, fetch_file, is_offline, unreachable
+    from patchprism.backbones.hub_files import HubModel, fetch_file, hub_answers, is_offline, unreachable
 
-    cfg = _pretrained_cfg(name)
+    with _inside(name):
+        cfg = _pretrained_cfg(name)
     repo, _, revision = (getattr(cfg, "hf_hub_id", None) or "").partition("@")
     if not repo:
         raise WeightsError(
@@ -75,7 +84,9 @@ def fetch(name: str, *, download: bool = True) -> WeightsOrigin:
             digest = HubModel(name=name, folder=path.parent, source=source, repo=repo).check(path)
             return WeightsOrigin(source=source, path=str(path), sha256=digest)
     raise WeightsError(
-        unreachable(name) if is_offline(download) else f"{name}: hf:{repo} holds no weights to read"
+        unreachable(name)
+        if is_offline(download and hub_answers())
+        else f"{name}: hf:{repo} holds no weights to read"
     )
 
 
@@ -98,19 +109,34 @@ def load(
     from patchprism.backbones.checkpoint import read_checkpoint
     from patchprism.backbones.weights import sha256_of
 
-    _pretrained_cfg(name)
+    with _inside(name):
+        _pretrained_cfg(name)
     torch_device, torch_dtype = resolve_device(device), resolve_dtype(dtype)
     if weights is not None:
-        path = Path(weights).expanduser()
+        path = local_path(weights).expanduser()
         if not path.is_file():
+            from patchprism.backbones.checkpoint import folder_of_weights
+
+            if path.is_dir():
+                raise WeightsError(f"weights {weights!r}: {folder_of_weights(path)}")
             raise WeightsError(f"weights {weights!r}: no such file; for {name} only a file can be given")
         origin = WeightsOrigin(source=str(path), path=str(path), sha256=sha256_of(path))
     else:
         if progress:
             progress(f"fetching {name}", 0, None)
         origin = fetch(name, download=download)
-    network = _create(name, read_checkpoint(Path(origin.path)))
-    return TimmBackbone(_record(name, network), network, origin, torch_device, torch_dtype)
+    path = Path(origin.path)
+    state = read_checkpoint(path)
+    with _inside(name):
+        if weights is not None:
+            try:
+                found = _found(name, state)
+            except WeightsError as error:
+                raise WeightsError(f"{path}: {error}") from error
+            state, taken, left = found.state, found.taken_from, found.left_out
+            origin = replace(origin, taken_from=taken, left_out=left)
+        network = _create(name, state)
+        return TimmBackbone(_record(name, network), network, origin, torch_device, torch_dtype)
 
 
 class TimmBackbone(Backbone):
@@ -146,6 +172,7 @@ class TimmBackbone(Backbone):
             self.facets = ("token", *_FACETS)
             self.has_attention = True
         self._fixed: tuple[int, int] | None = None
+        self._has_norm = True
         self._probe()
 
     def _has_class_token(self) -> bool:
@@ -166,13 +193,20 @@ class TimmBackbone(Backbone):
     def _intermediates(
         self, pixels: torch.Tensor, layers: Sequence[int], *, norm: bool
     ) -> list[torch.Tensor]:
+        if norm and not self._has_norm:
+            raise ModelError(
+                f"{self.record.name}: timm cannot apply this network's final norm to its layers; take them without it: "
+                "final_norm=False (--no-norm)"
+            )
         shape = tuple(pixels.shape[-2:])
         if self._fixed and shape != self._fixed:
-            raise ModelError(
-                f"{self.record.name} takes photos of {self._fixed[1]} x {self._fixed[0]} pixels only, got "
-                f"{shape[1]} x {shape[0]}; --preset seed --size {self._fixed[0]} makes them so"
-            )
-        found = self.network.forward_intermediates(
+            raise ModelError(of_one_size(self.record.name, self._fixed, shape))
+        with running(self.record.name, shape):
+            found = self._forward(pixels, layers, norm=norm)
+        return [to_grid(tokens, self._grid(pixels)) for tokens in found]
+
+    def _forward(self, pixels: torch.Tensor, layers: Sequence[int], *, norm: bool) -> list[torch.Tensor]:
+        found: list[torch.Tensor] = self.network.forward_intermediates(
             pixels,
             indices=list(layers),
             norm=norm,
@@ -180,7 +214,7 @@ class TimmBackbone(Backbone):
             output_fmt="NCHW",
             intermediates_only=True,
         )
-        return [to_grid(tokens, self._grid(pixels)) for tokens in found]
+        return found
 
     def _grid(self, pixels: torch.Tensor) -> tuple[int, int]:
         patch = self.record.patch_size
@@ -234,19 +268,20 @@ class TimmBackbone(Backbone):
 
     def _probed(self, sides: tuple[int, int]) -> torch.Tensor:
         pixels = torch.zeros(1, 3, *sides, device=self.device, dtype=self.dtype)
-        return self._intermediates(pixels, [self.depth - 1], norm=True)[0]
+        last = [self.depth - 1]
+        # Some (Hiera) refuse the norm, in whatever way and whatever the size.
+        try:
+            found = self._forward(pixels, last, norm=True)
+            self._has_norm = True
+        except Exception:
+            found = self._forward(pixels, last, norm=False)
+            self._has_norm = False
+        return to_grid(found[0], self._grid(pixels))
 
 
 def _timm(name: str) -> Any:
-    try:
+    with _inside(name):
         import timm
-    except ImportError as error:
-        raise ExtraError("timm", f"model {name}") from error
-    # A torchvision that does not fit torch fails here with an error of torch's.
-    except RuntimeError as error:
-        raise ModelError(
-            f"{name}: timm cannot be imported here ({reason(error)}); it needs a torchvision that fits this torch"
-        ) from error
     return timm
 
 
@@ -274,6 +309,30 @@ def _pretrained_cfg(name: str) -> Any:
         ) from error
 
 
+def _found(name: str, state: dict[str, torch.Tensor]) -> FoundNetwork:
+    """The network in a file of the user's; the classifier, which no patch depends on, as timm wants it.
+
+    Where nothing fits, the file may have names of its own that timm knows: it is left as it is.
+    """
+    with torch.device("meta"):
+        network = _create(name, None)
+    wanted = network.state_dict()
+    found = find_network(state, wanted)
+    if not any(key in wanted for key in found.state):
+        return FoundNetwork(state, "", ())
+    classifier = (getattr(network, "pretrained_cfg", None) or {}).get("classifier") or ()
+    owners = (classifier,) if isinstance(classifier, str) else tuple(classifier)
+    kept = {
+        key: each for key, each in found.state.items() if not key.startswith(tuple(f"{o}." for o in owners))
+    }
+    kept |= {
+        key: torch.zeros(each.shape)
+        for key, each in wanted.items()
+        if key.startswith(tuple(f"{owner}." for owner in owners))
+    }
+    return replace(found, state=kept)
+
+
 def _create(name: str, state: dict[str, torch.Tensor] | None) -> Any:
     """The network of ``timm:NAME`` with these weights, or as it was made when there are none."""
     timm = _timm(name)
@@ -288,10 +347,13 @@ def _create(name: str, state: dict[str, torch.Tensor] | None) -> Any:
             network = timm.create_model(architecture, dynamic_img_size=True, **options)
         except TypeError:  # an architecture without that option, which need not lack the ability
             network = timm.create_model(architecture, **options)
+    except ImportError:
+        raise
     except Exception as error:
         if state is None:
             raise ModelError(f"{name}: timm cannot build it ({reason(error)})") from error
-        raise WeightsError(f"{name}: the weights are not this model's ({reason(error)})") from error
+        words = " ".join(str(error).split())[:300]
+        raise WeightsError(f"{name}: the weights are not this model's ({words})") from error
     broken = [n for n, tensor in network.named_parameters() if state and not bool(tensor.isfinite().all())]
     if broken:
         raise WeightsError(f"{name}: tensors not finite: {', '.join(broken[:3])}")
@@ -309,10 +371,7 @@ def _record(name: str, network: Any) -> BackboneRecord:
     info = info.info if hasattr(info, "info") else info
     cfg = network.pretrained_cfg
     mean, std = tuple(cfg.get("mean") or ()), tuple(cfg.get("std") or ())
-    if len(mean) != 3 or len(std) != 3 or not all(map(math.isfinite, mean)) or min(std) <= 0:
-        raise ModelError(
-            f"{name}: timm knows no mean and deviation of three channels for it, got {mean}, {std}"
-        )
+    known = len(mean) == len(std) == 3 and all(map(math.isfinite, mean)) and min(std) > 0
     attentions = _attentions(network)
     return BackboneRecord(
         name=name,
@@ -322,8 +381,8 @@ def _record(name: str, network: Any) -> BackboneRecord:
         depth=len(info),
         heads=int(attentions[0].num_heads) if attentions else 0,
         prefix_tokens=int(getattr(network, "num_prefix_tokens", 0)),
-        mean=cast("tuple[float, float, float]", tuple(float(v) for v in mean)),
-        std=cast("tuple[float, float, float]", tuple(float(v) for v in std)),
+        mean=cast("tuple[float, float, float]", tuple(float(v) for v in mean)) if known else None,
+        std=cast("tuple[float, float, float]", tuple(float(v) for v in std)) if known else None,
         n_parameters=sum(parameter.numel() for parameter in network.parameters()),
         licence=cfg.get("license") or "see the model's card",
         source=cfg.get("hf_hub_id") or cfg.get("url") or "timm",

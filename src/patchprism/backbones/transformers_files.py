@@ -27,6 +27,8 @@ CLASS_TOKENS = ("cls_token", "class_embedding", "class_token")
 _PREFIX_PARAMETERS = (*CLASS_TOKENS, "distillation_token", "register_tokens")
 # What no patch token depends on: pooled outputs and what only training uses. They may be missing in a file.
 _UNUSED = ("pooler", "head", "mask_token", "classifier")
+# Parts that look at the patches from outside, each with a class token of its own (AIMv2's head).
+_HEADS = ("head", "pooler", "classifier", "decoder")
 
 
 def record_of(model: HubModel, config: Any) -> BackboneRecord:
@@ -83,22 +85,32 @@ def record_of(model: HubModel, config: Any) -> BackboneRecord:
     )
 
 
+def has_class_token(network: Any) -> bool:
+    """Whether a class token goes through the network's blocks."""
+    return any(name in CLASS_TOKENS for name, _ in _prefix_parameters(network))
+
+
 def _count_prefix(network: Any) -> int:
-    count = 0
+    return sum(
+        1 if parameter.ndim < 2 else parameter.shape[-2] for _, parameter in _prefix_parameters(network)
+    )
+
+
+def _prefix_parameters(network: Any) -> Iterator[tuple[str, Any]]:
     for name, parameter in network.named_parameters():
-        if name.rsplit(".", 1)[-1] in _PREFIX_PARAMETERS:
-            count += 1 if parameter.ndim < 2 else parameter.shape[-2]
-    return count
+        *modules, last = name.split(".")
+        if last in _PREFIX_PARAMETERS and not any(part in _HEADS for part in modules):
+            yield last, parameter
 
 
-def _normalisation(model: HubModel) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    """Mean and deviation of RGB in [0, 1], from the model's own preprocessing."""
+def _normalisation(
+    model: HubModel,
+) -> tuple[tuple[float, float, float] | None, tuple[float, float, float] | None]:
+    """Mean and deviation of RGB in [0, 1], from the model's own preprocessing; None where it has none."""
     # Read here rather than by AutoImageProcessor: some of its classes can only be imported with torchvision.
     found = next((file for file in PREPROCESSOR_FILES if model.file(file)), None)
     if found is None:
-        raise ModelError(
-            f"{model.name}: {PREPROCESSOR_FILES[0]} is missing, so the mean and deviation of its photos are not known"
-        )
+        return None, None
     content = model.json(found) or {}
     content = content.get("image_processor", content)
     mean: Any

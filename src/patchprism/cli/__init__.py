@@ -26,6 +26,9 @@ def entry() -> None:
     gc.set_threshold(100_000, 20, 20)
     try:
         _open_streams()
+        from patchprism.search_path import leave_working_directory
+
+        leave_working_directory()
         from patchprism.batching import keep_memory
         from patchprism.threads import spin_less
 
@@ -41,10 +44,15 @@ def entry() -> None:
 def main() -> None:
     """Run the command line; every failure is one line on standard error and an exit code that is not 0."""
     from patchprism.cli.app import app
-    from patchprism.errors import PatchPrismError
+    from patchprism.errors import OptionError, PatchPrismError
 
+    _refuse_empty(sys.argv[1:])
     try:
         app(prog_name="patchprism")
+    except OptionError as error:
+        from patchprism.cli.flags import named_by_flag
+
+        _fail(named_by_flag(error), EXIT_FAILED)
     except PatchPrismError as error:
         _fail(str(error), EXIT_FAILED)
     except SystemExit as stop:
@@ -56,13 +64,36 @@ def main() -> None:
         _say_no_more()
         sys.exit(EXIT_FAILED)
     except OSError as error:
-        if error.filename is not None or error.errno != errno.ENOSPC:
+        if error.filename is not None:  # a name that is too long, a folder that is not ours to read, ...
+            reason = (error.strerror or type(error).__name__).lower()
+            _fail(f"{os.fsdecode(error.filename)}: {reason}", EXIT_FAILED)
+        if error.errno != errno.ENOSPC:
             _defect(error)
         # Files are written by writers of ours, which name them.
         _say_no_more()
         _fail("cannot write what is printed: no space left on device", EXIT_FAILED)
     except Exception as error:
+        if _lacks_memory(error):
+            _fail("out of memory; a smaller --size or --batch-size needs less", EXIT_FAILED)
         _defect(error)
+
+
+def _refuse_empty(arguments: list[str]) -> None:
+    """Refuse empty arguments: they come from shell variables that are not set, and "" as a path is this folder."""
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        option, equals, value = argument.partition("=")
+        if not argument or (argument.startswith("--") and equals and not value):
+            name = option or (before if before.startswith("-") else "an argument")
+            _fail(f"{name} is empty: a shell variable may not be set", EXIT_USAGE)
+
+
+def _lacks_memory(error: Exception) -> bool:
+    # torch has a class of its own for GPUs, and none for main memory.
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or (isinstance(error, RuntimeError) and "allocate memory" in str(error))
+    )
 
 
 def _open_streams() -> None:
@@ -96,5 +127,7 @@ def _defect(error: Exception) -> NoReturn:
 def _fail(message: str, code: int) -> NoReturn:
     from patchprism.cli.console import shown
 
-    print(f"error: {shown(' '.join(message.split()))}", file=sys.stderr)
+    # A value of thousands of letters would hide what is said of it.
+    words = [word if len(word) <= 500 else f"{word[:200]}...{word[-50:]}" for word in message.split()]
+    print(f"error: {shown(' '.join(words))}", file=sys.stderr)
     sys.exit(code)

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from patchprism.cli import EXIT_SOME_PHOTOS_FAILED, lens, options
-from patchprism.cli.console import print_table, progress, shown, stdout
+from patchprism.checks import said
+from patchprism.cli import EXIT_SOME_PHOTOS_FAILED, lens, many, options
+from patchprism.cli.console import note, print_line, print_table, progress, say_notes, stdout
 from patchprism.errors import OptionError
 
 if TYPE_CHECKING:
@@ -54,7 +55,9 @@ def parse_layers(text: str) -> list[int]:
     try:
         return [int(part) for part in text.split(",")]
     except ValueError as error:
-        raise OptionError(f"layer must be whole numbers like 5,11, got {text!r}") from error
+        raise OptionError(
+            f"layer must be whole numbers like 5,11, got {said(text)}", option="layer"
+        ) from error
 
 
 def compare(
@@ -67,11 +70,15 @@ def compare(
     token_norm: options.TokenNorm = None,
     preset: options.Preset = None,
     size: options.Size = None,
+    range: options.Range = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
     device: options.Device = "auto",
     dtype: options.Dtype = None,
     batch_size: options.BatchSize = None,
     threshold: options.Threshold = None,
     foreground: options.Foreground = None,
+    foreground_component: options.ForegroundComponent = None,
     scaling: options.Scaling = None,
     space: lens.Space = None,
     arrays: Arrays = False,
@@ -85,13 +92,21 @@ def compare(
     """
     layers = parse_layers(layer)
     from patchprism.compare import compare as run
-    from patchprism.compare_figures import save_comparison
+    from patchprism.compare_figures import comparison_names, save_comparison
+    from patchprism.paths import unique_stems
+    from patchprism.pipeline import list_photos
     from patchprism.visualization import check_output_options
+    from patchprism.written import Output
 
     check_output_options(out, None, format)
+    many.warn_if_inside(out, photos)
+    listed = list_photos(photos)
+    stems = unique_stems([path.name for path in listed])
+    # Before anything is computed; once more when it is known which photos could be read.
+    Output(out).check(comparison_names(stems, arrays=arrays, format=format), listed)
     with progress(quiet=quiet) as tell:
         found = run(
-            photos,
+            listed,
             models=model,
             layers=layers,
             facet=facet or "token",
@@ -99,15 +114,18 @@ def compare(
             token_norm=token_norm or "none",
             preset=preset,
             size=size,
+            range=options.parse_range(range),
+            mean=options.parse_triple("mean", mean),
+            std=options.parse_triple("std", std),
             threshold=options.parse_threshold(threshold),
             foreground=foreground,
+            foreground_component=foreground_component,
             scaling=scaling,
             space=space,
             device=device,
             dtype=dtype,
             batch_size=batch_size,
             errors="report",
-            exclude=out,
             progress=tell,
         )
         written = save_comparison(found, out, arrays=arrays, format=format)
@@ -116,9 +134,10 @@ def compare(
             print(path)
     else:
         _summarise(found)
-        stdout().print(f"wrote   {len(written)} files to {out}; look at {written[0]} first", markup=False)
+        print_line("wrote", f"{len(written)} files to {out}; look at {written[0]} first")
+    say_notes(found.all_notes(), quiet=quiet)
     for failure in found.failures:
-        typer.echo(shown(f"failed: {failure.photo}: {failure.reason}"), err=True)
+        note(f"failed: {failure.photo}: {failure.reason}")
     if found.failures:
         raise typer.Exit(EXIT_SOME_PHOTOS_FAILED)
 

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+    from patchprism.reading import Note
+
 Progress = "Callable[[str, int, int | None], None]"
 
 
@@ -20,7 +22,8 @@ def stdout() -> Console:
     """Where results go."""
     from rich.console import Console
 
-    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    # Names hold what they like: [red] is no colour, and :dog: no picture of one.
+    return Console(highlight=False, markup=False, emoji=False, soft_wrap=not sys.stdout.isatty())
 
 
 def shown(text: str) -> str:
@@ -36,6 +39,16 @@ def shown(text: str) -> str:
 
 # Control characters, lone surrogates, and separators of lines and paragraphs.
 _NOT_SHOWN = ("Cc", "Cs", "Zl", "Zp")
+
+
+def print_line(label: str, text: str, width: int = 8) -> None:
+    """A labelled line of a summary."""
+    stdout().print(f"{label:{width}}{shown(text)}")
+
+
+def note(text: str) -> None:
+    """A line on standard error."""
+    print(shown(text), file=sys.stderr)
 
 
 def print_table(
@@ -91,7 +104,7 @@ def progress(*, quiet: bool) -> Iterator[Callable[[str, int, int | None], None]]
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     with Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         _amount_column(MofNCompleteColumn),
         TimeElapsedColumn(),
@@ -121,6 +134,31 @@ def _amount_column(counted: Any) -> Any:
             return super().render(task) if task.total is not None else Text("")
 
     return Amount()
+
+
+MAX_NOTES = 20
+
+
+def say_notes(notes: Sequence[Note], *, quiet: bool) -> None:
+    """Notes at the end of a summary, equal ones together; on standard error where there is no summary."""
+    together: dict[str, list[str]] = {}
+    for each in notes:
+        together.setdefault(each.text, []).append(each.name)
+    lines = [
+        text
+        if not names[0]
+        else f"{names[0]}: {text}"
+        if len(names) == 1
+        else f"{len(names):,} photos ({names[0]} first): {text}"
+        for text, names in together.items()
+    ]
+    if len(lines) > MAX_NOTES:
+        lines[MAX_NOTES:] = [f"... and {len(lines) - MAX_NOTES:,} more, all in the report"]
+    for line in lines:
+        if quiet:
+            print(f"note: {shown(line)}", file=sys.stderr)
+        else:
+            stdout().print(f"{'note':8}{shown(line)}", markup=False)
 
 
 def human_bytes(count: int) -> str:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from patchprism.cli import EXIT_SOME_PHOTOS_FAILED, lens, options
-from patchprism.cli.console import human_bytes, progress, stdout
-from patchprism.cli.many import note_unasked
+from patchprism.cli.console import human_bytes, print_line, progress, say_notes
+from patchprism.cli.many import note_unasked, warn_if_inside
 from patchprism.cli.render import warn_of_failures
-from patchprism.errors import OptionError, OutputError
+from patchprism.errors import OptionError
 from patchprism.words import counted
 
 if TYPE_CHECKING:
@@ -27,7 +26,7 @@ _PAGE = "The page"
 MAX_SHOWN = 200
 
 HtmlFile = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
         "--html",
         metavar="FILE",
@@ -49,7 +48,7 @@ NoOpen = Annotated[
     bool, typer.Option("--no-open", help="Do not open the page in a browser.", rich_help_panel=_PAGE)
 ]
 SaveTo = Annotated[
-    Path,
+    str,
     typer.Option(
         "--out", "-o", metavar="DIR", help="Where the page's save button writes.", rich_help_panel=_PAGE
     ),
@@ -74,12 +73,15 @@ def explore(
     host: Host = "127.0.0.1",
     port: Port = 0,
     no_open: NoOpen = False,
-    out: SaveTo = Path("explored"),
+    out: SaveTo = "explored",
     sample: Sample = None,
     seed: options.Seed = 0,
     fetch_from: options.FetchFrom = None,
     preset: options.Preset = None,
     size: options.Size = None,
+    range: options.Range = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
     model: options.Model = None,
     weights: options.Weights = None,
     layer: options.Layer = None,
@@ -91,6 +93,7 @@ def explore(
     batch_size: options.BatchSize = None,
     threshold: options.Threshold = None,
     foreground: options.Foreground = None,
+    foreground_component: options.ForegroundComponent = None,
     scaling: options.Scaling = None,
     components: options.Components = None,
     space: lens.Space = None,
@@ -111,10 +114,12 @@ def explore(
     from patchprism.backbones import load_backbone
     from patchprism.explorer.build import build_message
     from patchprism.explorer.html import ExplorerPage
-    from patchprism.files import refuse_to_replace
+    from patchprism.files import check_target, check_writable
+    from patchprism.folders import is_remote
     from patchprism.inputs import store_among
     from patchprism.pipeline import visualize
     from patchprism.prism import Prism
+    from patchprism.reading import reading
     from patchprism.sources import elsewhere, places_for
 
     bound = None
@@ -123,12 +128,15 @@ def explore(
 
         # Refused before the network runs.
         serve.check_extra()
+        if is_remote(out):
+            check_writable(out)
+        warn_if_inside(out, photos)
         bound = serve.listen(host, port)
-    elif html.is_dir():
-        raise OutputError(str(html), "a folder of that name is there already")
     fitted = Prism.load(prism) if prism else None
     settings = options.settings_of(given)
     store = store_among(photos)
+    if html is not None:
+        check_target(html, read=[store, prism, weights])
     backbone = None
     with progress(quiet=quiet) as tell:
         if store is not None:
@@ -143,9 +151,10 @@ def explore(
                 tell=tell,
             )
         else:
-            listed = _listed(photos, fitted is not None, sample, seed)
+            with reading() as heard:
+                listed = _listed(photos, fitted is not None, sample, seed)
             if html is not None:
-                refuse_to_replace(html.parent, [html.name], listed)
+                check_target(html, listed)
             chosen = settings.resolved(fitted)
             tell("load model", 0, None)
             backbone = load_backbone(
@@ -163,7 +172,9 @@ def explore(
                 fetch_from=fetch_from or (),
                 progress=tell,
             )
-        message = build_message(view, title=title, prism_path=str(prism) if prism else None, progress=tell)
+            view.notes = heard.notes
+        message = build_message(view, title=title, prism_path=prism, progress=tell)
+    say_notes(view.all_notes(), quiet=True)
     warn_of_failures(view.failures)
     if view.gone:
         text = f"note: {counted(len(view.gone), 'photo')} gone or replaced since: shown as plain grey"
@@ -173,9 +184,7 @@ def explore(
         page = ExplorerPage(message)
         page.save(html)
         size_text = human_bytes(len(page.html.encode()))
-        print(html) if quiet else stdout().print(
-            f"wrote   {html}, {size_text}: open it in a browser", markup=False
-        )
+        print(html) if quiet else print_line("wrote", f"{html}, {size_text}: open it in a browser")
         if view.failures:
             raise typer.Exit(EXIT_SOME_PHOTOS_FAILED)
         return
@@ -184,7 +193,7 @@ def explore(
     def ready(address: str) -> None:
         print(address if quiet else f"explore {address}", flush=True)
         if not quiet:
-            print("        Ctrl-C stops; save writes to " + str(out), flush=True)
+            print("        Ctrl-C stops; save writes to " + out, flush=True)
         if not no_open:
             import threading
             import webbrowser

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,11 +9,11 @@ import typer
 from patchprism.cli import options
 
 StoreOut = Annotated[
-    Path,
+    str,
     typer.Option("--out", "-o", metavar="STORE", help="The feature store to write, e.g. feats.zarr."),
 ]
 Flat = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
         "--flat",
         metavar="FILE",
@@ -38,6 +37,9 @@ def features(
     overwrite: Overwrite = False,
     preset: options.Preset = None,
     size: options.Size = None,
+    range: options.Range = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
     model: options.Model = None,
     weights: options.Weights = None,
     layer: options.Layer = None,
@@ -57,33 +59,33 @@ def features(
     """
     given = locals()  # the options, before anything else is
     from patchprism.cli import many
-    from patchprism.errors import OutputError
     from patchprism.store import StoredFeatures
     from patchprism.streaming import extract_features, write_table
 
-    address = many.address(out)
+    address = out
     settings = options.settings_of(given)
-    if flat is not None and not flat.parent.is_dir():  # better known now than hours later
-        raise OutputError(str(flat), "its folder does not exist")
-    if flat is not None and flat.is_dir():
-        raise OutputError(str(flat), "a folder of that name is there already")
-    if flat is not None and flat.exists():
-        from patchprism.files import refuse_to_replace
-        from patchprism.inputs import open_input
+    if flat is not None:  # better known now than hours later
+        from patchprism.files import check_target
+        from patchprism.folders import is_remote, local_path
 
-        listed = open_input(photos)
-        refuse_to_replace(flat.parent, [flat.name], listed if isinstance(listed, list) else [])
+        check_target(flat, read=[out, weights])
+        if is_remote(flat) or local_path(flat).exists():
+            from patchprism.inputs import open_input
+
+            listed = open_input(photos)
+            check_target(flat, listed if isinstance(listed, list) else [])
+    many.warn_if_inside(out, photos)
     with many.running(engine, workers, quiet=quiet) as (opened, tell):
         outcome = extract_features(
             photos, address, settings=settings, engine=opened, tokens=tokens, overwrite=overwrite, tell=tell
         )
         if flat is not None:
             write_table(StoredFeatures(address), flat, tell=tell)
-    written = [address, *([str(flat)] if flat else [])]
+    written = [address, *([flat] if flat else [])]
     if quiet:
         for path in written:
             print(path)
     else:
         there = " (it was there already, whole)" if outcome.already else ""
         many.print_lines([*many.lines_of(outcome), ("wrote", " and ".join(written) + there)])
-    many.finish(outcome)
+    many.finish(outcome, quiet=quiet)

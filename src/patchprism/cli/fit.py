@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,7 +9,7 @@ import typer
 from patchprism.cli import lens, options
 
 PrismOut = Annotated[
-    Path,
+    str,
     typer.Option("--out", "-o", metavar="FILE", help="The prism to write, e.g. dogs.prism."),
 ]
 
@@ -22,6 +21,9 @@ def fit(
     seed: options.Seed = 0,
     preset: options.Preset = None,
     size: options.Size = None,
+    range: options.Range = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
     model: options.Model = None,
     weights: options.Weights = None,
     layer: options.Layer = None,
@@ -33,6 +35,7 @@ def fit(
     batch_size: options.BatchSize = None,
     threshold: options.Threshold = None,
     foreground: options.Foreground = None,
+    foreground_component: options.ForegroundComponent = None,
     scaling: options.Scaling = None,
     components: options.Components = None,
     space: lens.Space = None,
@@ -57,5 +60,5 @@ def fit(
     if quiet:
         print(out)
     else:
-        many.print_lines([*many.lines_of(outcome), *many.lines_of_fit(outcome), ("wrote", str(out))])
-    many.finish(outcome)
+        many.print_lines([*many.lines_of(outcome), *many.lines_of_fit(outcome), ("wrote", out)])
+    many.finish(outcome, quiet=quiet)

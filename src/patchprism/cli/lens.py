@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -88,13 +89,11 @@ def lens_options(
     """
     from patchprism.lenses import LensOptions, check_lenses
 
-    if clusters != "auto" and not clusters.lstrip("-").isdecimal():
-        raise OptionError(f"clusters must be auto or a number from 2 to 64, got {clusters!r}")
     if isinstance(layer, tuple) and "attention" in (names or ()):
         raise OptionError(f"attention is that of one layer, got --layer {','.join(map(str, layer))}")
     options = LensOptions(
         at=tuple(at or ()),
-        clusters=clusters if clusters == "auto" else int(clusters),
+        clusters=int(clusters) if re.fullmatch("[0-9]{1,9}", clusters) else clusters,
         match_all=match_all,
         match_lines=match_lines,
         upsample=upsample,
@@ -116,7 +115,7 @@ def visualize_through(
 
     if list(names) == ["pca"]:
         return visualize(photos, **asked), []
-    photos = list_photos(photos, exclude=asked.get("exclude"))
+    photos = list_photos(photos)
     check_lenses(names, options, photos=len(photos))
     _check_points(options, photos)
     backbone, seconds = None, dict[str, float]()

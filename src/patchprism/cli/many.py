@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from patchprism.cli import EXIT_SOME_PHOTOS_FAILED
-from patchprism.cli.console import print_table, progress, shown, stdout
+from patchprism.cli.console import note, print_line, print_table, progress, say_notes, stdout
 from patchprism.errors import OptionError
 from patchprism.words import counted
 
@@ -27,7 +26,7 @@ SHOWN_FAILURES = 50
 
 
 def is_large(
-    photos: Sequence[str], out: Path, engine: str, workers: int | None, *, asked: bool, plain: bool
+    photos: Sequence[str], out: str, engine: str, workers: int | None, *, asked: bool, plain: bool
 ) -> bool:
     """Whether ``render`` works shard by shard rather than in memory.
 
@@ -45,9 +44,10 @@ def is_large(
     OptionError
         If one thing calls for shards, and another cannot be done so.
     """
+    from patchprism.folders import is_remote
     from patchprism.inputs import store_among
 
-    asked = asked or engine != "local" or workers is not None or any("://" in photo for photo in photos)
+    asked = asked or engine != "local" or workers is not None or any(map(is_remote, (*photos, out)))
     asked = asked or store_among(photos) is not None
     if not plain:
         if asked:
@@ -62,7 +62,7 @@ def is_large(
         return False
     from patchprism.pipeline import list_photos
 
-    return len(list_photos(photos, exclude=out)) > IN_MEMORY
+    return len(list_photos(photos)) > IN_MEMORY
 
 
 @contextmanager
@@ -79,12 +79,12 @@ def running(engine: str, workers: int | None, *, quiet: bool) -> Iterator[tuple[
 
 
 def render(
-    photos: Sequence[str], out: Path, *, engine: str, workers: int | None, quiet: bool, **options: Any
+    photos: Sequence[str], out: str, *, engine: str, workers: int | None, quiet: bool, **options: Any
 ) -> None:
     """``patchprism render``, shard by shard."""
     from patchprism.streaming import render_photos
 
-    target = address(out)
+    target = out
     written: list[str] = []
     count = 0
 
@@ -103,20 +103,21 @@ def render(
         _summarise(
             outcome, f"{count:,} files to {target}; look at {target}/results.{options['format']} first"
         )
-    finish(outcome)
+    finish(outcome, quiet=quiet)
 
 
-def finish(outcome: Outcome) -> None:
-    """Name what failed, and exit with what that means."""
+def finish(outcome: Outcome, *, quiet: bool) -> None:
+    """Say what there is to say, name what failed, and exit with what that means."""
+    say_notes(outcome.notes, quiet=quiet)
     for hint in outcome.hints:
-        typer.echo(f"note: {hint}", err=True)
+        note(f"note: {hint}")
     if outcome.missing:
         typer.echo(
             f"note: {counted(outcome.missing, 'photo')} gone or replaced since: drawn without", err=True
         )
     note_unasked(outcome.unasked)
     for failure in outcome.failures[:SHOWN_FAILURES]:
-        typer.echo(shown(f"failed: {failure.name}: {failure.reason}"), err=True)
+        note(f"failed: {failure.name}: {failure.reason}")
     if len(outcome.failures) > SHOWN_FAILURES:
         typer.echo(f"... and {len(outcome.failures) - SHOWN_FAILURES} more", err=True)
     if outcome.failures:
@@ -128,17 +129,15 @@ def note_unasked(places: Sequence[str]) -> None:
     """Say how a store's photos at other addresses would be shown."""
     if places:
         more = f", and {len(places) - 1} other buckets or hosts" if len(places) > 1 else ""
-        typer.echo(
-            f"note: a store's photos are not fetched from {places[0]}{more} unless --fetch-from {places[0]} says so",
-            err=True,
+        note(
+            f"note: a store's photos are not fetched from {places[0]}{more} unless --fetch-from {places[0]} says so"
         )
 
 
 def print_lines(lines: Sequence[tuple[str, str]]) -> None:
     """Labelled lines of a summary."""
-    console = stdout()
     for label, text in lines:
-        console.print(f"{label:9}{text}", markup=False)
+        print_line(label, text, 9)
 
 
 def lines_of(outcome: Outcome) -> list[tuple[str, str]]:
@@ -159,7 +158,7 @@ def lines_of_fit(outcome: Outcome) -> list[tuple[str, str]]:
     prism = outcome.prism
     assert prism is not None
     summary = prism.summary()
-    how = {"otsu": "Otsu's", "given": "as given"}.get(summary["threshold_from"], "")
+    how = {"otsu": "Otsu's", "labels": "fitted", "given": "as given"}.get(summary["threshold_from"], "")
     split = f"foreground: score {prism.side_} {prism.threshold_:.3g} ({how}); {summary['side_reason']}"
     shares = summary["explained_variance_ratio"]["object"]
     chosen = " + ".join(f"{shares[abs(c) - 1]:.0%}" for c in prism.components)
@@ -187,13 +186,26 @@ def _summarise(outcome: Outcome, wrote: str) -> None:
     columns = [("photo", "left"), ("pixels", "right"), ("patches", "right"), ("foreground", "right")]
     print_table("", columns, rows, console=stdout())
     if outcome.n_photos > len(rows):
-        stdout().print(f"... and {outcome.n_photos - len(rows):,} more, all in report.json", markup=False)
+        stdout().print(f"... and {outcome.n_photos - len(rows):,} more, all in report.json")
     print_lines([*lines_of(outcome), *lines_of_fit(outcome), ("wrote", wrote)])
 
 
-def address(path: Path) -> str:
-    """The text of a path, or of an address that went through a path object."""
-    # A path object makes one slash of an address's two.
-    text = os.fspath(path)
-    scheme, colon, rest = text.partition(":/")
-    return f"{scheme}://{rest.lstrip('/')}" if colon and len(scheme) > 1 and "/" not in scheme else text
+def warn_if_inside(out: str | None, photos: Sequence[str]) -> None:
+    """Say so where files are to be written into a folder of photos: the next job goes through it again."""
+    import os
+
+    from patchprism.folders import is_remote, local_path
+
+    if out is None or is_remote(out):
+        return
+    target = os.path.realpath(local_path(out))
+    for photo in photos:
+        if is_remote(photo) or not local_path(photo).is_dir():
+            continue
+        folder = os.path.realpath(local_path(photo))
+        if target == folder or target.startswith(os.path.join(folder, "")):
+            note(
+                f"warning: {out} lies inside {photo}: what is written there is told from photos by a record "
+                "beside it, so keep it there, or write elsewhere"
+            )
+            return

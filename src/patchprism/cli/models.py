@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from patchprism.cli.console import human_bytes, print_table, progress, stdout
+from patchprism.cli.console import human_bytes, print_line, print_table, progress, stdout
 
 
 def models() -> None:
@@ -53,7 +53,6 @@ def download(
     if quiet:
         print(origin.path)
         return
-    console = stdout()
-    console.print(f"{model}: {origin.source}", markup=False)
-    console.print(f"  file    {origin.path}", markup=False)
-    console.print(f"  SHA-256 {origin.sha256}", markup=False)
+    print_line("", f"{model}: {origin.source}", 0)
+    print_line("  file", origin.path, 10)
+    print_line("  SHA-256", origin.sha256, 10)

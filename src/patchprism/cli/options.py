@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from patchprism.checks import said
 from patchprism.errors import OptionError
 
 if TYPE_CHECKING:
@@ -19,20 +19,45 @@ _INPUT, _MODEL, _FIT, _OUTPUT = "What goes in", "The network", "Foreground and c
 _SCALE = "Many photos"
 
 
+def parse_triple(name: str, text: str | None) -> tuple[float, float, float] | None:
+    """A number for each of red, green and blue, apart by commas, or one for all three.
+
+    Raises
+    ------
+    OptionError
+        If it is anything else.
+
+    Examples
+    --------
+    >>> parse_triple("mean", "0.485,0.456,0.406"), parse_triple("std", "0.5")
+    ((0.485, 0.456, 0.406), (0.5, 0.5, 0.5))
+    """
+    if text is None:
+        return None
+    try:
+        values = [float(part) for part in text.split(",")]
+        red, green, blue = values * 3 if len(values) == 1 else values
+    except ValueError as error:
+        raise OptionError(f"{name} must be three numbers like 0.485,0.456,0.406, got {text!r}") from error
+    return red, green, blue
+
+
 def parse_threshold(text: str | None) -> float | str | None:
-    """``otsu`` as it is, anything else as a number.
+    """``auto`` and ``otsu`` as they are, anything else as a number.
 
     Raises
     ------
     OptionError
         If it is neither.
     """
-    if text is None or text == "otsu":
+    if text in (None, "auto", "otsu"):
         return text
     try:
         return float(text)
     except ValueError as error:
-        raise OptionError(f"threshold must be 'otsu' or a number from 0 to 1, got {text!r}") from error
+        raise OptionError(
+            f"threshold must be 'auto', 'otsu' or a number from 0 to 1, got {said(text)}", option="threshold"
+        ) from error
 
 
 def parse_layers(text: str | None) -> int | tuple[int, ...] | None:
@@ -48,7 +73,9 @@ def parse_layers(text: str | None) -> int | tuple[int, ...] | None:
     try:
         layers = tuple(int(part) for part in text.split(","))
     except ValueError as error:
-        raise OptionError(f"layer must be a number or several like 2,5,8,11, got {text!r}") from error
+        raise OptionError(
+            f"layer must be a number or several like 2,5,8,11, got {said(text)}", option="layer"
+        ) from error
     return layers[0] if len(layers) == 1 else layers
 
 
@@ -65,8 +92,29 @@ def parse_components(text: str | None) -> tuple[int, int, int] | None:
     try:
         red, green, blue = (int(part) for part in text.split(","))
     except ValueError as error:
-        raise OptionError(f"components must be three numbers like 1,2,3, got {text!r}") from error
+        raise OptionError(
+            f"components must be three numbers like 1,2,3, got {said(text)}", option="components"
+        ) from error
     return red, green, blue
+
+
+def parse_range(text: str | None) -> tuple[float, float] | None:
+    """Two numbers apart by a comma, e.g. ``0,4095``.
+
+    Raises
+    ------
+    OptionError
+        If it is anything else.
+    """
+    if text is None:
+        return None
+    from patchprism.images import value_range
+
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise OptionError(f"range must be two numbers like 0,4095, got {text!r}") from error
+    return value_range((low, high))
 
 
 def settings_of(given: Mapping[str, Any]) -> Settings:
@@ -81,6 +129,9 @@ def settings_of(given: Mapping[str, Any]) -> Settings:
 
     chosen: dict[str, Any] = {each.name: given[each.name] for each in fields(Settings) if each.name in given}
     chosen["layer"] = parse_layers(chosen["layer"])
+    chosen["range"] = parse_range(chosen["range"])
+    for name in ("mean", "std"):
+        chosen[name] = parse_triple(name, chosen[name])
     if "threshold" in chosen:  # with it come all that a fit has
         chosen["threshold"] = parse_threshold(chosen["threshold"])
         chosen["components"] = parse_components(chosen["components"])
@@ -191,19 +242,54 @@ Size = Annotated[
         rich_help_panel=_INPUT,
     ),
 ]
+Range = Annotated[
+    str | None,
+    typer.Option(
+        metavar="LOW,HIGH",
+        help="Values that are black and white in photos that do not hold 8 bits, like 0,4095 for 12 bits in 16. "
+        "Default: all that the file's numbers can hold, or the prism's.",
+        rich_help_panel=_INPUT,
+    ),
+]
+Mean = Annotated[
+    str | None,
+    typer.Option(
+        metavar="R,G,B",
+        help="Mean of RGB from 0 to 1 that the network expects. Default: what is known of the model.",
+        rich_help_panel=_INPUT,
+    ),
+]
+Std = Annotated[
+    str | None,
+    typer.Option(
+        metavar="R,G,B",
+        help="Standard deviation of RGB from 0 to 1 that the network expects. Default: as for --mean.",
+        rich_help_panel=_INPUT,
+    ),
+]
 Threshold = Annotated[
     str | None,
     typer.Option(
-        metavar="FLOAT|otsu",
-        help="Where foreground and background part on the scores from 0 to 1.",
+        metavar="auto|otsu|FLOAT",
+        help="Score (0 to 1) that separates foreground from background. Default: auto, fitted to the photos.",
         rich_help_panel=_FIT,
     ),
 ]
 Foreground = Annotated[
     str | None,
     typer.Option(
-        metavar="auto|above|below|none",
-        help="The threshold's side that is foreground; none keeps all patches.",
+        metavar="METHOD",
+        help="How foreground is found: object (learned from what differs from the photos' borders), pca (first "
+        "component, side by the borders), above or below (that side of the component), or none (keep all patches). "
+        "Default: object.",
+        rich_help_panel=_FIT,
+    ),
+]
+ForegroundComponent = Annotated[
+    int | None,
+    typer.Option(
+        metavar="1|2|3",
+        help="Component that pca, above and below use as the score. Default: 1.",
         rich_help_panel=_FIT,
     ),
 ]
@@ -246,7 +332,7 @@ Closing = Annotated[
     typer.Option(min=0, help="Fill holes in the shown foreground of so many patches.", rich_help_panel=_FIT),
 ]
 PrismFile = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
         "--prism",
         metavar="FILE",
@@ -263,9 +349,13 @@ Force = Annotated[
     ),
 ]
 Out = Annotated[
-    Path,
+    str,
     typer.Option(
-        "--out", "-o", metavar="DIR", help="Folder to write to; made if missing.", rich_help_panel=_OUTPUT
+        "--out",
+        "-o",
+        metavar="DIR",
+        help="Folder to write to, made if missing; or an address like s3://bucket/out.",
+        rich_help_panel=_OUTPUT,
     ),
 ]
 Overlay = Annotated[

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from patchprism.cli import EXIT_SOME_PHOTOS_FAILED, lens, options
-from patchprism.cli.console import print_table, progress, shown, stdout
+from patchprism.cli.console import note, print_line, print_table, progress, say_notes, stdout
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,6 +23,9 @@ def render(
     out: options.Out,
     preset: options.Preset = None,
     size: options.Size = None,
+    range: options.Range = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
     model: options.Model = None,
     weights: options.Weights = None,
     layer: options.Layer = None,
@@ -34,6 +37,7 @@ def render(
     batch_size: options.BatchSize = None,
     threshold: options.Threshold = None,
     foreground: options.Foreground = None,
+    foreground_component: options.ForegroundComponent = None,
     scaling: options.Scaling = None,
     components: options.Components = None,
     space: lens.Space = None,
@@ -82,6 +86,7 @@ def render(
     )
     plain = names == ["pca"]
     settings = options.settings_of(given)
+    many.warn_if_inside(out, photos)
     if many.is_large(photos, out, engine, workers, asked=resume or sample is not None, plain=plain):
         many.render(
             photos,
@@ -103,16 +108,27 @@ def render(
             quiet=quiet,
         )
         return
+    from patchprism.lenses.write import file_names
+    from patchprism.paths import unique_stems
+    from patchprism.picture import output_names
+    from patchprism.pipeline import list_photos
+    from patchprism.written import Output
+
+    listed = list_photos(photos)
+    stems = unique_stems([path.name for path in listed])
+    # Before anything is computed; once more when it is known which photos could be read.
+    main = output_names(stems, overlay=overlay is not None, arrays=arrays, format=format, pca="pca" in names)
+    more = file_names(names, wanted, stems, arrays=arrays, format=format)
+    Output(out).check([*main, *more], listed)
     with progress(quiet=quiet) as tell:
         view, found = lens.visualize_through(
             names,
             wanted,
-            photos,
+            listed,
             **vars(settings),
             prism=Prism.load(prism) if prism else None,
             force=force,
             errors="report",
-            exclude=out,
             fetch_from=fetch_from or (),
             progress=tell,
         )
@@ -132,12 +148,15 @@ def render(
             print(path)
     else:
         _summarise(view, written, out, first=1 if "pca" in names else 0)
+    say_notes(view.all_notes(), quiet=quiet)
     warn_of_failures(view.failures)
     if view.failures:
         raise typer.Exit(EXIT_SOME_PHOTOS_FAILED)
 
 
-def _summarise(view: Visualization, written: Sequence[Path], out: Path, *, first: int = 1) -> None:
+def _summarise(
+    view: Visualization, written: Sequence[Path] | Sequence[str], out: str, *, first: int = 1
+) -> None:
     console = stdout()
     rows = [
         (
@@ -151,9 +170,9 @@ def _summarise(view: Visualization, written: Sequence[Path], out: Path, *, first
     columns = [("photo", "left"), ("pixels", "right"), ("patches", "right"), ("foreground", "right")]
     print_table("", columns, rows[:SHOWN_ROWS], console=console)
     if len(rows) > SHOWN_ROWS:
-        console.print(f"... and {len(rows) - SHOWN_ROWS} more, all in report.json", markup=False)
+        console.print(f"... and {len(rows) - SHOWN_ROWS} more, all in report.json")
     summary = view.prism.summary()
-    how = {"otsu": "Otsu's", "given": "as given"}.get(summary["threshold_from"], "")
+    how = {"otsu": "Otsu's", "labels": "fitted", "given": "as given"}.get(summary["threshold_from"], "")
     split = (
         "all patches kept"
         if view.prism.side_ == "none"
@@ -165,19 +184,19 @@ def _summarise(view: Visualization, written: Sequence[Path], out: Path, *, first
     total = sum(view.seconds.values())
     slow = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in view.seconds.items() if seconds >= 0.05)
     for label, text in (
-        ("model", f"{view.record.name}, weights from {view.weights.source}"),
+        ("model", f"{view.record.name}, weights from {view.weights}"),
         ("split", split + reason),
         ("colours", f"red + green + blue explain {chosen} of the foreground's variance"),
         ("time", f"{total:.1f} s ({slow})"),
         ("wrote", f"{len(written)} files to {out}; look at {written[first]} first"),
         *(("hint", hint) for hint in view.hints()),
     ):
-        console.print(f"{label:8}{text}", markup=False)
+        print_line(label, text)
 
 
 def warn_of_failures(failures: Sequence[Failure]) -> None:
     """Name each photo that failed on standard error."""
     for failure in failures:
-        typer.echo(shown(f"failed: {failure.photo}: {failure.reason}"), err=True)
+        note(f"failed: {failure.photo}: {failure.reason}")
     if failures:
         typer.echo(f"{len(failures)} of the photos failed; the others are done", err=True)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from contextlib import contextmanager
 from fractions import Fraction
-from pathlib import Path  # noqa: TC003 (Typer reads annotations)
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from patchprism import checks
 from patchprism.cli import EXIT_SOME_PHOTOS_FAILED, options
-from patchprism.cli.console import shown, stdout
-from patchprism.errors import OptionError, OutputError
+from patchprism.cli.console import note, print_line
+from patchprism.errors import OutputError
 from patchprism.words import counted
 
 if TYPE_CHECKING:
@@ -34,18 +35,13 @@ def parse_time(name: str, text: str | None) -> Fraction | None:
     """
     if text is None:
         return None
-    try:
-        parts = [Fraction(part) for part in text.split(":")]
-        if (
-            len(parts) > 3
-            or any(part < 0 for part in parts)
-            or any(part >= 60 for part in parts[1:])
-            or "/" in text
-        ):
-            raise ValueError
-        return sum((part * 60**i for i, part in enumerate(reversed(parts))), Fraction(0))
-    except ValueError as error:
-        raise OptionError(f"{name} must be seconds, MM:SS or HH:MM:SS, got {text!r}") from error
+    parts = text.split(":")
+    # Digits alone: Fraction would also take 1/0, and work for hours on 1e999999999.
+    plain = all(re.fullmatch(r"[0-9]{1,9}(\.[0-9]{0,9})?|\.[0-9]{1,9}", part) for part in parts)
+    times = [Fraction(part) for part in parts] if plain and len(parts) <= 3 else []
+    if not times or any(time >= 60 for time in times[1:]):
+        checks.refuse(name, "seconds, MM:SS or HH:MM:SS", text)
+    return sum((time * 60**i for i, time in enumerate(reversed(times))), Fraction(0))
 
 
 def video(
@@ -53,12 +49,13 @@ def video(
         str,
         typer.Argument(
             metavar="IN",
-            help="A video file; or photos in order: a folder, or a pattern with * or a counter like %04d.",
+            help="A video file or an animated picture; or photos in order: a folder, or a pattern with * or a counter "
+            "like %04d.",
             show_default=False,
         ),
     ],
     out: Annotated[
-        Path,
+        str,
         typer.Option(
             "--out",
             "-o",
@@ -85,6 +82,9 @@ def video(
     ] = None,
     preset: options.Preset = None,
     size: options.Size = None,
+    range: options.Range = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
     model: options.Model = None,
     weights: options.Weights = None,
     device: options.Device = "auto",
@@ -92,6 +92,7 @@ def video(
     batch_size: options.BatchSize = None,
     threshold: options.Threshold = None,
     foreground: options.Foreground = None,
+    foreground_component: options.ForegroundComponent = None,
     scaling: options.Scaling = None,
     components: options.Components = None,
     prism: options.PrismFile = None,
@@ -101,7 +102,7 @@ def video(
         typer.Option(min=1, metavar="N", help="Fit on N frames spread over the clip.", rich_help_panel=_FIT),
     ] = 32,
     save_prism: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Also save the prism.", rich_help_panel=_FIT)
+        str | None, typer.Option(metavar="FILE", help="Also save the prism.", rich_help_panel=_FIT)
     ] = None,
     layout: Annotated[
         str | None,
@@ -150,6 +151,8 @@ def video(
     first, last = parse_time("start", start), parse_time("end", end)
     chosen = options.parse_threshold(threshold)
     triple = options.parse_components(components)
+    values = options.parse_range(range)
+    middle, spread = options.parse_triple("mean", mean), options.parse_triple("std", std)
     from patchprism.prism import Prism
     from patchprism.video import render_video
 
@@ -174,8 +177,12 @@ def video(
             weights=weights,
             preset=preset,
             size=size,
+            range=values,
+            mean=middle,
+            std=spread,
             threshold=chosen,
             foreground=foreground,
+            foreground_component=foreground_component,
             scaling=scaling,
             components=triple,
             device=device,
@@ -193,16 +200,15 @@ def video(
     else:
         _summarise(report)
     for warning in report.warnings:
-        typer.echo(f"warning: {warning}", err=True)
+        note(f"warning: {warning}")
     for problem in report.problems:
-        typer.echo(shown(f"failed: {problem}"), err=True)
+        note(f"failed: {problem}")
     if report.n_problems:
         typer.echo(f"{counted(report.n_problems, 'problem')} in the clip; all else is done", err=True)
         raise typer.Exit(EXIT_SOME_PHOTOS_FAILED)
 
 
 def _summarise(report: VideoReport) -> None:
-    console = stdout()
     prism = report.prism
     split = (
         "all patches kept"
@@ -214,14 +220,14 @@ def _summarise(report: VideoReport) -> None:
     )
     (height, width), (rows, columns) = report.size, report.grid
     for label, text in (
-        ("model", f"{report.record.name}, weights from {report.weights.source}"),
+        ("model", f"{report.record.name}, weights from {report.weights}"),
         ("colours", f"{where}; {split}"),
         ("frames", f"{report.frames}, {width} × {height} pixels, {columns} × {rows} patches each"),
         ("sound", report.sound),
         ("time", f"{sum(_stages(report)):.1f} s, {report.fps:.1f} frames a second"),
         ("wrote", str(report.out)),
     ):
-        console.print(f"{label:8}{text}", markup=False)
+        print_line(label, text)
 
 
 def _stages(report: VideoReport) -> list[float]:
@@ -255,7 +261,7 @@ def frame_progress(*, quiet: bool) -> Iterator[Callable[[str, int, int | None], 
             return Text(f"{human_bytes(int(task.completed))}{total}")
 
     with Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         Amount(""),
         TimeRemainingColumn(elapsed_when_finished=True),

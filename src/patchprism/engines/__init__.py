@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from patchprism import checks
 from patchprism.engines.base import Engine, Task, WorkerLost
 from patchprism.errors import OptionError
 
+# More than any cluster has cores.
+MAX_WORKERS = 100_000
 ENGINES = ("local", "ray")
 
 __all__ = ["ENGINES", "Engine", "Task", "WorkerLost", "open_engine"]
@@ -26,16 +29,16 @@ def open_engine(name: str = "local", *, workers: int | None = None) -> Engine:
     ExtraError
         If Ray is not installed.
     """
-    if name not in ENGINES:
-        raise OptionError(f"engine must be one of {', '.join(ENGINES)}, got {name!r}")
-    if name == "local":
+    if checks.choice("engine", name, allowed=ENGINES) == "local":
         if workers is not None:
-            raise OptionError("workers is for --engine ray; the local engine uses this process")
+            raise OptionError(
+                "workers is for the engine ray; the local engine uses this process", option="workers"
+            )
         from patchprism.engines.local import LocalEngine
 
         return LocalEngine()
-    if workers is not None and workers < 1:
-        raise OptionError(f"workers must be at least 1, got {workers}")
+    if workers is not None:
+        workers = checks.integer("workers", workers, low=1, high=MAX_WORKERS)
     from patchprism.engines.ray import RayEngine
 
     return RayEngine(workers=workers)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from patchprism.engines.base import WorkerLost
 from patchprism.errors import EngineError, ExtraError
+from patchprism.search_path import safe_environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -45,7 +46,7 @@ class RayEngine:
         try:
             import ray
         except ImportError as error:
-            raise ExtraError("ray", "engine ray") from error
+            raise ExtraError.of(error, "ray", "engine ray", "ray") from error
         self._ray: Any = ray
         self.workers = workers
         self._started = False
@@ -60,8 +61,11 @@ class RayEngine:
                 cores = max(self.workers or 1, os.cpu_count() or 1)
                 here = {"include_dashboard": False, "num_cpus": cores}
             try:
-                self._ray.init(log_to_driver=False, logging_level="ERROR", **here)
+                with _safe_workers() as config:
+                    self._ray.init(log_to_driver=False, logging_level="ERROR", job_config=config, **here)
             except Exception as error:
+                if "ray[client]" in str(error):
+                    raise ExtraError("ray", "an address of ray://", "ray[client]") from error
                 raise EngineError(f"Ray cannot be started or reached: {error}") from error
             self._started = True
         return self
@@ -112,6 +116,28 @@ class RayEngine:
             return count, {"num_cpus": 0, "scheduling_strategy": "SPREAD"}
         a_worker = max(1, min(CORES_A_WORKER, cores // count))
         return count, {"num_cpus": a_worker, "num_gpus": min(1.0, gpus / count) if gpus else 0}
+
+
+@contextlib.contextmanager
+def _safe_workers() -> Iterator[Any]:
+    """The settings of a job whose workers do not import from the working directory.
+
+    Ray puts it, and the folder of the script, first on its workers' search path unless the job brings a working
+    directory of its own. Its processes inherit the environment.
+    """
+    config = None
+    if not os.environ.get("RAY_ADDRESS", "").startswith("ray://"):  # the job then starts on another machine
+        from ray.job_config import JobConfig
+
+        config = JobConfig()
+        config._runtime_env_has_working_dir = lambda: True  # type: ignore[method-assign]
+    given = os.environ.get("PYTHONPATH")
+    os.environ.update(safe_environment())
+    try:
+        yield config
+    finally:
+        if given is not None:
+            os.environ["PYTHONPATH"] = given
 
 
 class _Pool:

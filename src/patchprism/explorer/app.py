@@ -29,8 +29,8 @@ from patchprism.explorer.work import (
 )
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import AsyncIterator
-    from pathlib import Path
 
 DECODERS = 2  # photos decoded at once; a photo of 60 megapixels takes 180 MB
 
@@ -45,8 +45,8 @@ class FitBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     model: Annotated[str, Field(max_length=100)] | None = None
-    threshold: Share | Literal["otsu"] | None = None
-    foreground: Literal["auto", "above", "below", "none"] | None = None
+    threshold: Share | Literal["auto", "otsu"] | None = None
+    foreground: Literal["auto", "object", "pca", "above", "below", "none"] | None = None
     scaling: Literal["minmax", "percentile", "sigmoid"] | None = None
     components: Components | None = None
     space: Literal["rgb", "oklab"] | None = None
@@ -68,13 +68,13 @@ class SaveBody(BaseModel):
     overlay: Share | None = None
 
 
-def make_app(workshop: Workshop, *, out: Path) -> FastAPI:
+def make_app(workshop: Workshop, *, out: str | os.PathLike[str]) -> FastAPI:
     """The application; it sees paths without the token.
 
     Parameters
     ----------
     workshop : Workshop
-    out : Path
+    out : path
         Where saving goes; no request can name another place.
     """
 

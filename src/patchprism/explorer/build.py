@@ -26,6 +26,7 @@ from patchprism.explorer.tokens import TOLERANCE, reduce_tokens
 from patchprism.fitting import ObjectHistogram, ObjectRange
 from patchprism.prism import GRID, grid_steps
 from patchprism.prism_file import prism_bytes
+from patchprism.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,6 +70,7 @@ def build_message(
     from patchprism import __version__
 
     tell = progress or (lambda *_: None)
+    title = title or f"{counted(len(view), 'photo')} through {view.record.name}"
     prism, record = view.prism, view.record
     scene_steps, object_steps = grid_steps(prism.scene_variance_), grid_steps(prism.object_variance_)
     # The object PCA of all patches, not of the foreground alone: the page's mask may be any.
@@ -86,17 +88,18 @@ def build_message(
     header = Header(
         version=VERSION,
         patchprism=__version__,
-        title=title or f"{len(view)} photo{'s' if len(view) > 1 else ''} through {record.name}",
+        title=title.encode("utf-8", "replace").decode(),  # a shell's bytes may be no text
         model={
             "name": record.name,
             "width": record.width,
             "patch_size": record.patch_size,
-            "weights": view.weights.source,
+            "weights": str(view.weights),
         },
         fit=FitInfo(
             fitted_here=view.fitted_here,
             threshold=summary["threshold"],
             threshold_from=summary["threshold_from"],
+            method=summary["foreground"],
             side=prism.side_,
             side_reason=summary["side_reason"],
             scaling=prism.scaling,
@@ -230,6 +233,13 @@ def _command(view: Visualization, prism_path: str | None) -> CommandInfo:
     if settings.get("weights"):
         options.append(["--weights", str(settings["weights"])])
     options += [["--preset", str(settings["preset"])], ["--size", str(settings["size"])]]
+    if settings.get("range"):
+        # One word: a range may begin with a minus.
+        options.append([f"--range={','.join(f'{each:.17g}' for each in settings['range'])}"])
+    for name in ("mean", "std"):
+        known = (0.5, 0.5, 0.5) if settings["preset"] == "seed" else getattr(view.record, name)
+        if (chosen := getattr(view.framing, name)) != known:
+            options.append([f"--{name}={','.join(map(repr, chosen))}"])
     if settings.get("dtype") not in (None, "auto", "float32"):
         options.append(["--dtype", str(settings["dtype"])])
     for name, flag in (("layer", "--layer"), ("facet", "--facet"), ("token_norm", "--norm")):

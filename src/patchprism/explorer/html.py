@@ -8,14 +8,16 @@ import html
 import re
 from functools import lru_cache
 from importlib import resources
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from patchprism import checks
 from patchprism.files import atomic_write
+from patchprism.folders import address_text, is_remote, local_path
 from patchprism.words import counted
 
 if TYPE_CHECKING:
     import os
+    from pathlib import Path
 
     from patchprism.explorer.message import Message
 
@@ -97,17 +99,28 @@ class ExplorerPage:
             self._html = page_html(self.message)
         return self._html
 
-    def save(self, path: str | os.PathLike[str]) -> Path:
+    def save(self, path: str | os.PathLike[str]) -> Path | str:
         """Write the page as one file that needs neither a server nor a network.
+
+        Parameters
+        ----------
+        path : path
+            Of the file, or an address that fsspec opens.
+
+        Returns
+        -------
+        Path, or str for an address
+            Where it lies.
 
         Raises
         ------
         OutputError
             If it cannot be written.
         """
+        path = checks.path("path", path)
         with atomic_write(path) as part:
             part.write_text(self.html, "utf-8", newline="\n")
-        return Path(path)
+        return address_text(path) if is_remote(path) else local_path(path)
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the page in a frame of its own, cut off from the notebook's."""

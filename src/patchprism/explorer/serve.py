@@ -6,13 +6,14 @@ import secrets
 import socket
 from typing import TYPE_CHECKING, Any
 
+from patchprism.checks import said
 from patchprism.errors import ExtraError, OptionError
 from patchprism.explorer.guard import Guard
 from patchprism.explorer.work import MAX_UPLOAD_BYTES, Workshop
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable
-    from pathlib import Path
 
     from patchprism.backbones import Backbone
     from patchprism.visualization import Visualization
@@ -30,7 +31,7 @@ def check_extra() -> None:
         import fastapi  # noqa: F401
         import uvicorn  # noqa: F401
     except ImportError as error:
-        raise ExtraError("explore", "serving the explorer") from error
+        raise ExtraError.of(error, "explore", "serving the explorer", "fastapi", "uvicorn") from error
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -48,9 +49,12 @@ def listen(host: str, port: int) -> socket.socket:
         bound = socket.socket(family, kind, protocol)
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, ValueError) as error:  # ValueError: a name that is no host's
         reason = getattr(error, "strerror", None) or str(error)
-        raise OptionError(f"cannot listen on host {host!r}, port {port}: {reason.lower()}") from error
+        raise OptionError(
+            f"cannot listen on host {said(host)}, port {port}: {' '.join(reason.lower().split())}",
+            option="host",
+        ) from error
     return bound
 
 
@@ -62,7 +66,7 @@ def serve(
     device: str = "auto",
     bound: socket.socket,
     host: str,
-    out: Path,
+    out: str | os.PathLike[str],
     ready: Callable[[str], Any],
 ) -> None:
     """Serve the page until the process is told to stop (Ctrl-C, SIGTERM).
@@ -77,7 +81,7 @@ def serve(
         From :func:`listen`.
     host : str
         What it was asked to listen on.
-    out : Path
+    out : path
         Folder that the page's "save" writes to.
     ready : callable
         Called with the page's address once it answers.

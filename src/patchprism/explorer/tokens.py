@@ -67,7 +67,8 @@ def reduce_tokens(tokens: Sequence[Tokens]) -> ReducedTokens:
     """
     for number, each in enumerate(tokens, start=1):
         check_tokens(each, f"photo-{number}")
-    rows = np.concatenate([np.reshape(each, (-1, each.shape[-1])) for each in tokens])
+    # In C order, whatever the photos' order in memory is: sums along rows then round alike.
+    rows = np.ascontiguousarray(np.concatenate([np.reshape(each, (-1, each.shape[-1])) for each in tokens]))
     largest = np.abs(rows).max(axis=1, keepdims=True)
     rows = (rows / np.where(largest > 0, largest, 1)).astype(np.float32)  # no square overflows
     norms = np.linalg.norm(rows, axis=1, keepdims=True)

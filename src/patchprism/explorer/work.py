@@ -16,7 +16,8 @@ from patchprism.explorer.build import build_message
 from patchprism.prism import Prism
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    import os
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     import numpy as np
@@ -186,7 +187,7 @@ class Workshop:
             If it cannot be read, or there are too many.
         """
         name = clean_name(name)
-        photo = read_upload(content, name)
+        photo = read_upload(content, name, range=session.view.settings.get("range"))
         with session.lock:
             held = [*(array for _, array in session.staged), *map_sources(session.view)]
             if len(session.view) + len(session.staged) >= MAX_PHOTOS:
@@ -267,6 +268,7 @@ class Workshop:
         photos = Photos(
             [*view.photos.sources, *(array for _, array in staged)],
             [*view.photos.names, *(name for name, _ in staged)],
+            range=view.photos.range,
         )
         todo = list(range(len(photos))) if other else list(range(len(view), len(photos)))
         new: dict[int, Any] = {}
@@ -333,7 +335,9 @@ class Workshop:
             self._backbones[name] = loaded
         return self._backbones[name]
 
-    def save(self, session: Session, folder: Path, options: dict[str, Any], **output: Any) -> list[Path]:
+    def save(
+        self, session: Session, folder: str | os.PathLike[str], options: dict[str, Any], **output: Any
+    ) -> list[Path] | list[str]:
         """Write a session's pictures, with another shown foreground, components or scaling, into a folder."""
         with session.lock:
             view = session.view
@@ -356,6 +360,7 @@ def settings_of(view: Visualization, wish: Wish) -> Settings:
     changes = {key: value for key, value in asdict(wish).items() if value is not None}
     if "model" in changes and changes["model"] != view.record.name:
         # Weights and dtype were for the other network; size stays.
+        changes |= {"mean": None, "std": None}
         changes |= {"weights": None, "dtype": "auto", "layer": None, "facet": None, "final_norm": None}
     # The foreground that is shown is the page's affair; what is fitted starts by showing itself.
     changes |= {"mask_threshold": None, "mask_side": None, "opening": 0, "closing": 0}
@@ -392,6 +397,7 @@ def reshown(view: Visualization, options: dict[str, Any]) -> Visualization:
         anew = Prism(
             threshold=prism.threshold,
             foreground=prism.foreground,
+            foreground_component=prism.foreground_component,
             scaling=scaling,
             components=components,
             space=space,
@@ -413,7 +419,7 @@ def reshown(view: Visualization, options: dict[str, Any]) -> Visualization:
     )
 
 
-def read_upload(content: bytes, name: str) -> NDArray[np.uint8]:
+def read_upload(content: bytes, name: str, *, range: Sequence[float] | None = None) -> NDArray[np.uint8]:
     """An uploaded photo through the one reader of photos, after a look at how large it would become."""
     from PIL import Image
 
@@ -426,7 +432,7 @@ def read_upload(content: bytes, name: str) -> NDArray[np.uint8]:
         width = height = 0  # the reader says what is wrong
     if width * height > MAX_UPLOAD_PIXELS:
         raise PhotoError(name, f"has {width * height:,} pixels, more than {MAX_UPLOAD_PIXELS:,}")
-    return read_photo(content, name=name)
+    return read_photo(content, name=name, range=range)
 
 
 def clean_name(name: str) -> str:

@@ -11,6 +11,7 @@ import importlib
 from time import perf_counter
 from typing import TYPE_CHECKING
 
+from patchprism import checks
 from patchprism.errors import OptionError
 from patchprism.lenses.base import LensOptions, LensResult, Scene
 
@@ -43,10 +44,10 @@ def check_lenses(
     OptionError
         If there is no such lens, or an option has a value that is not allowed, or a lens lacks one.
     """
-    for name in names:
-        if name not in LENSES:
-            raise OptionError(f"lens must be one of {', '.join(LENSES)}, got {name!r}")
-    options = options or LensOptions()
+    names = [checks.choice("lens", name, allowed=LENSES) for name in checks.texts("lens", names)]
+    options = LensOptions() if options is None else options
+    if not isinstance(options, LensOptions):
+        checks.refuse("options", "LensOptions", options)
     options.check()
     if "similarity" in names and not options.at:
         raise OptionError("the lens similarity needs a point: --at PHOTO:x,y")
@@ -96,10 +97,15 @@ def look_through(
     >>> found[0].arrays[0]["similarity"].shape
     (1, 4, 6)
     """
-    options = options or LensOptions()
+    from patchprism.visualization import Visualization
+
+    if not isinstance(view, Visualization):
+        checks.refuse("view", "a Visualization", view)
+    options = LensOptions() if options is None else options
+    names = check_lenses(names, options, photos=len(view))
     scene = Scene(view, options, backbone)
     results = []
-    for name in check_lenses(names, options, photos=len(view)):
+    for name in names:
         if name == "pca":
             continue
         start = perf_counter()

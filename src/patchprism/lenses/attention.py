@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from patchprism.errors import FeaturesError, ModelError, OptionError
+from patchprism.errors import FeaturesError, ModelError, OptionError, PhotoError
 from patchprism.lenses.base import LensResult, Scene, rounded
 from patchprism.lenses.points import Point, locate
 from patchprism.lenses.sheet import (
@@ -90,8 +90,10 @@ def look(scene: Scene) -> LensResult:
         raise OptionError("the lens attention needs the backbone")
     points = [locate(text, view) for text in scene.options.at]
     check_backbone(backbone, has_points=bool(points), layer=layer)
-    from_class = [_attend(scene, i, None) for i in range(len(scene))] if _has_class_token(backbone) else []
-    from_points = [_attend(scene, point.photo, point) for point in points]
+    from_class = _attend_all(scene, [(i, None) for i in range(len(scene)) if _has_class_token(backbone)])
+    from_points = _attend_all(scene, [(point.photo, point) for point in points])
+    if not from_class and not from_points:
+        raise PhotoError(view.names[0], "could not be read again, nor could any other photo")
     result = LensResult(
         name="attention",
         report={
@@ -124,6 +126,17 @@ def look(scene: Scene) -> LensResult:
             f"at{n}_rollout": found.rollout,
         }
     return result
+
+
+def _attend_all(scene: Scene, wanted: list[tuple[int, Point | None]]) -> list[Attention]:
+    found = []
+    for photo, point in wanted:
+        try:
+            found.append(_attend(scene, photo, point))
+        except PhotoError:
+            if photo not in scene.view.photos.lost:
+                raise
+    return found
 
 
 def _attend(scene: Scene, photo: int, point: Point | None) -> Attention:

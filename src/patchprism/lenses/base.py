@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from patchprism.errors import FeaturesError, OptionError
+from patchprism import checks
+from patchprism.captions import caption
+from patchprism.checks import apply_checks
+from patchprism.errors import FeaturesError
 from patchprism.features import as_tokens
 from patchprism.lenses.sheet import (
     Bar,
@@ -29,11 +33,23 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from patchprism.backbones import Backbone
+    from patchprism.checks import Check
     from patchprism.visualization import Visualization
 
     Draw = Callable[[], NDArray[np.uint8]]
 
 MAX_CLUSTERS = 64
+
+
+_CHECKS: dict[str, Check] = {
+    "at": checks.texts,
+    "clusters": partial(checks.integer, low=2, high=MAX_CLUSTERS, words=("auto",)),
+    "match_all": checks.flag,
+    "match_lines": partial(checks.integer, low=1, high=checks.MAX_COUNT),
+    "upsample": partial(checks.choice, allowed=UPSAMPLES),
+    "layer": checks.integer,
+    "seed": checks.seed,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +83,7 @@ class LensOptions:
     seed: int = 0
 
     def check(self) -> None:
-        """Refuse what can be refused before any photo is read.
+        """Refuse what can be refused before any photo is read, and keep the others as plain values.
 
         Raises
         ------
@@ -76,17 +92,9 @@ class LensOptions:
         """
         from patchprism.lenses.points import parse_point
 
+        apply_checks(self, _CHECKS)
         for text in self.at:
             parse_point(text)
-        number = isinstance(self.clusters, int) and not isinstance(self.clusters, bool)
-        if not (self.clusters == "auto" or (number and 2 <= int(self.clusters) <= MAX_CLUSTERS)):
-            raise OptionError(
-                f"clusters must be auto or a number from 2 to {MAX_CLUSTERS}, got {self.clusters!r}"
-            )
-        if self.match_lines < 1:
-            raise OptionError(f"match_lines must be at least 1, got {self.match_lines}")
-        if self.upsample not in UPSAMPLES:
-            raise OptionError(f"upsample must be one of {', '.join(UPSAMPLES)}, got {self.upsample!r}")
 
 
 @dataclass(kw_only=True)
@@ -141,8 +149,8 @@ class Scene:
         return {**self.__dict__, "backbone": None}
 
     def title_of(self, photo: int) -> str:
-        """A photo's file name."""
-        return Path(self.view.names[photo]).name
+        """A photo's file name, as figures show it."""
+        return caption(Path(self.view.names[photo]).name, photo + 1)
 
     def draw_map(
         self,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from patchprism import checks
 from patchprism.errors import OptionError
 
 if TYPE_CHECKING:
@@ -51,13 +52,15 @@ def parse_point(text: str) -> tuple[str, float, float]:
     >>> parse_point("dogs/1.jpg:640,212.5")
     ('dogs/1.jpg', 640.0, 212.5)
     """
-    found = _FORM.match(text)
+    found = _FORM.match(text) if isinstance(text, str) else None
     try:
         if found:
             return found["photo"], float(found["x"]), float(found["y"])
     except ValueError:
         pass
-    raise OptionError(f"at must be PHOTO:x,y with x and y in the photo's pixels, got {text!r}")
+    raise OptionError(
+        f"at must be PHOTO:x,y with x and y in the photo's pixels, got {checks.said(text)}", option="at"
+    )
 
 
 def find_photo(wanted: str, names: Sequence[str]) -> int:
@@ -75,11 +78,12 @@ def find_photo(wanted: str, names: Sequence[str]) -> int:
         if matching:
             both = ", ".join(f"{i + 1} is {names[i]}" for i in matching[:3])
             raise OptionError(f"at: {len(matching)} photos are called {wanted!r}; use a number: {both}")
-    if wanted.isdecimal() and 1 <= int(wanted) <= len(names):
+    # Python reads no numbers of thousands of digits.
+    if wanted.isdecimal() and len(wanted) < 10 and 1 <= int(wanted) <= len(names):
         return int(wanted) - 1
     known = ", ".join(Path(name).name for name in names[:5]) + (", ..." if len(names) > 5 else "")
     raise OptionError(
-        f"at: no photo is called {wanted!r}; there are {known}, or the numbers 1 to {len(names)}"
+        f"at: no photo is called {checks.said(wanted)}; there are {known}, or the numbers 1 to {len(names)}"
     )
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from patchprism.captions import caption, draw_text, fit_text, text_width
 from patchprism.colors import to_uint8
 from patchprism.figures import MUTED, WHITE, load_font, viridis
 
@@ -142,17 +143,18 @@ def sheet(
         widths[i % columns] = max(widths[i % columns], width)
         heights[i // columns] = max(heights[i // columns], *(panel.height for panel in cell.panels))
     inside = sum(widths) + gap * (columns - 1)
-    wrapped = [part for note in notes for part in _wrap(note, font, max(inside, 360))]
+    title = caption(title)
+    wrapped = [part for note in notes for part in _wrap(caption(note), font, max(inside, 360))]
     top = margin + (round(head.size * 1.6) if title else 0) + line * len(wrapped) + (8 if wrapped else 0)
     height = top + sum(heights) + n_rows * (captions * line + gap) - gap + (48 if bar else 0) + margin
     result = Image.new("RGB", (2 * margin + max(inside, 360), height), WHITE)
     draw = ImageDraw.Draw(result)
     y = margin
     if title:
-        draw.text((margin, y), _fit(title, head, result.width - 2 * margin), font=head, fill=INK)
+        draw_text(draw, (margin, y), fit_text(title, head, result.width - 2 * margin), head, INK)
         y += round(head.size * 1.6)
     for text in wrapped:
-        draw.text((margin, y), text, font=font, fill=MUTED)
+        draw_text(draw, (margin, y), text, font, MUTED)
         y += line
     y = top
     for row in range(n_rows):
@@ -169,7 +171,8 @@ def sheet(
             for n, text in enumerate(cells[i].captions):
                 place = (x, y + tall + 4 + n * line)
                 face = font if n == 0 else small
-                draw.text(place, _fit(text, face, widths[column]), font=face, fill=INK if n == 0 else MUTED)
+                shorter = fit_text(caption(text), face, widths[column])
+                draw_text(draw, place, shorter, face, INK if n == 0 else MUTED)
             x += widths[column] + gap
         y += heights[row] + captions * line + gap
     if bar:
@@ -192,20 +195,8 @@ def _wrap(text: str, font: ImageFont.FreeTypeFont, width: float) -> list[str]:
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()
-        if lines[-1] and font.getlength(longer) > width:
+        if lines[-1] and text_width(longer, font) > width:
             lines.append(word)
         else:
             lines[-1] = longer
     return lines
-
-
-def _fit(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
-    """A text no wider than ``width``, shortened in the middle."""
-    text = " ".join(text.split())
-    if font.getlength(text) <= width:
-        return text
-    for kept in range(min(len(text) - 1, 200), 0, -1):
-        shorter = f"{text[: (kept + 1) // 2]}…{text[len(text) - kept // 2 :]}"
-        if font.getlength(shorter) <= width:
-            return shorter
-    return ""

@@ -11,12 +11,12 @@ from patchprism.files import atomic_write
 from patchprism.render import write_picture
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from patchprism.lenses.base import LensResult
+    from patchprism.lenses.base import LensOptions, LensResult
 
     Job = tuple[Path, Callable[[Path], None]]
 
@@ -46,6 +46,32 @@ def photo_jobs(
                 (stem.with_name(f"{stem.name}.{result.name}.npz"), partial(_arrays, result.arrays[index]))
             )
     return jobs
+
+
+def file_names(
+    names: Sequence[str], options: LensOptions, stems: Sequence[str], *, arrays: bool, format: str
+) -> Iterator[str]:
+    """Names of the files that lenses may write for photos of such stems, known before anything is computed."""
+    points = len(options.at)
+    for name in names:
+        if name == "pca":
+            continue
+        drawn = [name]
+        if name == "similarity" and points > 1:
+            drawn = [f"{name}-{n + 1}" for n in range(points)]
+        figures = list(drawn)
+        if name == "attention":
+            drawn.append("attention-heads")
+            figures += [f"attention-at-{n + 1}" for n in range(points)]
+        if name == "matches":
+            drawn = []
+            figures = [f"matches-{a}-{b}" for b in range(2, len(stems) + 1) for a in range(1, b)]
+            yield "matches.csv"
+        yield from (f"{figure}.{format}" for figure in figures)
+        yield from (f"{stem}.{each}.{format}" for stem in stems for each in drawn)
+        if arrays:
+            yield f"{name}.npz"
+            yield from (f"{stem}.{name}.npz" for stem in stems)
 
 
 def _draw(draw: Callable[[], NDArray[np.uint8]], path: Path) -> None:

@@ -13,6 +13,7 @@ from patchprism.errors import OptionError, StoreError
 from patchprism.features import PatchFeatures, Tokens, check_tokens
 from patchprism.folders import WORK, Folder, is_remote, open_folder
 from patchprism.framing import Framing
+from patchprism.reading import Note
 from patchprism.records import MAX_PIXELS, check_model, check_origin, is_text, is_whole
 from patchprism.store import layout
 from patchprism.words import counted
@@ -42,7 +43,9 @@ class PhotoRow:
     crop : tuple of float
         Left, top, right, bottom of what the network saw, in the photo's pixels.
     plain : bool
-        Whether the photo is of one colour.
+        Whether the photo is of one colour, or noise.
+    content : str or None
+        Digest of the pixels that were read, where it is known: a store does not keep it.
     """
 
     name: str
@@ -50,6 +53,7 @@ class PhotoRow:
     size: tuple[int, int]
     crop: tuple[float, float, float, float]
     plain: bool = False
+    content: str | None = None
 
 
 class StoredFeatures(PatchFeatures):
@@ -71,6 +75,8 @@ class StoredFeatures(PatchFeatures):
         The backbone's record.
     dtype : str
         What tokens are stored in, ``"float16"`` or ``"float32"``.
+    notes : list of Note
+        What was said of the photos as they were read.
 
     Raises
     ------
@@ -88,6 +94,12 @@ class StoredFeatures(PatchFeatures):
         self.failures: list[dict[str, str]] = attributes.get("failures", [])
         plain = attributes.get("plain", [])  # stores of earlier versions do not say
         self._plain = frozenset(map(str, plain)) if isinstance(plain, list) else frozenset()
+        said = attributes.get("notes", [])
+        self.notes = [
+            Note(str(each.get("photo", "")), str(each.get("note", "")))
+            for each in (said if isinstance(said, list) else [])
+            if isinstance(each, dict)
+        ]
         self._specs = {name: layout.read_spec(self._folder, name) for name in layout.TABLES}
         self.dtype = self._specs["tokens"].dtype
         self._names_chunk: tuple[int, list[str]] | None = None

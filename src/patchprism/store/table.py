@@ -40,7 +40,7 @@ def write_parquet(
         import pyarrow as pa
         import pyarrow.parquet as pq
     except ImportError as error:
-        raise ExtraError("tables", "writing Parquet") from error
+        raise ExtraError.of(error, "tables", "writing Parquet", "pyarrow") from error
     schema = pa.schema(
         [
             ("photo", pa.dictionary(pa.int32(), pa.string())),

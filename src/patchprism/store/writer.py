@@ -12,7 +12,7 @@ from patchprism.store import layout
 from patchprism.tasks import ChunkTask
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from patchprism.engines import Engine
     from patchprism.folders import Folder
@@ -22,13 +22,15 @@ if TYPE_CHECKING:
 # Chunks are written when so many are complete: a few, so that shards are not kept long; on a cluster more than
 # one, so that its workers share them.
 CHUNKS_AT_ONCE = 16
+# The folder of the tokens' chunks; each lies in one of its own.
+_CHUNKS = "tokens/c"
 
 
 class StoreWriter:
     """Puts the shards of a job, in their order, into one array of tokens.
 
-    What is written is a function of the shards alone, so a chunk that is there after a broken run is right, and
-    shards whose rows all lie in such chunks give their tokens up.
+    What is written is a function of the shards alone, so a chunk that is there after a broken run is right where no
+    shard before its end has changed, and shards whose rows all lie in such chunks give their tokens up.
 
     Parameters
     ----------
@@ -50,19 +52,76 @@ class StoreWriter:
         self._bounds = [0]  # first patch of each shard, as far as all before it are done
         self._written = 0  # chunks
         self._dropped = 0  # shards whose tokens are given up
+        self._usable: set[int] = set()  # shards of an earlier run that need not be done again
+
+    def take_up(self, key: Callable[[int], str]) -> None:
+        """Use what an earlier run with the same settings did, if with other photos.
+
+        From the first shard on that is to be done again, rows may lie elsewhere. The chunks from there on are taken
+        away; the later shards that had given up their tokens get them back out of the chunks before.
+
+        Parameters
+        ----------
+        key : callable
+            A shard -> the key that it must have.
+        """
+        there = self.shards.committed()
+        ends: list[int] = []  # rows before the end of each shard, as far as they are known
+        dropped: list[int] = []
+        first = None
+        for shard in range(self.shards.n_shards):
+            table = self.shards.load(shard) if shard in there else None
+            if table is None:
+                first = shard if first is None else first
+                continue
+            self.width = self.width or table.width
+            start, known = (ends[-1] if ends else 0), len(ends) == shard
+            if known:
+                ends.append(start + table.n_patches)
+            usable = table.key == key(shard)
+            if usable and not self.shards.has_tokens(shard, table):
+                usable = known and all(map(self._is_written, self._chunks(start, ends[-1])))
+                if usable:
+                    dropped.append(shard)
+            if usable:
+                self._usable.add(shard)
+            elif first is None:
+                first = shard
+        if not self.width:
+            self.out.remove("tokens")
+            return
+        rows = self._spec.chunks[0]
+        at = ends[-1] if first is None and ends else ends[first - 1] if first else 0
+        kept = -(-at // rows) if first is None else at // rows
+        for shard in dropped:
+            if ends[shard] > kept * rows:
+                self.shards.write_tokens(shard, self._rows_of(ends[shard - 1] if shard else 0, ends[shard]))
+        for name in self.out.keys(_CHUNKS, folders=True):
+            if not name.isdecimal() or int(name) >= kept:
+                self.out.remove(f"{_CHUNKS}/{name}")
 
     def committed(self, shard: int, key: str) -> Table | None:
-        """A shard's table, if its tokens are there, or in chunks already."""
-        table = self.shards.load(shard, key)
-        if table is None or self.shards.has_tokens(shard, table):
-            return table
-        if shard != len(self._bounds) - 1:
-            return None  # an earlier one is to be done again: where this one's rows lie is not known yet
-        self.width = self.width or table.width
-        start = self._bounds[shard]
+        """A shard's table, if :meth:`take_up` found it usable."""
+        return self.shards.load(shard, key) if shard in self._usable else None
+
+    def _chunks(self, start: int, stop: int) -> range:
+        """The chunks that some rows lie in."""
         rows = self._spec.chunks[0]
-        chunks = range(start // rows, -(-(start + table.n_patches) // rows))
-        return table if all(self._is_written(chunk) for chunk in chunks) else None
+        return range(start // rows, -(-stop // rows))
+
+    def _rows_of(self, start: int, stop: int) -> bytes:
+        """Tokens out of chunks that are written."""
+        spec = self._spec
+        rows, size = spec.chunks[0], spec.row_bytes
+        parts = [
+            self.out.read(
+                spec.key(chunk),
+                max(start - chunk * rows, 0) * size,
+                min(stop - chunk * rows, rows) * size,
+            )
+            for chunk in self._chunks(start, stop)
+        ]
+        return b"".join(parts)
 
     def add(self, shard: int, table: Table) -> None:
         """Take a shard that is done; writes chunks when some are complete."""

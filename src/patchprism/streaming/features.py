@@ -7,17 +7,26 @@ from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from patchprism import __version__
+from patchprism import __version__, checks
 from patchprism.errors import OptionError, OutputError, PatchPrismError, StoreError
-from patchprism.folders import WORK, LocalFolder, is_remote, open_folder
-from patchprism.inputs import open_input
-from patchprism.jobs import Extraction, failures_of, n_shards, nobody, open_network, remembered_batch, working
+from patchprism.folders import WORK, LocalFolder, is_remote, is_work, open_folder
+from patchprism.inputs import listed_input
+from patchprism.jobs import (
+    Extraction,
+    failures_of,
+    n_shards,
+    nobody,
+    notes_of,
+    open_network,
+    remembered_batch,
+    working,
+)
 from patchprism.pipeline import Settings, Stopwatch
-from patchprism.shards import Lost, Shards, digest
-from patchprism.sources import read_source
+from patchprism.shards import Lost, Shards
+from patchprism.sources import in_range, read_source
 from patchprism.store import StoredFeatures, layout
 from patchprism.store.writer import StoreWriter
-from patchprism.streaming.opened import Outcome
+from patchprism.streaming.opened import Outcome, weights_of
 
 if TYPE_CHECKING:
     import os
@@ -65,13 +74,13 @@ def extract_features(
     PatchPrismError
         One of its children: an option, all photos, the model, the store.
     """
-    if tokens not in layout.DTYPES:
-        raise OptionError(f"tokens must be one of {', '.join(layout.DTYPES)}, got {tokens!r}")
-    names = open_input(photos)
+    tokens = checks.dtype("tokens", tokens, allowed=tuple(layout.DTYPES))
+    names, said = listed_input(photos)
     if isinstance(names, StoredFeatures):
         raise OptionError(f"{names.path} is a feature store already; features takes photos")
     watch = Stopwatch()
     settings = settings.resolved()
+    reader = in_range(reader, settings.range)
     with watch("load model"):
         network = open_network(settings, backbone=backbone, engine=engine, tell=tell)
     folder = open_folder(out)
@@ -79,59 +88,67 @@ def extract_features(
         _check_free(folder, overwrite)
     work = folder.below(WORK)
     shards = Shards(work, n_shards(len(names)), tokens)
-    with working(work, folder.name):
-        network = remembered_batch(work, network)
-        job = Extraction(
-            names, network, shards, engine, batch_size=settings.batch_size, reader=reader, tell=tell
-        )
-        key = digest([job.key(shard) for shard in range(shards.n_shards)])
-        try:
-            there = _finished(folder, key, overwrite)
-        except PatchPrismError:
-            folder.remove(WORK)
-            raise
-        if there is not None:
-            folder.remove(WORK)
-            return there
-        _start(folder, work, key)
-        writer = StoreWriter(shards, folder, engine)
-        with watch("read photos and run network"):
-            job.run(committed=writer.committed, done=writer.add)
-        try:
-            failures = failures_of(shards)
-        except PatchPrismError:
-            for name in _OURS:
-                folder.remove(name)
-            if isinstance(folder, LocalFolder):
-                with suppress(OSError):  # somebody has put something into it
-                    folder.path.rmdir()
-            raise
-        with watch("write"):
-            writer.finish(
-                {
-                    "version": layout.VERSION,
-                    "written_by": __version__,
-                    "key": key,
-                    "origin": network.origin,
-                    "model": asdict(network.record),
-                    "failures": [{"photo": each.name, "reason": each.reason} for each in failures],
-                    "plain": [
-                        row.name
-                        for shard in range(shards.n_shards)
-                        for row in shards.rows(shard)
-                        if row.plain
-                    ],
-                }
+    try:
+        with working(work, folder.name) as held:
+            network = remembered_batch(work, network)
+            job = Extraction(
+                names, network, shards, engine, batch_size=settings.batch_size, reader=reader, tell=tell
             )
-    folder.remove(WORK)
+            key = job.identity
+            try:
+                there = _finished(folder, key, overwrite)
+            except PatchPrismError:
+                held.end()
+                raise
+            if there is not None:
+                held.end()
+                return there
+            _start(folder, work, job.basis)
+            writer = StoreWriter(shards, folder, engine)
+            writer.take_up(job.key)
+            with watch("read photos and run network"):
+                job.run(committed=writer.committed, done=writer.add)
+            try:
+                failures = failures_of(shards)
+            except PatchPrismError:
+                for name in _OURS - {WORK}:
+                    folder.remove(name)
+                held.end()
+                raise
+            said += notes_of(shards)
+            with watch("write"):
+                writer.finish(
+                    {
+                        "version": layout.VERSION,
+                        "written_by": __version__,
+                        "key": key,
+                        "origin": network.origin,
+                        "model": asdict(network.record),
+                        "failures": [{"photo": each.name, "reason": each.reason} for each in failures],
+                        "plain": [
+                            row.name
+                            for shard in range(shards.n_shards)
+                            for row in shards.rows(shard)
+                            if row.plain
+                        ],
+                        "notes": [{"photo": each.name, "note": each.text} for each in said],
+                    }
+                )
+            held.end()
+    except PatchPrismError:
+        if isinstance(folder, LocalFolder):
+            with suppress(OSError):  # not empty
+                folder.path.rmdir()
+        raise
     made = StoredFeatures(out)
     return Outcome(
         n_photos=len(made),
         n_patches=made.n_patches,
         failures=failures,
         model=network.record.name,
-        weights_source=network.weights.source,
+        weights_source=str(network.weights),
         seconds=watch.seconds,
+        notes=said,
     )
 
 
@@ -145,9 +162,18 @@ def _check_free(folder: Folder, overwrite: bool) -> None:
     path = folder.path
     if path.is_file():
         raise OutputError(str(path), "a file of that name is there already")
+    if not path.is_dir():
+        return
+    names = {each.name for each in path.iterdir()}
     # By name, whatever else tells a store: another command's work may lie in a folder of the user's.
-    if path.is_dir() and not _OURS.issuperset(each.name for each in path.iterdir()):
+    if not _OURS.issuperset(names):
         raise OutputError(str(path), "the folder holds other files; name a new one")
+    # And what has a store's names is one only with a store's record, or the work of one.
+    if names & set(layout.TABLES) and "zarr.json" not in names and not is_work(path / WORK):
+        raise OutputError(str(path), "the folder holds other files; name a new one")
+    for name in sorted(names & _OURS - {".DS_Store"}):
+        if (path / name).is_symlink():
+            raise OutputError(str(path / name), "it is a link; name a new folder")
 
 
 def _finished(folder: Folder, key: str, overwrite: bool) -> Outcome | None:
@@ -157,7 +183,7 @@ def _finished(folder: Folder, key: str, overwrite: bool) -> Outcome | None:
     try:
         there = StoredFeatures(folder.name)
     except StoreError:
-        if overwrite:
+        if overwrite and _says_ours(folder):
             return None
         raise
     if there.key == key:
@@ -166,9 +192,10 @@ def _finished(folder: Folder, key: str, overwrite: bool) -> Outcome | None:
             n_patches=there.n_patches,
             failures=[Lost(each["photo"], each["reason"]) for each in there.failures],
             model=str(there.model.get("name")),
-            weights_source=str(there.origin.get("weights_source")),
+            weights_source=str(weights_of(there.origin)),
             seconds={},
             already=True,
+            notes=there.notes,
         )
     if overwrite:
         return None
@@ -178,19 +205,30 @@ def _finished(folder: Folder, key: str, overwrite: bool) -> Outcome | None:
     )
 
 
-def _start(folder: Folder, work: Folder, key: str) -> None:
-    """Take up the work of the same job, or begin anew where another one's lies."""
-    job = json.dumps({"key": key}).encode()
+def _says_ours(folder: Folder) -> bool:
+    """Whether what is there, however damaged, is a feature store, and not another program's Zarr group."""
+    try:
+        attributes = layout.load_json(folder, "zarr.json").get("attributes")
+    except StoreError:
+        return False
+    return isinstance(attributes, dict) and isinstance(attributes.get("patchprism"), dict)
+
+
+def _start(folder: Folder, work: Folder, basis: str) -> None:
+    """Take up the work of a job with the same settings, whatever its photos, or begin anew where another one's lies."""
+    job = json.dumps({"basis": basis}).encode()
     try:
         same = work.read("job.json") == job
     except OSError:
         same = False
-    if same:
-        return
     folder.remove("zarr.json")  # first: from here on this is no store
-    for name in (*layout.TABLES, f"{WORK}/shards"):
-        folder.remove(name)
-    work.write("job.json", job)
+    for name in layout.TABLES:
+        # Tokens are what shards are in by now; all else is written at the end.
+        if name != "tokens" or not same:
+            folder.remove(name)
+    if not same:
+        work.remove("shards")
+        work.write("job.json", job)
 
 
 def write_table(features: StoredFeatures, path: str | os.PathLike[str], *, tell: Tell = nobody) -> None:

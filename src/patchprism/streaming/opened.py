@@ -6,12 +6,14 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from patchprism.backbones import WeightsOrigin
 from patchprism.batching import give_back_memory
-from patchprism.errors import OptionError, PatchPrismError, PhotoError
+from patchprism.errors import OptionError, PatchPrismError, StoreError
+from patchprism.images import value_range
 from patchprism.inputs import sampled
-from patchprism.jobs import Extraction, failures_of, n_shards, open_network, remembered_batch
+from patchprism.jobs import Extraction, failures_of, n_shards, notes_of, open_network, remembered_batch
 from patchprism.pipeline import TOKEN_DEFAULTS, Settings, Stopwatch
-from patchprism.shards import Lost, Shards, StoreShards, digest
+from patchprism.shards import Lost, Shards, StoreShards
 from patchprism.store import StoredFeatures
 
 if TYPE_CHECKING:
@@ -21,8 +23,9 @@ if TYPE_CHECKING:
     from patchprism.engines import Engine
     from patchprism.folders import Folder
     from patchprism.framing import Framing
-    from patchprism.jobs import Network, Reader, Tell
+    from patchprism.jobs import Held, Network, Reader, Tell
     from patchprism.prism import Prism
+    from patchprism.reading import Note
     from patchprism.shards import Source
 
 
@@ -51,6 +54,8 @@ class Outcome:
         The first photos, as ``report.json`` has them.
     hints : list of str
         What a person should know before believing the pictures.
+    notes : list of Note
+        What photos hold that is not read, and the like.
     """
 
     n_photos: int
@@ -66,19 +71,23 @@ class Outcome:
     already: bool = False
     rows: list[dict[str, Any]] = field(default_factory=list)
     hints: list[str] = field(default_factory=list)
+    notes: list[Note] = field(default_factory=list)
 
 
 @contextmanager
-def tidied(work: Folder) -> Iterator[None]:
+def tidied(work: Folder, held: Held) -> Iterator[None]:
     """Take the work away after a failure that leaves nothing to take up: tokens are kept for another threshold, say.
 
-    For use within ``working``: the work of a run that is still at it is not ours to take away.
+    For use within ``working``: the work of a run that is still at it is not ours to take away. What is there
+    decides, and not what has failed.
     """
     try:
         yield
-    except PatchPrismError as error:
-        if isinstance(error, PhotoError) or not work.keys("shards"):
-            work.remove("")
+    except PatchPrismError:
+        shards = Shards(work, 0, "float32")
+        tables = (shards.load(shard) for shard in sorted(shards.committed()))
+        if not any(table is not None and table.photos for table in tables):
+            held.end()
         raise
 
 
@@ -90,10 +99,10 @@ class Opened:
     origin: dict[str, Any]
     failures: list[Lost]
     framing: Framing
-    key: str
     model: dict[str, Any]
-    weights: dict[str, str]
+    weights: dict[str, Any]
     only: frozenset[str] | None = None
+    notes: list[Note] = field(default_factory=list)
 
 
 def resolved_for(settings: Settings, given: StoredFeatures | list[str], prism: Prism | None) -> Settings:
@@ -103,17 +112,31 @@ def resolved_for(settings: Settings, given: StoredFeatures | list[str], prism: P
             "model": given.origin.get("model"),
             "preset": given.origin.get("preset"),
             "size": given.framing.size,
+            "mean": given.framing.mean,
+            "std": given.framing.std,
             "dtype": given.origin.get("dtype"),
+            "range": _range_of(given),
             **{name: given.origin.get(name, default) for name, default in TOKEN_DEFAULTS.items()},
         }
         for name, there in made.items():
+            if isinstance(there, list):  # JSON's; an option is a tuple
+                there = made[name] = tuple(there)
             wanted = getattr(settings, name)
             if wanted is not None and wanted != there and (name, wanted) != ("dtype", "auto"):
                 raise OptionError(f"{name} is settled by the feature store ({there}), got {wanted}")
         if settings.weights is not None:
             raise OptionError("weights are not needed with a feature store")
         settings = replace(settings, **{name: value for name, value in made.items() if value is not None})
+        # A prism's range is none of the store's photos'.
+        return replace(settings.resolved(prism), range=made["range"])
     return settings.resolved(prism)
+
+
+def _range_of(store: StoredFeatures) -> tuple[float, float] | None:
+    try:
+        return value_range(store.origin.get("range"))
+    except OptionError as error:
+        raise StoreError(f"{store.path}: damaged feature store: {error}") from error
 
 
 def open_tokens(
@@ -143,14 +166,10 @@ def open_tokens(
             origin=origin,
             failures=[Lost(str(each["photo"]), str(each["reason"])) for each in given.failures],
             framing=given.framing,
-            key=given.key,
             model=given.model,
-            weights={
-                "source": str(given.origin.get("weights_source")),
-                "file": "",
-                "sha256": str(given.origin.get("weights_sha256")),
-            },
+            weights=weights_of(given.origin).report(),
             only=only,
+            notes=given.notes,
         )
     only, said = sampled_origin(given, {}, sample, seed, len(given))
     if only is not None and not whole:
@@ -170,14 +189,19 @@ def open_tokens(
         origin=network.origin | said,
         failures=failures_of(shards),
         framing=network.framing,
-        key=digest([shards.table(shard).key for shard in range(shards.n_shards)]),
         model=asdict(network.record),
-        weights={
-            "source": network.weights.source,
-            "file": network.weights.path,
-            "sha256": network.weights.sha256,
-        },
+        weights=network.weights.report(),
         only=only,
+        notes=notes_of(shards),
+    )
+
+
+def weights_of(origin: dict[str, Any]) -> WeightsOrigin:
+    """Where the weights of tokens came from, by what a store or a prism keeps of it."""
+    return WeightsOrigin(
+        source=str(origin.get("weights_source")),
+        sha256=str(origin.get("weights_sha256") or ""),
+        taken_from=str(origin.get("weights_taken_from") or ""),
     )
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import textwrap
 from contextlib import suppress
 from dataclasses import asdict
 from itertools import islice
@@ -17,24 +15,25 @@ import numpy as np
 from patchprism import __version__
 from patchprism.batching import give_back_memory
 from patchprism.engines import WorkerLost
-from patchprism.errors import EngineError, OptionError, OutputError, PatchPrismError
+from patchprism.errors import EngineError, OptionError, OutputError, PatchPrismError, PrismError
 from patchprism.figures import MAX_PHOTOS, fg_mask_figure, results_figure, sheet_sizes
-from patchprism.files import refuse_to_replace
-from patchprism.folders import WORK, LocalFolder, is_remote, local_path, open_folder
+from patchprism.folders import WORK, LocalFolder, is_remote, local_path
 from patchprism.histogram import counted_histogram
-from patchprism.inputs import open_input
+from patchprism.inputs import listed_input
 from patchprism.jobs import fit, nobody, working
 from patchprism.paths import unique_stems
+from patchprism.picture import FIGURES
 from patchprism.pipeline import Settings, Stopwatch, check_origin, with_mask
 from patchprism.prism import Prism
 from patchprism.records import to_json
 from patchprism.render import write_picture
-from patchprism.shards import digest
-from patchprism.sources import elsewhere, places_for, read_source, stored_paths
+from patchprism.shards import Lost, digest
+from patchprism.sources import elsewhere, in_range, places_for, read_source, stored_paths
 from patchprism.store import StoredFeatures
-from patchprism.streaming.opened import Opened, Outcome, open_tokens, resolved_for, tidied
-from patchprism.tasks import DrawTask, PictureOptions, drawn_key
-from patchprism.visualization import FIGURES, PICTURES, REPORT_VERSION, check_output_options, hints_about
+from patchprism.streaming.opened import Opened, Outcome, open_tokens, resolved_for, tidied, weights_of
+from patchprism.tasks import DrawTask, drawn_key
+from patchprism.visualization import REPORT_VERSION, check_output_options, hints_about
+from patchprism.written import Output, Record, Stamp, as_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -45,6 +44,12 @@ if TYPE_CHECKING:
     from patchprism.engines import Engine
     from patchprism.folders import Folder
     from patchprism.jobs import Reader, Tell
+    from patchprism.picture import PictureOptions
+
+
+# In the work folder: the figures that this job writes.
+_FIGURES = "figures.json"
+# The names of files that are written for photos, and of figures.
 
 
 def render_photos(
@@ -89,41 +94,36 @@ def render_photos(
     PatchPrismError
         One of its children.
     """
-    check_output_options(
-        Path() if is_remote(out) else local_path(out), overlay_alpha, format, upsample, background, basis
-    )
-    given = open_input(photos, exclude=out)
+    options = check_output_options(out, overlay_alpha, format, upsample, background, basis, arrays)
+    given, said = listed_input(photos)
     places = None
     if isinstance(given, StoredFeatures):
         places = places_for(given.path, fetch_from)
     elif fetch_from:
         raise OptionError("fetch_from is for a feature store; photos that are named are read anyway")
     settings = resolved_for(settings, given, prism)
+    reader = in_range(reader, settings.range)
     if prism is not None:
         prism = with_mask(prism, settings.mask_options())
     fitted = prism
     to_fit = None if prism else settings.prism()
     if prism is not None and sample is not None:
         raise OptionError("sample is for fitting; the prism is fitted already")
-    folder = open_folder(out)
+    output = Output(out)
+    folder = output.folder
     work = folder.below(WORK)
     watch = Stopwatch()
-    options = PictureOptions(
-        overlay_alpha=overlay_alpha,
-        arrays=arrays,
-        format=format,
-        upsample=upsample,
-        background=background,
-        basis=basis,
-    )
 
     def check(origin: dict[str, Any]) -> None:
         if prism is not None and not force:
             check_origin(prism, origin)
 
+    if not isinstance(given, StoredFeatures):
+        # Once more when it is known which photos can be read: they alone have files.
+        output.check(options.names(unique_stems([Path(name).name for name in given])), given)
     before = not is_remote(out) and local_path(out).exists()
     try:
-        with working(work, folder.name), tidied(work):
+        with working(work, folder.name) as held, tidied(work, held):
             opened = open_tokens(
                 given,
                 settings,
@@ -138,6 +138,7 @@ def render_photos(
                 check=check,
                 whole=True,
             )
+            opened.notes = [*said, *opened.notes]
             if to_fit is not None:
                 with watch("fit prism"):
                     fitted = _fitted(to_fit, opened, work, engine, tell)
@@ -145,7 +146,7 @@ def render_photos(
             job = Pictures(
                 fitted,
                 opened,
-                folder,
+                output,
                 work,
                 options,
                 engine,
@@ -158,30 +159,39 @@ def render_photos(
                 job.draw()
                 give_back_memory()
                 written = job.overview()
-            with folder.staged("prism.safetensors") as part:
+            with output.staged("prism.safetensors") as part:
                 fitted.save(part)
             head = _report_head(settings, opened, fitted, to_fit is not None, watch, engine)
-            job.report(head | {"hints": job.hints()})
+            of_job = [each.text for each in opened.notes if not each.name]
+            job.report(head | {"hints": job.hints(), "notes": of_job})
+            output.finish()
+            for name in (*written, *job.files(), "prism.safetensors", "report.json"):
+                wrote(os.path.join(folder.name, name))
+            outcome = job.outcome(watch, opened, to_fit is not None)
+            held.end()
     except PatchPrismError:
         if not before and isinstance(folder, LocalFolder) and folder.path.is_dir():
             with suppress(OSError):  # not empty
                 folder.path.rmdir()
         raise
-    for name in (*written, *job.files(), "prism.safetensors", "report.json"):
-        wrote(os.path.join(folder.name, name))
-    outcome = job.outcome(watch, opened, to_fit is not None)
-    work.remove("")
     return outcome
 
 
 def _fitted(to_fit: Prism, opened: Opened, work: Folder, engine: Engine, tell: Tell) -> Prism:
     """The prism, fitted, or loaded if the run that is taken up had come that far."""
-    options = (to_fit.threshold, to_fit.foreground, to_fit.scaling, to_fit.components, to_fit.space)
-    key = digest(opened.key, options, opened.origin, engine.name)
+    source = opened.source
+    tokens = [source.key(shard) for shard in range(source.n_shards)]
+    # All that the prism is before the fit, which is all that decides it beside the tokens.
+    key = digest(__version__, tokens, vars(to_fit), opened.origin, sorted(opened.only or ()), engine.name)
     name = f"prism-{key}.safetensors"
     if isinstance(work, LocalFolder) and work.size(name) is not None:
-        return Prism.load(work.path / name)
+        with suppress(PrismError):  # damaged: fitted again
+            prism = Prism.load(work.path / name)
+            said = _read_json(work, f"{name}.json").get("agreements", {})
+            prism.agreements = {int(index): float(value) for index, value in said.items()}
+            return prism
     fit(to_fit, opened.source, engine, opened.origin, only=opened.only, tell=tell)
+    work.write(f"{name}.json", json.dumps({"agreements": to_fit.agreements}).encode())
     with work.staged(name) as part:
         to_fit.save(part)
     return to_fit
@@ -194,7 +204,7 @@ class Pictures:
         self,
         prism: Prism,
         opened: Opened,
-        out: Folder,
+        output: Output,
         work: Folder,
         options: PictureOptions,
         engine: Engine,
@@ -205,43 +215,51 @@ class Pictures:
         fitted_here: bool,
     ) -> None:
         self.fitted_here = fitted_here
-        self.prism, self.opened, self.out, self.work = prism, opened, out, work
+        self.prism, self.opened, self.output, self.work = prism, opened, output, work
         self.engine, self.tell = engine, tell
         self.source = opened.source
-        with work.staged("prism-used.safetensors") as path:
-            prism.save(path)
-            content = path.read_bytes()
         self.places = places or frozenset()
-        key = digest(opened.key, hashlib.sha256(content).hexdigest(), asdict(options), sorted(self.places))
-        self.task = DrawTask(prism, opened.source, out, work, options, key, places=places, reader=reader)
+        # Each of them whole: what a later version adds to them counts by itself.
+        key = digest(__version__, vars(prism), asdict(options), sorted(self.places))
+        self.task = DrawTask(
+            prism,
+            opened.source,
+            output.folder,
+            work,
+            options,
+            key,
+            places=places,
+            reader=reader,
+            agreements=prism.agreements if fitted_here else None,
+        )
         self.n_photos = 0
-        self.gone: set[str] = set()  # of the photos that the figures show
+        self.stems: list[list[str]] = []  # of each shard
+        self.gone: set[str] = set()  # of a store's photos that the figures show
+        self.lost: dict[str, str] = {}  # photos that were gone or replaced when they were drawn, and why
 
     def draw(self) -> None:
         """Write the pictures of all shards that have none yet."""
         names = [row.name for shard in range(self.source.n_shards) for row in self.source.rows(shard)]
         stems = unique_stems([Path(name).name for name in names])
         self.n_photos = len(stems)
-        if isinstance(self.out, LocalFolder):
-            end = self.task.options.format
-            written = [f"{stem}.{kind}.{end}" for stem in stems for kind in PICTURES]
-            read: Iterable[str | Path] = names
-            if self.task.places is not None:
-                read = (path for name in names for path in stored_paths(name, self.task.places))
-            refuse_to_replace(self.out.path, [*written, *(f"{figure}.{end}" for figure in FIGURES)], read)
-
+        read: Iterable[str | Path] = names
+        if self.task.places is not None:
+            read = (path for name in names for path in stored_paths(name, self.task.places))
+        following = iter(stems)
+        self.stems = [
+            list(islice(following, len(self.source.rows(shard)))) for shard in range(self.source.n_shards)
+        ]
+        self._tidy()
+        self.output.claim(self.task.options.names(stems), read)
         done = ahead = 0
 
         def todo() -> Iterator[tuple[int, list[str]]]:
             nonlocal done
-            start = 0
-            for shard in range(self.source.n_shards):
-                stop = start + len(self.source.rows(shard))
-                if self._drawn(shard):
-                    done += stop - start
+            for shard, its in enumerate(self.stems):
+                if self._is_drawn(shard):
+                    done += len(its)
                 else:
-                    yield shard, stems[start:stop]
-                start = stop
+                    yield shard, its
 
         def seen() -> None:
             nonlocal ahead
@@ -258,17 +276,39 @@ class Pictures:
             done, ahead = done + len(its), 0
             self.tell("pictures", done, self.n_photos)
 
-    def _drawn(self, shard: int) -> dict[str, Any] | None:
-        try:
-            drawn: dict[str, Any] = json.loads(self.work.read(drawn_key(shard)))
-        except (OSError, ValueError):
-            return None
-        return drawn if drawn.get("key") == self.task.key else None
+    def _tidy(self) -> None:
+        """Take away what an earlier run with other options or photos wrote, and this one does not."""
+        ours = self.work.keys("drawn")
+        if not ours and self.work.size(_FIGURES) is None:
+            return
+        mine = {name for its in self.stems for stem in its for name in self.task.names(stem)}
+        mine.update(self._figures())
+        markers = {f"drawn/{name}" for name in ours}
+        record = Record(self.output.folder)
+        for key in (*markers, _FIGURES):
+            for name in _read_json(self.work, key).get("files", ()):
+                # Somebody else may have made the folder: nothing but what its record lists is taken away.
+                if name not in mine and name in record:
+                    self.output.folder.remove(name)
+        for key in markers - {drawn_key(shard) for shard in range(len(self.stems))}:
+            self.work.remove(key)
+
+    def _figures(self) -> list[str]:
+        return [f"{name}.{self.task.options.format}" for name in FIGURES]
+
+    def _is_drawn(self, shard: int) -> bool:
+        """Whether a shard's pictures are there, all of them as they were written, and none without its photo."""
+        drawn = _read_json(self.work, drawn_key(shard))
+        if drawn.get("key") != self.task.key_of(shard, self.stems[shard]):
+            return False
+        made = {name: Stamp(*stamp) for name, stamp in drawn["files"].items()}
+        whole = not any("photo_missing" in row for row in drawn["photos"])
+        return whole and self.output.folder.unchanged(made)
 
     def _all(self) -> Iterator[dict[str, Any]]:
         for shard in range(self.source.n_shards):
-            drawn = self._drawn(shard)
-            if drawn is None:
+            drawn = _read_json(self.work, drawn_key(shard))
+            if "photos" not in drawn:
                 raise OutputError(self.work.name, "it was changed while the job ran")
             yield drawn
 
@@ -305,11 +345,11 @@ class Pictures:
                 counts, inside, threshold=None if side == "none" else self.prism.threshold_, side=side
             ),
         }
-        written = []
-        for name, draw in figures.items():
-            written.append(f"{name}.{self.task.options.format}")
-            with self.out.staged(written[-1]) as path:
-                write_picture(path, draw())
+        written = self._figures()
+        self.work.write(_FIGURES, json.dumps({"files": written}).encode())
+        for name, each in zip(written, FIGURES, strict=True):
+            with self.output.staged(name) as path:
+                write_picture(path, figures[each]())
             give_back_memory()  # a figure of 200 photos takes 100 MB while it is drawn
         return written
 
@@ -318,9 +358,12 @@ class Pictures:
         box, _ = sheet_sizes(self.n_photos)
         for shard in range(self.source.n_shards):
             for row, tokens in self.source.read(shard):
-                photo = self.task.photo(row)
+                photo, reason = self.task.photo(row)
                 if photo is None:
-                    self.gone.add(row.name)
+                    if reason is None:
+                        self.gone.add(row.name)
+                    else:
+                        self.lost[row.name] = reason
                     side = 8 if row.grid[0] * row.grid[1] < 1 << 16 else 1
                     shown = np.full((row.grid[0] * side, row.grid[1] * side, 3), 128, np.uint8)
                 else:
@@ -329,31 +372,49 @@ class Pictures:
 
     def report(self, head: dict[str, Any]) -> None:
         """Write ``report.json``, photo by photo; as :meth:`Visualization.report` has it."""
+        for drawn in self._all():
+            self.output.written |= {name: Stamp(*made) for name, made in drawn["files"].items()}
         with (
-            self.out.staged("report.json") as path,
-            open(path, "w", encoding="utf-8", errors="replace") as file,
+            self.output.staged("report.json") as path,
+            # What is no text in a file's name is there as an escape.
+            open(path, "w", encoding="utf-8", errors="backslashreplace") as file,
         ):
             file.write("{\n")
             for key, value in head.items():
                 file.write(f"  {to_json(key)}: {_indented(value, 2).lstrip()},\n")
+            file.write(f'  "files": {_indented(as_json(self.output.written), 2).lstrip()},\n')
             file.write('  "photos": [')
             comma = "\n"
+            notes: dict[str, list[str]] = {}
+            for each in self.opened.notes:
+                notes.setdefault(each.name, []).append(each.text)
             for drawn in self._all():
                 for row in drawn["photos"]:
-                    file.write(comma + _indented(row, 4))
+                    said = {"notes": notes[row["photo"]]} if row["photo"] in notes else {}
+                    file.write(comma + _indented(row | said, 4))
                     comma = ",\n"
-            lost = [{"photo": each.name, "reason": each.reason} for each in self.opened.failures]
+            lost = [{"photo": each.name, "reason": each.reason} for each in self.failures()]
             file.write(f'\n  ],\n  "failures": {_indented(lost, 2).lstrip()}\n}}\n')
+
+    def failures(self) -> list[Lost]:
+        """Photos that could not be done, and those that were gone or replaced when they were drawn."""
+        lost = dict(self.lost)
+        for drawn in self._all():
+            lost |= drawn["lost"]
+        return [*self.opened.failures, *(Lost(name, reason) for name, reason in lost.items())]
 
     def hints(self) -> list[str]:
         """As :meth:`Visualization.hints <patchprism.visualization.Visualization.hints>`."""
-        shares, plain = [], []
+        shares, plain, photos = [], [], []
         for drawn in self._all():
             for row in drawn["photos"]:
                 shares.append(row["foreground"])
+                photos.append(row)
                 if row.get("plain"):
                     plain.append(row["photo"])
-        return hints_about(np.array(shares), self.prism, fitted_here=self.fitted_here, plain=plain)
+        return hints_about(
+            np.array(shares), self.prism, fitted_here=self.fitted_here, plain=plain, photos=photos
+        )
 
     def outcome(self, watch: Stopwatch, opened: Opened, fitted_here: bool) -> Outcome:
         """What to tell the user."""
@@ -363,7 +424,11 @@ class Pictures:
         shown = set(self.gone)  # in figures alone: their pictures need no photo
         for drawn in self._all():
             rows += drawn["photos"][: max(0, 20 - len(rows))]
-            gone = [row["photo"] for row in drawn["photos"] if "photo_missing" in row]
+            gone = [
+                row["photo"]
+                for row in drawn["photos"]
+                if "photo_missing" in row and row["photo"] not in drawn["lost"]
+            ]
             missing += len(gone)
             unasked.update(elsewhere(gone, self.places))
             shown.difference_update(gone)
@@ -371,9 +436,9 @@ class Pictures:
         return Outcome(
             n_photos=self.n_photos,
             n_patches=n_patches,
-            failures=opened.failures,
+            failures=self.failures(),
             model=str(opened.origin.get("model")),
-            weights_source=str(opened.origin.get("weights_source")),
+            weights_source=str(weights_of(opened.origin)),
             seconds=watch.seconds,
             prism=self.prism,
             fitted_here=fitted_here,
@@ -381,6 +446,7 @@ class Pictures:
             unasked=sorted(unasked),
             rows=rows,
             hints=self.hints(),
+            notes=opened.notes,
         )
 
 
@@ -408,6 +474,15 @@ def _report_head(
     }
 
 
+def _read_json(folder: Folder, key: str) -> dict[str, Any]:
+    """What a file of the work folder says; nothing where there is none, or a broken one."""
+    try:
+        found = json.loads(folder.read(key))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def _small(shown: NDArray[np.uint8], box: int) -> NDArray[np.uint8]:
     """A crop no larger than about box² pixels: of two hundred of them, whole ones would fill the memory."""
     from PIL import Image
@@ -420,4 +495,6 @@ def _small(shown: NDArray[np.uint8], box: int) -> NDArray[np.uint8]:
 
 
 def _indented(value: Any, spaces: int) -> str:
-    return textwrap.indent(to_json(value, indent=2, ensure_ascii=False), " " * spaces)
+    # Not textwrap.indent: it takes U+2028 and its kin in a photo's name for ends of lines.
+    space = " " * spaces
+    return space + to_json(value, indent=2, ensure_ascii=False).replace("\n", f"\n{space}")

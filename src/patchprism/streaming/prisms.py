@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from patchprism.errors import OutputError
-from patchprism.files import refuse_to_replace
-from patchprism.folders import WORK, LocalFolder, local_path
-from patchprism.inputs import open_input
+from patchprism.files import check_target
+from patchprism.folders import WORK, LocalFolder, is_remote, local_path, split_address
+from patchprism.inputs import listed_input
 from patchprism.jobs import fit, nobody, working
 from patchprism.pipeline import Settings, Stopwatch
-from patchprism.sources import read_source
+from patchprism.sources import in_range, read_source
 from patchprism.store import StoredFeatures
-from patchprism.streaming.opened import Outcome, open_tokens, resolved_for, tidied
+from patchprism.streaming.opened import Outcome, open_tokens, resolved_for, tidied, weights_of
 
 if TYPE_CHECKING:
     import os
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
 
     from patchprism.backbones import Backbone
     from patchprism.engines import Engine
+    from patchprism.folders import Folder
     from patchprism.jobs import Reader, Tell
 
 
@@ -42,7 +42,7 @@ def fit_prism(
     photos : sequence of path
         As in :func:`extract_features`, or one feature store.
     out : path
-        The prism's file.
+        The prism's file, or its address.
     settings : Settings
     engine : Engine
     sample : int, optional
@@ -56,32 +56,38 @@ def fit_prism(
     PatchPrismError
         One of its children.
     """
-    given = open_input(photos)
+    given, said = listed_input(photos)
     watch = Stopwatch()
-    target = local_path(out)
-    if target.is_dir():
-        raise OutputError(str(target), "a folder of that name is there already")
-    if not isinstance(given, StoredFeatures):
-        refuse_to_replace(target.parent, [target.name], given)
-    work = LocalFolder(
-        target.with_name(f".{target.name}{WORK}"), work=target.with_name(f".{target.name}{WORK}")
-    )
+    if isinstance(given, StoredFeatures):
+        target = check_target(out, read=[given.path], make_folder=True)
+    else:
+        target = check_target(out, given, read=[settings.weights], make_folder=True)
+    work: Folder
+    if is_remote(out):
+        folder, name = split_address(out)
+        work = folder.below(f".{name}{WORK}")
+    else:
+        beside = local_path(out)
+        beside = beside.with_name(f".{beside.name}{WORK}")
+        work = LocalFolder(beside, work=beside)
     settings = resolved_for(settings, given, None)
+    reader = in_range(reader, settings.range)
     prism = settings.prism()
-    with working(work, str(target)), tidied(work):
+    with working(work, str(target)) as held, tidied(work, held):
         opened = open_tokens(given, settings, work, engine, sample, seed, backbone, reader, tell, watch)
         with watch("fit prism"):
             fit(prism, opened.source, engine, opened.origin, only=opened.only, tell=tell)
         prism.save(target)
-    work.remove("")
+        held.end()
     return Outcome(
         n_photos=prism.n_photos_,
         n_patches=prism.n_patches_,
         failures=opened.failures,
         model=str(opened.origin.get("model")),
-        weights_source=str(opened.origin.get("weights_source")),
+        weights_source=str(weights_of(opened.origin)),
         seconds=watch.seconds,
         prism=prism,
         fitted_here=True,
         hints=prism.hints(),
+        notes=[*said, *opened.notes],
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from patchprism.backbones import WeightsOrigin
 from patchprism.batching import free_memory
 from patchprism.engines import open_engine
 from patchprism.errors import OptionError, StoreError
@@ -15,10 +14,10 @@ from patchprism.jobs import fit, nobody
 from patchprism.pipeline import Stopwatch, check_origin, with_mask
 from patchprism.records import record_from
 from patchprism.shards import StoreShards
-from patchprism.sources import StoredPhoto, places_for
+from patchprism.sources import StoredPhoto, in_range, places_for, read_source
 from patchprism.store import StoredFeatures
 from patchprism.store.reader import LARGE
-from patchprism.streaming.opened import resolved_for, sampled_origin
+from patchprism.streaming.opened import resolved_for, sampled_origin, weights_of
 from patchprism.visualization import Failure, Visualization
 
 if TYPE_CHECKING:
@@ -111,8 +110,15 @@ def view_store(
     assert prism is not None
     with watch("colour"):
         parts = [prism.split(each, name=name) for name, each in zip(features.names, features, strict=True)]
+    reader = in_range(read_source, settings.range)
+    photos = Photos([StoredPhoto(row.name, row.size, places, reader) for row in rows], features.names)
+    for index, row in enumerate(rows):
+        said = tuple(each.text for each in store.notes if each.name == row.name)
+        if said:
+            photos.notes[index] = said
     return Visualization(
-        photos=Photos([StoredPhoto(row.name, row.size, places) for row in rows], features.names),
+        notes=[each.text for each in store.notes if not each.name],
+        photos=photos,
         framing=store.framing,
         features=features,
         prism=prism,
@@ -120,9 +126,7 @@ def view_store(
         crops=[row.crop for row in rows],
         sizes=[row.size for row in rows],
         record=record_of(store),
-        weights=WeightsOrigin(
-            source=str(origin.get("weights_source")), sha256=str(origin.get("weights_sha256") or "")
-        ),
+        weights=weights_of(origin),
         settings=asdict(settings) | {"dtype": origin.get("dtype")},
         fitted_here=to_fit is not None,
         failures=[Failure(str(each["photo"]), str(each["reason"])) for each in store.failures],

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from patchprism import checks
 from patchprism.errors import ExtraError, OptionError
 
 if TYPE_CHECKING:
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
     Turn = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
     Planes = tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]
+
+# Beyond, times do not fit into the integers that FFmpeg counts them in; it is 31 years.
+MAX_SECONDS = 10**9
 
 # FFmpeg's numbers (AVColorSpace): what a stream may say of its luma and chroma.
 BT709, BT601 = 1, (4, 5, 6)
@@ -35,12 +39,15 @@ class Frame:
     rgb : ndarray, shape (H, W, 3), uint8
     planes : tuple of three ndarray, uint8, optional
         The same as luma (H, W) and chroma (ceil(H / 2), ceil(W / 2)), as the decoder gave it.
+    until : Fraction, optional
+        Seconds from the clip's beginning to its disappearance, where the clip says.
     """
 
     index: int
     time: Fraction
     rgb: NDArray[np.uint8]
     planes: Planes | None
+    until: Fraction | None = None
 
 
 @dataclass
@@ -75,11 +82,11 @@ class Span:
 
     def __post_init__(self) -> None:
         """Refuse what selects nothing."""
-        if isinstance(self.every, bool) or not isinstance(self.every, int) or self.every < 1:
-            raise OptionError(f"every must be a whole number from 1, got {self.every!r}")
+        every = checks.integer("every", self.every, low=1, high=checks.MAX_COUNT)
+        object.__setattr__(self, "every", every)
         for name, value in (("start", self.start), ("end", self.end)):
-            if value is not None and value < 0:
-                raise OptionError(f"{name} must be 0 or more seconds, got {float(value):g}")
+            if value is not None:
+                checks.number(name, value, low=0, high=MAX_SECONDS)
         if self.end is not None and self.end <= (self.start or 0):
             raise OptionError(
                 f"end must lie after start ({float(self.start or 0):g}), got {float(self.end):g}"
@@ -91,7 +98,7 @@ def import_av() -> Any:
     try:
         import av
     except ImportError as error:
-        raise ExtraError("video", "reading and writing videos") from error
+        raise ExtraError.of(error, "video", "reading and writing videos", "av") from error
     return av
 
 
@@ -105,6 +112,20 @@ def planes_of(raw: Any) -> list[NDArray[np.uint8]]:
         else:
             views.append(rows[: plane.height, : plane.width])
     return views
+
+
+def converted(
+    raw: Any, matrix: int, resize: dict[str, int], *, planes: bool
+) -> tuple[NDArray[np.uint8], list[NDArray[np.uint8]]]:
+    """A decoded frame as RGB and, where they are wanted, as planes of 4:2:0."""
+    source = matrix if raw.format.name.startswith(("yuv", "nv", "p0")) else None
+    rgb = planes_of(raw.reformat(format="rgb24", src_colorspace=source, **resize))[0]
+    if not planes:
+        return rgb, []
+    if raw.format.name == "yuv420p" and not resize and raw.color_range != 2:
+        return rgb, planes_of(raw)
+    options = {"src_colorspace": source, "dst_colorspace": source or BT709}
+    return rgb, planes_of(raw.reformat(format="yuv420p", dst_color_range="MPEG", **options, **resize))
 
 
 def rgb_to_planes(rgb: NDArray[np.uint8]) -> Planes:

@@ -6,27 +6,37 @@ import time
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from patchprism import checks
 from patchprism.backbones import find_record, load_backbone
 from patchprism.batching import patches_a_batch
+from patchprism.checks import optional
 from patchprism.errors import OptionError, PhotoError, PrismError
 from patchprism.extract import batch_for
 from patchprism.features import PatchFeatures
-from patchprism.pipeline import Settings, Stopwatch, check_origin, describe_origin
-from patchprism.prism import MASK_OPTIONS
+from patchprism.files import check_target
+from patchprism.folders import local_path
+from patchprism.pipeline import (
+    Settings,
+    Stopwatch,
+    check_backbone,
+    check_origin,
+    describe_origin,
+)
+from patchprism.prism import MASK_OPTIONS, Prism
 from patchprism.threads import leave_the_cores
-from patchprism.video.canvas import Canvas
-from patchprism.video.frames import Frame, Problems, Span, import_av
+from patchprism.video.canvas import LAYOUTS, Canvas
+from patchprism.video.frames import MAX_SECONDS, Frame, Problems, Span, import_av
 from patchprism.video.relay import read_ahead, write_behind
-from patchprism.video.sink import check_output, open_sink
-from patchprism.video.source import open_clip
+from patchprism.video.sink import check_output, is_pictures, open_sink
+from patchprism.video.source import MAX_FPS, MIN_FPS, AnimationClip, FileClip, open_clip
 from patchprism.video.steady import FrameColors, Steady
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
 
     import numpy as np
     import torch
@@ -34,9 +44,8 @@ if TYPE_CHECKING:
 
     from patchprism.backbones import Backbone, BackboneRecord, WeightsOrigin
     from patchprism.framing import Framed, Framing
-    from patchprism.prism import Prism
     from patchprism.video.sink import Sink
-    from patchprism.video.source import FileClip, PhotoClip
+    from patchprism.video.source import Clip
 
     Take = Callable[[torch.Tensor], torch.Tensor]  # pixels (B, 3, H, W) -> tokens (B, h, w, D)
 
@@ -113,8 +122,12 @@ def render_video(
     weights: str | None = None,
     preset: str | None = None,
     size: int | None = None,
+    range: tuple[float, float] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
     threshold: float | str | None = None,
     foreground: str | None = None,
+    foreground_component: int | None = None,
     scaling: str | None = None,
     components: tuple[int, int, int] | None = None,
     device: str = "auto",
@@ -131,7 +144,8 @@ def render_video(
     Parameters
     ----------
     source : path
-        A video file; or an image sequence: a folder, or a pattern with ``*`` or a counter such as ``%04d``.
+        A video file; an animated GIF, WebP or PNG; or an image sequence: a folder, or a pattern with ``*`` or a
+        counter such as ``%04d``.
     out : path
         ``.mp4``, ``.mov`` and ``.mkv`` (H.264) or ``.webm`` (VP9), with even sides (an odd last row or column
         of a panel is cut off); or a folder, or a pattern such as ``frames/%04d.png``, for PNG pictures.
@@ -157,7 +171,10 @@ def render_video(
         Quality of the video, less is better: H.264 18 of 0 to 51, VP9 30 of 0 to 63.
     sound : bool
         Keep the sound: copied where the format can hold it, else encoded anew.
+    range : (low, high), optional
+        As in :func:`~patchprism.pipeline.visualize`, for an image sequence.
     model, weights, preset, size, threshold, foreground, scaling, components, device, dtype, batch_size
+    model, weights, preset, size, mean, std, threshold, foreground, scaling, components, device, dtype, batch_size
         As in :func:`~patchprism.pipeline.visualize`.
     prism : Prism, optional
         Colour with this one instead of fitting.
@@ -181,17 +198,30 @@ def render_video(
     """
     import_av()
     span = Span(start=_fraction("start", start), end=_fraction("end", end), every=every)
-    if isinstance(fit_frames, bool) or not isinstance(fit_frames, int) or fit_frames < 1:
-        raise OptionError(f"fit_frames must be a whole number from 1, got {fit_frames!r}")
-    if batch_size is not None and batch_size < 1:
-        raise OptionError(f"batch_size must be at least 1, got {batch_size}")
+    source, out = checks.path("source", source), checks.path("out", out)
+    save_prism = optional(checks.path)("save_prism", save_prism)
+    fit_frames = checks.integer("fit_frames", fit_frames, low=1, high=checks.MAX_COUNT)
+    fps = optional(partial(checks.number, low=MIN_FPS, high=MAX_FPS))("fps", fps)
+    crf = optional(checks.integer)("crf", crf)
+    overlay = optional(partial(checks.number, low=0, high=1))("overlay", overlay)
+    layout = optional(partial(checks.choice, allowed=LAYOUTS))("layout", layout)
+    smooth, steady = checks.flag("smooth", smooth), checks.flag("steady", steady)
+    sound, force = checks.flag("sound", sound), checks.flag("force", force)
+    checks.callback("progress", progress)
+    check_backbone("backbone", backbone)
+    if prism is not None and not isinstance(prism, Prism):
+        checks.refuse("prism", "a Prism, as Prism.load reads one", prism)
     settings = Settings(
         model=backbone.record.name if backbone else model,
         weights=weights,
         preset=preset,
         size=size,
+        range=range,
+        mean=mean,
+        std=std,
         threshold=threshold,
         foreground=foreground,
+        foreground_component=foreground_component,
         scaling=scaling,
         components=components,
         device=device,
@@ -202,7 +232,14 @@ def render_video(
     to_fit = None if prism else settings.prism()
     framing = settings.framing(backbone.record if backbone else find_record(str(settings.model)))
     check_output(out, source, crf)
-    clip = open_clip(source, fps=fps)
+    clip = open_clip(source, fps=fps, range=settings.range)
+    if range is not None and isinstance(clip, FileClip):
+        raise OptionError(f"range is for image sequences; {clip.name} is a video")
+    read = [clip.path] if isinstance(clip, FileClip | AnimationClip) else clip.paths
+    if save_prism is not None:
+        check_target(save_prism, read, read=[out, weights])
+    if not is_pictures(local_path(out)):
+        check_target(out, read, read=[weights])
     chosen = layout or ("side" if overlay is None else "overlay")
     canvas = Canvas(layout=chosen, alpha=overlay, smooth=smooth, matrix=clip.matrix)
     watch, tell = Stopwatch(), progress or (lambda *_: None)
@@ -238,7 +275,7 @@ def render_video(
     if save_prism is not None:
         prism.save(save_prism)
     report = VideoReport(
-        out=Path(out),
+        out=local_path(out),
         prism=prism,
         fitted_here=to_fit is not None,
         record=backbone.record,
@@ -255,7 +292,7 @@ def render_video(
 class _Frames:
     """Frames of a clip to tokens: decoded and framed in a thread ahead of the network."""
 
-    clip: FileClip | PhotoClip
+    clip: Clip
     framing: Framing
     take: Take
     batch_size: int | None
@@ -303,6 +340,9 @@ class _Frames:
                 names += [f"{self.clip.name} at {float(frame.time):.3f} s" for frame, _ in batch]
                 tell("fit", len(tokens), count)
         if not tokens:
+            # Looked for once more, frame by frame, to say what is wrong.
+            for _ in self.clip.frames(span, planes=False):
+                pass
             raise PhotoError(self.clip.name, _nothing(self.clip, span))
         tell("fit", len(tokens), len(tokens))
         return prism.fit(PatchFeatures(tokens, names))
@@ -386,7 +426,7 @@ class _Job:
         sink.write(frame, patches, framed.crop)
 
 
-def _expected(clip: FileClip | PhotoClip, span: Span) -> int | None:
+def _expected(clip: Clip, span: Span) -> int | None:
     if clip.duration is None:
         return None
     end = clip.duration if span.end is None else min(span.end, clip.duration)
@@ -395,7 +435,7 @@ def _expected(clip: FileClip | PhotoClip, span: Span) -> int | None:
     return max(1, -(-count // span.every))
 
 
-def _nothing(clip: FileClip | PhotoClip, span: Span) -> str:
+def _nothing(clip: Clip, span: Span) -> str:
     if clip.problems.count:
         return f"no frame could be read ({clip.problems.named[0]})"
     if span.start is not None or span.end is not None:
@@ -406,10 +446,7 @@ def _nothing(clip: FileClip | PhotoClip, span: Span) -> str:
 
 
 def _fraction(name: str, seconds: Seconds | None) -> Fraction | None:
-    if seconds is None:
-        return None
-    try:
-        # A decimal number means itself, not the nearest binary one: 0.1 is the time of frame 1 at 10 a second.
-        return seconds if isinstance(seconds, Fraction) else Fraction(str(seconds))
-    except (ValueError, ZeroDivisionError) as error:
-        raise OptionError(f"{name} must be a number of seconds, got {seconds!r}") from error
+    if seconds is None or isinstance(seconds, Fraction):
+        return seconds
+    # A decimal number means itself, not the nearest binary one: 0.1 is the time of frame 1 at 10 a second.
+    return Fraction(str(checks.number(name, seconds, low=0, high=MAX_SECONDS)))

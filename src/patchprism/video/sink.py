@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import os
-import re
-import secrets
 import shutil
 from contextlib import contextmanager
 from fractions import Fraction
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from patchprism.errors import OptionError, OutputError
-from patchprism.files import atomic_write
+from patchprism.files import atomic_write, clean_parts, held_folder, part_beside
+from patchprism.folders import address_text, is_remote, local_path
 from patchprism.render import write_picture
 from patchprism.video.frames import import_av, planes_of
+from patchprism.video.naming import Counter, counter_in
 from patchprism.video.sound import Sound
 from patchprism.video.source import FileClip
+from patchprism.written import Output
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from patchprism.video.canvas import Canvas, Crop
     from patchprism.video.frames import Frame
-    from patchprism.video.source import PhotoClip
+    from patchprism.video.source import Clip
     from patchprism.video.steady import PatchColors
 
 _CODECS = {".mp4": "libx264", ".mov": "libx264", ".mkv": "libx264", ".webm": "libvpx-vp9"}
@@ -36,8 +37,9 @@ _OPTIONS = {
     "libx264": {"preset": "superfast", "x264-params": "mbtree=1:rc-lookahead=10"},
     "libvpx-vp9": {"b": "0", "deadline": "realtime", "cpu-used": "8", "row-mt": "1"},
 }
-_COUNTER = re.compile(r"%0?\d*d")
 _PICTURE = "frame-%06d.png"
+# Of one side: what H.264's encoder takes, and VP9.
+_MAX_SIDE = {"libx264": 16384, "libvpx-vp9": 65535}
 
 
 class Sink(Protocol):
@@ -60,7 +62,9 @@ def check_output(out: str | os.PathLike[str], source: str | os.PathLike[str], cr
     OutputError
         If the folder does not exist or cannot be written to, or ``out`` is the clip itself.
     """
-    path = Path(out)
+    if is_remote(out):
+        raise OutputError(address_text(out), "video writes to this machine only; copy the result from there")
+    path = local_path(out)
     suffix = path.suffix.lower()
     pictures = is_pictures(path)
     if not pictures and suffix not in _CODECS:
@@ -84,11 +88,12 @@ def check_output(out: str | os.PathLike[str], source: str | os.PathLike[str], cr
     if not os.access(folder.parent, os.W_OK):
         raise OutputError(str(path), "permission denied")
     if pictures and folder.is_dir():
-        shape = re.compile(_COUNTER.sub(r"\\d+", _folder_and_name(path)[1].replace(".", r"\.")))
-        if any(shape.fullmatch(name) for name in os.listdir(folder)):
+        counter = _folder_and_name(path)[1]
+        if any(counter.number(name) is not None for name in os.listdir(folder)):
             raise OutputError(
                 str(folder), "holds numbered pictures already; they would get mixed up with the new ones"
             )
+    clean_parts(folder.parent)
     if os.path.exists(source) and path.exists() and os.path.samefile(source, path):
         raise OutputError(str(path), "is the clip that is to be read")
 
@@ -96,18 +101,25 @@ def check_output(out: str | os.PathLike[str], source: str | os.PathLike[str], cr
 def is_pictures(out: Path) -> bool:
     """Whether an output means numbered PNG pictures: a folder, or a pattern with a counter."""
     return (
-        out.is_dir() or not out.suffix or (out.suffix.lower() == ".png" and bool(_COUNTER.search(out.name)))
+        out.is_dir()
+        or not out.suffix
+        or (out.suffix.lower() == ".png" and counter_in(out.name, "out") is not None)
     )
 
 
-def _folder_and_name(out: Path) -> tuple[Path, str]:
-    return (out.parent, out.name) if _COUNTER.search(out.name) else (out, _PICTURE)
+def _folder_and_name(out: Path) -> tuple[Path, Counter]:
+    counter = None if out.is_dir() else counter_in(out.name, "out")
+    if counter:
+        return out.parent, counter
+    default = counter_in(_PICTURE, "out")
+    assert default is not None
+    return out, default
 
 
 @contextmanager
 def open_sink(
     out: Path,
-    clip: FileClip | PhotoClip,
+    clip: Clip,
     canvas: Canvas,
     *,
     first: Frame,
@@ -135,14 +147,15 @@ def open_sink(
         except OSError:
             raise  # atomic_write says what the system said
         except av.FFmpegError as error:
-            raise OutputError(str(out), f"{error.strerror} ({error})") from error
+            reason = f"the encoder or the file format failed ({error.strerror or error})"
+            raise OutputError(str(out), reason) from error
 
 
 class _VideoSink:
     def __init__(
         self,
         path: Path,
-        clip: FileClip | PhotoClip,
+        clip: Clip,
         canvas: Canvas,
         *,
         first: Frame,
@@ -159,6 +172,11 @@ class _VideoSink:
         height, width = canvas.size(*first.rgb.shape[:2], even=True)
         if not height or not width:
             raise OptionError(f"a video needs frames of 2 x 2 pixels or more, got {first.rgb.shape[1::-1]}")
+        if max(height, width) > _MAX_SIDE[codec]:
+            raise OptionError(
+                f"{suffix} holds at most {_MAX_SIDE[codec]:,} pixels a side, got {width:,} x {height:,}; write PNG "
+                "pictures, or the colors alone (layout)"
+            )
         self.base = Fraction(clip.time_base)
         options = _OPTIONS[codec] | {"crf": str(DEFAULT_CRF[codec] if crf is None else crf)}
         self.container = av.open(
@@ -181,6 +199,7 @@ class _VideoSink:
         self._waiting: Any = None
         self._first_dts: int | None = None
         self._gap = max(1, round(1 / (rate * self.base)))
+        self._until: Fraction | None = None
 
     def _add_sound(self, clip: FileClip, suffix: str, *, whole: bool) -> None:
         av = import_av()
@@ -208,7 +227,7 @@ class _VideoSink:
             self._gap = max(picture.pts - self._waiting.pts, 1)
             self._mux(self.stream.encode(self._waiting))
         # One is held back, so that the last is known as the last.
-        self._waiting = picture
+        self._waiting, self._until = picture, frame.until
         if self._sound:
             self._sound.until(time)
 
@@ -221,14 +240,18 @@ class _VideoSink:
     def finish(self) -> None:
         end = Fraction(0)
         if self._waiting is not None:
-            # How long the last one is shown nobody says; as long as the one before it.
+            # How long the last one is shown hardly any clip says; then as long as the one before it.
             end = (self._waiting.pts + self._gap) * self.base
+            if self._until is not None:
+                end = self._until - self.origin
             self._mux(self.stream.encode(self._waiting))
         packets = self.stream.encode(None)
         if packets and packets[-1].time_base == self.base:
             first = packets[0].dts if self._first_dts is None else self._first_dts
-            # MP4 takes a track's length from its packets in the order of decoding, which is not that of showing.
-            packets[-1].duration = round(end / self.base) + first - packets[-1].dts
+            # MP4 takes a track's length from its packets in the order of decoding, which is not that of showing, and
+            # what is shown of it from the largest end of a packet.
+            last, ticks = packets[-1], round(end / self.base)
+            last.duration = ticks - min(last.dts - first, last.pts)
         self._mux(packets)
         if self._sound:
             self._sound.until(end)
@@ -250,35 +273,44 @@ class _VideoSink:
 class _PictureSink:
     def __init__(self, out: Path, canvas: Canvas, *, has_sound: bool) -> None:
         self.canvas = canvas
-        self.folder, self.pattern = _folder_and_name(out)
+        self.folder, self.counter = _folder_and_name(out)
         self.count = 0
         self.sound = "left out" if has_sound else "none"
         self.warnings = ["the sound is left out: pictures hold none"] if has_sound else []
-        self.part = self.folder.with_name(f".{secrets.token_hex(8)}.part")
+        self.part = part_beside(self.folder.absolute())
+        self.output = Output(self.part)
+        self._held = held_folder(self.part)
 
     def __enter__(self) -> _PictureSink:
         try:
-            self.part.mkdir()
+            self._held.__enter__()
         except OSError as error:
             raise OutputError(str(self.folder), (error.strerror or str(error)).lower()) from error
         return self
 
     def write(self, frame: Frame, patches: PatchColors, crop: Crop) -> None:
         self.count += 1
-        name = self.pattern % self.count
+        name = self.counter.name(self.count)
         try:
-            write_picture(self.part / name, self.canvas.paint_rgb(frame, patches, crop))
+            with self.output.staged(name) as path:
+                write_picture(path, self.canvas.paint_rgb(frame, patches, crop))
         except OutputError as error:
             raise OutputError(str(self.folder / name), error.reason) from error
 
     def __exit__(self, kind: object, *_: object) -> None:
         try:
             if kind is None and not self.folder.exists():
+                self.output.finish()
                 os.replace(self.part, self.folder)
             elif kind is None:
-                for path in sorted(self.part.iterdir()):
-                    os.replace(path, self.folder / path.name)
+                output = Output(self.folder)
+                output.claim(self.output.written)
+                for name in self.output.written:
+                    os.replace(self.part / name, self.folder / name)
+                output.written |= self.output.written
+                output.finish()
         except OSError as error:
             raise OutputError(str(self.folder), (error.strerror or str(error)).lower()) from error
         finally:
             shutil.rmtree(self.part, ignore_errors=True)
+            self._held.__exit__(None, None, None)

@@ -6,6 +6,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from patchprism.video.frames import import_av
+from patchprism.video.opened import open_container
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,10 +49,9 @@ class Sound:
     """
 
     def __init__(self, path: str, suffix: str, *, origin: Fraction, whole: bool) -> None:
-        av = import_av()
         self.origin = origin
         self.problems = 0
-        self._input = av.open(path)
+        self._input = open_container(path)
         self._stream = self._input.streams.best("audio") or self._input.streams.audio[0]
         # MP4 can say that a track begins before 0; elsewhere all would be moved instead.
         self._first = -_RUN_IN if whole and suffix in (".mp4", ".mov") else Fraction(0)

@@ -1,0 +1,27 @@
+"""The lowest versions that pyproject.toml allows, as constraints for pip: what `make lowest` installs.
+
+Torch is left at the pin of constraints.txt: older builds are gigabytes.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+# What `make lowest` installs. The extra hf brings a Typer of its own (transformers needs it), and ray is large.
+EXTRAS = ("efficientnet", "examples", "explore", "tables", "video")
+TOOLS = ("hypothesis", "pytest", "pytest-timeout")
+
+project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+optional = project["optional-dependencies"]
+wanted = [*project["dependencies"], *(each for extra in EXTRAS for each in optional[extra])]
+wanted += [each for each in optional["dev"] if re.split(r"[\[>=]", each)[0] in TOOLS]
+for requirement in wanted:
+    name, _, version = requirement.partition(">=")
+    if name != "torch":
+        print(f"{name}=={version}")
+for line in (ROOT / "constraints.txt").read_text("utf-8").splitlines():
+    if line.startswith("torch=="):
+        print(line)

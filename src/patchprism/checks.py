@@ -1,0 +1,262 @@
+"""Checks of the values of options, by the parameter's name; every option has one of these.
+
+NumPy's and torch's numbers, names, dtypes and devices are taken as what they are, and come out as plain Python
+values, which reports and files can hold. Anything else is an :class:`~patchprism.errors.OptionError` that names the
+parameter, the value and what is allowed. Importing this module loads nothing heavy.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+import os
+from decimal import Decimal
+from functools import partial
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from patchprism.errors import OptionError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    Check = Callable[[str, Any], Any]
+
+# The largest count that libraries below take; nobody means more.
+MAX_COUNT = 2**31 - 1
+# scikit-learn's largest seed, less the one that is added for a second run.
+MAX_SEED = 2**32 - 2
+# Linux's; macOS takes 1024.
+MAX_PATH = 4096
+_SHOWN = 100
+
+
+def said(value: object) -> str:
+    """A value for an error: its ``repr`` on one line, shortened.
+
+    Examples
+    --------
+    >>> said("a\\nb"), said(10**5000), len(said("x" * 1000))
+    ("'a\\\\nb'", 'int', 100)
+    """
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:  # a number of too many digits; an object of the user's own
+        return type(value).__name__
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 4]}...{text[-1]}"
+
+
+def refuse(name: str, wanted: str, value: object) -> NoReturn:
+    """Raise the OptionError that says what a parameter must be."""
+    raise OptionError(f"{name} must be {wanted}, got {said(value)}", option=name)
+
+
+def apply_checks(options: object, table: dict[str, Check]) -> None:
+    """Check attributes of an object by a table of checks, and keep their plain values."""
+    for name, check in table.items():
+        # Frozen dataclasses set their attributes in this way, too.
+        object.__setattr__(options, name, check(name, getattr(options, name)))
+
+
+def optional(check: Check) -> Check:
+    """The same check for an option that may be None."""
+    return partial(_unless_none, check)
+
+
+def _unless_none(check: Check, name: str, value: Any) -> Any:
+    return None if value is None else check(name, value)
+
+
+def number(
+    name: str, value: Any, *, low: float = -math.inf, high: float = math.inf, words: tuple[str, ...] = ()
+) -> Any:
+    """A finite number from ``low`` to ``high``, as a float; or one of the words that may stand for one."""
+    given = _plain(value)
+    if isinstance(given, str) and given in words:
+        return str.__str__(given)
+    if isinstance(given, (numbers.Real, Decimal)) and not isinstance(given, bool):
+        try:
+            found = float(given)
+        except (OverflowError, ValueError):  # too large; a signalling NaN
+            found = math.nan
+        if math.isfinite(found) and low <= found <= high:
+            return found
+    refuse(name, f"{_or(words)}a number{_range(low, high)}", value)
+
+
+def integer(
+    name: str, value: Any, *, low: float = -math.inf, high: float = math.inf, words: tuple[str, ...] = ()
+) -> Any:
+    """A whole number from ``low`` to ``high``, as an int; or one of the words that may stand for one."""
+    given = _plain(value)
+    if isinstance(given, str) and given in words:
+        return str.__str__(given)
+    if isinstance(given, numbers.Integral) and not isinstance(given, bool) and low <= given <= high:  # type: ignore[operator]
+        return int(given)
+    refuse(name, f"{_or(words)}a whole number{_range(low, high)}", value)
+
+
+def layers(name: str, value: Any, *, low: float = -math.inf, high: float = math.inf) -> Any:
+    """Layers: a whole number, or a tuple of them where several are given."""
+    given = _plain(value)
+    if isinstance(given, numbers.Integral):
+        return integer(name, given, low=low, high=high)
+    found = [integer(name, each, low=low, high=high) for each in _listed(name, value, "whole numbers")]
+    if not found:
+        raise OptionError(f"{name} must name at least one layer, got none", option=name)
+    return tuple(found) if len(found) > 1 else found[0]
+
+
+def three_numbers(
+    name: str, value: Any, *, positive: bool = False, most: float = math.inf
+) -> tuple[float, float, float]:
+    """Three finite numbers between ``-most`` and ``most``, as floats."""
+    words = f"three {'positive ' if positive else ''}numbers"
+    found = _listed(name, value, words)
+    try:
+        red, green, blue = (number(name, each, low=-most, high=most) for each in found)
+    except ValueError:  # an OptionError is one
+        refuse(name, words, value)
+    if positive and min(red, green, blue) <= 0:
+        refuse(name, words, value)
+    return red, green, blue
+
+
+def two_ends(name: str, value: Any) -> tuple[float, float]:
+    """Two finite numbers, the lower one first, as floats."""
+    words = "two numbers, black and white, the lower one first"
+    found = _listed(name, value, words)
+    try:
+        low, high = (number(name, each) for each in found)
+    except ValueError:
+        refuse(name, words, value)
+    if not low < high or math.isinf(high - low):
+        refuse(name, words, value)
+    return low, high
+
+
+def three_components(name: str, value: Any, *, most: int) -> tuple[int, int, int]:
+    """Three numbers of components from 1 to ``most``; negative ones are turned around."""
+    words = f"three whole numbers from 1 to {most} (negative: turned around)"
+    found = _listed(name, value, words)
+    try:
+        red, green, blue = (integer(name, each, low=-most, high=most) for each in found)
+    except ValueError:
+        refuse(name, words, value)
+    if not red or not green or not blue:
+        refuse(name, words, value)
+    return red, green, blue
+
+
+def seed(name: str, value: Any) -> int:
+    """A random seed."""
+    return int(integer(name, value, low=0, high=MAX_SEED))
+
+
+def flag(name: str, value: Any) -> bool:
+    """True or False."""
+    given = _plain(value)
+    if not isinstance(given, bool):
+        refuse(name, "True or False", value)
+    return given
+
+
+def choice(name: str, value: Any, *, allowed: Sequence[str]) -> str:
+    """One of several words."""
+    given = _plain(value)
+    if not isinstance(given, str) or given not in allowed:
+        refuse(name, f"one of {', '.join(allowed)}", value)
+    return str.__str__(given)
+
+
+def text(name: str, value: Any) -> str:
+    """A text that is not empty."""
+    given = _plain(value)
+    if not isinstance(given, str) or not given:
+        refuse(name, "a text that is not empty", value)
+    return str.__str__(given)
+
+
+def texts(name: str, value: Any) -> tuple[str, ...]:
+    """Texts in a sequence, or one alone."""
+    if isinstance(value, str):
+        return (text(name, value),)
+    return tuple(text(name, each) for each in _listed(name, value, "texts"))
+
+
+def path(name: str, value: Any) -> str:
+    """A path or an address, as text; a path object, or one of bytes, is as good."""
+    given = value if isinstance(value, (str, os.PathLike)) else _plain(value)
+    if not isinstance(given, (str, os.PathLike)):
+        refuse(name, "a path", value)
+    found = os.fsdecode(given)
+    try:
+        length = len(os.fsencode(found))
+    except UnicodeEncodeError:  # half of a pair, which no file's name can hold
+        length = 0
+    if "\0" in found or not 0 < length <= MAX_PATH:
+        refuse(name, f"a path of 1 to {MAX_PATH} bytes without NUL", value)
+    return str.__str__(found)
+
+
+def callback(name: str, value: Any) -> None:
+    """Refuse what is neither None nor can be called."""
+    if value is not None and not callable(value):
+        refuse(name, "callable", value)
+
+
+def device(name: str, value: Any) -> str:
+    """The name of a device; torch's own objects are as good. Whether there is such a device is not asked."""
+    given = str(value) if _is_torch(value, "device") else _plain(value)
+    if not isinstance(given, str):
+        refuse(name, "the name of a device, like cpu or cuda:1", value)
+    return str.__str__(given)
+
+
+def dtype(name: str, value: Any, *, allowed: Sequence[str]) -> str:
+    """The name of a dtype; those of torch and NumPy are as good."""
+    given = str(value).removeprefix("torch.") if _is_torch(value, "dtype") else _plain(value)
+    if not isinstance(given, str):
+        given = getattr(given, "name", None) or getattr(
+            given, "__name__", None
+        )  # np.dtype("float32"); np.float32
+    if not isinstance(given, str) or given not in allowed:
+        refuse(name, f"one of {', '.join(allowed)}", value)
+    return str.__str__(given)
+
+
+def _plain(value: Any) -> Any:
+    """The Python value of a NumPy or torch scalar, or of an array without axes; anything else as it is."""
+    if not isinstance(value, (str, bytes)) and getattr(value, "ndim", None) == 0:
+        try:
+            return value.item()
+        except Exception:  # a tensor without content, or of too odd a type
+            return value
+    return value
+
+
+def _is_torch(value: Any, kind: str) -> bool:
+    # By its names, so that nobody pays for importing torch to ask.
+    return type(value).__module__ == "torch" and type(value).__name__ == kind
+
+
+def _listed(name: str, value: Any, words: str) -> list[Any]:
+    """The members of a sequence, array or iterator; texts, sets and mappings are none."""
+    if isinstance(value, (str, bytes, set, frozenset, dict)):
+        refuse(name, words, value)
+    try:
+        members: Iterable[Any] = iter(value)
+        return [each for each, _ in zip(members, range(1000), strict=False)]  # some iterators never end
+    except Exception:
+        refuse(name, words, value)
+
+
+def _or(words: tuple[str, ...]) -> str:
+    return "".join(f"{word!r} or " for word in words)
+
+
+def _range(low: float, high: float) -> str:
+    if math.isinf(low) and math.isinf(high):
+        return ""
+    if math.isinf(high) or high >= MAX_COUNT:
+        return f" of at least {low}"
+    return f" from {low} to {high}"

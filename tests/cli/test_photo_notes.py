@@ -1,0 +1,76 @@
+"""What photos hold that is not read is said on the command line, and a range is taken there."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+MODEL = ("--model", "efficientnet_lite2", "--size", "64")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(2):
+        Image.fromarray(rng.integers(0, 4096, (64, 96), dtype=np.uint16)).save(folder / f"p{i}.png")
+    (folder / "x.heic").write_bytes(b"x")
+    (folder / "y.npy").write_bytes(b"x")
+    return folder
+
+
+def test_render_says_them_in_its_summary_and_report(run, folder, tmp_path):
+    done = run("render", folder, "-o", tmp_path / "out", *MODEL)
+    assert done.code == 0, done.err
+    assert "note    left out of " in done.out
+    assert "1 .npy" in done.out
+    assert "note    2 photos (" in done.out
+    assert "--range 0,4095" in done.out
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert "1 .npy" in report["notes"][0]
+    assert all("nearly black" in photo["notes"][0] for photo in report["photos"])
+
+    quiet = run("render", folder, "-o", tmp_path / "out", "-q", *MODEL)
+    assert "note" not in quiet.out
+    assert "note: 2 photos (" in quiet.err
+
+
+def test_compare_says_them(run, folder, tmp_path):
+    done = run("compare", folder, "-o", tmp_path / "c", *MODEL, "--layer", "3,-1")
+    assert "note    2 photos (" in done.out
+    report = json.loads((tmp_path / "c" / "compare.json").read_text())
+    assert "1 .npy" in report["notes"][0]
+    assert all("nearly black" in photo["notes"][0] for photo in report["photos"])
+    done = run("compare", folder, "-o", tmp_path / "c", *MODEL, "--layer", "3,-1", "--range", "0,4095")
+    assert "nearly black" not in done.out
+
+
+def test_a_range_from_the_command_line(run, folder, tmp_path):
+    for command, out in (("render", "r"), ("features", "f.zarr"), ("fit", "p.prism")):
+        done = run(command, folder, "-o", tmp_path / out, *MODEL, "--range", "-100,4095")
+        assert done.code == 0, done.err
+        assert "nearly black" not in done.out
+    done = run("explore", folder, "--html", tmp_path / "a.html", *MODEL, "--range", "-100,4095", "-q")
+    assert done.code == 0, done.err
+    assert "nearly black" not in done.err
+    for text in ("x", "1", "2,1", "nan,1", "1,2,3"):
+        done = run("render", folder, "-o", tmp_path / "bad", *MODEL, "--range", text)
+        assert done.code == 1
+        assert "range must be two numbers" in done.err
+
+
+def test_video_of_wide_photos(run, folder, tmp_path):
+    pytest.importorskip("av")
+    done = run("video", folder, "-o", tmp_path / "a.mp4", *MODEL)
+    assert done.code == 0, done.err
+    assert "p0.png: the largest value is" in done.err
+    assert "left out of" in done.err
+    done = run("video", folder, "-o", tmp_path / "a.mp4", *MODEL, "--range", "0,4095")
+    assert "nearly black" not in done.err
+    done = run("video", tmp_path / "a.mp4", "-o", tmp_path / "b.mp4", *MODEL, "--range", "0,4095")
+    assert done.code == 1
+    assert "range is for image sequences" in done.err
