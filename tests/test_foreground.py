@@ -18,7 +18,6 @@ from patchprism.foreground import (
     Voters,
     agreement,
     border_ratio,
-    contrast,
     label_patches,
     labels_of,
     on_border,
@@ -159,18 +158,13 @@ def test_unit_tokens():
     np.testing.assert_allclose(unit(tokens), expected, rtol=1e-6)
 
 
-def test_border_ratio_and_contrast():
+def test_border_ratio():
     mask = np.zeros((4, 5), bool)
     assert border_ratio(mask) == 0
     mask[1:3, 1:4] = True
     assert border_ratio(mask) == 0
     mask[0] = True
     assert border_ratio(mask) == pytest.approx((5 / 14) / (11 / 20))
-    tokens, inside = photo(noise=0.0)
-    rows = tokens / np.linalg.norm(tokens, axis=-1, keepdims=True)
-    expected = np.linalg.norm(rows[inside].mean(axis=0) - rows[~inside].mean(axis=0))
-    assert contrast(tokens, inside) == pytest.approx(expected, rel=1e-6)
-    assert contrast(tokens, np.ones_like(inside)) == contrast(tokens, np.zeros_like(inside)) == 0
 
 
 # ---------------------------------------------------------------- the direction
@@ -282,6 +276,19 @@ def test_scores_are_those_of_a_plain_computation():
     # Rounding may move a patch by one bin.
     assert means[round(prism.threshold_ * CURVE_BINS)] == pytest.approx(max(means), abs=0.02)
     assert prism.agreement_ == pytest.approx(max(means), abs=0.02)
+
+
+def test_what_tells_whether_to_believe_a_foreground():
+    tokens, mask = photo()
+    prism = Prism().fit([tokens])
+    rows = (tokens / np.linalg.norm(tokens, axis=-1, keepdims=True)).astype(float)
+    doubts = prism.doubts(tokens, mask)
+    expected = np.linalg.norm(rows[mask].mean(axis=0) - rows[~mask].mean(axis=0))
+    assert doubts["contrast"] == pytest.approx(expected, abs=1e-4)
+    flat = rows.reshape(-1, rows.shape[-1])
+    assert doubts["likeness"] == pytest.approx((flat @ flat.T).mean(), abs=1e-4)
+    assert doubts["border_ratio"] == 0
+    assert prism.doubts(tokens, np.ones_like(mask))["contrast"] == 0
 
 
 def test_other_photos_need_no_labels(monkeypatch):

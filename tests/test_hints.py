@@ -89,17 +89,24 @@ def test_all_patches_have_no_side():
 @pytest.mark.parametrize(
     ("doubts", "words"),
     [
-        ({"border_ratio": 0.1, "contrast": 0.9, "agreement": 0.9}, None),
-        ({"border_ratio": 0.1, "contrast": 0.3, "agreement": 0.9}, "no object stands out in b.png:"),
-        ({"border_ratio": 0.8, "contrast": 0.9, "agreement": 0.9}, "along the border of b.png:"),
-        ({"border_ratio": 0.1, "contrast": 0.9, "agreement": 0.3}, "check b.png first:"),
-        ({"border_ratio": 0.1, "contrast": 0.9}, None),
+        ({"border_ratio": 0.1, "contrast": 0.9, "agreement": 0.9, "likeness": 0.6}, None),
+        (
+            {"border_ratio": 0.1, "contrast": 0.3, "agreement": 0.9, "likeness": 0.6},
+            "no object stands out in b.png:",
+        ),
+        ({"border_ratio": 0.1, "contrast": 0.3, "agreement": 0.9, "likeness": 0.0}, None),
+        (
+            {"border_ratio": 0.8, "contrast": 0.9, "agreement": 0.9, "likeness": 0.6},
+            "along the border of b.png:",
+        ),
+        ({"border_ratio": 0.1, "contrast": 0.9, "agreement": 0.3, "likeness": 0.6}, "check b.png first:"),
+        ({"border_ratio": 0.1, "contrast": 0.9, "likeness": 0.6}, None),
     ],
 )
 def test_photos_to_check_are_named(doubts, words):
     prism = Prism().fit(planted())
     assert prism.method_ == "object"
-    fine = {"photo": "photos/a.png", "border_ratio": 0.0, "contrast": 1.0, "agreement": 1.0}
+    fine = {"photo": "photos/a.png", "border_ratio": 0.0, "contrast": 1.0, "agreement": 1.0, "likeness": 0.1}
     photos = [fine, {"photo": "photos/b.png", **doubts}]
     hints = hints_about(np.array([0.3, 0.3]), prism, fitted_here=True, photos=photos)
     if words is None:

@@ -80,23 +80,6 @@ def agreement(mask: Mask, labels: Mask) -> float:
     return float((mask & labels).sum() / union) if union else 1.0
 
 
-def contrast(tokens: Tokens, mask: Mask) -> float:
-    """Length of the difference between the mean unit tokens inside and outside of a mask, from 0 to 2.
-
-    Parameters
-    ----------
-    tokens : ndarray, shape (h, w, D)
-    mask : ndarray, shape (h, w), bool
-
-    Returns
-    -------
-    float
-        0 where the mask is empty or full.
-    """
-    difference = class_difference(unit(tokens), mask)
-    return 0.0 if difference is None else float(np.linalg.norm(difference))
-
-
 def class_difference(units: Float32, mask: Mask) -> Float64 | None:
     """Mean unit token inside a mask less that outside, (D,) float64; None where the mask is empty or full."""
     if mask.all() or not mask.any():

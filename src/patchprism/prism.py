@@ -23,7 +23,7 @@ from patchprism.fitting import (
     ScoreRange,
     otsu,
 )
-from patchprism.foreground import Voters, border_ratio, contrast
+from patchprism.foreground import Voters, border_ratio, class_difference, unit
 from patchprism.moments import project
 from patchprism.morphology import clean
 from patchprism.words import counted
@@ -499,11 +499,16 @@ class Prism:
         -------
         dict
             ``border_ratio``: the share of the border that is foreground over that of the photo, about 0 for an object
-            inside of it. ``contrast``: see :func:`patchprism.foreground.contrast`.
+            inside of it. ``contrast``: length of the difference between the mean unit tokens of foreground and
+            background, from 0 to 2. ``likeness``: mean cosine between all patches of the photo.
         """
+        units = unit(tokens)
+        difference = class_difference(units, foreground)
+        mean = units.reshape(-1, units.shape[-1]).mean(axis=0, dtype=np.float64)
         return {
             "border_ratio": round(border_ratio(foreground), 4),
-            "contrast": round(contrast(tokens, foreground), 4),
+            "contrast": 0.0 if difference is None else round(float(np.linalg.norm(difference)), 4),
+            "likeness": round(float(mean @ mean), 4),
         }
 
     def _sides_differ(self) -> bool:

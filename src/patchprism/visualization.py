@@ -50,9 +50,11 @@ if TYPE_CHECKING:
 
 REPORT_VERSION = 1
 # Lengths of the difference between the mean unit tokens of foreground and background: brick, grass and gravel give
-# 0.24 to 0.45 with ViT-S/14 (blocks 8 and 11), 22 photos of objects 0.64 and more. Networks whose tokens are centred
-# per photo (efficientnet_lite2) give 0.5 to 0.8 for both, so nothing is found there.
+# 0.24 to 0.45 with ViT-S/14 (blocks 8 and 11), and their patches have a mean cosine of 0.53 and more; 22 photos of
+# objects give a contrast of 0.64 and more. Networks whose tokens are centred per photo (efficientnet_lite2) have a mean
+# cosine of 0 and contrasts of 0.5 to 0.8 for both kinds of photos, so nothing is said of them.
 FAINT_CONTRAST = 0.5
+LIKE_PATCHES = 0.3
 # Border ratio from which the foreground runs along the border, and agreement below which a photo is named.
 FULL_BORDER = 0.7
 LOW_AGREEMENT = 0.6
@@ -458,7 +460,7 @@ class Visualization:
     def doubts(self) -> list[dict[str, float]]:
         """What tells whether each photo's foreground can be believed, a dict per photo.
 
-        ``border_ratio`` and ``contrast`` are those of :meth:`Prism.doubts <patchprism.prism.Prism.doubts>`;
+        ``border_ratio``, ``contrast`` and ``likeness`` are those of :meth:`Prism.doubts <patchprism.prism.Prism.doubts>`;
         ``agreement``, of photos that were labelled for this view's fit, is the intersection over union of their
         foreground with their own labels.
         """
@@ -589,7 +591,9 @@ def _about_objects(photos: Sequence[Mapping[str, Any]]) -> list[str]:
         return first + (f" and {len(found) - 3:,} more" if len(found) > 3 else "")
 
     hints = []
-    faint = [each for each in photos if 0 < each["contrast"] < FAINT_CONTRAST]
+    faint = [
+        each for each in photos if 0 < each["contrast"] < FAINT_CONTRAST and each["likeness"] > LIKE_PATCHES
+    ]
     if faint:
         hints.append(
             f"no object stands out in {named(faint)}: its foreground and background have similar features; "
