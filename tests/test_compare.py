@@ -144,9 +144,10 @@ def test_two_foregrounds_that_do_not_meet_are_not_turned():
     tokens = np.zeros((1, 10, 10, 8))
     rng = np.random.default_rng(7)
     tokens += rng.normal(size=tokens.shape) * 0.1
+    tokens[..., 7] += 3
     left, right = tokens.copy(), tokens.copy()
-    left[:, 2:8, 1:4] += 5
-    right[:, 2:8, 6:9] += 5
+    left[:, 2:8, 1:4, :4] += 5
+    right[:, 2:8, 6:9, :4] += 5
     _first, second = cells_of(PatchFeatures(left), PatchFeatures(right))
     assert second.turn is None
     np.testing.assert_array_equal(second.turned[0], second.parts[0].rgb)

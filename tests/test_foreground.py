@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import pickle
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,13 +16,14 @@ from patchprism.foreground import (
     AgreementCurves,
     DirectionVotes,
     Voters,
+    agreement,
     border_ratio,
-    contrast,
     label_patches,
     labels_of,
     on_border,
     unit,
 )
+from patchprism.prism import Prism
 
 
 def photo(h=12, w=16, *, box=(3, 9, 4, 11), width=24, seed=0, noise=0.35):
@@ -156,18 +158,13 @@ def test_unit_tokens():
     np.testing.assert_allclose(unit(tokens), expected, rtol=1e-6)
 
 
-def test_border_ratio_and_contrast():
+def test_border_ratio():
     mask = np.zeros((4, 5), bool)
     assert border_ratio(mask) == 0
     mask[1:3, 1:4] = True
     assert border_ratio(mask) == 0
     mask[0] = True
     assert border_ratio(mask) == pytest.approx((5 / 14) / (11 / 20))
-    tokens, inside = photo(noise=0.0)
-    rows = tokens / np.linalg.norm(tokens, axis=-1, keepdims=True)
-    expected = np.linalg.norm(rows[inside].mean(axis=0) - rows[~inside].mean(axis=0))
-    assert contrast(tokens, inside) == pytest.approx(expected, rel=1e-6)
-    assert contrast(tokens, np.ones_like(inside)) == contrast(tokens, np.zeros_like(inside)) == 0
 
 
 # ---------------------------------------------------------------- the direction
@@ -220,14 +217,174 @@ def test_the_threshold_agrees_best_with_the_labels():
     curves.add(scores[0], np.zeros_like(labels[0]))  # one class: says nothing
     thresholds = np.arange(CURVE_BINS) / CURVE_BINS
     means = [
-        np.mean([((s >= t) & m).sum() / ((s >= t) | m).sum() for s, m in zip(scores, labels, strict=True)])
+        np.mean([((s > t) & m).sum() / ((s > t) | m).sum() for s, m in zip(scores, labels, strict=True)])
         for t in thresholds
     ]
-    threshold, agreement = curves.best()
-    assert agreement == pytest.approx(max(means), rel=1e-12)
-    assert threshold == thresholds[int(np.argmax(means))]
+    assert curves.best() == thresholds[int(np.argmax(means))]
+    np.testing.assert_allclose(curves.total[1:] / curves.count, means[1:], rtol=1e-12)
 
 
 def test_on_border():
     assert on_border(3, 4).sum() == 10
     assert on_border(1, 4).all()
+
+
+# ---------------------------------------------------------------- in a prism
+
+
+def scene(count=5, **options):
+    photos = [photo(h=8 + i, w=12, box=(2, 6 + i, 3, 9), seed=0, **options) for i in range(count)]
+    return [tokens for tokens, _ in photos], [mask for _, mask in photos]
+
+
+def test_the_prism_finds_the_objects_and_says_how():
+    photos, masks = scene()
+    prism = Prism().fit(photos)
+    for tokens, mask in zip(photos, masks, strict=True):
+        np.testing.assert_array_equal(prism.foreground_of(tokens), mask)
+    summary = prism.summary()
+    assert (summary["foreground"], summary["side"], summary["threshold_from"]) == (
+        "object",
+        "above",
+        "labels",
+    )
+    assert (summary["n_voters"], summary["agreement"]) == (5, 1.0)
+    assert (
+        summary["side_reason"] == "learned from labels of 5 photos, which agree with the foreground to 100%"
+    )
+    assert prism.agreements == dict.fromkeys(range(5), 1.0)
+    assert prism.hints() == []
+
+
+def test_scores_are_those_of_a_plain_computation():
+    photos, _ = scene(noise=0.9)
+    prism = Prism().fit(photos)
+    units = [each / np.linalg.norm(each.astype(float), axis=-1, keepdims=True) for each in photos]
+    labels = [plain_labels(each) for each in photos]
+    direction = np.mean(
+        [u[m].mean(axis=0) - u[~m].mean(axis=0) for u, m in zip(units, labels, strict=True) if m.any()],
+        axis=0,
+    )
+    np.testing.assert_allclose(prism.direction_, direction, atol=1e-6)
+    values = [u @ direction for u in units]
+    low, high = min(v.min() for v in values), max(v.max() for v in values)
+    scores = [(v - low) / (high - low) for v in values]
+    for tokens, expected in zip(photos, scores, strict=True):
+        np.testing.assert_allclose(prism.score_of(tokens), expected, atol=1e-4)
+    thresholds = np.arange(CURVE_BINS) / CURVE_BINS
+    means = [np.mean([agreement(s > t, m) for s, m in zip(scores, labels, strict=True)]) for t in thresholds]
+    # Rounding may move a patch by one bin.
+    assert means[round(prism.threshold_ * CURVE_BINS)] == pytest.approx(max(means), abs=0.02)
+    assert prism.agreement_ == pytest.approx(max(means), abs=0.02)
+
+
+def test_what_tells_whether_to_believe_a_foreground():
+    tokens, mask = photo()
+    prism = Prism().fit([tokens])
+    rows = (tokens / np.linalg.norm(tokens, axis=-1, keepdims=True)).astype(float)
+    doubts = prism.doubts(tokens, mask)
+    expected = np.linalg.norm(rows[mask].mean(axis=0) - rows[~mask].mean(axis=0))
+    assert doubts["contrast"] == pytest.approx(expected, abs=1e-4)
+    flat = rows.reshape(-1, rows.shape[-1])
+    assert doubts["likeness"] == pytest.approx((flat @ flat.T).mean(), abs=1e-4)
+    assert doubts["border_ratio"] == 0
+    assert prism.doubts(tokens, np.ones_like(mask))["contrast"] == 0
+
+
+def test_other_photos_need_no_labels(monkeypatch):
+    photos, masks = scene()
+    prism = Prism().fit(photos[:3])
+    monkeypatch.setattr("patchprism.foreground.label_patches", None)
+    for tokens, mask in zip(photos[3:], masks[3:], strict=True):
+        np.testing.assert_array_equal(prism.split(tokens).foreground, mask)
+
+
+@pytest.mark.parametrize("order", [[4, 2, 0, 1, 3], [3, 4, 0, 2, 1]])
+def test_the_order_of_photos_changes_nothing(order):
+    photos, _ = scene(noise=0.9)
+    prism, other = Prism().fit(photos), Prism().fit([photos[i] for i in order])
+    np.testing.assert_allclose(other.direction_, prism.direction_, atol=1e-12)
+    assert other.threshold_ == prism.threshold_
+    for tokens in photos:
+        np.testing.assert_array_equal(other.foreground_of(tokens), prism.foreground_of(tokens))
+
+
+def test_a_prism_with_a_direction_comes_back_from_its_file(tmp_path):
+    photos, _ = scene(noise=0.9)
+    prism = Prism().fit(photos)
+    prism.save(tmp_path / "a.prism")
+    again = Prism.load(tmp_path / "a.prism")
+    assert again.summary() == prism.summary()
+    for tokens in photos:
+        np.testing.assert_array_equal(again.split(tokens).rgb, prism.split(tokens).rgb)
+        np.testing.assert_array_equal(again.split(tokens).score, prism.split(tokens).score)
+    again.save(tmp_path / "b.prism")
+    assert (tmp_path / "b.prism").read_bytes() == (tmp_path / "a.prism").read_bytes()
+
+
+def test_without_labels_the_first_component_is_used():
+    """Grids of one or two patches have no inside; their side is that of the borders, as with pca."""
+    rng = np.random.default_rng(0)
+    photos = rng.normal(size=(3, 1, 2, 8)).astype(np.float32)
+    prism = Prism().fit(photos)
+    assert prism.direction_ is None
+    assert prism.summary()["foreground"] == "pca"
+    assert prism.threshold_ == Prism(foreground="pca").fit(photos).threshold_
+
+
+@pytest.mark.parametrize("component", [1, 2, 3])
+def test_a_component_can_be_chosen(component):
+    photos, _ = scene(noise=0.9)
+    prism = Prism(foreground="pca", foreground_component=component).fit(photos)
+    values = np.concatenate([prism.scene_components(each)[..., component - 1].ravel() for each in photos])
+    scores = np.concatenate([prism.score_of(each).ravel() for each in photos])
+    expected = (values - values.min()) / (values.max() - values.min())
+    np.testing.assert_allclose(scores, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("threshold", [0.25, "otsu"])
+def test_a_threshold_can_be_given_beside_the_direction(threshold):
+    photos, _ = scene(noise=0.9)
+    prism = Prism(threshold=threshold).fit(photos)
+    assert prism.direction_ is not None
+    if threshold == "otsu":
+        assert prism.summary()["threshold_from"] == "otsu"
+    else:
+        assert prism.threshold_ == threshold
+        np.testing.assert_array_equal(prism.foreground_of(photos[0]), prism.score_of(photos[0]) > threshold)
+
+
+def test_shards_give_the_prism_that_memory_gives(tmp_path):
+    from patchprism.engines import open_engine
+    from patchprism.jobs import fit
+
+    photos, _ = scene(7, noise=0.9)
+    names = [f"p{i}" for i in range(7)]
+
+    class Source:
+        n_shards = 1
+
+        def read(self, shard):
+            for name, tokens in zip(names, photos, strict=True):
+                yield SimpleNamespace(name=name), tokens
+
+    with open_engine("local") as engine:
+        prism = fit(Prism(), Source(), engine, {})
+        sampled = fit(Prism(), Source(), engine, {}, only=frozenset(names[2:5]))
+    memory = Prism().fit(photos)
+    assert prism.summary() == memory.summary()
+    np.testing.assert_allclose(prism.direction_, memory.direction_, atol=1e-12)
+    assert prism.agreements == memory.agreements
+    assert sampled.summary() == Prism().fit(photos[2:5]).summary()
+
+
+def test_frames_of_a_video_get_the_same_foreground():
+    from patchprism.video.steady import FrameColors
+
+    photos, _ = scene(noise=0.9)
+    prism = Prism().fit(photos)
+    frames = FrameColors(prism)
+    for tokens in photos:
+        frame, part = frames.split(tokens), prism.split(tokens)
+        np.testing.assert_array_equal(frame.foreground, part.foreground)
+        np.testing.assert_allclose(frame.score, part.score, atol=1e-5)

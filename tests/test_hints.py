@@ -16,6 +16,7 @@ from patchprism.framing import is_plain
 from patchprism.pipeline import Settings
 from patchprism.prism import Prism
 from patchprism.streaming import extract_features, fit_prism, render_photos
+from patchprism.visualization import hints_about
 
 
 def planted(inside=True, seed=0):
@@ -29,14 +30,16 @@ def planted(inside=True, seed=0):
 
 
 def test_a_clear_side_is_decided_and_needs_no_hint():
-    prism = Prism().fit(planted())
+    prism = Prism(foreground="pca").fit(planted())
     assert prism.hints() == []
     assert prism.summary()["side_undecided"] is False
     assert "undecided" not in repr(prism) + prism.summary()["side_reason"]
 
 
 def test_noise_is_undecided_in_summary_repr_and_hint():
-    prism = Prism().fit(np.random.default_rng(0).normal(size=(4, 16, 16, 12)).astype(np.float32))
+    prism = Prism(foreground="pca").fit(
+        np.random.default_rng(0).normal(size=(4, 16, 16, 12)).astype(np.float32)
+    )
     assert prism.summary()["side_undecided"] is True
     assert prism.summary()["side_reason"].startswith("undecided: ")
     assert "undecided" in repr(prism)
@@ -56,7 +59,7 @@ def test_noise_is_undecided_in_summary_repr_and_hint():
     ],
 )
 def test_when_shares_are_too_close(shares, undecided):
-    prism = Prism().fit(planted())
+    prism = Prism(foreground="pca").fit(planted())
     prism.border_share_ = dict(zip(("above", "below"), shares, strict=True))
     assert prism.undecided_ is undecided
     prism.foreground = "above"
@@ -67,7 +70,7 @@ def test_when_shares_are_too_close(shares, undecided):
 @pytest.mark.parametrize("asked", ["above", "below"])
 def test_the_other_side_is_named_where_it_is_the_object(inside, asked):
     tokens = planted(inside)
-    found = Prism().fit(tokens).side_
+    found = Prism(foreground="pca").fit(tokens).side_
     prism = Prism(threshold=0.6, foreground=asked).fit(tokens)
     if asked == found:
         assert prism.hints() == []
@@ -81,6 +84,36 @@ def test_the_other_side_is_named_where_it_is_the_object(inside, asked):
 
 def test_all_patches_have_no_side():
     assert Prism(foreground="none").fit(planted()).hints() == []
+
+
+@pytest.mark.parametrize(
+    ("doubts", "words"),
+    [
+        ({"border_ratio": 0.1, "contrast": 0.9, "agreement": 0.9, "likeness": 0.6}, None),
+        (
+            {"border_ratio": 0.1, "contrast": 0.3, "agreement": 0.9, "likeness": 0.6},
+            "no object stands out in b.png:",
+        ),
+        ({"border_ratio": 0.1, "contrast": 0.3, "agreement": 0.9, "likeness": 0.0}, None),
+        (
+            {"border_ratio": 0.8, "contrast": 0.9, "agreement": 0.9, "likeness": 0.6},
+            "along the border of b.png:",
+        ),
+        ({"border_ratio": 0.1, "contrast": 0.9, "agreement": 0.3, "likeness": 0.6}, "check b.png first:"),
+        ({"border_ratio": 0.1, "contrast": 0.9, "likeness": 0.6}, None),
+    ],
+)
+def test_photos_to_check_are_named(doubts, words):
+    prism = Prism().fit(planted())
+    assert prism.method_ == "object"
+    fine = {"photo": "photos/a.png", "border_ratio": 0.0, "contrast": 1.0, "agreement": 1.0, "likeness": 0.1}
+    photos = [fine, {"photo": "photos/b.png", **doubts}]
+    hints = hints_about(np.array([0.3, 0.3]), prism, fitted_here=True, photos=photos)
+    if words is None:
+        assert hints == []
+    else:
+        (hint,) = hints
+        assert words in hint
 
 
 def test_which_photos_are_of_one_colour():
@@ -149,6 +182,6 @@ def test_hints_are_the_same_on_every_road(photos, tmp_path):
 
 
 def test_noise_alone_is_said_to_have_no_object(photos):
-    view = patchprism.visualize(photos[1:], backbone=Toy(), size=64)
+    view = patchprism.visualize(photos[1:], backbone=Toy(), size=64, foreground="pca")
     assert any(WORDS[1] in hint for hint in view.hints())
     assert "undecided" in repr(view)

@@ -107,19 +107,19 @@ def test_otsu_agrees_with_scikit_image(seed):
     assert otsu(counts) == pytest.approx(threshold_otsu(values, nbins=256), abs=1e-9)
 
 
-def test_otsu_is_the_default_and_splits_the_two_humps():
+def test_otsu_is_the_default_of_pca_and_splits_the_two_humps():
     photos = scene()
-    prism = Prism().fit(photos)
+    prism = Prism(foreground="pca").fit(photos)
     score = flat([prism.score_of(photo) for photo in photos])
     assert prism.threshold_ == pytest.approx(threshold_otsu(score, nbins=256), abs=1 / 256)
     assert prism.summary()["threshold_from"] == "otsu"
 
 
 @pytest.mark.parametrize("turned", [False, True])
-def test_auto_takes_the_side_away_from_the_borders_whatever_the_sign(turned):
+def test_pca_takes_the_side_away_from_the_borders_whatever_the_sign(turned):
     """Objects in the middle are found whether they score high or low."""
     photos = [6 - photo for photo in scene()] if turned else scene()
-    prism = Prism().fit(photos)
+    prism = Prism(foreground="pca").fit(photos)
     for photo in photos:
         h, w = photo.shape[:2]
         foreground = prism.foreground_of(photo)
@@ -183,7 +183,7 @@ def test_merged_passes_learn_what_one_walk_learns():
         for share in (photos[:1], photos[1:3], photos[3:]):
             part = make()
             for photo in share:
-                part.update(photo)
+                part.update(photo, next(index for index, each in enumerate(photos) if each is photo))
             parts.append(part)
         whole = parts.pop()
         for part in parts:
@@ -191,7 +191,10 @@ def test_merged_passes_learn_what_one_walk_learns():
         return whole
 
     for scaling in ("minmax", "percentile", "sigmoid"):
-        together, merged = Prism(scaling=scaling).fit(photos), Prism(scaling=scaling).fit_by(walk)
+        together, merged = (
+            Prism(scaling=scaling).fit(photos),
+            Prism(scaling=scaling).fit_by(walk, n_photos=len(photos)),
+        )
         assert together.summary().keys() == merged.summary().keys()
         assert (together.threshold_, together.side_, together.n_foreground_) == (
             merged.threshold_,
@@ -355,9 +358,9 @@ def test_the_layout_of_the_file_is_pinned(tmp_path):
     header = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])["__metadata__"]
     assert list(header) == ["patchprism"]
     content = json.loads(header["patchprism"])
-    assert content["version"] == 1
+    assert content["version"] == 2
     assert content["options"] == {
-        "threshold": "otsu",
+        "threshold": "auto",
         "foreground": "none",
         "scaling": "minmax",
         "components": [1, 2, 3],
@@ -378,7 +381,7 @@ def rewrite(path, change):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda t, h: h.update(version=2), "version 2, this PatchPrism reads version 1"),
+        (lambda t, h: h.update(version=3), "version 3, this PatchPrism reads up to version 2"),
         (lambda t, h: t.pop("object_mean"), "lacks object_mean"),
         (lambda t, h: t.update(object_mean=np.zeros(31)), "object_mean has shape"),
         (lambda t, h: t.update(object_mean=np.zeros(32, np.float32)), "object_mean has shape"),

@@ -67,12 +67,12 @@ def _unless_none(check: Check, name: str, value: Any) -> Any:
 
 
 def number(
-    name: str, value: Any, *, low: float = -math.inf, high: float = math.inf, word: str | None = None
+    name: str, value: Any, *, low: float = -math.inf, high: float = math.inf, words: tuple[str, ...] = ()
 ) -> Any:
-    """A finite number from ``low`` to ``high``, as a float; or a word that may stand for one."""
+    """A finite number from ``low`` to ``high``, as a float; or one of the words that may stand for one."""
     given = _plain(value)
-    if word is not None and isinstance(given, str) and given == word:
-        return word
+    if isinstance(given, str) and given in words:
+        return str.__str__(given)
     if isinstance(given, (numbers.Real, Decimal)) and not isinstance(given, bool):
         try:
             found = float(given)
@@ -80,19 +80,19 @@ def number(
             found = math.nan
         if math.isfinite(found) and low <= found <= high:
             return found
-    refuse(name, f"{_or(word)}a number{_range(low, high)}", value)
+    refuse(name, f"{_or(words)}a number{_range(low, high)}", value)
 
 
 def integer(
-    name: str, value: Any, *, low: float = -math.inf, high: float = math.inf, word: str | None = None
+    name: str, value: Any, *, low: float = -math.inf, high: float = math.inf, words: tuple[str, ...] = ()
 ) -> Any:
-    """A whole number from ``low`` to ``high``, as an int; or a word that may stand for one."""
+    """A whole number from ``low`` to ``high``, as an int; or one of the words that may stand for one."""
     given = _plain(value)
-    if word is not None and isinstance(given, str) and given == word:
-        return word
+    if isinstance(given, str) and given in words:
+        return str.__str__(given)
     if isinstance(given, numbers.Integral) and not isinstance(given, bool) and low <= given <= high:  # type: ignore[operator]
         return int(given)
-    refuse(name, f"{_or(word)}a whole number{_range(low, high)}", value)
+    refuse(name, f"{_or(words)}a whole number{_range(low, high)}", value)
 
 
 def layers(name: str, value: Any, *, low: float = -math.inf, high: float = math.inf) -> Any:
@@ -250,8 +250,8 @@ def _listed(name: str, value: Any, words: str) -> list[Any]:
         refuse(name, words, value)
 
 
-def _or(word: str | None) -> str:
-    return "" if word is None else f"{word!r} or "
+def _or(words: tuple[str, ...]) -> str:
+    return f"{', '.join(map(repr, words))} or " if words else ""
 
 
 def _range(low: float, high: float) -> str:

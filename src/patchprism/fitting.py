@@ -11,14 +11,24 @@ from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 
 import numpy as np
 
+from patchprism.foreground import (
+    CURVE_BINS,
+    AgreementCurves,
+    DirectionVotes,
+    agreement,
+    labels_of,
+    on_border,
+    score_bins,
+)
 from patchprism.moments import BLOCK_ROWS, Moments
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from numpy.typing import NDArray
 
     from patchprism.features import Tokens
+    from patchprism.foreground import Voters
     from patchprism.prism import Prism
 
 OTSU_BINS = 256
@@ -28,8 +38,8 @@ PERCENTILE_BINS = 1 << 16  # of the full range: a 1/255 step of colour is 257 of
 class Pass(Protocol):
     """One walk over all photos."""
 
-    def update(self, tokens: Tokens, /) -> None:
-        """Add a photo's tokens, (h, w, D)."""
+    def update(self, tokens: Tokens, index: int, /) -> None:
+        """Add a photo's tokens, (h, w, D), and its place in the job, by which some photos are chosen."""
 
     def merge(self, other: Self, /) -> None:
         """Add what another pass of the same kind has seen."""
@@ -84,9 +94,10 @@ class Rows:
 
 
 class SceneMoments:
-    """Moments of all patches."""
+    """Moments of all patches, and the votes for a foreground direction where voters are named."""
 
-    def __init__(self) -> None:
+    def __init__(self, voters: Voters | None = None) -> None:
+        self.votes = None if voters is None else DirectionVotes(voters)
         self._rows: Rows | None = None
         self.n_photos = 0
 
@@ -95,12 +106,14 @@ class SceneMoments:
         """None before the first photo."""
         return None if self._rows is None else self._rows.moments()
 
-    def update(self, tokens: Tokens) -> None:
+    def update(self, tokens: Tokens, index: int) -> None:
         rows = tokens.reshape(-1, tokens.shape[-1])
         if self._rows is None:
             self._rows = Rows(rows.shape[1])
         self._rows.add(rows)
         self.n_photos += 1
+        if self.votes is not None:
+            self.votes.add(index, tokens)
 
     def merge(self, other: SceneMoments) -> None:
         moments = other.moments
@@ -109,6 +122,8 @@ class SceneMoments:
                 self._rows = Rows(len(moments.mean))
             self._rows.moments().merge(moments)
         self.n_photos += other.n_photos
+        if self.votes is not None and other.votes is not None:
+            self.votes.merge(other.votes)
 
 
 class Extent:
@@ -130,14 +145,14 @@ class Extent:
 
 
 class ScoreRange:
-    """Extent of the scene PCA's first component."""
+    """Extent of what becomes the score: a component's coordinates, or those along the foreground direction."""
 
     def __init__(self, prism: Prism) -> None:
         self.prism = prism
         self.extent = Extent(1)
 
-    def update(self, tokens: Tokens) -> None:
-        self.extent.add(self.prism.scene_components(tokens)[..., 0].reshape(-1, 1))
+    def update(self, tokens: Tokens, index: int) -> None:
+        self.extent.add(self.prism.score_values(tokens).reshape(-1, 1))
 
     def merge(self, other: ScoreRange) -> None:
         self.extent.merge(other.extent)
@@ -159,50 +174,56 @@ class SideCounts:
 
 
 class ScoreCounts:
-    """Histograms of the scores of all patches and of those on the photos' borders.
+    """Histograms of the scores of all patches and of those on the photos' borders; agreement with labels.
 
-    Bins are half of Otsu's, so that his thresholds, the centres of bins, are edges here and the patches
-    on either side of one can be counted afterwards. A threshold that is known beforehand is counted at.
+    Otsu's thresholds, the centres of his bins, and the thresholds of the agreement are edges of these finer bins, so
+    that the patches on either side can be counted afterwards. A threshold that is known beforehand is counted at.
     """
 
-    def __init__(self, prism: Prism, threshold: float | None) -> None:
+    def __init__(self, prism: Prism, threshold: float | None, labels: Mapping[int, bytes]) -> None:
         self.prism = prism
         self.threshold = threshold
-        self.counts = np.zeros((2, 2 * OTSU_BINS), np.int64)  # all patches, border patches
+        self.labels = labels
+        self.counts = np.zeros((2, CURVE_BINS), np.int64)  # all patches, border patches
         self.above = np.zeros(2, np.int64)
+        self.curves = AgreementCurves()
 
-    def update(self, tokens: Tokens) -> None:
+    def update(self, tokens: Tokens, index: int) -> None:
         scores = self.prism.score_of(tokens)
         for row, values in enumerate((scores.ravel(), scores[on_border(*scores.shape)])):
-            # A score on an edge belongs below it, since foreground is what lies above a threshold.
-            bins = np.ceil(values.astype(np.float64) * (2 * OTSU_BINS)).astype(np.int64) - 1
-            self.counts[row] += np.bincount(np.maximum(bins, 0), minlength=2 * OTSU_BINS)
+            self.counts[row] += np.bincount(score_bins(values, CURVE_BINS), minlength=CURVE_BINS)
             if self.threshold is not None:
                 self.above[row] += np.count_nonzero(values > np.float32(self.threshold))
+        labels = labels_of(self.labels, index, scores.shape)
+        if labels is not None:
+            self.curves.add(scores, labels)
 
     def merge(self, other: ScoreCounts) -> None:
         self.counts += other.counts
         self.above += other.above
+        self.curves.merge(other.curves)
 
     def histogram(self) -> NDArray[np.int64]:
         """Counts of all scores in Otsu's bins."""
-        counts: NDArray[np.int64] = self.counts[0].reshape(OTSU_BINS, 2).sum(axis=1)
+        counts: NDArray[np.int64] = self.counts[0].reshape(OTSU_BINS, -1).sum(axis=1)
         return counts
 
     def sides(self, threshold: float) -> SideCounts:
-        """Counts on either side of the known threshold, or of a centre of one of Otsu's bins."""
+        """Counts on either side of the known threshold, or of an edge of the bins."""
         above = self.above
         if self.threshold is None:
-            above = self.counts[:, round(threshold * 2 * OTSU_BINS) :].sum(axis=1)
+            above = self.counts[:, round(threshold * CURVE_BINS) :].sum(axis=1)
         below = self.counts.sum(axis=1) - above
         return SideCounts(int(above[0]), int(below[0]), int(above[1]), int(below[1]))
 
 
 class ObjectMoments:
-    """Moments of the foreground patches, and the extent of the all-patch picture."""
+    """Moments of the foreground patches, extent of the all-patch picture, agreement with each photo's labels."""
 
-    def __init__(self, prism: Prism) -> None:
+    def __init__(self, prism: Prism, labels: Mapping[int, bytes]) -> None:
         self.prism = prism
+        self.labels = labels
+        self.agreements: dict[int, float] = {}
         self._rows = Rows(len(prism.scene_mean_))
         self.extent = Extent(3)
 
@@ -211,15 +232,19 @@ class ObjectMoments:
         """Of the foreground so far."""
         return self._rows.moments()
 
-    def update(self, tokens: Tokens) -> None:
+    def update(self, tokens: Tokens, index: int) -> None:
         scene = self.prism.scene_components(tokens)
         foreground = self.prism.foreground_of(tokens, scene=scene)
+        labels = labels_of(self.labels, index, foreground.shape)
+        if labels is not None:
+            self.agreements[index] = agreement(foreground, labels)
         self._rows.add(tokens[foreground])
         self.extent.add(self.prism.all_patch_values(scene, foreground).reshape(-1, 3))
 
     def merge(self, other: ObjectMoments) -> None:
         self.moments.merge(other.moments)
         self.extent.merge(other.extent)
+        self.agreements |= other.agreements
 
 
 class ObjectRange:
@@ -229,7 +254,7 @@ class ObjectRange:
         self.prism = prism
         self.extent = Extent(len(prism.object_components_))
 
-    def update(self, tokens: Tokens) -> None:
+    def update(self, tokens: Tokens, index: int) -> None:
         self.extent.add(self.prism.object_components(tokens[self.prism.foreground_of(tokens)]))
 
     def merge(self, other: ObjectRange) -> None:
@@ -245,7 +270,7 @@ class ObjectHistogram:
         self.step = (extent.high - extent.low) / PERCENTILE_BINS
         self.counts = np.zeros((len(extent.low), PERCENTILE_BINS), np.int64)
 
-    def update(self, tokens: Tokens) -> None:
+    def update(self, tokens: Tokens, index: int) -> None:
         values = self.prism.object_components(tokens[self.prism.foreground_of(tokens)])
         steps = np.where(self.step > 0, self.step, 1.0)
         bins = np.clip((values - self.low) / steps, 0, PERCENTILE_BINS - 1).astype(np.int64)
@@ -266,13 +291,6 @@ class ObjectHistogram:
         )
         values: NDArray[np.float64] = self.low + ((1 - share) * low + share * high + 0.5) * self.step
         return values
-
-
-def on_border(h: int, w: int) -> NDArray[np.bool_]:
-    """Which patches of a grid lie on the photo's border, (h, w) bool."""
-    border = np.ones((h, w), dtype=bool)
-    border[1:-1, 1:-1] = False
-    return border
 
 
 def otsu(counts: NDArray[np.int64]) -> float:

@@ -74,21 +74,10 @@ def border_ratio(mask: Mask, border: Mask | None = None) -> float:
     return float(mask[border].mean() / share) if share else 0.0
 
 
-def contrast(tokens: Tokens, mask: Mask) -> float:
-    """Length of the difference between the mean unit tokens inside and outside of a mask, from 0 to 2.
-
-    Parameters
-    ----------
-    tokens : ndarray, shape (h, w, D)
-    mask : ndarray, shape (h, w), bool
-
-    Returns
-    -------
-    float
-        0 where the mask is empty or full.
-    """
-    difference = class_difference(unit(tokens), mask)
-    return 0.0 if difference is None else float(np.linalg.norm(difference))
+def agreement(mask: Mask, labels: Mask) -> float:
+    """Intersection over union of a mask and a photo's labels, 0 to 1; 1 where both are empty."""
+    union = int((mask | labels).sum())
+    return float((mask & labels).sum() / union) if union else 1.0
 
 
 def class_difference(units: Float32, mask: Mask) -> Float64 | None:
@@ -293,6 +282,15 @@ def labels_of(labels: Mapping[int, bytes], index: int, shape: tuple[int, ...]) -
     return bits.reshape(shape).astype(bool)
 
 
+def score_bins(score: Float32, count: int) -> NDArray[np.int64]:
+    """The bin of each score in [0, 1] among ``count`` equal ones, (n,); a score on an edge belongs below it.
+
+    So the scores above the edge ``i / count`` are those in bins ``i`` and up.
+    """
+    bins = np.ceil(score.ravel().astype(np.float64) * count).astype(np.int64) - 1
+    return np.clip(bins, 0, count - 1)
+
+
 class AgreementCurves:
     """For every threshold on the score, the sum over photos of the IoU of the mask with the photo's labels."""
 
@@ -304,9 +302,10 @@ class AgreementCurves:
         """Add a photo's score, (h, w) in [0, 1], and its labels, (h, w); photos of one class are left out."""
         if labels.all() or not labels.any():
             return
-        bins = np.minimum((score * CURVE_BINS).astype(np.int64), CURVE_BINS - 1)
+        bins = score_bins(score, CURVE_BINS)
         inside, outside = (
-            np.bincount(bins[mask], minlength=CURVE_BINS)[::-1].cumsum()[::-1] for mask in (labels, ~labels)
+            np.bincount(bins[mask], minlength=CURVE_BINS)[::-1].cumsum()[::-1]
+            for mask in (labels.ravel(), ~labels.ravel())
         )
         self.total += inside / (labels.sum() + outside)
         self.count += 1
@@ -316,7 +315,6 @@ class AgreementCurves:
         self.total += other.total
         self.count += other.count
 
-    def best(self) -> tuple[float, float]:
-        """The threshold in [0, 1] of the largest mean IoU, and that IoU."""
-        at = int(self.total.argmax())
-        return at / CURVE_BINS, float(self.total[at] / max(self.count, 1))
+    def best(self) -> float:
+        """The threshold in [0, 1] of the largest mean IoU."""
+        return int(self.total.argmax()) / CURVE_BINS

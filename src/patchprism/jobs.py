@@ -36,7 +36,7 @@ except ImportError:  # Windows
     fcntl = None
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     import numpy as np
     import torch
@@ -479,7 +479,7 @@ def notes_of(shards: Shards) -> list[Note]:
 
 
 def walk_over(
-    source: Source, engine: Engine, *, only: frozenset[str] | None = None, tell: Tell = nobody
+    source: Source, engine: Engine, *, only: Mapping[str, int] | None = None, tell: Tell = nobody
 ) -> Walk:
     """A walk for :meth:`Prism.fit_by <patchprism.prism.Prism.fit_by>`: workers fold runs of shards, merged in order.
 
@@ -487,8 +487,8 @@ def walk_over(
     ----------
     source : Source
     engine : Engine
-    only : frozenset of str, optional
-        Names of the photos to fit on; all by default.
+    only : mapping of str to int, optional
+        Names of the photos to fit on, and their places among them; all by default.
     tell : callable
         Called with the stages ``fit, pass 1`` and so on, and shards.
     """
@@ -530,6 +530,10 @@ def fit(
     tell: Tell = nobody,
 ) -> Prism:
     """Fit a prism on all photos of a source, or on some."""
-    prism.fit_by(walk_over(source, engine, only=only, tell=tell))
+    ranks = None if only is None else {name: rank for rank, name in enumerate(sorted(only))}
+    n_photos = source.n_shards * SHARD if ranks is None else len(ranks)
+    prism.fit_by(walk_over(source, engine, only=ranks, tell=tell), n_photos=n_photos)
+    if ranks is not None:
+        prism.agreements = {}  # by places in the sample, which are not those in the source
     prism.origin = origin
     return prism

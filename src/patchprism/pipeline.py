@@ -39,7 +39,7 @@ ERRORS = ("raise", "report")
 
 # What a preset says where the user says nothing; the framing's part of it is in Framing.preset.
 PRESET_OPTIONS: dict[str, dict[str, Any]] = {
-    "default": {"threshold": "otsu", "foreground": "auto"},
+    "default": {"threshold": "auto", "foreground": "auto"},
     "seed": {"threshold": 0.6, "foreground": "above"},
 }
 
@@ -84,6 +84,7 @@ class Settings:
     std: Sequence[float] | None = None
     threshold: float | str | None = None
     foreground: str | None = None
+    foreground_component: int | None = None
     scaling: str | None = None
     components: tuple[int, int, int] | None = None
     space: str | None = None
@@ -115,7 +116,7 @@ class Settings:
         """
         origin = prism.origin if prism else {}
         if prism:
-            for name in ("threshold", "foreground", "scaling", "components", "space"):
+            for name in ("threshold", "foreground", "foreground_component", "scaling", "components", "space"):
                 if getattr(self, name) is not None:
                     raise OptionError(f"{name} is settled by the prism; fit anew to change it")
         preset = self.preset or origin.get("preset") or "default"
@@ -133,6 +134,7 @@ class Settings:
             range=self.range or _range_of(origin),
             threshold=chosen["threshold"] if self.threshold is None else self.threshold,
             foreground=self.foreground or chosen["foreground"],
+            foreground_component=self.foreground_component or 1,
             scaling=self.scaling or "minmax",
             components=self.components or (1, 2, 3),
             space=self.space or "rgb",
@@ -186,8 +188,9 @@ class Settings:
         prism = Prism(
             # The seed's script had scikit-learn's signs, those of near ties too.
             signs="largest" if self.preset == "seed" else "stable",
-            threshold="otsu" if self.threshold is None else self.threshold,
+            threshold="auto" if self.threshold is None else self.threshold,
             foreground=self.foreground or "auto",
+            foreground_component=self.foreground_component or 1,
             scaling=self.scaling or "minmax",
             components=self.components or (1, 2, 3),
             space=self.space or "rgb",
@@ -247,6 +250,7 @@ def visualize(
     std: Sequence[float] | None = None,
     threshold: float | str | None = None,
     foreground: str | None = None,
+    foreground_component: int | None = None,
     scaling: str | None = None,
     components: tuple[int, int, int] | None = None,
     space: str | None = None,
@@ -288,12 +292,13 @@ def visualize(
         :func:`~patchprism.images.read_photo`. By default the prism's, where one is given.
     mean, std : sequence of three float, optional
         Normalisation of RGB in [0, 1]: ``(value - mean) / std``. By default the model's, or the preset's.
-    threshold : float in [0, 1] or "otsu"
-    foreground : {"auto", "above", "below", "none"}
+    threshold : float in [0, 1], "auto" or "otsu"
+    foreground : {"auto", "object", "pca", "above", "below", "none"}
+    foreground_component : {1, 2, 3}
     scaling : {"minmax", "percentile", "sigmoid"}
     components : tuple of three int
     space : {"rgb", "oklab"}
-        See :class:`~patchprism.prism.Prism`. Defaults are the preset's: Otsu and ``"auto"``, or 0.6 and
+        See :class:`~patchprism.prism.Prism`. Defaults are the preset's: ``"auto"`` for both, or 0.6 and
         ``"above"`` of the seed.
     mask_threshold, mask_side, opening, closing
         Which patches are shown as foreground, without touching the fit; see
@@ -357,6 +362,7 @@ def visualize(
         std=std,
         threshold=threshold,
         foreground=foreground,
+        foreground_component=foreground_component,
         scaling=scaling,
         components=components,
         space=space,

@@ -23,13 +23,14 @@ from patchprism.fitting import (
     ScoreRange,
     otsu,
 )
+from patchprism.foreground import Voters, border_ratio, class_difference, unit
 from patchprism.moments import project
 from patchprism.morphology import clean
 from patchprism.words import counted
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from numpy.typing import NDArray
 
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from patchprism.fitting import Walk
     from patchprism.moments import Moments, Principal
 
-FOREGROUNDS = ("auto", "above", "below", "none")
+FOREGROUNDS = ("auto", "object", "pca", "above", "below", "none")
 
 # Components kept of each PCA; three make a picture, the rest are for looking further.
 KEPT_COMPONENTS = 8
@@ -56,8 +57,9 @@ MAX_MORPHOLOGY = 16
 MASK_OPTIONS = {"mask_threshold": None, "mask_side": None, "opening": 0, "closing": 0}
 
 PRISM_CHECKS: dict[str, Check] = {
-    "threshold": partial(checks.number, low=0, high=1, word="otsu"),
+    "threshold": partial(checks.number, low=0, high=1, words=("auto", "otsu")),
     "foreground": partial(checks.choice, allowed=FOREGROUNDS),
+    "foreground_component": partial(checks.integer, low=1, high=3),
     "scaling": partial(checks.choice, allowed=SCALINGS),
     "components": partial(checks.three_components, most=KEPT_COMPONENTS),
     "space": partial(checks.choice, allowed=SPACES),
@@ -94,12 +96,18 @@ class Prism:
 
     Parameters
     ----------
-    threshold : float or "otsu", default="otsu"
-        Between 0 and 1; patches whose score is on the foreground's side of it are foreground.
-        ``"otsu"`` finds it from the scores of all photos.
-    foreground : {"auto", "above", "below", "none"}, default="auto"
-        The side that is foreground. A component's sign is arbitrary, so ``"auto"`` takes the side whose
-        patches lie less on the photos' borders. ``"none"`` keeps all patches.
+    threshold : float, "auto" or "otsu", default="auto"
+        Between 0 and 1; patches whose score is on the foreground's side of it are foreground. ``"otsu"`` finds it
+        from the scores of all photos. ``"auto"`` takes the threshold that agrees best with the photos' own labels
+        where the foreground is ``"object"``, and Otsu's otherwise.
+    foreground : {"auto", "object", "pca", "above", "below", "none"}, default="auto"
+        How foreground is told from background. ``"object"``, which ``"auto"`` stands for, learns one direction from
+        labels that each photo gives its own patches: objects are what differs from the patches along the photos'
+        borders (:mod:`patchprism.foreground`). ``"pca"`` takes a component of the scene PCA as the score, and the
+        side of the threshold whose patches lie less on the photos' borders; ``"above"`` and ``"below"`` name that
+        side. ``"none"`` keeps all patches.
+    foreground_component : {1, 2, 3}, default=1
+        The scene component that ``"pca"``, ``"above"`` and ``"below"`` use.
     scaling : {"minmax", "percentile", "sigmoid"}, default="minmax"
         How components become colours: by their extent over the fitted foreground, by its 1st and 99th
         percentile, or by the sigmoid of twice the whitened component.
@@ -126,6 +134,13 @@ class Prism:
         Zero where a component is no more than rounding noise.
     scene_ratio_, object_ratio_ : ndarray, shape (k,), float64
         Share of the variance that each component explains.
+    direction_ : ndarray, shape (D,), float64, or None
+        The foreground direction; None where a scene component is the score.
+    agreement_ : float
+        Mean over the labelled photos of the intersection over union of their foreground with their labels; NaN
+        without a direction.
+    n_voters_ : int
+        Photos that gave the direction; 0 without one.
     score_range_ : ndarray, shape (2,), float64
         What became score 0 and score 1.
     threshold_ : float
@@ -163,8 +178,9 @@ class Prism:
     def __init__(
         self,
         *,
-        threshold: float | str = "otsu",
+        threshold: float | str = "auto",
         foreground: str = "auto",
+        foreground_component: int = 1,
         scaling: str = "minmax",
         components: tuple[int, int, int] = (1, 2, 3),
         space: str = "rgb",
@@ -176,6 +192,7 @@ class Prism:
     ) -> None:
         self.threshold = threshold
         self.foreground = foreground
+        self.foreground_component = foreground_component
         self.scaling = scaling
         self.components = components
         self.space = space
@@ -185,6 +202,8 @@ class Prism:
         self.opening = opening
         self.closing = closing
         self.origin: dict[str, Any] = {}
+        # Of each labelled photo of the last fit, by its place, how far its foreground agrees with its labels.
+        self.agreements: dict[int, float] = {}
 
     # ---------------------------------------------------------------- fitting
 
@@ -208,31 +227,44 @@ class Prism:
 
         def walk(make: Callable[[], PassT]) -> PassT:
             made = make()
-            for name, tokens in zip(photos.names, photos, strict=True):
+            for index, (name, tokens) in enumerate(zip(photos.names, photos, strict=True)):
                 try:
-                    made.update(tokens)
+                    made.update(tokens, index)
                 except FeaturesError as error:
                     raise FeaturesError(f"{name}: {error}") from error
             return made
 
-        return self.fit_by(walk)
+        return self.fit_by(walk, n_photos=len(photos))
 
-    def fit_by(self, walk: Walk) -> Self:
-        """Learn by passes that somebody else walks: ``walk(make)`` folds all photos into ``make()``."""
+    def fit_by(self, walk: Walk, *, n_photos: int) -> Self:
+        """Learn by passes that somebody else walks: ``walk(make)`` folds all photos into ``make()``.
+
+        Parameters
+        ----------
+        walk : callable
+        n_photos : int
+            How many photos there are, at most; from it follows which of them are labelled.
+        """
         self.check_options()
-        scene = walk(SceneMoments)
+        voters = Voters(n_photos) if self.foreground in ("auto", "object") else None
+        scene = walk(partial(SceneMoments, voters))
         if scene.moments is None:
             raise FeaturesError("features need at least one photo, got none")
         self.n_photos_, self.n_patches_ = scene.n_photos, scene.moments.count
         self.scene_mean_ = scene.moments.mean
         self.scene_components_, self.scene_variance_, self.scene_ratio_ = _kept(scene.moments, self.signs)
+        self.direction_ = None if scene.votes is None else scene.votes.direction()
+        self.n_voters_ = 0 if self.direction_ is None or scene.votes is None else scene.votes.count
+        labels = {} if self.direction_ is None or scene.votes is None else scene.votes.labels
         extent = walk(lambda: ScoreRange(self)).extent
         self.score_range_ = np.array([extent.low[0], extent.high[0]])
-        self._fit_foreground(walk)
-        in_object = walk(lambda: ObjectMoments(self))
+        self._fit_foreground(walk, labels)
+        in_object = walk(lambda: ObjectMoments(self, labels))
         self.n_foreground_ = in_object.moments.count
         if not self.n_foreground_:
             raise PrismError(self._no_foreground())
+        self.agreements = in_object.agreements
+        self.agreement_ = float(np.mean(list(self.agreements.values()))) if self.agreements else float("nan")
         self.all_range_ = np.stack([in_object.extent.low, in_object.extent.high])
         self.object_mean_ = in_object.moments.mean
         self.object_components_, self.object_variance_, self.object_ratio_ = _kept(
@@ -246,18 +278,23 @@ class Prism:
             self.object_range_ = np.stack([extent.low, extent.high])
         return self
 
-    def _fit_foreground(self, walk: Walk) -> None:
-        given = None if self.threshold == "otsu" else float(self.threshold)
-        counts = walk(lambda: ScoreCounts(self, given))
+    def _fit_foreground(self, walk: Walk, labels: Mapping[int, bytes]) -> None:
+        given = None if isinstance(self.threshold, str) else float(self.threshold)
+        counts = walk(lambda: ScoreCounts(self, given, labels))
         self.score_histogram_ = counts.histogram()
-        threshold = otsu(self.score_histogram_) if given is None else given
+        threshold = given
+        if threshold is None:
+            by_labels = self.threshold == "auto" and self.direction_ is not None
+            threshold = counts.curves.best() if by_labels else otsu(self.score_histogram_)
         sides = counts.sides(threshold)
         self.border_share_ = {side: sides.border_share(side) for side in ("above", "below")}
         if self.foreground == "none":
             self.threshold_, self.side_ = float("nan"), "none"
             return
         self.threshold_, self.side_ = threshold, self.foreground
-        if self.foreground == "auto":
+        if self.direction_ is not None:
+            self.side_ = "above"
+        elif self.foreground in ("auto", "object", "pca"):
             above_less = self.border_share_["above"] <= self.border_share_["below"] and sides.above
             self.side_ = "above" if above_less or not sides.below else "below"
 
@@ -337,11 +374,36 @@ class Prism:
         values = project(rows, self.object_mean_, self.object_components_)
         return on_grid(_finite(values), self.object_variance_)
 
+    def score_values(
+        self, tokens: Tokens, *, scene: NDArray[np.float64] | None = None
+    ) -> NDArray[np.float64]:
+        """What becomes the score, before it is scaled, (h, w); ``scene`` saves projecting the tokens again."""
+        if self.direction_ is None:
+            scene = self.scene_components(tokens) if scene is None else scene
+            return scene[..., self.foreground_component - 1]
+        rows = tokens.reshape(-1, tokens.shape[-1]).astype(np.float64)
+        values = self.along_direction(rows @ self.direction_, np.einsum("nd,nd->n", rows, rows))
+        return values.reshape(tokens.shape[:-1])
+
+    def along_direction(
+        self, products: NDArray[np.float64], squares: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Coordinates of unit tokens along the direction, (n,), from the tokens' products with it and their squares."""
+        assert self.direction_ is not None
+        length = np.sqrt(squares)
+        step = np.exp2(np.floor(np.log2(np.linalg.norm(self.direction_)))) * GRID
+        values: NDArray[np.float64] = np.rint(products / np.where(length > 0, length, 1.0) / step) * step
+        return values
+
     def score_of(self, tokens: Tokens, *, scene: NDArray[np.float64] | None = None) -> NDArray[np.float32]:
         """Scores of one photo, (h, w) float32 in [0, 1]; ``scene`` saves projecting the tokens again."""
-        scene = self.scene_components(tokens) if scene is None else scene
+        return self.scaled_score(self.score_values(tokens, scene=scene))
+
+    def scaled_score(self, values: NDArray[np.float64]) -> NDArray[np.float32]:
+        """Scores from :meth:`score_values`, float32 in [0, 1]."""
         low, high = self.score_range_
-        return scale_range(scene[..., 0], low, high if self.scene_variance_[0] else low)
+        flat = self.direction_ is None and not self.scene_variance_[self.foreground_component - 1]
+        return scale_range(values, low, low if flat else high)
 
     def foreground_of(self, tokens: Tokens, *, scene: NDArray[np.float64] | None = None) -> NDArray[np.bool_]:
         """Foreground of one photo that is fitted on, (h, w) bool; ``scene`` saves projecting the tokens again."""
@@ -397,9 +459,10 @@ class Prism:
         shares = {side: round(share, 6) for side, share in self.border_share_.items()}
         return {
             "threshold": None if none else self.threshold_,
-            "threshold_from": "none" if none else "otsu" if self.threshold == "otsu" else "given",
+            "threshold_from": "none" if none else self._threshold_from(),
+            "foreground": self.method_,
             "side": self.side_,
-            "side_from": "auto" if self.foreground == "auto" else "given",
+            "side_from": "given" if self.foreground in ("above", "below", "none") else "auto",
             "side_reason": self._side_reason(),
             "side_undecided": self.undecided_,
             "border_share": shares,
@@ -413,12 +476,49 @@ class Prism:
             "n_photos": self.n_photos_,
             "n_patches": self.n_patches_,
             "n_foreground": self.n_foreground_,
+            "n_voters": self.n_voters_,
+            "agreement": None if np.isnan(self.agreement_) else round(self.agreement_, 6),
         }
 
     @property
+    def method_(self) -> str:
+        """How the foreground was found: ``"object"``, ``"pca"`` (a scene component), or ``"none"``."""
+        return "none" if self.side_ == "none" else "pca" if self.direction_ is None else "object"
+
+    def _threshold_from(self) -> str:
+        if not isinstance(self.threshold, str):
+            return "given"
+        return "labels" if self.threshold == "auto" and self.direction_ is not None else "otsu"
+
+    @property
     def undecided_(self) -> bool:
-        """Whether ``foreground="auto"`` chose a side though the border shares are too close to tell."""
-        return self.foreground == "auto" and not self._sides_differ()
+        """Whether a side was chosen by the border shares though they are too close to tell."""
+        chosen = self.direction_ is None and self.foreground in ("auto", "object", "pca")
+        return chosen and not self._sides_differ()
+
+    def doubts(self, tokens: Tokens, foreground: NDArray[np.bool_]) -> dict[str, float]:
+        """What tells whether one photo's foreground can be believed.
+
+        Parameters
+        ----------
+        tokens : ndarray, shape (h, w, D)
+        foreground : ndarray, shape (h, w), bool
+
+        Returns
+        -------
+        dict
+            ``border_ratio``: the share of the border that is foreground over that of the photo, about 0 for an object
+            inside of it. ``contrast``: length of the difference between the mean unit tokens of foreground and
+            background, from 0 to 2. ``likeness``: mean cosine between all patches of the photo.
+        """
+        units = unit(tokens)
+        difference = class_difference(units, foreground)
+        mean = units.reshape(-1, units.shape[-1]).mean(axis=0, dtype=np.float64)
+        return {
+            "border_ratio": round(border_ratio(foreground), 4),
+            "contrast": 0.0 if difference is None else round(float(np.linalg.norm(difference)), 4),
+            "likeness": round(float(mean @ mean), 4),
+        }
 
     def _sides_differ(self) -> bool:
         least, most = sorted(self.border_share_.values())
@@ -449,7 +549,12 @@ class Prism:
         ]
 
     def _side_reason(self) -> str:
-        if self.foreground != "auto":
+        if self.direction_ is not None:
+            voters = counted(self.n_voters_, "photo")
+            return (
+                f"learned from labels of {voters}, which agree with the foreground to {self.agreement_:.0%}"
+            )
+        if self.foreground in ("above", "below", "none"):
             return "as asked" if self.side_ != "none" else "all patches kept, as asked"
         other = "below" if self.side_ == "above" else "above"
         mine, theirs = self.border_share_[self.side_], self.border_share_[other]
@@ -486,7 +591,13 @@ class Prism:
 
     def __repr__(self) -> str:
         options = (
-            f"threshold={self.threshold!r}, foreground={self.foreground!r}, scaling={self.scaling!r}, "
+            f"threshold={self.threshold!r}, foreground={self.foreground!r}, "
+            + (
+                f"foreground_component={self.foreground_component}, "
+                if self.foreground_component != 1
+                else ""
+            )
+            + f"scaling={self.scaling!r}, "
             f"components={tuple(self.components)}"
             + (f", space={self.space!r}" if self.space != "rgb" else "")
         ) + "".join(

@@ -1,9 +1,11 @@
 """The file of a prism: safetensors, with the options and the origin as JSON in its metadata.
 
-Layout, version 1. Tensors (float64 but for the histogram, int64) are the learned arrays of
-:class:`~patchprism.prism.Prism`, without the trailing underscore. The metadata has one entry,
-``patchprism``: a JSON object with ``version``, ``options``, ``learned`` (numbers and words) and ``origin``.
-The same prism always gives the same bytes.
+Layout, version 2. Tensors (float64 but for the histogram, int64) are the learned arrays of
+:class:`~patchprism.prism.Prism`, without the trailing underscore; ``direction`` is there only where the foreground
+was found by one. The metadata has one entry, ``patchprism``: a JSON object with ``version``, ``options``, ``learned``
+(numbers and words) and ``origin``. The same prism always gives the same bytes.
+
+Version 1 knew no direction, and its foreground ``"auto"`` is what is called ``"pca"`` today.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from patchprism.errors import OptionError, PatchPrismError, PrismError
 from patchprism.files import atomic_write
 from patchprism.fitting import OTSU_BINS
 from patchprism.folders import address_text, local_copy
+from patchprism.foreground import VERSION as LABELS_VERSION
 from patchprism.paths import PHOTO_SUFFIXES, VIDEO_SUFFIXES
 from patchprism.records import MAX_WIDTH, check_origin, from_json, is_number, is_whole, to_json
 
@@ -27,9 +30,11 @@ if TYPE_CHECKING:
 
     from patchprism.prism import Prism
 
-VERSION = 1
+VERSION = 2
 
 _SCALARS = ("threshold", "side", "n_photos", "n_patches", "n_foreground", "border_share")
+# What goes with a direction.
+_VOTES = ("n_voters", "agreement")
 # Axis names of each tensor; equal names must have equal lengths.
 _TENSORS = {
     "scene_mean": "D",
@@ -45,6 +50,7 @@ _TENSORS = {
     "all_range": "23",
     "score_histogram": "b",
 }
+_DIRECTION = {"direction": "D"}
 MAX_HEADER = 1 << 20
 # What the numbers of a fit on finite float32 tokens cannot exceed; their squares are still far from infinity.
 MAX_VALUE = 1e60
@@ -75,11 +81,18 @@ def prism_bytes(prism: Prism) -> bytes:
     learned = {name: getattr(prism, f"{name}_") for name in _SCALARS}
     if math.isnan(learned["threshold"]):
         learned["threshold"] = None  # JSON has no NaN
+    if prism.direction_ is not None:
+        learned |= {name: getattr(prism, f"{name}_") for name in _VOTES} | {"labels_version": LABELS_VERSION}
     header = {
         "version": VERSION,
         "options": {
             "threshold": prism.threshold,
             "foreground": prism.foreground,
+            **(
+                {"foreground_component": prism.foreground_component}
+                if prism.foreground_component != 1
+                else {}
+            ),
             "scaling": prism.scaling,
             "components": list(prism.components),
             # Absent means rgb: files of the first version lack it, and stay the same bytes.
@@ -95,7 +108,8 @@ def prism_bytes(prism: Prism) -> bytes:
         "learned": learned,
         "origin": prism.origin,
     }
-    tensors = {name: np.ascontiguousarray(getattr(prism, f"{name}_")) for name in _TENSORS}
+    names = _TENSORS if prism.direction_ is None else _TENSORS | _DIRECTION
+    tensors = {name: np.ascontiguousarray(getattr(prism, f"{name}_")) for name in names}
     try:
         text = to_json(header, sort_keys=True)
         check_origin(from_json(text)["origin"])
@@ -154,23 +168,26 @@ def _read(path: Path, name: str) -> tuple[dict[str, Any], dict[str, np.ndarray[A
         if not isinstance(header, dict):
             raise PrismError(f"{name}: damaged prism, its header is no JSON object")
         version = header.get("version")
-        if not is_whole(version) or version != VERSION:
+        if not is_whole(version, 1, VERSION):
             raise PrismError(
-                f"{name}: prism of version {_short(version)}, this PatchPrism reads version {VERSION}: upgrade it"
+                f"{name}: prism of version {_short(version)}, this PatchPrism reads up to version {VERSION}: upgrade it"
             )
+        names = _TENSORS | _DIRECTION if version != 1 and "direction" in file.keys() else _TENSORS  # noqa: SIM118
         missing = sorted(set(_TENSORS) - set(file.keys()))
         if missing:
             raise PrismError(f"{name}: not a whole prism, it lacks {', '.join(missing)}")
         # Shapes are known before a byte of the tensors is read: a small file may promise large ones.
-        _check_shapes(name, {key: file.get_slice(key) for key in _TENSORS})
-        return header, {key: file.get_tensor(key) for key in _TENSORS}
+        _check_shapes(name, {key: file.get_slice(key) for key in names})
+        return header, {key: file.get_tensor(key) for key in names}
 
 
 def _check_shapes(name: str, slices: dict[str, Any]) -> None:
     from patchprism.prism import KEPT_COMPONENTS
 
     lengths = {"2": 2, "3": 3, "b": OTSU_BINS}
-    for key, axes in _TENSORS.items():
+    for key, axes in (_TENSORS | _DIRECTION).items():
+        if key not in slices:
+            continue
         shape, dtype = tuple(slices[key].get_shape()), slices[key].get_dtype()
         expected = tuple(
             lengths.setdefault(axis, shape[i] if i < len(shape) else -1) for i, axis in enumerate(axes)
@@ -201,7 +218,12 @@ def _build(name: str, header: dict[str, Any], tensors: dict[str, np.ndarray[Any,
 
     _check_tensors(name, tensors)
     try:
-        options, learned = _checked_options(header.get("options")), _checked_learned(header.get("learned"))
+        options = _checked_options(header.get("options"))
+        learned = _checked_learned(header.get("learned"), with_direction="direction" in tensors)
+        if header["version"] == 1 and options["foreground"] == "auto":
+            options["foreground"] = "pca"
+        if "direction" in tensors and not tensors["direction"].any():
+            raise ValueError("a direction of zeros")
         check_origin(header.get("origin"))
         prism = Prism(**options)
         prism.check_options()
@@ -214,6 +236,9 @@ def _build(name: str, header: dict[str, Any], tensors: dict[str, np.ndarray[Any,
         setattr(prism, f"{key}_", learned[key])
     prism.threshold_ = float("nan") if prism.threshold_ is None else float(prism.threshold_)
     prism.border_share_ = {side: float(prism.border_share_[side]) for side in ("above", "below")}
+    prism.direction_, prism.n_voters_, prism.agreement_ = None, 0, float("nan")
+    if "direction" in tensors:
+        prism.n_voters_, prism.agreement_ = learned["n_voters"], float(learned["agreement"])
     for key, array in tensors.items():
         setattr(prism, f"{key}_", array)
     return prism
@@ -226,7 +251,7 @@ def _checked_options(options: Any) -> dict[str, Any]:
     if not isinstance(options, dict):
         raise ValueError("it has no options")
     needed = {"threshold", "foreground", "scaling", "components"}
-    if not needed <= set(options) <= needed | {"space", "signs"} | set(MASK_OPTIONS):
+    if not needed <= set(options) <= needed | {"space", "signs", "foreground_component"} | set(MASK_OPTIONS):
         raise ValueError(f"options {_short(sorted(options))}")
     for key, value in options.items():
         several = isinstance(value, list) and key == "components" and all(map(is_component, value))
@@ -242,10 +267,11 @@ def is_component(value: Any) -> bool:
     return is_whole(value, -MAX_WIDTH, MAX_WIDTH)
 
 
-def _checked_learned(learned: Any) -> dict[str, Any]:
-    if not isinstance(learned, dict) or set(learned) != set(_SCALARS):
+def _checked_learned(learned: Any, *, with_direction: bool) -> dict[str, Any]:
+    wanted = {*_SCALARS, *_VOTES, "labels_version"} if with_direction else set(_SCALARS)
+    if not isinstance(learned, dict) or set(learned) != wanted:
         found = set(learned) if isinstance(learned, dict) else set()
-        raise ValueError(f"learned: {', '.join(sorted(set(_SCALARS) ^ found))[:200]}")
+        raise ValueError(f"learned: {', '.join(sorted(wanted ^ found))[:200]}")
     side, threshold = learned["side"], learned["threshold"]
     shares = learned["border_share"]
     if side not in ("above", "below", "none"):
@@ -258,6 +284,13 @@ def _checked_learned(learned: Any) -> dict[str, Any]:
         or not all(is_number(share, 0, 1) for share in shares.values())
     ):
         raise ValueError(f"border_share {_short(shares)}")
+    if with_direction and not (
+        is_whole(learned["n_voters"], 1)
+        and is_number(learned["agreement"], 0, 1)
+        and is_whole(learned["labels_version"], 1)
+        and side != "below"
+    ):
+        raise ValueError("a direction without votes")
     counts = learned["n_photos"], learned["n_foreground"], learned["n_patches"]
     if not all(is_whole(count, 1) for count in counts) or not counts[0] <= counts[2] >= counts[1]:
         raise ValueError(f"counts {_short(counts)}")

@@ -236,11 +236,13 @@ class ProbeTask:
 
 
 class FoldTask:
-    """Runs of shards -> a pass over their photos."""
+    """Runs of shards -> a pass over their photos, or over those that ``only`` gives a place in the job."""
 
     needs_device = False
 
-    def __init__(self, make: Callable[[], Pass], source: Source, only: frozenset[str] | None = None) -> None:
+    def __init__(
+        self, make: Callable[[], Pass], source: Source, only: Mapping[str, int] | None = None
+    ) -> None:
         self.make, self.source, self.only = make, source, only
 
     def run(self, items: Iterable[tuple[int, int]]) -> Iterator[Pass]:
@@ -248,11 +250,12 @@ class FoldTask:
         for start, stop in items:
             made = self.make()
             for shard in range(start, stop):
-                for row, tokens in self.source.read(shard):
-                    if self.only is not None and row.name not in self.only:
+                for place, (row, tokens) in enumerate(self.source.read(shard)):
+                    index = shard * SHARD + place if self.only is None else self.only.get(row.name)
+                    if index is None:
                         continue
                     try:
-                        made.update(tokens)
+                        made.update(tokens, index)
                     except FeaturesError as error:
                         raise FeaturesError(f"{row.name}: {error}") from error
             yield made
@@ -293,8 +296,10 @@ class DrawTask:
         places: Collection[str] | None = None,
         reader: Callable[[str], NDArray[np.uint8]] = read_source,
         seen: Callable[[], None] | None = None,
+        agreements: Mapping[int, float] | None = None,
     ) -> None:
         self.seen = seen
+        self.agreements = agreements or {}
         self.prism, self.source, self.out, self.work = prism, source, out, work
         self.options, self.key, self.places, self.reader = options, key, places, reader
 
@@ -311,7 +316,8 @@ class DrawTask:
                 written: dict[str, Stamp] = {}
                 counts = np.zeros_like(count_scores(np.zeros(0)))
                 inside = 0
-                jobs = zip(self.source.read(shard), stems, strict=True)
+                places = range(shard * SHARD, shard * SHARD + len(stems))
+                jobs = zip(self.source.read(shard), stems, places, strict=True)
                 for row, part_counts, kept, its, reason in _bounded(
                     pool, self._photo, jobs, ahead=2 * WRITERS
                 ):
@@ -356,17 +362,17 @@ class DrawTask:
         )
 
     def _photo(
-        self, job: tuple[tuple[PhotoRow, Any], str]
+        self, job: tuple[tuple[PhotoRow, Any], str, int]
     ) -> tuple[dict[str, Any], NDArray[np.int64], int, dict[str, Stamp], str | None]:
-        (row, _), _ = job
+        (row, _), _, _ = job
         with reading():
             claim(row.size[0] * row.size[1] * BYTES_A_PIXEL, row.name)
             return self._written(job)
 
     def _written(
-        self, job: tuple[tuple[PhotoRow, Any], str]
+        self, job: tuple[tuple[PhotoRow, Any], str, int]
     ) -> tuple[dict[str, Any], NDArray[np.int64], int, dict[str, Stamp], str | None]:
-        (row, tokens), stem = job
+        (row, tokens), stem, index = job
         part = self.prism.split(tokens, name=row.name)
         options = self.options
         files: dict[str, Stamp] = {}
@@ -398,6 +404,9 @@ class DrawTask:
         if options.arrays:
             write("npz", partial(write_arrays, part))
         shown = self._row(row, part, list(files), gone)
+        shown |= self.prism.doubts(tokens, part.foreground)
+        if index in self.agreements:
+            shown["agreement"] = round(self.agreements[index], 4)
         return shown, count_scores(part.score), int(part.foreground.sum()), files, reason
 
     def photo(self, row: PhotoRow) -> tuple[NDArray[np.uint8] | None, str | None]:

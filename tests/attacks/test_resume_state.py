@@ -25,7 +25,7 @@ import patchprism.tasks
 from patchprism import visualize
 from patchprism.engines import open_engine
 from patchprism.errors import OutputError, PhotoError
-from patchprism.folders import WORK, LocalFolder
+from patchprism.folders import MARKER, MARKER_TEXT, WORK, LocalFolder
 from patchprism.pipeline import Settings
 from patchprism.prism import Prism
 from patchprism.shards import digest
@@ -88,7 +88,7 @@ def broken_off(photos, out, at=SHARD + 2, **options):
 UNTRIED = {
     "model": "another",
     "weights": "another",
-    "device": "meta",
+    "device": "cpu",
     "dtype": "bfloat16",
     "layer": 3,
     "facet": "key",
@@ -107,6 +107,7 @@ OTHER_SETTINGS = {
     "size": 24,
     "threshold": 0.3,
     "foreground": "below",
+    "foreground_component": 2,
     "scaling": "percentile",
     "components": (2, -3, 1),
     "space": "oklab",
@@ -578,6 +579,7 @@ def test_a_job_that_was_killed_while_it_ended_leaves_nothing(photos, tmp_path):
     work = tmp_path / f".d.prism{WORK}"
     (work / "shards").mkdir(parents=True)
     (work / "ending").touch()
+    (work / MARKER).write_bytes(MARKER_TEXT)
     (work / "shards" / "00000000.json").write_text("{")
     do("fit", photos, tmp_path / "d.prism")
     assert not work.exists()

@@ -114,7 +114,7 @@ def test_a_sample_is_seeded_and_said(run, photos, tmp_path):
         (["STORE", "--weights", "w.pth"], "weights are not needed with a feature store"),
         (["STORE", "PHOTOS"], "a feature store comes alone"),
         (["none.zarr"], "none.zarr: no feature store"),
-        (["PHOTOS", "--threshold", "2"], "threshold must be 'otsu' or a number from 0 to 1"),
+        (["PHOTOS", "--threshold", "2"], "threshold must be 'auto', 'otsu' or a number from 0 to 1"),
     ],
 )
 def test_failures(run, photos, tmp_path, arguments, message):

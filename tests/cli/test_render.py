@@ -50,7 +50,7 @@ def test_it_writes_what_it_says(run, photos, tmp_path):
     assert report["model"]["name"] == "efficientnet_lite2"
     assert len(report["model"]["weights"]["sha256"]) == 64
     assert report["settings"]["preset"] == "default"
-    assert report["prism"]["threshold_from"] == "otsu"
+    assert report["prism"]["threshold_from"] == "labels"
     assert report["prism"]["fitted_here"] is True
     assert sum(report["prism"]["explained_variance_ratio"]["object"]) <= 1 + 1e-9
     assert set(report["seconds"]) == {
@@ -202,9 +202,12 @@ def test_nothing_is_written_when_all_photos_are_bad(run, tmp_path):
     ("options", "words"),
     [
         (("--model", "dinov2_vits15"), "unknown model 'dinov2_vits15': did you mean dinov2_vits14"),
-        (("--threshold", "1.5"), "threshold must be 'otsu' or a number from 0 to 1, got 1.5"),
-        (("--threshold", "half"), "threshold must be 'otsu' or a number from 0 to 1, got 'half'"),
-        (("--foreground", "left"), "foreground must be one of auto, above, below, none, got 'left'"),
+        (("--threshold", "1.5"), "threshold must be 'auto', 'otsu' or a number from 0 to 1, got 1.5"),
+        (("--threshold", "half"), "threshold must be 'auto', 'otsu' or a number from 0 to 1, got 'half'"),
+        (
+            ("--foreground", "left"),
+            "foreground must be one of auto, object, pca, above, below, none, got 'left'",
+        ),
         (("--scaling", "log"), "scaling must be one of minmax, percentile, sigmoid, got 'log'"),
         (("--preset", "sed"), "preset must be one of default, seed, got 'sed'"),
         (("--preset", "seed", "--size", "450"), "size must be a multiple of the patch size 16"),

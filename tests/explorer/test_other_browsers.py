@@ -353,7 +353,7 @@ def test_the_served_page_adds_refits_and_comes_back(driver, served, view, tmp_pa
         model="efficientnet_lite2",
         size=160,
         threshold=threshold,
-        foreground=view.prism.side_,
+        foreground=view.prism.method_,
     )
     for i, part in enumerate(again.parts):
         pixels = canvas(driver, i)

@@ -104,7 +104,7 @@ def test_the_served_page_shows_adds_refits_and_saves(served, watch, view, tmp_pa
             model=MODEL,
             size=SIZE,
             threshold=0.4,
-            foreground=view.prism.side_,
+            foreground=view.prism.method_,
         )
     watched.frame()
     for i, part in enumerate(again.parts):

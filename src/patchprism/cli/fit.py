@@ -35,6 +35,7 @@ def fit(
     batch_size: options.BatchSize = None,
     threshold: options.Threshold = None,
     foreground: options.Foreground = None,
+    foreground_component: options.ForegroundComponent = None,
     scaling: options.Scaling = None,
     components: options.Components = None,
     space: lens.Space = None,

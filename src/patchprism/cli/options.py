@@ -43,20 +43,20 @@ def parse_triple(name: str, text: str | None) -> tuple[float, float, float] | No
 
 
 def parse_threshold(text: str | None) -> float | str | None:
-    """``otsu`` as it is, anything else as a number.
+    """``auto`` and ``otsu`` as they are, anything else as a number.
 
     Raises
     ------
     OptionError
         If it is neither.
     """
-    if text is None or text == "otsu":
+    if text in (None, "auto", "otsu"):
         return text
     try:
         return float(text)
     except ValueError as error:
         raise OptionError(
-            f"threshold must be 'otsu' or a number from 0 to 1, got {said(text)}", option="threshold"
+            f"threshold must be 'auto', 'otsu' or a number from 0 to 1, got {said(text)}", option="threshold"
         ) from error
 
 
@@ -270,16 +270,26 @@ Std = Annotated[
 Threshold = Annotated[
     str | None,
     typer.Option(
-        metavar="FLOAT|otsu",
-        help="Where foreground and background part on the scores from 0 to 1.",
+        metavar="auto|otsu|FLOAT",
+        help="Score (0 to 1) that separates foreground from background. Default: auto, fitted to the photos.",
         rich_help_panel=_FIT,
     ),
 ]
 Foreground = Annotated[
     str | None,
     typer.Option(
-        metavar="auto|above|below|none",
-        help="The threshold's side that is foreground; none keeps all patches.",
+        metavar="METHOD",
+        help="How foreground is found: object (learned from what differs from the photos' borders), pca (first "
+        "component, side by the borders), above or below (that side of the component), or none (keep all patches). "
+        "Default: object.",
+        rich_help_panel=_FIT,
+    ),
+]
+ForegroundComponent = Annotated[
+    int | None,
+    typer.Option(
+        metavar="1|2|3",
+        help="Component that pca, above and below use as the score. Default: 1.",
         rich_help_panel=_FIT,
     ),
 ]

@@ -37,6 +37,7 @@ def render(
     batch_size: options.BatchSize = None,
     threshold: options.Threshold = None,
     foreground: options.Foreground = None,
+    foreground_component: options.ForegroundComponent = None,
     scaling: options.Scaling = None,
     components: options.Components = None,
     space: lens.Space = None,
@@ -171,7 +172,7 @@ def _summarise(
     if len(rows) > SHOWN_ROWS:
         console.print(f"... and {len(rows) - SHOWN_ROWS} more, all in report.json")
     summary = view.prism.summary()
-    how = {"otsu": "Otsu's", "given": "as given"}.get(summary["threshold_from"], "")
+    how = {"otsu": "Otsu's", "labels": "fitted", "given": "as given"}.get(summary["threshold_from"], "")
     split = (
         "all patches kept"
         if view.prism.side_ == "none"

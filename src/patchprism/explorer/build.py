@@ -99,6 +99,7 @@ def build_message(
             fitted_here=view.fitted_here,
             threshold=summary["threshold"],
             threshold_from=summary["threshold_from"],
+            method=summary["foreground"],
             side=prism.side_,
             side_reason=summary["side_reason"],
             scaling=prism.scaling,
@@ -203,8 +204,8 @@ def _ranges(view: Visualization) -> dict[str, RangeInfo]:
 
     def walk(make: Callable[[], PassT]) -> PassT:
         made = make()
-        for tokens in view.features:
-            made.update(tokens)
+        for index, tokens in enumerate(view.features):
+            made.update(tokens, index)
         return made
 
     own = "percentile" if prism.scaling == "percentile" else "minmax"
@@ -258,7 +259,7 @@ def _command_of(view: Visualization, prism_path: str | None, options: list[list[
     return {
         "input": view.store,
         "options": options,
-        "threshold": "otsu" if prism.threshold == "otsu" else repr(float(prism.threshold)),
+        "threshold": prism.threshold if isinstance(prism.threshold, str) else repr(float(prism.threshold)),
         "foreground": prism.foreground,
         "prism": None if view.fitted_here else prism_path or "prism.safetensors",
         # Photos that came as arrays have no file that a command could name.

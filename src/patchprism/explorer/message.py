@@ -54,6 +54,7 @@ class FitInfo(TypedDict):
     fitted_here: bool
     threshold: float | None
     threshold_from: str
+    method: str
     side: str
     side_reason: str
     scaling: str

@@ -397,6 +397,7 @@ def reshown(view: Visualization, options: dict[str, Any]) -> Visualization:
         anew = Prism(
             threshold=prism.threshold,
             foreground=prism.foreground,
+            foreground_component=prism.foreground_component,
             scaling=scaling,
             components=components,
             space=space,

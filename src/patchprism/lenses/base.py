@@ -43,7 +43,7 @@ MAX_CLUSTERS = 64
 
 _CHECKS: dict[str, Check] = {
     "at": checks.texts,
-    "clusters": partial(checks.integer, low=2, high=MAX_CLUSTERS, word="auto"),
+    "clusters": partial(checks.integer, low=2, high=MAX_CLUSTERS, words=("auto",)),
     "match_all": checks.flag,
     "match_lines": partial(checks.integer, low=1, high=checks.MAX_COUNT),
     "upsample": partial(checks.choice, allowed=UPSAMPLES),

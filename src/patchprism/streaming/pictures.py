@@ -186,8 +186,12 @@ def _fitted(to_fit: Prism, opened: Opened, work: Folder, engine: Engine, tell: T
     name = f"prism-{key}.safetensors"
     if isinstance(work, LocalFolder) and work.size(name) is not None:
         with suppress(PrismError):  # damaged: fitted again
-            return Prism.load(work.path / name)
+            prism = Prism.load(work.path / name)
+            said = _read_json(work, f"{name}.json").get("agreements", {})
+            prism.agreements = {int(index): float(value) for index, value in said.items()}
+            return prism
     fit(to_fit, opened.source, engine, opened.origin, only=opened.only, tell=tell)
+    work.write(f"{name}.json", json.dumps({"agreements": to_fit.agreements}).encode())
     with work.staged(name) as part:
         to_fit.save(part)
     return to_fit
@@ -218,7 +222,15 @@ class Pictures:
         # Each of them whole: what a later version adds to them counts by itself.
         key = digest(__version__, vars(prism), asdict(options), sorted(self.places))
         self.task = DrawTask(
-            prism, opened.source, output.folder, work, options, key, places=places, reader=reader
+            prism,
+            opened.source,
+            output.folder,
+            work,
+            options,
+            key,
+            places=places,
+            reader=reader,
+            agreements=prism.agreements if fitted_here else None,
         )
         self.n_photos = 0
         self.stems: list[list[str]] = []  # of each shard
@@ -393,13 +405,16 @@ class Pictures:
 
     def hints(self) -> list[str]:
         """As :meth:`Visualization.hints <patchprism.visualization.Visualization.hints>`."""
-        shares, plain = [], []
+        shares, plain, photos = [], [], []
         for drawn in self._all():
             for row in drawn["photos"]:
                 shares.append(row["foreground"])
+                photos.append(row)
                 if row.get("plain"):
                     plain.append(row["photo"])
-        return hints_about(np.array(shares), self.prism, fitted_here=self.fitted_here, plain=plain)
+        return hints_about(
+            np.array(shares), self.prism, fitted_here=self.fitted_here, plain=plain, photos=photos
+        )
 
     def outcome(self, watch: Stopwatch, opened: Opened, fitted_here: bool) -> Outcome:
         """What to tell the user."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from patchprism.errors import PrismError
 from patchprism.features import check_tokens
-from patchprism.prism import on_grid
+from patchprism.prism import on_grid, split_at
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -68,8 +68,12 @@ class FrameColors:
             raise PrismError("this prism is not fitted yet: call fit, or load one")
         self.prism = prism
         self.wanted = sorted({abs(c) - 1 for c in prism.components})
-        scene, in_object = prism.scene_components_[:1], prism.object_components_[self.wanted]
-        self._columns = np.ascontiguousarray(np.concatenate([scene, in_object]).T)
+        at = prism.foreground_component - 1
+        scene, in_object = prism.scene_components_[at : at + 1], prism.object_components_[self.wanted]
+        self._scene_variance = prism.scene_variance_[at : at + 1]
+        # The first column gives the score: a scene component or the foreground direction.
+        first = scene if prism.direction_ is None else prism.direction_[np.newaxis]
+        self._columns = np.ascontiguousarray(np.concatenate([first, in_object]).T)
         # The means' coordinates, taken off the products: taking the mean off every token costs as much as those do.
         self._scene_shift = prism.scene_mean_ @ scene.T
         self._object_shift = prism.object_mean_ @ in_object.T
@@ -92,21 +96,29 @@ class FrameColors:
         check_tokens(tokens, name)
         rows = tokens.reshape(-1, width)
         values = np.empty((len(rows), self._columns.shape[1]))
+        squares = np.zeros(len(rows))
         step = max(1, _PIECE // width)
         for start in range(0, len(rows), step):
             piece = slice(start, start + step)
-            np.matmul(rows[piece].astype(np.float64), self._columns, out=values[piece])
+            wide = rows[piece].astype(np.float64)
+            np.matmul(wide, self._columns, out=values[piece])
+            if prism.direction_ is not None:
+                np.einsum("nd,nd->n", wide, wide, out=squares[piece])
         if not np.isfinite(values).all():
             raise PrismError("this prism cannot be used: its means or components are too large")
-        scene = on_grid(values[:, :1] - self._scene_shift, prism.scene_variance_[:1]).reshape(h, w, 1)
+        if prism.direction_ is None:
+            along = on_grid(values[:, :1] - self._scene_shift, self._scene_variance)[:, 0]
+        else:
+            along = prism.along_direction(values[:, 0], squares)
+        score = prism.scaled_score(along.reshape(h, w))
         components = np.zeros((h * w, len(prism.object_components_)))
         components[:, self.wanted] = on_grid(
             values[:, 1:] - self._object_shift, prism.object_variance_[self.wanted]
         )
         return PatchColors(
             colors=prism.colors_of(components).reshape(h, w, 3),
-            foreground=prism.foreground_of(tokens, scene=scene),
-            score=prism.score_of(tokens, scene=scene),
+            foreground=split_at(score, prism.threshold_, prism.side_),
+            score=score,
         )
 
 

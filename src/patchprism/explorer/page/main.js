@@ -389,7 +389,9 @@ class App {
 
   fitWish() {
     const { threshold, side, scaling, components, space } = this.state;
-    return { threshold: side === "none" ? "otsu" : threshold, foreground: side, scaling, components, space };
+    // Scores along a foreground direction are those of its fit alone; its side is always above.
+    const method = this.model.header.fit.method === "object" && side !== "none" ? "object" : side;
+    return { threshold: side === "none" ? "auto" : threshold, foreground: method, scaling, components, space };
   }
 
   async addPhotos(files) {

@@ -148,7 +148,7 @@ export class Panel {
   describe() {
     const { fit, model, tokens, photos } = this.model.header;
     const shown = fit.threshold === null ? "all patches" : `score ${fit.side} ${fit.threshold.toFixed(3)}`;
-    const how = { otsu: ", Otsu’s threshold", given: ", as given", none: "" }[fit.threshold_from] ?? "";
+    const how = { otsu: ", Otsu’s threshold", labels: ", threshold fitted to the photos", given: ", as given", none: "" }[fit.threshold_from] ?? "";
     byId("fit-note").textContent = `Colours are fitted on ${fit.n_foreground} patches: ${shown}${how}.`;
     byId("about").textContent =
       `${model.name} · ${photos.length} photo${photos.length > 1 ? "s" : ""} · ${this.model.count} patches of ${model.width} numbers · ${accuracyOf(tokens)}`;
