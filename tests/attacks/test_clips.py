@@ -253,7 +253,8 @@ def test_a_disk_that_is_full(tmp_path, monkeypatch):
 def test_a_picture_too_wide_for_the_format(tmp_path):
     from patchprism.video import render_video
 
-    path = tmp_path / "wide.png"
-    Image.fromarray(np.zeros((16, 9000, 3), np.uint8)).save(path)
+    path = tmp_path / "p"  # one photo alone is no clip
+    path.mkdir()
+    Image.fromarray(np.zeros((16, 9000, 3), np.uint8)).save(path / "wide.png")
     with pytest.raises(OptionError, match="16,384 pixels a side"):
         render_video(path, tmp_path / "out.mp4", model="efficientnet_lite2", size=64, foreground="none")

@@ -83,7 +83,6 @@ def test_the_documentation_names_the_command():
         "--html",
         "Visualization.explore()",
         "PPRISMX",
-        "offset_step",
         "mask_threshold",
     ):
         assert word in text
