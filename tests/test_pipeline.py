@@ -17,6 +17,7 @@ from threadpoolctl import threadpool_limits
 
 import patchprism
 from patchprism.errors import FeaturesError, OptionError, PhotoError, PrismError
+from patchprism.moments import NEAR_TIE, fix_signs
 
 DATA = f"{next(iter(skimage.__path__))}/data"
 NAMES = ("astronaut.png", "chelsea.png", "coffee.png")
@@ -56,12 +57,22 @@ def test_the_seed_preset_stage_by_stage_against_scikit_learn(backbone, shared_do
     def minmax(values):
         return (values - values.min(axis=0)) / (values.max(axis=0) - values.min(axis=0))
 
-    score = minmax(PCA(n_components=3, svd_solver="full").fit_transform(rows)[:, 0])
+    def transformed(rows):
+        """scikit-learn's PCA with its own signs; near ties, which they do not settle, have those of fix_signs."""
+        pca = PCA(n_components=3, svd_solver="full").fit(rows)
+        found = pca.components_
+        sides = np.sign((fix_signs(found) * found).sum(axis=1))
+        high, low = found.max(axis=1), -found.min(axis=1)
+        clear = np.abs(high - low) >= NEAR_TIE * np.maximum(high, low)
+        assert (sides[clear] > 0).all()
+        return pca.transform(rows) * sides
+
+    score = minmax(transformed(rows)[:, 0])
     view = patchprism.visualize(paths, backbone=backbone, preset="seed", foreground="auto")
     mask = score > 0.6 if view.prism.side_ == "above" else score < 0.6
     colors = np.zeros((len(rows), 3))
-    colors[mask] = minmax(PCA(n_components=3, svd_solver="full").fit_transform(rows[mask]))
-    raw = PCA(n_components=3, svd_solver="full").fit_transform(rows).reshape(len(paths), -1, 3)
+    colors[mask] = minmax(transformed(rows[mask]))
+    raw = transformed(rows).reshape(len(paths), -1, 3)
     for values, keep in zip(raw, mask.reshape(len(paths), -1), strict=True):
         values[~keep] = values.min()
     raw = minmax(raw.reshape(-1, 3))
@@ -238,7 +249,7 @@ def test_a_backbone_that_gives_nan_is_named(backbone, photos, monkeypatch):
             i: torch.full((len(pixels), 6, 6, 8), float("nan")) for i in layers
         },
     )
-    with pytest.raises(FeaturesError, match=r"photo-1: .*NaN"):
+    with pytest.raises(FeaturesError, match=r"photo-1, as the network gives it: .*NaN"):
         patchprism.visualize(photos[:1], backbone=backbone, size=96)
 
 
