@@ -25,7 +25,7 @@ import patchprism.tasks
 from patchprism import visualize
 from patchprism.engines import open_engine
 from patchprism.errors import OutputError, PhotoError
-from patchprism.folders import WORK, LocalFolder
+from patchprism.folders import MARKER, MARKER_TEXT, WORK, LocalFolder
 from patchprism.pipeline import Settings
 from patchprism.prism import Prism
 from patchprism.shards import digest
@@ -93,6 +93,9 @@ OTHER_SETTINGS = {
     "facet": None,
     "preset": "seed",
     "size": 24,
+    "range": (5, 250),
+    "mean": (0.4, 0.5, 0.6),
+    "std": (0.2, 0.3, 0.4),
     "threshold": 0.3,
     "foreground": "below",
     "scaling": "percentile",
@@ -105,6 +108,14 @@ OTHER_SETTINGS = {
     "final_norm": False,
     "token_norm": "l2",
     "batch_size": 3,
+}
+OF_OTHER_NETWORKS = {
+    "model": "another",
+    "weights": "another",
+    "device": "cuda:1",
+    "dtype": "float16",
+    "layer": 3,
+    "facet": "key",
 }
 OTHER_PICTURES = {
     "overlay_alpha": 0.9,
@@ -127,7 +138,7 @@ def test_every_setting_is_in_a_key(name):
     """Those of the prism in the prism's, all others in the tokens'."""
     value = OTHER_SETTINGS[name]
     base = SETTINGS.resolved()
-    other = replace(base, **{name: "another" if value is None else value})
+    other = replace(base, **{name: OF_OTHER_NETWORKS[name] if value is None else value})
 
     def key(settings):
         return digest(
@@ -568,6 +579,7 @@ def test_a_job_that_starts_while_another_ends_waits_for_it(photos, tmp_path, mon
 def test_a_job_that_was_killed_while_it_ended_leaves_nothing(photos, tmp_path):
     work = tmp_path / f".d.prism{WORK}"
     (work / "shards").mkdir(parents=True)
+    (work / MARKER).write_bytes(MARKER_TEXT)
     (work / "ending").touch()
     (work / "shards" / "00000000.json").write_text("{")
     do("fit", photos, tmp_path / "d.prism")

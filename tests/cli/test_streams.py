@@ -43,7 +43,8 @@ def test_a_full_stream():
 def test_a_stream_that_cannot_spell(tmp_path):
     (tmp_path / "p").mkdir()
     Image.new("RGB", (64, 48)).save(tmp_path / "p" / "\u00e9\u2192.png")
-    command = f"cd '{tmp_path}/p' && {PROGRAM} render . -o ../out --foreground none --model efficientnet_lite2 --size 32"
+    options = "--foreground none --model efficientnet_lite2 --size 32"
+    command = f"cd '{tmp_path}/p' && {PROGRAM} render . -o ../out {options}"
     result = shell(command, PYTHONIOENCODING="ascii")
     assert (result.returncode, result.stderr) == (0, b"")
     assert b"\n??.png  64 ? 48" in result.stdout
