@@ -27,6 +27,8 @@ MAX_COUNT = 2**31 - 1
 MAX_SEED = 2**32 - 2
 # Linux's; macOS takes 1024.
 MAX_PATH = 4096
+# The smallest normal number of float32, in which pixels are divided by deviations.
+MIN_POSITIVE = 2.0**-126
 _SHOWN = 100
 
 
@@ -116,7 +118,7 @@ def three_numbers(
         red, green, blue = (number(name, each, low=-most, high=most) for each in found)
     except ValueError:  # an OptionError is one
         refuse(name, words, value)
-    if positive and min(red, green, blue) <= 0:
+    if positive and min(red, green, blue) < MIN_POSITIVE:
         refuse(name, words, value)
     return red, green, blue
 

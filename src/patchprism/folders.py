@@ -241,7 +241,8 @@ class LocalFolder:
         OSError
             If it cannot be made.
         """
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileExistsError):  # a file in the parent's place is said by the next line
+            self.path.parent.mkdir(parents=True, exist_ok=True)
         with suppress(FileExistsError):
             self.path.mkdir()
         if not stat.S_ISDIR(os.lstat(self.path).st_mode):

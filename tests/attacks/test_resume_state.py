@@ -83,7 +83,6 @@ def broken_off(photos, out, at=SHARD + 2, **options):
 
 # ---------------------------------------------------------------- other options
 
-# What each setting is changed to; None: it is one that the toy network does not have.
 # What the toy network has no other of, for the keys alone
 UNTRIED = {
     "model": "another",
@@ -93,6 +92,7 @@ UNTRIED = {
     "layer": 3,
     "facet": "key",
 }
+# What each setting is changed to; None: it is one that the toy network does not have.
 OTHER_SETTINGS = {
     "model": None,
     "weights": None,
@@ -578,6 +578,7 @@ def test_a_job_that_starts_while_another_ends_waits_for_it(photos, tmp_path, mon
 def test_a_job_that_was_killed_while_it_ended_leaves_nothing(photos, tmp_path):
     work = tmp_path / f".d.prism{WORK}"
     (work / "shards").mkdir(parents=True)
+    (work / MARKER).write_bytes(MARKER_TEXT)
     (work / "ending").touch()
     (work / MARKER).write_bytes(MARKER_TEXT)
     (work / "shards" / "00000000.json").write_text("{")

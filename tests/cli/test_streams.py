@@ -41,10 +41,10 @@ def test_a_full_stream():
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a POSIX shell")
 def test_a_stream_that_cannot_spell(tmp_path):
-    Image.new("RGB", (64, 48)).save(tmp_path / "\u00e9\u2192.png")
-    command = (
-        f"cd '{tmp_path}' && {PROGRAM} render . -o out --foreground none --model efficientnet_lite2 --size 32"
-    )
+    (tmp_path / "p").mkdir()
+    Image.new("RGB", (64, 48)).save(tmp_path / "p" / "\u00e9\u2192.png")
+    options = "--foreground none --model efficientnet_lite2 --size 32"
+    command = f"cd '{tmp_path}/p' && {PROGRAM} render . -o ../out {options}"
     result = shell(command, PYTHONIOENCODING="ascii")
     assert (result.returncode, result.stderr) == (0, b"")
     assert b"\n??.png  64 ? 48" in result.stdout
@@ -52,9 +52,12 @@ def test_a_stream_that_cannot_spell(tmp_path):
 
 @pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="file names are text there")
 def test_paths_come_out_as_the_bytes_they_are(tmp_path):
-    Image.new("RGB", (64, 48)).save(tmp_path / "a.png")
-    (tmp_path / "a.png").rename(tmp_path / os.fsdecode(b"a\xff.png"))
-    command = f"cd '{tmp_path}' && {PROGRAM} render . -o out -q --foreground none --model efficientnet_lite2"
+    (tmp_path / "p").mkdir()
+    Image.new("RGB", (64, 48)).save(tmp_path / "p" / "a.png")
+    (tmp_path / "p" / "a.png").rename(tmp_path / "p" / os.fsdecode(b"a\xff.png"))
+    command = (
+        f"cd '{tmp_path}/p' && {PROGRAM} render . -o ../out -q --foreground none --model efficientnet_lite2"
+    )
     result = shell(command, PYTHONIOENCODING="utf-8")
     assert (result.returncode, result.stderr) == (0, b"")
     assert b"out/a\xff.pca.png\n" in result.stdout

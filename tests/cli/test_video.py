@@ -66,7 +66,7 @@ def test_failures_are_one_line(run, clip, tmp_path):
     assert result.code == 1
     assert result.err == f"error: {tmp_path}/text.mp4: is no video that can be read, or is cut short\n"
     result = run("video", clip, "-o", tmp_path / "out.mp4", "--start", "soon", *OPTIONS)
-    assert (result.code, result.err) == (1, "error: start must be seconds, MM:SS or HH:MM:SS, got 'soon'\n")
+    assert (result.code, result.err) == (1, "error: --start must be seconds, MM:SS or HH:MM:SS, got 'soon'\n")
     assert not (tmp_path / "out.mp4").exists()
 
 

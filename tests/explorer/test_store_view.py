@@ -107,7 +107,9 @@ def test_photos_that_are_gone_or_others_are_grey(toy_store, tmp_path):
 
 def test_photos_wait_until_they_are_shown(toy_store, tmp_path, monkeypatch):
     read = []
-    monkeypatch.setattr(sources, "read_photo", lambda source, name: read.append(name) or read_photo(source))
+    monkeypatch.setattr(
+        sources, "read_photo", lambda source, name, range=None: read.append(name) or read_photo(source)
+    )
     view = view_store(toy_store, settings=Settings())
     assert read == []
     (tmp_path / "photos" / view.names[1].rsplit("/", 1)[1]).unlink()

@@ -28,7 +28,7 @@ def made_up(name):
         plane = rng.normal(size=(2, width))
         tokens = [(each[..., :2] @ plane).astype(np.float32) for each in tokens]
     if name == "large":
-        tokens = [each * np.float32(1e18) for each in tokens]
+        tokens = [each * np.float32(1e11) for each in tokens]
     if name == "narrow":
         tokens = [each[..., :3] for each in tokens]
     return tokens

@@ -95,12 +95,14 @@ def compare(
     from patchprism.compare_figures import comparison_names, save_comparison
     from patchprism.paths import unique_stems
     from patchprism.pipeline import list_photos
+    from patchprism.reading import reading
     from patchprism.visualization import check_output_options
     from patchprism.written import Output
 
     check_output_options(out, None, format)
     many.warn_if_inside(out, photos)
-    listed = list_photos(photos)
+    with reading() as heard:
+        listed = list_photos(photos)
     stems = unique_stems([path.name for path in listed])
     # Before anything is computed; once more when it is known which photos could be read.
     Output(out).check(comparison_names(stems, arrays=arrays, format=format), listed)
@@ -128,6 +130,7 @@ def compare(
             errors="report",
             progress=tell,
         )
+        found.notes = heard.notes
         written = save_comparison(found, out, arrays=arrays, format=format)
     if quiet:
         for path in written:

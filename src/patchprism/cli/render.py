@@ -112,9 +112,11 @@ def render(
     from patchprism.paths import unique_stems
     from patchprism.picture import output_names
     from patchprism.pipeline import list_photos
+    from patchprism.reading import reading
     from patchprism.written import Output
 
-    listed = list_photos(photos)
+    with reading() as heard:
+        listed = list_photos(photos)
     stems = unique_stems([path.name for path in listed])
     # Before anything is computed; once more when it is known which photos could be read.
     main = output_names(stems, overlay=overlay is not None, arrays=arrays, format=format, pca="pca" in names)
@@ -132,6 +134,7 @@ def render(
             fetch_from=fetch_from or (),
             progress=tell,
         )
+        view.notes = heard.notes
         written = view.save(
             out,
             overlay_alpha=overlay,

@@ -14,7 +14,7 @@ from patchprism import checks
 from patchprism.errors import OptionError, PhotoError
 from patchprism.folders import address_text, is_remote, local_path
 from patchprism.images import read_photo
-from patchprism.paths import PHOTO_SUFFIXES, find_photos, photo_name
+from patchprism.paths import PHOTO_SUFFIXES, find_photos, photo_name, photo_suffixes
 from patchprism.reading import reading
 from patchprism.store import is_store
 from patchprism.video.animation import AnimationClip, open_animation
@@ -91,9 +91,12 @@ def open_clip(
     if counter:
         shape = f"{glob.escape(counter.before)}*{glob.escape(counter.after)}"
         pattern = os.path.join(glob.escape(folder), shape)
-        if not any(counter.number(Path(match).name) is not None for match in glob.iglob(pattern)):
+        # A counter names its files, as a path does: the pictures of an earlier video are meant, too.
+        matches = [path for path in map(Path, glob.iglob(pattern)) if path.is_file()]
+        numbers = {path: number for path in matches if (number := counter.number(path.name)) is not None}
+        if not numbers or not base.lower().endswith(photo_suffixes()):
             raise PhotoError(photo_name(name), "matches no photo")
-        paths = [path for path in find_photos([pattern]) if counter.number(path.name) is not None]
+        paths = sorted(numbers, key=lambda path: (numbers[path], path.name))
         clip = PhotoClip(paths, rate, name=photo_name(source), range=range)
         clip.warnings += _gaps(clip.paths, counter, name)
         return clip
