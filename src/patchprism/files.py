@@ -43,6 +43,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     Examples
     --------
     >>> import tempfile
+    >>> from pathlib import Path
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     with atomic_write(Path(folder) / "note.txt") as part:
     ...         _ = part.write_text("whole")
