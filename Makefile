@@ -23,7 +23,7 @@ demo: setup ## Colour the example photos with the embedded default, into out/dem
 	@$(BIN)/python examples/demo.py out/demo
 
 test: setup ## Run the tests, but for the slow ones
-	$(BIN)/python -m pytest -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist loadfile
 
 slow: setup ## Run the tests that take minutes
 	$(BIN)/python -m pytest -m slow
