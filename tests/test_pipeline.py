@@ -57,7 +57,7 @@ def test_the_seed_preset_stage_by_stage_against_scikit_learn(backbone, shared_do
         return (values - values.min(axis=0)) / (values.max(axis=0) - values.min(axis=0))
 
     score = minmax(PCA(n_components=3, svd_solver="full").fit_transform(rows)[:, 0])
-    view = patchprism.visualize(paths, backbone=backbone, preset="seed", foreground="auto")
+    view = patchprism.visualize(paths, backbone=backbone, preset="seed", foreground="pca")
     mask = score > 0.6 if view.prism.side_ == "above" else score < 0.6
     colors = np.zeros((len(rows), 3))
     colors[mask] = minmax(PCA(n_components=3, svd_solver="full").fit_transform(rows[mask]))

@@ -167,7 +167,8 @@ class Prism:
     --------
     >>> rng = np.random.default_rng(0)
     >>> tokens = rng.normal(size=(2, 8, 8, 16)).astype(np.float32)
-    >>> tokens[:, 2:6, 2:6] += 5
+    >>> tokens[..., 0] += 5  # what ground and object have in common
+    >>> tokens[:, 2:6, 2:6, 1] += 9
     >>> prism = Prism().fit(tokens)
     >>> int(prism.foreground_of(tokens[0]).sum())
     16

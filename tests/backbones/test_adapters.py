@@ -687,13 +687,13 @@ def test_callable_rows_of_patches_and_width() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"patch_size": 0}, "patch_size must be a positive integer"),
-        ({"patch_size": 8.0}, "patch_size must be a positive integer"),
-        ({"width": -1}, "width must be a positive integer"),
+        ({"patch_size": 0}, "patch_size must be a whole number of at least 1"),
+        ({"patch_size": 8.0}, "patch_size must be a whole number of at least 1"),
+        ({"width": -1}, "width must be a whole number of at least 1"),
         ({"mean": [0.5]}, "mean must be three numbers"),
         ({"std": [1, 1, 0]}, "std must be three positive numbers"),
         ({"std": [1, 1, float("nan")]}, "std must be three positive numbers"),
-        ({"name": ""}, "name must not be empty"),
+        ({"name": ""}, "name must be a text that is not empty"),
         ({"fn": 3}, "fn must be callable"),
     ],
 )
