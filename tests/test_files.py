@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from patchprism.errors import OutputError
-from patchprism.files import atomic_write
+from patchprism.files import atomic_write, check_target
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -74,3 +74,29 @@ def test_a_missing_folder_and_a_folder_in_the_way_are_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="not a directory"), atomic_write(tmp_path / "file" / "x") as part:
         part.write_text("x")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a pipe takes the place of a device here")
+@pytest.mark.parametrize("linked", [False, True], ids=["pipe", "link to it"])
+def test_a_device_or_a_pipe_is_not_replaced(tmp_path, linked):
+    # As root a rename replaces /dev/null itself.
+    target = tmp_path / "pipe"
+    os.mkfifo(target)
+    if linked:
+        (tmp_path / "link").symlink_to("pipe")
+        target = tmp_path / "link"
+    before = os.lstat(target)
+    with pytest.raises(OutputError, match="device"):
+        check_target(target)
+    with pytest.raises(OutputError, match="device"), atomic_write(target) as part:
+        part.write_text("x")
+    assert os.path.samestat(os.lstat(target), before)
+    assert sorted(os.listdir(tmp_path)) == sorted({"pipe", target.name})
+
+
+@pytest.mark.parametrize("name", ["/dev/null", "/dev/stdout"])
+def test_targets_in_dev_are_refused_before_the_job(name):
+    if not os.path.exists(name):
+        pytest.skip("not here")
+    with pytest.raises(OutputError, match="device"):  # only the check: nothing is written should it fail
+        check_target(name)

@@ -6,6 +6,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -38,7 +39,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     Raises
     ------
     OutputError
-        If the operating system refuses: no such folder, no permission, disk full.
+        If the operating system refuses (no such folder, no permission, disk full), or a device is in the place.
 
     Examples
     --------
@@ -56,6 +57,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
             yield part
         return
     target = local_path(path)
+    _refuse_device(target)
     # Not tempfile.mkstemp: it makes files that only their owner may read, and rename keeps that.
     part = part_beside(target)
     try:
@@ -153,7 +155,7 @@ def check_target(
     Raises
     ------
     OutputError
-        If its folder does not exist, a folder is in its place, or the job reads it.
+        If its folder does not exist, a folder or a device is in its place, or the job reads it.
     """
     photos = list(photos)
     if is_remote(path):
@@ -169,6 +171,7 @@ def check_target(
     target = local_path(path)
     if target.is_dir():
         raise OutputError(str(target), "a folder of that name is there already")
+    _refuse_device(target)
     if not make_folder and not target.parent.is_dir():
         raise OutputError(str(target), "its folder does not exist")
     refuse_to_replace(target.parent, [target.name], [each for each in photos if not is_remote(each)])
@@ -239,6 +242,17 @@ def refuse_to_replace(
                 homes[base] = os.path.realpath(base or ".")
             if homes[base] == home:
                 raise OutputError(os.fspath(path), "it is one of the photos of this job")
+
+
+def _refuse_device(target: Path) -> None:
+    """Refuse to put a file in the place of a device, a pipe or a socket: a rename would replace it for everybody."""
+    try:
+        mode = os.stat(target).st_mode
+    except (OSError, ValueError):  # not there, or no name at all: writing says what is wrong
+        return
+    # /dev/stdout is a link to what may be a file.
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)) or os.path.realpath(target.parent) == "/dev":
+        raise OutputError(str(target), "it is a device or a pipe; name a file")
 
 
 def _discard(part: Path) -> None:
