@@ -414,9 +414,11 @@ class Extraction:
     def _without_killers(self, lost: list[PhotoRun]) -> list[PhotoRun]:
         """The shards again, without the photos that kill a worker that does no more than read them."""
         probe = ProbeTask(self.network.framing, self.reader)
+        # Twice, or a photo would be blamed whose machine is lost in this moment.
+        photos = [name for run in lost for name in run.names]
         killers = {
             name: f"killed the process that read it ({result.reason})"
-            for name, result in self.engine.map(probe, [n for run in lost for n in run.names], attempts=1)
+            for name, result in self.engine.map(probe, photos, attempts=2, alone=True)
             if isinstance(result, WorkerLost)
         }
         return [

@@ -11,6 +11,7 @@ import shutil
 import signal
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from toys import FakeEngine, Square, Suicide, Toy, deadly_reader, make_photos, s
 
 import patchprism
 from patchprism.engines import WorkerLost, open_engine
+from patchprism.engines.ray import RayEngine
 from patchprism.errors import EngineError, OptionError, PhotoError
 from patchprism.pipeline import Settings, list_photos
 from patchprism.prism import Prism
@@ -191,6 +193,49 @@ def test_a_store_needs_neither_network_nor_photos(any_engine, photos, view, tmp_
     np.testing.assert_allclose(found[:3], expected[:3], atol=1e-5)
 
 
+class SlowReplies:
+    """Ray on a busy machine: a worker that dies of the item 3 takes all results with it that are still on their way."""
+
+    class Actor:
+        def __init__(self):
+            self.do, self.items = SimpleNamespace(remote=self.take), []
+
+        def take(self, _name, _task, item):
+            self.items.append(item)
+            return self, item
+
+    def __init__(self):
+        kinds = ("RayActorError", "ObjectLostError", "RayTaskError")
+        self.exceptions = SimpleNamespace(**{kind: type(kind, (Exception,), {}) for kind in kinds})
+
+    def cluster_resources(self):
+        return {"CPU": 4}
+
+    def put(self, value):
+        return value
+
+    def remote(self, **_):
+        return lambda _class: SimpleNamespace(remote=lambda _threads: self.Actor())
+
+    def wait(self, references, num_returns):
+        return references[:num_returns], references[num_returns:]
+
+    def get(self, reference):
+        actor, item = reference
+        if 3 in actor.items:
+            raise self.exceptions.RayActorError("it died")
+        actor.items.remove(item)
+        return -item
+
+
+def test_a_death_is_no_neighbours_fault_where_the_reply_is_late():
+    engine = object.__new__(RayEngine)
+    engine._ray, engine.workers, engine._kept = SlowReplies(), 2, []
+    done = dict(engine.map(Suicide(), range(6), attempts=1, alone=True))
+    assert isinstance(done.pop(3), WorkerLost)
+    assert done == {i: -i for i in (0, 1, 2, 4, 5)}
+
+
 def test_a_photo_that_kills_its_reader_is_reported(cluster, tmp_path):
     folder = make_photos(tmp_path / "p", 80)
     (folder / "p0017.png").rename(folder / "p0017-deadly.png")
@@ -273,7 +318,7 @@ def test_remote_photos_and_outputs(photos, tmp_path):
 class NoLuck(FakeEngine):
     """Every worker dies at once."""
 
-    def map(self, task, items, *, attempts=3):
+    def map(self, task, items, *, attempts=3, alone=False):
         yield from ((item, WorkerLost("it died")) for item in items)
 
 

@@ -142,7 +142,7 @@ class FakeEngine:
     def __init__(self, seed=0, deaths=0):
         self.random, self.deaths = random.Random(seed), deaths
 
-    def map(self, task, items, *, attempts=3):
+    def map(self, task, items, *, attempts=3, alone=False):
         task = copied(task)
         todo, waiting = iter(items), deque()
         while True:

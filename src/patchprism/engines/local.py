@@ -18,7 +18,7 @@ class LocalEngine:
     local = True
 
     def map(
-        self, task: Task, items: Iterable[Any], *, attempts: int = 3
+        self, task: Task, items: Iterable[Any], *, attempts: int = 3, alone: bool = False
     ) -> Iterator[tuple[Any, Any | WorkerLost]]:
         """See :class:`~patchprism.engines.Engine`; the order is that of the items."""
         taken: deque[Any] = deque()

@@ -77,11 +77,11 @@ class RayEngine:
             self._ray.shutdown()
 
     def map(
-        self, task: Task, items: Iterable[Any], *, attempts: int = 3
+        self, task: Task, items: Iterable[Any], *, attempts: int = 3, alone: bool = False
     ) -> Iterator[tuple[Any, Any | WorkerLost]]:
         """See :class:`~patchprism.engines.Engine`."""
         kept = [] if task.needs_device else self._kept
-        pool = _Pool(self._ray, task, kept, *self._room(task))
+        pool = _Pool(self._ray, task, kept, *self._room(task), ahead=1 if alone else AHEAD)
         self._kept = [] if kept else self._kept  # they are the pool's now
         todo = iter(items)
         again: deque[tuple[Any, int]] = deque()
@@ -143,8 +143,10 @@ def _safe_workers() -> Iterator[Any]:
 class _Pool:
     """Actors, and what they are at."""
 
-    def __init__(self, ray: Any, task: Task, actors: list[Any], count: int, claim: dict[str, Any]) -> None:
-        self.ray, self.count = ray, count
+    def __init__(
+        self, ray: Any, task: Task, actors: list[Any], count: int, claim: dict[str, Any], *, ahead: int
+    ) -> None:
+        self.ray, self.count, self.ahead = ray, count, ahead
         self.actor_class = ray.remote(max_restarts=0, **claim)(_Worker)
         self.threads = claim["num_cpus"] if task.needs_device else 0
         self.task = [ray.put(task)]  # in a list, or Ray would unpack it for every item
@@ -154,7 +156,7 @@ class _Pool:
 
     def has_room(self) -> bool:
         """Whether another item may be given out."""
-        return len(self.running) < self.count * AHEAD
+        return len(self.running) < self.count * self.ahead
 
     def submit(self, item: Any, tried: int) -> None:
         """Give an item to the actor that has least to do."""
@@ -175,6 +177,7 @@ class _Pool:
             yield item, tried, outcome
             return
         # The worker took its items in order: it died of the first without a result; later ones were not tried.
+        # A result that was still on its way is lost too, so that the first may be a neighbour of the one to blame.
         del self.actors[actor]
         died = False
         for reference in [each for each, (_, _, its) in self.running.items() if its is actor]:
