@@ -26,7 +26,7 @@ class StreamingPCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
 
     Gives the components of :class:`sklearn.decomposition.PCA` (``svd_solver="covariance_eigh"``), from batches
     of any size in any order, merged across processes if need be. Signs are the same as well, but where the
-    largest positive and the largest negative loading of a component differ by less than a twentieth: there
+    largest positive and the largest negative loading of a component differ by less than a fifth: there
     scikit-learn's hang on the last digits, and these do not (:func:`patchprism.moments.fix_signs`). Memory is a few
     D × D matrices; the price is that directions whose variance is below about 1e-7 of the first one's are
     lost in rounding when the rows are float32.

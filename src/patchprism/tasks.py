@@ -28,7 +28,7 @@ from patchprism.shards import SHARD, Lost, Shards, Table, digest
 from patchprism.sources import DRAWN_WITHOUT, content_of, read_again, read_source, read_stored, stamp_of
 from patchprism.store.reader import PhotoRow
 from patchprism.visualization import write_arrays
-from patchprism.written import Stamp, stamp
+from patchprism.written import Stamp, promise, stamp
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -389,6 +389,7 @@ class DrawTask:
             with self.out.staged(name) as path:
                 draw(path)
                 files[name] = stamp(path)
+                promise(self.out, name, files[name])
 
         def write_drawn(name: str, **changed: Any) -> None:
             def read() -> NDArray[np.uint8]:

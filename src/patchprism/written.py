@@ -2,9 +2,10 @@
 
 A report (``report.json``, ``compare.json``) lists the files of its job, each with size and SHA-256, so that a file
 that the user has put in the place of one of ours is the user's. A job that writes into a folder first checks that
-nothing of the user's would be replaced, then notes in ``.patchprism-files.json`` which files it is about to write, so
-that the files of a run that was killed are known as ours too. At the end that file holds what no report lists: what
-earlier jobs with other options have left, and the pictures of a video. If there is nothing of the kind, it is removed.
+nothing of the user's would be replaced. Before a file is renamed into its place, a line of ``.patchprism-files.log``
+notes its size and SHA-256, so that the files of a run that was killed are known as ours too. At the end
+``.patchprism-files.json`` holds what no report lists: what earlier jobs with other options have left, and the pictures
+of a video. If there is nothing of the kind, it is removed.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from patchprism.folders import Folder
 
 RECORD = ".patchprism-files.json"
+JOURNAL = ".patchprism-files.log"
 REPORTS = ("report.json", "compare.json")
 VERSION = 1
 # A record of a million files; of a longer list of photos no report is read, and the record lists all.
@@ -81,7 +83,6 @@ class Record:
         self.files: dict[str, Stamp] = {}
         self.writing: set[str] = set()
         self._themselves: set[str] = set()  # records cannot hold their own stamps
-        self._since = 0
         for name in (*REPORTS, RECORD):
             said = _read(folder, name)
             if said is None:
@@ -91,8 +92,8 @@ class Record:
             if name == RECORD:
                 writing = said.get("writing")
                 self.writing = set(filter(_is_name, writing if isinstance(writing, list) else ()))
-                if isinstance(folder, LocalFolder):
-                    self._since = os.lstat(folder.path / name).st_mtime_ns
+        if RECORD in self._themselves:
+            self.files |= _journal(folder)
 
     def __contains__(self, name: str) -> bool:
         """Whether a file of that name is one of ours and unchanged; of a remote folder, whether it is listed."""
@@ -100,18 +101,15 @@ class Record:
             return True
         if not isinstance(self.folder, LocalFolder):
             return name in self.files or name in self.writing
-        if name not in self.files and name not in self.writing:
+        if name not in self.files:
             return False
         path = self.folder.path / name
         try:
             status = os.lstat(path)
             if not stat.S_ISREG(status.st_mode):
                 return False
-            # What a run that was killed has written is newer than the record, which lies there before.
-            if name in self.writing and status.st_mtime_ns >= self._since:
-                return True
-            made = self.files.get(name)
-            if made is None or status.st_size != made.bytes:
+            made = self.files[name]
+            if status.st_size != made.bytes:
                 return False
             # The time spares reading what nobody has touched; a copy has another.
             return 0 < made.modified == status.st_mtime_ns or (
@@ -153,6 +151,36 @@ def _read(folder: Folder, name: str) -> dict[str, Any] | None:
         isinstance(said, dict) and said.get("version") == VERSION and isinstance(said.get("patchprism"), str)
     )
     return said if ours else None
+
+
+def promise(folder: Folder, name: str, made: Stamp) -> None:
+    """Note that a file of this content is about to be put into its place; of a remote folder nothing is noted."""
+    if isinstance(folder, LocalFolder):
+        line = json.dumps({"name": name, **made._asdict()}).encode() + b"\n"
+        # One write to the end of the file, so that lines of several processes do not mix.
+        with open(folder.path / JOURNAL, "ab", buffering=0) as file:
+            file.write(line)
+
+
+def _journal(folder: Folder) -> dict[str, Stamp]:
+    """What the journal of a run that did not come to its end promises; lines that make no sense are left out."""
+    if not isinstance(folder, LocalFolder):
+        return {}
+    try:
+        status = os.lstat(folder.path / JOURNAL)
+        if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_RECORD:
+            return {}
+        lines = (folder.path / JOURNAL).read_bytes().splitlines()
+    except OSError:
+        return {}
+    found: dict[str, Stamp] = {}
+    for line in lines:
+        try:
+            said = json.loads(line)
+            found |= _stamps({"files": {said.pop("name"): said}})
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            continue
+    return found
 
 
 def _is_name(name: Any) -> bool:
@@ -266,14 +294,10 @@ class Output:
             if name == RECORD or name not in record:
                 continue
             made = record.files.get(name)
-            if isinstance(self.folder, LocalFolder):
-                status = os.lstat(self.folder.path / name)
-                # Written by a killed run, after its record was: it is known by its time from now on.
-                if made is None or (name in record.writing and made.modified != status.st_mtime_ns):
-                    made = Stamp(status.st_size, "", status.st_mtime_ns)
             if made is not None:
                 self._kept[name] = made
         self._write(self._kept, names)
+        self.folder.remove(JOURNAL)  # what it said is in the record by now
 
     @contextmanager
     def staged(self, name: str) -> Iterator[Path]:
@@ -283,6 +307,7 @@ class Output:
                 with atomic_write(self.folder.path / name) as part:
                     yield part
                     made = stamp(part)
+                    promise(self.folder, name, made)
             else:
                 with self.folder.staged(name) as part:
                     yield part
@@ -301,6 +326,7 @@ class Output:
             self._write(rest, ())
         else:
             self.folder.remove(RECORD)
+        self.folder.remove(JOURNAL)
 
     def _write(self, files: Mapping[str, Stamp], writing: Iterable[str]) -> None:
         from patchprism import __version__

@@ -238,17 +238,34 @@ def paint_over(path):
     path.write_bytes(b"x" * path.stat().st_size)
 
 
-@pytest.mark.parametrize("harm", [os.unlink, shorten, paint_over])
 @pytest.mark.parametrize("name", ["p0001.pca.png", "p0002.overlay.png", "p0000.npz"])
-def test_pictures_that_are_gone_or_changed_are_drawn_again(photos, tmp_path, harm, name):
+def test_pictures_that_are_gone_are_drawn_again(photos, tmp_path, name):
     out = broken_off(photos, tmp_path / "out", **PICTURES)
-    assert (out / name).exists()
-    harm(out / name)
+    (out / name).unlink()
     do("render", photos, out, **PICTURES)
     do("render", photos, tmp_path / "fresh", **PICTURES)
     assert tree(out) == tree(tmp_path / "fresh")
     for row in json.loads((out / "report.json").read_text())["photos"]:
         assert all((out / file).exists() for file in row["files"])
+
+
+@pytest.mark.parametrize("harm", [shorten, paint_over])
+@pytest.mark.parametrize("name", ["p0001.pca.png", "p0000.npz", "results.png"])
+def test_what_somebody_wrote_after_a_run_was_killed_is_not_replaced(photos, tmp_path, harm, name):
+    """A picture that was edited, and a file with a name that the run was about to write."""
+    out = broken_off(photos, tmp_path / "out", **PICTURES)
+    if name == "results.png":
+        (out / name).write_bytes(b"a file of the user's, longer than forty bytes" * 2)
+    harm(out / name)
+    content = (out / name).read_bytes()
+    with pytest.raises(OutputError, match="PatchPrism did not write it"):
+        do("render", photos, out, **PICTURES)
+    assert (out / name).read_bytes() == content
+    # Once it is moved out of the way, the run goes on.
+    (out / name).rename(tmp_path / "moved")
+    do("render", photos, out, **PICTURES)
+    do("render", photos, tmp_path / "fresh", **PICTURES)
+    assert tree(out) == tree(tmp_path / "fresh")
 
 
 def test_pictures_that_are_there_are_not_drawn_again(photos, tmp_path):

@@ -16,7 +16,7 @@ from patchprism.video.frames import import_av, planes_of
 from patchprism.video.naming import Counter, counter_in
 from patchprism.video.sound import Sound
 from patchprism.video.source import FileClip
-from patchprism.written import Output
+from patchprism.written import Output, promise
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -305,7 +305,8 @@ class _PictureSink:
             elif kind is None:
                 output = Output(self.folder)
                 output.claim(self.output.written)
-                for name in self.output.written:
+                for name, made in self.output.written.items():
+                    promise(output.folder, name, made)
                     os.replace(self.part / name, self.folder / name)
                 output.written |= self.output.written
                 output.finish()
