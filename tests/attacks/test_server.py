@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,6 +13,13 @@ import pytest
 
 from patchprism.explorer import guard as guards
 from patchprism.explorer.guard import Guard
+
+
+def run(coroutine):
+    """What a coroutine gives, in a thread of its own: in this one a browser's event loop may run already."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, coroutine).result()
+
 
 pytest.importorskip("fastapi", reason="the server is an extra")
 
@@ -69,17 +77,17 @@ def test_a_port_that_is_no_port(digits):
     host = {"host": f"127.0.0.1:{digits}"} if digits.isascii() else None
     app = guarded(fine)
     if host:
-        assert asyncio.run(answer(app, scope(headers=host)))[0] == 421
+        assert run(answer(app, scope(headers=host)))[0] == 421
     assert not app.host_allowed(f"127.0.0.1:{digits}")
     assert not app.host_allowed(f"[::1]:{digits}")
     origin = {"origin": f"http://127.0.0.1:{digits}"} if digits.isascii() else None
     if origin:
-        assert asyncio.run(answer(app, scope(headers=origin)))[0] == 403
+        assert run(answer(app, scope(headers=origin)))[0] == 403
 
 
 @pytest.mark.parametrize("digits", [each for each in DIGITS if each.isascii()])
 def test_a_length_that_is_none(digits):
-    assert asyncio.run(answer(guarded(fine), scope("POST", headers={"content-length": digits})))[0] == 413
+    assert run(answer(guarded(fine), scope("POST", headers={"content-length": digits})))[0] == 413
 
 
 @pytest.mark.parametrize("name", ["host", "origin", "content-length", "sec-fetch-site"])
@@ -87,16 +95,16 @@ def test_a_header_that_is_there_twice(name):
     request = scope(
         headers={"origin": f"http://127.0.0.1:{PORT}", "content-length": "0", "sec-fetch-site": "none"}
     )
-    assert asyncio.run(answer(guarded(fine), request))[0] == 200
+    assert run(answer(guarded(fine), request))[0] == 200
     value = dict(request["headers"])[name.encode()]
     request["headers"].append((name.upper().encode(), value))
-    assert asyncio.run(answer(guarded(fine), request))[0] == 400
+    assert run(answer(guarded(fine), request))[0] == 400
 
 
 def test_a_path_that_is_no_text():
     request = scope()
     request["path"] = "/\udc80/"
-    assert asyncio.run(answer(guarded(fine), request))[0] == 404
+    assert run(answer(guarded(fine), request))[0] == 404
 
 
 def test_a_body_that_stalls_is_given_up(monkeypatch):
@@ -106,7 +114,7 @@ def test_a_body_that_stalls_is_given_up(monkeypatch):
         await asyncio.Event().wait()
 
     app = guarded(fine)
-    status, text = asyncio.run(answer(app, scope("POST", "/api/sessions"), stalled))
+    status, text = run(answer(app, scope("POST", "/api/sessions"), stalled))
     assert (status, app.busy) == (408, 0)
     assert b"try again" in text
 
@@ -120,7 +128,7 @@ def test_a_body_that_trickles_is_given_up(monkeypatch):
         await asyncio.sleep(0.01)
         return {"type": "http.request", "body": b"x", "more_body": len(calls) < 1000}
 
-    assert asyncio.run(answer(guarded(fine), scope("POST", "/api/sessions"), trickle))[0] == 408
+    assert run(answer(guarded(fine), scope("POST", "/api/sessions"), trickle))[0] == 408
     assert len(calls) < 1000
 
 
@@ -164,7 +172,7 @@ def test_stalled_uploads_block_no_photo_and_are_few(tmp_path):
         assert {status for status, _ in await asyncio.gather(*held)} == {200}
         assert (await answer(app, scope("POST", "/api/sessions/s/photos")))[0] == 200
 
-    asyncio.run(play())
+    run(play())
     assert added == [b"photo"] * guards.MAX_UPLOADS + [b""]
 
 
