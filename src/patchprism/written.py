@@ -75,7 +75,7 @@ class Record:
     files : dict
         Stamps by name.
     writing : set
-        Names of what the last run was about to write; all of them written, where it came to its end.
+        Names that the last run was about to write. They decide only in remote folders, which have no journal.
     """
 
     def __init__(self, folder: Folder) -> None:

@@ -171,7 +171,7 @@ def test_names_of_other_folders_are_never_ours(tmp_path):
     assert not record.writing
 
 
-def test_a_killed_job_owns_only_what_is_newer_than_its_record(tmp_path):
+def test_a_killed_job_owns_only_what_its_journal_notes(tmp_path):
     output = Output(tmp_path)
     output.claim(["a.png", "b.png"])
     with output.staged("a.png") as part:
