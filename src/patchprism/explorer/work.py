@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from patchprism.errors import OptionError, PatchPrismError, PhotoError, WeightsError
 from patchprism.explorer.build import build_message
-from patchprism.prism import Prism
+from patchprism.prism.estimator import Prism
 
 if TYPE_CHECKING:
     import os
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from patchprism.backbones import Backbone
-    from patchprism.pipeline import Settings
-    from patchprism.visualization import Visualization
+    from patchprism.jobs.settings import Settings
+    from patchprism.jobs.view import View
 
 MAX_SESSIONS = 16
 MAX_PHOTOS = 48
@@ -85,7 +85,7 @@ class Job:
 class Session:
     """One tab's view."""
 
-    view: Visualization
+    view: View
     message: bytes
     staged: list[tuple[str, NDArray[np.uint8]]] = field(default_factory=list)
     job: Job | None = None
@@ -114,7 +114,7 @@ class Workshop:
 
     Parameters
     ----------
-    view : Visualization
+    view : View
         What every tab starts with.
     message : bytes
         Its message.
@@ -126,7 +126,7 @@ class Workshop:
     """
 
     def __init__(
-        self, view: Visualization, message: bytes, backbone: Backbone | None, *, device: str = "auto"
+        self, view: View, message: bytes, backbone: Backbone | None, *, device: str = "auto"
     ) -> None:
         self.first = view, message
         self._backbones = {} if backbone is None else {backbone.record.name: backbone}
@@ -252,12 +252,10 @@ class Workshop:
         with session.lock:
             session.view, session.message = made, content
 
-    def _made(
-        self, view: Visualization, staged: list[tuple[str, NDArray[np.uint8]]], job: Job, wish: Wish
-    ) -> Visualization:
-        from patchprism.extract import Photos, extract
-        from patchprism.features import PatchFeatures
-        from patchprism.pipeline import describe_origin
+    def _made(self, view: View, staged: list[tuple[str, NDArray[np.uint8]]], job: Job, wish: Wish) -> View:
+        from patchprism.features.extraction import Photos, extract
+        from patchprism.features.patch_features import PatchFeatures
+        from patchprism.jobs.settings import describe_origin
 
         settings = settings_of(view, wish)
         other = settings.model != view.record.name
@@ -351,9 +349,9 @@ def models_here() -> list[str]:
     return [record.name for record in records() if locate_weights(record) is not None]
 
 
-def settings_of(view: Visualization, wish: Wish) -> Settings:
+def settings_of(view: View, wish: Wish) -> Settings:
     """A view's settings with a wish fulfilled."""
-    from patchprism.pipeline import Settings
+    from patchprism.jobs.settings import Settings
 
     names = Settings.__dataclass_fields__
     settings = Settings(**{key: value for key, value in view.settings.items() if key in names})
@@ -367,7 +365,7 @@ def settings_of(view: Visualization, wish: Wish) -> Settings:
     return replace(settings, **changes).resolved()
 
 
-def check_wish(view: Visualization, wish: Wish) -> None:
+def check_wish(view: View, wish: Wish) -> None:
     """Refuse what a fit would refuse, before anything is queued."""
     from patchprism.backbones import find_record, locate_weights, records
 
@@ -383,9 +381,9 @@ def check_wish(view: Visualization, wish: Wish) -> None:
     settings_of(view, wish).prism()
 
 
-def reshown(view: Visualization, options: dict[str, Any]) -> Visualization:
+def reshown(view: View, options: dict[str, Any]) -> View:
     """A view with other components, scaling, space or shown foreground, as ``render`` with these options gives it."""
-    from patchprism.pipeline import with_mask
+    from patchprism.jobs.settings import with_mask
 
     options = dict(options)
     scaling, components = options.pop("scaling"), tuple(options.pop("components"))
@@ -423,7 +421,7 @@ def read_upload(content: bytes, name: str, *, range: Sequence[float] | None = No
     """An uploaded photo through the one reader of photos, after a look at how large it would become."""
     from PIL import Image
 
-    from patchprism.images import read_photo
+    from patchprism.photos.images import read_photo
 
     try:
         with Image.open(io.BytesIO(content)) as image:
@@ -451,7 +449,7 @@ def clean_name(name: str) -> str:
     return last or "photo"
 
 
-def map_sources(view: Visualization) -> list[NDArray[np.uint8]]:
+def map_sources(view: View) -> list[NDArray[np.uint8]]:
     """The arrays among a view's sources: photos that are held in memory."""
     import numpy
 
