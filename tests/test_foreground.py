@@ -356,7 +356,7 @@ def test_a_threshold_can_be_given_beside_the_direction(threshold):
 
 def test_shards_give_the_prism_that_memory_gives(tmp_path):
     from patchprism.jobs.engines import open_engine
-    from patchprism.jobs.work import fit
+    from patchprism.jobs.fitting import fit
 
     photos, _ = scene(7, noise=0.9)
     names = [f"p{i}" for i in range(7)]

@@ -71,11 +71,11 @@ def toy(monkeypatch, tmp_path):
     monkeypatch.setitem(base._RECORDS, "toy", RECORD)
     import patchprism.backbones
     import patchprism.explorer.serve
+    import patchprism.jobs.extraction
     import patchprism.jobs.video.job
-    import patchprism.jobs.work
     import patchprism.views.visualize
 
-    load, obtain = patchprism.backbones.load_backbone, patchprism.jobs.work.obtain_weights
+    load, obtain = patchprism.backbones.load_backbone, patchprism.jobs.extraction.obtain_weights
 
     def load_toy(name, **options):
         if name != "toy":
@@ -92,11 +92,11 @@ def toy(monkeypatch, tmp_path):
     for module in (
         patchprism.backbones,
         patchprism.views.visualize,
-        patchprism.jobs.work,
+        patchprism.jobs.extraction,
         patchprism.jobs.video.job,
     ):
         monkeypatch.setattr(module, "load_backbone", load_toy)
-    monkeypatch.setattr(patchprism.jobs.work, "obtain_weights", obtain_toys)
+    monkeypatch.setattr(patchprism.jobs.extraction, "obtain_weights", obtain_toys)
     monkeypatch.setattr(patchprism.explorer.serve, "serve", lambda *_, **__: None)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 

@@ -168,8 +168,8 @@ def test_what_are_no_photos(photos):
 
 def test_a_store_of_several_layers_takes_the_layers_that_it_is_of():
     from patchprism.features.store import StoredFeatures
+    from patchprism.jobs.opened import resolved_for
     from patchprism.jobs.settings import Settings
-    from patchprism.jobs.streaming.opened import resolved_for
 
     class Store(StoredFeatures):
         """As much of a store as is asked for."""

@@ -15,18 +15,18 @@ from toys import Toy, make_photos, tree
 
 import patchprism.features.extraction
 import patchprism.features.store.layout
+import patchprism.jobs.extraction
+import patchprism.jobs.opened
+import patchprism.jobs.pictures
 import patchprism.jobs.shards
 import patchprism.jobs.store_writer
-import patchprism.jobs.streaming.opened
-import patchprism.jobs.streaming.pictures
 import patchprism.jobs.tasks
-import patchprism.jobs.work
 import patchprism.photos.sources
 from patchprism import visualize
 from patchprism.errors import OutputError, PhotoError
 from patchprism.jobs.engines import open_engine
 from patchprism.jobs.settings import Settings
-from patchprism.jobs.shards import digest
+from patchprism.jobs.source import digest
 from patchprism.jobs.streaming import extract_features, fit_prism, render_photos
 from patchprism.jobs.tasks import PictureOptions
 from patchprism.photos.sources import read_source
@@ -40,14 +40,14 @@ SHARD, COUNT = 4, 10
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch):
     """Shards of four photos and chunks of sixteen patches: what takes thousands of photos otherwise."""
-    for module in (patchprism.jobs.shards, patchprism.jobs.work, patchprism.jobs.tasks):
+    for module in (patchprism.jobs.shards, patchprism.jobs.extraction, patchprism.jobs.tasks):
         monkeypatch.setattr(module, "SHARD", SHARD)
     monkeypatch.setattr(patchprism.features.store.layout, "CHUNK_BYTES", 16 * 24 * 2)
     monkeypatch.setattr(patchprism.jobs.store_writer, "CHUNKS_AT_ONCE", 1)
     for module in (
         patchprism.jobs.tasks,
-        patchprism.jobs.streaming.opened,
-        patchprism.jobs.streaming.pictures,
+        patchprism.jobs.opened,
+        patchprism.jobs.pictures,
     ):
         monkeypatch.setattr(
             module, "give_back_memory", lambda: None
@@ -163,7 +163,7 @@ CHANGES = [{name: value} for name, value in OTHER_SETTINGS.items() if value is n
 def interrupted(tmp_path_factory):
     """Photos, and a run over them that was broken off."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in (patchprism.jobs.shards, patchprism.jobs.work, patchprism.jobs.tasks):
+        for module in (patchprism.jobs.shards, patchprism.jobs.extraction, patchprism.jobs.tasks):
             patch.setattr(module, "SHARD", SHARD)
         folder = small(tmp_path_factory.mktemp("photos") / "p")
         return folder, broken_off(folder, tmp_path_factory.mktemp("broken") / "out", **PICTURES)
@@ -611,7 +611,7 @@ def test_a_folder_that_cannot_be_locked_is_not_said_to_be_in_use(photos, tmp_pat
     def refuse(*_):
         raise OSError(37, "No locks available")
 
-    monkeypatch.setattr(patchprism.jobs.work.fcntl, "flock", refuse)
+    monkeypatch.setattr(patchprism.jobs.extraction.fcntl, "flock", refuse)
     with pytest.raises(OutputError, match="cannot be locked: no locks available"):
         do("fit", photos, tmp_path / "d.prism")
 

@@ -16,7 +16,7 @@ import patchprism.support.folders
 from patchprism.errors import OutputError
 from patchprism.jobs.engines import open_engine
 from patchprism.jobs.settings import Settings
-from patchprism.jobs.shards import SHARD
+from patchprism.jobs.source import SHARD
 from patchprism.jobs.streaming import extract_features, fit_prism, render_photos
 from patchprism.photos.sources import read_source
 

@@ -20,8 +20,8 @@ from patchprism.explorer.work import Job, Session, Wish, Workshop
 from patchprism.features.store import StoredFeatures
 from patchprism.jobs.engines import open_engine
 from patchprism.jobs.settings import Settings
+from patchprism.jobs.store_view import record_of, view_store
 from patchprism.jobs.streaming import extract_features, render_photos
-from patchprism.jobs.streaming.view import record_of, view_store
 from patchprism.photos import sources
 from patchprism.photos.images import read_photo
 from patchprism.photos.sources import GONE_GREY

@@ -221,7 +221,7 @@ def _of_store(
     tell: Callable[[str, int, int | None], None],
 ) -> View:
     from patchprism.features.store import StoredFeatures
-    from patchprism.jobs.streaming.view import view_store
+    from patchprism.jobs.store_view import view_store
 
     store = StoredFeatures(path)
     _check_number(min(len(store), sample or len(store)), prism is not None)

@@ -13,7 +13,7 @@ from patchprism.cli.console import note, print_line, print_table, progress, say_
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from patchprism.jobs.view import Failure, View
+    from patchprism.jobs.view import View
 
 SHOWN_ROWS = 20
 

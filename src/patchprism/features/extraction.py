@@ -177,6 +177,10 @@ class Photos:
         """What a photo is called."""
         return self.names[index]
 
+    def content(self, index: int) -> str:
+        """Digest of a photo's pixels, once it was read."""
+        return self._seen[index][1]
+
     def __getstate__(self) -> dict[str, Any]:
         # A lock belongs to one process, and what is kept can be read again.
         kept = ("sources", "names", "range", "notes", "lost", "_seen")

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from patchprism.errors import FeaturesError, OutputError
+from patchprism.jobs.source import Failure, ReadAgain
+from patchprism.photos.sources import read_source
 from patchprism.features.patch_features import check_tokens
 from patchprism.features.store.reader import PhotoRow
 from patchprism.support.reading import Note
@@ -29,17 +31,6 @@ if TYPE_CHECKING:
     from patchprism.features.store.reader import StoredFeatures
     from patchprism.support.folders import Folder
 
-# Enough photos for whole batches at the usual sizes, few enough that a broken run loses seconds of work
-# (64 photos at 448 through ViT-S/14: 20 s on two cores, half a second on a GPU).
-SHARD = 64
-
-
-@dataclass(frozen=True)
-class Lost:
-    """A photo that failed, and why."""
-
-    name: str
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -51,7 +42,7 @@ class Table:
     key : str
         Digest of all that its tokens depend on.
     photos : list of PhotoRow
-    failures : list of Lost
+    failures : list of Failure
     width : int
         Of the tokens; 0 where no photo could be read.
     notes : list of Note
@@ -60,7 +51,7 @@ class Table:
 
     key: str
     photos: list[PhotoRow] = field(default_factory=list)
-    failures: list[Lost] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
     width: int = 0
     notes: list[Note] = field(default_factory=list)
 
@@ -70,22 +61,7 @@ class Table:
         return sum(row.grid[0] * row.grid[1] for row in self.photos)
 
 
-class Source(Protocol):
-    """Tokens by shards; can be pickled and sent to a worker."""
-
-    n_shards: int
-
-    def key(self, shard: int) -> str:
-        """Digest of all that a shard's tokens depend on."""
-
-    def rows(self, shard: int) -> list[PhotoRow]:
-        """What is known of a shard's photos."""
-
-    def read(self, shard: int) -> Iterator[tuple[PhotoRow, Tokens]]:
-        """A shard's photos with their tokens."""
-
-
-class Shards:
+class Shards(ReadAgain):
     """The shards in a job's work folder.
 
     Parameters
@@ -95,10 +71,12 @@ class Shards:
     n_shards : int
     dtype : {"float16", "float32"}
         What tokens are kept in.
+    reader : callable
+        Reads a photo: name -> (H, W, 3) uint8.
     """
 
-    def __init__(self, folder: Folder, n_shards: int, dtype: str) -> None:
-        self.folder, self.n_shards, self.dtype = folder, n_shards, dtype
+    def __init__(self, folder: Folder, n_shards: int, dtype: str, reader: Reader = read_source) -> None:
+        self.folder, self.n_shards, self.dtype, self.reader = folder, n_shards, dtype, reader
 
     def write(self, shard: int, table: Table, tokens: Sequence[NDArray[np.float32]]) -> None:
         """Commit a shard.
@@ -144,7 +122,7 @@ class Shards:
                 )
                 for row in found["photos"]
             ]
-            failures = [Lost(**each) for each in found["failures"]]
+            failures = [Failure(**each) for each in found["failures"]]
             notes = [Note(**each) for each in found.get("notes", [])]
             table = Table(found["key"], photos, failures, int(found["width"]), notes)
         except (OSError, ValueError, KeyError, TypeError):
@@ -201,41 +179,3 @@ class Shards:
 
     def _tokens(self, shard: int) -> str:
         return f"shards/{shard:08d}.tokens"
-
-
-class StoreShards:
-    """The photos of a feature store, in shards."""
-
-    def __init__(self, features: StoredFeatures) -> None:
-        self.features = features
-        self.n_shards = -(-len(features) // SHARD)
-
-    def key(self, shard: int) -> str:
-        """See :class:`Source`."""
-        return digest(self.features.path, self.features.key, self.features.origin, self._span(shard))
-
-    def rows(self, shard: int) -> list[PhotoRow]:
-        """See :class:`Source`."""
-        return self.features.rows(*self._span(shard))
-
-    def read(self, shard: int) -> Iterator[tuple[PhotoRow, Tokens]]:
-        """See :class:`Source`."""
-        return self.features.read(*self._span(shard))
-
-    def _span(self, shard: int) -> tuple[int, int]:
-        return shard * SHARD, min((shard + 1) * SHARD, len(self.features))
-
-
-def digest(*values: Any) -> str:
-    """A name for JSON values and arrays: SHA-256 in hexadecimal."""
-    return hashlib.sha256(json.dumps(values, sort_keys=True, default=_plain).encode()).hexdigest()
-
-
-def _plain(value: Any) -> Any:
-    """An array, or a number of NumPy's, as JSON values; anything else is an error."""
-    if isinstance(value, np.generic):
-        return value.item()
-    array = np.ascontiguousarray(value)
-    if array.dtype.hasobject:
-        raise TypeError(f"{type(value).__name__} has no digest")
-    return [array.dtype.str, array.shape, hashlib.sha256(array.data).hexdigest()]

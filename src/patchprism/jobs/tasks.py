@@ -20,7 +20,8 @@ import numpy as np
 from patchprism.errors import FeaturesError, PhotoError
 from patchprism.features.extraction import Photos, Tokens, extract
 from patchprism.features.store.reader import PhotoRow
-from patchprism.jobs.shards import SHARD, Lost, Shards, Table, digest
+from patchprism.jobs.source import SHARD, Failure, digest
+from patchprism.jobs.shards import Shards, Table
 from patchprism.jobs.writers import write_arrays
 from patchprism.photos.sources import (
     DRAWN_WITHOUT,
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
     from patchprism.backbones import Backbone
     from patchprism.features.extraction import TokenOptions
     from patchprism.features.store.layout import ArraySpec
-    from patchprism.jobs.shards import Source
+    from patchprism.jobs.source import Source
     from patchprism.photos.framing import Framed, Framing
     from patchprism.prism.estimator import PhotoColors, Prism
     from patchprism.prism.passes import Pass
@@ -163,7 +164,7 @@ class ExtractTask:
                 )
                 for tokens in done
             ]
-            lost = [Lost(run.names[at], failed[at]) for at in sorted(failed)]
+            lost = [Failure(run.names[at], failed[at]) for at in sorted(failed)]
             notes = [
                 Note(run.names[tokens.index % SHARD], text)
                 for tokens in done

@@ -23,7 +23,7 @@ from patchprism.jobs.settings import (
     describe_origin,
     with_mask,
 )
-from patchprism.jobs.view import Failure
+from patchprism.jobs.source import Failure
 from patchprism.prism.estimator import Prism
 from patchprism.support import checks
 from patchprism.support.reading import reading
@@ -184,7 +184,7 @@ def visualize(
     if store is not None:
         if backbone is not None:
             raise OptionError("backbone is not needed with a feature store")
-        from patchprism.jobs.streaming.view import view_store
+        from patchprism.jobs.store_view import view_store
 
         return Visualization.of(
             view_store(store, settings=settings, prism=prism, force=force, fetch_from=fetch_from, tell=tell)

@@ -4,9 +4,9 @@ What :func:`patchprism.visualize` does in memory for a handful of photos, these 
 number, on an engine, and take up again what was broken off.
 """
 
-from patchprism.jobs.streaming.features import extract_features, write_table
-from patchprism.jobs.streaming.opened import Outcome
-from patchprism.jobs.streaming.pictures import render_photos
-from patchprism.jobs.streaming.prisms import fit_prism
+from patchprism.jobs.opened import Outcome
+from patchprism.jobs.pictures import render_photos
+from patchprism.jobs.prisms import fit_prism
+from patchprism.jobs.stores import extract_features, write_table
 
 __all__ = ["Outcome", "extract_features", "fit_prism", "render_photos", "write_table"]

@@ -15,14 +15,16 @@ import numpy as np
 from patchprism.errors import EngineError, OptionError, OutputError, PatchPrismError, PrismError
 from patchprism.features.store import StoredFeatures
 from patchprism.jobs.engines import WorkerLost
+from patchprism.jobs.extraction import nobody
+from patchprism.jobs.fitting import fit
 from patchprism.jobs.hints import hints_about
 from patchprism.jobs.inputs import listed_input
+from patchprism.jobs.opened import Opened, Outcome, open_tokens, resolved_for, weights_of
 from patchprism.jobs.settings import Settings, Stopwatch, check_origin, with_mask
-from patchprism.jobs.shards import Lost, digest
-from patchprism.jobs.streaming.opened import Opened, Outcome, open_tokens, resolved_for, tidied, weights_of
+from patchprism.jobs.source import Failure, digest
 from patchprism.jobs.tasks import DrawTask, drawn_key
 from patchprism.jobs.view import REPORT_VERSION
-from patchprism.jobs.work import fit, nobody, working
+from patchprism.jobs.working import tidied, working
 from patchprism.jobs.writers import check_output_options
 from patchprism.photos.paths import unique_stems
 from patchprism.photos.sources import elsewhere, in_range, places_for, read_source, stored_paths
@@ -44,7 +46,7 @@ if TYPE_CHECKING:
 
     from patchprism.backbones import Backbone
     from patchprism.jobs.engines import Engine
-    from patchprism.jobs.work import Reader, Tell
+    from patchprism.jobs.extraction import Reader, Tell
     from patchprism.pictures.picture import PictureOptions
     from patchprism.support.folders import Folder
 
@@ -398,12 +400,12 @@ class Pictures:
             lost = [{"photo": each.name, "reason": each.reason} for each in self.failures()]
             file.write(f'\n  ],\n  "failures": {_indented(lost, 2).lstrip()}\n}}\n')
 
-    def failures(self) -> list[Lost]:
+    def failures(self) -> list[Failure]:
         """Photos that could not be done, and those that were gone or replaced when they were drawn."""
         lost = dict(self.lost)
         for drawn in self._all():
             lost |= drawn["lost"]
-        return [*self.opened.failures, *(Lost(name, reason) for name, reason in lost.items())]
+        return [*self.opened.failures, *(Failure(name, reason) for name, reason in lost.items())]
 
     def hints(self) -> list[str]:
         """As :meth:`Visualization.hints <patchprism.Visualization.hints>`."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from patchprism.features.store import StoredFeatures
+from patchprism.jobs.extraction import nobody
+from patchprism.jobs.fitting import fit
 from patchprism.jobs.inputs import listed_input
+from patchprism.jobs.opened import Outcome, open_tokens, resolved_for, weights_of
 from patchprism.jobs.settings import Settings, Stopwatch
-from patchprism.jobs.streaming.opened import Outcome, open_tokens, resolved_for, tidied, weights_of
-from patchprism.jobs.work import fit, nobody, working
+from patchprism.jobs.working import tidied, working
 from patchprism.photos.sources import in_range, read_source
 from patchprism.support.files import check_target
 from patchprism.support.folders import WORK, LocalFolder, is_remote, local_path, split_address
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 
     from patchprism.backbones import Backbone
     from patchprism.jobs.engines import Engine
-    from patchprism.jobs.work import Reader, Tell
+    from patchprism.jobs.extraction import Reader, Tell
     from patchprism.support.folders import Folder
 
 

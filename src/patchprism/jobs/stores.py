@@ -9,21 +9,15 @@ from typing import TYPE_CHECKING
 
 from patchprism.errors import OptionError, OutputError, PatchPrismError, StoreError
 from patchprism.features.store import StoredFeatures, layout
+from patchprism.jobs.extraction import Extraction, failures_of, n_shards, nobody, notes_of
 from patchprism.jobs.inputs import listed_input
+from patchprism.jobs.network import open_network
+from patchprism.jobs.opened import Outcome, weights_of
 from patchprism.jobs.settings import Settings, Stopwatch
-from patchprism.jobs.shards import Lost, Shards
+from patchprism.jobs.source import Failure
+from patchprism.jobs.shards import Shards
 from patchprism.jobs.store_writer import StoreWriter
-from patchprism.jobs.streaming.opened import Outcome, weights_of
-from patchprism.jobs.work import (
-    Extraction,
-    failures_of,
-    n_shards,
-    nobody,
-    notes_of,
-    open_network,
-    remembered_batch,
-    working,
-)
+from patchprism.jobs.working import remembered_batch, working
 from patchprism.photos.sources import in_range, read_source
 from patchprism.support import checks
 from patchprism.support.folders import WORK, LocalFolder, is_remote, is_work, open_folder
@@ -35,7 +29,7 @@ if TYPE_CHECKING:
 
     from patchprism.backbones import Backbone
     from patchprism.jobs.engines import Engine
-    from patchprism.jobs.work import Reader, Tell
+    from patchprism.jobs.extraction import Reader, Tell
     from patchprism.support.folders import Folder
 
 
@@ -191,7 +185,7 @@ def _finished(folder: Folder, key: str, overwrite: bool) -> Outcome | None:
         return Outcome(
             n_photos=len(there),
             n_patches=there.n_patches,
-            failures=[Lost(each["photo"], each["reason"]) for each in there.failures],
+            failures=[Failure(each["photo"], each["reason"]) for each in there.failures],
             model=str(there.model.get("name")),
             weights_source=str(weights_of(there.origin)),
             seconds={},

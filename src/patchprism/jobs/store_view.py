@@ -12,11 +12,12 @@ from patchprism.features.records import record_from
 from patchprism.features.store import StoredFeatures
 from patchprism.features.store.reader import LARGE
 from patchprism.jobs.engines import open_engine
+from patchprism.jobs.extraction import nobody
+from patchprism.jobs.fitting import fit
+from patchprism.jobs.opened import resolved_for, sampled_origin, weights_of
 from patchprism.jobs.settings import Stopwatch, check_origin, with_mask
-from patchprism.jobs.shards import StoreShards
-from patchprism.jobs.streaming.opened import resolved_for, sampled_origin, weights_of
-from patchprism.jobs.view import Failure, View
-from patchprism.jobs.work import fit, nobody
+from patchprism.jobs.source import StoreSource
+from patchprism.jobs.view import View
 from patchprism.photos.sources import StoredPhoto, in_range, places_for, read_source
 from patchprism.support.memory import free_memory
 
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
 
     from patchprism.backbones import BackboneRecord
     from patchprism.features.store.reader import PhotoRow
+    from patchprism.jobs.extraction import Tell
     from patchprism.jobs.settings import Settings
-    from patchprism.jobs.work import Tell
     from patchprism.prism.estimator import Prism
 
 
@@ -106,7 +107,7 @@ def view_store(
     features = PatchFeatures(tokens, [row.name for row in rows])
     if to_fit is not None:
         with watch("fit prism"), open_engine("local") as engine:
-            prism = fit(to_fit, StoreShards(store), engine, origin, only=only, tell=tell)
+            prism = fit(to_fit, StoreSource(store), engine, origin, only=only, tell=tell)
     assert prism is not None
     with watch("colour"):
         parts = [prism.split(each, name=name) for name, each in zip(features.names, features, strict=True)]

@@ -1,0 +1,237 @@
+"""Jobs of any size: photos or a store in; shards of tokens, a prism or a store out, in bounded memory, resumable.
+
+The list of photos is held, and no more than that grows with it. Work in progress lies in one folder, which is
+taken away at the end; the same job, begun again, uses what is committed there.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from patchprism.errors import EngineError, PhotoError
+from patchprism.jobs.engines import WorkerLost
+from patchprism.jobs.network import Network
+from patchprism.jobs.source import SHARD, Failure, digest
+from patchprism.jobs.shards import Shards, Table
+from patchprism.jobs.tasks import ExtractTask, PhotoRun, ProbeTask
+from patchprism.photos.isolated import IsolatedReader, isolated
+from patchprism.photos.sources import SourceReader, fetch_source, read_source, stamp_of
+from patchprism.support.version import __version__
+from patchprism.support.words import none_could
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from patchprism.jobs.engines import Engine
+    from patchprism.support.reading import Note
+
+    Tell = Callable[[str, int, int | None], None]
+    Reader = Callable[[str], NDArray[np.uint8]]
+
+
+_JOB_VERSION = 1
+
+
+def nobody(stage: str, done: int, total: int | None) -> None:
+    """Progress that nobody watches."""
+
+
+# ---------------------------------------------------------------- the network
+
+
+# ---------------------------------------------------------------- work in progress
+
+
+class Extraction:
+    """Runs the network over photos, shard by shard, skipping those that are committed.
+
+    Parameters
+    ----------
+    names : list of str
+    network : Network
+    shards : Shards
+    engine : Engine
+    batch_size : int, optional
+    reader : callable
+    tell : callable
+    """
+
+    def __init__(
+        self,
+        names: list[str],
+        network: Network,
+        shards: Shards,
+        engine: Engine,
+        *,
+        batch_size: int | None = None,
+        reader: Reader = read_source,
+        tell: Tell = nobody,
+    ) -> None:
+        self.names, self.network, self.shards, self.engine = names, network, shards, engine
+        self.batch_size, self.reader, self.tell = batch_size, reader, tell
+        self._photos = self._ahead = 0
+        self._keys: dict[int, str] = {}
+
+    @property
+    def basis(self) -> str:
+        """Digest of all that tokens depend on, but for the photos."""
+        network = self.network
+        batch = self.batch_size or network.batch_patches
+        return digest(_JOB_VERSION, network.origin, network.settings, self.shards.dtype, batch)
+
+    @property
+    def identity(self) -> str:
+        """Digest of all that the tokens of all photos depend on; it stays the same when photos are copied."""
+        return digest(
+            self.basis, [self._photos_key(shard, exact=False) for shard in range(self.shards.n_shards)]
+        )
+
+    def key(self, shard: int) -> str:
+        """Digest of all that a shard's tokens depend on; a photo counts as another one when its file has changed.
+
+        It stays the same through a run, whatever happens to the photos.
+        """
+        if shard not in self._keys:
+            self._keys[shard] = digest(__version__, self.basis, self._photos_key(shard, exact=True))
+        return self._keys[shard]
+
+    def _photos_key(self, shard: int, *, exact: bool) -> str:
+        return digest([(name, stamp_of(name, exact=exact)) for name in self._names(shard)])
+
+    def run(
+        self,
+        *,
+        committed: Callable[[int, str], Table | None] | None = None,
+        done: Callable[[int, Table], None] = lambda shard, table: None,
+    ) -> None:
+        """Do all shards that are not done.
+
+        Parameters
+        ----------
+        committed : callable, optional
+            A shard and its key -> its table, if there is no need to do it again.
+        done : callable, optional
+            Told of every shard as it is found or done.
+
+        Raises
+        ------
+        EngineError
+            If workers die over a shard whose photos are all harmless.
+        """
+        lost: list[PhotoRun] = []
+
+        def todo() -> Iterator[PhotoRun]:
+            for shard in range(self.shards.n_shards):
+                key = self.key(shard)
+                table = (committed or self._committed)(shard, key)
+                if table is not None:
+                    self._done(shard, table, done)
+                else:
+                    yield PhotoRun(shard, key, self._names(shard))
+
+        self._photos = self._ahead = 0
+        self.tell("photos", 0, len(self.names))
+        # A cluster's workers may die of a photo; this process must not.
+        with self._reading() as reader:
+            task = ExtractTask(
+                self.network.load,
+                self.network.framing,
+                self.shards,
+                batch_size=self.batch_size,
+                batch_patches=self.network.batch_patches,
+                reader=reader,
+                options=self.network.options,
+                seen=self._seen if self.engine.local else None,
+            )
+            for run, result in self.engine.map(task, todo()):
+                if isinstance(result, WorkerLost):
+                    lost.append(run)
+                else:
+                    self._done(run.shard, result, done)
+        for run, result in self.engine.map(task, self._without_killers(lost)) if lost else ():
+            if isinstance(result, WorkerLost):
+                raise EngineError(
+                    f"workers died again and again over photos {run.shard * SHARD + 1} to "
+                    f"{run.shard * SHARD + len(run.names)}: {result.reason}"
+                )
+            self._done(run.shard, result, done)
+
+    def _reading(self) -> AbstractContextManager[Reader]:
+        if not self.engine.local:
+            return nullcontext(self.reader)
+        if isinstance(self.reader, SourceReader):
+            return IsolatedReader(self.reader.decode, fetch=fetch_source)
+        return isolated(self.reader)
+
+    def _without_killers(self, lost: list[PhotoRun]) -> list[PhotoRun]:
+        """The shards again, without the photos that kill a worker that does no more than read them."""
+        probe = ProbeTask(self.network.framing, self.reader)
+        # Twice, or a photo would be blamed whose machine is lost in this moment.
+        photos = [name for run in lost for name in run.names]
+        killers = {
+            name: f"killed the process that read it ({result.reason})"
+            for name, result in self.engine.map(probe, photos, attempts=2, alone=True)
+            if isinstance(result, WorkerLost)
+        }
+        return [
+            replace(run, excluded={i: killers[n] for i, n in enumerate(run.names) if n in killers})
+            for run in lost
+        ]
+
+    def _done(self, shard: int, table: Table, done: Callable[[int, Table], None]) -> None:
+        count = len(table.photos) + len(table.failures)
+        self._photos += count
+        self._ahead = max(0, self._ahead - count)
+        self.tell("photos", self._photos + self._ahead, len(self.names))
+        done(shard, table)
+
+    def _seen(self) -> None:
+        """Told of each photo of the shards under way: a shard may take minutes."""
+        self._ahead += 1
+        self.tell("photos", self._photos + self._ahead, len(self.names))
+
+    def _committed(self, shard: int, key: str) -> Table | None:
+        table = self.shards.load(shard, key)
+        return table if table is not None and self.shards.has_tokens(shard, table) else None
+
+    def _names(self, shard: int) -> list[str]:
+        return self.names[shard * SHARD : (shard + 1) * SHARD]
+
+
+def n_shards(photos: int) -> int:
+    """Shards of so many photos."""
+    return -(-photos // SHARD)
+
+
+def failures_of(shards: Shards) -> list[Failure]:
+    """Photos of all shards that failed, in their order.
+
+    Raises
+    ------
+    PhotoError
+        If none is left.
+    """
+    failures, any_photo = [], False
+    for shard in range(shards.n_shards):
+        table = shards.table(shard)
+        failures += table.failures
+        any_photo = any_photo or bool(table.photos)
+    if not any_photo:
+        raise PhotoError(
+            failures[0].name,
+            none_could(failures[0].reason, len(failures)),
+        )
+    return failures
+
+
+def notes_of(shards: Shards) -> list[Note]:
+    """What is to be said of the photos of all shards, in their order."""
+    return [note for shard in range(shards.n_shards) for note in shards.table(shard).notes]
+
+
+# ---------------------------------------------------------------- passes

@@ -1,0 +1,148 @@
+"""The network of a job: known, and loaded where it is needed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
+
+from patchprism.backbones import find_record, load_backbone
+from patchprism.backbones.base import resolve_device, resolve_dtype
+from patchprism.backbones.weights import obtain_weights
+from patchprism.features.batching import patches_a_batch, patches_for
+from patchprism.jobs.settings import describe_origin
+from patchprism.support.memory import free_memory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+
+    from patchprism.backbones import Backbone, BackboneRecord, WeightsOrigin
+    from patchprism.features.extraction import TokenOptions
+    from patchprism.jobs.engines import Engine
+    from patchprism.jobs.settings import Settings
+    from patchprism.photos.framing import Framing
+
+    Tell = Callable[[str, int, int | None], None]
+    Reader = Callable[[str], NDArray[np.uint8]]
+
+
+@dataclass(frozen=True)
+class Network:
+    """A backbone that is known, but not loaded yet.
+
+    Attributes
+    ----------
+    record, weights, framing
+        Of the backbone, and of photos for it.
+    origin : dict
+        What a prism keeps.
+    load : callable
+        Gives the backbone; can be pickled unless it was loaded here.
+    batch_patches : int or None
+        Patches a batch on this machine; None where workers find it out for themselves.
+    options : TokenOptions
+        Which of the backbone's tokens are taken.
+    settings : dict
+        Every setting that tokens may depend on.
+    """
+
+    record: BackboneRecord
+    weights: WeightsOrigin
+    framing: Framing
+    origin: dict[str, Any]
+    load: Callable[[], Backbone]
+    batch_patches: int | None
+    options: TokenOptions
+    settings: dict[str, Any]
+
+
+def load_network(settings: Settings, tell: Tell) -> Backbone:
+    """The backbone that resolved settings name, loaded."""
+    tell("load model", 0, None)
+    loaded = load_backbone(
+        str(settings.model),
+        weights=settings.weights,
+        device=settings.device,
+        dtype=settings.dtype or "auto",
+        progress=tell,
+    )
+    tell("load model", 1, 1)
+    return loaded
+
+
+def open_network(settings: Settings, *, backbone: Backbone | None, engine: Engine, tell: Tell) -> Network:
+    """The network that resolved settings name: its weights found or fetched, the rest left to the workers."""
+    options = settings.token_options()
+    said = settings.for_tokens()
+    if engine.local:  # what "auto" means; elsewhere only the workers know
+        said["device"] = resolve_device(settings.device).type
+    if backbone is not None:
+        framing = settings.framing(backbone.record)
+        # What the model does not say was given, and is kept with the tokens.
+        record = replace(
+            backbone.record,
+            mean=backbone.record.mean or framing.mean,
+            std=backbone.record.std or framing.std,
+        )
+        origin = describe_origin(backbone, settings, framing)
+        patches = patches_a_batch(backbone) if engine.local else None
+        return Network(
+            record,
+            backbone.weights,
+            framing,
+            origin,
+            partial(_same, backbone),
+            patches,
+            options,
+            said,
+        )
+    load = partial(
+        load_backbone,
+        str(settings.model),
+        weights=settings.weights,
+        device=settings.device,
+        dtype=settings.dtype or "auto",
+    )
+    if ":" in str(settings.model) or settings.layer not in (None, -1) or settings.weights is not None:
+        # What an adapter brings, how many layers there are, and what a file of the user's holds, only the
+        # network itself knows.
+        opened = open_network(settings, backbone=load(), engine=engine, tell=tell)
+        return opened if engine.local else replace(opened, load=load)
+    record = find_record(str(settings.model))
+    framing = settings.framing(record)
+    dtype = resolve_dtype(settings.dtype or "auto")
+    weights = obtain_weights(record, settings.weights, progress=tell)
+    origin = describe_origin(cast("Backbone", _Described(record, weights, dtype)), settings, framing)
+    if not engine.local:
+        return Network(record, weights, framing, origin, load, None, options, said)
+    device = resolve_device(settings.device)
+    if device.type == "cuda":
+        loaded = load()
+        return Network(
+            record, weights, framing, origin, partial(_same, loaded), patches_a_batch(loaded), options, said
+        )
+    patches = patches_for(record, kind=device.type, itemsize=dtype.itemsize, free=free_memory())
+    return Network(record, weights, framing, origin, load, patches, options, said)
+
+
+@dataclass(frozen=True)
+class _Described:
+    """As much of a backbone as ``describe_origin`` asks for where the last layer is wanted."""
+
+    record: BackboneRecord
+    weights: WeightsOrigin
+    dtype: torch.dtype
+    depth: int = 1
+
+    def layer_index(self, layer: int) -> int:
+        """The last layer's."""
+        assert layer == -1
+        return 0
+
+
+def _same(backbone: Backbone) -> Backbone:
+    return backbone

@@ -1,0 +1,286 @@
+"""Opening what a job is given: photos or a feature store become a source of tokens."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from patchprism.backbones import WeightsOrigin, find_record
+from patchprism.errors import OptionError, PhotoError, StoreError
+from patchprism.features.extraction import Photos, extract, photo_names
+from patchprism.features.records import record_from
+from patchprism.features.store import StoredFeatures
+from patchprism.features.store.reader import PhotoRow
+from patchprism.jobs.extraction import Extraction, failures_of, n_shards, notes_of
+from patchprism.jobs.inputs import sampled
+from patchprism.jobs.network import load_network, open_network
+from patchprism.jobs.run import Run, Sample
+from patchprism.jobs.settings import TOKEN_DEFAULTS, Settings
+from patchprism.jobs.shards import Shards
+from patchprism.jobs.source import SHARD, Failure, MemorySource, StoreSource
+from patchprism.jobs.working import remembered_batch
+from patchprism.photos.images import value_range
+from patchprism.photos.sources import in_range, places_for
+from patchprism.support.memory import give_back_memory
+from patchprism.support.reading import Note
+from patchprism.support.words import none_could
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from patchprism.backbones import BackboneRecord
+    from patchprism.jobs.source import Source
+    from patchprism.photos.framing import Framing
+    from patchprism.prism.estimator import Prism
+    from patchprism.support.folders import Folder
+
+
+@dataclass(kw_only=True)
+class Opened:
+    """The tokens of a job, and what is known of them.
+
+    Attributes
+    ----------
+    source : Source
+    origin : dict
+        What features depend on, as a prism keeps it.
+    failures : list of Failure
+    framing : Framing
+    record : BackboneRecord
+    weights : WeightsOrigin
+    settings : dict
+        Every setting as it was used: what ``report.json`` has.
+    only : frozenset of str, optional
+        Names of the photos to fit on; all by default.
+    notes : list of Note
+        Notes of the job, with an empty name, and of its photos.
+    places : collection of str, optional
+        For a store: where its photos may be read.
+    """
+
+    source: Source
+    origin: dict[str, Any]
+    failures: list[Failure]
+    framing: Framing
+    record: BackboneRecord
+    weights: WeightsOrigin
+    settings: dict[str, Any]
+    only: frozenset[str] | None = None
+    notes: list[Note] = field(default_factory=list)
+    places: frozenset[str] | None = None
+
+
+def resolved_for(settings: Settings, given: StoredFeatures | list[str], prism: Prism | None) -> Settings:
+    """Settings with every choice made; a store has made those of the network."""
+    if isinstance(given, StoredFeatures):
+        made: dict[str, Any] = {
+            "model": given.origin.get("model"),
+            "preset": given.origin.get("preset"),
+            "size": given.framing.size,
+            "mean": given.framing.mean,
+            "std": given.framing.std,
+            "dtype": given.origin.get("dtype"),
+            "range": _range_of(given),
+            **{name: given.origin.get(name, default) for name, default in TOKEN_DEFAULTS.items()},
+        }
+        for name, there in made.items():
+            if isinstance(there, list):  # JSON's; an option is a tuple
+                there = made[name] = tuple(there)
+            wanted = getattr(settings, name)
+            if wanted is not None and wanted != there and (name, wanted) != ("dtype", "auto"):
+                raise OptionError(f"{name} is settled by the feature store ({there}), got {wanted}")
+        if settings.weights is not None:
+            raise OptionError("weights are not needed with a feature store")
+        settings = replace(settings, **{name: value for name, value in made.items() if value is not None})
+        # A prism's range is none of the store's photos'.
+        return replace(settings.resolved(prism), range=made["range"])
+    return settings.resolved(prism)
+
+
+def _range_of(store: StoredFeatures) -> tuple[float, float] | None:
+    try:
+        return value_range(store.origin.get("range"))
+    except OptionError as error:
+        raise StoreError(f"{store.path}: damaged feature store: {error}") from error
+
+
+def open_tokens(
+    given: StoredFeatures | list[Any],
+    settings: Settings,
+    run: Run,
+    *,
+    work: Folder | None = None,
+    sample: Sample = Sample(),
+    fetch_from: Sequence[str] = (),
+    check: Callable[[dict[str, Any]], None] = lambda origin: None,
+    strict: bool = False,
+) -> Opened:
+    """Tokens of what was given: a store has them; the network makes them of photos.
+
+    Parameters
+    ----------
+    given : StoredFeatures or list
+        As :func:`~patchprism.jobs.inputs.open_input` gives it.
+    settings : Settings
+        Resolved.
+    run : Run
+    work : Folder, optional
+        Where tokens are kept shard by shard; in memory by default.
+    sample : Sample
+    fetch_from : sequence of str
+        As in :func:`~patchprism.visualize`.
+    check : callable
+        Given the origin of the tokens before the network runs; raises where they do not suit.
+    strict : bool
+        Whether the first photo that cannot be read raises.
+
+    Raises
+    ------
+    PatchPrismError
+        One of its children.
+    """
+    if isinstance(given, StoredFeatures):
+        check(given.origin)
+        names = given.names if sample.count else []
+        only, origin = sampled_origin(names, given.origin, sample, len(given))
+        places = places_for(given.path, fetch_from)
+        return Opened(
+            source=StoreSource(given, places, in_range(run.reader, settings.range)),
+            origin=origin,
+            failures=[Failure(str(each["photo"]), str(each["reason"])) for each in given.failures],
+            framing=given.framing,
+            record=record_of(given),
+            weights=weights_of(given.origin),
+            settings=_as_used(settings, run, origin, device=None),
+            only=only,
+            notes=given.notes,
+            places=places,
+        )
+    if fetch_from:
+        raise OptionError("fetch_from is for a feature store; photos that are named are read anyway")
+    if work is None:
+        return _in_memory(given, settings, run, check, strict=strict)
+    only, said = sampled_origin(given, {}, sample, len(given))
+    with run.watch("load model"):
+        network = open_network(settings, backbone=run.backbone, engine=run.engine, tell=run.tell)
+    check(network.origin)
+    network = remembered_batch(work, network)
+    # float32: the colours of a hundred photos must not differ from those of ten for the sake of disk space.
+    shards = Shards(work, n_shards(len(given)), "float32", in_range(run.reader, settings.range))
+    job = Extraction(given, network, shards, run.engine, batch_size=settings.batch_size, tell=run.tell)
+    with run.watch("read photos and run network"):
+        job.run()
+    give_back_memory()
+    return Opened(
+        source=shards,
+        origin=network.origin | said,
+        failures=failures_of(shards),
+        framing=network.framing,
+        record=network.record,
+        weights=network.weights,
+        settings=_as_used(settings, run, network.origin, device=shards.table(0).device),
+        only=only,
+        notes=notes_of(shards),
+    )
+
+
+def _in_memory(
+    given: list[Any],
+    settings: Settings,
+    run: Run,
+    check: Callable[[dict[str, Any]], None],
+    *,
+    strict: bool,
+) -> Opened:
+    """Tokens of photos, held in memory."""
+    photos = Photos(given, photo_names(given), range=settings.range)
+    backbone = run.backbone
+    if backbone is None:
+        # What can be refused is refused before anything heavy is loaded.
+        settings.framing(find_record(str(settings.model)))
+    with run.watch("load model"):
+        backbone = backbone or load_network(settings, run.tell)
+        network = open_network(settings, backbone=backbone, engine=run.engine, tell=run.tell)
+    check(network.origin)
+    found: dict[int, Any] = {}
+    failures: dict[int, PhotoError] = {}
+    with run.watch("read photos and run network"):
+        for tokens in extract(
+            photos,
+            backbone,
+            network.framing,
+            batch_size=settings.batch_size,
+            batch_patches=network.batch_patches,
+            shard=SHARD,
+            failed=None if strict else failures.__setitem__,
+            options=network.options,
+        ):
+            found[tokens.index] = tokens
+            run.tell("photos", len(found) + len(failures), len(photos))
+    failed = [Failure(photos.names[i], failures[i].reason) for i in sorted(failures)]
+    if not found:
+        raise PhotoError(failed[0].photo, none_could(failed[0].reason, len(failed)))
+    order = sorted(found)
+    kept = photos.subset(order)
+    rows = [
+        PhotoRow(
+            kept.names[at],
+            found[i].tokens.shape[:2],
+            found[i].size,
+            found[i].crop,
+            found[i].plain,
+            photos.content(i),
+        )
+        for at, i in enumerate(order)
+    ]
+    return Opened(
+        source=MemorySource(kept, rows, [found[i].tokens for i in order]),
+        origin=network.origin,
+        failures=failed,
+        framing=network.framing,
+        record=network.record,
+        weights=network.weights,
+        settings=_as_used(settings, run, network.origin, device=backbone.device.type),
+        notes=[Note(kept.names[i], text) for i in sorted(kept.notes) for text in kept.notes[i]],
+    )
+
+
+def _as_used(
+    settings: Settings, run: Run, origin: dict[str, Any], *, device: str | None
+) -> dict[str, Any]:
+    """Settings as a report has them; no device where no network ran."""
+    return asdict(settings) | {"device": device, "dtype": origin.get("dtype"), "engine": run.engine.name}
+
+
+def record_of(store: StoredFeatures) -> BackboneRecord:
+    """The record of the model that a store's tokens are of, as the store keeps it: no registry and no hub is asked.
+
+    Raises
+    ------
+    StoreError
+        If the store has no such record.
+    """
+    try:
+        return record_from(store.model)
+    except ValueError as error:
+        raise StoreError(f"{store.path}: damaged feature store, {error}") from error
+
+
+def weights_of(origin: dict[str, Any]) -> WeightsOrigin:
+    """Where the weights of tokens came from, by what a store or a prism keeps of it."""
+    return WeightsOrigin(
+        source=str(origin.get("weights_source")),
+        sha256=str(origin.get("weights_sha256") or ""),
+        taken_from=str(origin.get("weights_taken_from") or ""),
+    )
+
+
+def sampled_origin(
+    names: list[str], origin: dict[str, Any], sample: Sample, total: int
+) -> tuple[frozenset[str] | None, dict[str, Any]]:
+    """The names of a sample, None for all, and the origin of a prism that is fitted on it."""
+    chosen = sampled(names, sample.count, sample.seed)
+    if sample.count is None or len(chosen) == total:
+        return None, origin
+    return frozenset(chosen), origin | {"sample": {"photos": len(chosen), "of": total, "seed": sample.seed}}

@@ -1,0 +1,111 @@
+"""How a job is run, and what comes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from patchprism.jobs.settings import Stopwatch
+from patchprism.photos.sources import read_source
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from patchprism.backbones import Backbone
+    from patchprism.jobs.engines import Engine
+    from patchprism.jobs.source import Failure
+    from patchprism.prism.estimator import Prism
+    from patchprism.support.reading import Note
+
+    Tell = Callable[[str, int, int | None], None]
+    Reader = Callable[[str], NDArray[np.uint8]]
+
+
+def nobody(stage: str, done: int, total: int | None) -> None:
+    """Progress that nobody watches."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """How a job is run: nothing here changes its results.
+
+    Attributes
+    ----------
+    engine : Engine
+        Where the work is done.
+    backbone : Backbone, optional
+        A loaded backbone to use instead of loading the one that the settings name.
+    reader : callable
+        Reads a photo: name -> (H, W, 3) uint8.
+    tell : callable
+        Called with progress: ``tell(stage, done, total or None)``.
+    watch : Stopwatch
+        Keeps the seconds of each stage.
+    """
+
+    engine: Engine
+    backbone: Backbone | None = None
+    reader: Reader = read_source
+    tell: Tell = nobody
+    watch: Stopwatch = field(default_factory=Stopwatch)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A seeded sample of the photos to fit on.
+
+    Attributes
+    ----------
+    count : int, optional
+        Number of photos; all by default.
+    seed : int
+        Random seed of the draw.
+    """
+
+    count: int | None = None
+    seed: int = 0
+
+
+@dataclass(kw_only=True)
+class Outcome:
+    """What came of a job.
+
+    Attributes
+    ----------
+    n_photos, n_patches : int
+        Photos and patches done, without those that failed.
+    failures : list of Failure
+        Photos that could not be done, and why.
+    model, weights_source : str
+    seconds : dict
+        Time spent in each stage, in this run.
+    prism : Prism or None
+    missing : int
+        Number of photos of a store that were not there any more when they were to be drawn.
+    unasked : list of str
+        Buckets and hosts of photos that lie at addresses which are not to be asked.
+    already : bool
+        Whether the store was there already, whole and of the same photos.
+    rows : list of dict
+        The first photos, as ``report.json`` has them.
+    hints : list of str
+        What a person should know before believing the pictures.
+    notes : list of Note
+        What photos hold that is not read, and the like.
+    """
+
+    n_photos: int
+    n_patches: int
+    failures: list[Failure]
+    model: str
+    weights_source: str
+    seconds: dict[str, float]
+    prism: Prism | None = None
+    missing: int = 0
+    unasked: list[str] = field(default_factory=list)
+    already: bool = False
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    hints: list[str] = field(default_factory=list)
+    notes: list[Note] = field(default_factory=list)
