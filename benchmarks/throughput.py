@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from roads import extract_features, render_photos
 
 from memory import make_photos
 from patchprism import load_backbone
@@ -22,7 +23,6 @@ from patchprism.features.batching import patches_a_batch
 from patchprism.features.store import StoredFeatures
 from patchprism.jobs.engines import open_engine
 from patchprism.jobs.settings import Settings
-from patchprism.jobs.streaming import extract_features, render_photos
 
 
 class Timed:

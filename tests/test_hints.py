@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
+from roads import extract_features, fit_prism, render_photos
 from toys import Toy
 
 import patchprism
@@ -14,7 +15,6 @@ from patchprism.explorer.build import build_message
 from patchprism.jobs.engines import open_engine
 from patchprism.jobs.hints import hints_about
 from patchprism.jobs.settings import Settings
-from patchprism.jobs.streaming import extract_features, fit_prism, render_photos
 from patchprism.photos.framing import is_plain
 from patchprism.prism.estimator import Prism
 

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from roads import extract_features, render_photos
 from toys import Toy, deadly_reader, make_photos, tree
 
 from patchprism.errors import PhotoError
 from patchprism.jobs.engines import open_engine
 from patchprism.jobs.settings import Settings
-from patchprism.jobs.streaming import extract_features, render_photos
 from patchprism.photos.isolated import IsolatedReader, isolated
 from patchprism.photos.sources import read_source
 

@@ -8,6 +8,7 @@ import shutil
 
 import numpy as np
 import pytest
+from roads import extract_features
 from toys import WIDTH, Toy, make_photos, tree
 
 from patchprism.errors import FeaturesError, OptionError, OutputError, PhotoError, StoreError
@@ -16,7 +17,7 @@ from patchprism.features.store import PhotoRow, StoredFeatures, layout
 from patchprism.jobs.engines import open_engine
 from patchprism.jobs.settings import Settings
 from patchprism.jobs.shards import Shards, Table
-from patchprism.jobs.streaming import extract_features, write_table
+from patchprism.jobs.stores import write_table
 from patchprism.photos.framing import Framing
 from patchprism.prism.estimator import Prism
 from patchprism.support.folders import WORK, open_folder

@@ -8,11 +8,11 @@ import os
 
 import numpy as np
 import pytest
+from roads import extract_features, fit_prism, render_photos
 
 from patchprism.errors import OutputError, PatchPrismError
 from patchprism.jobs.engines import open_engine
 from patchprism.jobs.settings import Settings
-from patchprism.jobs.streaming import extract_features, fit_prism, render_photos
 from patchprism.jobs.working import working
 from patchprism.photos.paths import find_photos
 from patchprism.support.folders import MARKER, MARKER_TEXT, WORK, LocalFolder

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from roads import render_photos
 
 import patchprism
 from patchprism.errors import PatchPrismError, PrismError, StoreError
@@ -22,7 +23,6 @@ from patchprism.explorer.message import Message, MessageError
 from patchprism.features.store import StoredFeatures
 from patchprism.jobs.engines import open_engine
 from patchprism.jobs.settings import Settings
-from patchprism.jobs.streaming import render_photos
 from patchprism.prism.estimator import Prism
 from patchprism.support.json_values import from_json, to_json
 
@@ -419,7 +419,7 @@ def test_names_that_go_on(store):
 
 def test_tokens_that_no_machine_holds(store, monkeypatch):
     from patchprism.features.store import reader
-    from patchprism.jobs.streaming import view
+    from patchprism.jobs import view
 
     monkeypatch.setattr(reader, "LARGE", 0)
     monkeypatch.setattr(reader, "free_memory", lambda: 1000)

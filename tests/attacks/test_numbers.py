@@ -253,10 +253,10 @@ def test_a_network_of_ones_own_that_overflows_is_told_by_photo(value, tmp_path):
 @pytest.fixture
 def store(tmp_path):
     from PIL import Image
+    from roads import extract_features
 
     from patchprism.jobs.engines import open_engine
     from patchprism.jobs.settings import Settings
-    from patchprism.jobs.streaming import extract_features
 
     names = []
     for i in range(3):

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image, ImageCms
+from roads import extract_features, fit_prism, render_photos
 from toys import Toy
 
 from patchprism import read_photo, visualize
@@ -20,7 +21,6 @@ from patchprism.explorer.build import _command
 from patchprism.features.store import StoredFeatures
 from patchprism.jobs.engines import open_engine
 from patchprism.jobs.settings import Settings
-from patchprism.jobs.streaming import extract_features, fit_prism, render_photos
 from patchprism.photos.isolated import IsolatedReader
 from patchprism.photos.paths import find_photos
 from patchprism.photos.sources import SourceReader, read_source

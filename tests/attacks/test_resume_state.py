@@ -11,6 +11,7 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 from PIL import Image
+from roads import extract_features, fit_prism, render_photos
 from toys import Toy, make_photos, tree
 
 import patchprism.features.extraction
@@ -27,7 +28,6 @@ from patchprism.errors import OutputError, PhotoError
 from patchprism.jobs.engines import open_engine
 from patchprism.jobs.settings import Settings
 from patchprism.jobs.source import digest
-from patchprism.jobs.streaming import extract_features, fit_prism, render_photos
 from patchprism.jobs.tasks import PictureOptions
 from patchprism.photos.sources import read_source
 from patchprism.prism.estimator import Prism

@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from roads import extract_features, render_photos
 from toys import Toy, make_photos
 
 import patchprism
 from patchprism.errors import OutputError
 from patchprism.jobs.engines import open_engine
 from patchprism.jobs.settings import Settings
-from patchprism.jobs.streaming import extract_features, render_photos
 from patchprism.photos.sources import places_for, read_source, read_stored, stored_paths
 
 

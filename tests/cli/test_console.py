@@ -8,12 +8,12 @@ from collections import defaultdict
 import pytest
 from rich.console import Console
 from rich.progress import Progress
+from roads import render_photos
 from toys import Toy, make_photos
 
 from patchprism.cli.console import _amount_column
 from patchprism.jobs.engines import open_engine
 from patchprism.jobs.settings import Settings
-from patchprism.jobs.streaming import render_photos
 
 
 @pytest.mark.parametrize(

@@ -57,8 +57,7 @@ def test_it_writes_what_it_says(run, photos, tmp_path):
         "load model",
         "read photos and run network",
         "fit prism",
-        "colour",
-        "write",
+        "colour and write",
     }
     assert [photo["files"][0] for photo in report["photos"]] == ["a.pca.png", "b.pca.png", "a-2.pca.png"]
     assert report["failures"] == []
@@ -341,12 +340,12 @@ def test_no_photo_of_the_job_is_written_over(run, photos, tmp_path, monkeypatch,
 
 
 def test_a_defect_is_one_line_as_well(run, monkeypatch, photos, tmp_path):
-    import patchprism.views.visualize
+    from patchprism.jobs import render
 
     def broken(*args, **kwargs):
         raise ZeroDivisionError("oops")
 
-    monkeypatch.setattr(patchprism.views.visualize, "visualize", broken)
+    monkeypatch.setattr(render, "open_tokens", broken)
     result = run("render", photos, "--out", tmp_path / "out")
     assert result.code == 70
     assert (
@@ -359,12 +358,12 @@ def test_a_defect_is_one_line_as_well(run, monkeypatch, photos, tmp_path):
 
 
 def test_ctrl_c_is_said_and_leaves_nothing(run, monkeypatch, photos, tmp_path):
-    import patchprism.views.visualize
+    from patchprism.jobs import opened
 
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(patchprism.views.visualize, "extract", interrupted)
+    monkeypatch.setattr(opened, "extract", interrupted)
     result = run("render", photos, "--out", tmp_path / "out", *MODEL)
     assert (result.code, result.err) == (130, "error: interrupted\n")
     assert not (tmp_path / "out").exists()

@@ -10,6 +10,7 @@ import signal
 import time
 
 import pytest
+from roads import extract_features, fit_prism, render_photos
 from toys import Toy, make_photos, tree
 
 import patchprism.support.folders
@@ -17,7 +18,6 @@ from patchprism.errors import OutputError
 from patchprism.jobs.engines import open_engine
 from patchprism.jobs.settings import Settings
 from patchprism.jobs.source import SHARD
-from patchprism.jobs.streaming import extract_features, fit_prism, render_photos
 from patchprism.photos.sources import read_source
 
 SETTINGS = Settings(model="toy", size=48)

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from roads import extract_features, fit_prism, render_photos
 from toys import FakeEngine, Square, Suicide, Toy, deadly_reader, make_photos, slow_reader, tree
 
 import patchprism
@@ -23,7 +24,6 @@ from patchprism.jobs.engines import WorkerLost, open_engine
 from patchprism.jobs.engines.ray import RayEngine
 from patchprism.jobs.inputs import list_photos
 from patchprism.jobs.settings import Settings
-from patchprism.jobs.streaming import extract_features, fit_prism, render_photos
 from patchprism.prism.estimator import Prism
 
 SETTINGS = Settings(model="toy", size=48)
@@ -157,7 +157,7 @@ def test_same_pictures_as_in_memory(any_engine, photos, view, tmp_path):
             assert a.shape == b.shape
             assert np.mean(np.abs(a - b) > 1) < 0.01, name
     report = json.loads(found["report.json"])
-    wanted = view.report([])
+    wanted = view.report()
     assert set(wanted) <= set(report) | {"settings"}
     assert len(report["photos"]) == 135
     assert report["failures"] == wanted["failures"]

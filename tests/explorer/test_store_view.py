@@ -6,7 +6,9 @@ import shlex
 
 import numpy as np
 import pytest
+from patchprism.jobs.opened import record_of
 from PIL import Image
+from roads import extract_features, render_photos, view_store
 from toys import Toy, make_photos
 from typer.testing import CliRunner
 
@@ -20,8 +22,6 @@ from patchprism.explorer.work import Job, Session, Wish, Workshop
 from patchprism.features.store import StoredFeatures
 from patchprism.jobs.engines import open_engine
 from patchprism.jobs.settings import Settings
-from patchprism.jobs.store_view import record_of, view_store
-from patchprism.jobs.streaming import extract_features, render_photos
 from patchprism.photos import sources
 from patchprism.photos.images import read_photo
 from patchprism.photos.sources import GONE_GREY

@@ -91,19 +91,23 @@ def compare(
     compare.json with what turning leaves.
     """
     layers = parse_layers(layer)
+    from pathlib import Path
+
     from patchprism.jobs.inputs import list_photos
-    from patchprism.jobs.writers import check_output_options
+    from patchprism.jobs.writers import check_folder
     from patchprism.lenses.comparison import compare as run
     from patchprism.lenses.comparison_figures import comparison_names, save_comparison
     from patchprism.photos.paths import unique_stems
+    from patchprism.pictures.picture import PictureOptions
     from patchprism.support.reading import reading
     from patchprism.support.written import Output
 
-    check_output_options(out, None, format)
+    check_folder(out)
+    PictureOptions(format=format)
     many.warn_if_inside(out, photos)
     with reading() as heard:
         listed = list_photos(photos)
-    stems = unique_stems([path.name for path in listed])
+    stems = unique_stems([Path(photo).name for photo in listed])
     # Before anything is computed; once more when it is known which photos could be read.
     Output(out).check(comparison_names(stems, arrays=arrays, format=format), listed)
     with progress(quiet=quiet) as tell:

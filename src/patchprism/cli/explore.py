@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-import os
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from patchprism.cli import EXIT_SOME_PHOTOS_FAILED, lens, options
 from patchprism.cli.console import human_bytes, print_line, progress, say_notes
-from patchprism.cli.many import note_unasked, warn_if_inside
-from patchprism.cli.render import warn_of_failures
-from patchprism.errors import OptionError
+from patchprism.cli.many import note_unasked, warn_if_inside, warn_of_failures
 from patchprism.support.words import counted
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from patchprism.jobs.settings import Settings
-    from patchprism.jobs.view import View
-    from patchprism.prism.estimator import Prism
 
 _PAGE = "The page"
 # Beyond, the page is tens of megabytes, and nobody looks at so many side by side.
@@ -111,16 +101,18 @@ def explore(
     given as a feature store of [bold]patchprism features[/bold]; no network is needed then.
     """
     given = locals()  # the options, before anything else is
-    from patchprism.backbones import load_backbone
     from patchprism.explorer.build import build_message
     from patchprism.explorer.html import ExplorerPage
-    from patchprism.jobs.inputs import store_among
+    from patchprism.jobs.engines import open_engine
+    from patchprism.jobs.inputs import list_photos, store_among
+    from patchprism.jobs.network import load_network
+    from patchprism.jobs.render import Coloring
+    from patchprism.jobs.run import Run, Sample
+    from patchprism.jobs.view import make_view
     from patchprism.photos.sources import elsewhere, places_for
     from patchprism.prism.estimator import Prism
     from patchprism.support.files import check_target, check_writable
     from patchprism.support.folders import is_remote
-    from patchprism.support.reading import reading
-    from patchprism.views.visualize import visualize
 
     bound = None
     if html is None:
@@ -137,42 +129,18 @@ def explore(
     store = store_among(photos)
     if html is not None:
         check_target(html, read=[store, prism, weights])
+    coloring = Coloring(
+        prism=fitted, force=force, sample=Sample(sample, seed), fetch_from=tuple(fetch_from or ())
+    )
     backbone = None
-    with progress(quiet=quiet) as tell:
-        if store is not None:
-            view = _of_store(
-                store,
-                settings,
-                fitted,
-                force=force,
-                sample=sample,
-                seed=seed,
-                fetch_from=fetch_from or (),
-                tell=tell,
-            )
-        else:
-            with reading() as heard:
-                listed = _listed(photos, fitted is not None, sample, seed)
+    with progress(quiet=quiet) as tell, open_engine() as engine:
+        if store is None:
             if html is not None:
-                check_target(html, listed)
-            chosen = settings.resolved(fitted)
-            tell("load model", 0, None)
-            backbone = load_backbone(
-                str(chosen.model), weights=weights, device=device, dtype=chosen.dtype or "auto", progress=tell
-            )
-            tell("load model", 1, 1)
-            rest = {key: value for key, value in vars(settings).items() if key not in _OF_BACKBONE}
-            view = visualize(
-                listed,
-                **rest,
-                prism=fitted,
-                force=force,
-                backbone=backbone,
-                errors="report",
-                fetch_from=fetch_from or (),
-                progress=tell,
-            )
-            view.notes = heard.notes
+                check_target(html, list_photos(photos))
+            # The page goes on working with it.
+            backbone = load_network(settings.resolved(fitted), tell)
+        run = Run(engine=engine, backbone=backbone, tell=tell)
+        view = make_view(photos, settings, run, coloring, most=MAX_SHOWN)
         message = build_message(view, title=title, prism_path=prism, progress=tell)
     say_notes(view.all_notes(), quiet=True)
     warn_of_failures(view.failures)
@@ -203,52 +171,3 @@ def explore(
     serve.serve(
         view, message.to_bytes(), backbone, device=device, bound=bound, host=host, out=out, ready=ready
     )
-
-
-# A backbone that is loaded brings these.
-_OF_BACKBONE = ("model", "device", "dtype")
-
-
-def _of_store(
-    path: str | os.PathLike[str],
-    settings: Settings,
-    prism: Prism | None,
-    *,
-    force: bool,
-    sample: int | None,
-    seed: int,
-    fetch_from: Sequence[str],
-    tell: Callable[[str, int, int | None], None],
-) -> View:
-    from patchprism.features.store import StoredFeatures
-    from patchprism.jobs.store_view import view_store
-
-    store = StoredFeatures(path)
-    _check_number(min(len(store), sample or len(store)), prism is not None)
-    return view_store(
-        store,
-        settings=settings,
-        prism=prism,
-        force=force,
-        sample=sample,
-        seed=seed,
-        fetch_from=fetch_from,
-        tell=tell,
-    )
-
-
-def _listed(photos: list[str], has_prism: bool, sample: int | None, seed: int) -> list[str]:
-    """The photos to show."""
-    from patchprism.jobs.inputs import list_photos, sampled
-
-    if sample is not None and has_prism:
-        raise OptionError("sample is for fitting; the prism is fitted already")
-    listed = sampled([os.fspath(photo) for photo in list_photos(photos)], sample, seed)
-    _check_number(len(listed), has_prism)
-    return listed
-
-
-def _check_number(count: int, has_prism: bool) -> None:
-    if count > MAX_SHOWN:
-        way = "name fewer" if has_prism else f"--sample {MAX_SHOWN} picks some, or name fewer"
-        raise OptionError(f"a page shows {MAX_SHOWN} photos at most, got {count:,}: {way}")

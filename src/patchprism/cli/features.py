@@ -60,7 +60,7 @@ def features(
     given = locals()  # the options, before anything else is
     from patchprism.cli import many
     from patchprism.features.store import StoredFeatures
-    from patchprism.jobs.streaming import extract_features, write_table
+    from patchprism.jobs.stores import extract_features, write_table
 
     address = out
     settings = options.settings_of(given)
@@ -75,12 +75,12 @@ def features(
             listed = open_input(photos)
             check_target(flat, listed if isinstance(listed, list) else [])
     many.warn_if_inside(out, photos)
-    with many.running(engine, workers, quiet=quiet) as (opened, tell):
+    with many.running(engine, workers, quiet=quiet) as run:
         outcome = extract_features(
-            photos, address, settings=settings, engine=opened, tokens=tokens, overwrite=overwrite, tell=tell
+            photos, address, settings=settings, run=run, tokens=tokens, overwrite=overwrite
         )
         if flat is not None:
-            write_table(StoredFeatures(address), flat, tell=tell)
+            write_table(StoredFeatures(address), flat, tell=run.tell)
     written = [address, *([flat] if flat else [])]
     if quiet:
         for path in written:

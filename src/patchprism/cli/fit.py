@@ -50,15 +50,16 @@ def fit(
     """
     given = locals()  # the options, before anything else is
     from patchprism.cli import many
-    from patchprism.jobs.streaming import fit_prism
+    from patchprism.jobs.prisms import fit_prism
+    from patchprism.jobs.run import Sample
 
     settings = options.settings_of(given)
-    with many.running(engine, workers, quiet=quiet) as (opened, tell):
-        outcome = fit_prism(
-            photos, out, settings=settings, engine=opened, sample=sample, seed=seed, tell=tell
-        )
+    with many.running(engine, workers, quiet=quiet) as run:
+        outcome = fit_prism(photos, out, settings=settings, run=run, sample=Sample(sample, seed))
     if quiet:
         print(out)
     else:
-        many.print_lines([*many.lines_of(outcome), *many.lines_of_fit(outcome), ("wrote", out)])
+        many.print_lines(
+            [*many.lines_of(outcome), *many.lines_of_fit(outcome), *many.hints_of(outcome), ("wrote", out)]
+        )
     many.finish(outcome, quiet=quiet)

@@ -13,8 +13,11 @@ from patchprism.errors import OptionError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from patchprism.jobs.view import View
-    from patchprism.lenses import LensOptions, LensResult
+    from patchprism.jobs.render import Coloring
+    from patchprism.jobs.run import Outcome, Run
+    from patchprism.jobs.settings import Settings
+    from patchprism.lenses import LensOptions
+    from patchprism.pictures.picture import PictureOptions
 
 _PANEL = "Lenses"
 
@@ -102,36 +105,54 @@ def lens_options(
     return check_lenses(names or ["pca"], options), options
 
 
-def visualize_through(
-    names: Sequence[str], options: LensOptions, photos: Sequence[Any], **asked: Any
-) -> tuple[View, list[LensResult]]:
-    """:func:`~patchprism.visualize`, and what the lenses make of it.
+def render_through(
+    names: Sequence[str],
+    options: LensOptions,
+    photos: Sequence[str],
+    out: str,
+    *,
+    settings: Settings,
+    pictures: PictureOptions,
+    run: Run,
+    coloring: Coloring,
+    wrote: Callable[[str], None],
+) -> Outcome:
+    """Write what lenses show of photos in memory.
 
     What can be refused is refused before photos are read: points in photos that are not there, a network
     without attention.
     """
-    from patchprism.jobs.inputs import list_photos
-    from patchprism.lenses import check_lenses, look_through
-    from patchprism.views.visualize import visualize
+    import os
 
-    if list(names) == ["pca"]:
-        return visualize(photos, **asked), []
-    photos = list_photos(photos)
-    check_lenses(names, options, photos=len(photos))
-    _check_points(options, photos)
-    backbone, seconds = None, dict[str, float]()
+    from patchprism.jobs.inputs import list_photos
+    from patchprism.jobs.network import load_network
+    from patchprism.jobs.view import make_view
+    from patchprism.lenses import check_lenses, look_through
+    from patchprism.lenses.attention import check_backbone
+    from patchprism.lenses.write import file_names
+    from patchprism.photos.paths import unique_stems
+    from patchprism.support.written import Output
+
+    listed = list_photos(photos)
+    check_lenses(names, options, photos=len(listed))
+    _check_points(options, listed)
+    stems = unique_stems([os.path.basename(photo) for photo in listed])
+    more = file_names(names, options, stems, arrays=pictures.arrays, format=pictures.format)
+    Output(out).check([*pictures.names(stems), *more], listed)
     if "attention" in names:
-        backbone, seconds = _load_for_attention(options, asked)
-        for name in ("model", "weights", "device", "dtype"):
-            asked.pop(name)
-    view = visualize(photos, backbone=backbone, **asked)
-    view.seconds = seconds | view.seconds
+        backbone = load_network(settings.resolved(coloring.prism), run.tell)
+        check_backbone(backbone, has_points=bool(options.at), layer=options.layer)
+        run = replace(run, backbone=backbone)
+    view = make_view(photos, settings, run, coloring)
     # A prism may bring the layer that it was fitted on.
     if isinstance(view.settings["layer"], int):
         options = replace(options, layer=view.settings["layer"])
-    tell: Callable[[str, int, int | None], None] = asked["progress"]
-    tell("lenses", 0, None)
-    return view, look_through(view, names, options, backbone=backbone)
+    run.tell("lenses", 0, None)
+    found = look_through(view, names, options, backbone=run.backbone)
+    written, outcome = view.write(out, pictures, found)
+    for name in written:
+        wrote(os.path.join(out, name))
+    return outcome
 
 
 def _check_points(options: LensOptions, photos: Sequence[Any]) -> None:
@@ -140,25 +161,3 @@ def _check_points(options: LensOptions, photos: Sequence[Any]) -> None:
 
     for text in options.at:
         find_photo(parse_point(text)[0], photo_names(photos))
-
-
-def _load_for_attention(options: LensOptions, asked: dict[str, Any]) -> tuple[Any, dict[str, float]]:
-    from patchprism.backbones import load_backbone
-    from patchprism.jobs.settings import Settings, Stopwatch
-    from patchprism.lenses.attention import check_backbone
-
-    settings = Settings(
-        model=asked["model"], weights=asked["weights"], device=asked["device"], dtype=asked["dtype"]
-    ).resolved()
-    prism, watch = asked.get("prism"), Stopwatch()
-    origin = prism.origin if prism else {}
-    with watch("load model"):
-        backbone = load_backbone(
-            asked["model"] or origin.get("model") or str(settings.model),
-            weights=settings.weights,
-            device=settings.device,
-            dtype=asked["dtype"] or origin.get("dtype") or "auto",
-            progress=asked["progress"],
-        )
-    check_backbone(backbone, has_points=bool(options.at), layer=options.layer)
-    return backbone, watch.seconds

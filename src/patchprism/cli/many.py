@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -14,10 +14,10 @@ from patchprism.errors import OptionError
 from patchprism.support.words import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
-    from patchprism.jobs.engines import Engine
-    from patchprism.jobs.streaming import Outcome
+    from patchprism.jobs.run import Outcome, Run
+    from patchprism.jobs.source import Failure
 
 # Up to so many photos a job is done in memory; it is over before a broken run would matter.
 IN_MEMORY = 64
@@ -66,63 +66,41 @@ def is_large(
 
 
 @contextmanager
-def running(engine: str, workers: int | None, *, quiet: bool) -> Iterator[tuple[Engine, Callable[..., None]]]:
-    """An engine and something to tell progress to; an interrupted run says how it goes on."""
+def running(engine: str, workers: int | None, *, quiet: bool, keeps: bool = True) -> Iterator[Run]:
+    """An engine, and somewhere to show progress; an interrupted run that keeps its work says how to resume it."""
     from patchprism.jobs.engines import open_engine
+    from patchprism.jobs.run import Run
 
     with open_engine(engine, workers=workers) as opened, progress(quiet=quiet) as tell:
         try:
-            yield opened, tell
+            yield Run(engine=opened, tell=tell)
         except KeyboardInterrupt:
-            typer.echo("what is done is kept: the same command goes on from there", err=True)
+            if keeps:
+                typer.echo("what is done is kept: repeat the command to resume", err=True)
             raise
-
-
-def render(
-    photos: Sequence[str], out: str, *, engine: str, workers: int | None, quiet: bool, **options: Any
-) -> None:
-    """``patchprism render``, shard by shard."""
-    from patchprism.jobs.streaming import render_photos
-
-    target = out
-    written: list[str] = []
-    count = 0
-
-    def wrote(path: str) -> None:
-        nonlocal count
-        count += 1
-        if quiet:
-            written.append(path)
-
-    with running(engine, workers, quiet=quiet) as (opened, tell):
-        outcome = render_photos(photos, target, engine=opened, tell=tell, wrote=wrote, **options)
-    if quiet:
-        for path in written:
-            print(path)
-    else:
-        _summarise(
-            outcome, f"{count:,} files to {target}; look at {target}/results.{options['format']} first"
-        )
-    finish(outcome, quiet=quiet)
 
 
 def finish(outcome: Outcome, *, quiet: bool) -> None:
     """Say what there is to say, name what failed, and exit with what that means."""
     say_notes(outcome.notes, quiet=quiet)
-    for hint in outcome.hints:
-        note(f"note: {hint}")
     if outcome.missing:
         typer.echo(
             f"note: {counted(outcome.missing, 'photo')} gone or replaced since: drawn without", err=True
         )
     note_unasked(outcome.unasked)
-    for failure in outcome.failures[:SHOWN_FAILURES]:
-        note(f"failed: {failure.name}: {failure.reason}")
-    if len(outcome.failures) > SHOWN_FAILURES:
-        typer.echo(f"... and {len(outcome.failures) - SHOWN_FAILURES} more", err=True)
+    warn_of_failures(outcome.failures)
     if outcome.failures:
-        typer.echo(f"{len(outcome.failures)} of the photos failed; the others are done", err=True)
         raise typer.Exit(EXIT_SOME_PHOTOS_FAILED)
+
+
+def warn_of_failures(failures: Sequence[Failure]) -> None:
+    """Name photos that failed on standard error."""
+    for failure in failures[:SHOWN_FAILURES]:
+        note(f"failed: {failure.photo}: {failure.reason}")
+    if len(failures) > SHOWN_FAILURES:
+        typer.echo(f"... and {len(failures) - SHOWN_FAILURES:,} more, all in the report", err=True)
+    if failures:
+        typer.echo(f"{len(failures):,} of the photos failed; the others are done", err=True)
 
 
 def note_unasked(places: Sequence[str]) -> None:
@@ -137,7 +115,7 @@ def note_unasked(places: Sequence[str]) -> None:
 def print_lines(lines: Sequence[tuple[str, str]]) -> None:
     """Labelled lines of a summary."""
     for label, text in lines:
-        print_line(label, text, 9)
+        print_line(label, text)
 
 
 def lines_of(outcome: Outcome) -> list[tuple[str, str]]:
@@ -173,7 +151,8 @@ def lines_of_fit(outcome: Outcome) -> list[tuple[str, str]]:
     return lines
 
 
-def _summarise(outcome: Outcome, wrote: str) -> None:
+def summarise(outcome: Outcome, wrote: str) -> None:
+    """The summary of a job that draws photos."""
     rows = [
         (
             Path(row["photo"]).name,
@@ -187,7 +166,12 @@ def _summarise(outcome: Outcome, wrote: str) -> None:
     print_table("", columns, rows, console=stdout())
     if outcome.n_photos > len(rows):
         stdout().print(f"... and {outcome.n_photos - len(rows):,} more, all in report.json")
-    print_lines([*lines_of(outcome), *lines_of_fit(outcome), ("wrote", wrote)])
+    print_lines([*lines_of(outcome), *lines_of_fit(outcome), *hints_of(outcome), ("wrote", wrote)])
+
+
+def hints_of(outcome: Outcome) -> list[tuple[str, str]]:
+    """What a person should know before believing the pictures."""
+    return [("hint", hint) for hint in outcome.hints]
 
 
 def warn_if_inside(out: str | None, photos: Sequence[str]) -> None:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from patchprism.errors import PhotoError
 from patchprism.features.batching import MOST_PATCHES, patches_a_batch
 from patchprism.features.patch_features import check_tokens
-from patchprism.photos.images import read_photo
-from patchprism.photos.sources import DRAWN_WITHOUT, StoredPhoto, content_of, grey, read_again, read_stream
+from patchprism.photos.images import read_photo, value_range
+from patchprism.photos.sources import DRAWN_WITHOUT, SourceReader, StoredPhoto, content_of, grey, read_again
 from patchprism.support import checks
 from patchprism.support.checks import apply_checks, optional
 from patchprism.support.reading import reading
@@ -224,8 +224,9 @@ class Photos:
             return source.read()
 
         def read(name: str) -> NDArray[np.uint8]:
-            stream = read_stream(source) if isinstance(source, (str, os.PathLike)) else None
-            return read_photo(source if stream is None else stream, name=name, range=self.range)
+            if isinstance(source, (str, os.PathLike)):
+                return SourceReader(value_range(self.range))(os.fspath(source))
+            return read_photo(source, name=name, range=self.range)
 
         if index in self.lost:  # it stays so
             raise PhotoError(name, self.lost[index])

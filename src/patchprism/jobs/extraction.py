@@ -12,12 +12,10 @@ from typing import TYPE_CHECKING
 
 from patchprism.errors import EngineError, PhotoError
 from patchprism.jobs.engines import WorkerLost
-from patchprism.jobs.network import Network
 from patchprism.jobs.source import SHARD, Failure, digest
-from patchprism.jobs.shards import Shards, Table
 from patchprism.jobs.tasks import ExtractTask, PhotoRun, ProbeTask
 from patchprism.photos.isolated import IsolatedReader, isolated
-from patchprism.photos.sources import SourceReader, fetch_source, read_source, stamp_of
+from patchprism.photos.sources import SourceReader, fetch_source, stamp_of
 from patchprism.support.version import __version__
 from patchprism.support.words import none_could
 
@@ -28,6 +26,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from patchprism.jobs.engines import Engine
+    from patchprism.jobs.network import Network
+    from patchprism.jobs.shards import Shards, Table
     from patchprism.support.reading import Note
 
     Tell = Callable[[str, int, int | None], None]
@@ -57,7 +57,6 @@ class Extraction:
     shards : Shards
     engine : Engine
     batch_size : int, optional
-    reader : callable
     tell : callable
     """
 
@@ -69,11 +68,10 @@ class Extraction:
         engine: Engine,
         *,
         batch_size: int | None = None,
-        reader: Reader = read_source,
         tell: Tell = nobody,
     ) -> None:
         self.names, self.network, self.shards, self.engine = names, network, shards, engine
-        self.batch_size, self.reader, self.tell = batch_size, reader, tell
+        self.batch_size, self.reader, self.tell = batch_size, shards.reader, tell
         self._photos = self._ahead = 0
         self._keys: dict[int, str] = {}
 
@@ -223,7 +221,7 @@ def failures_of(shards: Shards) -> list[Failure]:
         any_photo = any_photo or bool(table.photos)
     if not any_photo:
         raise PhotoError(
-            failures[0].name,
+            failures[0].photo,
             none_could(failures[0].reason, len(failures)),
         )
     return failures

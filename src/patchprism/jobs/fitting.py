@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING, Any
+import json
+from contextlib import suppress
+from typing import TYPE_CHECKING
 
-from patchprism.errors import EngineError
+from patchprism.errors import EngineError, PrismError
 from patchprism.jobs.engines import WorkerLost
-from patchprism.jobs.source import SHARD
+from patchprism.jobs.run import nobody
+from patchprism.jobs.source import SHARD, digest
 from patchprism.jobs.tasks import FoldTask
+from patchprism.prism.estimator import Prism
+from patchprism.support.folders import LocalFolder
+from patchprism.support.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    import numpy as np
-    from numpy.typing import NDArray
-
     from patchprism.jobs.engines import Engine
+    from patchprism.jobs.opened import Opened
+    from patchprism.jobs.run import Run, Tell
     from patchprism.jobs.source import Source
-    from patchprism.prism.estimator import Prism
     from patchprism.prism.passes import PassT, Walk
-
-    Tell = Callable[[str, int, int | None], None]
-    Reader = Callable[[str], NDArray[np.uint8]]
+    from patchprism.support.folders import Folder
 
 
 # Passes are folded in at most so many runs of shards, whatever the engine: the runs decide the order of
@@ -72,20 +74,33 @@ def walk_over(
     return walk
 
 
-def fit(
-    prism: Prism,
-    source: Source,
-    engine: Engine,
-    origin: dict[str, Any],
-    *,
-    only: frozenset[str] | None = None,
-    tell: Tell = nobody,
-) -> Prism:
-    """Fit a prism on all photos of a source, or on some."""
-    ranks = None if only is None else {name: rank for rank, name in enumerate(sorted(only))}
-    n_photos = source.n_shards * SHARD if ranks is None else len(ranks)
-    prism.fit_by(walk_over(source, engine, only=ranks, tell=tell), n_photos=n_photos)
+def fit(prism: Prism, opened: Opened, run: Run) -> Prism:
+    """Fit a prism on all photos of a job, or on its sample."""
+    ranks = None if opened.only is None else {name: rank for rank, name in enumerate(sorted(opened.only))}
+    n_photos = opened.source.n_shards * SHARD if ranks is None else len(ranks)
+    with run.watch("fit prism"):
+        prism.fit_by(walk_over(opened.source, run.engine, only=ranks, tell=run.tell), n_photos=n_photos)
     if ranks is not None:
         prism.agreements = {}  # by places in the sample, which are not those in the source
-    prism.origin = origin
+    prism.origin = opened.origin
+    return prism
+
+
+def fit_or_resume(prism: Prism, opened: Opened, run: Run, work: Folder) -> Prism:
+    """The prism, fitted, or loaded if the run that is resumed had come that far."""
+    source = opened.source
+    tokens = [source.key(shard) for shard in range(source.n_shards)]
+    # All that the prism is before the fit, which is all that decides it beside the tokens.
+    key = digest(__version__, tokens, vars(prism), opened.origin, sorted(opened.only or ()), run.engine.name)
+    name = f"prism-{key}.safetensors"
+    if isinstance(work, LocalFolder) and work.size(name) is not None:
+        with suppress(PrismError, OSError, ValueError, AttributeError):  # damaged: fitted again
+            fitted = Prism.load(work.path / name)
+            said = json.loads(work.read(f"{name}.json"))["agreements"]
+            fitted.agreements = {int(index): float(value) for index, value in said.items()}
+            return fitted
+    fit(prism, opened, run)
+    work.write(f"{name}.json", json.dumps({"agreements": prism.agreements}).encode())
+    with work.staged(name) as part:
+        prism.save(part)
     return prism

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Set
-from itertools import groupby
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from patchprism.errors import OptionError, PhotoError
 from patchprism.features.store import StoredFeatures, is_store
-from patchprism.photos.paths import note_left_out, photo_suffixes
+from patchprism.photos.paths import find_photos, note_left_out, photo_suffixes
 from patchprism.support import checks
-from patchprism.support.folders import RemoteFolder, address_text, filesystem, is_remote, reason_of
+from patchprism.support.folders import (
+    RemoteFolder,
+    address_text,
+    filesystem,
+    is_remote,
+    local_path,
+    reason_of,
+)
 from patchprism.support.reading import Note, reading
 from patchprism.support.written import Record
 
@@ -22,12 +27,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-def open_input(
-    photos: Sequence[str | os.PathLike[str]],
-) -> StoredFeatures | list[str]:
-    """A feature store, or the names of photos with folders, patterns and addresses replaced by what they mean.
+def open_input(photos: Any) -> StoredFeatures | list[Any]:
+    """A feature store, or photos with folders, patterns and addresses replaced by the files they mean.
 
-    Of what folders and patterns bring, files that an earlier job wrote are left out.
+    Photos are paths and addresses (str), images or arrays. Of what folders and patterns bring, files that an
+    earlier job wrote are left out.
 
     Raises
     ------
@@ -36,29 +40,14 @@ def open_input(
     PhotoError
         If a name gives no photo.
     OptionError
-        If a store does not come alone.
+        If photos are given in a form that is not allowed, or a store does not come alone.
     """
-    if isinstance(photos, (str, os.PathLike)):
-        photos = [photos]
-    store = store_among(photos)
-    if store is not None:
-        return StoredFeatures(store)
-    # Runs of local names go together, so that a photo that two of them mean is listed once.
-    names: dict[str, None] = {}
-    for remote, run in groupby(photos, key=is_remote):
-        if remote:
-            names.update((name, None) for photo in run for name in _remote_photos(address_text(photo)))
-        else:
-            listed = list_photos(list(run))
-            names.update((os.fspath(path), None) for path in listed)
-    if not names:
-        raise PhotoError("photos", "none were given")
-    return list(names)
+    given = several(photos)
+    store = store_among(given)
+    return list_photos(given) if store is None else StoredFeatures(store)
 
 
-def listed_input(
-    photos: Sequence[str | os.PathLike[str]],
-) -> tuple[StoredFeatures | list[str], list[Note]]:
+def listed_input(photos: Any) -> tuple[StoredFeatures | list[Any], list[Note]]:
     """What :func:`open_input` gives, and what is to be said of it."""
     with reading() as heard:
         given = open_input(photos)
@@ -166,31 +155,23 @@ def as_text(photo: Any) -> Any:
 
 
 def list_photos(photos: Sequence[Any]) -> list[Any]:
-    """Photos with folders and patterns among the paths replaced by the files they mean, each once.
+    """Photos with folders, patterns and addresses replaced by the files they mean, each once.
 
     Of what folders and patterns bring, files that an earlier job wrote are left out.
     """
-    from patchprism.photos.paths import find_photos
-    from patchprism.support.folders import is_remote, local_path
-
-    if isinstance(photos, (str, os.PathLike)):
-        photos = [photos]
     listed: list[Any] = []
-    seen: set[Any] = set()
+    seen: set[str] = set()
     for photo in photos:
         if not isinstance(photo, (str, os.PathLike)):
             listed.append(photo)
             continue
         if is_remote(photo):
-            raise PhotoError(
-                os.fspath(photo),
-                "addresses are read by render, fit and features; copy the photo to this machine",
-            )
-        for path in find_photos([local_path(photo)]):
-            key = Path(os.path.realpath(path))  # Path.resolve raises on links that go in circles
-            if key not in seen:
-                seen.add(key)
-                listed.append(path)
+            found = {name: name for name in _remote_photos(address_text(photo))}
+        else:
+            # os.path.realpath, because Path.resolve raises on links that go in circles
+            found = {os.path.realpath(path): os.fspath(path) for path in find_photos([local_path(photo)])}
+        listed += [name for key, name in found.items() if key not in seen]
+        seen |= found.keys()
     if not listed:
         raise PhotoError("photos", "none were given")
     return listed

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from patchprism.backbones import WeightsOrigin, find_record
@@ -15,7 +14,7 @@ from patchprism.features.store.reader import PhotoRow
 from patchprism.jobs.extraction import Extraction, failures_of, n_shards, notes_of
 from patchprism.jobs.inputs import sampled
 from patchprism.jobs.network import load_network, open_network
-from patchprism.jobs.run import Run, Sample
+from patchprism.jobs.run import ALL, Run, Sample
 from patchprism.jobs.settings import TOKEN_DEFAULTS, Settings
 from patchprism.jobs.shards import Shards
 from patchprism.jobs.source import SHARD, Failure, MemorySource, StoreSource
@@ -111,9 +110,10 @@ def open_tokens(
     run: Run,
     *,
     work: Folder | None = None,
-    sample: Sample = Sample(),
+    sample: Sample = ALL,
     fetch_from: Sequence[str] = (),
     check: Callable[[dict[str, Any]], None] = lambda origin: None,
+    sample_only: bool = False,
     strict: bool = False,
 ) -> Opened:
     """Tokens of what was given: a store has them; the network makes them of photos.
@@ -132,6 +132,8 @@ def open_tokens(
         As in :func:`~patchprism.visualize`.
     check : callable
         Given the origin of the tokens before the network runs; raises where they do not suit.
+    sample_only : bool
+        Whether only the photos of the sample are wanted.
     strict : bool
         Whether the first photo that cannot be read raises.
 
@@ -160,8 +162,11 @@ def open_tokens(
     if fetch_from:
         raise OptionError("fetch_from is for a feature store; photos that are named are read anyway")
     if work is None:
+        given = sampled(given, sample.count, sample.seed)
         return _in_memory(given, settings, run, check, strict=strict)
     only, said = sampled_origin(given, {}, sample, len(given))
+    if only is not None and sample_only:
+        given, only = [name for name in given if name in only], None
     with run.watch("load model"):
         network = open_network(settings, backbone=run.backbone, engine=run.engine, tell=run.tell)
     check(network.origin)
@@ -246,9 +251,7 @@ def _in_memory(
     )
 
 
-def _as_used(
-    settings: Settings, run: Run, origin: dict[str, Any], *, device: str | None
-) -> dict[str, Any]:
+def _as_used(settings: Settings, run: Run, origin: dict[str, Any], *, device: str | None) -> dict[str, Any]:
     """Settings as a report has them; no device where no network ran."""
     return asdict(settings) | {"device": device, "dtype": origin.get("dtype"), "engine": run.engine.name}
 

@@ -1,266 +1,139 @@
-"""Photos or a store -> pictures."""
+"""Writing the pictures of a job: of each photo, the figures of all, the prism and the report."""
 
 from __future__ import annotations
 
 import json
-import os
-from contextlib import suppress
 from dataclasses import asdict
-from itertools import islice
+from functools import partial
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from patchprism.errors import EngineError, OptionError, OutputError, PatchPrismError, PrismError
-from patchprism.features.store import StoredFeatures
+from patchprism.errors import EngineError, OutputError
+from patchprism.jobs.drawing import DrawTask, drawn_key
 from patchprism.jobs.engines import WorkerLost
-from patchprism.jobs.extraction import nobody
-from patchprism.jobs.fitting import fit
-from patchprism.jobs.hints import hints_about
-from patchprism.jobs.inputs import listed_input
-from patchprism.jobs.opened import Opened, Outcome, open_tokens, resolved_for, weights_of
-from patchprism.jobs.settings import Settings, Stopwatch, check_origin, with_mask
-from patchprism.jobs.source import Failure, digest
-from patchprism.jobs.tasks import DrawTask, drawn_key
-from patchprism.jobs.view import REPORT_VERSION
-from patchprism.jobs.working import tidied, working
-from patchprism.jobs.writers import check_output_options
+from patchprism.jobs.report import report_head, report_tail, with_notes, write_report
+from patchprism.jobs.run import Outcome
+from patchprism.jobs.source import Failure, StoreSource, digest
 from patchprism.photos.paths import unique_stems
-from patchprism.photos.sources import elsewhere, in_range, places_for, read_source, stored_paths
+from patchprism.photos.sources import StoredPhoto, elsewhere, stored_paths
 from patchprism.pictures.figures import MAX_PHOTOS, fg_mask_figure, results_figure, sheet_sizes
 from patchprism.pictures.histogram import counted_histogram
-from patchprism.pictures.outputs import FIGURES
+from patchprism.pictures.outputs import figure_jobs, photo_jobs
 from patchprism.pictures.render import write_picture
-from patchprism.prism.estimator import Prism
-from patchprism.support.folders import WORK, LocalFolder, is_remote, local_path
-from patchprism.support.json_values import to_json
 from patchprism.support.memory import give_back_memory
 from patchprism.support.version import __version__
-from patchprism.support.written import Output, Record, Stamp, as_json
+from patchprism.support.written import Record, Stamp
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
-    from patchprism.backbones import Backbone
-    from patchprism.jobs.engines import Engine
-    from patchprism.jobs.extraction import Reader, Tell
+    from patchprism.jobs.report import Colored
+    from patchprism.jobs.run import Run
+    from patchprism.pictures.outputs import LensResult
     from patchprism.pictures.picture import PictureOptions
+    from patchprism.prism.estimator import PhotoColors
     from patchprism.support.folders import Folder
-
+    from patchprism.support.written import Output
 
 # In the work folder: the figures that this job writes.
 _FIGURES = "figures.json"
-# The names of files that are written for photos, and of figures.
-
-
-def render_photos(
-    photos: Sequence[str | os.PathLike[str]],
-    out: str | os.PathLike[str],
-    *,
-    settings: Settings,
-    engine: Engine,
-    prism: Prism | None = None,
-    force: bool = False,
-    overlay_alpha: float | None = None,
-    arrays: bool = False,
-    format: str = "png",
-    upsample: str = "nearest",
-    background: str = "black",
-    basis: str = "object",
-    sample: int | None = None,
-    seed: int = 0,
-    fetch_from: Sequence[str] = (),
-    backbone: Backbone | None = None,
-    reader: Reader = read_source,
-    tell: Tell = nobody,
-    wrote: Callable[[str], None] = lambda path: None,
-) -> Outcome:
-    """Photos or a store -> the files that :meth:`Visualization.save` writes, in bounded memory.
-
-    Parameters
-    ----------
-    photos, settings, engine, sample, seed, backbone, reader, tell
-        As in :func:`fit_prism`.
-    out : path
-        A folder or an address.
-    prism, force, fetch_from
-        As in :func:`~patchprism.visualize`.
-    overlay_alpha, arrays, format, upsample, background, basis
-        As in :meth:`Visualization.save <patchprism.Visualization.save>`.
-    wrote : callable
-        Told of each file at the end.
-
-    Raises
-    ------
-    PatchPrismError
-        One of its children.
-    """
-    options = check_output_options(out, overlay_alpha, format, upsample, background, basis, arrays)
-    given, said = listed_input(photos)
-    places = None
-    if isinstance(given, StoredFeatures):
-        places = places_for(given.path, fetch_from)
-    elif fetch_from:
-        raise OptionError("fetch_from is for a feature store; photos that are named are read anyway")
-    settings = resolved_for(settings, given, prism)
-    reader = in_range(reader, settings.range)
-    if prism is not None:
-        prism = with_mask(prism, settings.mask_options())
-    fitted = prism
-    to_fit = None if prism else settings.prism()
-    if prism is not None and sample is not None:
-        raise OptionError("sample is for fitting; the prism is fitted already")
-    output = Output(out)
-    folder = output.folder
-    work = folder.below(WORK)
-    watch = Stopwatch()
-
-    def check(origin: dict[str, Any]) -> None:
-        if prism is not None and not force:
-            check_origin(prism, origin)
-
-    if not isinstance(given, StoredFeatures):
-        # Once more when it is known which photos can be read: they alone have files.
-        output.check(options.names(unique_stems([Path(name).name for name in given])), given)
-    before = not is_remote(out) and local_path(out).exists()
-    try:
-        with working(work, folder.name) as held, tidied(work, held):
-            opened = open_tokens(
-                given,
-                settings,
-                work,
-                engine,
-                sample,
-                seed,
-                backbone,
-                reader,
-                tell,
-                watch,
-                check=check,
-                whole=True,
-            )
-            opened.notes = [*said, *opened.notes]
-            if to_fit is not None:
-                with watch("fit prism"):
-                    fitted = _fitted(to_fit, opened, work, engine, tell)
-            assert fitted is not None
-            job = Pictures(
-                fitted,
-                opened,
-                output,
-                work,
-                options,
-                engine,
-                reader,
-                tell,
-                places,
-                fitted_here=to_fit is not None,
-            )
-            with watch("colour and write"):
-                job.draw()
-                give_back_memory()
-                written = job.overview()
-            with output.staged("prism.safetensors") as part:
-                fitted.save(part)
-            head = _report_head(settings, opened, fitted, to_fit is not None, watch, engine)
-            of_job = [each.text for each in opened.notes if not each.name]
-            job.report(head | {"hints": job.hints(), "notes": of_job})
-            output.finish()
-            for name in (*written, *job.files(), "prism.safetensors", "report.json"):
-                wrote(os.path.join(folder.name, name))
-            outcome = job.outcome(watch, opened, to_fit is not None)
-            held.end()
-    except PatchPrismError:
-        if not before and isinstance(folder, LocalFolder) and folder.path.is_dir():
-            with suppress(OSError):  # not empty
-                folder.path.rmdir()
-        raise
-    return outcome
-
-
-def _fitted(to_fit: Prism, opened: Opened, work: Folder, engine: Engine, tell: Tell) -> Prism:
-    """The prism, fitted, or loaded if the run that is taken up had come that far."""
-    source = opened.source
-    tokens = [source.key(shard) for shard in range(source.n_shards)]
-    # All that the prism is before the fit, which is all that decides it beside the tokens.
-    key = digest(__version__, tokens, vars(to_fit), opened.origin, sorted(opened.only or ()), engine.name)
-    name = f"prism-{key}.safetensors"
-    if isinstance(work, LocalFolder) and work.size(name) is not None:
-        with suppress(PrismError):  # damaged: fitted again
-            prism = Prism.load(work.path / name)
-            said = _read_json(work, f"{name}.json").get("agreements", {})
-            prism.agreements = {int(index): float(value) for index, value in said.items()}
-            return prism
-    fit(to_fit, opened.source, engine, opened.origin, only=opened.only, tell=tell)
-    work.write(f"{name}.json", json.dumps({"agreements": to_fit.agreements}).encode())
-    with work.staged(name) as part:
-        to_fit.save(part)
-    return to_fit
+# Photos that a summary shows.
+SHOWN_ROWS = 20
 
 
 class Pictures:
-    """Writes the pictures of a job, and what is said of them together."""
+    """Writes the pictures of a job, and what is said of them together.
+
+    Parameters
+    ----------
+    colored : Colored
+    output : Output
+    options : PictureOptions
+    run : Run
+    work : Folder, optional
+        Where it is kept what is done, for a run that is interrupted; nowhere by default.
+    lenses : sequence of LensResult
+        What other lenses found, of photos in memory.
+    """
 
     def __init__(
         self,
-        prism: Prism,
-        opened: Opened,
+        colored: Colored,
         output: Output,
-        work: Folder,
         options: PictureOptions,
-        engine: Engine,
-        reader: Reader,
-        tell: Tell,
-        places: frozenset[str] | None,
+        run: Run,
         *,
-        fitted_here: bool,
+        work: Folder | None = None,
+        lenses: Sequence[LensResult] = (),
     ) -> None:
-        self.fitted_here = fitted_here
-        self.prism, self.opened, self.output, self.work = prism, opened, output, work
-        self.engine, self.tell = engine, tell
-        self.source = opened.source
-        self.places = places or frozenset()
-        # Each of them whole: what a later version adds to them counts by itself.
-        key = digest(__version__, vars(prism), asdict(options), sorted(self.places))
-        self.task = DrawTask(
-            prism,
-            opened.source,
-            output.folder,
-            work,
-            options,
-            key,
-            places=places,
-            reader=reader,
-            agreements=prism.agreements if fitted_here else None,
-        )
+        self.colored, self.output, self.options, self.run = colored, output, options, run
+        self.opened, self.prism, self.source = colored.opened, colored.prism, colored.opened.source
+        self.work, self.lenses = work, lenses
+        self.places = self.opened.places or frozenset()
         self.n_photos = 0
         self.stems: list[list[str]] = []  # of each shard
         self.gone: set[str] = set()  # of a store's photos that the figures show
         self.lost: dict[str, str] = {}  # photos that were gone or replaced when they were drawn, and why
+        self._drawn: dict[int, dict[str, Any]] = {}  # without a work folder: what came of each shard
 
-    def draw(self) -> None:
+    def write(self) -> list[str]:
+        """Write everything; the names of the files: figures, each photo's, the prism, the report."""
+        with self.run.watch("colour and write"):
+            self._draw()
+            give_back_memory()
+            figures = self._overview()
+            self._look()
+        with self.output.staged("prism.safetensors") as part:
+            self.prism.save(part)
+        for drawn in self._all():
+            self.output.written |= {name: Stamp(*made) for name, made in drawn["files"].items()}
+        head = report_head(self.colored, self.run.watch.seconds)
+        found = {lens.name: lens.report for lens in self.lenses}
+        tail = report_tail(self.opened, self.hints(), self.failures(), found)
+        with self.output.staged("report.json") as path:
+            write_report(path, head, dict(self.output.written), with_notes(self._photos(), self.opened), tail)
+        self.output.finish()
+        of_photos = [name for photo in self._photos() for name in photo["files"]]
+        return [*figures, *of_photos, "prism.safetensors", "report.json"]
+
+    # ------------------------------------------------------------ photos
+
+    def _draw(self) -> None:
         """Write the pictures of all shards that have none yet."""
-        names = [row.name for shard in range(self.source.n_shards) for row in self.source.rows(shard)]
-        stems = unique_stems([Path(name).name for name in names])
+        of_shard = [self.source.rows(shard) for shard in range(self.source.n_shards)]
+        rows = list(chain.from_iterable(of_shard))
+        stems = unique_stems([Path(row.name).name for row in rows])
         self.n_photos = len(stems)
-        read: Iterable[str | Path] = names
-        if self.task.places is not None:
-            read = (path for name in names for path in stored_paths(name, self.task.places))
-        following = iter(stems)
-        self.stems = [
-            list(islice(following, len(self.source.rows(shard)))) for shard in range(self.source.n_shards)
-        ]
+        following = iter(stems)  # a shard has fewer photos where some have failed
+        self.stems = [list(islice(following, len(its))) for its in of_shard]
+        agreements = self.prism.agreements if self.colored.fitted_here else {}
+        task = DrawTask(
+            prism=self.prism,
+            source=self.source,
+            out=self.output.folder,
+            options=self.options,
+            work=self.work,
+            # Each of them whole: what a later version adds to them counts by itself.
+            key=digest(__version__, vars(self.prism), asdict(self.options), sorted(self.places)),
+            agreements=agreements,
+            parts=self.colored.parts,
+        )
+        names = [*self.options.names(stems), *self._lens_names(stems)]
+        _check_distinct(names)
         self._tidy()
-        self.output.claim(self.task.options.names(stems), read)
+        self.output.claim(names, self._read(row.name for row in rows))
         done = ahead = 0
 
         def todo() -> Iterator[tuple[int, list[str]]]:
             nonlocal done
             for shard, its in enumerate(self.stems):
-                if self._is_drawn(shard):
+                if self._is_drawn(task, shard):
                     done += len(its)
                 else:
                     yield shard, its
@@ -268,137 +141,121 @@ class Pictures:
         def seen() -> None:
             nonlocal ahead
             ahead += 1
-            self.tell("pictures", done + ahead, self.n_photos)
+            self.run.tell("pictures", done + ahead, self.n_photos)
 
-        self.tell("pictures", 0, self.n_photos)
-        self.task.seen = seen if self.engine.local else None
-        for (shard, its), result in self.engine.map(self.task, todo()):
+        self.run.tell("pictures", 0, self.n_photos)
+        task.seen = seen if self.run.engine.local else None
+        for (shard, its), result in self.run.engine.map(task, todo()):
             if isinstance(result, WorkerLost):
                 raise EngineError(
                     f"workers died again and again over pictures of shard {shard}: {result.reason}"
                 )
+            if self.work is None:
+                self._drawn[shard] = result
             done, ahead = done + len(its), 0
-            self.tell("pictures", done, self.n_photos)
+            self.run.tell("pictures", done, self.n_photos)
+
+    def _read(self, names: Iterable[str]) -> Iterable[str | os.PathLike[str]]:
+        """The files that this job reads, which it must not write."""
+        photos = getattr(self.source, "photos", None)
+        if photos is not None:
+            for each in photos.sources:
+                if isinstance(each, StoredPhoto):
+                    yield from each.paths
+                elif isinstance(each, (str, Path)):
+                    yield each
+        elif isinstance(self.source, StoreSource):
+            for name in names:
+                yield from stored_paths(name, self.places)
+        else:
+            yield from names
 
     def _tidy(self) -> None:
         """Take away what an earlier run with other options or photos wrote, and this one does not."""
+        if self.work is None:
+            return
         ours = self.work.keys("drawn")
         if not ours and self.work.size(_FIGURES) is None:
             return
-        mine = {name for its in self.stems for stem in its for name in self.task.names(stem)}
-        mine.update(self._figures())
+        mine = {name for its in self.stems for stem in its for name in self.options.photo_files(stem)}
+        mine.update(self.options.figure_files())
         markers = {f"drawn/{name}" for name in ours}
         record = Record(self.output.folder)
         for key in (*markers, _FIGURES):
-            for name in _read_json(self.work, key).get("files", ()):
+            for name in read_json(self.work, key).get("files", ()):
                 # Somebody else may have made the folder: nothing but what its record lists is taken away.
                 if name not in mine and name in record:
                     self.output.folder.remove(name)
         for key in markers - {drawn_key(shard) for shard in range(len(self.stems))}:
             self.work.remove(key)
 
-    def _figures(self) -> list[str]:
-        return [f"{name}.{self.task.options.format}" for name in FIGURES]
-
-    def _is_drawn(self, shard: int) -> bool:
+    def _is_drawn(self, task: DrawTask, shard: int) -> bool:
         """Whether a shard's pictures are there, all of them as they were written, and none without its photo."""
-        drawn = _read_json(self.work, drawn_key(shard))
-        if drawn.get("key") != self.task.key_of(shard, self.stems[shard]):
+        if self.work is None:
+            return False
+        drawn = read_json(self.work, drawn_key(shard))
+        if drawn.get("key") != task.key_of(shard, self.stems[shard]):
             return False
         made = {name: Stamp(*stamp) for name, stamp in drawn["files"].items()}
-        whole = not any("photo_missing" in row for row in drawn["photos"])
+        whole = not any("photo_missing" in photo for photo in drawn["photos"])
         return whole and self.output.folder.unchanged(made)
 
     def _all(self) -> Iterator[dict[str, Any]]:
         for shard in range(self.source.n_shards):
-            drawn = _read_json(self.work, drawn_key(shard))
-            if "photos" not in drawn:
-                raise OutputError(self.work.name, "it was changed while the job ran")
+            drawn = self._drawn.get(shard) if self.work is None else read_json(self.work, drawn_key(shard))
+            if drawn is None or "photos" not in drawn:
+                raise OutputError(self.output.folder.name, "its work folder was changed while the job ran")
             yield drawn
 
-    def files(self) -> Iterator[str]:
-        """Every photo's files."""
+    def _photos(self) -> Iterator[dict[str, Any]]:
         for drawn in self._all():
-            for row in drawn["photos"]:
-                yield from row["files"]
+            yield from drawn["photos"]
 
-    def overview(self) -> list[str]:
+    # ------------------------------------------------------------ other lenses
+
+    def _lens_names(self, stems: Sequence[str]) -> Iterator[str]:
+        format, arrays = self.options.format, self.options.arrays
+        for path, _ in figure_jobs(self.lenses, Path(), arrays=arrays, format=format):
+            yield path.name
+        for index, stem in enumerate(stems):
+            for path, _ in photo_jobs(self.lenses, index, Path(stem), arrays=arrays, format=format):
+                yield path.name
+
+    def _look(self) -> None:
+        """Write what other lenses found."""
+        format, arrays = self.options.format, self.options.arrays
+        for path, write in figure_jobs(self.lenses, Path(), arrays=arrays, format=format):
+            with self.output.staged(path.name) as part:
+                write(part)
+        if not self.lenses:
+            return
+        stems = [stem for its in self.stems for stem in its]
+        for index, (photo, stem) in enumerate(zip(self._photos(), stems, strict=True)):
+            for path, write in photo_jobs(self.lenses, index, Path(stem), arrays=arrays, format=format):
+                with self.output.staged(path.name) as part:
+                    write(part)
+                photo["files"].append(path.name)
+
+    # ------------------------------------------------------------ all together
+
+    def _overview(self) -> list[str]:
         """Write the figures; gives their names."""
-        side: Any = self.prism.side_
+        names = self.options.figure_files()
+        if not names:
+            return []
         counts = np.sum([drawn["counts"] for drawn in self._all()], axis=0)
         inside = sum(drawn["n_foreground"] for drawn in self._all())
-        total = self.n_photos
-        first = list(islice(self._first(), MAX_PHOTOS))
-        names = [Path(row.name).name for row, _, _ in first]
-        shown = [picture for _, picture, _ in first]
-        parts = [part for _, _, part in first]
-        figures: dict[str, Callable[[], NDArray[np.uint8]]] = {
-            "fg_mask": lambda: fg_mask_figure(
-                shown,
-                [p.score for p in parts],
-                [p.foreground for p in parts],
-                names=names,
-                side=side,
-                total=total,
-            ),
-            "results": lambda: results_figure(shown, [p.rgb for p in parts], names=names, total=total),
-            "results_raw": lambda: results_figure(
-                shown, [p.rgb_all for p in parts], names=names, total=total
-            ),
-            "histogram": lambda: counted_histogram(
-                counts, inside, threshold=None if side == "none" else self.prism.threshold_, side=side
-            ),
-        }
-        written = self._figures()
-        self.work.write(_FIGURES, json.dumps({"files": written}).encode())
-        for name, each in zip(written, FIGURES, strict=True):
+        first = FirstPhotos(self.colored, self.n_photos)
+        figures = overview(self.colored, first, counts, inside)
+        self.gone |= first.gone
+        self.lost |= first.lost
+        if self.work is not None:
+            self.work.write(_FIGURES, json.dumps({"files": names}).encode())
+        for name, draw in zip(names, figures.values(), strict=True):
             with self.output.staged(name) as path:
-                write_picture(path, figures[each]())
+                write_picture(path, draw())
             give_back_memory()  # a figure of 200 photos takes 100 MB while it is drawn
-        return written
-
-    def _first(self) -> Iterator[tuple[Any, NDArray[np.uint8], Any]]:
-        """The first photos: what is known, the crop as small as a figure needs it, the colours."""
-        box, _ = sheet_sizes(self.n_photos)
-        for shard in range(self.source.n_shards):
-            for row, tokens in self.source.read(shard):
-                photo, reason = self.task.photo(row)
-                if photo is None:
-                    if reason is None:
-                        self.gone.add(row.name)
-                    else:
-                        self.lost[row.name] = reason
-                    side = 8 if row.grid[0] * row.grid[1] < 1 << 16 else 1
-                    shown = np.full((row.grid[0] * side, row.grid[1] * side, 3), 128, np.uint8)
-                else:
-                    shown = _small(self.opened.framing.show(photo, name=row.name), box * 5 // 4)
-                yield row, shown, self.prism.split(tokens, name=row.name)
-
-    def report(self, head: dict[str, Any]) -> None:
-        """Write ``report.json``, photo by photo; as :meth:`Visualization.report` has it."""
-        for drawn in self._all():
-            self.output.written |= {name: Stamp(*made) for name, made in drawn["files"].items()}
-        with (
-            self.output.staged("report.json") as path,
-            # What is no text in a file's name is there as an escape.
-            open(path, "w", encoding="utf-8", errors="backslashreplace") as file,
-        ):
-            file.write("{\n")
-            for key, value in head.items():
-                file.write(f"  {to_json(key)}: {_indented(value, 2).lstrip()},\n")
-            file.write(f'  "files": {_indented(as_json(self.output.written), 2).lstrip()},\n')
-            file.write('  "photos": [')
-            comma = "\n"
-            notes: dict[str, list[str]] = {}
-            for each in self.opened.notes:
-                notes.setdefault(each.name, []).append(each.text)
-            for drawn in self._all():
-                for row in drawn["photos"]:
-                    said = {"notes": notes[row["photo"]]} if row["photo"] in notes else {}
-                    file.write(comma + _indented(row | said, 4))
-                    comma = ",\n"
-            lost = [{"photo": each.name, "reason": each.reason} for each in self.failures()]
-            file.write(f'\n  ],\n  "failures": {_indented(lost, 2).lstrip()}\n}}\n')
+        return names
 
     def failures(self) -> list[Failure]:
         """Photos that could not be done, and those that were gone or replaced when they were drawn."""
@@ -408,30 +265,19 @@ class Pictures:
         return [*self.opened.failures, *(Failure(name, reason) for name, reason in lost.items())]
 
     def hints(self) -> list[str]:
-        """As :meth:`Visualization.hints <patchprism.Visualization.hints>`."""
-        shares, plain, photos = [], [], []
-        for drawn in self._all():
-            for row in drawn["photos"]:
-                shares.append(row["foreground"])
-                photos.append(row)
-                if row.get("plain"):
-                    plain.append(row["photo"])
-        return hints_about(
-            np.array(shares), self.prism, fitted_here=self.fitted_here, plain=plain, photos=photos
-        )
+        """What a person should know before believing the pictures."""
+        return self.colored.hints(self._photos())
 
-    def outcome(self, watch: Stopwatch, opened: Opened, fitted_here: bool) -> Outcome:
+    def outcome(self) -> Outcome:
         """What to tell the user."""
-        rows: list[dict[str, Any]] = []
         missing = n_patches = 0
         unasked = set(elsewhere(self.gone, self.places))
         shown = set(self.gone)  # in figures alone: their pictures need no photo
         for drawn in self._all():
-            rows += drawn["photos"][: max(0, 20 - len(rows))]
             gone = [
-                row["photo"]
-                for row in drawn["photos"]
-                if "photo_missing" in row and row["photo"] not in drawn["lost"]
+                photo["photo"]
+                for photo in drawn["photos"]
+                if "photo_missing" in photo and photo["photo"] not in drawn["lost"]
             ]
             missing += len(gone)
             unasked.update(elsewhere(gone, self.places))
@@ -441,50 +287,112 @@ class Pictures:
             n_photos=self.n_photos,
             n_patches=n_patches,
             failures=self.failures(),
-            model=str(opened.origin.get("model")),
-            weights_source=str(weights_of(opened.origin)),
-            seconds=watch.seconds,
+            model=self.opened.record.name,
+            weights_source=str(self.opened.weights),
+            seconds=self.run.watch.seconds,
             prism=self.prism,
-            fitted_here=fitted_here,
             missing=missing + len(shown),
             unasked=sorted(unasked),
-            rows=rows,
+            rows=list(islice(self._photos(), SHOWN_ROWS)),
             hints=self.hints(),
-            notes=opened.notes,
+            notes=self.opened.notes,
         )
 
 
-def _report_head(
-    settings: Settings, opened: Opened, prism: Prism, fitted_here: bool, watch: Stopwatch, engine: Engine
-) -> dict[str, Any]:
-    sample = prism.origin.get("sample")
+class FirstPhotos:
+    """The photos that figures show: the first ones, each crop as small as a figure needs it.
+
+    Attributes
+    ----------
+    names : list of str
+    shown : list of ndarray
+        Crops, each (h, w, 3) uint8; plain grey where a photo is gone.
+    parts : list of PhotoColors
+    total : int
+        Number of photos of the job.
+    gone : set of str
+        A store's photos that are not there any more.
+    lost : dict
+        Other photos that are gone or replaced, and why.
+    """
+
+    def __init__(self, colored: Colored, total: int) -> None:
+        self.names: list[str] = []
+        self.shown: list[NDArray[np.uint8]] = []
+        self.parts: list[PhotoColors] = []
+        self.total = total
+        self.gone: set[str] = set()
+        self.lost: dict[str, str] = {}
+        box, _ = sheet_sizes(total)
+        for index, (row, tokens) in enumerate(islice(_every(colored), MAX_PHOTOS)):
+            shown, reason = colored.opened.source.shown(row, colored.opened.framing)
+            if shown is not None:
+                shown = _small(shown, box * 5 // 4)
+            else:
+                if reason is None:
+                    self.gone.add(row.name)
+                else:
+                    self.lost[row.name] = reason
+                side = 8 if row.grid[0] * row.grid[1] < 1 << 16 else 1
+                shown = np.full((row.grid[0] * side, row.grid[1] * side, 3), 128, np.uint8)
+            self.names.append(Path(row.name).name)
+            self.shown.append(shown)
+            parts = colored.parts
+            self.parts.append(colored.prism.split(tokens, name=row.name) if parts is None else parts[index])
+
+
+def _every(colored: Colored) -> Iterator[Any]:
+    for shard in range(colored.opened.source.n_shards):
+        yield from colored.opened.source.read(shard)
+
+
+def overview(
+    colored: Colored, first: FirstPhotos, counts: NDArray[np.int64], inside: int
+) -> dict[str, Callable[[], NDArray[np.uint8]]]:
+    """What draws each figure, (H, W, 3) uint8, by the name of its file.
+
+    Parameters
+    ----------
+    colored : Colored
+    first : FirstPhotos
+    counts : ndarray
+        Patches of all photos by score, as :func:`~patchprism.pictures.histogram.count_scores` gives them.
+    inside : int
+        Number of patches in the foreground.
+    """
+    prism, side = colored.prism, colored.prism.side_
+    parts, named = first.parts, {"names": first.names, "total": first.total}
+    scores, foreground = [part.score for part in parts], [part.foreground for part in parts]
     return {
-        "version": REPORT_VERSION,
-        "patchprism": __version__,
-        "model": {
-            "name": opened.model.get("name"),
-            "patch_size": opened.model.get("patch_size"),
-            "width": prism.scene_mean_.shape[0],
-            "weights": opened.weights,
-        },
-        "settings": asdict(settings) | {"dtype": opened.origin.get("dtype"), "engine": engine.name},
-        "framing": opened.framing.to_dict(),
-        "prism": {
-            "fitted_here": fitted_here,
-            **({"sample": sample} if sample else {}),
-            **prism.summary(),
-        },
-        "seconds": {stage: round(seconds, 4) for stage, seconds in watch.seconds.items()},
+        "fg_mask": partial(fg_mask_figure, first.shown, scores, foreground, side=side, **named),  # type: ignore[arg-type]
+        "results": partial(results_figure, first.shown, [part.rgb for part in parts], **named),  # type: ignore[arg-type]
+        "results_raw": partial(results_figure, first.shown, [part.rgb_all for part in parts], **named),  # type: ignore[arg-type]
+        "histogram": partial(
+            counted_histogram,
+            counts,
+            inside,
+            threshold=None if side == "none" else prism.threshold_,
+            side=side,  # type: ignore[arg-type]
+        ),
     }
 
 
-def _read_json(folder: Folder, key: str) -> dict[str, Any]:
+def read_json(folder: Folder, key: str) -> dict[str, Any]:
     """What a file of the work folder says; nothing where there is none, or a broken one."""
     try:
         found = json.loads(folder.read(key))
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def _check_distinct(names: Sequence[str]) -> None:
+    """Stems are unique, yet one may look like another's with a suffix (``a`` and ``a.norm``)."""
+    seen: set[str] = set()
+    for name in names:
+        if name.casefold() in seen:
+            raise OutputError(name, "two files of this job would have this name; rename a photo")
+        seen.add(name.casefold())
 
 
 def _small(shown: NDArray[np.uint8], box: int) -> NDArray[np.uint8]:
@@ -496,9 +404,3 @@ def _small(shown: NDArray[np.uint8], box: int) -> NDArray[np.uint8]:
         return shown
     size = max(1, round(shown.shape[1] * scale)), max(1, round(shown.shape[0] * scale))
     return np.asarray(Image.fromarray(shown).resize(size, Image.Resampling.LANCZOS))
-
-
-def _indented(value: Any, spaces: int) -> str:
-    # Not textwrap.indent: it takes U+2028 and its kin in a photo's name for ends of lines.
-    space = " " * spaces
-    return space + to_json(value, indent=2, ensure_ascii=False).replace("\n", f"\n{space}")

@@ -5,13 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from patchprism.features.store import StoredFeatures
-from patchprism.jobs.extraction import nobody
 from patchprism.jobs.fitting import fit
 from patchprism.jobs.inputs import listed_input
-from patchprism.jobs.opened import Outcome, open_tokens, resolved_for, weights_of
-from patchprism.jobs.settings import Settings, Stopwatch
+from patchprism.jobs.opened import open_tokens, resolved_for
+from patchprism.jobs.run import ALL, Outcome, Run, Sample
 from patchprism.jobs.working import tidied, working
-from patchprism.photos.sources import in_range, read_source
 from patchprism.support.files import check_target
 from patchprism.support.folders import WORK, LocalFolder, is_remote, local_path, split_address
 
@@ -19,9 +17,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Sequence
 
-    from patchprism.backbones import Backbone
-    from patchprism.jobs.engines import Engine
-    from patchprism.jobs.extraction import Reader, Tell
+    from patchprism.jobs.settings import Settings
     from patchprism.support.folders import Folder
 
 
@@ -30,12 +26,8 @@ def fit_prism(
     out: str | os.PathLike[str],
     *,
     settings: Settings,
-    engine: Engine,
-    sample: int | None = None,
-    seed: int = 0,
-    backbone: Backbone | None = None,
-    reader: Reader = read_source,
-    tell: Tell = nobody,
+    run: Run,
+    sample: Sample = ALL,
 ) -> Outcome:
     """Photos or a store -> a prism in a file.
 
@@ -46,12 +38,9 @@ def fit_prism(
     out : path
         The prism's file, or its address.
     settings : Settings
-    engine : Engine
-    sample : int, optional
-        Fit on a sample of so many photos, drawn with ``seed``; the prism says so in ``origin["sample"]``.
-    seed : int
-    backbone, reader, tell
-        As in :func:`extract_features`.
+    run : Run
+    sample : Sample
+        The photos to fit on; the prism says so in ``origin["sample"]``.
 
     Raises
     ------
@@ -59,7 +48,6 @@ def fit_prism(
         One of its children.
     """
     given, said = listed_input(photos)
-    watch = Stopwatch()
     if isinstance(given, StoredFeatures):
         target = check_target(out, read=[given.path], make_folder=True)
     else:
@@ -73,23 +61,20 @@ def fit_prism(
         beside = beside.with_name(f".{beside.name}{WORK}")
         work = LocalFolder(beside, work=beside)
     settings = resolved_for(settings, given, None)
-    reader = in_range(reader, settings.range)
     prism = settings.prism()
     with working(work, str(target)) as held, tidied(work, held):
-        opened = open_tokens(given, settings, work, engine, sample, seed, backbone, reader, tell, watch)
-        with watch("fit prism"):
-            fit(prism, opened.source, engine, opened.origin, only=opened.only, tell=tell)
+        opened = open_tokens(given, settings, run, work=work, sample=sample, sample_only=True)
+        fit(prism, opened, run)
         prism.save(target)
         held.end()
     return Outcome(
         n_photos=prism.n_photos_,
         n_patches=prism.n_patches_,
         failures=opened.failures,
-        model=str(opened.origin.get("model")),
-        weights_source=str(weights_of(opened.origin)),
-        seconds=watch.seconds,
+        model=opened.record.name,
+        weights_source=str(opened.weights),
+        seconds=run.watch.seconds,
         prism=prism,
-        fitted_here=True,
         hints=prism.hints(),
         notes=[*said, *opened.notes],
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,8 @@ from patchprism.jobs.settings import Stopwatch
 from patchprism.photos.sources import read_source
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -66,6 +67,9 @@ class Sample:
 
     count: int | None = None
     seed: int = 0
+
+
+ALL = Sample()
 
 
 @dataclass(kw_only=True)

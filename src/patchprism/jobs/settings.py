@@ -231,8 +231,8 @@ def check_memory(size: int, record: BackboneRecord, device: str) -> None:
 class Stopwatch:
     """Seconds spent in each stage of a job, by name."""
 
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
+    def __init__(self, seconds: dict[str, float] | None = None) -> None:
+        self.seconds: dict[str, float] = {} if seconds is None else seconds
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:

@@ -8,18 +8,17 @@ shards and temporary files, nothing between.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from patchprism.errors import FeaturesError, OutputError
-from patchprism.jobs.source import Failure, ReadAgain
-from patchprism.photos.sources import read_source
 from patchprism.features.patch_features import check_tokens
 from patchprism.features.store.reader import PhotoRow
+from patchprism.jobs.source import Failure, ReadAgain
+from patchprism.photos.sources import read_source
 from patchprism.support.reading import Note
 
 if TYPE_CHECKING:
@@ -28,9 +27,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from patchprism.features.patch_features import Tokens
-    from patchprism.features.store.reader import StoredFeatures
+    from patchprism.jobs.run import Reader
     from patchprism.support.folders import Folder
-
 
 
 @dataclass(frozen=True)
@@ -47,6 +45,8 @@ class Table:
         Of the tokens; 0 where no photo could be read.
     notes : list of Note
         What is to be said of the photos.
+    device : str
+        Type of the device that the network ran on.
     """
 
     key: str
@@ -54,6 +54,7 @@ class Table:
     failures: list[Failure] = field(default_factory=list)
     width: int = 0
     notes: list[Note] = field(default_factory=list)
+    device: str = ""
 
     @property
     def n_patches(self) -> int:
@@ -124,7 +125,7 @@ class Shards(ReadAgain):
             ]
             failures = [Failure(**each) for each in found["failures"]]
             notes = [Note(**each) for each in found.get("notes", [])]
-            table = Table(found["key"], photos, failures, int(found["width"]), notes)
+            table = Table(found["key"], photos, failures, int(found["width"]), notes, found["device"])
         except (OSError, ValueError, KeyError, TypeError):
             return None
         return table if key in (None, table.key) else None

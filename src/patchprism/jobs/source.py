@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from patchprism.features.extraction import Photos, Tokens
+    from patchprism.features.extraction import Photos
+    from patchprism.features.patch_features import Tokens
     from patchprism.features.store import StoredFeatures
     from patchprism.features.store.reader import PhotoRow
     from patchprism.photos.framing import Framing

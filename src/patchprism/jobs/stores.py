@@ -12,13 +12,13 @@ from patchprism.features.store import StoredFeatures, layout
 from patchprism.jobs.extraction import Extraction, failures_of, n_shards, nobody, notes_of
 from patchprism.jobs.inputs import listed_input
 from patchprism.jobs.network import open_network
-from patchprism.jobs.opened import Outcome, weights_of
-from patchprism.jobs.settings import Settings, Stopwatch
-from patchprism.jobs.source import Failure
+from patchprism.jobs.opened import weights_of
+from patchprism.jobs.run import Outcome, Run
 from patchprism.jobs.shards import Shards
+from patchprism.jobs.source import Failure
 from patchprism.jobs.store_writer import StoreWriter
 from patchprism.jobs.working import remembered_batch, working
-from patchprism.photos.sources import in_range, read_source
+from patchprism.photos.sources import in_range
 from patchprism.support import checks
 from patchprism.support.folders import WORK, LocalFolder, is_remote, is_work, open_folder
 from patchprism.support.version import __version__
@@ -27,9 +27,8 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Sequence
 
-    from patchprism.backbones import Backbone
-    from patchprism.jobs.engines import Engine
-    from patchprism.jobs.extraction import Reader, Tell
+    from patchprism.jobs.extraction import Tell
+    from patchprism.jobs.settings import Settings
     from patchprism.support.folders import Folder
 
 
@@ -38,12 +37,9 @@ def extract_features(
     out: str | os.PathLike[str],
     *,
     settings: Settings,
-    engine: Engine,
+    run: Run,
     tokens: str = "float16",
     overwrite: bool = False,
-    backbone: Backbone | None = None,
-    reader: Reader = read_source,
-    tell: Tell = nobody,
 ) -> Outcome:
     """Photos -> a feature store.
 
@@ -54,15 +50,11 @@ def extract_features(
     out : path
         The store to make; a folder or an address.
     settings : Settings
-    engine : Engine
+    run : Run
     tokens : {"float16", "float32"}
         What tokens are stored in.
     overwrite : bool
         Whether a store of other photos or features may be replaced.
-    backbone : Backbone, optional
-        One that is loaded already.
-    reader, tell : callable
-        What reads a photo, and what is told of progress.
 
     Raises
     ------
@@ -73,21 +65,20 @@ def extract_features(
     names, said = listed_input(photos)
     if isinstance(names, StoredFeatures):
         raise OptionError(f"{names.path} is a feature store already; features takes photos")
-    watch = Stopwatch()
+    watch = run.watch
     settings = settings.resolved()
-    reader = in_range(reader, settings.range)
     with watch("load model"):
-        network = open_network(settings, backbone=backbone, engine=engine, tell=tell)
+        network = open_network(settings, backbone=run.backbone, engine=run.engine, tell=run.tell)
     folder = open_folder(out)
     if not is_remote(out):
         _check_free(folder, overwrite)
     work = folder.below(WORK)
-    shards = Shards(work, n_shards(len(names)), tokens)
+    shards = Shards(work, n_shards(len(names)), tokens, in_range(run.reader, settings.range))
     try:
         with working(work, folder.name) as held:
             network = remembered_batch(work, network)
             job = Extraction(
-                names, network, shards, engine, batch_size=settings.batch_size, reader=reader, tell=tell
+                names, network, shards, run.engine, batch_size=settings.batch_size, tell=run.tell
             )
             key = job.identity
             try:
@@ -99,7 +90,7 @@ def extract_features(
                 held.end()
                 return there
             _start(folder, work, job.basis)
-            writer = StoreWriter(shards, folder, engine)
+            writer = StoreWriter(shards, folder, run.engine)
             writer.take_up(job.key)
             with watch("read photos and run network"):
                 job.run(committed=writer.committed, done=writer.add)
@@ -119,7 +110,7 @@ def extract_features(
                         "key": key,
                         "origin": network.origin,
                         "model": asdict(network.record),
-                        "failures": [{"photo": each.name, "reason": each.reason} for each in failures],
+                        "failures": [{"photo": each.photo, "reason": each.reason} for each in failures],
                         "plain": [
                             row.name
                             for shard in range(shards.n_shards)

@@ -2,62 +2,52 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
-from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from patchprism.jobs.hints import hints_about
+from patchprism.errors import OptionError, StoreError
+from patchprism.features.extraction import Photos
+from patchprism.features.patch_features import PatchFeatures
+from patchprism.features.store import StoredFeatures
+from patchprism.features.store.reader import LARGE, PhotoRow
+from patchprism.jobs.engines import open_engine
+from patchprism.jobs.inputs import listed_input
+from patchprism.jobs.opened import Opened, resolved_for
+from patchprism.jobs.pictures import FirstPhotos, Pictures, overview
+from patchprism.jobs.render import color
+from patchprism.jobs.report import Colored, photo_entry, report_head, report_tail, with_notes
+from patchprism.jobs.run import Outcome, Run
+from patchprism.jobs.settings import Stopwatch
+from patchprism.jobs.source import Failure, MemorySource, StoreSource
 from patchprism.jobs.writers import (
-    _check_distinct,
-    _write_drawn,
-    check_output_options,
+    check_folder,
     paths_of,
-    write_arrays,
-    write_files,
-    write_report,
 )
-from patchprism.photos.paths import unique_stems
-from patchprism.photos.sources import StoredPhoto
-from patchprism.pictures.outputs import LensResult, figure_jobs, photo_jobs
-from patchprism.pictures.picture import PictureOptions, draw_picture, needs_photo, without_photo
-from patchprism.pictures.render import (
-    fg_mask_figure,
-    results_figure,
-    score_histogram,
-    write_picture,
-)
+from patchprism.photos.sources import StoredPhoto, places_for
+from patchprism.pictures.histogram import count_scores
+from patchprism.pictures.picture import PictureOptions, draw_picture
 from patchprism.support import checks
-from patchprism.support.reading import BYTES_A_PIXEL, Note, claim, reading
+from patchprism.support.memory import free_memory
+from patchprism.support.reading import Note
 from patchprism.support.words import counted
-from patchprism.support.written import Output, as_json
+from patchprism.support.written import Output
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    import os
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
     from patchprism.backbones import BackboneRecord, WeightsOrigin
-    from patchprism.features.extraction import Photos
-    from patchprism.features.patch_features import PatchFeatures
+    from patchprism.jobs.render import Coloring
+    from patchprism.jobs.settings import Settings
     from patchprism.photos.framing import Framing
+    from patchprism.pictures.outputs import LensResult
     from patchprism.prism.estimator import PhotoColors, Prism
-    from patchprism.support.written import Stamp
-
-
-REPORT_VERSION = 1
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A photo that could not be done, and why."""
-
-    photo: str
-    reason: str
 
 
 @dataclass(kw_only=True)
@@ -195,20 +185,10 @@ class View:
 
     def figures(self) -> dict[str, Callable[[], NDArray[np.uint8]]]:
         """What draws each figure, (H, W, 3) uint8, by the name of its file."""
-        shown = [self.photos.shown(i, self.framing) for i in range(len(self))]
-        names = [Path(name).name for name in self.names]
-        side: Any = self.prism.side_
-        return {
-            "fg_mask": partial(fg_mask_figure, shown, self.scores, self.foreground, names=names, side=side),
-            "results": partial(results_figure, shown, self.colors, names=names),
-            "results_raw": partial(results_figure, shown, self.colors_all, names=names),
-            "histogram": self._histogram,
-        }
-
-    def _histogram(self) -> NDArray[np.uint8]:
-        scores = np.concatenate([score.ravel() for score in self.scores])
-        side: Any = self.prism.side_
-        return score_histogram(scores, threshold=None if side == "none" else self.prism.threshold_, side=side)
+        colored = self._colored()
+        counts = np.sum([count_scores(score) for score in self.scores], axis=0)
+        inside = sum(int(mask.sum()) for mask in self.foreground)
+        return overview(colored, FirstPhotos(colored, len(self)), counts, inside)
 
     def __repr__(self) -> str:
         prism = self.prism
@@ -267,137 +247,64 @@ class View:
             If a file cannot be written, or would replace one that PatchPrism did not write.
         """
         out = checks.path("out", out)
-        chosen = check_output_options(out, overlay_alpha, format, upsample, background, basis, arrays)
-        overlay_alpha, arrays, format = chosen.overlay_alpha, chosen.arrays, chosen.format
-        upsample, background, basis = chosen.upsample, chosen.background, chosen.basis
-        pca, lenses = checks.flag("pca", pca), _lens_results(lenses)
-        folder = Path()
-        start = perf_counter()
-        stems = unique_stems([Path(name).name for name in self.names])
-        jobs: list[tuple[Path, Callable[[Path], object]]] = [
-            (folder / f"{name}.{format}", partial(_write_drawn, draw))
-            for name, draw in (self.figures().items() if pca else ())
-        ]
-        if lenses:
-            jobs += figure_jobs(lenses, folder, arrays=arrays, format=format)
-        of_photo: list[list[Path]] = []
-        for i, stem in enumerate(stems):
-            made = (
-                self._photo_jobs(i, folder / stem, upsample, basis, overlay_alpha, arrays, format, background)
-                if pca
-                else []
-            )
-            if lenses:
-                made += photo_jobs(lenses, i, folder / stem, arrays=arrays, format=format)
-            of_photo.append([path for path, _ in made])
-            jobs += made
-        _check_distinct([path for path, _ in jobs])
-        read: list[str | os.PathLike[str]] = []
-        for source in self.photos.sources:
-            if isinstance(source, StoredPhoto):
-                read += source.paths
-            elif isinstance(source, (str, os.PathLike)):
-                read.append(source)
-        output = Output(out)
-        output.claim([*(path.name for path, _ in jobs), "prism.safetensors", "report.json"], read)
-        write_files(output, jobs)
-        self.failures += lost_since(self.photos, self.failures)
-        names = [path.name for path, _ in jobs if path.name in output.written]
-        with output.staged("prism.safetensors") as part:
-            self.prism.save(part)
-        self.seconds["write"] = perf_counter() - start
-        files = [[path.name for path in paths if path.name in output.written] for paths in of_photo]
-        write_report(output, "report.json", self.report(files, lenses, output.written))
-        output.finish()
-        return paths_of(output, [*names, "prism.safetensors", "report.json"])
+        check_folder(out)
+        options = PictureOptions(
+            overlay_alpha=overlay_alpha,
+            arrays=arrays,
+            format=format,
+            upsample=upsample,
+            background=background,
+            basis=basis,
+            pca=pca,
+        )
+        names, _ = self.write(out, options, _lens_results(lenses))
+        return paths_of(Output(out), names)
 
-    def _photo_jobs(
-        self,
-        index: int,
-        stem: Path,
-        upsample: str,
-        basis: str,
-        overlay_alpha: float | None,
-        arrays: bool,
-        format: str,
-        background: str,
-    ) -> list[tuple[Path, Callable[[Path], object]]]:
-        def named(suffix: str) -> Path:
-            return stem.with_name(f"{stem.name}.{suffix}")
+    def write(
+        self, out: str | os.PathLike[str], options: PictureOptions, lenses: Sequence[LensResult] = ()
+    ) -> tuple[list[str], Outcome]:
+        """Write what :meth:`save` does; the names of the files, and what came of the job."""
+        with open_engine() as engine:
+            run = Run(engine=engine, watch=Stopwatch(self.seconds))
+            job = Pictures(self._colored(), Output(out), options, run, lenses=lenses)
+            names = job.write()
+        self.failures = job.failures()
+        return names, job.outcome()
 
-        draw = partial(self._write_picture, index, upsample=upsample, basis=basis)
-        jobs: list[tuple[Path, Callable[[Path], object]]] = [
-            (named(f"pca.{format}"), partial(draw, background=background))
+    def _colored(self) -> Colored:
+        """The view as what pictures and reports are made of."""
+        plain = set(self.plain)
+        rows = [
+            PhotoRow(name, part.score.shape, size, crop, name in plain)
+            for name, part, size, crop in zip(self.names, self.parts, self.sizes, self.crops, strict=True)
         ]
-        if overlay_alpha is not None:
-            jobs.append((named(f"overlay.{format}"), partial(draw, overlay_alpha=overlay_alpha)))
-        if arrays:
-            jobs.append((named("npz"), partial(write_arrays, self.parts[index])))
-        return jobs
+        opened = Opened(
+            source=MemorySource(self.photos, rows, list(self.features)),
+            origin=self.origin,
+            failures=self.failures,
+            framing=self.framing,
+            record=self.record,
+            weights=self.weights,
+            settings=self.settings,
+            notes=self.all_notes(),
+        )
+        return Colored(opened=opened, prism=self.prism, fitted_here=self.fitted_here, parts=self.parts)
 
     def all_notes(self) -> list[Note]:
-        """What is to be said of the job and of its photos beside the hints."""
+        """Notes of the job, with an empty name, then those of its photos in their order."""
         return all_notes(self.notes, self.photos)
-
-    def _write_picture(
-        self,
-        index: int,
-        path: Path,
-        *,
-        upsample: str,
-        basis: str,
-        overlay_alpha: float | None = None,
-        background: str = "black",
-    ) -> bool:
-        """Write one photo's picture, without the photo where that is gone; an overlay is not written then (False)."""
-        pixels = self.sizes[index][0] * self.sizes[index][1]
-        with reading():
-            claim(pixels * BYTES_A_PIXEL, self.names[index])
-            return self._written(
-                index,
-                path,
-                upsample=upsample,
-                basis=basis,
-                overlay_alpha=overlay_alpha,
-                background=background,
-            )
-
-    def _written(
-        self,
-        index: int,
-        path: Path,
-        *,
-        upsample: str,
-        basis: str,
-        overlay_alpha: float | None,
-        background: str,
-    ) -> bool:
-        picture = self.picture(
-            index, overlay_alpha=overlay_alpha, upsample=upsample, background=background, basis=basis
-        )
-        if needs_photo(
-            overlay_alpha=overlay_alpha, upsample=upsample, background=background
-        ) and self.photos.is_gone(index):
-            if overlay_alpha is not None:
-                return False
-            upsample, background = without_photo(upsample, background)
-            picture = self.picture(index, upsample=upsample, background=background, basis=basis)
-        write_picture(path, picture)
-        return True
 
     def hints(self) -> list[str]:
         """What a person should know before believing the pictures, in whole sentences."""
-        shares = np.array([mask.mean() for mask in self.foreground])
-        photos = [{"photo": name, **doubts} for name, doubts in zip(self.names, self.doubts(), strict=True)]
-        return hints_about(shares, self.prism, fitted_here=self.fitted_here, plain=self.plain, photos=photos)
+        colored = self._colored()
+        return colored.hints(self._entries(colored))
 
     def doubts(self) -> list[dict[str, float]]:
-        """What tells whether each photo's foreground can be believed, a dict per photo.
+        """What tells whether each photo's foreground can be believed, one dict per photo.
 
         ``border_ratio``, ``contrast`` and ``likeness`` are as :meth:`Prism.doubts <patchprism.Prism.doubts>`
-        has them;
-        ``agreement``, of photos that were labelled for this view's fit, is the intersection over union of their
-        foreground with their own labels.
+        has them; ``agreement``, of photos that were labelled for this view's fit, is the intersection over union
+        of their foreground with their own labels.
         """
         agreements = self.prism.agreements if self.fitted_here else {}
         found = []
@@ -406,64 +313,163 @@ class View:
             found.append(said | {"agreement": round(agreements[i], 4)} if i in agreements else said)
         return found
 
-    def report(
-        self,
-        files: Sequence[Sequence[str]] | None = None,
-        lenses: Sequence[LensResult] = (),
-        written: Mapping[str, Stamp] | None = None,
-    ) -> dict[str, Any]:
-        """All there is to say about the job, as JSON values: what ``report.json`` holds.
-
-        Parameters
-        ----------
-        files : sequence of sequence of str, optional
-            Names of the files written for each photo.
-        lenses : sequence of LensResult
-            Whose reports are put in under ``lenses``.
-        written : mapping of str to Stamp, optional
-            Every file that was written, put in under ``files``.
-        """
-        from patchprism.support.version import __version__
-
-        record = self.record
+    def _entries(self, colored: Colored) -> list[dict[str, Any]]:
+        """The photos' entries of the report."""
+        entries: list[dict[str, Any]] = []
         doubts = self.doubts()
-        photos = [
-            {
-                "photo": name,
-                "size": list(size),
-                "grid": list(part.score.shape),
-                "crop": [round(edge, 3) for edge in crop],
-                "foreground": round(float(part.foreground.mean()), 6),
-                **({"files": list(files[i])} if files else {}),
-                **({"notes": list(self.photos.notes[i])} if i in self.photos.notes else {}),
-                **({"photo_missing": True} if i in self.photos.lost else {}),
-                **({"plain": True} if name in self.plain else {}),
-                **doubts[i],
-            }
-            for i, (name, size, part, crop) in enumerate(
-                zip(self.names, self.sizes, self.parts, self.crops, strict=True)
-            )
-        ]
+        for shard in range(colored.opened.source.n_shards):
+            for row in colored.opened.source.rows(shard):
+                i = len(entries)
+                gone = i in self.photos.lost
+                entries.append(photo_entry(row, self.parts[i], doubts[i], gone=gone))
+        return entries
+
+    def report(self) -> dict[str, Any]:
+        """All there is to say about the view, as JSON values: what ``report.json`` holds, but for files."""
+        colored = self._colored()
+        entries = self._entries(colored)
         return {
-            "version": REPORT_VERSION,
-            "patchprism": __version__,
-            "model": {
-                "name": record.name,
-                "patch_size": record.patch_size,
-                "width": record.width,
-                "weights": self.weights.report(),
-            },
-            "settings": self.settings,
-            "framing": self.framing.to_dict(),
-            "prism": {"fitted_here": self.fitted_here, **self.prism.summary()},
-            "seconds": {stage: round(seconds, 4) for stage, seconds in self.seconds.items()},
-            **({"files": as_json(written)} if written else {}),
-            "photos": photos,
-            **({"lenses": {lens.name: lens.report for lens in lenses}} if lenses else {}),
-            "hints": self.hints(),
-            "notes": self.notes,
-            "failures": [{"photo": failure.photo, "reason": failure.reason} for failure in self.failures],
+            **report_head(colored, self.seconds),
+            "files": {},
+            "photos": list(with_notes(entries, colored.opened)),
+            **report_tail(colored.opened, colored.hints(entries), self.failures, {}),
         }
+
+
+def make_view(
+    photos: Any,
+    settings: Settings,
+    run: Run,
+    coloring: Coloring,
+    *,
+    most: int | None = None,
+    strict: bool = False,
+) -> View:
+    """Colour photos or the photos of a store, in memory.
+
+    Parameters
+    ----------
+    photos : sequence
+        Paths, addresses, images or arrays; or one feature store. The photos of a store are read, when they are
+        first shown, from where the store says that they were; plain grey stands for one that is gone.
+    settings : Settings
+    run : Run
+    coloring : Coloring
+    most : int, optional
+        The largest number of photos that is allowed.
+    strict : bool
+        Whether the first photo that cannot be read raises.
+
+    Raises
+    ------
+    PatchPrismError
+        One of its children.
+    """
+    given, notes = listed_input(photos)
+    count = min(len(given), coloring.sample.count or len(given))
+    if most is not None and count > most:
+        way = "name fewer" if coloring.prism else f"a sample of {most} picks some, or name fewer"
+        raise OptionError(f"a page shows {most} photos at most, got {count:,}: {way}")
+    settings = resolved_for(settings, given, coloring.prism)
+    if isinstance(given, StoredFeatures):
+        if run.backbone is not None:
+            raise OptionError("backbone is not needed with a feature store")
+        check_memory(given, count)
+    colored = color(given, settings, run, coloring, strict=strict)
+    with run.watch("colour and write"):
+        view = view_of(colored, notes, run.watch.seconds)
+    if isinstance(given, StoredFeatures):
+        sample, places = coloring.sample, places_for("", coloring.fetch_from)
+        view.store = [
+            given.path,
+            *(
+                []
+                if colored.opened.only is None
+                else ["--sample", str(sample.count), "--seed", str(sample.seed)]
+            ),
+            *(word for place in sorted(places) for word in ("--fetch-from", place)),
+        ]
+    return view
+
+
+def check_memory(store: StoredFeatures, count: int) -> None:
+    """Refuse a store whose tokens do not fit into memory.
+
+    Raises
+    ------
+    StoreError
+        If they do not.
+    """
+    # Float32 at least: what is fitted and coloured is a copy.
+    need = 2 * 4 * store.n_patches * store.width * count // len(store)
+    if need > LARGE and need > free_memory():
+        raise StoreError(
+            f"{store.path}: its tokens take {need / 1e9:,.1f} GB, which is more memory than this machine has "
+            "free; patchprism render takes a store photo by photo, and sample shows a part of it"
+        )
+
+
+def view_of(colored: Colored, notes: Sequence[Note], seconds: dict[str, float]) -> View:
+    """A view of coloured photos: their tokens and colours, held in memory.
+
+    Parameters
+    ----------
+    colored : Colored
+    notes : sequence of Note
+        What is to be said of the job's inputs.
+    seconds : dict
+        Time spent in each stage.
+    """
+    opened, prism = colored.opened, colored.prism
+    found = [
+        (row, tokens)
+        for shard in range(opened.source.n_shards)
+        for row, tokens in opened.source.read(shard)
+        if opened.only is None or row.name in opened.only
+    ]
+    rows = [row for row, _ in found]
+    features = PatchFeatures([tokens for _, tokens in found], [row.name for row in rows])
+    return View(
+        photos=_photos_of(opened, rows),
+        framing=opened.framing,
+        features=features,
+        prism=prism,
+        parts=[prism.split(tokens, name=row.name) for row, tokens in zip(rows, features, strict=True)],
+        crops=[row.crop for row in rows],
+        sizes=[row.size for row in rows],
+        record=opened.record,
+        weights=opened.weights,
+        settings=opened.settings,
+        fitted_here=colored.fitted_here,
+        failures=opened.failures,
+        seconds=seconds,
+        origin=prism.origin if colored.fitted_here else opened.origin,
+        plain=[row.name for row in rows if row.plain],
+        notes=[note.text for note in (*notes, *opened.notes) if not note.name],
+    )
+
+
+def _photos_of(opened: Opened, rows: Sequence[PhotoRow]) -> Photos:
+    """The photos of a source, to be read again."""
+    source = opened.source
+    if isinstance(source, MemorySource):
+        return source.photos
+    assert isinstance(source, StoreSource)
+    photos = Photos(
+        [StoredPhoto(row.name, row.size, source.places, source.reader) for row in rows],
+        [row.name for row in rows],
+    )
+    notes: dict[str, tuple[str, ...]] = {}
+    for note in opened.notes:
+        notes[note.name] = (*notes.get(note.name, ()), note.text)
+    photos.notes = {i: notes[row.name] for i, row in enumerate(rows) if row.name in notes}
+    return photos
+
+
+def all_notes(of_job: Sequence[str], photos: Photos) -> list[Note]:
+    """Notes of a job, with an empty name, then those of its photos in their order."""
+    of_photos = [Note(photos.names[i], text) for i in sorted(photos.notes) for text in photos.notes[i]]
+    return [*(Note("", text) for text in of_job), *of_photos]
 
 
 def lost_since(photos: Photos, failures: Sequence[Failure]) -> list[Failure]:
@@ -471,12 +477,6 @@ def lost_since(photos: Photos, failures: Sequence[Failure]) -> list[Failure]:
     told = {failure.photo for failure in failures}
     lost = [Failure(photos.names[index], reason) for index, reason in sorted(photos.lost.items())]
     return [failure for failure in lost if failure.photo not in told]
-
-
-def all_notes(of_job: Sequence[str], photos: Photos) -> list[Note]:
-    """Notes of a job, then those of its photos in their order."""
-    of_photos = [Note(photos.names[i], text) for i in sorted(photos.notes) for text in photos.notes[i]]
-    return [*(Note("", text) for text in of_job), *of_photos]
 
 
 def _lens_results(lenses: Any) -> Sequence[LensResult]:

@@ -10,8 +10,8 @@ from typing import IO, TYPE_CHECKING, Any
 
 from patchprism.errors import OutputError, PatchPrismError
 from patchprism.jobs.network import Network
-from patchprism.jobs.source import digest
 from patchprism.jobs.shards import Shards
+from patchprism.jobs.source import digest
 from patchprism.support.folders import ENDING, LOCK, MARKER, LocalFolder
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from patchprism.jobs.network import Network
-    from patchprism.jobs.working import Held
 
 
 fcntl: Any

@@ -22,6 +22,7 @@ import numpy as np
 from patchprism.errors import FeaturesError, OptionError, PhotoError
 from patchprism.features.extraction import Photos, TokenOptions, extract, photo_names
 from patchprism.features.patch_features import PatchFeatures
+from patchprism.jobs.source import Failure
 from patchprism.jobs.view import all_notes
 from patchprism.support import checks
 from patchprism.support.reading import Note, reading

@@ -12,6 +12,7 @@ import numpy as np
 from patchprism.lenses.sheet import Cell, map_panel, panel_size, photo_panel, sheet
 from patchprism.photos.paths import unique_stems
 from patchprism.pictures.captions import caption
+from patchprism.pictures.picture import PictureOptions
 from patchprism.pictures.render import write_picture
 from patchprism.support import checks
 from patchprism.support.files import atomic_write
@@ -111,13 +112,14 @@ def save_comparison(
         If a file cannot be written, or would replace one that PatchPrism did not write.
     """
     from patchprism.jobs.view import lost_since
-    from patchprism.jobs.writers import check_output_options, paths_of, write_files, write_report
+    from patchprism.jobs.writers import check_folder, paths_of, write_files, write_report
     from patchprism.lenses.comparison import Comparison
 
     if not isinstance(comparison, Comparison):
         checks.refuse("comparison", "a Comparison, as compare gives one", comparison)
     out = checks.path("out", out)
-    chosen = check_output_options(out, None, format, arrays=arrays)
+    check_folder(out)
+    chosen = PictureOptions(format=format, arrays=arrays)
     arrays, format = chosen.arrays, chosen.format
     folder = Path()
     jobs: list[tuple[Path, Callable[[Path], None]]] = [

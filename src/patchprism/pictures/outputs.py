@@ -13,7 +13,7 @@ from patchprism.pictures.render import write_picture
 from patchprism.support.files import atomic_write
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     Draw = Callable[[], NDArray[np.uint8]]
-
-
-FIGURES = ("fg_mask", "results", "results_raw", "histogram")
 
 
 def figure_jobs(results: Sequence[LensResult], folder: Path, *, arrays: bool, format: str) -> list[Job]:
@@ -97,24 +94,3 @@ class LensResult:
     arrays: list[dict[str, NDArray[Any]]] = field(default_factory=list)
     shared_arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
     tables: dict[str, str] = field(default_factory=dict)
-
-
-def output_names(
-    stems: Sequence[str],
-    *,
-    overlay: bool = False,
-    arrays: bool = False,
-    format: str = "png",
-    pca: bool = True,
-) -> Iterator[str]:
-    """Names of the files that a job writes for photos of such stems; the lenses' own are not among them."""
-    yield from ("prism.safetensors", "report.json")
-    if not pca:
-        return
-    yield from (f"{name}.{format}" for name in FIGURES)
-    for stem in stems:
-        yield f"{stem}.pca.{format}"
-        if overlay:
-            yield f"{stem}.overlay.{format}"
-        if arrays:
-            yield f"{stem}.npz"

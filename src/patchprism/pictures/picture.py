@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from patchprism.pictures.outputs import output_names
 from patchprism.pictures.render import overlay, paint
 from patchprism.support import checks
 from patchprism.support.checks import apply_checks, optional
@@ -26,6 +25,7 @@ FORMATS = ("png", "jpg")
 UPSAMPLINGS = ("nearest", "bilinear", "guided")
 BACKGROUNDS = ("black", "grey", "photo")
 BASES = ("object", "all")
+FIGURES = ("fg_mask", "results", "results_raw", "histogram")
 GREY = 0.5
 
 
@@ -39,15 +39,28 @@ class PictureOptions:
     upsample: str = "nearest"
     background: str = "black"
     basis: str = "object"
+    pca: bool = True
 
     def __post_init__(self) -> None:
         """Refuse what is not allowed."""
         apply_checks(self, _CHECKS)
 
+    def figure_files(self) -> list[str]:
+        """Names of the figures of all photos."""
+        return [f"{name}.{self.format}" for name in FIGURES] if self.pca else []
+
+    def photo_files(self, stem: str) -> list[str]:
+        """Names of the files that a photo of this stem may get."""
+        if not self.pca:
+            return []
+        overlay = [f"{stem}.overlay.{self.format}"] if self.overlay_alpha is not None else []
+        return [f"{stem}.pca.{self.format}", *overlay, *([f"{stem}.npz"] if self.arrays else [])]
+
     def names(self, stems: Sequence[str]) -> Iterator[str]:
-        """Names of the files of a job over photos of such stems."""
-        overlay = self.overlay_alpha is not None
-        return output_names(stems, overlay=overlay, arrays=self.arrays, format=self.format)
+        """Names of the files of a job over photos of such stems; those of other lenses are not among them."""
+        yield from ("prism.safetensors", "report.json", *self.figure_files())
+        for stem in stems:
+            yield from self.photo_files(stem)
 
 
 _CHECKS: dict[str, Check] = {
@@ -57,6 +70,7 @@ _CHECKS: dict[str, Check] = {
     "upsample": partial(checks.choice, allowed=UPSAMPLINGS),
     "background": partial(checks.choice, allowed=BACKGROUNDS),
     "basis": partial(checks.choice, allowed=BASES),
+    "pca": checks.flag,
 }
 
 

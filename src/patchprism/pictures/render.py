@@ -15,9 +15,14 @@ from patchprism.support.arrays import to_uint8
 from patchprism.support.files import atomic_write
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
     Crop = tuple[float, float, float, float]
+
+    from patchprism.prism.estimator import PhotoColors
+
 
 __all__ = [
     "fg_mask_figure",
@@ -203,3 +208,10 @@ def _along(pixels: int, patches: int, start: float, stop: float) -> NDArray[np.i
     # The product may round up to the number of patches just before the end.
     index = np.minimum(np.floor((centers - start) * (patches / (stop - start))), patches - 1)
     return np.where(inside, index, patches).astype(np.intp)
+
+
+def write_arrays(part: PhotoColors, path: Path) -> None:
+    with atomic_write(path) as temporary:
+        np.savez_compressed(
+            temporary, score=part.score, foreground=part.foreground, rgb=part.rgb, rgb_all=part.rgb_all
+        )

@@ -34,6 +34,8 @@ RECORD = ".patchprism-files.json"
 JOURNAL = ".patchprism-files.log"
 REPORTS = ("report.json", "compare.json")
 VERSION = 1
+# Of this record and of the reports.
+VERSIONS = (1, 2)
 # A record of a million files; of a longer list of photos no report is read, and the record lists all.
 MAX_RECORD = 256 << 20
 _SHA256 = re.compile(r"[0-9a-f]{64}|")
@@ -148,7 +150,7 @@ def _read(folder: Folder, name: str) -> dict[str, Any] | None:
     except (OSError, ValueError, RecursionError):
         return None
     ours = (
-        isinstance(said, dict) and said.get("version") == VERSION and isinstance(said.get("patchprism"), str)
+        isinstance(said, dict) and said.get("version") in VERSIONS and isinstance(said.get("patchprism"), str)
     )
     return said if ours else None
 

@@ -2,36 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from patchprism.backbones import Backbone, find_record, load_backbone
-from patchprism.errors import OptionError, PhotoError
-from patchprism.features.extraction import (
-    Photos,
-    extract,
-    photo_names,
-)
-from patchprism.features.patch_features import PatchFeatures
-from patchprism.jobs.inputs import list_photos, several
+from patchprism.jobs.engines import open_engine
+from patchprism.jobs.render import Coloring
+from patchprism.jobs.run import Run, nobody
 from patchprism.jobs.settings import (
     ERRORS,
     Settings,
-    Stopwatch,
     check_backbone,
-    check_origin,
-    describe_origin,
-    with_mask,
 )
-from patchprism.jobs.source import Failure
+from patchprism.jobs.view import make_view
 from patchprism.prism.estimator import Prism
 from patchprism.support import checks
-from patchprism.support.reading import reading
-from patchprism.support.words import none_could
 from patchprism.views.visualization import Visualization
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+
+    from patchprism.backbones import Backbone
 
 
 def visualize(
@@ -176,85 +165,7 @@ def visualize(
     )
     if prism is not None and not isinstance(prism, Prism):
         checks.refuse("prism", "a Prism, as Prism.load reads one", prism)
-    photos = several(photos)
-    tell = progress or (lambda *_: None)
-    from patchprism.jobs.inputs import store_among
-
-    store = store_among(photos)
-    if store is not None:
-        if backbone is not None:
-            raise OptionError("backbone is not needed with a feature store")
-        from patchprism.jobs.store_view import view_store
-
-        return Visualization.of(
-            view_store(store, settings=settings, prism=prism, force=force, fetch_from=fetch_from, tell=tell)
-        )
-    if fetch_from:
-        raise OptionError("fetch_from is for a feature store; photos that are named are read anyway")
-    settings = settings.resolved(prism)
-    watch = Stopwatch()
-    # Everything that can be refused is refused before anything heavy is loaded.
-    to_fit = None if prism else settings.prism()
-    if prism:
-        prism = with_mask(prism, settings.mask_options())
-    options = settings.token_options()
-    framing = settings.framing(backbone.record if backbone else find_record(str(settings.model)))
-    with reading() as heard:
-        sources = list_photos(photos)
-    job = Photos(sources, photo_names(sources), range=settings.range)
-    if backbone is None:
-        tell("load model", 0, None)
-        with watch("load model"):
-            backbone = load_backbone(
-                str(settings.model),
-                weights=settings.weights,
-                device=settings.device,
-                dtype=settings.dtype or "auto",
-                progress=tell,
-            )
-        tell("load model", 1, 1)
-    origin = describe_origin(backbone, settings, framing)
-    if prism and not force:
-        check_origin(prism, origin)
-    failures: dict[int, PhotoError] = {}
-    done: dict[int, Any] = {}
-    with watch("read photos and run network"):
-        report = failures.__setitem__ if errors == "report" else None
-        for each in extract(job, backbone, framing, batch_size=batch_size, failed=report, options=options):
-            done[each.index] = each
-            tell("photos", len(done) + len(failures), len(job))
-    failed = [Failure(job.names[i], failures[i].reason) for i in sorted(failures)]
-    if not done:
-        raise PhotoError(
-            failed[0].photo,
-            none_could(failed[0].reason, len(failed)),
-        )
-    order = sorted(done)
-    features = PatchFeatures([done[i].tokens for i in order], [job.names[i] for i in order])
-    if to_fit:
-        with watch("fit prism"):
-            prism = to_fit.fit(features)
-        prism.origin = origin
-    assert prism is not None
-    with watch("colour"):
-        parts = [
-            prism.split(tokens, name=name) for name, tokens in zip(features.names, features, strict=True)
-        ]
-    return Visualization(
-        photos=job.subset(order),
-        framing=framing,
-        features=features,
-        prism=prism,
-        parts=parts,
-        crops=[done[i].crop for i in order],
-        sizes=[done[i].size for i in order],
-        record=backbone.record,
-        weights=backbone.weights,
-        settings=asdict(settings) | {"device": str(backbone.device), "dtype": origin["dtype"]},
-        fitted_here=to_fit is not None,
-        failures=failed,
-        seconds=watch.seconds,
-        origin=origin,
-        plain=[job.names[i] for i in order if done[i].plain],
-        notes=heard.notes,
-    )
+    coloring = Coloring(prism=prism, force=force, fetch_from=fetch_from)
+    with open_engine() as engine:
+        run = Run(engine=engine, backbone=backbone, tell=progress or nobody)
+        return Visualization.of(make_view(photos, settings, run, coloring, strict=errors == "raise"))

@@ -1,0 +1,199 @@
+"""Drawing the photos of a source, shard by shard."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from patchprism.jobs.report import photo_entry
+from patchprism.jobs.source import SHARD, StoreSource, digest
+from patchprism.photos.sources import stamp_of
+from patchprism.pictures.histogram import count_scores
+from patchprism.pictures.picture import draw_picture, needs_photo, without_photo
+from patchprism.pictures.render import write_arrays, write_picture
+from patchprism.support.files import atomic_write
+from patchprism.support.folders import LocalFolder
+from patchprism.support.reading import BYTES_A_PIXEL, claim, reading
+from patchprism.support.written import Stamp, promise, stamp
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from patchprism.features.store.reader import PhotoRow
+    from patchprism.jobs.source import Source
+    from patchprism.pictures.picture import PictureOptions
+    from patchprism.prism.estimator import PhotoColors, Prism
+    from patchprism.support.folders import Folder
+
+WRITERS = 2  # encoding frees the interpreter lock; more threads would only hold more photos in memory
+
+
+@dataclass(kw_only=True)
+class DrawTask:
+    """Shards -> their photos' pictures in the output folder; the result is what there is to report of them.
+
+    Attributes
+    ----------
+    prism : Prism
+    source : Source
+    out : Folder
+        Where pictures go.
+    work : Folder, optional
+        Where it is kept which shards are drawn; nowhere by default.
+    options : PictureOptions
+    key : str
+        Digest of all that pictures depend on beside the photos of the shard, their tokens and their files' stems.
+    agreements : mapping of int to float
+        Of photos that were labelled for the fit, by their place in the source.
+    parts : sequence of PhotoColors, optional
+        Each photo's colours, where they are there already.
+    seen : callable, optional
+        Called for each photo that is done; not for workers elsewhere.
+    """
+
+    prism: Prism
+    source: Source
+    out: Folder
+    options: PictureOptions
+    work: Folder | None = None
+    key: str = ""
+    agreements: Mapping[int, float] = field(default_factory=dict)
+    parts: Sequence[PhotoColors] | None = None
+    seen: Callable[[], None] | None = None
+
+    needs_device: bool = False
+
+    def run(self, items: Iterable[tuple[int, Sequence[str]]]) -> Iterator[dict[str, Any]]:
+        """See :class:`~patchprism.jobs.engines.Task`; an item is a shard and the stems of its photos' files."""
+        with ThreadPoolExecutor(WRITERS, thread_name_prefix="patchprism-write") as pool:
+            for shard, stems in items:
+                if self.work is not None:
+                    # Before the first of them: what a killed run has written is known by this.
+                    files = chain.from_iterable(map(self.options.photo_files, stems))
+                    self.work.write(drawn_key(shard), json.dumps({"files": list(files)}).encode())
+                photos, lost = [], {}
+                written: dict[str, Stamp] = {}
+                counts = np.zeros_like(count_scores(np.zeros(0)))
+                inside = 0
+                places = range(shard * SHARD, shard * SHARD + len(stems))
+                jobs = zip(self.source.read(shard), stems, places, strict=True)
+                for photo, part, its, reason in _bounded(pool, self._photo, jobs, ahead=2 * WRITERS):
+                    photos.append(photo)
+                    written |= its
+                    if reason is not None:
+                        lost[photo["photo"]] = reason
+                    counts += count_scores(part.score)
+                    inside += int(part.foreground.sum())
+                    if self.seen is not None:
+                        self.seen()
+                drawn = {
+                    "key": self.key_of(shard, stems),
+                    "photos": photos,
+                    "counts": counts.tolist(),
+                    "n_foreground": inside,
+                    "lost": lost,
+                    "files": written,
+                }
+                if self.work is not None:
+                    self.work.write(drawn_key(shard), json.dumps(drawn).encode())
+                yield drawn
+
+    def key_of(self, shard: int, stems: Sequence[str]) -> str:
+        """Digest of all that a shard's pictures depend on."""
+        photos = []
+        if isinstance(self.source, StoreSource) and self._needs_photo:
+            photos = [stamp_of(row.name, exact=True) for row in self.source.rows(shard)]
+        return digest(self.key, self.source.key(shard), list(stems), photos)
+
+    @property
+    def _needs_photo(self) -> bool:
+        options = self.options
+        return options.pca and needs_photo(
+            overlay_alpha=options.overlay_alpha, upsample=options.upsample, background=options.background
+        )
+
+    def _photo(
+        self, job: tuple[tuple[PhotoRow, Any], str, int]
+    ) -> tuple[dict[str, Any], PhotoColors, dict[str, Stamp], str | None]:
+        (row, _), _, _ = job
+        with reading():
+            claim(row.size[0] * row.size[1] * BYTES_A_PIXEL, row.name)
+            return self._written(job)
+
+    def _written(
+        self, job: tuple[tuple[PhotoRow, Any], str, int]
+    ) -> tuple[dict[str, Any], PhotoColors, dict[str, Stamp], str | None]:
+        (row, tokens), stem, index = job
+        part = self.parts[index] if self.parts is not None else self.prism.split(tokens, name=row.name)
+        photo, reason = self.source.photo(row) if self._needs_photo else (None, None)
+        gone = self._needs_photo and photo is None
+        files: dict[str, Stamp] = {}
+        for name, write in self._jobs(row, part, photo, stem) if self.options.pca else ():
+            with self._staged(name) as path:
+                write(path)
+                files[name] = stamp(path)
+                promise(self.out, name, files[name])
+        doubts = self.prism.doubts(tokens, part.foreground)
+        if index in self.agreements:
+            doubts["agreement"] = round(self.agreements[index], 4)
+        return photo_entry(row, part, doubts, files=list(files), gone=gone), part, files, reason
+
+    def _staged(self, name: str) -> AbstractContextManager[Path]:
+        """A path to write to that becomes the file; beside it where there is no work folder."""
+        if self.work is None and isinstance(self.out, LocalFolder):
+            return atomic_write(self.out.path / name)
+        staged: AbstractContextManager[Path] = self.out.staged(name)
+        return staged
+
+    def _jobs(
+        self, row: PhotoRow, part: PhotoColors, photo: NDArray[np.uint8] | None, stem: str
+    ) -> Iterator[tuple[str, Callable[[Path], None]]]:
+        """The files of one photo by name, and what writes each; without a photo, there is no overlay."""
+        options = self.options
+        style = {"upsample": options.upsample, "background": options.background, "basis": options.basis}
+        if photo is None:
+            style["upsample"], style["background"] = without_photo(options.upsample, options.background)
+
+        def read() -> NDArray[np.uint8]:
+            assert photo is not None
+            return photo
+
+        def drawn(path: Path, **changed: Any) -> None:
+            picture = draw_picture(part, read, crop=row.crop, size=row.size, **(style | changed))
+            write_picture(path, picture)
+
+        yield f"{stem}.pca.{options.format}", drawn
+        if options.overlay_alpha is not None and photo is not None:
+            laid = partial(drawn, overlay_alpha=options.overlay_alpha, background="black")
+            yield f"{stem}.overlay.{options.format}", laid
+        if options.arrays:
+            yield f"{stem}.npz", partial(write_arrays, part)
+
+
+def drawn_key(shard: int) -> str:
+    """Where it is kept that a shard's pictures are written."""
+    return f"drawn/{shard:08d}.json"
+
+
+def _bounded(
+    pool: ThreadPoolExecutor, work: Callable[[Any], Any], items: Iterable[Any], *, ahead: int
+) -> Iterator[Any]:
+    """``pool.map`` that takes no more items than it needs to keep busy."""
+    futures: deque[Any] = deque()
+    for item in items:
+        futures.append(pool.submit(work, item))
+        if len(futures) >= ahead:
+            yield futures.popleft().result()
+    while futures:
+        yield futures.popleft().result()

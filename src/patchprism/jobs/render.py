@@ -1,0 +1,181 @@
+"""Photos or a feature store -> pictures."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from patchprism.errors import OptionError, PatchPrismError
+from patchprism.features.extraction import photo_names
+from patchprism.features.store import StoredFeatures
+from patchprism.jobs.fitting import fit, fit_or_resume
+from patchprism.jobs.inputs import listed_input
+from patchprism.jobs.opened import open_tokens, resolved_for
+from patchprism.jobs.pictures import Pictures
+from patchprism.jobs.report import Colored
+from patchprism.jobs.run import ALL, Sample
+from patchprism.jobs.settings import check_origin, with_mask
+from patchprism.jobs.working import tidied, working
+from patchprism.photos.paths import unique_stems
+from patchprism.support.folders import WORK, LocalFolder, is_remote, local_path
+from patchprism.support.written import Output
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from patchprism.jobs.run import Outcome, Run
+    from patchprism.jobs.settings import Settings
+    from patchprism.pictures.picture import PictureOptions
+    from patchprism.prism.estimator import Prism
+    from patchprism.support.folders import Folder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Coloring:
+    """Which prism colours the photos.
+
+    Attributes
+    ----------
+    prism : Prism, optional
+        A fitted one; by default one is fitted to the photos, or to a sample of them.
+    force : bool
+        Use the prism even where model, weights, framing or dtype differ from those it was fitted on.
+    sample : Sample
+    fetch_from : sequence of str
+        As in :func:`~patchprism.visualize`.
+    """
+
+    prism: Prism | None = None
+    force: bool = False
+    sample: Sample = ALL
+    fetch_from: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot go together."""
+        if self.prism is not None and self.sample.count is not None:
+            raise OptionError("sample is for fitting; the prism is fitted already")
+
+    def check(self, origin: dict[str, Any]) -> None:
+        """Refuse tokens that are not those the prism was fitted on."""
+        if self.prism is not None and not self.force:
+            check_origin(self.prism, origin)
+
+
+NEW = Coloring()
+
+
+def color(
+    given: StoredFeatures | list[Any],
+    settings: Settings,
+    run: Run,
+    coloring: Coloring,
+    *,
+    work: Folder | None = None,
+    strict: bool = False,
+) -> Colored:
+    """Tokens of what was given, and the prism that colours them.
+
+    Parameters
+    ----------
+    given : StoredFeatures or list
+        As :func:`~patchprism.jobs.inputs.open_input` gives it.
+    settings : Settings
+        Resolved.
+    run : Run
+    coloring : Coloring
+    work : Folder, optional
+        Where tokens and the prism are kept for a run that is interrupted; in memory by default.
+    strict : bool
+        Whether the first photo that cannot be read raises.
+
+    Raises
+    ------
+    PatchPrismError
+        One of its children.
+    """
+    prism = coloring.prism
+    # What can be refused is refused before the network runs.
+    to_fit = settings.prism() if prism is None else with_mask(prism, settings.mask_options())
+    opened = open_tokens(
+        given,
+        settings,
+        run,
+        work=work,
+        sample=coloring.sample,
+        fetch_from=coloring.fetch_from,
+        check=coloring.check,
+        strict=strict,
+    )
+    if prism is not None:
+        return Colored(opened=opened, prism=to_fit, fitted_here=False)
+    fitted = fit(to_fit, opened, run) if work is None else fit_or_resume(to_fit, opened, run, work)
+    return Colored(opened=opened, prism=fitted, fitted_here=True)
+
+
+def render_photos(
+    photos: Sequence[str | os.PathLike[str]],
+    out: str | os.PathLike[str],
+    *,
+    settings: Settings,
+    pictures: PictureOptions,
+    run: Run,
+    coloring: Coloring = NEW,
+    in_memory: bool = False,
+    wrote: Callable[[str], None] = lambda path: None,
+) -> Outcome:
+    """Photos or a store -> the files that :meth:`Visualization.save` writes.
+
+    Parameters
+    ----------
+    photos : sequence of path
+        Files, folders, patterns and addresses, or one feature store.
+    out : path
+        A folder or an address.
+    settings : Settings
+    pictures : PictureOptions
+    run : Run
+    coloring : Coloring
+    in_memory : bool
+        Hold all tokens in memory rather than in a work folder: faster for a few photos, but an interrupted run
+        cannot be resumed. The files are the same.
+    wrote : callable
+        Called with the path of each file at the end.
+
+    Raises
+    ------
+    PatchPrismError
+        One of its children.
+    """
+    given, said = listed_input(photos)
+    settings = resolved_for(settings, given, coloring.prism)
+    output = Output(out)
+    folder = output.folder
+
+    def finish(colored: Colored) -> Outcome:
+        colored.opened.notes = [*said, *colored.opened.notes]
+        job = Pictures(colored, output, pictures, run, work=None if in_memory else folder.below(WORK))
+        for name in job.write():
+            wrote(os.path.join(folder.name, name))
+        return job.outcome()
+
+    if not isinstance(given, StoredFeatures):
+        # Once more when it is known which photos can be read: they alone have files.
+        stems = unique_stems([Path(name).name for name in photo_names(given)])
+        output.check(pictures.names(stems), given)
+    if in_memory:
+        return finish(color(given, settings, run, coloring))
+    work = folder.below(WORK)
+    before = not is_remote(out) and local_path(out).exists()
+    try:
+        with working(work, folder.name) as held, tidied(work, held):
+            outcome = finish(color(given, settings, run, coloring, work=work))
+            held.end()
+    except PatchPrismError:
+        if not before and isinstance(folder, LocalFolder) and folder.path.is_dir():
+            with suppress(OSError):  # not empty
+                folder.path.rmdir()
+        raise
+    return outcome

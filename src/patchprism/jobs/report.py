@@ -1,0 +1,173 @@
+"""``report.json``: everything there is to say about a job, in one form whatever road it took.
+
+``report.schema.json`` beside this file is its JSON Schema; docs/report.md explains the fields.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from patchprism.jobs.hints import hints_about
+from patchprism.support.json_values import to_json
+from patchprism.support.version import __version__
+from patchprism.support.written import Stamp, as_json
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from patchprism.features.store.reader import PhotoRow
+    from patchprism.jobs.opened import Opened
+    from patchprism.jobs.source import Failure
+    from patchprism.prism.estimator import PhotoColors, Prism
+
+REPORT_VERSION = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Colored:
+    """A source and the prism that colours it: what pictures and reports are made of.
+
+    Attributes
+    ----------
+    opened : Opened
+    prism : Prism
+    fitted_here : bool
+        Whether the prism was fitted on these photos.
+    parts : sequence of PhotoColors, optional
+        Each photo's colours, where they are there already.
+    """
+
+    opened: Opened
+    prism: Prism
+    fitted_here: bool
+    parts: Sequence[PhotoColors] | None = None
+
+    def hints(self, photos: Iterable[Mapping[str, Any]]) -> list[str]:
+        """What a person should know before believing the pictures.
+
+        Parameters
+        ----------
+        photos : iterable of mapping
+            The photos as :func:`photo_entry` gives them.
+        """
+        photos = list(photos)
+        return hints_about(
+            np.array([photo["foreground"] for photo in photos]),
+            self.prism,
+            fitted_here=self.fitted_here,
+            plain=[photo["photo"] for photo in photos if photo.get("plain")],
+            photos=photos,
+        )
+
+
+def photo_entry(
+    row: PhotoRow,
+    part: PhotoColors,
+    doubts: Mapping[str, float],
+    *,
+    files: Sequence[str] = (),
+    gone: bool = False,
+) -> dict[str, Any]:
+    """A photo's entry in the report.
+
+    Parameters
+    ----------
+    row : PhotoRow
+    part : PhotoColors
+    doubts : mapping
+        As :meth:`Prism.doubts <patchprism.Prism.doubts>` gives them, and ``agreement`` where it is known.
+    files : sequence of str
+        Names of the files that were written for the photo.
+    gone : bool
+        Whether the photo was not there any more when its pictures were drawn.
+    """
+    return {
+        "photo": row.name,
+        "size": list(row.size),
+        "grid": list(row.grid),
+        "crop": [round(edge, 3) for edge in row.crop],
+        "foreground": round(float(part.foreground.mean()), 6),
+        "files": list(files),
+        **({"photo_missing": True} if gone else {}),
+        **({"plain": True} if row.plain else {}),
+        **doubts,
+    }
+
+
+def report_head(colored: Colored, seconds: Mapping[str, float]) -> dict[str, Any]:
+    """A report up to its lists of files and photos, as JSON values."""
+    opened, prism = colored.opened, colored.prism
+    sample = prism.origin.get("sample")
+    return {
+        "version": REPORT_VERSION,
+        "patchprism": __version__,
+        "model": {
+            "name": opened.record.name,
+            "patch_size": opened.record.patch_size,
+            "width": int(prism.scene_mean_.shape[0]),
+            "weights": opened.weights.report(),
+        },
+        "settings": opened.settings,
+        "framing": opened.framing.to_dict(),
+        "prism": {
+            "fitted_here": colored.fitted_here,
+            **({"sample": sample} if sample else {}),
+            **prism.summary(),
+        },
+        "seconds": {stage: round(each, 4) for stage, each in seconds.items()},
+    }
+
+
+def with_notes(photos: Iterable[dict[str, Any]], opened: Opened) -> Iterator[dict[str, Any]]:
+    """The photos' entries, each with what is to be said of it."""
+    said: dict[str, list[str]] = {}
+    for note in opened.notes:
+        said.setdefault(note.name, []).append(note.text)
+    for photo in photos:
+        yield photo | ({"notes": said[photo["photo"]]} if photo["photo"] in said else {})
+
+
+def report_tail(
+    opened: Opened, hints: Sequence[str], failures: Sequence[Failure], lenses: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What follows the photos in a report, as JSON values."""
+    return {
+        **({"lenses": dict(lenses)} if lenses else {}),
+        "hints": list(hints),
+        "notes": [note.text for note in opened.notes if not note.name],
+        "failures": [{"photo": each.photo, "reason": each.reason} for each in failures],
+    }
+
+
+def write_report(
+    path: Path,
+    head: Mapping[str, Any],
+    files: Mapping[str, Stamp],
+    photos: Iterable[Mapping[str, Any]],
+    tail: Mapping[str, Any],
+) -> None:
+    """Write a report photo by photo, so that its length costs no memory."""
+    # What is no text in a file's name is there as an escape.
+    with open(path, "w", encoding="utf-8", errors="backslashreplace") as file:
+        file.write("{\n")
+        for key, value in (head | {"files": as_json(files)}).items():  # type: ignore[operator]
+            file.write(f"  {to_json(key)}: {_indented(value, 2).lstrip()},\n")
+        file.write('  "photos": [')
+        comma = "\n"
+        for photo in photos:
+            file.write(comma + _indented(photo, 4))
+            comma = ",\n"
+        file.write("\n  ]")
+        for key, value in tail.items():
+            file.write(f",\n  {to_json(key)}: {_indented(value, 2).lstrip()}")
+        file.write("\n}\n")
+
+
+def _indented(value: Any, spaces: int) -> str:
+    # Not textwrap.indent: it takes U+2028 and its kin in a photo's name for ends of lines.
+    margin = " " * spaces
+    return margin + to_json(value, indent=2, ensure_ascii=False).replace("\n", f"\n{margin}")

@@ -1,0 +1,43 @@
+"""The jobs as tests call them: with the parts of a run as keywords."""
+
+from __future__ import annotations
+
+from patchprism.jobs import prisms, render, stores
+from patchprism.jobs.engines import open_engine
+from patchprism.jobs.run import Run, Sample
+from patchprism.jobs.view import make_view
+from patchprism.pictures.picture import PictureOptions
+
+_RUN = ("backbone", "reader", "tell")
+_PICTURES = ("overlay_alpha", "arrays", "format", "upsample", "background", "basis", "pca")
+
+
+def _take(options, names):
+    return {name: options.pop(name) for name in names if name in options}
+
+
+def _coloring(options):
+    sample = Sample(options.pop("sample", None), options.pop("seed", 0))
+    return render.Coloring(sample=sample, **_take(options, ("prism", "force", "fetch_from")))
+
+
+def render_photos(photos, out, *, engine, **options):
+    run, coloring = Run(engine=engine, **_take(options, _RUN)), _coloring(options)
+    pictures = PictureOptions(**_take(options, _PICTURES))
+    return render.render_photos(photos, out, pictures=pictures, run=run, coloring=coloring, **options)
+
+
+def extract_features(photos, out, *, engine, **options):
+    run = Run(engine=engine, **_take(options, _RUN))
+    return stores.extract_features(photos, out, run=run, **options)
+
+
+def fit_prism(photos, out, *, engine, sample=None, seed=0, **options):
+    run = Run(engine=engine, **_take(options, _RUN))
+    return prisms.fit_prism(photos, out, run=run, sample=Sample(sample, seed), **options)
+
+
+def view_store(store, *, settings, **options):
+    with open_engine() as engine:
+        run, coloring = Run(engine=engine, **_take(options, _RUN)), _coloring(options)
+        return make_view(store.path, settings, run, coloring)
