@@ -48,7 +48,8 @@ if TYPE_CHECKING:
     from patchprism.features.store.layout import ArraySpec
     from patchprism.jobs.shards import Source
     from patchprism.photos.framing import Framed, Framing
-    from patchprism.prism.estimator import PhotoColors, Prism
+    from patchprism.prism.colors import PhotoColors
+    from patchprism.prism.estimator import Prism
     from patchprism.prism.passes import Pass
     from patchprism.support.folders import Folder
 

@@ -45,7 +45,8 @@ if TYPE_CHECKING:
     from patchprism.features.extraction import Photos
     from patchprism.features.patch_features import PatchFeatures
     from patchprism.photos.framing import Framing
-    from patchprism.prism.estimator import PhotoColors, Prism
+    from patchprism.prism.colors import PhotoColors
+    from patchprism.prism.estimator import Prism
     from patchprism.support.written import Stamp
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from patchprism.prism.estimator import PhotoColors
+    from patchprism.prism.colors import PhotoColors
     from patchprism.support.written import Output
 
 
