@@ -62,15 +62,7 @@ MAX_VALUE = 1e60
 
 @dataclass(frozen=True, eq=False)
 class State:
-    """All that a prism's file holds.
-
-    Attributes
-    ----------
-    options : PrismOptions
-    learned : dict
-        The learned arrays, numbers and words, by the names in ``LEARNED``.
-    origin : dict
-    """
+    """All that a prism's file holds; what was learned is by the names in ``LEARNED``."""
 
     options: PrismOptions
     learned: dict[str, Any]
