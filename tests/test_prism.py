@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
+import pickle
 import subprocess
 import sys
 
@@ -11,12 +13,16 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 from skimage.filters import threshold_otsu
+from sklearn.base import clone
 from sklearn.decomposition import PCA
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import FunctionTransformer
 
 from patchprism.errors import FeaturesError, OptionError, PrismError
 from patchprism.features.patch_features import PatchFeatures
 from patchprism.prism.estimator import Prism
-from patchprism.prism.passes import otsu
+from patchprism.prism.options import PRISM_CHECKS
+from patchprism.prism.passes import ObjectRange, otsu
 
 GRIDS = [(12, 9), (10, 10), (7, 15), (16, 11)]
 
@@ -430,3 +436,71 @@ def test_a_truncated_prism_is_refused(saved):
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(PrismError, match="damaged"):
         Prism.load(path)
+
+
+# -------------------------------------------------------------------- as scikit-learn uses it
+
+
+def test_a_clone_has_equal_options_and_no_fit():
+    prism = Prism(scaling="percentile", components=(2, -1, 3), opening=1).fit(scene())
+    prism.origin = {"model": "some"}
+    for fresh in (clone(prism), Prism(**prism.get_params(deep=False))):
+        assert fresh.get_params() == prism.get_params()
+        assert vars(fresh) == {**prism.get_params(), "origin": {}, "agreements": {}}
+        with pytest.raises(PrismError, match="not fitted"):
+            fresh.transform(scene())
+    np.testing.assert_array_equal(clone(prism).fit(scene()).object_range_, prism.object_range_)
+
+
+def test_options_are_set_by_name_and_an_unknown_one_is_refused():
+    prism = Prism()
+    assert prism.set_params(scaling="sigmoid", threshold=0.4) is prism
+    assert (prism.scaling, prism.threshold) == ("sigmoid", 0.4)
+    with pytest.raises(OptionError, match=r"no option 'scalin'; it has threshold, foreground, .*closing"):
+        prism.set_params(space="oklab", scalin="minmax")
+    assert prism.space == "rgb"
+    with pytest.raises(OptionError, match="scaling must be one of minmax"):
+        prism.set_params(scaling="log").fit(scene())
+
+
+def test_every_option_is_a_keyword_with_a_check():
+    parameters = inspect.signature(Prism).parameters
+    assert list(parameters) == list(Prism().get_params()) == list(PRISM_CHECKS)
+    assert all(each.kind is each.KEYWORD_ONLY for each in parameters.values())
+    Prism().check_options()  # the defaults pass
+
+
+def test_a_pipeline_fits_and_applies_a_prism():
+    photos = np.stack(scene([(10, 12)] * 3))
+    pipeline = Pipeline([("double", FunctionTransformer(lambda x: 2 * x)), ("prism", Prism())])
+    pipeline.set_params(prism__scaling="sigmoid")
+    for colors in (pipeline.fit_transform(photos, None), clone(pipeline).fit(photos).transform(photos)):
+        np.testing.assert_array_equal(colors, Prism(scaling="sigmoid").fit(2 * photos).transform(2 * photos))
+
+
+def test_the_repr_is_one_line_of_what_differs_from_the_defaults():
+    assert repr(Prism()) == "Prism(not fitted)"
+    prism = Prism(scaling="sigmoid", components=(2, 1, 3))
+    assert repr(prism) == "Prism(scaling='sigmoid', components=(2, 1, 3), not fitted)"
+    prism.set_params(components=np.array([[2], [1], [3]]), mask_threshold=0.25)
+    assert repr(prism) == (
+        "Prism(scaling='sigmoid', components=array([[2], [1], [3]]), mask_threshold=0.25, not fitted)"
+    )
+    assert repr(Prism(opening=1).fit(scene())) == "Prism(opening=1, fitted on 4 photos)"
+
+
+def test_a_fit_that_fails_leaves_the_earlier_one_as_it_was():
+    prism = Prism(threshold=0.5, foreground="above").fit(scene())
+    before = prism.summary()
+    with pytest.raises(PrismError, match="above the threshold 1"):
+        prism.set_params(threshold=1.0).fit(scene(seed=5))
+    assert prism.set_params(threshold=0.5).summary() == before
+
+
+def test_a_pass_travels_without_the_estimator():
+    """What a worker gets of a fit is frozen axes: unpickling it needs no Prism."""
+    prism = Prism().fit(scene())
+    pass_ = ObjectRange(prism.scorer, prism.object_axes)
+    assert b"estimator" not in pickle.dumps(pass_)
+    with pytest.raises(AttributeError):
+        pass_.scorer.threshold = 0.1

@@ -16,8 +16,9 @@ from patchprism.explorer import Message, build_message
 from patchprism.explorer.html import MODULES
 from patchprism.pictures.figures import viridis
 from patchprism.pictures.render import paint
+from patchprism.prism.axes import split_at
 from patchprism.prism.colors import scale_range, scale_sigmoid
-from patchprism.prism.estimator import Prism, split_at
+from patchprism.prism.estimator import Prism
 from patchprism.prism.morphology import clean
 from patchprism.prism.oklab import fill_cube
 from patchprism.support.arrays import to_uint8

@@ -6,7 +6,6 @@ import shlex
 
 import numpy as np
 import pytest
-from patchprism.jobs.opened import record_of
 from PIL import Image
 from roads import extract_features, render_photos, view_store
 from toys import Toy, make_photos
@@ -21,6 +20,7 @@ from patchprism.explorer import build_message
 from patchprism.explorer.work import Job, Session, Wish, Workshop
 from patchprism.features.store import StoredFeatures
 from patchprism.jobs.engines import open_engine
+from patchprism.jobs.opened import record_of
 from patchprism.jobs.settings import Settings
 from patchprism.photos import sources
 from patchprism.photos.images import read_photo

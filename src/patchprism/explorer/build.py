@@ -23,8 +23,7 @@ from patchprism.explorer.message import (
     TokensInfo,
 )
 from patchprism.explorer.tokens import TOLERANCE, reduce_tokens
-from patchprism.prism.estimator import GRID, grid_steps
-from patchprism.prism.file import prism_bytes
+from patchprism.prism.axes import GRID, grid_steps
 from patchprism.prism.passes import ObjectHistogram, ObjectRange
 from patchprism.support.words import counted
 
@@ -126,7 +125,7 @@ def build_message(
         command=_command(view, prism_path),
     )
     message = Message(header)
-    message.add("prism", "deflate", prism_bytes(prism))
+    message.add("prism", "deflate", prism.to_bytes())
     for i in range(len(view)):
         message.add(f"photo-{i}", "raw", preview(view, i))
         tell("page", i + 1, len(view))
@@ -210,13 +209,13 @@ def _ranges(view: View) -> dict[str, RangeInfo]:
 
     own = "percentile" if prism.scaling == "percentile" else "minmax"
     ranges = {own: prism.object_range_}
-    extent = walk(lambda: ObjectRange(prism)).extent
+    extent = walk(lambda: ObjectRange(prism.scorer, prism.object_axes)).extent
     if not np.isfinite(extent.low).all():  # a prism from elsewhere that finds no foreground here
         other = prism.object_range_
     elif own == "percentile":
         other = np.stack([extent.low, extent.high])
     else:
-        histogram = walk(lambda: ObjectHistogram(prism, extent))
+        histogram = walk(lambda: ObjectHistogram(prism.scorer, prism.object_axes, extent))
         other = np.stack([histogram.percentile(1), histogram.percentile(99)])
     ranges["minmax" if own == "percentile" else "percentile"] = other
     return {name: _range(value) for name, value in sorted(ranges.items())}

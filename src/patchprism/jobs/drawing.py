@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from patchprism.features.store.reader import PhotoRow
     from patchprism.jobs.source import Source
     from patchprism.pictures.picture import PictureOptions
-    from patchprism.prism.estimator import PhotoColors, Prism
+    from patchprism.prism.colors import PhotoColors
+    from patchprism.prism.estimator import Prism
     from patchprism.support.folders import Folder
 
 WRITERS = 2  # encoding frees the interpreter lock; more threads would only hold more photos in memory

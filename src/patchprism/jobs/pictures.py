@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from patchprism.jobs.run import Run
     from patchprism.pictures.outputs import LensResult
     from patchprism.pictures.picture import PictureOptions
-    from patchprism.prism.estimator import PhotoColors
+    from patchprism.prism.colors import PhotoColors
     from patchprism.support.folders import Folder
     from patchprism.support.written import Output
 

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from patchprism.features.store.reader import PhotoRow
     from patchprism.jobs.opened import Opened
     from patchprism.jobs.source import Failure
-    from patchprism.prism.estimator import PhotoColors, Prism
+    from patchprism.prism.colors import PhotoColors
+    from patchprism.prism.estimator import Prism
 
 REPORT_VERSION = 2
 

@@ -21,7 +21,8 @@ from patchprism.features.extraction import (
 )
 from patchprism.photos.framing import DEFAULT_SIZE, FRAMING_CHECKS, MAX_SIZE, PRESETS, Framing
 from patchprism.photos.images import value_range
-from patchprism.prism.estimator import MASK_OPTIONS, PRISM_CHECKS, Prism
+from patchprism.prism.estimator import Prism
+from patchprism.prism.options import MASK_OPTIONS, PRISM_CHECKS
 from patchprism.support import checks
 from patchprism.support.checks import apply_checks, optional
 from patchprism.support.memory import free_memory

@@ -47,7 +47,8 @@ if TYPE_CHECKING:
     from patchprism.jobs.settings import Settings
     from patchprism.photos.framing import Framing
     from patchprism.pictures.outputs import LensResult
-    from patchprism.prism.estimator import PhotoColors, Prism
+    from patchprism.prism.colors import PhotoColors
+    from patchprism.prism.estimator import Prism
 
 
 @dataclass(kw_only=True)

@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 
     from patchprism.backbones import Backbone
     from patchprism.photos.framing import Framing
-    from patchprism.prism.estimator import PhotoColors, Prism
+    from patchprism.prism.colors import PhotoColors
+    from patchprism.prism.estimator import Prism
 
     Float64 = NDArray[np.float64]
     Crop = tuple[float, float, float, float]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from patchprism.pictures.render import Crop
-    from patchprism.prism.estimator import PhotoColors
+    from patchprism.prism.colors import PhotoColors
     from patchprism.support.checks import Check
 
 FORMATS = ("png", "jpg")

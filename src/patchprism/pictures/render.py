@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     Crop = tuple[float, float, float, float]
 
-    from patchprism.prism.estimator import PhotoColors
+    from patchprism.prism.colors import PhotoColors
 
 
 __all__ = [

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from patchprism.prism.oklab import fill_cube
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -14,6 +17,26 @@ SPACES = ("rgb", "oklab")
 
 # What a channel without any spread shows: neither dark nor bright, since it says nothing.
 FLAT = 0.5
+
+
+@dataclass(frozen=True)
+class PhotoColors:
+    """What a prism makes of one photo.
+
+    Attributes
+    ----------
+    score : ndarray, shape (h, w), float32, in [0, 1]
+    foreground : ndarray, shape (h, w), bool
+    rgb : ndarray, shape (h, w, 3), float32, in [0, 1]
+        Colours of the foreground; the background is 0.
+    rgb_all : ndarray, shape (h, w, 3), float32, in [0, 1]
+        The all-patch picture.
+    """
+
+    score: NDArray[np.float32]
+    foreground: NDArray[np.bool_]
+    rgb: NDArray[np.float32]
+    rgb_all: NDArray[np.float32]
 
 
 def scale_range(values: NDArray[np.floating[Any]], low: Any, high: Any) -> NDArray[np.float32]:
@@ -75,8 +98,4 @@ def lay_out(values: NDArray[np.float32], space: str) -> NDArray[np.float32]:
     ndarray, shape (..., 3), float32, in [0, 1]
         Gamma-coded sRGB.
     """
-    if space == "rgb":
-        return values
-    from patchprism.prism.oklab import fill_cube
-
-    return fill_cube(values)
+    return values if space == "rgb" else fill_cube(values)

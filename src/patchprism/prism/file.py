@@ -11,6 +11,7 @@ Version 1 knew no direction, and its foreground ``"auto"`` is what is called ``"
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,16 +21,14 @@ from patchprism.errors import OptionError, PatchPrismError, PrismError
 from patchprism.features.records import MAX_WIDTH, check_origin
 from patchprism.photos.paths import PHOTO_SUFFIXES, VIDEO_SUFFIXES
 from patchprism.prism.foreground import VERSION as LABELS_VERSION
+from patchprism.prism.options import DEFAULTS, KEPT_COMPONENTS, PrismOptions
 from patchprism.prism.passes import OTSU_BINS
 from patchprism.support import checks
-from patchprism.support.files import atomic_write
 from patchprism.support.folders import address_text, local_copy
 from patchprism.support.json_values import from_json, is_number, is_whole, to_json
 
 if TYPE_CHECKING:
     import os
-
-    from patchprism.prism.estimator import Prism
 
 VERSION = 2
 
@@ -52,65 +51,52 @@ _TENSORS = {
     "score_histogram": "b",
 }
 _DIRECTION = {"direction": "D"}
+LEARNED = (*_SCALARS, *_VOTES, *_TENSORS, *_DIRECTION)
+# Options that every file has; the others only where they differ from their defaults. Files of version 1 lack
+# ``space``, which means rgb.
+_ALWAYS = {"threshold", "foreground", "scaling", "components"}
 MAX_HEADER = 1 << 20
 # What the numbers of a fit on finite float32 tokens cannot exceed; their squares are still far from infinity.
 MAX_VALUE = 1e60
 
 
-def save_prism(prism: Prism, path: str | os.PathLike[str]) -> None:
-    """Write a prism; as :meth:`Prism.save <patchprism.Prism.save>`."""
-    path = checks.path("path", path)
-    content = prism_bytes(prism)
-    with atomic_write(path) as part:
-        part.write_bytes(content)
+@dataclass(frozen=True, eq=False)
+class State:
+    """All that a prism's file holds; what was learned is by the names in ``LEARNED``."""
+
+    options: PrismOptions
+    learned: dict[str, Any]
+    origin: dict[str, Any]
 
 
-def prism_bytes(prism: Prism) -> bytes:
+def prism_bytes(state: State) -> bytes:
     """The content of a prism's file.
 
     Raises
     ------
     PrismError
-        If the prism is not fitted, or its ``origin`` could not be read again.
+        If its ``origin`` could not be read again.
     """
     from safetensors.numpy import save
 
-    from patchprism.prism.estimator import MASK_OPTIONS
-
-    if not hasattr(prism, "object_range_"):
-        raise PrismError("this prism is not fitted yet: there is nothing to save")
-    learned = {name: getattr(prism, f"{name}_") for name in _SCALARS}
+    direction = state.learned["direction"] is not None
+    learned = {name: state.learned[name] for name in _SCALARS}
     if math.isnan(learned["threshold"]):
         learned["threshold"] = None  # JSON has no NaN
-    if prism.direction_ is not None:
-        learned |= {name: getattr(prism, f"{name}_") for name in _VOTES} | {"labels_version": LABELS_VERSION}
+    if direction:
+        learned |= {name: state.learned[name] for name in _VOTES} | {"labels_version": LABELS_VERSION}
     header = {
         "version": VERSION,
         "options": {
-            "threshold": prism.threshold,
-            "foreground": prism.foreground,
-            **(
-                {"foreground_component": prism.foreground_component}
-                if prism.foreground_component != 1
-                else {}
-            ),
-            "scaling": prism.scaling,
-            "components": list(prism.components),
-            # Absent means rgb: files of the first version lack it, and stay the same bytes.
-            **({"space": prism.space} if prism.space != "rgb" else {}),
-            **({"signs": prism.signs} if prism.signs != "stable" else {}),
-            # Only where they are set: most prisms show what they were fitted on.
-            **{
-                name: getattr(prism, name)
-                for name, unset in MASK_OPTIONS.items()
-                if getattr(prism, name) != unset
-            },
+            name: list(value) if name == "components" else value
+            for name, value in state.options.get_params().items()
+            if name in _ALWAYS or value != DEFAULTS[name]
         },
         "learned": learned,
-        "origin": prism.origin,
+        "origin": state.origin,
     }
-    names = _TENSORS if prism.direction_ is None else _TENSORS | _DIRECTION
-    tensors = {name: np.ascontiguousarray(getattr(prism, f"{name}_")) for name in names}
+    names = _TENSORS | _DIRECTION if direction else _TENSORS
+    tensors = {name: np.ascontiguousarray(state.learned[name]) for name in names}
     try:
         text = to_json(header, sort_keys=True)
         check_origin(from_json(text)["origin"])
@@ -120,8 +106,8 @@ def prism_bytes(prism: Prism) -> bytes:
     return save(tensors, {"patchprism": text})
 
 
-def load_prism(path: str | os.PathLike[str]) -> Prism:
-    """Read a prism; as :meth:`Prism.load <patchprism.Prism.load>`."""
+def read_prism(path: str | os.PathLike[str]) -> State:
+    """The content of a prism's file; raises as :meth:`Prism.load <patchprism.Prism.load>`."""
     name = address_text(checks.path("path", path))
     try:
         with local_copy(name) as copy:
@@ -132,12 +118,11 @@ def load_prism(path: str | os.PathLike[str]) -> Prism:
         raise PrismError(f"{name}: no such prism file") from error
     except PatchPrismError:
         raise
-    except (
-        Exception
-    ) as error:  # safetensors raises its own, struct's and the system's; all mean one thing here
+    except Exception as error:
+        # safetensors raises its own errors, struct's and the system's; all mean one thing here
         advice = _advice(Path(name)) or f" ({error})"
         raise PrismError(f"{name}: not a prism, or damaged{advice}") from error
-    return _build(name, header, tensors)
+    return _checked(name, header, tensors)
 
 
 def _no_file(path: Path) -> str:
@@ -183,8 +168,6 @@ def _read(path: Path, name: str) -> tuple[dict[str, Any], dict[str, np.ndarray[A
 
 
 def _check_shapes(name: str, slices: dict[str, Any]) -> None:
-    from patchprism.prism.estimator import KEPT_COMPONENTS
-
     lengths = {"2": 2, "3": 3, "b": OTSU_BINS}
     for key, axes in (_TENSORS | _DIRECTION).items():
         if key not in slices:
@@ -214,58 +197,38 @@ def _check_tensors(name: str, tensors: dict[str, np.ndarray[Any, Any]]) -> None:
         raise PrismError(f"{name}: damaged prism, tensor score_histogram counts too many patches")
 
 
-def _build(name: str, header: dict[str, Any], tensors: dict[str, np.ndarray[Any, Any]]) -> Prism:
-    from patchprism.prism.estimator import Prism
-
+def _checked(name: str, header: dict[str, Any], tensors: dict[str, np.ndarray[Any, Any]]) -> State:
     _check_tensors(name, tensors)
     try:
         options = _checked_options(header.get("options"))
         learned = _checked_learned(header.get("learned"), with_direction="direction" in tensors)
-        if header["version"] == 1 and options["foreground"] == "auto":
-            options["foreground"] = "pca"
+        if header["version"] == 1 and options.foreground == "auto":
+            options.foreground = "pca"
         if "direction" in tensors and not tensors["direction"].any():
             raise ValueError("a direction of zeros")
         check_origin(header.get("origin"))
-        prism = Prism(**options)
-        prism.check_options()
-        if max(abs(c) for c in prism.components) > len(tensors["object_variance"]):
-            raise ValueError(f"components {options['components']}")
+        options.check_options()
+        if max(abs(c) for c in options.components) > len(tensors["object_variance"]):
+            raise ValueError(f"components {options.components}")
     except (ValueError, OptionError) as error:
         raise PrismError(f"{name}: damaged prism, its header does not fit ({error})") from error
-    prism.origin = header["origin"]
-    for key in _SCALARS:
-        setattr(prism, f"{key}_", learned[key])
-    prism.threshold_ = float("nan") if prism.threshold_ is None else float(prism.threshold_)
-    prism.border_share_ = {side: float(prism.border_share_[side]) for side in ("above", "below")}
-    prism.direction_, prism.n_voters_, prism.agreement_ = None, 0, float("nan")
-    if "direction" in tensors:
-        prism.n_voters_, prism.agreement_ = learned["n_voters"], float(learned["agreement"])
-    for key, array in tensors.items():
-        setattr(prism, f"{key}_", array)
-    return prism
+    return State(options, {"direction": None} | learned | tensors, header["origin"])
 
 
-def _checked_options(options: Any) -> dict[str, Any]:
-    """The options of a prism as its constructor takes them; their values are checked by the prism."""
-    from patchprism.prism.estimator import MASK_OPTIONS
-
+def _checked_options(options: Any) -> PrismOptions:
+    """The options in a header; their values are checked later."""
     if not isinstance(options, dict):
         raise ValueError("it has no options")
-    needed = {"threshold", "foreground", "scaling", "components"}
-    if not needed <= set(options) <= needed | {"space", "signs", "foreground_component"} | set(MASK_OPTIONS):
+    if not _ALWAYS <= set(options) <= set(DEFAULTS):
         raise ValueError(f"options {_short(sorted(options))}")
     for key, value in options.items():
-        several = isinstance(value, list) and key == "components" and all(map(is_component, value))
+        several = isinstance(value, list) and key == "components"
+        several = several and all(is_whole(each, -MAX_WIDTH, MAX_WIDTH) for each in value)
         if not (several or isinstance(value, str) or is_number(value)):
             raise ValueError(f"{key} {_short(value)}")
     if not isinstance(options["components"], list):
         raise ValueError(f"components {_short(options['components'])}")
-    return {**options, "components": tuple(options["components"])}
-
-
-def is_component(value: Any) -> bool:
-    """Whether a value may name a component."""
-    return is_whole(value, -MAX_WIDTH, MAX_WIDTH)
+    return PrismOptions(**options | {"components": tuple(options["components"])})
 
 
 def _checked_learned(learned: Any, *, with_direction: bool) -> dict[str, Any]:
@@ -295,7 +258,13 @@ def _checked_learned(learned: Any, *, with_direction: bool) -> dict[str, Any]:
     counts = learned["n_photos"], learned["n_foreground"], learned["n_patches"]
     if not all(is_whole(count, 1) for count in counts) or not counts[0] <= counts[2] >= counts[1]:
         raise ValueError(f"counts {_short(counts)}")
-    return learned
+    return {
+        **{name: learned[name] for name in _SCALARS},
+        "threshold": float("nan") if threshold is None else float(threshold),
+        "border_share": {side: float(shares[side]) for side in ("above", "below")},
+        "n_voters": learned["n_voters"] if with_direction else 0,
+        "agreement": float(learned["agreement"]) if with_direction else float("nan"),
+    }
 
 
 def _short(value: Any) -> str:

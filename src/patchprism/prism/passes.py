@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 
 import numpy as np
 
+from patchprism.prism.axes import all_patch_values
 from patchprism.prism.foreground import (
     CURVE_BINS,
     AgreementCurves,
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from patchprism.features.patch_features import Tokens
-    from patchprism.prism.estimator import Prism
+    from patchprism.prism.axes import Axes, Scorer
     from patchprism.prism.foreground import Voters
 
 OTSU_BINS = 256
@@ -147,12 +148,12 @@ class Extent:
 class ScoreRange:
     """Extent of what becomes the score: a component's coordinates, or those along the foreground direction."""
 
-    def __init__(self, prism: Prism) -> None:
-        self.prism = prism
+    def __init__(self, scorer: Scorer) -> None:
+        self.scorer = scorer
         self.extent = Extent(1)
 
     def update(self, tokens: Tokens, index: int) -> None:
-        self.extent.add(self.prism.score_values(tokens).reshape(-1, 1))
+        self.extent.add(self.scorer.values(tokens).reshape(-1, 1))
 
     def merge(self, other: ScoreRange) -> None:
         self.extent.merge(other.extent)
@@ -180,8 +181,8 @@ class ScoreCounts:
     that the patches on either side can be counted afterwards. A threshold that is known beforehand is counted at.
     """
 
-    def __init__(self, prism: Prism, threshold: float | None, labels: Mapping[int, bytes]) -> None:
-        self.prism = prism
+    def __init__(self, scorer: Scorer, threshold: float | None, labels: Mapping[int, bytes]) -> None:
+        self.scorer = scorer
         self.threshold = threshold
         self.labels = labels
         self.counts = np.zeros((2, CURVE_BINS), np.int64)  # all patches, border patches
@@ -189,7 +190,7 @@ class ScoreCounts:
         self.curves = AgreementCurves()
 
     def update(self, tokens: Tokens, index: int) -> None:
-        scores = self.prism.score_of(tokens)
+        scores = self.scorer.score_of(tokens)
         for row, values in enumerate((scores.ravel(), scores[on_border(*scores.shape)])):
             self.counts[row] += np.bincount(score_bins(values, CURVE_BINS), minlength=CURVE_BINS)
             if self.threshold is not None:
@@ -220,11 +221,12 @@ class ScoreCounts:
 class ObjectMoments:
     """Moments of the foreground patches, extent of the all-patch picture, agreement with each photo's labels."""
 
-    def __init__(self, prism: Prism, labels: Mapping[int, bytes]) -> None:
-        self.prism = prism
+    def __init__(self, scorer: Scorer, components: tuple[int, int, int], labels: Mapping[int, bytes]) -> None:
+        self.scorer = scorer
+        self.components = components
         self.labels = labels
         self.agreements: dict[int, float] = {}
-        self._rows = Rows(len(prism.scene_mean_))
+        self._rows = Rows(len(scorer.scene.mean))
         self.extent = Extent(3)
 
     @property
@@ -233,13 +235,13 @@ class ObjectMoments:
         return self._rows.moments()
 
     def update(self, tokens: Tokens, index: int) -> None:
-        scene = self.prism.scene_components(tokens)
-        foreground = self.prism.foreground_of(tokens, scene=scene)
+        scene = self.scorer.scene.coordinates(tokens)
+        foreground = self.scorer.foreground_of(tokens, scene=scene)
         labels = labels_of(self.labels, index, foreground.shape)
         if labels is not None:
             self.agreements[index] = agreement(foreground, labels)
         self._rows.add(tokens[foreground])
-        self.extent.add(self.prism.all_patch_values(scene, foreground).reshape(-1, 3))
+        self.extent.add(all_patch_values(scene, foreground, self.components).reshape(-1, 3))
 
     def merge(self, other: ObjectMoments) -> None:
         self.moments.merge(other.moments)
@@ -250,12 +252,12 @@ class ObjectMoments:
 class ObjectRange:
     """Extent of the object PCA's components over the foreground."""
 
-    def __init__(self, prism: Prism) -> None:
-        self.prism = prism
-        self.extent = Extent(len(prism.object_components_))
+    def __init__(self, scorer: Scorer, axes: Axes) -> None:
+        self.scorer, self.axes = scorer, axes
+        self.extent = Extent(len(axes.components))
 
     def update(self, tokens: Tokens, index: int) -> None:
-        self.extent.add(self.prism.object_components(tokens[self.prism.foreground_of(tokens)]))
+        self.extent.add(self.axes.coordinates(tokens[self.scorer.foreground_of(tokens)]))
 
     def merge(self, other: ObjectRange) -> None:
         self.extent.merge(other.extent)
@@ -264,14 +266,14 @@ class ObjectRange:
 class ObjectHistogram:
     """Fine histograms of the object PCA's components between the ends of an extent."""
 
-    def __init__(self, prism: Prism, extent: Extent) -> None:
-        self.prism = prism
+    def __init__(self, scorer: Scorer, axes: Axes, extent: Extent) -> None:
+        self.scorer, self.axes = scorer, axes
         self.low = extent.low
         self.step = (extent.high - extent.low) / PERCENTILE_BINS
         self.counts = np.zeros((len(extent.low), PERCENTILE_BINS), np.int64)
 
     def update(self, tokens: Tokens, index: int) -> None:
-        values = self.prism.object_components(tokens[self.prism.foreground_of(tokens)])
+        values = self.axes.coordinates(tokens[self.scorer.foreground_of(tokens)])
         steps = np.where(self.step > 0, self.step, 1.0)
         bins = np.clip((values - self.low) / steps, 0, PERCENTILE_BINS - 1).astype(np.int64)
         for counts, column in zip(self.counts, bins.T, strict=True):

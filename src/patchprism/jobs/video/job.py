@@ -20,7 +20,8 @@ from patchprism.jobs.video.relay import read_ahead, write_behind
 from patchprism.jobs.video.sink import check_output, is_pictures, open_sink
 from patchprism.jobs.video.source import MAX_FPS, MIN_FPS, AnimationClip, FileClip, open_clip
 from patchprism.jobs.video.steady import FrameColors, Steady
-from patchprism.prism.estimator import MASK_OPTIONS, Prism
+from patchprism.prism.estimator import Prism
+from patchprism.prism.options import MASK_OPTIONS
 from patchprism.support import checks
 from patchprism.support.checks import optional
 from patchprism.support.files import check_target

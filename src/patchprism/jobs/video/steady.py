@@ -9,7 +9,7 @@ import numpy as np
 
 from patchprism.errors import PrismError
 from patchprism.features.patch_features import check_tokens
-from patchprism.prism.estimator import on_grid, split_at
+from patchprism.prism.axes import on_grid, split_at
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -109,8 +109,8 @@ class FrameColors:
         if prism.direction_ is None:
             along = on_grid(values[:, :1] - self._scene_shift, self._scene_variance)[:, 0]
         else:
-            along = prism.along_direction(values[:, 0], squares)
-        score = prism.scaled_score(along.reshape(h, w))
+            along = prism.scorer.along_direction(values[:, 0], squares)
+        score = prism.scorer.scaled(along.reshape(h, w))
         components = np.zeros((h * w, len(prism.object_components_)))
         components[:, self.wanted] = on_grid(
             values[:, 1:] - self._object_shift, prism.object_variance_[self.wanted]

@@ -1,0 +1,165 @@
+"""Axes that a fit has found so far, frozen: what the passes over photos and the finished prism measure along."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from patchprism.errors import PrismError
+from patchprism.prism.colors import scale_range
+from patchprism.prism.moments import project
+from patchprism.prism.options import KEPT_COMPONENTS
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from patchprism.features.patch_features import Tokens
+    from patchprism.prism.moments import Moments
+
+    Float64 = NDArray[np.float64]
+
+# A coordinate along a component is rounded to a multiple of its standard deviation's power of two, times this:
+# under a thousandth of a step of colour. It hides in which order a machine adds up, and lets the explorer's
+# page hold the very numbers that colours are made of in two bytes and a bit instead of eight.
+GRID = 2.0**-16
+
+
+@dataclass(frozen=True, eq=False)
+class Axes:
+    """The components of one PCA.
+
+    Attributes
+    ----------
+    mean : ndarray, shape (D,), float64
+    components : ndarray, shape (k, D), float64
+        At least three; those beyond D are zeros.
+    variance : ndarray, shape (k,), float64
+        Zero where a component is no more than rounding noise.
+    ratio : ndarray, shape (k,), float64
+        Share of the variance that each component explains.
+    """
+
+    mean: Float64
+    components: Float64
+    variance: Float64
+    ratio: Float64
+
+    @classmethod
+    def of(cls, moments: Moments, *, signs: str) -> Axes:
+        """The first components of the rows that moments have seen."""
+        width = len(moments.mean)
+        principal = moments.principal(min(KEPT_COMPONENTS, width), stable=signs == "stable")
+        missing = max(KEPT_COMPONENTS - width, 0)
+        variance = np.pad(principal.variance, (0, missing))
+        variance[principal.rank :] = 0.0
+        return cls(
+            mean=moments.mean,
+            components=np.pad(principal.components, ((0, missing), (0, 0))),
+            variance=variance,
+            ratio=variance / (principal.total_variance or 1.0),
+        )
+
+    def coordinates(self, tokens: Tokens) -> Float64:
+        """Coordinates along the components, (..., D) -> (..., k)."""
+        values = project(tokens.reshape(-1, tokens.shape[-1]), self.mean, self.components)
+        # Tokens are checked, so what is not finite is due to a prism out of a file.
+        if not np.isfinite(values).all():
+            raise PrismError("this prism cannot be used: its means or components are too large")
+        return on_grid(values, self.variance).reshape(*tokens.shape[:-1], len(self.components))
+
+
+@dataclass(frozen=True, eq=False)
+class Scorer:
+    """What the score is measured along, and which scores are foreground.
+
+    Attributes
+    ----------
+    scene : Axes
+    component : int
+        The scene component that is the score where there is no direction, from 1.
+    direction : ndarray, shape (D,), float64, or None
+        The foreground direction.
+    extent : tuple of float
+        What becomes score 0 and score 1.
+    threshold : float
+        In [0, 1]; NaN where all patches are foreground.
+    side : {"above", "below", "none"}
+    """
+
+    scene: Axes
+    component: int
+    direction: Float64 | None
+    extent: tuple[float, float] = (0.0, 1.0)
+    threshold: float = float("nan")
+    side: str = "none"
+
+    def values(self, tokens: Tokens, *, scene: Float64 | None = None) -> Float64:
+        """What becomes the score, before it is scaled, (h, w); ``scene`` saves projecting the tokens again."""
+        if self.direction is None:
+            scene = self.scene.coordinates(tokens) if scene is None else scene
+            return scene[..., self.component - 1]
+        rows = tokens.reshape(-1, tokens.shape[-1]).astype(np.float64)
+        values = self.along_direction(rows @ self.direction, np.einsum("nd,nd->n", rows, rows))
+        return values.reshape(tokens.shape[:-1])
+
+    def along_direction(self, products: Float64, squares: Float64) -> Float64:
+        """Coordinates of unit tokens along the direction, (n,), from the tokens' products with it and their squares."""
+        assert self.direction is not None
+        length = np.sqrt(squares)
+        step = np.exp2(np.floor(np.log2(np.linalg.norm(self.direction)))) * GRID
+        values: Float64 = np.rint(products / np.where(length > 0, length, 1.0) / step) * step
+        return values
+
+    def scaled(self, values: Float64) -> NDArray[np.float32]:
+        """Scores from :meth:`values`, float32 in [0, 1]."""
+        low, high = self.extent
+        flat = self.direction is None and not self.scene.variance[self.component - 1]
+        return scale_range(values, low, low if flat else high)
+
+    def score_of(self, tokens: Tokens, *, scene: Float64 | None = None) -> NDArray[np.float32]:
+        """Scores of one photo, (h, w) float32 in [0, 1]; ``scene`` as for :meth:`values`."""
+        return self.scaled(self.values(tokens, scene=scene))
+
+    def foreground_of(self, tokens: Tokens, *, scene: Float64 | None = None) -> NDArray[np.bool_]:
+        """Foreground of one photo, (h, w) bool; ``scene`` as for :meth:`values`."""
+        return split_at(self.score_of(tokens, scene=scene), self.threshold, self.side)
+
+
+def split_at(score: NDArray[np.float32], threshold: float, side: str) -> NDArray[np.bool_]:
+    """Which scores lie above or below a threshold, itself left out; with ``"none"`` all."""
+    if side == "none":
+        return np.ones(score.shape, dtype=bool)
+    edge = np.float32(threshold)
+    return score > edge if side == "above" else score < edge
+
+
+def grid_steps(variance: Float64) -> Float64:
+    """What coordinates along components of such variances are multiples of, (k,); 0 for those without."""
+    with np.errstate(divide="ignore"):
+        return np.where(variance > 0, np.exp2(np.floor(np.log2(np.sqrt(variance)))) * GRID, 0.0)
+
+
+def on_grid(values: Float64, variance: Float64) -> Float64:
+    """Coordinates (..., k) rounded to multiples of :func:`grid_steps`, as all colours and scores take them."""
+    steps = grid_steps(variance)
+    rounded: Float64 = np.rint(values / np.where(steps > 0, steps, 1.0)) * steps
+    return rounded
+
+
+def chosen(values: Float64, components: tuple[int, int, int], *, signed: bool = True) -> Float64:
+    """The three components that make colours, (..., k) -> (..., 3), turned around where asked."""
+    three = values[..., [abs(c) - 1 for c in components]]
+    return three * np.sign(components) if signed else three
+
+
+def all_patch_values(
+    scene: Float64, foreground: NDArray[np.bool_], components: tuple[int, int, int]
+) -> Float64:
+    """The all-patch picture before scaling, (h, w, 3).
+
+    Scene components, and in the background the smallest of them in this photo.
+    """
+    values = chosen(scene, components)
+    return np.where(foreground[..., np.newaxis], values, values.min())
