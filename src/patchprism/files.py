@@ -162,11 +162,7 @@ def check_target(
         text = address_text(path)
         split_address(path)
         check_writable(text)
-        for each in (*photos, *read):
-            if each is not None and is_remote(each):
-                theirs = address_text(each).rstrip("/")
-                if text == theirs or text.startswith(f"{theirs}/"):
-                    raise OutputError(text, "this job reads it")
+        refuse_what_is_read(text, [*photos, *read])
         return text
     target = local_path(path)
     if target.is_dir():
@@ -175,21 +171,55 @@ def check_target(
     if not make_folder and not target.parent.is_dir():
         raise OutputError(str(target), "its folder does not exist")
     refuse_to_replace(target.parent, [target.name], [each for each in photos if not is_remote(each)])
-    real = os.path.join(os.path.realpath(target.parent), target.name)
-    for each in read:
-        if each is None or is_remote(each):
-            continue
-        other = local_path(each)
-        # A link is no refuge for what it leads to, and is replaced itself.
-        names = (
-            {os.path.realpath(other), os.path.join(os.path.realpath(other.parent), other.name)}
-            if os.path.lexists(other)
-            else set()
-        )
-        if real in names or any(real.startswith(name + os.sep) for name in names if os.path.isdir(name)):
-            raise OutputError(str(target), "this job reads it")
+    refuse_what_is_read(target, read)
     clean_parts(target.parent)
     return str(target)
+
+
+def refuse_what_is_read(path: str | os.PathLike[str], read: Iterable[str | os.PathLike[str] | None]) -> None:
+    """Refuse to write what a job reads, or into it.
+
+    Parameters
+    ----------
+    path : path
+        Of the file or folder to write, or its address.
+    read : iterable of path or None
+        What the job reads: files, folders such as a feature store, and networks in folders (``hf:FOLDER``).
+
+    Raises
+    ------
+    OutputError
+        If it is among them.
+    """
+    remote = is_remote(path)
+    text = address_text(path).rstrip("/") if remote else str(local_path(path))
+    real = text if remote else _real(text)
+    for each in read:
+        if not each:
+            continue
+        given = each.removeprefix("hf:") if isinstance(each, str) else each
+        if is_remote(given) != remote:
+            continue
+        if remote:
+            theirs = address_text(given).rstrip("/")
+            found = real == theirs or real.startswith(f"{theirs}/")
+        else:
+            other = local_path(given)
+            if not os.path.lexists(other):
+                continue
+            # A link is no refuge for what it leads to, and is replaced itself.
+            names = {os.path.realpath(other), _real(other)}
+            found = real in names or any(
+                real.startswith(name + os.sep) for name in names if os.path.isdir(name)
+            )
+        if found:
+            raise OutputError(text, "this job reads it")
+
+
+def _real(path: str | os.PathLike[str]) -> str:
+    """Where a path leads to, but for a link at its end."""
+    home, name = os.path.split(os.path.abspath(path))
+    return os.path.join(os.path.realpath(home), name)
 
 
 def check_writable(address: str) -> None:

@@ -203,6 +203,8 @@ class Prism:
         self.opening = opening
         self.closing = closing
         self.origin: dict[str, Any] = {}
+        # The file that the fit was read from: a job that reads it does not write it.
+        self.loaded_from = ""
         # Of each labelled photo of the last fit, by its place, how far its foreground agrees with its labels.
         self.agreements: dict[int, float] = {}
 
@@ -247,6 +249,7 @@ class Prism:
             How many photos there are, at most; from it follows which of them are labelled.
         """
         self.check_options()
+        self.loaded_from = ""
         voters = Voters(n_photos) if self.foreground in ("auto", "object") else None
         scene = walk(partial(SceneMoments, voters))
         if scene.moments is None:

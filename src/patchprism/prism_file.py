@@ -20,7 +20,7 @@ from patchprism import checks
 from patchprism.errors import OptionError, PatchPrismError, PrismError
 from patchprism.files import atomic_write
 from patchprism.fitting import OTSU_BINS
-from patchprism.folders import address_text, local_copy
+from patchprism.folders import address_text, is_remote, local_copy, local_path
 from patchprism.foreground import VERSION as LABELS_VERSION
 from patchprism.paths import PHOTO_SUFFIXES, VIDEO_SUFFIXES
 from patchprism.records import MAX_WIDTH, check_origin, from_json, is_number, is_whole, to_json
@@ -136,7 +136,9 @@ def load_prism(path: str | os.PathLike[str]) -> Prism:
     ) as error:  # safetensors raises its own, struct's and the system's; all mean one thing here
         advice = _advice(Path(name)) or f" ({error})"
         raise PrismError(f"{name}: not a prism, or damaged{advice}") from error
-    return _build(name, header, tensors)
+    prism = _build(name, header, tensors)
+    prism.loaded_from = name if is_remote(name) else str(local_path(name).absolute())
+    return prism
 
 
 def _no_file(path: Path) -> str:

@@ -303,7 +303,8 @@ class Visualization:
         ----------
         out : path
             A folder, made if it is missing, or an address that fsspec opens. Files that an earlier job wrote there
-            are replaced, each whole or not at all; files of the user's are never replaced.
+            are replaced, each whole or not at all; files of the user's are never replaced, nor is the prism that was
+            loaded.
         overlay_alpha : float in [0, 1], optional
             Also write ``<stem>.overlay.<format>``, the photo under its colours.
         arrays : bool
@@ -364,18 +365,17 @@ class Visualization:
                 read += source.paths
             elif isinstance(source, (str, os.PathLike)):
                 read.append(source)
-        output = Output(out)
+        output = Output(out, prism=self.prism.loaded_from)
         output.claim([*(path.name for path, _ in jobs), "prism.safetensors", "report.json"], read)
         write_files(output, jobs)
         self.failures += lost_since(self.photos, self.failures)
         names = [path.name for path, _ in jobs if path.name in output.written]
-        with output.staged("prism.safetensors") as part:
-            self.prism.save(part)
+        names += output.save_prism(self.prism)
         self.seconds["write"] = perf_counter() - start
         files = [[path.name for path in paths if path.name in output.written] for paths in of_photo]
         write_report(output, "report.json", self.report(files, lenses, output.written))
         output.finish()
-        return paths_of(output, [*names, "prism.safetensors", "report.json"])
+        return paths_of(output, [*names, "report.json"])
 
     def _photo_jobs(
         self,

@@ -114,13 +114,14 @@ def explore(
     from patchprism.backbones import load_backbone
     from patchprism.explorer.build import build_message
     from patchprism.explorer.html import ExplorerPage
-    from patchprism.files import check_target, check_writable
+    from patchprism.files import check_target, check_writable, refuse_what_is_read
     from patchprism.folders import is_remote
     from patchprism.inputs import store_among
     from patchprism.pipeline import visualize
     from patchprism.prism import Prism
     from patchprism.reading import reading
     from patchprism.sources import elsewhere, places_for
+    from patchprism.visualization import check_output_options
 
     bound = None
     if html is None:
@@ -130,13 +131,15 @@ def explore(
         serve.check_extra()
         if is_remote(out):
             check_writable(out)
+        check_output_options(out, None, "png")
+        refuse_what_is_read(out, [store_among(photos), model])
         warn_if_inside(out, photos)
         bound = serve.listen(host, port)
     fitted = Prism.load(prism) if prism else None
     settings = options.settings_of(given)
     store = store_among(photos)
     if html is not None:
-        check_target(html, read=[store, prism, weights])
+        check_target(html, read=[store, prism, weights, model])
     backbone = None
     with progress(quiet=quiet) as tell:
         if store is not None:

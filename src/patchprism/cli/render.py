@@ -121,7 +121,7 @@ def render(
     # Before anything is computed; once more when it is known which photos could be read.
     main = output_names(stems, overlay=overlay is not None, arrays=arrays, format=format, pca="pca" in names)
     more = file_names(names, wanted, stems, arrays=arrays, format=format)
-    Output(out).check([*main, *more], listed)
+    Output(out, prism=prism or "").check([*main, *more], listed)
     with progress(quiet=quiet) as tell:
         view, found = lens.visualize_through(
             names,

@@ -17,6 +17,7 @@ from patchprism.batching import give_back_memory
 from patchprism.engines import WorkerLost
 from patchprism.errors import EngineError, OptionError, OutputError, PatchPrismError, PrismError
 from patchprism.figures import MAX_PHOTOS, fg_mask_figure, results_figure, sheet_sizes
+from patchprism.files import refuse_what_is_read
 from patchprism.folders import WORK, LocalFolder, is_remote, local_path
 from patchprism.histogram import counted_histogram
 from patchprism.inputs import listed_input
@@ -109,7 +110,9 @@ def render_photos(
     to_fit = None if prism else settings.prism()
     if prism is not None and sample is not None:
         raise OptionError("sample is for fitting; the prism is fitted already")
-    output = Output(out)
+    output = Output(out, prism=prism.loaded_from if prism else "")
+    if isinstance(given, StoredFeatures):
+        refuse_what_is_read(out, [given.path])
     folder = output.folder
     work = folder.below(WORK)
     watch = Stopwatch()
@@ -159,13 +162,12 @@ def render_photos(
                 job.draw()
                 give_back_memory()
                 written = job.overview()
-            with output.staged("prism.safetensors") as part:
-                fitted.save(part)
+            saved = output.save_prism(fitted)
             head = _report_head(settings, opened, fitted, to_fit is not None, watch, engine)
             of_job = [each.text for each in opened.notes if not each.name]
             job.report(head | {"hints": job.hints(), "notes": of_job})
             output.finish()
-            for name in (*written, *job.files(), "prism.safetensors", "report.json"):
+            for name in (*written, *job.files(), *saved, "report.json"):
                 wrote(os.path.join(folder.name, name))
             outcome = job.outcome(watch, opened, to_fit is not None)
             held.end()
@@ -220,7 +222,7 @@ class Pictures:
         self.source = opened.source
         self.places = places or frozenset()
         # Each of them whole: what a later version adds to them counts by itself.
-        key = digest(__version__, vars(prism), asdict(options), sorted(self.places))
+        key = digest(__version__, vars(prism) | {"loaded_from": ""}, asdict(options), sorted(self.places))
         self.task = DrawTask(
             prism,
             opened.source,

@@ -236,10 +236,11 @@ def render_video(
     if range is not None and isinstance(clip, FileClip):
         raise OptionError(f"range is for image sequences; {clip.name} is a video")
     read = [clip.path] if isinstance(clip, FileClip | AnimationClip) else clip.paths
+    used = [weights, settings.model, prism.loaded_from if prism else None]
     if save_prism is not None:
-        check_target(save_prism, read, read=[out, weights])
+        check_target(save_prism, read, read=[out, *used])
     if not is_pictures(local_path(out)):
-        check_target(out, read, read=[weights])
+        check_target(out, read, read=used)
     chosen = layout or ("side" if overlay is None else "overlay")
     canvas = Canvas(layout=chosen, alpha=overlay, smooth=smooth, matrix=clip.matrix)
     watch, tell = Stopwatch(), progress or (lambda *_: None)
