@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Everything that installs goes through the pins; torch's is a CPU build where one lies on disk.
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help setup demo test lint types check slow lowest docs bench clean
+.PHONY: help setup demo test lint types layers check slow lowest docs bench clean
 .DEFAULT_GOAL := help
 
 help: ## Say what there is
@@ -48,8 +48,11 @@ lint: setup ## Ruff: faults and format
 types: setup ## mypy --strict on src
 	$(BIN)/mypy
 
+layers: setup ## The rooms of src: who may import whom
+	$(BIN)/lint-imports
+
 check: ## All that must hold before a change lands
-	$(MAKE) lint types test
+	$(MAKE) lint types layers test
 
 docs: setup ## Remake docs/cli.md from the commands
 	$(BIN)/python docs/generate_cli.py

@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 import patchprism
-from patchprism.foreground import label_patches, on_border, unit
+from patchprism.prism.foreground import label_patches, on_border, unit
 
 
 def main() -> None:

@@ -18,11 +18,11 @@ import numpy as np
 
 from memory import make_photos
 from patchprism import load_backbone
-from patchprism.batching import patches_a_batch
-from patchprism.engines import open_engine
-from patchprism.pipeline import Settings
-from patchprism.store import StoredFeatures
-from patchprism.streaming import extract_features, render_photos
+from patchprism.features.batching import patches_a_batch
+from patchprism.features.store import StoredFeatures
+from patchprism.jobs.engines import open_engine
+from patchprism.jobs.settings import Settings
+from patchprism.jobs.streaming import extract_features, render_photos
 
 
 class Timed:

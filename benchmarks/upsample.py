@@ -26,7 +26,7 @@ import time
 import numpy as np
 
 from patchprism import upsample as module
-from patchprism.upsample import UPSAMPLES, overlay_smooth, paint_smooth, upsample
+from patchprism.pictures.upsample import UPSAMPLES, overlay_smooth, paint_smooth, upsample
 
 
 def composites(side: int = 1120) -> list[tuple[str, np.ndarray, np.ndarray]]:

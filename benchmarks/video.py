@@ -23,14 +23,15 @@ from PIL import Image
 from skimage import data
 
 from patchprism import load_backbone
-from patchprism.batching import keep_memory, patches_a_batch
-from patchprism.extract import batch_for
-from patchprism.framing import Framing
-from patchprism.prism import Prism
-from patchprism.video import render_video, sink
-from patchprism.video.frames import Span
-from patchprism.video.source import open_clip
-from patchprism.video.steady import FrameColors, Steady
+from patchprism.features.batching import patches_a_batch
+from patchprism.features.extraction import batch_for
+from patchprism.jobs.video import render_video, sink
+from patchprism.jobs.video.frames import Span
+from patchprism.jobs.video.source import open_clip
+from patchprism.jobs.video.steady import FrameColors, Steady
+from patchprism.photos.framing import Framing
+from patchprism.prism.estimator import Prism
+from patchprism.support.memory import keep_memory
 
 
 def steps(colors, kept=None):

@@ -11,11 +11,11 @@ from scipy.linalg import orthogonal_procrustes
 from scipy.stats import ortho_group
 
 from patchprism.backbones import Backbone
-from patchprism.compare import align, compare, fit_rotation, make_cell
-from patchprism.compare_figures import save_comparison
 from patchprism.errors import ModelError, OptionError
-from patchprism.features import PatchFeatures
-from patchprism.prism import Prism
+from patchprism.features.patch_features import PatchFeatures
+from patchprism.lenses.comparison import align, compare, fit_rotation, make_cell
+from patchprism.lenses.comparison_figures import save_comparison
+from patchprism.prism.estimator import Prism
 
 CROP = (0.0, 0.0, 160.0, 120.0)
 

@@ -14,10 +14,10 @@ from PIL import Image
 from toys import Toy, make_photos
 
 import patchprism
-from patchprism.features import PatchFeatures
+from patchprism.features.patch_features import PatchFeatures
+from patchprism.features.store import StoredFeatures
 from patchprism.lenses import LensOptions, look_through
-from patchprism.prism import Prism
-from patchprism.store import StoredFeatures
+from patchprism.prism.estimator import Prism
 
 COPIES = {
     "copy": copy.copy,

@@ -6,6 +6,7 @@ import importlib.util
 import re
 import shlex
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -79,3 +80,13 @@ def test_links_between_pages_lead_somewhere(path):
     for target in re.findall(r"\]\(([^)#]+)\)", path.read_text(encoding="utf-8")):
         if "://" not in target:
             assert (path.parent / target).exists(), f"{path.name}: {target}"
+
+
+def test_the_rooms_in_contributing_are_those_of_src():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    told = re.findall(r"^\| `(\w+)(?:/|\.py)` \|", text, re.MULTILINE)
+    there = [path.stem for path in (ROOT / "src" / "patchprism").iterdir() if not path.name.startswith("_")]
+    assert sorted(told) == sorted(set(there) - {"py"})  # py.typed
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]
+    layers = " | ".join(reversed(settings["contracts"][0]["layers"]))
+    assert told == layers.split(" | ")

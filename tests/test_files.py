@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from patchprism.errors import OutputError
-from patchprism.files import atomic_write, check_target
+from patchprism.support.files import atomic_write, check_target
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import patchprism
-from patchprism.prism import Prism
-from patchprism.store import StoredFeatures
+from patchprism.features.store import StoredFeatures
+from patchprism.prism.estimator import Prism
 
 FIXTURES = Path(__file__).parent / "fixtures"
 KINDS = ("minmax", "percentile", "sigmoid", "none", "seed", "masked", "lite")

@@ -9,7 +9,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from patchprism.foreground import (
+from patchprism.prism.estimator import Prism
+from patchprism.prism.foreground import (
     CURVE_BINS,
     MOST_PATCHES,
     MOST_VOTERS,
@@ -23,7 +24,6 @@ from patchprism.foreground import (
     on_border,
     unit,
 )
-from patchprism.prism import Prism
 
 
 def photo(h=12, w=16, *, box=(3, 9, 4, 11), width=24, seed=0, noise=0.35):
@@ -294,7 +294,7 @@ def test_what_tells_whether_to_believe_a_foreground():
 def test_other_photos_need_no_labels(monkeypatch):
     photos, masks = scene()
     prism = Prism().fit(photos[:3])
-    monkeypatch.setattr("patchprism.foreground.label_patches", None)
+    monkeypatch.setattr("patchprism.prism.foreground.label_patches", None)
     for tokens, mask in zip(photos[3:], masks[3:], strict=True):
         np.testing.assert_array_equal(prism.split(tokens).foreground, mask)
 
@@ -355,8 +355,8 @@ def test_a_threshold_can_be_given_beside_the_direction(threshold):
 
 
 def test_shards_give_the_prism_that_memory_gives(tmp_path):
-    from patchprism.engines import open_engine
-    from patchprism.jobs import fit
+    from patchprism.jobs.engines import open_engine
+    from patchprism.jobs.work import fit
 
     photos, _ = scene(7, noise=0.9)
     names = [f"p{i}" for i in range(7)]
@@ -379,7 +379,7 @@ def test_shards_give_the_prism_that_memory_gives(tmp_path):
 
 
 def test_frames_of_a_video_get_the_same_foreground():
-    from patchprism.video.steady import FrameColors
+    from patchprism.jobs.video.steady import FrameColors
 
     photos, _ = scene(noise=0.9)
     prism = Prism().fit(photos)

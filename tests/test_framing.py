@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from patchprism.errors import OptionError, PhotoError
-from patchprism.framing import DEFAULT_SIZE, Framing
+from patchprism.photos.framing import DEFAULT_SIZE, Framing
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -55,7 +55,7 @@ def test_seed_is_the_plain_computation(shape, size):
 
 
 def test_seed_of_the_dogs_against_pillows_resize(shared_dogs):
-    from patchprism.images import read_photo
+    from patchprism.photos.images import read_photo
 
     photo = read_photo(shared_dogs / "3.jpg")
     # Pillow resizes bytes and rounds twice, but is code of another origin.

@@ -10,13 +10,13 @@ from PIL import Image
 from toys import Toy
 
 import patchprism
-from patchprism.engines import open_engine
 from patchprism.explorer.build import build_message
-from patchprism.framing import is_plain
-from patchprism.pipeline import Settings
-from patchprism.prism import Prism
-from patchprism.streaming import extract_features, fit_prism, render_photos
-from patchprism.visualization import hints_about
+from patchprism.jobs.engines import open_engine
+from patchprism.jobs.hints import hints_about
+from patchprism.jobs.settings import Settings
+from patchprism.jobs.streaming import extract_features, fit_prism, render_photos
+from patchprism.photos.framing import is_plain
+from patchprism.prism.estimator import Prism
 
 
 def planted(inside=True, seed=0):

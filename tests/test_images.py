@@ -17,7 +17,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from patchprism.errors import OptionError, PhotoError
-from patchprism.images import MAX_PIXELS, read_photo
+from patchprism.photos.images import MAX_PIXELS, read_photo
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -577,7 +577,7 @@ def test_threads_read_alike_and_leave_the_warning_filters(tmp_path, photo):
 
 def test_importing_loads_neither_torch_nor_pillow():
     code = (
-        "import sys, patchprism.images, patchprism.render;"
+        "import sys, patchprism.photos.images, patchprism.pictures.render;"
         "print([m for m in ('torch', 'PIL', 'matplotlib', 'scipy') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from toys import Toy, deadly_reader, make_photos, tree
 
-from patchprism.engines import open_engine
 from patchprism.errors import PhotoError
-from patchprism.isolated import IsolatedReader, isolated
-from patchprism.pipeline import Settings
-from patchprism.sources import read_source
-from patchprism.streaming import extract_features, render_photos
+from patchprism.jobs.engines import open_engine
+from patchprism.jobs.settings import Settings
+from patchprism.jobs.streaming import extract_features, render_photos
+from patchprism.photos.isolated import IsolatedReader, isolated
+from patchprism.photos.sources import read_source
 
 SETTINGS = Settings(model="toy", size=48, batch_size=4)
 
@@ -117,8 +117,8 @@ def test_a_signal_is_named(tmp_path):
 def test_nothing_is_left_when_the_job_is_killed(tmp_path):
     (name,) = [str(path) for path in make_photos(tmp_path / "p", 1).iterdir()]
     script = (
-        "import sys, time; from patchprism.isolated import IsolatedReader; "
-        "from patchprism.sources import read_source; reader = IsolatedReader(read_source); "
+        "import sys, time; from patchprism.photos.isolated import IsolatedReader; "
+        "from patchprism.photos.sources import read_source; reader = IsolatedReader(read_source); "
         f"reader({name!r}); print(reader._all[0]._process.pid, flush=True); time.sleep(60)"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}

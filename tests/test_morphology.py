@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from patchprism.errors import OptionError
-from patchprism.morphology import clean
-from patchprism.pipeline import with_mask
-from patchprism.prism import Prism
+from patchprism.jobs.settings import with_mask
+from patchprism.prism.estimator import Prism
+from patchprism.prism.morphology import clean
 
 ndimage = pytest.importorskip("scipy.ndimage")
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from patchprism.colors import lay_out
 from patchprism.errors import OptionError
-from patchprism.oklab import (
+from patchprism.prism.colors import lay_out
+from patchprism.prism.estimator import Prism
+from patchprism.prism.oklab import (
     _FROM_CONES,
     _FROM_LAB,
     _TO_CONES,
@@ -19,7 +20,6 @@ from patchprism.oklab import (
     oklab_from_srgb,
     srgb_from_oklab,
 )
-from patchprism.prism import Prism
 
 
 @pytest.mark.parametrize(

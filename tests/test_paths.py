@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from patchprism.errors import OptionError, PhotoError
-from patchprism.paths import find_photos, photo_name, unique_stems
+from patchprism.photos.paths import find_photos, photo_name, unique_stems
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from sklearn.decomposition import PCA
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from patchprism.errors import FeaturesError, OptionError
-from patchprism.moments import Moments, _tensor_part, fix_signs
-from patchprism.pca import StreamingPCA
+from patchprism.prism.moments import Moments, _tensor_part, fix_signs
+from patchprism.prism.pca import StreamingPCA
 
 
 def spread_rows(n=2000, width=48, *, seed=0, mean=0.0, dtype=np.float32):

@@ -220,7 +220,7 @@ def test_photos_of_any_size_go_through(backbone, shape):
 
 
 def test_memory_budget_spent_photos_are_read_again(backbone, photos, monkeypatch, tmp_path):
-    monkeypatch.setattr("patchprism.extract.KEPT_BYTES", 0)
+    monkeypatch.setattr("patchprism.features.extraction.KEPT_BYTES", 0)
     for i, photo in enumerate(photos):
         Image.fromarray(photo).save(tmp_path / f"{i}.png")
     view = patchprism.visualize([tmp_path], backbone=backbone, size=96)

@@ -14,9 +14,9 @@ from skimage.filters import threshold_otsu
 from sklearn.decomposition import PCA
 
 from patchprism.errors import FeaturesError, OptionError, PrismError
-from patchprism.features import PatchFeatures
-from patchprism.fitting import otsu
-from patchprism.prism import Prism
+from patchprism.features.patch_features import PatchFeatures
+from patchprism.prism.estimator import Prism
+from patchprism.prism.passes import otsu
 
 GRIDS = [(12, 9), (10, 10), (7, 15), (16, 11)]
 
@@ -311,7 +311,7 @@ def test_a_loaded_prism_gives_the_same_bytes_in_another_process(saved, tmp_path)
     photos = scene(seed=7)
     np.savez(tmp_path / "photos.npz", *photos)
     program = (
-        "import sys, hashlib, numpy as np; from patchprism.prism import Prism\n"
+        "import sys, hashlib, numpy as np; from patchprism.prism.estimator import Prism\n"
         "photos = np.load(sys.argv[2]); prism = Prism.load(sys.argv[1]); digest = hashlib.sha256()\n"
         "for name in photos: part = prism.split(photos[name]); "
         "[digest.update(a.tobytes()) for a in (part.score, part.foreground, part.rgb, part.rgb_all)]\n"

@@ -13,10 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from patchprism.captions import fit_text
 from patchprism.errors import OptionError, OutputError
-from patchprism.figures import load_font
-from patchprism.render import (
+from patchprism.pictures.captions import fit_text, load_font
+from patchprism.pictures.render import (
     fg_mask_figure,
     overlay,
     paint,
@@ -89,7 +88,7 @@ def test_paint_is_black_outside_of_the_crop():
 
 
 def test_paint_a_framed_photo_covers_what_was_seen():
-    from patchprism.framing import Framing
+    from patchprism.photos.framing import Framing
 
     framing = Framing.preset("default", patch_size=14, mean=(0,) * 3, std=(1,) * 3)
     framed = framing.apply(np.zeros((480, 641, 3), np.uint8))

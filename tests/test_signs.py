@@ -9,8 +9,8 @@ from sklearn.decomposition import PCA
 from threadpoolctl import threadpool_limits
 
 from patchprism import Prism
-from patchprism.moments import NEAR_TIE, fix_signs
-from patchprism.pca import StreamingPCA
+from patchprism.prism.moments import NEAR_TIE, fix_signs
+from patchprism.prism.pca import StreamingPCA
 
 WIDTH = 64
 

@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 from toys import WIDTH, Toy, make_photos, tree
 
-from patchprism.engines import open_engine
 from patchprism.errors import FeaturesError, OptionError, OutputError, PhotoError, StoreError
-from patchprism.extract import Photos, extract
-from patchprism.folders import WORK, open_folder
-from patchprism.framing import Framing
-from patchprism.pipeline import Settings
-from patchprism.prism import Prism
-from patchprism.shards import Shards, Table
-from patchprism.store import PhotoRow, StoredFeatures, layout
-from patchprism.streaming import extract_features, write_table
+from patchprism.features.extraction import Photos, extract
+from patchprism.features.store import PhotoRow, StoredFeatures, layout
+from patchprism.jobs.engines import open_engine
+from patchprism.jobs.settings import Settings
+from patchprism.jobs.shards import Shards, Table
+from patchprism.jobs.streaming import extract_features, write_table
+from patchprism.photos.framing import Framing
+from patchprism.prism.estimator import Prism
+from patchprism.support.folders import WORK, open_folder
 
 SETTINGS = Settings(model="toy", size=48, batch_size=4)
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from toys import Toy
 
-from patchprism.extract import Photos, extract
-from patchprism.pipeline import Settings
-from patchprism.threads import leave_the_cores, one_blas_thread
+from patchprism.features.extraction import Photos, extract
+from patchprism.jobs.settings import Settings
+from patchprism.support.threads import leave_the_cores, one_blas_thread
 
 
 def threads_of(api):
@@ -101,7 +101,7 @@ def test_our_own_processes_spin_less_and_keep_what_the_user_has_set(given, said)
 _FAULTS = """
 import resource, sys
 import numpy as np
-from patchprism.batching import give_back_memory, keep_memory
+from patchprism.features.batching import give_back_memory, keep_memory
 if sys.argv[1] == "keep":
     keep_memory()
 def rss():

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from patchprism.errors import OptionError
-from patchprism.render import overlay, paint
-from patchprism.upsample import (
+from patchprism.pictures.render import overlay, paint
+from patchprism.pictures.upsample import (
     box_mean,
     guided_coefficients,
     overlay_smooth,
@@ -112,7 +112,7 @@ def test_strips_are_the_whole(rng, monkeypatch):
     values = rng.random((5, 4, 3)).astype(np.float32)
     crop = (1.5, 2.0, 68.5, 89.0)
     whole = upsample(values, crop=crop, size=(90, 70), method="guided", photo=photo)
-    monkeypatch.setattr("patchprism.upsample._STRIP_VALUES", 1)
+    monkeypatch.setattr("patchprism.pictures.upsample._STRIP_VALUES", 1)
     strips = list(upsampled_strips(values, crop=crop, size=(90, 70), method="guided", photo=photo))
     assert len(strips) == 87
     for rows, columns, strip in strips:

@@ -17,19 +17,19 @@ from skimage import data
 
 import patchprism
 from patchprism.errors import OptionError, OutputError, PhotoError, PrismError
-from patchprism.features import PatchFeatures
-from patchprism.framing import Framing
-from patchprism.prism import Prism
-from patchprism.render import overlay, paint
+from patchprism.features.patch_features import PatchFeatures
+from patchprism.photos.framing import Framing
+from patchprism.pictures.render import overlay, paint
+from patchprism.prism.estimator import Prism
 
 av = pytest.importorskip("av")
 
-from patchprism.video import render_video  # noqa: E402
-from patchprism.video.canvas import Canvas  # noqa: E402
-from patchprism.video.frames import Frame, Span, rgb_to_planes  # noqa: E402
-from patchprism.video.relay import read_ahead, write_behind  # noqa: E402
-from patchprism.video.source import open_clip  # noqa: E402
-from patchprism.video.steady import MARGIN, FrameColors, PatchColors, Steady  # noqa: E402
+from patchprism.jobs.video import render_video  # noqa: E402
+from patchprism.jobs.video.canvas import Canvas  # noqa: E402
+from patchprism.jobs.video.frames import Frame, Span, rgb_to_planes  # noqa: E402
+from patchprism.jobs.video.relay import read_ahead, write_behind  # noqa: E402
+from patchprism.jobs.video.source import open_clip  # noqa: E402
+from patchprism.jobs.video.steady import MARGIN, FrameColors, PatchColors, Steady  # noqa: E402
 
 MODEL = "efficientnet_lite2"
 SIZE = 64
@@ -595,7 +595,7 @@ def test_a_full_disk(tmp_path, backbone, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("patchprism.video.sink._VideoSink._mux", full)
+    monkeypatch.setattr("patchprism.jobs.video.sink._VideoSink._mux", full)
     with pytest.raises(OutputError, match=r"cannot write .*out.mp4: no space left"):
         run(clip, tmp_path / "out.mp4", backbone)
     assert not (tmp_path / "out.mp4").exists()
@@ -645,7 +645,7 @@ def test_decoded_frames_are_let_go_of_at_once(tmp_path):
 
 _MEASURE = """
 import resource, sys
-import patchprism.video.job as job
+import patchprism.jobs.video.job as job
 job.render_video(sys.argv[1], sys.argv[2], model="efficientnet_lite2", size=32, fit_frames=8)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """

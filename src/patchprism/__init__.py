@@ -9,30 +9,31 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from patchprism.support.version import __version__
+
 if TYPE_CHECKING:
     from patchprism.backbones import Backbone, load_backbone
     from patchprism.errors import PatchPrismError
-    from patchprism.features import PatchFeatures
-    from patchprism.framing import Framing
-    from patchprism.images import read_photo
-    from patchprism.pca import StreamingPCA
-    from patchprism.pipeline import visualize
-    from patchprism.prism import Prism
-    from patchprism.visualization import Visualization
+    from patchprism.features.patch_features import PatchFeatures
+    from patchprism.photos.framing import Framing
+    from patchprism.photos.images import read_photo
+    from patchprism.prism.estimator import Prism
+    from patchprism.prism.pca import StreamingPCA
+    from patchprism.views.visualization import Visualization
+    from patchprism.views.visualize import visualize
 
-__version__ = "0.1.0"
 
 _HOMES = {
     "Backbone": "backbones",
-    "Framing": "framing",
-    "PatchFeatures": "features",
+    "Framing": "photos.framing",
+    "PatchFeatures": "features.patch_features",
     "PatchPrismError": "errors",
-    "Prism": "prism",
-    "StreamingPCA": "pca",
-    "Visualization": "visualization",
+    "Prism": "prism.estimator",
+    "StreamingPCA": "prism.pca",
+    "Visualization": "views.visualization",
     "load_backbone": "backbones",
-    "read_photo": "images",
-    "visualize": "pipeline",
+    "read_photo": "photos.images",
+    "visualize": "views.visualize",
 }
 
 __all__ = [

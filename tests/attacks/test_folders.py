@@ -9,14 +9,14 @@ import os
 import numpy as np
 import pytest
 
-from patchprism.engines import open_engine
 from patchprism.errors import OutputError, PatchPrismError
-from patchprism.folders import MARKER, MARKER_TEXT, WORK, LocalFolder
-from patchprism.jobs import working
-from patchprism.paths import find_photos
-from patchprism.pipeline import Settings
-from patchprism.streaming import extract_features, fit_prism, render_photos
-from patchprism.written import RECORD, Output, Record
+from patchprism.jobs.engines import open_engine
+from patchprism.jobs.settings import Settings
+from patchprism.jobs.streaming import extract_features, fit_prism, render_photos
+from patchprism.jobs.work import working
+from patchprism.photos.paths import find_photos
+from patchprism.support.folders import MARKER, MARKER_TEXT, WORK, LocalFolder
+from patchprism.support.written import RECORD, Output, Record
 
 
 def precious(folder):

@@ -17,14 +17,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import patchprism
-from patchprism.engines import open_engine
 from patchprism.errors import PatchPrismError, PrismError, StoreError
 from patchprism.explorer.message import Message, MessageError
-from patchprism.pipeline import Settings
-from patchprism.prism import Prism
-from patchprism.records import from_json, to_json
-from patchprism.store import StoredFeatures
-from patchprism.streaming import render_photos
+from patchprism.features.store import StoredFeatures
+from patchprism.jobs.engines import open_engine
+from patchprism.jobs.settings import Settings
+from patchprism.jobs.streaming import render_photos
+from patchprism.prism.estimator import Prism
+from patchprism.support.json_values import from_json, to_json
 
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
 FEW = settings(
@@ -418,8 +418,8 @@ def test_names_that_go_on(store):
 
 
 def test_tokens_that_no_machine_holds(store, monkeypatch):
-    from patchprism.store import reader
-    from patchprism.streaming import view
+    from patchprism.features.store import reader
+    from patchprism.jobs.streaming import view
 
     monkeypatch.setattr(reader, "LARGE", 0)
     monkeypatch.setattr(reader, "free_memory", lambda: 1000)

@@ -13,11 +13,11 @@ from toys import Toy
 
 import patchprism
 from patchprism import captions
-from patchprism.captions import caption, draw_text, fit_text, text_width
-from patchprism.compare import compare
-from patchprism.compare_figures import overview, photo_sheet
-from patchprism.figures import load_font, results_figure
 from patchprism.lenses import LensOptions, look_through
+from patchprism.lenses.comparison import compare
+from patchprism.lenses.comparison_figures import overview, photo_sheet
+from patchprism.pictures.captions import caption, draw_text, fit_text, load_font, text_width
+from patchprism.pictures.figures import results_figure
 
 NAMES = [
     "a$b^$c.png", "run_$a_1$.png", "50%_{}\\alpha.png", "#&~^_.png", "[red]x[/].png", "<b onclick=x>.png",

@@ -12,18 +12,18 @@ import torch
 
 import patchprism
 from patchprism.backbones import Backbone
-from patchprism.compare import make_cell
 from patchprism.errors import FeaturesError, OptionError, PatchPrismError, PrismError
 from patchprism.explorer.tokens import reduce_tokens
-from patchprism.histogram import count_scores
+from patchprism.jobs.video.steady import FrameColors
 from patchprism.lenses.base import unit_rows
 from patchprism.lenses.clusters import cluster
+from patchprism.lenses.comparison import make_cell
 from patchprism.lenses.matches import mutual_neighbors
 from patchprism.lenses.norm import token_norms
 from patchprism.lenses.similarity import cosine_maps
-from patchprism.moments import _tensor_part
-from patchprism.pca import StreamingPCA
-from patchprism.video.steady import FrameColors
+from patchprism.pictures.histogram import count_scores
+from patchprism.prism.moments import _tensor_part
+from patchprism.prism.pca import StreamingPCA
 
 
 def photo_tokens(seed=0, shape=(4, 5, 8)):
@@ -254,9 +254,9 @@ def test_a_network_of_ones_own_that_overflows_is_told_by_photo(value, tmp_path):
 def store(tmp_path):
     from PIL import Image
 
-    from patchprism.engines import open_engine
-    from patchprism.pipeline import Settings
-    from patchprism.streaming import extract_features
+    from patchprism.jobs.engines import open_engine
+    from patchprism.jobs.settings import Settings
+    from patchprism.jobs.streaming import extract_features
 
     names = []
     for i in range(3):
@@ -274,7 +274,7 @@ def store(tmp_path):
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e19])
 def test_a_stores_tokens_are_checked_as_they_are_read(store, value):
-    from patchprism.store import StoredFeatures
+    from patchprism.features.store import StoredFeatures
 
     features = StoredFeatures(store)
     (chunk,) = (path for path in (store / "tokens").rglob("*") if path.is_file() and path.name != "zarr.json")

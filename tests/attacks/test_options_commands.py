@@ -71,11 +71,11 @@ def toy(monkeypatch, tmp_path):
     monkeypatch.setitem(base._RECORDS, "toy", RECORD)
     import patchprism.backbones
     import patchprism.explorer.serve
-    import patchprism.jobs
-    import patchprism.pipeline
-    import patchprism.video.job
+    import patchprism.jobs.video.job
+    import patchprism.jobs.work
+    import patchprism.views.visualize
 
-    load, obtain = patchprism.backbones.load_backbone, patchprism.jobs.obtain_weights
+    load, obtain = patchprism.backbones.load_backbone, patchprism.jobs.work.obtain_weights
 
     def load_toy(name, **options):
         if name != "toy":
@@ -89,9 +89,14 @@ def toy(monkeypatch, tmp_path):
             return obtain(record, weights, **options | {"download": False})
         return WeightsOrigin(source="tests", sha256="0" * 64)
 
-    for module in (patchprism.backbones, patchprism.pipeline, patchprism.jobs, patchprism.video.job):
+    for module in (
+        patchprism.backbones,
+        patchprism.views.visualize,
+        patchprism.jobs.work,
+        patchprism.jobs.video.job,
+    ):
         monkeypatch.setattr(module, "load_backbone", load_toy)
-    monkeypatch.setattr(patchprism.jobs, "obtain_weights", obtain_toys)
+    monkeypatch.setattr(patchprism.jobs.work, "obtain_weights", obtain_toys)
     monkeypatch.setattr(patchprism.explorer.serve, "serve", lambda *_, **__: None)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 

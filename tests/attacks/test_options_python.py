@@ -18,9 +18,9 @@ from toys import Toy
 
 import patchprism
 from patchprism import Backbone, Framing, PatchFeatures, PatchPrismError, Prism, StreamingPCA
-from patchprism.compare import compare
-from patchprism.compare_figures import save_comparison
 from patchprism.lenses import LensOptions, look_through
+from patchprism.lenses.comparison import compare
+from patchprism.lenses.comparison_figures import save_comparison
 
 VALUES = [
     None, True, False, 0, 1, -1, 3, 2**31, 10**9, -(10**9), 10**5000, 0.5, -0.0, 1e308, float("nan"), float("inf"),
@@ -155,7 +155,7 @@ def test_a_value_is_taken_as_what_it_is(photo, tmp_path, options, plain):
     "dtype", [torch.bfloat16, "bfloat16", np.str_("bfloat16"), np.dtype("float32"), np.float16]
 )
 def test_dtypes_by_any_name(dtype):
-    from patchprism.pipeline import Settings
+    from patchprism.jobs.settings import Settings
 
     assert Settings(dtype=dtype).dtype in ("bfloat16", "float32", "float16")
 
@@ -167,9 +167,9 @@ def test_what_are_no_photos(photos):
 
 
 def test_a_store_of_several_layers_takes_the_layers_that_it_is_of():
-    from patchprism.pipeline import Settings
-    from patchprism.store import StoredFeatures
-    from patchprism.streaming.opened import resolved_for
+    from patchprism.features.store import StoredFeatures
+    from patchprism.jobs.settings import Settings
+    from patchprism.jobs.streaming.opened import resolved_for
 
     class Store(StoredFeatures):
         """As much of a store as is asked for."""
@@ -185,8 +185,8 @@ def test_a_store_of_several_layers_takes_the_layers_that_it_is_of():
 
 
 def test_too_large_a_size_is_refused_before_anything_is_read(monkeypatch):
-    import patchprism.pipeline
+    import patchprism.views.visualize
 
-    monkeypatch.setattr(patchprism.pipeline, "free_memory", lambda: 10**9)
+    monkeypatch.setattr(patchprism.views.visualize, "free_memory", lambda: 10**9)
     with pytest.raises(patchprism.errors.OptionError, match=r"size 8960 needs about .* GB of memory"):
         patchprism.visualize(["nowhere.png"], model="dinov2_vits14", size=8960, device="cpu")

@@ -15,15 +15,15 @@ from PIL import Image, ImageCms
 from toys import Toy
 
 from patchprism import read_photo, reading, visualize
-from patchprism.engines import open_engine
 from patchprism.errors import OptionError, PhotoError
 from patchprism.explorer.build import _command
-from patchprism.isolated import IsolatedReader
-from patchprism.paths import find_photos
-from patchprism.pipeline import Settings
-from patchprism.sources import SourceReader, read_source
-from patchprism.store import StoredFeatures
-from patchprism.streaming import extract_features, fit_prism, render_photos
+from patchprism.features.store import StoredFeatures
+from patchprism.jobs.engines import open_engine
+from patchprism.jobs.settings import Settings
+from patchprism.jobs.streaming import extract_features, fit_prism, render_photos
+from patchprism.photos.isolated import IsolatedReader
+from patchprism.photos.paths import find_photos
+from patchprism.photos.sources import SourceReader, read_source
 
 GREY = (np.add.outer(np.arange(48), np.arange(64)) * 2.2).astype(np.uint8)
 RGB = np.stack([GREY, GREY[::-1], 255 - GREY], axis=-1)

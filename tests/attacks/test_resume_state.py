@@ -13,25 +13,25 @@ import pytest
 from PIL import Image
 from toys import Toy, make_photos, tree
 
-import patchprism.extract
-import patchprism.jobs
-import patchprism.shards
-import patchprism.sources
-import patchprism.store.layout
-import patchprism.store.writer
-import patchprism.streaming.opened
-import patchprism.streaming.pictures
-import patchprism.tasks
+import patchprism.features.extraction
+import patchprism.features.store.layout
+import patchprism.jobs.shards
+import patchprism.jobs.store_writer
+import patchprism.jobs.streaming.opened
+import patchprism.jobs.streaming.pictures
+import patchprism.jobs.tasks
+import patchprism.jobs.work
+import patchprism.photos.sources
 from patchprism import visualize
-from patchprism.engines import open_engine
 from patchprism.errors import OutputError, PhotoError
-from patchprism.folders import MARKER, MARKER_TEXT, WORK, LocalFolder
-from patchprism.pipeline import Settings
-from patchprism.prism import Prism
-from patchprism.shards import digest
-from patchprism.sources import read_source
-from patchprism.streaming import extract_features, fit_prism, render_photos
-from patchprism.tasks import PictureOptions
+from patchprism.jobs.engines import open_engine
+from patchprism.jobs.settings import Settings
+from patchprism.jobs.shards import digest
+from patchprism.jobs.streaming import extract_features, fit_prism, render_photos
+from patchprism.jobs.tasks import PictureOptions
+from patchprism.photos.sources import read_source
+from patchprism.prism.estimator import Prism
+from patchprism.support.folders import MARKER, MARKER_TEXT, WORK, LocalFolder
 
 SETTINGS = Settings(model="toy", size=16, threshold=0.5)
 SHARD, COUNT = 4, 10
@@ -40,11 +40,15 @@ SHARD, COUNT = 4, 10
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch):
     """Shards of four photos and chunks of sixteen patches: what takes thousands of photos otherwise."""
-    for module in (patchprism.shards, patchprism.jobs, patchprism.tasks):
+    for module in (patchprism.jobs.shards, patchprism.jobs.work, patchprism.jobs.tasks):
         monkeypatch.setattr(module, "SHARD", SHARD)
-    monkeypatch.setattr(patchprism.store.layout, "CHUNK_BYTES", 16 * 24 * 2)
-    monkeypatch.setattr(patchprism.store.writer, "CHUNKS_AT_ONCE", 1)
-    for module in (patchprism.tasks, patchprism.streaming.opened, patchprism.streaming.pictures):
+    monkeypatch.setattr(patchprism.features.store.layout, "CHUNK_BYTES", 16 * 24 * 2)
+    monkeypatch.setattr(patchprism.jobs.store_writer, "CHUNKS_AT_ONCE", 1)
+    for module in (
+        patchprism.jobs.tasks,
+        patchprism.jobs.streaming.opened,
+        patchprism.jobs.streaming.pictures,
+    ):
         monkeypatch.setattr(
             module, "give_back_memory", lambda: None
         )  # it takes most of the time of so small jobs
@@ -159,7 +163,7 @@ CHANGES = [{name: value} for name, value in OTHER_SETTINGS.items() if value is n
 def interrupted(tmp_path_factory):
     """Photos, and a run over them that was broken off."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in (patchprism.shards, patchprism.jobs, patchprism.tasks):
+        for module in (patchprism.jobs.shards, patchprism.jobs.work, patchprism.jobs.tasks):
             patch.setattr(module, "SHARD", SHARD)
         folder = small(tmp_path_factory.mktemp("photos") / "p")
         return folder, broken_off(folder, tmp_path_factory.mktemp("broken") / "out", **PICTURES)
@@ -473,7 +477,7 @@ def test_a_run_that_goes_on_draws_with_a_photo_that_is_back(photos, tmp_path):
     "options", [{"overlay_alpha": 0.5}, {"background": "photo"}, {"upsample": "guided"}], ids=str
 )
 def test_in_memory_too(photos, tmp_path, monkeypatch, change, options):
-    monkeypatch.setattr(patchprism.extract, "KEPT_BYTES", 0)
+    monkeypatch.setattr(patchprism.features.extraction, "KEPT_BYTES", 0)
     view = visualize(
         [photos], backbone=Toy(), **{name: getattr(SETTINGS, name) for name in ("size", "threshold")}
     )
@@ -494,7 +498,7 @@ def test_in_memory_too(photos, tmp_path, monkeypatch, change, options):
 def test_lenses_and_the_page_too(photos, tmp_path, monkeypatch):
     from patchprism.lenses import LensOptions, look_through
 
-    monkeypatch.setattr(patchprism.extract, "KEPT_BYTES", 0)
+    monkeypatch.setattr(patchprism.features.extraction, "KEPT_BYTES", 0)
     view = visualize([photos], backbone=Toy(), size=16, threshold=0.5)
     vanish(photos / "p0005.png")
     found = look_through(view, ["norm", "clusters"], LensOptions(upsample="guided"), backbone=None)
@@ -504,10 +508,10 @@ def test_lenses_and_the_page_too(photos, tmp_path, monkeypatch):
 
 
 def test_a_comparison_too(photos, tmp_path, monkeypatch):
-    from patchprism.compare import compare
-    from patchprism.compare_figures import save_comparison
+    from patchprism.lenses.comparison import compare
+    from patchprism.lenses.comparison_figures import save_comparison
 
-    monkeypatch.setattr(patchprism.extract, "KEPT_BYTES", 0)
+    monkeypatch.setattr(patchprism.features.extraction, "KEPT_BYTES", 0)
     passes = []
 
     def between(stage, done, total):
@@ -526,7 +530,7 @@ def test_a_comparison_too(photos, tmp_path, monkeypatch):
 
 
 def test_an_array_that_is_used_again_is_another_photo(photos, tmp_path, monkeypatch):
-    monkeypatch.setattr(patchprism.extract, "KEPT_BYTES", 0)
+    monkeypatch.setattr(patchprism.features.extraction, "KEPT_BYTES", 0)
     arrays = [np.asarray(Image.open(path)).copy() for path in sorted(photos.iterdir())]
     view = visualize(arrays, backbone=Toy(), size=16, threshold=0.5)
     arrays[1][:] = 0
@@ -607,7 +611,7 @@ def test_a_folder_that_cannot_be_locked_is_not_said_to_be_in_use(photos, tmp_pat
     def refuse(*_):
         raise OSError(37, "No locks available")
 
-    monkeypatch.setattr(patchprism.jobs.fcntl, "flock", refuse)
+    monkeypatch.setattr(patchprism.jobs.work.fcntl, "flock", refuse)
     with pytest.raises(OutputError, match="cannot be locked: no locks available"):
         do("fit", photos, tmp_path / "d.prism")
 
@@ -635,7 +639,7 @@ def test_a_pipe_is_read_once(photos, tmp_path, command):
         )
     finally:
         os.close(handle)
-        patchprism.sources._piped.clear()
+        patchprism.photos.sources._piped.clear()
     assert outcome.n_photos == 2
     assert not outcome.failures
 
@@ -643,14 +647,14 @@ def test_a_pipe_is_read_once(photos, tmp_path, command):
 def test_a_pipe_in_memory(photos, tmp_path, monkeypatch):
     if not os.path.exists("/dev/fd/0"):
         pytest.skip("this system has no /dev/fd")
-    monkeypatch.setattr(patchprism.extract, "KEPT_BYTES", 0)
+    monkeypatch.setattr(patchprism.features.extraction, "KEPT_BYTES", 0)
     handle, name = piped((photos / "p0000.png").read_bytes())
     try:
         view = visualize([name, photos / "p0001.png"], backbone=Toy(), size=16, threshold=0.5)
         view.save(tmp_path / "out", overlay_alpha=0.5)
     finally:
         os.close(handle)
-        patchprism.sources._piped.clear()
+        patchprism.photos.sources._piped.clear()
     assert not view.failures
 
 

@@ -13,11 +13,11 @@ from PIL import Image
 from toys import Toy, make_photos
 
 import patchprism
-from patchprism.engines import open_engine
 from patchprism.errors import OutputError
-from patchprism.pipeline import Settings
-from patchprism.sources import places_for, read_source, read_stored, stored_paths
-from patchprism.streaming import extract_features, render_photos
+from patchprism.jobs.engines import open_engine
+from patchprism.jobs.settings import Settings
+from patchprism.jobs.streaming import extract_features, render_photos
+from patchprism.photos.sources import places_for, read_source, read_stored, stored_paths
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 import patchprism
-from patchprism.isolated import IsolatedReader
-from patchprism.search_path import leave_working_directory, safe_path
+from patchprism.photos.isolated import IsolatedReader
+from patchprism.support.search_path import leave_working_directory, safe_path
 
 SOURCE = Path(patchprism.__file__).resolve().parents[1]
 # Of the first modules that a process of ours imports, and of those that are looked for and may be missing.
@@ -97,8 +97,8 @@ def test_python_m_leaves_the_working_directory(trap, tmp_path):
 
 READ = """
 import sys
-from patchprism.isolated import IsolatedReader
-from patchprism.sources import read_source
+from patchprism.photos.isolated import IsolatedReader
+from patchprism.photos.sources import read_source
 # As in a notebook: what the user's own process imports there is the user's matter, what ours do is not.
 sys.path.insert(0, "")
 with IsolatedReader(read_source) as reader:
@@ -119,8 +119,8 @@ def test_readers_do_not_import_from_the_folder_of_the_script(trap, tmp_path):
     elsewhere.mkdir()
     script = folder / "job.py"
     script.write_text(
-        "import sys\nsys.path.remove(sys.path[0])\nfrom patchprism.isolated import IsolatedReader\n"
-        f"from patchprism.sources import read_source\nsys.path.insert(0, {str(folder)!r})\n"
+        "import sys\nsys.path.remove(sys.path[0])\nfrom patchprism.photos.isolated import IsolatedReader\n"
+        f"from patchprism.photos.sources import read_source\nsys.path.insert(0, {str(folder)!r})\n"
         f"with IsolatedReader(read_source) as reader:\n    print(reader({str(folder / 'p0.png')!r}).shape)\n"
     )
     done = run([script], elsewhere)

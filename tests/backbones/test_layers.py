@@ -14,7 +14,7 @@ from patchprism.backbones import WeightsOrigin, find_record, load_backbone
 from patchprism.backbones.checkpoint import load_strictly
 from patchprism.backbones.dinov2 import DinoV2Backbone, build
 from patchprism.errors import ModelError, OptionError, PrismError
-from patchprism.pipeline import visualize
+from patchprism.views.visualize import visualize
 
 if TYPE_CHECKING:
     from pathlib import Path

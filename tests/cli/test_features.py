@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from toys import make_photos, tree
 
-from patchprism.store import StoredFeatures
+from patchprism.features.store import StoredFeatures
 
 MODEL = ("--model", "efficientnet_lite2", "--size", "64")
 

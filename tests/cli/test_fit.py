@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from toys import make_photos, tree
 
-from patchprism.prism import Prism
+from patchprism.prism.estimator import Prism
 
 MODEL = ("--model", "efficientnet_lite2", "--size", "64")
 

@@ -10,8 +10,8 @@ import skimage
 import torch
 
 import patchprism
-from patchprism.extract import TokenOptions
-from patchprism.prism import Prism
+from patchprism.features.extraction import TokenOptions
+from patchprism.prism.estimator import Prism
 
 MODEL = ("--model", "efficientnet_lite2", "--size", "96")
 

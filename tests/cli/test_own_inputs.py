@@ -10,11 +10,11 @@ import pytest
 import toys
 
 import patchprism
-from patchprism.engines.local import LocalEngine
 from patchprism.errors import OutputError
-from patchprism.pipeline import Settings
-from patchprism.prism import Prism
-from patchprism.streaming import extract_features
+from patchprism.jobs.engines.local import LocalEngine
+from patchprism.jobs.settings import Settings
+from patchprism.jobs.streaming import extract_features
+from patchprism.prism.estimator import Prism
 
 MODEL = ("--model", "efficientnet_lite2", "--size", "64")
 MASK = ("--mask-threshold", "0.6", "--closing", "1", "-q")

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from patchprism.prism import Prism
+from patchprism.prism.estimator import Prism
 
 MODEL = ("--model", "efficientnet_lite2", "--size", "96")
 FIGURES = ["fg_mask", "results", "results_raw", "histogram"]
@@ -341,12 +341,12 @@ def test_no_photo_of_the_job_is_written_over(run, photos, tmp_path, monkeypatch,
 
 
 def test_a_defect_is_one_line_as_well(run, monkeypatch, photos, tmp_path):
-    import patchprism.pipeline
+    import patchprism.views.visualize
 
     def broken(*args, **kwargs):
         raise ZeroDivisionError("oops")
 
-    monkeypatch.setattr(patchprism.pipeline, "visualize", broken)
+    monkeypatch.setattr(patchprism.views.visualize, "visualize", broken)
     result = run("render", photos, "--out", tmp_path / "out")
     assert result.code == 70
     assert (
@@ -359,12 +359,12 @@ def test_a_defect_is_one_line_as_well(run, monkeypatch, photos, tmp_path):
 
 
 def test_ctrl_c_is_said_and_leaves_nothing(run, monkeypatch, photos, tmp_path):
-    import patchprism.pipeline
+    import patchprism.views.visualize
 
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(patchprism.pipeline, "extract", interrupted)
+    monkeypatch.setattr(patchprism.views.visualize, "extract", interrupted)
     result = run("render", photos, "--out", tmp_path / "out", *MODEL)
     assert (result.code, result.err) == (130, "error: interrupted\n")
     assert not (tmp_path / "out").exists()

@@ -12,13 +12,13 @@ import time
 import pytest
 from toys import Toy, make_photos, tree
 
-import patchprism.folders
-from patchprism.engines import open_engine
+import patchprism.support.folders
 from patchprism.errors import OutputError
-from patchprism.pipeline import Settings
-from patchprism.shards import SHARD
-from patchprism.sources import read_source
-from patchprism.streaming import extract_features, fit_prism, render_photos
+from patchprism.jobs.engines import open_engine
+from patchprism.jobs.settings import Settings
+from patchprism.jobs.shards import SHARD
+from patchprism.jobs.streaming import extract_features, fit_prism, render_photos
+from patchprism.photos.sources import read_source
 
 SETTINGS = Settings(model="toy", size=48)
 
@@ -78,7 +78,7 @@ def check_kills(command, kills, photos, uninterrupted, tmp_path, seed):
         # Killed up to three times on the way, at any moment of it.
         while met < kills and killed_after(draw.uniform(0.02, 0.8) * seconds, command, photos, out):
             met += 1
-            assert not (out / "report.json").exists() or (out / patchprism.folders.WORK).exists()
+            assert not (out / "report.json").exists() or (out / patchprism.support.folders.WORK).exists()
         do(command, photos, out)
         assert tree(out.parent) == expected
         if met >= kills:
@@ -145,7 +145,7 @@ def test_no_photo_is_read_twice(photos, uninterrupted, tmp_path):
     first = set(read)
     committed = {
         row["name"]
-        for path in (out / patchprism.folders.WORK / "shards").glob("*.json")
+        for path in (out / patchprism.support.folders.WORK / "shards").glob("*.json")
         for row in json.loads(path.read_text())["photos"]
     }
     assert len(committed) >= SHARD

@@ -18,12 +18,13 @@ import pytest
 from toys import FakeEngine, Square, Suicide, Toy, deadly_reader, make_photos, slow_reader, tree
 
 import patchprism
-from patchprism.engines import WorkerLost, open_engine
-from patchprism.engines.ray import RayEngine
 from patchprism.errors import EngineError, OptionError, PhotoError
-from patchprism.pipeline import Settings, list_photos
-from patchprism.prism import Prism
-from patchprism.streaming import extract_features, fit_prism, render_photos
+from patchprism.jobs.engines import WorkerLost, open_engine
+from patchprism.jobs.engines.ray import RayEngine
+from patchprism.jobs.inputs import list_photos
+from patchprism.jobs.settings import Settings
+from patchprism.jobs.streaming import extract_features, fit_prism, render_photos
+from patchprism.prism.estimator import Prism
 
 SETTINGS = Settings(model="toy", size=48)
 HELPERS = Path(__file__).resolve().parents[1] / "helpers"
@@ -165,7 +166,7 @@ def test_same_pictures_as_in_memory(any_engine, photos, view, tmp_path):
 
 
 def test_same_store(any_engine, photos, view, tmp_path):
-    from patchprism.store import StoredFeatures
+    from patchprism.features.store import StoredFeatures
 
     extract_features(
         [photos], tmp_path / "f.zarr", settings=SETTINGS, engine=any_engine, tokens="float32", backbone=Toy()
@@ -285,7 +286,7 @@ def test_a_worker_that_is_killed_is_replaced(ray_engine, tmp_path):
         extract_features(
             list_photos([folder]), tmp_path / "g.zarr", settings=SETTINGS, engine=local, backbone=Toy()
         )
-    from patchprism.store import StoredFeatures
+    from patchprism.features.store import StoredFeatures
 
     for a, b in zip(StoredFeatures(tmp_path / "f.zarr"), StoredFeatures(tmp_path / "g.zarr"), strict=True):
         np.testing.assert_allclose(a, b, atol=2e-3)
@@ -294,7 +295,7 @@ def test_a_worker_that_is_killed_is_replaced(ray_engine, tmp_path):
 def test_remote_photos_and_outputs(photos, tmp_path):
     """Addresses, by way of fsspec's file system in memory."""
     fsspec = pytest.importorskip("fsspec")
-    from patchprism.store import StoredFeatures
+    from patchprism.features.store import StoredFeatures
 
     system = fsspec.filesystem("memory")
     for path in sorted(photos.iterdir())[:12]:

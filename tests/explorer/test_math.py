@@ -12,15 +12,16 @@ import pytest
 from typer.testing import CliRunner
 
 from patchprism.cli.app import app
-from patchprism.colors import scale_range, scale_sigmoid, to_uint8
 from patchprism.explorer import Message, build_message
 from patchprism.explorer.html import MODULES
-from patchprism.figures import viridis
-from patchprism.morphology import clean
-from patchprism.oklab import fill_cube
-from patchprism.pipeline import visualize
-from patchprism.prism import Prism, split_at
-from patchprism.render import paint
+from patchprism.pictures.figures import viridis
+from patchprism.pictures.render import paint
+from patchprism.prism.colors import scale_range, scale_sigmoid
+from patchprism.prism.estimator import Prism, split_at
+from patchprism.prism.morphology import clean
+from patchprism.prism.oklab import fill_cube
+from patchprism.support.arrays import to_uint8
+from patchprism.views.visualize import visualize
 
 MODEL, SIZE = "efficientnet_lite2", 160  # as the view of conftest.py
 

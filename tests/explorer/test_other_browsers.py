@@ -18,8 +18,8 @@ import webdriver
 from PIL import Image
 
 import patchprism
-from patchprism.colors import to_uint8
-from patchprism.prism import Prism
+from patchprism.prism.estimator import Prism
+from patchprism.support.arrays import to_uint8
 
 CONTROL = "\ue009"
 READY = "document.documentElement.dataset.ready"

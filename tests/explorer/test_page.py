@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 import patchprism
 from patchprism.cli.app import app
-from patchprism.colors import to_uint8
-from patchprism.prism import Prism
+from patchprism.prism.estimator import Prism
+from patchprism.support.arrays import to_uint8
 
 
 @pytest.fixture

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from patchprism.colors import to_uint8
 from patchprism.explorer import Message
 from patchprism.explorer.guard import Guard
-from patchprism.prism import Prism
+from patchprism.prism.estimator import Prism
+from patchprism.support.arrays import to_uint8
 
 MODEL, SIZE = "efficientnet_lite2", 160  # as the view of conftest.py
 

@@ -11,20 +11,21 @@ from toys import Toy, make_photos
 from typer.testing import CliRunner
 
 import patchprism
-from patchprism import Prism, sources
+from patchprism import Prism
 from patchprism.cli import explore as command_line
 from patchprism.cli.app import app
-from patchprism.colors import to_uint8
-from patchprism.engines import open_engine
 from patchprism.errors import OptionError, PhotoError, PrismError, StoreError, WeightsError
 from patchprism.explorer import build_message
 from patchprism.explorer.work import Job, Session, Wish, Workshop
-from patchprism.images import read_photo
-from patchprism.pipeline import Settings
-from patchprism.sources import GONE_GREY
-from patchprism.store import StoredFeatures
-from patchprism.streaming import extract_features, render_photos
-from patchprism.streaming.view import record_of, view_store
+from patchprism.features.store import StoredFeatures
+from patchprism.jobs.engines import open_engine
+from patchprism.jobs.settings import Settings
+from patchprism.jobs.streaming import extract_features, render_photos
+from patchprism.jobs.streaming.view import record_of, view_store
+from patchprism.photos import sources
+from patchprism.photos.images import read_photo
+from patchprism.photos.sources import GONE_GREY
+from patchprism.support.arrays import to_uint8
 
 MODEL, SIZE = "efficientnet_lite2", 160  # as the view of conftest.py
 

@@ -15,9 +15,9 @@ import torch
 from PIL import Image
 
 from patchprism.backbones.base import Backbone, BackboneRecord, WeightsOrigin
-from patchprism.engines import WorkerLost
 from patchprism.errors import PhotoError
-from patchprism.sources import read_source
+from patchprism.jobs.engines import WorkerLost
+from patchprism.photos.sources import read_source
 
 PATCH, WIDTH = 8, 24
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from patchprism import checks
 from patchprism.backbones.base import (
     DTYPES,
     Backbone,
@@ -22,7 +21,8 @@ from patchprism.backbones.base import (
 from patchprism.backbones.catalog import DINOV2, EFFICIENTNET
 from patchprism.backbones.weights import download_weights, locate_weights, obtain_weights
 from patchprism.errors import OptionError
-from patchprism.surroundings import own_settings
+from patchprism.support import checks
+from patchprism.support.surroundings import own_settings
 
 if TYPE_CHECKING:
     import os

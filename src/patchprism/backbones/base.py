@@ -10,9 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from patchprism import checks
 from patchprism.errors import ModelError, OptionError
-from patchprism.surroundings import own_settings
+from patchprism.support import checks
+from patchprism.support.surroundings import own_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from patchprism import checks
 from patchprism.backbones.base import (
     Backbone,
     BackboneRecord,
@@ -16,8 +15,9 @@ from patchprism.backbones.base import (
     resolve_device,
     resolve_dtype,
 )
-from patchprism.checks import optional
 from patchprism.errors import ModelError, OptionError
+from patchprism.support import checks
+from patchprism.support.checks import optional
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

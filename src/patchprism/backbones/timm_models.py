@@ -25,7 +25,7 @@ from patchprism.backbones.base import (
 from patchprism.backbones.layouts import FoundNetwork, find_network
 from patchprism.backbones.probing import inside, of_one_size, outputs_of, reason, running, to_grid
 from patchprism.errors import ModelError, WeightsError
-from patchprism.folders import local_path
+from patchprism.support.folders import local_path
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 from patchprism.backbones.base import WeightsOrigin, adapter_of, find_record
 from patchprism.backbones.catalog import DINOV2_URL
 from patchprism.errors import ExtraError, OutputError, WeightsError
-from patchprism.files import atomic_write
-from patchprism.folders import address_text, is_remote, local_path
+from patchprism.support.files import atomic_write
+from patchprism.support.folders import address_text, is_remote, local_path
 
 if TYPE_CHECKING:
     from patchprism.backbones.base import BackboneRecord, Progress

@@ -26,11 +26,11 @@ def entry() -> None:
     gc.set_threshold(100_000, 20, 20)
     try:
         _open_streams()
-        from patchprism.search_path import leave_working_directory
+        from patchprism.support.search_path import leave_working_directory
 
         leave_working_directory()
-        from patchprism.batching import keep_memory
-        from patchprism.threads import spin_less
+        from patchprism.support.memory import keep_memory
+        from patchprism.support.threads import spin_less
 
         keep_memory()
         spin_less()

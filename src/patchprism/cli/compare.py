@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from patchprism.checks import said
 from patchprism.cli import EXIT_SOME_PHOTOS_FAILED, lens, many, options
 from patchprism.cli.console import note, print_line, print_table, progress, say_notes, stdout
 from patchprism.errors import OptionError
+from patchprism.support.checks import said
 
 if TYPE_CHECKING:
-    from patchprism.compare import Comparison
+    from patchprism.lenses.comparison import Comparison
 
 Models = Annotated[
     list[str],
@@ -91,13 +91,13 @@ def compare(
     compare.json with what turning leaves.
     """
     layers = parse_layers(layer)
-    from patchprism.compare import compare as run
-    from patchprism.compare_figures import comparison_names, save_comparison
-    from patchprism.paths import unique_stems
-    from patchprism.pipeline import list_photos
-    from patchprism.reading import reading
-    from patchprism.visualization import check_output_options
-    from patchprism.written import Output
+    from patchprism.jobs.inputs import list_photos
+    from patchprism.jobs.writers import check_output_options
+    from patchprism.lenses.comparison import compare as run
+    from patchprism.lenses.comparison_figures import comparison_names, save_comparison
+    from patchprism.photos.paths import unique_stems
+    from patchprism.support.reading import reading
+    from patchprism.support.written import Output
 
     check_output_options(out, None, format)
     many.warn_if_inside(out, photos)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from patchprism.reading import Note
+    from patchprism.support.reading import Note
 
 Progress = "Callable[[str, int, int | None], None]"
 

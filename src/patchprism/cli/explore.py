@@ -12,14 +12,14 @@ from patchprism.cli.console import human_bytes, print_line, progress, say_notes
 from patchprism.cli.many import note_unasked, warn_if_inside
 from patchprism.cli.render import warn_of_failures
 from patchprism.errors import OptionError
-from patchprism.words import counted
+from patchprism.support.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from patchprism.pipeline import Settings
-    from patchprism.prism import Prism
-    from patchprism.visualization import Visualization
+    from patchprism.jobs.settings import Settings
+    from patchprism.jobs.view import View
+    from patchprism.prism.estimator import Prism
 
 _PAGE = "The page"
 # Beyond, the page is tens of megabytes, and nobody looks at so many side by side.
@@ -114,14 +114,14 @@ def explore(
     from patchprism.backbones import load_backbone
     from patchprism.explorer.build import build_message
     from patchprism.explorer.html import ExplorerPage
-    from patchprism.files import check_target, check_writable, refuse_what_is_read
-    from patchprism.folders import is_remote
-    from patchprism.inputs import store_among
-    from patchprism.pipeline import visualize
-    from patchprism.prism import Prism
-    from patchprism.reading import reading
-    from patchprism.sources import elsewhere, places_for
-    from patchprism.visualization import check_output_options
+    from patchprism.jobs.inputs import store_among
+    from patchprism.jobs.writers import check_output_options
+    from patchprism.photos.sources import elsewhere, places_for
+    from patchprism.prism.estimator import Prism
+    from patchprism.support.files import check_target, check_writable, refuse_what_is_read
+    from patchprism.support.folders import is_remote
+    from patchprism.support.reading import reading
+    from patchprism.views.visualize import visualize
 
     bound = None
     if html is None:
@@ -222,9 +222,9 @@ def _of_store(
     seed: int,
     fetch_from: Sequence[str],
     tell: Callable[[str, int, int | None], None],
-) -> Visualization:
-    from patchprism.store import StoredFeatures
-    from patchprism.streaming.view import view_store
+) -> View:
+    from patchprism.features.store import StoredFeatures
+    from patchprism.jobs.streaming.view import view_store
 
     store = StoredFeatures(path)
     _check_number(min(len(store), sample or len(store)), prism is not None)
@@ -242,8 +242,7 @@ def _of_store(
 
 def _listed(photos: list[str], has_prism: bool, sample: int | None, seed: int) -> list[str]:
     """The photos to show."""
-    from patchprism.inputs import sampled
-    from patchprism.pipeline import list_photos
+    from patchprism.jobs.inputs import list_photos, sampled
 
     if sample is not None and has_prism:
         raise OptionError("sample is for fitting; the prism is fitted already")

@@ -59,18 +59,18 @@ def features(
     """
     given = locals()  # the options, before anything else is
     from patchprism.cli import many
-    from patchprism.store import StoredFeatures
-    from patchprism.streaming import extract_features, write_table
+    from patchprism.features.store import StoredFeatures
+    from patchprism.jobs.streaming import extract_features, write_table
 
     address = out
     settings = options.settings_of(given)
     if flat is not None:  # better known now than hours later
-        from patchprism.files import check_target
-        from patchprism.folders import is_remote, local_path
+        from patchprism.support.files import check_target
+        from patchprism.support.folders import is_remote, local_path
 
         check_target(flat, read=[out, weights, model])
         if is_remote(flat) or local_path(flat).exists():
-            from patchprism.inputs import open_input
+            from patchprism.jobs.inputs import open_input
 
             listed = open_input(photos)
             check_target(flat, listed if isinstance(listed, list) else [])

@@ -50,7 +50,7 @@ def fit(
     """
     given = locals()  # the options, before anything else is
     from patchprism.cli import many
-    from patchprism.streaming import fit_prism
+    from patchprism.jobs.streaming import fit_prism
 
     settings = options.settings_of(given)
     with many.running(engine, workers, quiet=quiet) as (opened, tell):

@@ -13,8 +13,8 @@ from patchprism.errors import OptionError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from patchprism.jobs.view import View
     from patchprism.lenses import LensOptions, LensResult
-    from patchprism.visualization import Visualization
 
 _PANEL = "Lenses"
 
@@ -104,14 +104,15 @@ def lens_options(
 
 def visualize_through(
     names: Sequence[str], options: LensOptions, photos: Sequence[Any], **asked: Any
-) -> tuple[Visualization, list[LensResult]]:
-    """:func:`~patchprism.pipeline.visualize`, and what the lenses make of it.
+) -> tuple[View, list[LensResult]]:
+    """:func:`~patchprism.visualize`, and what the lenses make of it.
 
     What can be refused is refused before photos are read: points in photos that are not there, a network
     without attention.
     """
+    from patchprism.jobs.inputs import list_photos
     from patchprism.lenses import check_lenses, look_through
-    from patchprism.pipeline import list_photos, visualize
+    from patchprism.views.visualize import visualize
 
     if list(names) == ["pca"]:
         return visualize(photos, **asked), []
@@ -134,7 +135,7 @@ def visualize_through(
 
 
 def _check_points(options: LensOptions, photos: Sequence[Any]) -> None:
-    from patchprism.extract import photo_names
+    from patchprism.features.extraction import photo_names
     from patchprism.lenses.points import find_photo, parse_point
 
     for text in options.at:
@@ -143,8 +144,8 @@ def _check_points(options: LensOptions, photos: Sequence[Any]) -> None:
 
 def _load_for_attention(options: LensOptions, asked: dict[str, Any]) -> tuple[Any, dict[str, float]]:
     from patchprism.backbones import load_backbone
+    from patchprism.jobs.settings import Settings, Stopwatch
     from patchprism.lenses.attention import check_backbone
-    from patchprism.pipeline import Settings, Stopwatch
 
     settings = Settings(
         model=asked["model"], weights=asked["weights"], device=asked["device"], dtype=asked["dtype"]

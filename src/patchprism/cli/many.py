@@ -11,13 +11,13 @@ import typer
 from patchprism.cli import EXIT_SOME_PHOTOS_FAILED
 from patchprism.cli.console import note, print_line, print_table, progress, say_notes, stdout
 from patchprism.errors import OptionError
-from patchprism.words import counted
+from patchprism.support.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from patchprism.engines import Engine
-    from patchprism.streaming import Outcome
+    from patchprism.jobs.engines import Engine
+    from patchprism.jobs.streaming import Outcome
 
 # Up to so many photos a job is done in memory; it is over before a broken run would matter.
 IN_MEMORY = 64
@@ -44,8 +44,8 @@ def is_large(
     OptionError
         If one thing calls for shards, and another cannot be done so.
     """
-    from patchprism.folders import is_remote
-    from patchprism.inputs import store_among
+    from patchprism.jobs.inputs import store_among
+    from patchprism.support.folders import is_remote
 
     asked = asked or engine != "local" or workers is not None or any(map(is_remote, (*photos, out)))
     asked = asked or store_among(photos) is not None
@@ -60,7 +60,7 @@ def is_large(
         return True
     if len(photos) <= IN_MEMORY and all(Path(photo).is_file() for photo in photos):
         return False
-    from patchprism.pipeline import list_photos
+    from patchprism.jobs.inputs import list_photos
 
     return len(list_photos(photos)) > IN_MEMORY
 
@@ -68,7 +68,7 @@ def is_large(
 @contextmanager
 def running(engine: str, workers: int | None, *, quiet: bool) -> Iterator[tuple[Engine, Callable[..., None]]]:
     """An engine and something to tell progress to; an interrupted run says how it goes on."""
-    from patchprism.engines import open_engine
+    from patchprism.jobs.engines import open_engine
 
     with open_engine(engine, workers=workers) as opened, progress(quiet=quiet) as tell:
         try:
@@ -82,7 +82,7 @@ def render(
     photos: Sequence[str], out: str, *, engine: str, workers: int | None, quiet: bool, **options: Any
 ) -> None:
     """``patchprism render``, shard by shard."""
-    from patchprism.streaming import render_photos
+    from patchprism.jobs.streaming import render_photos
 
     target = out
     written: list[str] = []
@@ -194,7 +194,7 @@ def warn_if_inside(out: str | None, photos: Sequence[str]) -> None:
     """Say so where files are to be written into a folder of photos: the next job goes through it again."""
     import os
 
-    from patchprism.folders import is_remote, local_path
+    from patchprism.support.folders import is_remote, local_path
 
     if out is None or is_remote(out):
         return

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from patchprism.checks import said
 from patchprism.errors import OptionError
+from patchprism.support.checks import said
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from patchprism.pipeline import Settings
+    from patchprism.jobs.settings import Settings
 
 _INPUT, _MODEL, _FIT, _OUTPUT = "What goes in", "The network", "Foreground and colours", "What comes out"
 _SCALE = "Many photos"
@@ -108,7 +108,7 @@ def parse_range(text: str | None) -> tuple[float, float] | None:
     """
     if text is None:
         return None
-    from patchprism.images import value_range
+    from patchprism.photos.images import value_range
 
     try:
         low, high = (float(part) for part in text.split(","))
@@ -125,7 +125,7 @@ def settings_of(given: Mapping[str, Any]) -> Settings:
     OptionError
         If a text makes no sense.
     """
-    from patchprism.pipeline import Settings
+    from patchprism.jobs.settings import Settings
 
     chosen: dict[str, Any] = {each.name: given[each.name] for each in fields(Settings) if each.name in given}
     chosen["layer"] = parse_layers(chosen["layer"])

@@ -13,7 +13,7 @@ from patchprism.cli.console import note, print_line, print_table, progress, say_
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from patchprism.visualization import Failure, Visualization
+    from patchprism.jobs.view import Failure, View
 
 SHOWN_ROWS = 20
 
@@ -77,8 +77,8 @@ def render(
     """
     given = locals()  # the options, before anything else is
     from patchprism.cli import many
-    from patchprism.prism import Prism
-    from patchprism.visualization import check_output_options
+    from patchprism.jobs.writers import check_output_options
+    from patchprism.prism.estimator import Prism
 
     check_output_options(out, overlay, format, upsample, background, basis)
     names, wanted = lens.lens_options(
@@ -108,12 +108,12 @@ def render(
             quiet=quiet,
         )
         return
+    from patchprism.jobs.inputs import list_photos
     from patchprism.lenses.write import file_names
-    from patchprism.paths import unique_stems
-    from patchprism.picture import output_names
-    from patchprism.pipeline import list_photos
-    from patchprism.reading import reading
-    from patchprism.written import Output
+    from patchprism.photos.paths import unique_stems
+    from patchprism.pictures.outputs import output_names
+    from patchprism.support.reading import reading
+    from patchprism.support.written import Output
 
     with reading() as heard:
         listed = list_photos(photos)
@@ -157,9 +157,7 @@ def render(
         raise typer.Exit(EXIT_SOME_PHOTOS_FAILED)
 
 
-def _summarise(
-    view: Visualization, written: Sequence[Path] | Sequence[str], out: str, *, first: int = 1
-) -> None:
+def _summarise(view: View, written: Sequence[Path] | Sequence[str], out: str, *, first: int = 1) -> None:
     console = stdout()
     rows = [
         (

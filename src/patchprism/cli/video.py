@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from patchprism import checks
 from patchprism.cli import EXIT_SOME_PHOTOS_FAILED, options
 from patchprism.cli.console import note, print_line
 from patchprism.errors import OutputError
-from patchprism.words import counted
+from patchprism.support import checks
+from patchprism.support.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from patchprism.video import VideoReport
+    from patchprism.jobs.video import VideoReport
 
 _INPUT, _OUTPUT, _FIT = "What goes in", "What comes out", "Foreground and colours"
 
@@ -153,8 +153,8 @@ def video(
     triple = options.parse_components(components)
     values = options.parse_range(range)
     middle, spread = options.parse_triple("mean", mean), options.parse_triple("std", std)
-    from patchprism.prism import Prism
-    from patchprism.video import render_video
+    from patchprism.jobs.video import render_video
+    from patchprism.prism.estimator import Prism
 
     if save_prism and os.path.realpath(save_prism) in (os.path.realpath(clip), os.path.realpath(out)):
         raise OutputError(str(save_prism), "it is the clip, or what comes out")

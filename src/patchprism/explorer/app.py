@@ -28,7 +28,7 @@ from patchprism.explorer.work import (
     Workshop,
     models_here,
 )
-from patchprism.folders import reason_of
+from patchprism.support.folders import reason_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

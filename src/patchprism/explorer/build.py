@@ -1,4 +1,4 @@
-"""Visualization -> message."""
+"""View -> message."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from patchprism.explorer.message import (
     TokensInfo,
 )
 from patchprism.explorer.tokens import TOLERANCE, reduce_tokens
-from patchprism.fitting import ObjectHistogram, ObjectRange
-from patchprism.prism import GRID, grid_steps
-from patchprism.prism_file import prism_bytes
-from patchprism.words import counted
+from patchprism.prism.estimator import GRID, grid_steps
+from patchprism.prism.file import prism_bytes
+from patchprism.prism.passes import ObjectHistogram, ObjectRange
+from patchprism.support.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
 
-    from patchprism.fitting import PassT
-    from patchprism.prism import Prism
-    from patchprism.visualization import Visualization
+    from patchprism.jobs.view import View
+    from patchprism.prism.estimator import Prism
+    from patchprism.prism.passes import PassT
 
 # A photo in the page: about the resolution that the network saw, in few enough bytes that ten make 300 kB.
 PREVIEW_BYTES = 24_000
@@ -45,7 +45,7 @@ _QUALITIES = (80, 70, 60, 50, 40, 30)
 
 
 def build_message(
-    view: Visualization,
+    view: View,
     *,
     title: str | None = None,
     prism_path: str | None = None,
@@ -55,7 +55,7 @@ def build_message(
 
     Parameters
     ----------
-    view : Visualization
+    view : View
     title : str, optional
         By default the photos' number and the model.
     prism_path : str, optional
@@ -67,7 +67,7 @@ def build_message(
     -------
     Message
     """
-    from patchprism import __version__
+    from patchprism.support.version import __version__
 
     tell = progress or (lambda *_: None)
     title = title or f"{counted(len(view), 'photo')} through {view.record.name}"
@@ -138,7 +138,7 @@ def build_message(
     return message
 
 
-def preview(view: Visualization, index: int) -> bytes:
+def preview(view: View, index: int) -> bytes:
     """A photo as WebP, its crop at about the resolution that the network saw."""
     from PIL import Image
 
@@ -195,7 +195,7 @@ def _range(extent: NDArray[np.float64]) -> RangeInfo:
     return {"low": extent[0].tolist(), "high": extent[1].tolist()}
 
 
-def _ranges(view: Visualization) -> dict[str, RangeInfo]:
+def _ranges(view: View) -> dict[str, RangeInfo]:
     """The object components' ranges under both scalings that have one.
 
     The prism knows one of them; the other is what a fit on these photos would have found.
@@ -222,8 +222,8 @@ def _ranges(view: Visualization) -> dict[str, RangeInfo]:
     return {name: _range(value) for name, value in sorted(ranges.items())}
 
 
-def _command(view: Visualization, prism_path: str | None) -> CommandInfo:
-    from patchprism.pipeline import TOKEN_DEFAULTS
+def _command(view: View, prism_path: str | None) -> CommandInfo:
+    from patchprism.jobs.settings import TOKEN_DEFAULTS
 
     settings = view.settings
     # A store has settled all that concerns the network.
@@ -253,7 +253,7 @@ def _command(view: Visualization, prism_path: str | None) -> CommandInfo:
     return _command_of(view, prism_path, options)
 
 
-def _command_of(view: Visualization, prism_path: str | None, options: list[list[str]]) -> CommandInfo:
+def _command_of(view: View, prism_path: str | None, options: list[list[str]]) -> CommandInfo:
     prism = view.prism
     files = all(isinstance(source, (str, os.PathLike)) for source in view.photos.sources)
     return {

@@ -10,10 +10,10 @@ from functools import lru_cache
 from importlib import resources
 from typing import TYPE_CHECKING
 
-from patchprism import checks
-from patchprism.files import atomic_write
-from patchprism.folders import address_text, is_remote, local_path
-from patchprism.words import counted
+from patchprism.support import checks
+from patchprism.support.files import atomic_write
+from patchprism.support.folders import address_text, is_remote, local_path
+from patchprism.support.words import counted
 
 if TYPE_CHECKING:
     import os

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypedDict, get_args
 import numpy as np
 
 from patchprism.errors import PatchPrismError
-from patchprism.records import MAX_COUNT, from_json, is_whole, to_json
+from patchprism.support.json_values import MAX_COUNT, from_json, is_whole, to_json
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

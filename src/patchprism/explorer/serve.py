@@ -6,17 +6,17 @@ import secrets
 import socket
 from typing import TYPE_CHECKING, Any
 
-from patchprism.checks import said
 from patchprism.errors import ExtraError, OptionError
 from patchprism.explorer.guard import Guard
 from patchprism.explorer.work import MAX_UPLOAD_BYTES, Workshop
+from patchprism.support.checks import said
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable
 
     from patchprism.backbones import Backbone
-    from patchprism.visualization import Visualization
+    from patchprism.jobs.view import View
 
 
 def check_extra() -> None:
@@ -59,7 +59,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def serve(
-    view: Visualization,
+    view: View,
     message: bytes,
     backbone: Backbone | None,
     *,

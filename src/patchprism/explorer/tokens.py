@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from patchprism.features import check_tokens
-from patchprism.threads import one_blas_thread
+from patchprism.features.patch_features import check_tokens
+from patchprism.support.threads import one_blas_thread
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from patchprism.features import Tokens
+    from patchprism.features.patch_features import Tokens
 
 TOLERANCE = 0.03
 # This share of the pairs of different patches keeps the tolerance.

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from patchprism.errors import OptionError, PatchPrismError, PhotoError, WeightsError
 from patchprism.explorer.build import build_message
-from patchprism.files import refuse_what_is_read
-from patchprism.prism import Prism
-from patchprism.written import PRISM, Output
+from patchprism.prism.estimator import Prism
+from patchprism.support.files import refuse_what_is_read
+from patchprism.support.written import PRISM, Output
 
 if TYPE_CHECKING:
     import os
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from patchprism.backbones import Backbone
-    from patchprism.pipeline import Settings
-    from patchprism.visualization import Visualization
+    from patchprism.jobs.settings import Settings
+    from patchprism.jobs.view import View
 
 MAX_SESSIONS = 16
 MAX_PHOTOS = 48
@@ -87,7 +87,7 @@ class Job:
 class Session:
     """One tab's view."""
 
-    view: Visualization
+    view: View
     message: bytes
     staged: list[tuple[str, NDArray[np.uint8]]] = field(default_factory=list)
     job: Job | None = None
@@ -116,7 +116,7 @@ class Workshop:
 
     Parameters
     ----------
-    view : Visualization
+    view : View
         What every tab starts with.
     message : bytes
         Its message.
@@ -128,7 +128,7 @@ class Workshop:
     """
 
     def __init__(
-        self, view: Visualization, message: bytes, backbone: Backbone | None, *, device: str = "auto"
+        self, view: View, message: bytes, backbone: Backbone | None, *, device: str = "auto"
     ) -> None:
         self.first = view, message
         self._backbones = {} if backbone is None else {backbone.record.name: backbone}
@@ -254,12 +254,10 @@ class Workshop:
         with session.lock:
             session.view, session.message = made, content
 
-    def _made(
-        self, view: Visualization, staged: list[tuple[str, NDArray[np.uint8]]], job: Job, wish: Wish
-    ) -> Visualization:
-        from patchprism.extract import Photos, extract
-        from patchprism.features import PatchFeatures
-        from patchprism.pipeline import describe_origin
+    def _made(self, view: View, staged: list[tuple[str, NDArray[np.uint8]]], job: Job, wish: Wish) -> View:
+        from patchprism.features.extraction import Photos, extract
+        from patchprism.features.patch_features import PatchFeatures
+        from patchprism.jobs.settings import describe_origin
 
         settings = settings_of(view, wish)
         other = settings.model != view.record.name
@@ -359,9 +357,9 @@ def models_here() -> list[str]:
     return [record.name for record in records() if locate_weights(record) is not None]
 
 
-def settings_of(view: Visualization, wish: Wish) -> Settings:
+def settings_of(view: View, wish: Wish) -> Settings:
     """A view's settings with a wish fulfilled."""
-    from patchprism.pipeline import Settings
+    from patchprism.jobs.settings import Settings
 
     names = Settings.__dataclass_fields__
     settings = Settings(**{key: value for key, value in view.settings.items() if key in names})
@@ -375,7 +373,7 @@ def settings_of(view: Visualization, wish: Wish) -> Settings:
     return replace(settings, **changes).resolved()
 
 
-def check_wish(view: Visualization, wish: Wish) -> None:
+def check_wish(view: View, wish: Wish) -> None:
     """Refuse what a fit would refuse, before anything is queued."""
     from patchprism.backbones import find_record, locate_weights, records
 
@@ -391,9 +389,9 @@ def check_wish(view: Visualization, wish: Wish) -> None:
     settings_of(view, wish).prism()
 
 
-def reshown(view: Visualization, options: dict[str, Any]) -> Visualization:
+def reshown(view: View, options: dict[str, Any]) -> View:
     """A view with other components, scaling, space or shown foreground, as ``render`` with these options gives it."""
-    from patchprism.pipeline import with_mask
+    from patchprism.jobs.settings import with_mask
 
     options = dict(options)
     scaling, components = options.pop("scaling"), tuple(options.pop("components"))
@@ -431,7 +429,7 @@ def read_upload(content: bytes, name: str, *, range: Sequence[float] | None = No
     """An uploaded photo through the one reader of photos, after a look at how large it would become."""
     from PIL import Image
 
-    from patchprism.images import read_photo
+    from patchprism.photos.images import read_photo
 
     try:
         with Image.open(io.BytesIO(content)) as image:
@@ -459,7 +457,7 @@ def clean_name(name: str) -> str:
     return last or "photo"
 
 
-def map_sources(view: Visualization) -> list[NDArray[np.uint8]]:
+def map_sources(view: View) -> list[NDArray[np.uint8]]:
     """The arrays among a view's sources: photos that are held in memory."""
     import numpy
 

@@ -1,6 +1,6 @@
 """Lenses: ways to look at patch features across many photos. Importing it loads neither torch nor scikit-learn.
 
-``pca`` is the main job, written by :meth:`Visualization.save <patchprism.visualization.Visualization.save>`
+``pca`` is the main job, written by :meth:`Visualization.save <patchprism.Visualization.save>`
 itself. Each other lens is a module with one function, ``look(scene)``, that computes all it has to say; what
 draws and writes comes afterwards, so that nothing is half-written when a lens refuses.
 """
@@ -11,15 +11,16 @@ import importlib
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from patchprism import checks
 from patchprism.errors import OptionError
-from patchprism.lenses.base import LensOptions, LensResult, Scene
+from patchprism.lenses.base import LensOptions, Scene
+from patchprism.pictures.outputs import LensResult
+from patchprism.support import checks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from patchprism.backbones import Backbone
-    from patchprism.visualization import Visualization
+    from patchprism.jobs.view import View
 
 __all__ = ["LENSES", "LensOptions", "LensResult", "Scene", "check_lenses", "look_through"]
 
@@ -59,7 +60,7 @@ def check_lenses(
 
 
 def look_through(
-    view: Visualization,
+    view: View,
     names: Sequence[str],
     options: LensOptions | None = None,
     *,
@@ -69,7 +70,7 @@ def look_through(
 
     Parameters
     ----------
-    view : Visualization
+    view : View
     names : sequence of str
         From ``LENSES``; ``"pca"`` is the view itself and gives no result of its own.
     options : LensOptions, optional
@@ -79,7 +80,7 @@ def look_through(
     Returns
     -------
     list of LensResult
-        For :meth:`Visualization.save <patchprism.visualization.Visualization.save>`.
+        For :meth:`Visualization.save <patchprism.Visualization.save>`.
 
     Raises
     ------
@@ -97,9 +98,9 @@ def look_through(
     >>> found[0].arrays[0]["similarity"].shape
     (1, 4, 6)
     """
-    from patchprism.visualization import Visualization
+    from patchprism.jobs.view import View
 
-    if not isinstance(view, Visualization):
+    if not isinstance(view, View):
         checks.refuse("view", "a Visualization", view)
     options = LensOptions() if options is None else options
     names = check_lenses(names, options, photos=len(view))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from patchprism.errors import FeaturesError, ModelError, OptionError, PhotoError
-from patchprism.lenses.base import LensResult, Scene, rounded
+from patchprism.lenses.base import Scene, rounded
 from patchprism.lenses.points import Point, locate
 from patchprism.lenses.sheet import (
     Cell,
@@ -22,6 +22,7 @@ from patchprism.lenses.sheet import (
     photo_panel,
     sheet,
 )
+from patchprism.pictures.outputs import LensResult
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

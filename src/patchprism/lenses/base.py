@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from patchprism import checks
-from patchprism.captions import caption
-from patchprism.checks import apply_checks
 from patchprism.errors import FeaturesError
-from patchprism.features import as_tokens
+from patchprism.features.patch_features import as_tokens
 from patchprism.lenses.sheet import (
     Bar,
     Cell,
@@ -25,7 +22,10 @@ from patchprism.lenses.sheet import (
     photo_panel,
     sheet,
 )
-from patchprism.upsample import UPSAMPLES, upsampled_strips
+from patchprism.pictures.captions import caption
+from patchprism.pictures.upsample import UPSAMPLES, upsampled_strips
+from patchprism.support import checks
+from patchprism.support.checks import apply_checks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from patchprism.backbones import Backbone
-    from patchprism.checks import Check
-    from patchprism.visualization import Visualization
+    from patchprism.jobs.view import View
+    from patchprism.support.checks import Check
 
     Draw = Callable[[], NDArray[np.uint8]]
 
@@ -97,48 +97,17 @@ class LensOptions:
             parse_point(text)
 
 
-@dataclass(kw_only=True)
-class LensResult:
-    """What a lens found. Everything is computed; what draws only draws.
-
-    Attributes
-    ----------
-    name : str
-        The lens.
-    report : dict
-        JSON values for ``report.json``.
-    figures : dict
-        What draws each figure of all photos, by the stem of its file.
-    pictures : list of dict
-        A photo an entry: what draws its pictures, by what follows the photo's stem in their names.
-    arrays : list of dict
-        A photo an entry: its arrays by name.
-    shared_arrays : dict
-        Arrays that belong to no one photo.
-    tables : dict
-        Text files by name.
-    """
-
-    name: str
-    report: dict[str, Any]
-    figures: dict[str, Draw] = field(default_factory=dict)
-    pictures: list[dict[str, Draw]] = field(default_factory=list)
-    arrays: list[dict[str, NDArray[Any]]] = field(default_factory=list)
-    shared_arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
-    tables: dict[str, str] = field(default_factory=dict)
-
-
 class Scene:
     """What lenses look at: the photos and their features, a backbone where a lens needs one more forward.
 
     Parameters
     ----------
-    view : Visualization
+    view : View
     options : LensOptions
     backbone : Backbone, optional
     """
 
-    def __init__(self, view: Visualization, options: LensOptions, backbone: Backbone | None = None) -> None:
+    def __init__(self, view: View, options: LensOptions, backbone: Backbone | None = None) -> None:
         self.view, self.options, self.backbone = view, options, backbone
 
     def __len__(self) -> int:

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from patchprism.colors import to_uint8
 from patchprism.errors import OptionError
-from patchprism.features import as_tokens, check_tokens
-from patchprism.lenses.base import LensResult, Scene, rounded
+from patchprism.features.patch_features import as_tokens, check_tokens
+from patchprism.lenses.base import Scene, rounded
 from patchprism.lenses.sheet import Bar
-from patchprism.oklab import distinct_colors
+from patchprism.pictures.outputs import LensResult
+from patchprism.prism.oklab import distinct_colors
+from patchprism.support.arrays import to_uint8
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

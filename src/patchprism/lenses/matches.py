@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from patchprism.errors import OptionError
-from patchprism.lenses.base import LensResult, Scene, rounded, unit_rows
+from patchprism.lenses.base import Scene, rounded, unit_rows
 from patchprism.lenses.points import patch_center
 from patchprism.lenses.sheet import Cell, panel_size, photo_panel, sheet
-from patchprism.oklab import distinct_colors
+from patchprism.pictures.outputs import LensResult
+from patchprism.prism.oklab import distinct_colors
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -159,7 +160,7 @@ def _table(scene: Scene, pairs: dict[tuple[int, int], PairMatches]) -> str:
 def _figure(scene: Scene, a: int, b: int, found: PairMatches) -> NDArray[np.uint8]:
     from PIL import Image, ImageDraw
 
-    from patchprism.colors import to_uint8
+    from patchprism.support.arrays import to_uint8
 
     lines = min(scene.options.match_lines, len(found.first))
     sizes = [panel_size(scene.view.features.grids[photo], _PANEL) for photo in (a, b)]

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from patchprism.errors import FeaturesError
-from patchprism.features import as_tokens
-from patchprism.lenses.base import LensResult, Scene, rounded
+from patchprism.features.patch_features import as_tokens
+from patchprism.lenses.base import Scene, rounded
 from patchprism.lenses.sheet import Bar
+from patchprism.pictures.outputs import LensResult
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

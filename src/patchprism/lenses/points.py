@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from patchprism import checks
 from patchprism.errors import OptionError
+from patchprism.support import checks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from patchprism.visualization import Visualization
+    from patchprism.jobs.view import View
 
 _FORM = re.compile(r"^(?P<photo>.+):(?P<x>[^:,]+),(?P<y>[^:,]+)$", re.DOTALL)
 
@@ -87,7 +87,7 @@ def find_photo(wanted: str, names: Sequence[str]) -> int:
     )
 
 
-def locate(text: str, view: Visualization) -> Point:
+def locate(text: str, view: View) -> Point:
     """The patch at a point.
 
     Raises
@@ -111,7 +111,7 @@ def locate(text: str, view: Visualization) -> Point:
     return Point(photo, x, y, min(row, h - 1), min(column, w - 1))
 
 
-def patch_center(view: Visualization, photo: int, row: float, column: float) -> tuple[float, float]:
+def patch_center(view: View, photo: int, row: float, column: float) -> tuple[float, float]:
     """The (x, y) of a patch's centre in the photo's pixels."""
     left, top, right, bottom = view.crops[photo]
     h, w = view.features.grids[photo]

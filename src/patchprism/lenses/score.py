@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from functools import partial
 
-from patchprism.lenses.base import LensResult, Scene, rounded
+from patchprism.lenses.base import Scene, rounded
 from patchprism.lenses.sheet import Bar
+from patchprism.pictures.outputs import LensResult
 
 
 def look(scene: Scene) -> LensResult:

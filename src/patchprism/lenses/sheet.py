@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from patchprism.captions import caption, draw_text, fit_text, text_width
-from patchprism.colors import to_uint8
-from patchprism.figures import MUTED, WHITE, load_font, viridis
+from patchprism.pictures.captions import caption, draw_text, fit_text, load_font, text_width
+from patchprism.pictures.figures import MUTED, WHITE, viridis
+from patchprism.support.arrays import to_uint8
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

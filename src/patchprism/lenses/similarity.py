@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from patchprism.errors import OptionError
-from patchprism.lenses.base import LensResult, Scene, rounded, unit_rows
+from patchprism.lenses.base import Scene, rounded, unit_rows
 from patchprism.lenses.points import Point, locate, patch_center
 from patchprism.lenses.sheet import (
     Bar,
@@ -22,11 +22,12 @@ from patchprism.lenses.sheet import (
     photo_panel,
     sheet,
 )
+from patchprism.pictures.outputs import LensResult
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from patchprism.features import PatchFeatures
+    from patchprism.features.patch_features import PatchFeatures
 
 
 def cosine_maps(features: PatchFeatures, photo: int, row: int, column: int) -> list[NDArray[np.float32]]:

@@ -2,50 +2,15 @@
 
 from __future__ import annotations
 
-from functools import partial
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
-
-from patchprism.files import atomic_write
-from patchprism.render import write_picture
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from numpy.typing import NDArray
-
-    from patchprism.lenses.base import LensOptions, LensResult
+    from patchprism.lenses.base import LensOptions
 
     Job = tuple[Path, Callable[[Path], None]]
-
-
-def figure_jobs(results: Sequence[LensResult], folder: Path, *, arrays: bool, format: str) -> list[Job]:
-    """The files of all photos together: figures, tables, and arrays that belong to no one photo."""
-    jobs: list[Job] = []
-    for result in results:
-        jobs += [(folder / f"{stem}.{format}", partial(_draw, draw)) for stem, draw in result.figures.items()]
-        jobs += [(folder / name, partial(_text, text)) for name, text in result.tables.items()]
-        if arrays and result.shared_arrays:
-            jobs.append((folder / f"{result.name}.npz", partial(_arrays, result.shared_arrays)))
-    return jobs
-
-
-def photo_jobs(
-    results: Sequence[LensResult], index: int, stem: Path, *, arrays: bool, format: str
-) -> list[Job]:
-    """The files of one photo: ``<stem>.<lens>.<format>``, and with ``arrays`` ``<stem>.<lens>.npz``."""
-    jobs: list[Job] = []
-    for result in results:
-        if result.pictures:
-            for suffix, draw in result.pictures[index].items():
-                jobs.append((stem.with_name(f"{stem.name}.{suffix}.{format}"), partial(_draw, draw)))
-        if arrays and result.arrays and result.arrays[index]:
-            jobs.append(
-                (stem.with_name(f"{stem.name}.{result.name}.npz"), partial(_arrays, result.arrays[index]))
-            )
-    return jobs
 
 
 def file_names(
@@ -72,17 +37,3 @@ def file_names(
         if arrays:
             yield f"{name}.npz"
             yield from (f"{stem}.{name}.npz" for stem in stems)
-
-
-def _draw(draw: Callable[[], NDArray[np.uint8]], path: Path) -> None:
-    write_picture(path, draw())
-
-
-def _text(text: str, path: Path) -> None:
-    with atomic_write(path) as part:
-        part.write_bytes(text.encode("utf-8"))
-
-
-def _arrays(arrays: dict[str, NDArray[Any]], path: Path) -> None:
-    with atomic_write(path) as part:
-        np.savez_compressed(part, **arrays)  # type: ignore[arg-type]

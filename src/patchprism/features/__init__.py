@@ -1,0 +1,1 @@
+"""Photos to patch tokens, in memory and on disk."""

@@ -1,0 +1,412 @@
+"""Photos -> patch tokens: reading and framing run ahead of the network, photos of one shape go together."""
+
+from __future__ import annotations
+
+import copy
+import os
+import threading
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from patchprism.errors import PhotoError
+from patchprism.features.batching import MOST_PATCHES, patches_a_batch
+from patchprism.features.patch_features import check_tokens
+from patchprism.photos.images import read_photo
+from patchprism.photos.sources import DRAWN_WITHOUT, StoredPhoto, content_of, grey, read_again, read_stream
+from patchprism.support import checks
+from patchprism.support.checks import apply_checks, optional
+from patchprism.support.reading import reading
+from patchprism.support.surroundings import own_settings
+from patchprism.support.threads import leave_the_cores
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+
+    from patchprism.backbones import Backbone
+    from patchprism.photos.framing import Framed, Framing
+    from patchprism.support.checks import Check
+
+READERS = min(4, os.cpu_count() or 1)
+
+# Decoded photos and their crops are kept for the pictures up to this many bytes; beyond, they are read again.
+KEPT_BYTES = 512 << 20
+
+
+check_batch_size: Check = optional(partial(checks.integer, low=1, high=checks.MAX_COUNT))
+
+TOKEN_NORMS = ("none", "l2")
+TOKEN_CHECKS: dict[str, Check] = {
+    "layer": checks.layers,
+    "facet": checks.text,
+    "final_norm": checks.flag,
+    "token_norm": partial(checks.choice, allowed=TOKEN_NORMS),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenOptions:
+    """Which of a backbone's tokens are taken. The defaults are its own patch tokens.
+
+    Attributes
+    ----------
+    layer : int or tuple of int
+        Block counted from 0, or from the end with negative numbers. The tokens of several blocks lie side by
+        side, of one forward pass.
+    facet : str
+        ``"token"``, ``"query"``, ``"key"`` or ``"value"``, where the backbone has it.
+    final_norm : bool
+        Whether the network's final norm is applied to the tokens; see ``Backbone.layer_tokens``.
+    token_norm : {"none", "l2"}
+        ``"l2"`` gives each token unit length, so that high-norm patches weigh no more than others; with
+        several layers, each layer's.
+    """
+
+    layer: int | tuple[int, ...] = -1
+    facet: str = "token"
+    final_norm: bool = True
+    token_norm: str = "none"
+
+    def __post_init__(self) -> None:
+        """Refuse what is not allowed."""
+        apply_checks(self, TOKEN_CHECKS)
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """The layers, one or several."""
+        return (self.layer,) if isinstance(self.layer, int) else self.layer
+
+    def tokens(self, backbone: Backbone, pixels: torch.Tensor) -> torch.Tensor:
+        """(B, 3, H, W) -> (B, h, w, D) float32: these tokens of a batch of framed photos."""
+        import torch
+        from torch.nn.functional import normalize
+
+        with own_settings(inference=True):
+            if isinstance(self.layer, int):
+                parts = [
+                    backbone.patch_tokens(pixels, layer=self.layer, facet=self.facet, norm=self.final_norm)
+                ]
+            else:
+                parts = backbone.layer_tokens(pixels, self.layer, facet=self.facet, norm=self.final_norm)
+            if self.token_norm == "l2":
+                parts = [normalize(part, dim=-1) for part in parts]
+            return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
+
+    def origin(self, backbone: Backbone) -> dict[str, Any]:
+        """The same as JSON values, one spelling for one meaning: the last layer is -1, all others count from 0.
+
+        Raises
+        ------
+        ModelError
+            If the backbone has no such layer.
+        """
+        found = [backbone.layer_index(layer) for layer in self.layers]
+        layers = [-1 if layer == backbone.depth - 1 else layer for layer in found]
+        return {
+            "layer": layers[0] if len(layers) == 1 else layers,
+            "facet": self.facet,
+            "final_norm": self.final_norm or self.facet != "token",
+            "token_norm": self.token_norm,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tokens:
+    """One photo's way through the network.
+
+    Attributes
+    ----------
+    index : int
+        Which photo.
+    tokens : ndarray, shape (h, w, D), float32
+    crop : tuple of float
+        What the network saw, as :class:`~patchprism.photos.framing.Framed` has it.
+    size : tuple of int
+        The photo's (H, W) in pixels.
+    plain : bool
+        Whether the photo is of one colour, or noise.
+    """
+
+    index: int
+    tokens: NDArray[np.float32]
+    crop: tuple[float, float, float, float]
+    size: tuple[int, int]
+    plain: bool = False
+
+
+class Photos:
+    """The photos of a job: named, read when wanted, kept while memory is cheap.
+
+    Parameters
+    ----------
+    sources : sequence
+        Paths, PIL images or arrays; or photos that a store names.
+    names : sequence of str
+        One a photo.
+    range : (low, high), optional
+        As in :func:`~patchprism.read_photo`.
+
+    Attributes
+    ----------
+    notes : dict
+        What is to be said of photos that were framed, by their index: a tuple of str each.
+    """
+
+    def __init__(
+        self, sources: Sequence[Any], names: Sequence[str], *, range: Sequence[float] | None = None
+    ) -> None:
+        self.sources, self.names, self.range = list(sources), list(names), range
+        self.notes: dict[int, tuple[str, ...]] = {}
+        self._kept: dict[tuple[int, Framing | None], NDArray[np.uint8]] = {}
+        self._bytes = 0
+        self._lock = threading.Lock()
+        self._seen: dict[int, tuple[tuple[int, int], str]] = {}  # size and content of photos that were read
+        self.lost: dict[int, str] = {}  # why photos could not be read again, by their index
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    def name(self, index: int) -> str:
+        """What a photo is called."""
+        return self.names[index]
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A lock belongs to one process, and what is kept can be read again.
+        kept = ("sources", "names", "range", "notes", "lost", "_seen")
+        return {name: getattr(self, name) for name in kept}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__([], [])  # type: ignore[misc]
+        self.__dict__ |= state
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Photos:
+        copied = self.subset(range(len(self)))  # with what is kept, which nobody writes to
+        copied.sources = copy.deepcopy(self.sources, memo)
+        return copied
+
+    def subset(self, indices: Sequence[int]) -> Photos:
+        """Some of the photos, in the order of ``indices``, with what is kept of them."""
+        part = Photos([self.sources[i] for i in indices], [self.names[i] for i in indices], range=self.range)
+        new = {old: i for i, old in enumerate(indices)}
+        part._kept = {(new[i], framing): kept for (i, framing), kept in self._kept.items() if i in new}
+        part.notes = {new[i]: notes for i, notes in self.notes.items() if i in new}
+        part._bytes = sum(kept.nbytes for kept in part._kept.values())
+        part._seen = {new[i]: seen for i, seen in self._seen.items() if i in new}
+        part.lost = {new[i]: reason for i, reason in self.lost.items() if i in new}
+        return part
+
+    def read(self, index: int) -> NDArray[np.uint8]:
+        """A photo, (H, W, 3) uint8, read from its file unless it is still kept.
+
+        Plain grey stands for one that was read before and is gone, or another one by now; :attr:`lost` says so.
+        """
+        try:
+            return self._keep((index, None), lambda: self._read(index))
+        except PhotoError:
+            if index not in self.lost:
+                raise
+            return grey(self._seen[index][0])
+
+    def _read(self, index: int) -> NDArray[np.uint8]:
+        source, name = self.sources[index], self.names[index]
+        if isinstance(source, StoredPhoto):
+            return source.read()
+
+        def read(name: str) -> NDArray[np.uint8]:
+            stream = read_stream(source) if isinstance(source, (str, os.PathLike)) else None
+            return read_photo(source if stream is None else stream, name=name, range=self.range)
+
+        if index in self.lost:  # it stays so
+            raise PhotoError(name, self.lost[index])
+        if index in self._seen:
+            try:
+                return read_again(name, *self._seen[index], read)
+            except PhotoError as error:
+                self.lost[index] = f"{error.reason}; {DRAWN_WITHOUT}"
+                raise
+        photo = read(name)
+        self._seen[index] = (photo.shape[0], photo.shape[1]), content_of(photo)
+        return photo
+
+    @property
+    def gone(self) -> list[str]:
+        """Names of photos that are gone; those of a store that nobody asked for yet are read for it."""
+        return [name for index, name in enumerate(self.names) if self.is_gone(index)]
+
+    def is_gone(self, index: int) -> bool:
+        """Whether plain grey stands for a photo; one of a store is read for it."""
+        source = self.sources[index]
+        if not isinstance(source, StoredPhoto):
+            return index in self.lost
+        if source.gone is None:
+            self.read(index)
+        return bool(source.gone)
+
+    def frame(self, index: int, framing: Framing) -> tuple[Framed, tuple[int, int]]:
+        """A photo framed, and its (H, W); nothing stands for one that is gone."""
+        with reading() as heard:
+            photo = self._keep((index, None), lambda: self._read(index))
+            framed = framing.apply(photo, name=self.names[index])
+        if heard.notes:  # a photo that is kept says nothing again
+            self.notes[index] = tuple(heard.notes)
+        shown = framed.shown
+        if shown is not None:
+            self._keep((index, framing), lambda: shown)
+        return framed, (photo.shape[0], photo.shape[1])
+
+    def shown(self, index: int, framing: Framing) -> NDArray[np.uint8]:
+        """The crop that a framing shows the network, (H, W, 3) uint8."""
+        return self._keep((index, framing), lambda: framing.show(self.read(index), name=self.names[index]))
+
+    def _keep(
+        self, key: tuple[int, Framing | None], make: Callable[[], NDArray[np.uint8]]
+    ) -> NDArray[np.uint8]:
+        with self._lock:
+            if key in self._kept:
+                return self._kept[key]
+        made = make()
+        with self._lock:
+            if key not in self._kept and self._bytes + made.nbytes <= KEPT_BYTES:
+                self._kept[key] = made
+                self._bytes += made.nbytes
+        return made
+
+
+def photo_names(sources: Sequence[Any]) -> list[str]:
+    """A name for each photo, for errors and tables: its path, or ``photo-1``, ``photo-2``, ..."""
+    return [
+        os.fspath(source) if isinstance(source, (str, Path)) else f"photo-{i + 1}"
+        for i, source in enumerate(sources)
+    ]
+
+
+def extract(
+    photos: Photos,
+    backbone: Backbone,
+    framing: Framing,
+    *,
+    indices: Iterable[int] | None = None,
+    batch_size: int | None = None,
+    failed: Callable[[int, PhotoError], None] | None = None,
+    batch_patches: int | None = None,
+    shard: int | None = None,
+    options: TokenOptions | None = None,
+) -> Iterator[Tokens]:
+    """Patch tokens of photos, in no fixed order, in memory that does not grow with their number.
+
+    Parameters
+    ----------
+    photos : Photos
+    backbone : Backbone
+    framing : Framing
+    indices : iterable of int, optional
+        Which photos; all by default.
+    batch_size : int, optional
+        Photos a forward pass, at most; chosen by their number of patches by default.
+    failed : callable, optional
+        Told of each photo that cannot be read or framed; without it the first one raises.
+    batch_patches : int, optional
+        Patches a forward pass, where ``batch_size`` is not given; by default found from the memory that is
+        free (:mod:`patchprism.features.batching`).
+    shard : int, optional
+        No batch holds photos of two runs of so many indices: what is in a batch, and with it the last bit of
+        the tokens, then depends on the photos of a run alone. Indices must rise.
+    options : TokenOptions, optional
+        Which tokens; the backbone's own patch tokens by default.
+
+    Yields
+    ------
+    Tokens
+
+    Raises
+    ------
+    OptionError
+        If ``batch_size`` is not a positive number.
+    PhotoError
+        If a photo cannot be read or framed and nobody is told.
+    FeaturesError
+        If the network gives a photo tokens that are not finite, or larger than 1e12.
+    """
+    batch_size = check_batch_size("batch_size", batch_size)
+    patches = batch_patches or patches_a_batch(backbone)
+    options = options or TokenOptions()
+    waiting: dict[tuple[int, int], list[tuple[int, Framed, tuple[int, int]]]] = {}
+    run = 0
+    for index, framed, size in _framed_ahead(photos, framing, indices, batch_size, failed):
+        if shard and index // shard != run:
+            for batch in waiting.values():
+                yield from _forward(photos, backbone, batch, options)
+            waiting, run = {}, index // shard
+        batch = waiting.setdefault(framed.grid, [])
+        batch.append((index, framed, size))
+        if len(batch) >= (batch_size or batch_for(framed.grid, patches)):
+            yield from _forward(photos, backbone, waiting.pop(framed.grid), options)
+        elif sum(map(len, waiting.values())) > max(batch_size or batch_for(framed.grid, patches), 16):
+            # Photos of many shapes: run the fullest batch rather than hold ever more pixels.
+            fullest = max(waiting, key=lambda grid: len(waiting[grid]))
+            yield from _forward(photos, backbone, waiting.pop(fullest), options)
+    for batch in waiting.values():
+        yield from _forward(photos, backbone, batch, options)
+
+
+def batch_for(grid: tuple[int, int], patches: int = MOST_PATCHES["cpu"]) -> int:
+    """Photos of this grid that make a batch of at most so many patches, or one."""
+    return max(1, patches // (grid[0] * grid[1]))
+
+
+def _framed_ahead(
+    photos: Photos,
+    framing: Framing,
+    indices: Iterable[int] | None,
+    batch_size: int | None,
+    failed: Callable[[int, PhotoError], None] | None,
+) -> Iterator[tuple[int, Framed, tuple[int, int]]]:
+    """Framed photos in order, a bounded number of them in advance."""
+    todo = iter(range(len(photos)) if indices is None else indices)
+    ahead: deque[tuple[int, Future[tuple[Framed, tuple[int, int]]]]] = deque()
+    with ThreadPoolExecutor(
+        READERS, thread_name_prefix="patchprism-read", initializer=leave_the_cores
+    ) as pool:
+        try:
+            while True:
+                while len(ahead) < max(2 * READERS, batch_size or 0):
+                    index = next(todo, None)
+                    if index is None:
+                        break
+                    ahead.append((index, pool.submit(photos.frame, index, framing)))
+                if not ahead:
+                    return
+                index, future = ahead.popleft()
+                try:
+                    framed, size = future.result()
+                except PhotoError as error:
+                    if failed is None:
+                        raise
+                    failed(index, error)
+                    continue
+                yield index, framed, size
+        finally:
+            for _, future in ahead:
+                future.cancel()
+
+
+def _forward(
+    photos: Photos,
+    backbone: Backbone,
+    batch: Sequence[tuple[int, Framed, tuple[int, int]]],
+    options: TokenOptions,
+) -> Iterator[Tokens]:
+    import torch
+
+    pixels: torch.Tensor = torch.stack([framed.pixels for _, framed, _ in batch])
+    tokens = options.tokens(backbone, pixels).cpu().numpy()
+    for (index, framed, size), each in zip(batch, tokens, strict=True):
+        check_tokens(each, f"{photos.name(index)}, as the network gives it")
+        yield Tokens(index=index, tokens=each, crop=framed.crop, size=size, plain=framed.plain)

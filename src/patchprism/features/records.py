@@ -1,0 +1,129 @@
+"""JSON that others can read, and JSON that came from elsewhere: what is written is valid, what is read is checked."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+from patchprism.support.json_values import is_number, is_text, is_whole
+
+if TYPE_CHECKING:
+    from patchprism.backbones import BackboneRecord
+
+MAX_WIDTH = 1 << 16
+MAX_LAYERS = 4096
+MAX_PIXELS = 178_956_970  # of a photo; the bound of images.MAX_PIXELS
+_DTYPES = ("float32", "bfloat16", "float16")
+_FACETS = ("token", "query", "key", "value")
+
+
+# ---------------------------------------------------------------- fields
+
+
+def check_origin(origin: Any) -> None:
+    """Refuse the origin of features, as a prism or a feature store keeps it, where a field makes no sense.
+
+    Every field may be absent, and fields that PatchPrism does not know may be there.
+
+    Raises
+    ------
+    ValueError
+        Naming the field and its value.
+    """
+    from patchprism.errors import OptionError
+    from patchprism.features.extraction import TOKEN_NORMS
+    from patchprism.photos.framing import PRESETS, Framing
+
+    if not isinstance(origin, dict):
+        raise ValueError(f"its origin is {_short(origin)}, not an object")
+
+    def layers(value: Any) -> bool:
+        several = value if isinstance(value, list) else [value]
+        return 0 < len(several) <= MAX_LAYERS and all(is_whole(n, -MAX_LAYERS, MAX_LAYERS) for n in several)
+
+    def sample(value: Any) -> bool:
+        return (
+            isinstance(value, dict)
+            and set(value) == {"photos", "of", "seed"}
+            and is_whole(value["photos"], 1)
+            and is_whole(value["of"], value["photos"])
+            and type(value["seed"]) is int
+        )
+
+    allowed = {
+        "model": is_text,
+        "weights_source": is_text,
+        "weights_sha256": is_text,
+        "preset": lambda value: is_text(value) and value in PRESETS,
+        "dtype": lambda value: is_text(value) and value in _DTYPES,
+        "layer": layers,
+        "facet": lambda value: is_text(value) and value in _FACETS,
+        "final_norm": lambda value: isinstance(value, bool),
+        "token_norm": lambda value: is_text(value) and value in TOKEN_NORMS,
+        "framing": lambda value: isinstance(value, dict),
+        "sample": sample,
+    }
+    for name, fits in allowed.items():
+        if name in origin and not fits(origin[name]):
+            raise ValueError(f"its origin says {name} {_short(origin[name])}")
+    if "framing" in origin:
+        given = origin["framing"]
+        # A prism of somebody's own features may say a part of it.
+        rest = {
+            "patch_size": 1,
+            "mean": [0, 0, 0],
+            "std": [1, 1, 1],
+            "crop": "cover",
+            "interpolation": "bicubic",
+        }
+        try:
+            framing = Framing.from_dict({"size": given.get("patch_size", 1), **rest, **given})
+        except (OptionError, TypeError, ValueError, OverflowError) as error:
+            raise ValueError(f"its framing is none ({error})") from error
+        if max(framing.size, framing.patch_size) ** 2 > MAX_PIXELS:
+            raise ValueError(f"its framing is none (size {_short(framing.size)})")
+
+
+def check_model(record: Any) -> None:
+    """Refuse the record of a model, as a feature store keeps it, where a field is missing or makes no sense.
+
+    Raises
+    ------
+    ValueError
+        Naming the field and its value.
+    """
+    from patchprism.backbones import BackboneRecord
+
+    if not isinstance(record, dict):
+        raise ValueError(f"model is {_short(record)}, not an object")
+
+    def three(value: Any, least: float) -> bool:
+        return isinstance(value, list) and len(value) == 3 and all(is_number(n, least, 1e6) for n in value)
+
+    allowed = {
+        "patch_size": lambda value: is_whole(value, 1, 1 << 13),
+        "width": lambda value: is_whole(value, 0, MAX_WIDTH),  # 0: a function's, before its first call
+        "mean": lambda value: three(value, -1e6),
+        "std": lambda value: three(value, 1e-9),
+    }
+    for field in fields(BackboneRecord):
+        name = field.name
+        if name not in record:
+            raise ValueError(f"its model record lacks {name!r}")
+        usual = is_text if field.type == "str" else is_whole
+        if not allowed.get(name, usual)(record[name]):
+            raise ValueError(f"its model record makes no sense: {name} {_short(record[name])}")
+
+
+def record_from(record: Any) -> BackboneRecord:
+    """A model's record as :func:`check_model` passes it; raises as that does."""
+    from patchprism.backbones import BackboneRecord
+
+    check_model(record)
+    values: dict[str, Any] = {field.name: record[field.name] for field in fields(BackboneRecord)}
+    return BackboneRecord(**values | {name: tuple(values[name]) for name in ("mean", "std")})
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,254 @@
+"""The layout of a feature store: which Zarr v3 arrays there are, and their metadata, written and checked.
+
+A store is read and written here without the ``zarr`` package: the arrays are uncompressed, so that a photo's
+tokens are one range of bytes, a chunk cut short shows in its size, and the same tokens are the same bytes. It
+also means that no codec runs on a file that somebody else wrote. docs/store.md describes the layout.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from patchprism.errors import StoreError
+from patchprism.features.records import MAX_WIDTH
+from patchprism.support.json_values import from_json, to_json
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from patchprism.support.folders import Folder
+
+VERSION = 1
+DTYPES = ("float16", "float32")
+
+CHUNK_BYTES = (
+    4 << 20
+)  # of tokens; an object store wants few large files, a photo's range is read alone anyway
+TABLE_ROWS = 1 << 16  # photos a chunk of the tables
+
+MAX_JSON = 16 << 20
+MAX_SIDE = 1 << 24  # of a grid, or of a photo in pixels
+MAX_PATCHES = 1 << 24  # of one photo: the largest that is framed, cut into patches of 4 x 4 pixels
+MAX_ROWS = 1 << 53
+MAX_CHUNK_BYTES = 1 << 30
+MAX_NAME = 4096
+MAX_NAME_ROWS = 1 << 16  # of a chunk, which is read whole: 268 MB where every name is as long as can be
+
+# dtype, length of the last axis (0: no second axis, -1: the tokens' width), names of the dimensions
+TABLES: dict[str, tuple[str, int, list[str]]] = {
+    "tokens": ("", -1, ["patch", "feature"]),
+    "offsets": ("int64", 0, ["boundary"]),
+    "grids": ("int32", 2, ["photo", "rows_columns"]),
+    "sizes": ("int32", 2, ["photo", "height_width"]),
+    "crops": ("float64", 4, ["photo", "left_top_right_bottom"]),
+    "names": ("string", 0, ["photo"]),
+}
+
+
+def rows_a_chunk(width: int, dtype: str) -> int:
+    """Patches a chunk of tokens: a power of two, of at most ``CHUNK_BYTES``."""
+    row = width * np.dtype(dtype).itemsize
+    return 1 << max(0, int(math.log2(max(1, CHUNK_BYTES // row))))
+
+
+@dataclass(frozen=True)
+class ArraySpec:
+    """One array of a store.
+
+    Attributes
+    ----------
+    name : str
+    shape, chunks : tuple of int
+        Whole along the second axis.
+    dtype : str
+        A NumPy name, or ``"string"``.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    chunks: tuple[int, ...]
+    dtype: str
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row."""
+        return math.prod(self.shape[1:]) * np.dtype(self.dtype).itemsize
+
+    @property
+    def n_chunks(self) -> int:
+        """Chunks along the first axis."""
+        return -(-self.shape[0] // self.chunks[0])
+
+    @property
+    def chunk_bytes(self) -> int:
+        """Bytes of a chunk, the last one padded like every other."""
+        return self.chunks[0] * self.row_bytes
+
+    def key(self, chunk: int) -> str:
+        """The file of a chunk."""
+        return f"{self.name}/c/{chunk}" + ("/0" if len(self.shape) == 2 else "")
+
+    def metadata(self) -> bytes:
+        """``zarr.json`` of this array."""
+        text = self.dtype == "string"
+        codec = {"name": "vlen-utf8", "configuration": {}}
+        if not text:
+            codec = {"name": "bytes", "configuration": {"endian": "little"}}
+        return dump(
+            {
+                "zarr_format": 3,
+                "node_type": "array",
+                "shape": list(self.shape),
+                "data_type": self.dtype,
+                "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(self.chunks)}},
+                "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+                "fill_value": "" if text else 0 if self.dtype.startswith("int") else 0.0,
+                "codecs": [codec],
+                "attributes": {},
+                "dimension_names": TABLES[self.name][2],
+                "storage_transformers": [],
+            }
+        )
+
+    def encode(self, rows: NDArray[Any]) -> memoryview:
+        """The bytes of a chunk from its rows, the last chunk's missing ones 0."""
+        rows = np.ascontiguousarray(rows, dtype=np.dtype(self.dtype).newbyteorder("<"))
+        if len(rows) < self.chunks[0]:
+            padded = np.zeros((self.chunks[0], *self.shape[1:]), rows.dtype)
+            padded[: len(rows)] = rows
+            rows = padded
+        return rows.reshape(-1).view(np.uint8).data
+
+
+def specs(*, n_photos: int, n_patches: int, width: int, dtype: str) -> dict[str, ArraySpec]:
+    """The arrays of a store of so many photos and patches."""
+    made = {}
+    table_rows = min(TABLE_ROWS, n_photos + 1)
+    for name, (kind, last, _) in TABLES.items():
+        if name == "tokens":
+            shape: tuple[int, ...] = (n_patches, width)
+            chunks: tuple[int, ...] = (rows_a_chunk(width, dtype), width)
+            kind = dtype
+        else:
+            rows = n_photos + 1 if name == "offsets" else n_photos
+            shape = (rows, last) if last else (rows,)
+            chunks = (table_rows, *shape[1:])
+        made[name] = ArraySpec(name, shape, chunks, kind)
+    return made
+
+
+def encode_names(names: list[str], rows: int) -> bytes:
+    """Names as the codec ``vlen-utf8`` has them: the count, then each one's length and bytes; short chunks padded."""
+    parts = [np.uint32(rows).tobytes()]
+    for name in names + [""] * (rows - len(names)):
+        raw = name.encode("utf-8", "replace")  # file names are bytes, and not always text
+        parts += [np.uint32(len(raw)).tobytes(), raw]
+    return b"".join(parts)
+
+
+def decode_names(data: bytes, rows: int, where: str) -> list[str]:
+    """Names of a chunk; every length is checked before it is believed."""
+    if len(data) < 4 or int.from_bytes(data[:4], "little") != rows:
+        raise StoreError(f"{where}: damaged feature store, this chunk of names does not hold {rows} of them")
+    names, at = [], 4
+    for _ in range(rows):
+        length = int.from_bytes(data[at : at + 4], "little")
+        at += 4
+        if length > MAX_NAME or at + length > len(data):
+            raise StoreError(f"{where}: damaged feature store, a name is cut short or too long")
+        try:
+            name = data[at : at + length].decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise StoreError(f"{where}: damaged feature store, a name is not UTF-8") from error
+        if "\0" in name:
+            raise StoreError(f"{where}: damaged feature store, a name holds a NUL character")
+        names.append(name)
+        at += length
+    if at != len(data):
+        raise StoreError(
+            f"{where}: damaged feature store, this chunk of names goes on after the last of them"
+        )
+    return names
+
+
+def dump(value: Any) -> bytes:
+    """JSON with sorted keys: the same value is the same bytes."""
+    return (to_json(value, indent=2, sort_keys=True) + "\n").encode()
+
+
+def load_json(folder: Folder, key: str) -> dict[str, Any]:
+    """A JSON object of a store.
+
+    Raises
+    ------
+    StoreError
+        If there is none, or it is too large, or anything but a JSON object.
+    """
+    where = f"{folder.name}/{key}"
+    size = folder.size(key)
+    if size is None:
+        raise StoreError(f"{where}: missing; this is no feature store, or not a whole one")
+    if size > MAX_JSON:
+        raise StoreError(f"{where}: {size:,} bytes of metadata, at most {MAX_JSON:,} are read")
+    try:
+        value = from_json(folder.read(key))
+    except ValueError as error:
+        raise StoreError(f"{where}: damaged, not JSON ({error})") from error
+    except OSError as error:
+        raise StoreError(f"{where}: cannot be read ({error.strerror or error})") from error
+    if not isinstance(value, dict):
+        raise StoreError(f"{where}: damaged, not a JSON object")
+    return value
+
+
+def read_spec(folder: Folder, name: str) -> ArraySpec:
+    """The metadata of one array, refused unless it is exactly as this version writes it.
+
+    Raises
+    ------
+    StoreError
+        Naming the array and what is wrong with it.
+    """
+    found = load_json(folder, f"{name}/zarr.json")
+    where = f"{folder.name}: array {name}"
+    dtype = found.get("data_type")
+    kind, last, _ = TABLES[name]
+    allowed = (kind,) if kind else DTYPES
+    if not isinstance(dtype, str) or dtype not in allowed:
+        raise StoreError(f"{where} has data type {_short(dtype)}, allowed: {', '.join(allowed)}")
+    grid = found.get("chunk_grid")
+    configuration = grid.get("configuration") if isinstance(grid, dict) else None
+    chunks = configuration.get("chunk_shape") if isinstance(configuration, dict) else None
+    shape = found.get("shape")
+    for label, value in (("shape", shape), ("chunk shape", chunks)):
+        if (
+            not isinstance(value, list)
+            or len(value) != (2 if last else 1)
+            or not all(type(n) is int and 0 <= n <= MAX_ROWS for n in value)
+        ):
+            raise StoreError(f"{where} has {label} {_short(value)}")
+    assert isinstance(shape, list)
+    assert isinstance(chunks, list)
+    if last and (shape[1] != chunks[1] or not 1 <= shape[1] <= MAX_WIDTH or (last > 0 and shape[1] != last)):
+        raise StoreError(f"{where} has shape {shape} in chunks of {chunks}")
+    spec = ArraySpec(name, tuple(shape), tuple(chunks), str(dtype))
+    small = chunks[0] <= MAX_NAME_ROWS if kind == "string" else spec.chunk_bytes <= MAX_CHUNK_BYTES
+    if not chunks[0] or not small:
+        raise StoreError(f"{where} has chunks of {chunks}: empty, or too large to read")
+    # All else (codecs above all: one of them may run code of a file's choosing) must be as we write it.
+    expected = from_json(spec.metadata())
+    for key in ("zarr_format", "node_type", "chunk_grid", "chunk_key_encoding", "codecs"):
+        if found.get(key) != expected[key]:
+            raise StoreError(f"{where} has {key} {_short(found.get(key))}, allowed: {_short(expected[key])}")
+    if found.get("storage_transformers", []) != []:
+        raise StoreError(f"{where} has storage transformers, allowed: none")
+    return spec
+
+
+def _short(value: Any) -> str:
+    text = to_json(value)
+    return text if len(text) <= 120 else f"{text[:117]}..."

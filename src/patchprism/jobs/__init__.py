@@ -1,0 +1,1 @@
+"""Settings, inputs, work in shards, engines, videos: what every command runs through."""

@@ -1,0 +1,39 @@
+"""The local engine: this process, one item after the other; tasks thread where it pays."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from patchprism.jobs.engines.base import Task, WorkerLost
+
+
+class LocalEngine:
+    """Runs tasks in this process. What kills the process ends the run, which is then taken up again."""
+
+    name = "local"
+    local = True
+
+    def map(
+        self, task: Task, items: Iterable[Any], *, attempts: int = 3, alone: bool = False
+    ) -> Iterator[tuple[Any, Any | WorkerLost]]:
+        """See :class:`~patchprism.jobs.engines.Engine`; the order is that of the items."""
+        taken: deque[Any] = deque()
+
+        def feed() -> Iterator[Any]:
+            for item in items:
+                taken.append(item)
+                yield item
+
+        # One run over all items, so that reading ahead goes across shards.
+        for result in task.run(feed()):
+            yield taken.popleft(), result
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None

@@ -1,0 +1,224 @@
+"""The Ray engine: a pool of actors on a cluster, each with a task of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import uuid
+from collections import deque
+from typing import TYPE_CHECKING, Any, Self
+
+from patchprism.errors import EngineError, ExtraError
+from patchprism.jobs.engines.base import WorkerLost
+from patchprism.support.search_path import safe_environment
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from patchprism.jobs.engines.base import Task
+
+CORES_A_WORKER = 2
+# Items given to an actor at once: one it works on, and one that has arrived when it is done.
+AHEAD = 2
+
+
+class RayEngine:
+    """Runs tasks on actors of a Ray cluster.
+
+    The cluster is the one that this process is connected to already, else the one that ``RAY_ADDRESS`` names,
+    else one that is started on this machine and stopped at the end.
+
+    Parameters
+    ----------
+    workers : int, optional
+        Actors of a pool; by default one a GPU, or where there is none one for every two cores.
+
+    Raises
+    ------
+    ExtraError
+        If Ray is not installed.
+    """
+
+    name = "ray"
+    local = False
+
+    def __init__(self, *, workers: int | None = None) -> None:
+        try:
+            import ray
+        except ImportError as error:
+            raise ExtraError.of(error, "ray", "engine ray", "ray") from error
+        self._ray: Any = ray
+        self.workers = workers
+        self._started = False
+        # Actors without a network are kept from one map to the next: to start one takes seconds, a pass less.
+        self._kept: list[Any] = []
+
+    def __enter__(self) -> Self:
+        if not self._ray.is_initialized():
+            here: dict[str, Any] = {}
+            if not os.environ.get("RAY_ADDRESS"):
+                # Ray starts a web page unless told not to.
+                cores = max(self.workers or 1, os.cpu_count() or 1)
+                here = {"include_dashboard": False, "num_cpus": cores}
+            try:
+                with _safe_workers() as config:
+                    self._ray.init(log_to_driver=False, logging_level="ERROR", job_config=config, **here)
+            except Exception as error:
+                if "ray[client]" in str(error):
+                    raise ExtraError("ray", "an address of ray://", "ray[client]") from error
+                raise EngineError(f"Ray cannot be started or reached: {error}") from error
+            self._started = True
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _kill(self._ray, self._kept)
+        self._kept = []
+        if self._started:
+            self._ray.shutdown()
+
+    def map(
+        self, task: Task, items: Iterable[Any], *, attempts: int = 3, alone: bool = False
+    ) -> Iterator[tuple[Any, Any | WorkerLost]]:
+        """See :class:`~patchprism.jobs.engines.Engine`."""
+        kept = [] if task.needs_device else self._kept
+        pool = _Pool(self._ray, task, kept, *self._room(task), ahead=1 if alone else AHEAD)
+        self._kept = [] if kept else self._kept  # they are the pool's now
+        todo = iter(items)
+        again: deque[tuple[Any, int]] = deque()
+        try:
+            while True:
+                while pool.has_room():
+                    try:
+                        item, tried = again.popleft() if again else (next(todo), 0)
+                    except StopIteration:
+                        break
+                    pool.submit(item, tried)
+                if not pool.running:
+                    return
+                for item, tried, outcome in pool.collect():
+                    if isinstance(outcome, WorkerLost) and tried < attempts:
+                        again.append((item, tried))
+                    else:
+                        yield item, outcome
+        finally:
+            if task.needs_device or pool.running:
+                _kill(self._ray, pool.actors)  # a network's memory is needed elsewhere
+            else:
+                self._kept += pool.actors
+
+    def _room(self, task: Task) -> tuple[int, dict[str, Any]]:
+        """Actors of a pool, and what each asks of the cluster."""
+        have = self._ray.cluster_resources()
+        gpus, cores = int(have.get("GPU", 0)), int(have.get("CPU", 1))
+        count = self.workers or (gpus if task.needs_device and gpus else max(1, cores // CORES_A_WORKER))
+        if not task.needs_device:
+            # No claim on cores: the pool that runs the network may hold them all while chunks are written.
+            return count, {"num_cpus": 0, "scheduling_strategy": "SPREAD"}
+        a_worker = max(1, min(CORES_A_WORKER, cores // count))
+        return count, {"num_cpus": a_worker, "num_gpus": min(1.0, gpus / count) if gpus else 0}
+
+
+@contextlib.contextmanager
+def _safe_workers() -> Iterator[Any]:
+    """The settings of a job whose workers do not import from the working directory.
+
+    Ray puts it, and the folder of the script, first on its workers' search path unless the job brings a working
+    directory of its own. Its processes inherit the environment.
+    """
+    config = None
+    if not os.environ.get("RAY_ADDRESS", "").startswith("ray://"):  # the job then starts on another machine
+        from ray.job_config import JobConfig
+
+        config = JobConfig()
+        config._runtime_env_has_working_dir = lambda: True  # type: ignore[method-assign]
+    given = os.environ.get("PYTHONPATH")
+    os.environ.update(safe_environment())
+    try:
+        yield config
+    finally:
+        if given is not None:
+            os.environ["PYTHONPATH"] = given
+
+
+class _Pool:
+    """Actors, and what they are at."""
+
+    def __init__(
+        self, ray: Any, task: Task, actors: list[Any], count: int, claim: dict[str, Any], *, ahead: int
+    ) -> None:
+        self.ray, self.count, self.ahead = ray, count, ahead
+        self.actor_class = ray.remote(max_restarts=0, **claim)(_Worker)
+        self.threads = claim["num_cpus"] if task.needs_device else 0
+        self.task = [ray.put(task)]  # in a list, or Ray would unpack it for every item
+        self.name = uuid.uuid4().hex
+        self.actors = dict.fromkeys(actors, 0)  # and how many items each has
+        self.running: dict[Any, tuple[Any, int, Any]] = {}  # reference -> item, times tried, actor
+
+    def has_room(self) -> bool:
+        """Whether another item may be given out."""
+        return len(self.running) < self.count * self.ahead
+
+    def submit(self, item: Any, tried: int) -> None:
+        """Give an item to the actor that has least to do."""
+        if len(self.actors) < self.count:
+            self.actors[self.actor_class.remote(self.threads)] = 0
+        actor = min(self.actors, key=lambda each: self.actors[each])
+        self.actors[actor] += 1
+        self.running[actor.do.remote(self.name, self.task, item)] = item, tried, actor
+
+    def collect(self) -> Iterator[tuple[Any, int, Any]]:
+        """Wait for an item; gives it, with all that its worker had where that died."""
+        (ready, *_), _ = self.ray.wait(list(self.running), num_returns=1)
+        item, tried, actor = self.running[ready]
+        outcome = self._outcome(ready)
+        if not isinstance(outcome, WorkerLost):
+            del self.running[ready]
+            self.actors[actor] -= 1
+            yield item, tried, outcome
+            return
+        # The worker took its items in order: it died of the first without a result; later ones were not tried.
+        # A result that was still on its way is lost too, so that the first may be a neighbour of the one to blame.
+        del self.actors[actor]
+        died = False
+        for reference in [each for each, (_, _, its) in self.running.items() if its is actor]:
+            item, tried, _ = self.running.pop(reference)
+            outcome = self._outcome(reference)
+            lost = isinstance(outcome, WorkerLost)
+            yield item, tried + (lost and not died), outcome
+            died = died or lost
+
+    def _outcome(self, reference: Any) -> Any:
+        errors = self.ray.exceptions
+        try:
+            return self.ray.get(reference)
+        except errors.RayTaskError as error:
+            raise error.cause if isinstance(error.cause, Exception) else error from error
+        except (errors.RayActorError, errors.ObjectLostError) as error:
+            return WorkerLost(str(error).splitlines()[0])
+
+
+def _kill(ray: Any, actors: Iterable[Any]) -> None:
+    for actor in actors:
+        with contextlib.suppress(Exception):
+            ray.kill(actor)
+
+
+class _Worker:
+    """A process with a task; dear things that the task makes stay with it until there is another one."""
+
+    def __init__(self, threads: int) -> None:
+        if threads:
+            import torch
+
+            torch.set_num_threads(threads)  # or two workers on a machine would each take all of its cores
+        self.name = ""
+        self.task: Any = None
+
+    def do(self, name: str, task: list[Any], item: Any) -> Any:
+        """The result of one item."""
+        if name != self.name:
+            import ray
+
+            self.name, self.task = name, ray.get(task[0])
+        (result,) = list(self.task.run(iter([item])))
+        return result

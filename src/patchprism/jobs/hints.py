@@ -1,0 +1,125 @@
+"""Hints: what a person should know before believing the pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from patchprism.prism.estimator import Prism
+
+
+# Lengths of the difference between the mean unit tokens of foreground and background: brick, grass and gravel give
+# 0.24 to 0.45 with ViT-S/14 (blocks 8 and 11), and their patches have a mean cosine of 0.53 and more; 22 photos of
+# objects give a contrast of 0.64 and more. Networks whose tokens are centred per photo (efficientnet_lite2) have a mean
+# cosine of 0 and contrasts of 0.5 to 0.8 for both kinds of photos, so nothing is said of them.
+FAINT_CONTRAST = 0.5
+
+
+LIKE_PATCHES = 0.3
+
+
+# Border ratio from which the foreground runs along the border, and agreement below which a photo is named.
+FULL_BORDER = 0.7
+
+
+LOW_AGREEMENT = 0.6
+
+
+# A photo whose foreground is smaller than this share, or its background, is suspicious.
+EXTREME_SHARE = 0.05
+
+
+def hints_about(
+    shares: NDArray[np.floating[Any]],
+    prism: Prism,
+    *,
+    fitted_here: bool,
+    plain: Sequence[str] = (),
+    photos: Sequence[Mapping[str, Any]] = (),
+) -> list[str]:
+    """What a person should know before believing the pictures, in whole sentences.
+
+    Parameters
+    ----------
+    shares : ndarray, shape (n,)
+        Of each photo's patches that are foreground.
+    prism : Prism
+    fitted_here : bool
+        Whether the prism was fitted on these photos.
+    plain : sequence of str
+        Photos of one colour, or of noise.
+    photos : sequence of mapping
+        ``photo``, the name, and what :meth:`Visualization.doubts` says of it.
+    """
+    if prism.side_ == "none":  # no object was looked for
+        return []
+    hints = _about_plain(plain)
+    if prism.method_ == "object":
+        return hints + _about_objects([each for each in photos if each["photo"] not in plain])
+    extreme = int(np.count_nonzero((shares < EXTREME_SHARE) | (shares > 1 - EXTREME_SHARE)))
+    if len(shares) < 2 or 2 * extreme < len(shares):
+        return hints + (prism.hints() if fitted_here else [])
+    # Which side is the object has no answer where the sides are photos.
+    return [
+        f"in {extreme} of {len(shares)} photos nearly all patches are foreground, or nearly none: this "
+        "component tells photos apart, not objects from their ground; try --foreground object, colour photos of one "
+        "subject together and others alone, or keep all patches with --foreground none"
+        + "".join(f"; {hint}" for hint in hints)
+    ]
+
+
+def _about_objects(photos: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Which photos to check first, where the foreground is found by a direction."""
+
+    def named(found: list[Mapping[str, Any]]) -> str:
+        first = ", ".join(Path(each["photo"]).name for each in found[:3])
+        return first + (f" and {len(found) - 3:,} more" if len(found) > 3 else "")
+
+    hints = []
+    faint = [
+        each for each in photos if 0 < each["contrast"] < FAINT_CONTRAST and each["likeness"] > LIKE_PATCHES
+    ]
+    if faint:
+        hints.append(
+            f"no object stands out in {named(faint)}: its foreground and background have similar features; "
+            "--foreground none keeps all patches"
+        )
+    filling = [each for each in photos if each not in faint and each["border_ratio"] >= FULL_BORDER]
+    if filling:
+        hints.append(
+            f"the foreground reaches along the border of {named(filling)}: the object may fill the photo, or the "
+            "ground may be taken for it; try --foreground pca, or keep all patches with --foreground none"
+        )
+    unsure = [
+        each
+        for each in photos
+        if each not in faint and each not in filling and each.get("agreement", 1.0) < LOW_AGREEMENT
+    ]
+    if unsure:
+        unsure.sort(key=lambda each: float(each["agreement"]))
+        hints.append(
+            f"check {named(unsure)} first: the foreground differs from what this photo alone suggests "
+            f"(agreement {unsure[0]['agreement']:.2f}); photos of one subject agree better"
+        )
+    return hints
+
+
+def _about_plain(plain: Sequence[str]) -> list[str]:
+    if not plain:
+        return []
+    first = Path(plain[0]).name
+    if len(plain) == 1:
+        return [
+            f"{first} is of one colour, or noise: no object was found in it, and its colours mean nothing"
+        ]
+    return [
+        f"{len(plain):,} photos are of one colour, or noise ({first} is the first): no object was found in them, and "
+        "their colours mean nothing"
+    ]

@@ -1,0 +1,196 @@
+"""What a job is given: a feature store, or photos by files, folders, patterns and addresses."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Set
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from patchprism.errors import OptionError, PhotoError
+from patchprism.features.store import StoredFeatures, is_store
+from patchprism.photos.paths import note_left_out, photo_suffixes
+from patchprism.support import checks
+from patchprism.support.folders import RemoteFolder, address_text, filesystem, is_remote, reason_of
+from patchprism.support.reading import Note, reading
+from patchprism.support.written import Record
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def open_input(
+    photos: Sequence[str | os.PathLike[str]],
+) -> StoredFeatures | list[str]:
+    """A feature store, or the names of photos with folders, patterns and addresses replaced by what they mean.
+
+    Of what folders and patterns bring, files that an earlier job wrote are left out.
+
+    Raises
+    ------
+    StoreError
+        If the store cannot be used.
+    PhotoError
+        If a name gives no photo.
+    OptionError
+        If a store does not come alone.
+    """
+    if isinstance(photos, (str, os.PathLike)):
+        photos = [photos]
+    store = store_among(photos)
+    if store is not None:
+        return StoredFeatures(store)
+    # Runs of local names go together, so that a photo that two of them mean is listed once.
+    names: dict[str, None] = {}
+    for remote, run in groupby(photos, key=is_remote):
+        if remote:
+            names.update((name, None) for photo in run for name in _remote_photos(address_text(photo)))
+        else:
+            listed = list_photos(list(run))
+            names.update((os.fspath(path), None) for path in listed)
+    if not names:
+        raise PhotoError("photos", "none were given")
+    return list(names)
+
+
+def listed_input(
+    photos: Sequence[str | os.PathLike[str]],
+) -> tuple[StoredFeatures | list[str], list[Note]]:
+    """What :func:`open_input` gives, and what is to be said of it."""
+    with reading() as heard:
+        given = open_input(photos)
+    return given, [Note("", text) for text in heard.notes]
+
+
+def store_among(photos: Sequence[Any]) -> str | os.PathLike[str] | None:
+    """The feature store, where photos are one, given alone or in a sequence.
+
+    Raises
+    ------
+    OptionError
+        If a store does not come alone.
+    """
+    given = [photos] if isinstance(photos, (str, os.PathLike)) else photos
+    stores = [each for each in given if isinstance(each, (str, os.PathLike)) and is_store(each)]
+    if stores and len(given) > 1:
+        raise OptionError(f"a feature store comes alone, got {os.fspath(stores[0])} beside other photos")
+    return stores[0] if stores else None
+
+
+def _remote_photos(url: str) -> list[str]:
+    system, path = filesystem(url)
+    scheme = url.split("://", 1)[0]
+    try:
+        if any(sign in path for sign in "*?["):
+            found = system.glob(path, detail=True)
+        elif url.endswith("/") or system.isdir(path):
+            found = system.find(path, detail=True)
+        else:
+            return [url]
+    except Exception as error:  # each kind of address has exceptions of its own
+        raise PhotoError(url, reason_of(error)) from error
+
+    def full(path: str) -> str:
+        return path if "://" in path else f"{scheme}://{path}"
+
+    records: dict[str, Record] = {}
+    photos = []
+    taken = [each for each in sorted(found) if each.lower().endswith(photo_suffixes())]
+    for each in taken:
+        home, _, name = each.rpartition("/")
+        if home not in records:
+            records[home] = Record(RemoteFolder(full(home)))
+        if not records[home].has(name, int(found[each].get("size") or 0)):
+            photos.append(full(each))
+    if photos:
+        others = {each.rsplit("/", 1)[-1] for each in set(found) - set(taken)}
+        note_left_out(url, (name for name in others if name and not name.startswith(".")))
+    if not photos:
+        raise PhotoError(url, "matches no photo")
+    return photos
+
+
+def sampled(names: list[str], count: int | None, seed: int) -> list[str]:
+    """A seeded sample of so many names, in their order; all of them where there are no more.
+
+    Raises
+    ------
+    OptionError
+        If the count is below 1, or the seed no whole number from 0.
+    """
+    if count is None:
+        return names
+    count, seed = checks.integer("sample", count, low=1), checks.seed("seed", seed)
+    if count >= len(names):
+        return names
+    chosen = np.random.default_rng(seed).choice(len(names), count, replace=False)
+    return [names[at] for at in sorted(chosen.tolist())]
+
+
+def several(photos: Any) -> Sequence[Any]:
+    """What was given as photos, as a sequence: one that came alone, too, and what can be gone through only once.
+
+    Raises
+    ------
+    OptionError
+        If it is nothing of the kind.
+    """
+    from PIL import Image
+
+    alone = (str, os.PathLike, bytes, bytearray, Image.Image)
+    if isinstance(photos, alone) or hasattr(photos, "read") or getattr(photos, "ndim", 1) in (2, 3):
+        return [as_text(photos)]
+    wanted = "photos must be paths, images or arrays"
+    if isinstance(photos, Mapping):
+        raise OptionError(f"{wanted}, got {type(photos).__name__}: pass its values", option="photos")
+    if isinstance(photos, Set):
+        # The order of the photos decides names of files, and the last bit of the colours.
+        raise OptionError(
+            f"{wanted} in an order, which a {type(photos).__name__} has not: sort them", option="photos"
+        )
+    try:
+        members = iter(photos)
+    except TypeError:
+        raise OptionError(f"{wanted}, got {type(photos).__name__}", option="photos") from None
+    return [as_text(photo) for photo in members]
+
+
+def as_text(photo: Any) -> Any:
+    """A photo's path as text, where it is a path object of bytes; anything else as it is."""
+    if isinstance(photo, os.PathLike) and isinstance(os.fspath(photo), bytes):
+        return os.fsdecode(photo)
+    return photo
+
+
+def list_photos(photos: Sequence[Any]) -> list[Any]:
+    """Photos with folders and patterns among the paths replaced by the files they mean, each once.
+
+    Of what folders and patterns bring, files that an earlier job wrote are left out.
+    """
+    from patchprism.photos.paths import find_photos
+    from patchprism.support.folders import is_remote, local_path
+
+    if isinstance(photos, (str, os.PathLike)):
+        photos = [photos]
+    listed: list[Any] = []
+    seen: set[Any] = set()
+    for photo in photos:
+        if not isinstance(photo, (str, os.PathLike)):
+            listed.append(photo)
+            continue
+        if is_remote(photo):
+            raise PhotoError(
+                os.fspath(photo),
+                "addresses are read by render, fit and features; copy the photo to this machine",
+            )
+        for path in find_photos([local_path(photo)]):
+            key = Path(os.path.realpath(path))  # Path.resolve raises on links that go in circles
+            if key not in seen:
+                seen.add(key)
+                listed.append(path)
+    if not listed:
+        raise PhotoError("photos", "none were given")
+    return listed

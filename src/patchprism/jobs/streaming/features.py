@@ -1,0 +1,247 @@
+"""Photos -> a feature store."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from patchprism.errors import OptionError, OutputError, PatchPrismError, StoreError
+from patchprism.features.store import StoredFeatures, layout
+from patchprism.jobs.inputs import listed_input
+from patchprism.jobs.settings import Settings, Stopwatch
+from patchprism.jobs.shards import Lost, Shards
+from patchprism.jobs.store_writer import StoreWriter
+from patchprism.jobs.streaming.opened import Outcome, weights_of
+from patchprism.jobs.work import (
+    Extraction,
+    failures_of,
+    n_shards,
+    nobody,
+    notes_of,
+    open_network,
+    remembered_batch,
+    working,
+)
+from patchprism.photos.sources import in_range, read_source
+from patchprism.support import checks
+from patchprism.support.folders import WORK, LocalFolder, is_remote, is_work, open_folder
+from patchprism.support.version import __version__
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Sequence
+
+    from patchprism.backbones import Backbone
+    from patchprism.jobs.engines import Engine
+    from patchprism.jobs.work import Reader, Tell
+    from patchprism.support.folders import Folder
+
+
+def extract_features(
+    photos: Sequence[str | os.PathLike[str]],
+    out: str | os.PathLike[str],
+    *,
+    settings: Settings,
+    engine: Engine,
+    tokens: str = "float16",
+    overwrite: bool = False,
+    backbone: Backbone | None = None,
+    reader: Reader = read_source,
+    tell: Tell = nobody,
+) -> Outcome:
+    """Photos -> a feature store.
+
+    Parameters
+    ----------
+    photos : sequence of path
+        Files, folders, patterns, and addresses that fsspec opens.
+    out : path
+        The store to make; a folder or an address.
+    settings : Settings
+    engine : Engine
+    tokens : {"float16", "float32"}
+        What tokens are stored in.
+    overwrite : bool
+        Whether a store of other photos or features may be replaced.
+    backbone : Backbone, optional
+        One that is loaded already.
+    reader, tell : callable
+        What reads a photo, and what is told of progress.
+
+    Raises
+    ------
+    PatchPrismError
+        One of its children: an option, all photos, the model, the store.
+    """
+    tokens = checks.dtype("tokens", tokens, allowed=tuple(layout.DTYPES))
+    names, said = listed_input(photos)
+    if isinstance(names, StoredFeatures):
+        raise OptionError(f"{names.path} is a feature store already; features takes photos")
+    watch = Stopwatch()
+    settings = settings.resolved()
+    reader = in_range(reader, settings.range)
+    with watch("load model"):
+        network = open_network(settings, backbone=backbone, engine=engine, tell=tell)
+    folder = open_folder(out)
+    if not is_remote(out):
+        _check_free(folder, overwrite)
+    work = folder.below(WORK)
+    shards = Shards(work, n_shards(len(names)), tokens)
+    try:
+        with working(work, folder.name) as held:
+            network = remembered_batch(work, network)
+            job = Extraction(
+                names, network, shards, engine, batch_size=settings.batch_size, reader=reader, tell=tell
+            )
+            key = job.identity
+            try:
+                there = _finished(folder, key, overwrite)
+            except PatchPrismError:
+                held.end()
+                raise
+            if there is not None:
+                held.end()
+                return there
+            _start(folder, work, job.basis)
+            writer = StoreWriter(shards, folder, engine)
+            writer.take_up(job.key)
+            with watch("read photos and run network"):
+                job.run(committed=writer.committed, done=writer.add)
+            try:
+                failures = failures_of(shards)
+            except PatchPrismError:
+                for name in _OURS - {WORK}:
+                    folder.remove(name)
+                held.end()
+                raise
+            said += notes_of(shards)
+            with watch("write"):
+                writer.finish(
+                    {
+                        "version": layout.VERSION,
+                        "written_by": __version__,
+                        "key": key,
+                        "origin": network.origin,
+                        "model": asdict(network.record),
+                        "failures": [{"photo": each.name, "reason": each.reason} for each in failures],
+                        "plain": [
+                            row.name
+                            for shard in range(shards.n_shards)
+                            for row in shards.rows(shard)
+                            if row.plain
+                        ],
+                        "notes": [{"photo": each.name, "note": each.text} for each in said],
+                    }
+                )
+            held.end()
+    except PatchPrismError:
+        if isinstance(folder, LocalFolder):
+            with suppress(OSError):  # not empty
+                folder.path.rmdir()
+        raise
+    made = StoredFeatures(out)
+    return Outcome(
+        n_photos=len(made),
+        n_patches=made.n_patches,
+        failures=failures,
+        model=network.record.name,
+        weights_source=str(network.weights),
+        seconds=watch.seconds,
+        notes=said,
+    )
+
+
+# All that a store's folder holds; Finder's file is nobody's.
+_OURS = frozenset({"zarr.json", *layout.TABLES, WORK, ".DS_Store"})
+
+
+def _check_free(folder: Folder, overwrite: bool) -> None:
+    """Refuse to write a store among files that are none of a store's."""
+    assert isinstance(folder, LocalFolder)
+    path = folder.path
+    if path.is_file():
+        raise OutputError(str(path), "a file of that name is there already")
+    if not path.is_dir():
+        return
+    names = {each.name for each in path.iterdir()}
+    # By name, whatever else tells a store: another command's work may lie in a folder of the user's.
+    if not _OURS.issuperset(names):
+        raise OutputError(str(path), "the folder holds other files; name a new one")
+    # And what has a store's names is one only with a store's record, or the work of one.
+    if names & set(layout.TABLES) and "zarr.json" not in names and not is_work(path / WORK):
+        raise OutputError(str(path), "the folder holds other files; name a new one")
+    for name in sorted(names & _OURS - {".DS_Store"}):
+        if (path / name).is_symlink():
+            raise OutputError(str(path / name), "it is a link; name a new folder")
+
+
+def _finished(folder: Folder, key: str, overwrite: bool) -> Outcome | None:
+    """What is known of a store that is there already, if it is the one asked for."""
+    if folder.size("zarr.json") is None:
+        return None
+    try:
+        there = StoredFeatures(folder.name)
+    except StoreError:
+        if overwrite and _says_ours(folder):
+            return None
+        raise
+    if there.key == key:
+        return Outcome(
+            n_photos=len(there),
+            n_patches=there.n_patches,
+            failures=[Lost(each["photo"], each["reason"]) for each in there.failures],
+            model=str(there.model.get("name")),
+            weights_source=str(weights_of(there.origin)),
+            seconds={},
+            already=True,
+            notes=there.notes,
+        )
+    if overwrite:
+        return None
+    raise OutputError(
+        folder.name,
+        "a feature store of other photos, or with other settings, is there; --overwrite replaces it",
+    )
+
+
+def _says_ours(folder: Folder) -> bool:
+    """Whether what is there, however damaged, is a feature store, and not another program's Zarr group."""
+    try:
+        attributes = layout.load_json(folder, "zarr.json").get("attributes")
+    except StoreError:
+        return False
+    return isinstance(attributes, dict) and isinstance(attributes.get("patchprism"), dict)
+
+
+def _start(folder: Folder, work: Folder, basis: str) -> None:
+    """Take up the work of a job with the same settings, whatever its photos, or begin anew where another one's lies."""
+    job = json.dumps({"basis": basis}).encode()
+    try:
+        same = work.read("job.json") == job
+    except OSError:
+        same = False
+    folder.remove("zarr.json")  # first: from here on this is no store
+    for name in layout.TABLES:
+        # Tokens are what shards are in by now; all else is written at the end.
+        if name != "tokens" or not same:
+            folder.remove(name)
+    if not same:
+        work.remove("shards")
+        work.write("job.json", job)
+
+
+def write_table(features: StoredFeatures, path: str | os.PathLike[str], *, tell: Tell = nobody) -> None:
+    """A store as a Parquet table: a row a patch, with ``photo``, ``row``, ``column`` and ``vector`` (float32).
+
+    Raises
+    ------
+    ExtraError
+        If pyarrow is not installed.
+    OutputError
+        If it cannot be written.
+    """
+    from patchprism.features.store.table import write_parquet
+
+    write_parquet(features, path, tell=tell)

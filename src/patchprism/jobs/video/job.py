@@ -1,0 +1,447 @@
+"""A clip in, the same clip in colours out."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from fractions import Fraction
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from patchprism.backbones import find_record, load_backbone
+from patchprism.errors import OptionError, PhotoError, PrismError
+from patchprism.features.batching import patches_a_batch
+from patchprism.features.extraction import batch_for
+from patchprism.features.patch_features import PatchFeatures
+from patchprism.jobs.settings import Settings, Stopwatch, check_backbone, check_origin, describe_origin
+from patchprism.jobs.video.canvas import LAYOUTS, Canvas
+from patchprism.jobs.video.frames import MAX_SECONDS, Frame, Problems, Span, import_av
+from patchprism.jobs.video.relay import read_ahead, write_behind
+from patchprism.jobs.video.sink import check_output, is_pictures, open_sink
+from patchprism.jobs.video.source import MAX_FPS, MIN_FPS, AnimationClip, FileClip, open_clip
+from patchprism.jobs.video.steady import FrameColors, Steady
+from patchprism.prism.estimator import MASK_OPTIONS, Prism
+from patchprism.support import checks
+from patchprism.support.checks import optional
+from patchprism.support.files import check_target
+from patchprism.support.folders import local_path
+from patchprism.support.threads import leave_the_cores
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+
+    from patchprism.backbones import Backbone, BackboneRecord, WeightsOrigin
+    from patchprism.jobs.video.sink import Sink
+    from patchprism.jobs.video.source import Clip
+    from patchprism.photos.framing import Framed, Framing
+
+    Take = Callable[[torch.Tensor], torch.Tensor]  # pixels (B, 3, H, W) -> tokens (B, h, w, D)
+
+# A batch holds its frames in memory, and they may be large however few patches they have.
+MAX_BATCH = 8
+
+Seconds = int | float | Fraction
+
+
+@dataclass(kw_only=True)
+class VideoReport:
+    """What came of a clip.
+
+    Attributes
+    ----------
+    out : Path
+    frames : int
+        Frames written.
+    size : tuple of int
+        Height and width of what was written.
+    grid : tuple of int
+        Rows and columns of patches a frame.
+    fps : float
+        Frames worked off a second, from the first to the last.
+    sound : str
+        ``"copied"``, ``"re-encoded from ... to ..."``, ``"left out"`` or ``"none"``.
+    n_problems : int
+        Packets, frames or photos that could not be read, or only in part.
+    problems : list of str
+        The first ten of them by name.
+    warnings : list of str
+        What else the user should know.
+    prism : Prism
+    fitted_here : bool
+        Whether the prism was fitted on this clip.
+    record : BackboneRecord
+    weights : WeightsOrigin
+    seconds : dict
+        Time spent in each stage. ``network`` is a part of ``frames``; ``colours`` passes beside it.
+    """
+
+    out: Path
+    frames: int = 0
+    size: tuple[int, int] = (0, 0)
+    grid: tuple[int, int] = (0, 0)
+    fps: float = 0.0
+    sound: str = "none"
+    n_problems: int = 0
+    problems: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    prism: Prism
+    fitted_here: bool
+    record: BackboneRecord
+    weights: WeightsOrigin
+    seconds: dict[str, float]
+
+
+def render_video(
+    source: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    layout: str | None = None,
+    overlay: float | None = None,
+    smooth: bool = False,
+    steady: bool = True,
+    start: Seconds | None = None,
+    end: Seconds | None = None,
+    every: int = 1,
+    fps: float | None = None,
+    fit_frames: int = 32,
+    crf: int | None = None,
+    sound: bool = True,
+    model: str | None = None,
+    weights: str | None = None,
+    preset: str | None = None,
+    size: int | None = None,
+    range: tuple[float, float] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    threshold: float | str | None = None,
+    foreground: str | None = None,
+    foreground_component: int | None = None,
+    scaling: str | None = None,
+    components: tuple[int, int, int] | None = None,
+    device: str = "auto",
+    dtype: str | None = None,
+    batch_size: int | None = None,
+    prism: Prism | None = None,
+    save_prism: str | os.PathLike[str] | None = None,
+    force: bool = False,
+    backbone: Backbone | None = None,
+    progress: Callable[[str, int, int | None], None] | None = None,
+) -> VideoReport:
+    """Colour the frames of a clip, all with one prism, in memory that does not grow with its length.
+
+    Parameters
+    ----------
+    source : path
+        A video file; an animated GIF, WebP or PNG; or an image sequence: a folder, or a pattern with ``*`` or a
+        counter such as ``%04d``.
+    out : path
+        ``.mp4``, ``.mov`` and ``.mkv`` (H.264) or ``.webm`` (VP9), with even sides (an odd last row or column
+        of a panel is cut off); or a folder, or a pattern such as ``frames/%04d.png``, for PNG pictures.
+    layout : {"side", "overlay", "colors"}, default="side"
+        The frame beside its colours, under them, or the colours alone.
+    overlay : float in [0, 1], optional
+        Opacity of the colours over the frame; without ``layout`` it means ``"overlay"``, where it is 0.6
+        by default.
+    smooth : bool
+        Blend from patch to patch instead of showing each as a rectangle.
+    steady : bool, default=True
+        Keep patches still where nothing moves; see :class:`~patchprism.jobs.video.steady.Steady`. Without it every
+        frame has the colours that it would have as a photo.
+    start, end : float, optional
+        Seconds: frames from ``start`` on and before ``end``.
+    every : int
+        Each how manyth frame is taken; it stays on show as long as all that it stands for.
+    fps : float, optional
+        Frames a second of an image sequence, 25 by default.
+    fit_frames : int
+        The prism is fitted on so many frames, evenly spread over the time that is wanted.
+    crf : int, optional
+        Quality of the video, less is better: H.264 18 of 0 to 51, VP9 30 of 0 to 63.
+    sound : bool
+        Keep the sound: copied where the format can hold it, else encoded anew.
+    range : (low, high), optional
+        As in :func:`~patchprism.visualize`, for an image sequence.
+    model, weights, preset, size, threshold, foreground, scaling, components, device, dtype, batch_size
+    model, weights, preset, size, mean, std, threshold, foreground, scaling, components, device, dtype, batch_size
+        As in :func:`~patchprism.visualize`.
+    prism : Prism, optional
+        Colour with this one instead of fitting.
+    save_prism : path, optional
+        Also save the prism here.
+    force, backbone
+        As in :func:`~patchprism.visualize`.
+    progress : callable, optional
+        Called as ``progress(stage, done, total or None)`` with the stages ``fit`` and ``frames``, and those of
+        a download.
+
+    Returns
+    -------
+    VideoReport
+
+    Raises
+    ------
+    PatchPrismError
+        One of its children: an option, the clip, the model, its weights, the prism or the output cannot be
+        used. Nothing is at ``out`` then that was not there before.
+    """
+    import_av()
+    span = Span(start=_fraction("start", start), end=_fraction("end", end), every=every)
+    source, out = checks.path("source", source), checks.path("out", out)
+    save_prism = optional(checks.path)("save_prism", save_prism)
+    fit_frames = checks.integer("fit_frames", fit_frames, low=1, high=checks.MAX_COUNT)
+    fps = optional(partial(checks.number, low=MIN_FPS, high=MAX_FPS))("fps", fps)
+    crf = optional(checks.integer)("crf", crf)
+    overlay = optional(partial(checks.number, low=0, high=1))("overlay", overlay)
+    layout = optional(partial(checks.choice, allowed=LAYOUTS))("layout", layout)
+    smooth, steady = checks.flag("smooth", smooth), checks.flag("steady", steady)
+    sound, force = checks.flag("sound", sound), checks.flag("force", force)
+    checks.callback("progress", progress)
+    check_backbone("backbone", backbone)
+    if prism is not None and not isinstance(prism, Prism):
+        checks.refuse("prism", "a Prism, as Prism.load reads one", prism)
+    settings = Settings(
+        model=backbone.record.name if backbone else model,
+        weights=weights,
+        preset=preset,
+        size=size,
+        range=range,
+        mean=mean,
+        std=std,
+        threshold=threshold,
+        foreground=foreground,
+        foreground_component=foreground_component,
+        scaling=scaling,
+        components=components,
+        device=device,
+        dtype=str(backbone.dtype).removeprefix("torch.") if backbone else dtype,
+        batch_size=batch_size,
+    ).resolved(prism)
+    # Everything that can be refused is refused before anything heavy is loaded.
+    to_fit = None if prism else settings.prism()
+    framing = settings.framing(backbone.record if backbone else find_record(str(settings.model)))
+    check_output(out, source, crf)
+    clip = open_clip(source, fps=fps, range=settings.range)
+    if range is not None and isinstance(clip, FileClip):
+        raise OptionError(f"range is for image sequences; {clip.name} is a video")
+    read = [clip.path] if isinstance(clip, FileClip | AnimationClip) else clip.paths
+    used = [weights, settings.model, prism.loaded_from if prism else None]
+    if save_prism is not None:
+        check_target(save_prism, read, read=[out, *used])
+    if not is_pictures(local_path(out)):
+        check_target(out, read, read=used)
+    chosen = layout or ("side" if overlay is None else "overlay")
+    canvas = Canvas(layout=chosen, alpha=overlay, smooth=smooth, matrix=clip.matrix)
+    watch, tell = Stopwatch(), progress or (lambda *_: None)
+    if backbone is None:
+        with watch("load model"):
+            backbone = load_backbone(
+                str(settings.model),
+                weights=settings.weights,
+                device=settings.device,
+                dtype=settings.dtype or "auto",
+                progress=tell,
+            )
+    origin = describe_origin(backbone, settings, framing)
+    if prism and any(getattr(prism, name) != unset for name, unset in MASK_OPTIONS.items()):
+        raise PrismError(
+            "videos show the foreground that was fitted: this prism shows another (opening, closing, mask_threshold "
+            "or mask_side is set); save it without"
+        )
+    if prism and not force:
+        check_origin(prism, origin)
+    frames = _Frames(
+        clip=clip,
+        framing=framing,
+        take=partial(settings.token_options().tokens, backbone),
+        batch_size=batch_size,
+        patches=patches_a_batch(backbone),
+    )
+    if to_fit:
+        with watch("fit"):
+            prism = frames.fit(to_fit, span, fit_frames, tell)
+        prism.origin = origin
+    assert prism is not None
+    if save_prism is not None:
+        prism.save(save_prism)
+    report = VideoReport(
+        out=local_path(out),
+        prism=prism,
+        fitted_here=to_fit is not None,
+        record=backbone.record,
+        weights=backbone.weights,
+        seconds=watch.seconds,
+    )
+    steadied = Steady(prism.threshold_, prism.side_) if steady else None
+    job = _Job(frames, span, FrameColors(prism), steadied, canvas, watch, tell)
+    job.run(report, crf=crf, sound=sound)
+    return report
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Frames:
+    """Frames of a clip to tokens: decoded and framed in a thread ahead of the network."""
+
+    clip: Clip
+    framing: Framing
+    take: Take
+    batch_size: int | None
+    patches: int
+
+    def framed(self, frames: Iterator[Frame]) -> Iterator[tuple[Frame, Framed]]:
+        """Each frame with what the network gets; for a thread of its own."""
+        leave_the_cores()
+        for frame in frames:
+            yield frame, self.framing.apply(frame.rgb, name=self.name(frame), show=False)
+
+    def name(self, frame: Frame) -> str:
+        """What to call a frame in errors."""
+        return f"{self.clip.name}, frame {frame.index}"
+
+    def tokens(self, batch: list[tuple[Frame, Framed]]) -> NDArray[np.float32]:
+        """Tokens of a batch, (B, h, w, D)."""
+        import torch
+
+        pixels = torch.stack([framed.pixels for _, framed in batch])
+        tokens: NDArray[np.float32] = self.take(pixels).cpu().numpy()
+        return tokens
+
+    def batches(self, items: Iterator[tuple[Frame, Framed]]) -> Iterator[list[tuple[Frame, Framed]]]:
+        """Framed frames, as many at a time as the network takes."""
+        batch: list[tuple[Frame, Framed]] = []
+        for item in items:
+            batch.append(item)
+            if len(batch) >= (self.batch_size or min(batch_for(item[1].grid, self.patches), MAX_BATCH)):
+                yield batch
+                batch = []
+        if batch:
+            yield batch
+
+    def fit(
+        self, prism: Prism, span: Span, count: int, tell: Callable[[str, int, int | None], None]
+    ) -> Prism:
+        """Fit a prism on at most ``count`` frames, evenly spread."""
+        tokens: list[Any] = []
+        names: list[str] = []
+        tell("fit", 0, count)
+        with read_ahead(self.framed(self.clip.spread(count, span)), 2) as items:
+            for batch in self.batches(items):
+                tokens += list(self.tokens(batch))
+                names += [f"{self.clip.name} at {float(frame.time):.3f} s" for frame, _ in batch]
+                tell("fit", len(tokens), count)
+        if not tokens:
+            # Looked for once more, frame by frame, to say what is wrong.
+            for _ in self.clip.frames(span, planes=False):
+                pass
+            raise PhotoError(self.clip.name, _nothing(self.clip, span))
+        tell("fit", len(tokens), len(tokens))
+        return prism.fit(PatchFeatures(tokens, names))
+
+
+class _Job:
+    """Frames through decode, network, colours and encode; the first and the last in threads beside the network."""
+
+    def __init__(
+        self,
+        frames: _Frames,
+        span: Span,
+        colors: FrameColors,
+        steady: Steady | None,
+        canvas: Canvas,
+        watch: Stopwatch,
+        tell: Callable[[str, int, int | None], None],
+    ) -> None:
+        self.frames, self.clip, self.span = frames, frames.clip, span
+        self.colors, self.steady, self.canvas = colors, steady, canvas
+        self.watch, self.tell = watch, tell
+
+    def run(self, report: VideoReport, *, crf: int | None, sound: bool) -> None:
+        from patchprism.jobs.video.sink import is_pictures
+
+        pictures = is_pictures(report.out)
+        whole = self.span.start is None
+        total = _expected(self.clip, self.span)
+        self.tell("frames", 0, total)
+        wanted = self.clip.frames(self.span, planes=not pictures)
+        with self.watch("frames"), read_ahead(self.frames.framed(wanted), 2) as items:
+            batches = self.frames.batches(items)
+            first_batch = next(batches, None)
+            if first_batch is None:
+                raise PhotoError(self.clip.name, _nothing(self.clip, self.span))
+            first = first_batch[0][0]
+            began = time.perf_counter()
+            with (
+                open_sink(
+                    report.out,
+                    self.clip,
+                    self.canvas,
+                    first=first,
+                    every=self.span.every,
+                    crf=crf,
+                    whole=whole,
+                    sound=sound,
+                ) as sink,
+                write_behind(partial(self._colour_and_write, sink), 4) as write,
+            ):
+                batch: list[tuple[Frame, Framed]] | None = first_batch
+                while batch:
+                    with self.watch("network"):
+                        tokens = self.frames.tokens(batch)
+                    for (frame, framed), each in zip(batch, tokens, strict=True):
+                        write((frame, framed, each))
+                        report.frames += 1
+                    self.tell("frames", report.frames, total)
+                    batch = next(batches, None)
+            report.fps = report.frames / (time.perf_counter() - began)
+        report.grid = first_batch[0][1].grid
+        report.size = self.canvas.size(*first.rgb.shape[:2], even=not pictures)
+        report.sound, report.warnings = (
+            sink.sound,
+            [
+                *self.clip.warnings,
+                *sink.warnings,
+                *(report.prism.hints() if report.fitted_here else []),
+            ],
+        )
+        problems: Problems = self.clip.problems
+        report.n_problems, report.problems = problems.count, problems.named
+
+    def _colour_and_write(self, sink: Sink, item: tuple[Frame, Framed, NDArray[np.float32]]) -> None:
+        """A frame's last steps, in the thread that encodes: meanwhile the network has the next frame."""
+        frame, framed, tokens = item
+        with self.watch("colours"):
+            patches = self.colors.split(tokens, name=self.frames.name(frame))
+            if self.steady:
+                patches = self.steady(patches)
+        sink.write(frame, patches, framed.crop)
+
+
+def _expected(clip: Clip, span: Span) -> int | None:
+    if clip.duration is None:
+        return None
+    end = clip.duration if span.end is None else min(span.end, clip.duration)
+    length = max(end - (span.start or 0), Fraction(0))
+    count = clip.n_frames if clip.n_frames and length == clip.duration else round(length * clip.rate)
+    return max(1, -(-count // span.every))
+
+
+def _nothing(clip: Clip, span: Span) -> str:
+    if clip.problems.count:
+        return f"no frame could be read ({clip.problems.named[0]})"
+    if span.start is not None or span.end is not None:
+        until = "its end" if span.end is None else f"{float(span.end):g} s"
+        length = "" if clip.duration is None else f"; it is {float(clip.duration):.2f} s long"
+        return f"holds no frame from {float(span.start or 0):g} s to {until}{length}"
+    return "holds no frame"
+
+
+def _fraction(name: str, seconds: Seconds | None) -> Fraction | None:
+    if seconds is None or isinstance(seconds, Fraction):
+        return seconds
+    # A decimal number means itself, not the nearest binary one: 0.1 is the time of frame 1 at 10 a second.
+    return Fraction(str(checks.number(name, seconds, low=0, high=MAX_SECONDS)))

@@ -1,0 +1,163 @@
+"""Colours of frames: a prism applied fast, and kept from trembling where nothing moves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from patchprism.errors import PrismError
+from patchprism.features.patch_features import check_tokens
+from patchprism.prism.estimator import on_grid, split_at
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from patchprism.features.patch_features import Tokens
+    from patchprism.prism.estimator import Prism
+
+# Differences well below this are taken for noise, those well above for motion. Sensor noise of 1/255 moves
+# efficientnet_lite2's colours by up to 14/255 from their mean (docs/video.md has the measurement).
+MOTION = 32 / 255
+# How fast a small difference, such as a change of light, is made good: half of it in 14 frames.
+DRIFT = 0.05
+# Numbers of tokens at a time: as float64 they stay in the cache, and OpenBLAS leaves so small a product to one
+# thread. 0.3 ms of processor time a frame at 448; at once, on two threads that wait for each other, 4.8.
+_PIECE = 40_000
+# How far beyond the threshold a patch's score must get before the patch changes sides.
+MARGIN = 0.02
+
+
+@dataclass(frozen=True, eq=False)
+class PatchColors:
+    """What one frame's patches show.
+
+    Attributes
+    ----------
+    colors : ndarray, shape (h, w, 3), float32, in [0, 1]
+        Of all patches, foreground or not.
+    foreground : ndarray, shape (h, w), bool
+    score : ndarray, shape (h, w), float32, in [0, 1]
+    """
+
+    colors: NDArray[np.float32]
+    foreground: NDArray[np.bool_]
+    score: NDArray[np.float32]
+
+    @property
+    def rgb(self) -> NDArray[np.float32]:
+        """Colours with the background at 0, (h, w, 3)."""
+        return np.where(self.foreground[..., None], self.colors, np.float32(0))
+
+
+class FrameColors:
+    """Applies a prism to frame after frame.
+
+    The same as :meth:`Prism.split <patchprism.Prism.split>` to float rounding, with the tokens read once
+    for the four components that a frame needs instead of twice for sixteen.
+
+    Parameters
+    ----------
+    prism : Prism
+        Fitted.
+    """
+
+    def __init__(self, prism: Prism) -> None:
+        if not hasattr(prism, "object_range_"):
+            raise PrismError("this prism is not fitted yet: call fit, or load one")
+        self.prism = prism
+        self.wanted = sorted({abs(c) - 1 for c in prism.components})
+        at = prism.foreground_component - 1
+        scene, in_object = prism.scene_components_[at : at + 1], prism.object_components_[self.wanted]
+        self._scene_variance = prism.scene_variance_[at : at + 1]
+        # The first column gives the score: a scene component or the foreground direction.
+        first = scene if prism.direction_ is None else prism.direction_[np.newaxis]
+        self._columns = np.ascontiguousarray(np.concatenate([first, in_object]).T)
+        # The means' coordinates, taken off the products: taking the mean off every token costs as much as those do.
+        self._scene_shift = prism.scene_mean_ @ scene.T
+        self._object_shift = prism.object_mean_ @ in_object.T
+
+    def split(self, tokens: Tokens, *, name: str = "frame") -> PatchColors:
+        """Colours, foreground and score of a frame's tokens, (h, w, D).
+
+        Raises
+        ------
+        FeaturesError
+            If a token is not finite.
+        PrismError
+            If the prism is fitted on another width.
+        """
+        prism, (h, w, width) = self.prism, tokens.shape
+        if width != len(prism.scene_mean_):
+            raise PrismError(
+                f"{name}: this prism is fitted on features of width {len(prism.scene_mean_)}, got {width}"
+            )
+        check_tokens(tokens, name)
+        rows = tokens.reshape(-1, width)
+        values = np.empty((len(rows), self._columns.shape[1]))
+        squares = np.zeros(len(rows))
+        step = max(1, _PIECE // width)
+        for start in range(0, len(rows), step):
+            piece = slice(start, start + step)
+            wide = rows[piece].astype(np.float64)
+            np.matmul(wide, self._columns, out=values[piece])
+            if prism.direction_ is not None:
+                np.einsum("nd,nd->n", wide, wide, out=squares[piece])
+        if not np.isfinite(values).all():
+            raise PrismError("this prism cannot be used: its means or components are too large")
+        if prism.direction_ is None:
+            along = on_grid(values[:, :1] - self._scene_shift, self._scene_variance)[:, 0]
+        else:
+            along = prism.along_direction(values[:, 0], squares)
+        score = prism.scaled_score(along.reshape(h, w))
+        components = np.zeros((h * w, len(prism.object_components_)))
+        components[:, self.wanted] = on_grid(
+            values[:, 1:] - self._object_shift, prism.object_variance_[self.wanted]
+        )
+        return PatchColors(
+            colors=prism.colors_of(components).reshape(h, w, 3),
+            foreground=split_at(score, prism.threshold_, prism.side_),
+            score=score,
+        )
+
+
+class Steady:
+    """Keeps patches still that do not move.
+
+    What a patch shows follows what the network says: a step of ``share * difference`` a frame, where ``share``
+    goes from ``DRIFT`` for small differences to 1 for those beyond ``MOTION``, the largest of the patch's three
+    colours and its score deciding. A patch changes sides only when its score, steadied alike, is ``MARGIN``
+    beyond the threshold. The first frame is shown as it is.
+
+    Parameters
+    ----------
+    threshold : float
+        NaN where all patches are kept.
+    side : {"above", "below", "none"}
+    """
+
+    def __init__(self, threshold: float, side: str) -> None:
+        self.threshold, self.side = threshold, side
+        self._shown: NDArray[np.float32] | None = None  # (h, w, 4): colours and score
+        self._foreground: NDArray[np.bool_] | None = None
+
+    def __call__(self, seen: PatchColors) -> PatchColors:
+        """The frame as it is to be shown."""
+        now = np.concatenate([seen.colors, seen.score[..., None]], axis=-1)
+        if self._shown is None or self._foreground is None or self._shown.shape != now.shape:
+            self._shown, self._foreground = now, seen.foreground
+            return seen
+        difference = now - self._shown
+        far = np.abs(difference).max(axis=-1, keepdims=True) / np.float32(MOTION)
+        fourth = np.square(np.square(far))
+        share = np.maximum(fourth / (1 + fourth), np.float32(DRIFT))
+        self._shown = self._shown + share * difference
+        score = self._shown[..., 3]
+        if self.side == "none":
+            foreground = seen.foreground
+        else:
+            beyond = score - self.threshold if self.side == "above" else self.threshold - score
+            foreground = np.where(np.abs(beyond) > MARGIN, beyond > 0, self._foreground)
+        self._foreground = foreground
+        return PatchColors(self._shown[..., :3], foreground, score)

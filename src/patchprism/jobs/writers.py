@@ -1,0 +1,112 @@
+"""Writing what a job made: pictures, arrays, the report."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from patchprism.errors import OutputError
+from patchprism.pictures.picture import PictureOptions
+from patchprism.pictures.render import (
+    write_picture,
+)
+from patchprism.support.files import atomic_write
+from patchprism.support.folders import is_remote, local_path
+from patchprism.support.json_values import to_json
+from patchprism.support.reading import BYTES_A_PIXEL, claim, reading
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+    from patchprism.prism.estimator import PhotoColors
+    from patchprism.support.written import Output
+
+
+WRITERS = 2  # encoding frees the interpreter lock; more threads would only hold more photos in memory
+
+
+def check_output_options(
+    out: str | os.PathLike[str] | None,
+    overlay_alpha: float | None,
+    format: str,
+    upsample: str = "nearest",
+    background: str = "black",
+    basis: str = "object",
+    arrays: bool = False,
+) -> PictureOptions:
+    """Refuse options of :meth:`Visualization.save` that are not allowed, before anything is computed."""
+    if out is not None and not is_remote(out):
+        folder = local_path(out)
+        try:
+            if folder.exists() and not folder.is_dir():
+                raise OutputError(str(folder), "it is a file, not a folder")
+        except (OSError, ValueError) as error:  # a name that is too long; one with a NUL
+            raise OutputError(str(folder), str(getattr(error, "strerror", None) or error).lower()) from error
+    return PictureOptions(
+        overlay_alpha=overlay_alpha,
+        arrays=arrays,
+        format=format,
+        upsample=upsample,
+        background=background,
+        basis=basis,
+    )
+
+
+def _check_distinct(paths: Sequence[Path]) -> None:
+    """Stems are unique, yet one may look like another's with a suffix (``a`` and ``a.norm``)."""
+    seen: set[str] = set()
+    for path in paths:
+        key = path.name.casefold()
+        if key in seen:
+            raise OutputError(str(path), "two files of this job would have this name; rename a photo")
+        seen.add(key)
+
+
+class _NotWritten(Exception):
+    """A file that is left out after all."""
+
+
+def write_files(output: Output, jobs: Sequence[tuple[Path, Callable[[Path], object]]]) -> None:
+    """Write files by their names, some at once; one whose writer gives False is left out."""
+
+    def write_one(name: str, write: Callable[[Path], object]) -> None:
+        with suppress(_NotWritten), output.staged(name) as part:
+            if write(part) is False:
+                raise _NotWritten
+
+    with ThreadPoolExecutor(WRITERS, thread_name_prefix="patchprism-write") as pool:
+        for future in [pool.submit(write_one, path.name, write) for path, write in jobs]:
+            future.result()
+
+
+def write_report(output: Output, name: str, report: dict[str, Any]) -> None:
+    """Write a report as JSON; what is no text in a file's name is there as an escape."""
+    with output.staged(name) as part:
+        text = to_json(report, indent=2, ensure_ascii=False)
+        part.write_text(text + "\n", "utf-8", errors="backslashreplace")
+
+
+def paths_of(output: Output, names: Sequence[str]) -> list[Path] | list[str]:
+    """Where files of such names lie: paths, or addresses."""
+    paths = [output.path(name) for name in names]
+    return paths if is_remote(output.folder.name) else [Path(each) for each in paths]
+
+
+def _write_drawn(draw: Callable[[], NDArray[np.uint8]], path: Path, *, pixels: int = 0) -> None:
+    with reading():
+        claim(pixels * BYTES_A_PIXEL, str(path))
+        write_picture(path, draw())
+
+
+def write_arrays(part: PhotoColors, path: Path) -> None:
+    with atomic_write(path) as temporary:
+        np.savez_compressed(
+            temporary, score=part.score, foreground=part.foreground, rgb=part.rgb, rgb_all=part.rgb_all
+        )

@@ -1,0 +1,1 @@
+"""Which files are photos, any photo file to RGB, and framing."""

@@ -1,0 +1,189 @@
+"""Photos read in processes of their own: one that crashes the decoder ends that process, and not the job."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+from contextlib import AbstractContextManager, nullcontext, suppress
+from typing import IO, TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from patchprism.errors import PhotoError
+from patchprism.support.reading import admit, note, reading
+from patchprism.support.search_path import safe_environment, safe_path
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+# The search path comes as arguments: Python's own would begin with the working directory.
+_START = "import sys; sys.path[:] = sys.argv[1:]; from patchprism.photos.isolated import serve; serve()"
+
+
+class IsolatedReader:
+    """Reads photos as a given reader does, each thread that calls it through a process of its own.
+
+    The processes are started when they are first needed, and end with the ``with`` block, or with this process,
+    however that ends.
+
+    Parameters
+    ----------
+    reader : callable
+        A name -> (H, W, 3) uint8; it can be pickled. What it raises is raised here.
+    fetch : callable, optional
+        A name -> what the reader is given in its place, found here: this process knows credentials and file
+        systems that another one does not.
+    """
+
+    def __init__(
+        self, reader: Callable[[Any], NDArray[np.uint8]], *, fetch: Callable[[str], Any] | None = None
+    ) -> None:
+        self._pickled = pickle.dumps(reader)
+        self._command = [sys.executable, "-P", "-c", _START, *safe_path(reader)]
+        self._fetch = fetch
+        self._own = threading.local()
+        self._all: list[_Child] = []
+        self._lock = threading.Lock()
+
+    def __call__(self, name: str) -> NDArray[np.uint8]:
+        """The photo, (H, W, 3) uint8.
+
+        Raises
+        ------
+        PhotoError
+            If it cannot be read, or killed the process that read it.
+        """
+        wanted = name if self._fetch is None else self._fetch(name)
+        child: _Child | None = getattr(self._own, "child", None)
+        if child is None:
+            child = self._own.child = _Child(self._command, self._pickled)
+            with self._lock:
+                self._all.append(child)
+        try:
+            return child.read(wanted)
+        except _Ended as error:
+            self._own.child = None
+            with self._lock:
+                self._all.remove(child)
+            raise PhotoError(name, f"killed the process that read it ({child.end()})") from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            for child in self._all:
+                child.end()
+            self._all.clear()
+        self._own = threading.local()
+
+
+def isolated(
+    reader: Callable[[str], NDArray[np.uint8]],
+) -> AbstractContextManager[Callable[[str], NDArray[np.uint8]]]:
+    """An :class:`IsolatedReader`, or the reader itself where that cannot be sent to another process."""
+    try:
+        return IsolatedReader(reader)
+    except (pickle.PicklingError, AttributeError, TypeError):  # a function inside of another one, say
+        return nullcontext(reader)
+
+
+class _Ended(Exception):
+    """The process has ended in the middle of its work."""
+
+
+class _Child:
+    """One process that reads photos, seen from outside."""
+
+    def __init__(self, command: list[str], reader: bytes) -> None:
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=safe_environment()
+        )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._to: IO[bytes] = self._process.stdin
+        self._from: IO[bytes] = self._process.stdout
+        self._to.write(reader)
+
+    def read(self, wanted: Any) -> NDArray[np.uint8]:
+        try:
+            self._send(wanted)
+            answer = pickle.load(self._from)
+            while isinstance(answer, int):  # the bytes that it is about to take
+                self._send(admit(answer))
+                answer = pickle.load(self._from)
+        except (EOFError, OSError, pickle.UnpicklingError) as error:
+            raise _Ended from error
+        if isinstance(answer, Exception):
+            raise answer
+        shape, notes = answer
+        for text in notes:
+            note(text)
+        photo = np.empty(shape, np.uint8)
+        view = photo.data.cast("B")
+        while len(view):
+            count = self._from.readinto(view)  # type: ignore[attr-defined]
+            if not count:
+                raise _Ended
+            view = view[count:]
+        return photo
+
+    def _send(self, value: Any) -> None:
+        pickle.dump(value, self._to)
+        self._to.flush()
+
+    def end(self) -> str:
+        """Have it end; how it did."""
+        for pipe in (self._to, self._from):
+            with suppress(OSError):  # what was not yet sent to it
+                pipe.close()
+        code = self._process.wait()
+        return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+
+
+def serve() -> None:
+    """The process itself: a reader, then what it is asked for come in; photos go out until nobody asks any more."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches it too; the one that asks decides
+    # What a decoder prints must not get between the photos.
+    out = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    source = sys.stdin.buffer
+    try:
+        reader = pickle.load(source)
+        while True:
+            _answer(out, source, reader, pickle.load(source))
+    except (EOFError, BrokenPipeError):
+        os._exit(0)
+
+
+def _answer(
+    out: IO[bytes], source: IO[bytes], reader: Callable[[Any], NDArray[np.uint8]], wanted: Any
+) -> None:
+    def ask(size: int) -> None:
+        out.write(pickle.dumps(size))
+        out.flush()
+        refused = pickle.load(source)
+        if refused:
+            raise MemoryError(refused)
+
+    photo: NDArray[np.uint8] | None = None
+    try:
+        with reading(elsewhere=ask) as heard:
+            photo = np.ascontiguousarray(reader(wanted))
+        answer = pickle.dumps((photo.shape, heard.notes))
+    except Exception as error:
+        # Whatever it is, it is raised where the photo was asked for.
+        try:
+            answer = pickle.dumps(error)
+        except Exception:
+            answer = pickle.dumps(RuntimeError(f"{type(error).__name__}: {error}"))
+    out.write(answer)
+    if photo is not None and photo.size:
+        out.write(photo.data)
+    out.flush()

@@ -1,0 +1,267 @@
+"""Which files are photos, and what their outputs are called."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+import unicodedata
+from collections import Counter
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from patchprism.errors import OptionError, PhotoError
+from patchprism.support.reading import note
+from patchprism.support.written import is_ours
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+PHOTO_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".tif", ".tiff", ".gif", ".bmp"),
+    *(".jp2", ".j2k", ".jpx", ".avif"),
+)
+# Those that an extra reads; without it, a folder says that they are left out.
+HEIF_SUFFIXES = (".heic", ".heif", ".hif")
+# What lies beside photos and is nobody's photo: labels, tables, and what programs and our own jobs leave.
+_COMPANIONS = frozenset(
+    (
+        *(".txt", ".json", ".jsonl", ".xml", ".csv", ".tsv", ".yaml", ".yml", ".md", ".html", ".pdf", ".log"),
+        *(
+            ".db",
+            ".ini",
+            ".xmp",
+            ".aae",
+            ".py",
+            ".ipynb",
+            ".sh",
+            ".lock",
+            ".parquet",
+            ".safetensors",
+            ".prism",
+        ),
+        *(".pt", ".pth"),
+    )
+)
+_MOST_KINDS = 8
+VIDEO_SUFFIXES = (
+    *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".wmv", ".flv"),
+    *(".ts", ".m2ts", ".mts", ".3gp", ".ogv"),
+)
+# What a file that is no photo may be, by its suffix, and what to do with it.
+_ADVICE = {
+    **dict.fromkeys(VIDEO_SUFFIXES, "`patchprism video` takes videos"),
+    ".prism": "--prism takes a prism",
+    ".safetensors": "--prism takes a prism, --weights takes weights",
+    **dict.fromkeys((".pth", ".pt", ".ckpt"), "--weights takes weights"),
+    ".parquet": "a table is for other programs; give the feature store (.zarr) that it was written with",
+    ".html": "open a page in a browser",
+}
+# Windows, macOS and Linux allow 255 bytes or characters; outputs add suffixes such as ".overlay.png".
+_MAX_STEM_BYTES = 200
+
+
+def find_photos(inputs: Sequence[str | os.PathLike[str]]) -> list[Path]:
+    """The photo files meant by files, folders and patterns.
+
+    A name that exists is taken as it is: a file whatever its suffix, a folder with all photos in it and in
+    the folders below, hidden ones left out. Any other name is a pattern, with ``**`` for any depth. What
+    folders and patterns give is told by suffix and sorted as people count (``dog2`` before ``dog10``); files that
+    a job of PatchPrism wrote, by the record beside them, are no photos.
+
+    Parameters
+    ----------
+    inputs : sequence of path
+        At least one.
+
+    Returns
+    -------
+    list of Path
+        In the order given; what is met twice counts where it was met first.
+
+    Raises
+    ------
+    PhotoError
+        If a name gives no photo.
+    OptionError
+        If there are no names, or one string in place of a sequence.
+    """
+    if isinstance(inputs, (str, os.PathLike)) or not inputs:
+        raise OptionError(
+            f"photos must be a list of files, folders or patterns, at least one, got {inputs!r}"
+        )
+    found: dict[str, Path] = {}
+    for item in inputs:
+        for path in _matches(os.fspath(item)):
+            found.setdefault(os.path.normcase(os.path.abspath(path)), path)
+    return list(found.values())
+
+
+def photo_suffixes() -> tuple[str, ...]:
+    """The suffixes of photos that can be read here."""
+    return PHOTO_SUFFIXES + (HEIF_SUFFIXES if find_spec("pillow_heif") is not None else ())
+
+
+def note_left_out(where: str, names: Iterable[str]) -> None:
+    """Say how many of a folder's files are left out because their suffix is none of a photo that is read."""
+    suffixes = [os.path.splitext(name)[1].lower() for name in names]
+    counts = Counter(suffix for suffix in suffixes if suffix not in _COMPANIONS)
+    if not counts:
+        return
+    kinds = [f"{count:,} {suffix or 'without a suffix'}" for suffix, count in counts.most_common(_MOST_KINDS)]
+    if len(counts) > _MOST_KINDS:
+        kinds.append(f"{sum(counts.values()) - sum(n for _, n in counts.most_common(_MOST_KINDS)):,} others")
+    heif = counts.keys() & set(HEIF_SUFFIXES)
+    how = "; pip install 'patchprism[heif]' reads HEIC" if heif else ""
+    note(f"left out of {photo_name(where)}: {', '.join(kinds)} (not read{how})")
+
+
+def unique_stems(paths: Sequence[str | os.PathLike[str]]) -> list[str]:
+    """A stem for each photo's outputs, such that none overwrites another's.
+
+    The first photo of a stem keeps it, later ones get ``-2``, ``-3`` and so on, and no photo's own stem is
+    taken by these. Stems that differ in case or Unicode form alone count as equal, since to many file
+    systems they are.
+
+    Parameters
+    ----------
+    paths : sequence of path
+
+    Returns
+    -------
+    list of str
+        One a path, in the same order.
+
+    Examples
+    --------
+    >>> unique_stems(["x/a.jpg", "y/a.png", "z/a-2.jpg"])
+    ['a', 'a-3', 'a-2']
+    """
+    stems = [_shorten(Path(path).stem or "photo") for path in paths]
+    natural, taken, result = {_fold(stem) for stem in stems}, set[str](), []
+    next_number: dict[str, int] = {}
+    for stem in stems:
+        key, unique = _fold(stem), stem
+        if key in taken:
+            number = next_number.get(key, 2)
+            while _fold(unique := f"{stem}-{number}") in natural | taken:
+                number += 1
+            next_number[key] = number + 1
+        taken.add(_fold(unique))
+        result.append(unique)
+    return result
+
+
+def is_stream(path: str | os.PathLike[str]) -> bool:
+    """Whether a name means what this process has open, and another file in another process: ``/dev/stdin``, say."""
+    return os.path.abspath(os.fsdecode(path)).startswith(("/dev/stdin", "/dev/fd/", "/proc/"))
+
+
+def photo_name(source: object) -> str:
+    """What to call a photo in errors and captions: its path as the user gave it, or ``"photo"``."""
+    if isinstance(source, (str, os.PathLike)):
+        text = os.fsdecode(source)
+    else:
+        text = next(
+            (v for a in ("filename", "name") if isinstance(v := getattr(source, a, None), str) and v), "photo"
+        )
+    # File names are bytes; what is no text must not break the terminal that the error goes to.
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def advice_on(name: str | os.PathLike[str]) -> str:
+    """What to do with a file that is no photo, told from its name: ``"; ..."``, or nothing.
+
+    Examples
+    --------
+    >>> advice_on("clip.MP4"), advice_on("notes.txt")
+    ('; `patchprism video` takes videos', '')
+    """
+    advice = _ADVICE.get(Path(os.fsdecode(name)).suffix.lower())
+    return f"; {advice}" if advice else ""
+
+
+def _matches(item: str) -> list[Path]:
+    path = Path(item)
+    try:
+        if path.is_dir():
+            inside = _walk(item)
+            if not inside:
+                raise PhotoError(photo_name(item), f"no photo in this folder ({', '.join(photo_suffixes())})")
+            return _theirs(inside, item)
+        if os.path.lexists(item):  # a link to nowhere too: reading it says what is wrong
+            return [path]
+        matched = [Path(match) for match in glob.iglob(item, recursive=True)] if glob.has_magic(item) else []
+    except (OSError, ValueError, re.error) as error:
+        raise PhotoError(photo_name(item), getattr(error, "strerror", None) or str(error)) from error
+    files = [match for match in matched if match.is_file()]
+    photos = [match for match in files if match.suffix.lower() in photo_suffixes()]
+    if photos:
+        note_left_out(item, (match.name for match in files if match.suffix.lower() not in photo_suffixes()))
+    if not photos:
+        raise PhotoError(
+            photo_name(item),
+            f"matches no photo{advice_on(item)}" if glob.has_magic(item) else "no such file or folder",
+        )
+    return _theirs(sorted(photos, key=_natural_key), item)
+
+
+def _theirs(photos: list[Path], item: str) -> list[Path]:
+    """The photos among files, without those that a job of ours wrote."""
+    by_folder = sorted(photos, key=lambda path: str(path.parent))
+    ours = {path for path, wrote in zip(by_folder, is_ours(by_folder), strict=True) if wrote}
+    left = [path for path in photos if path not in ours]
+    if not left:
+        raise PhotoError(photo_name(item), "no photo beside pictures that PatchPrism wrote")
+    return left
+
+
+def _walk(folder: str) -> list[Path]:
+    def refuse(error: OSError) -> None:
+        raise PhotoError(photo_name(error.filename or folder), (error.strerror or str(error)).lower())
+
+    photos: list[Path] = []
+    others: list[str] = []
+    seen: set[str] = set()
+    suffixes = photo_suffixes()
+    for base, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
+        # Links to folders are followed, as data sets are often made of them; but not in circles.
+        seen.add(os.path.realpath(base))
+        folders[:] = [
+            name
+            for name in folders
+            if not name.startswith(".") and os.path.realpath(os.path.join(base, name)) not in seen
+        ]
+        for name in files:
+            if name.startswith("."):
+                continue
+            if os.path.splitext(name)[1].lower() in suffixes:
+                photos.append(Path(base, name))
+            else:
+                others.append(name)
+    note_left_out(folder, others)
+    return sorted(photos, key=_natural_key)
+
+
+def _natural_key(path: Path) -> tuple[list[list[tuple[int, int, str]]], str]:
+    parts = [
+        [
+            (0, int(piece), "") if piece.isdecimal() else (1, 0, piece.casefold())
+            for piece in re.split(r"(\d+)", part)
+            if piece
+        ]
+        for part in path.parts
+    ]
+    return parts, str(path)
+
+
+def _fold(stem: str) -> str:
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", stem).casefold())
+
+
+def _shorten(stem: str) -> str:
+    encoded = os.fsencode(stem)
+    if len(encoded) <= _MAX_STEM_BYTES:
+        return stem
+    return encoded[:_MAX_STEM_BYTES].decode("utf-8", "ignore")

@@ -1,0 +1,248 @@
+"""TIFF files whose pixels Pillow does not give as they are: planes, signed and wide numbers, floats, many pages.
+
+Pillow reads eight bits, palettes, CMYK and JPEG within TIFF well. It takes the planes of 16 bits for interleaved
+pixels, wraps signed bytes, shows white-is-zero floats inverted, and says nothing of further pages. tifffile says
+what a file holds, and reads what Pillow would not.
+"""
+
+from __future__ import annotations
+
+import logging
+import lzma
+import zlib
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+
+from patchprism.errors import PhotoError
+from patchprism.support.reading import BYTES_A_PIXEL, claim, note
+from patchprism.support.words import counted
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+# Pages that are asked whether they are previews; a file of more pages is no photo with previews.
+_ASKED = 16
+_MOST_CHANNELS = 16
+_DEFLATE, _LZMA = (8, 32946), 34925
+# Those that Pillow reads: the baseline's, LZW, JPEG and Deflate, then LZMA, PackBits, Zstandard and WebP.
+_PILLOWS = (*range(1, 9), *_DEFLATE, _LZMA, 32773, 50000, 50001)
+# Compressions that tifffile reads by itself; 1 is none, 32773 is PackBits.
+_WITHOUT = (1, *_DEFLATE, _LZMA, 32773)
+_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB = 0, 1, 2
+_PREVIEW, _MASK = 1, 4
+_ORIENTATION, _PROFILE = 274, 34675
+
+logging.getLogger("tifffile").addHandler(logging.NullHandler())  # else Python prints its warnings
+
+
+@dataclass
+class Tiff:
+    """What a TIFF file holds, as far as it is read.
+
+    Attributes
+    ----------
+    page : int
+        Which page.
+    values : ndarray, shape (H, W, 1 or 3), or None
+        Of the colours; None where Pillow reads them rightly.
+    alpha : ndarray, shape (H, W), or None
+    premultiplied : bool
+        Whether the colours are multiplied by alpha.
+    white_is_zero : bool
+    top : int or None
+        The largest number that the bits can hold, for whole numbers from 0.
+    orientation : int
+    profile : bytes or None
+    wants_imagecodecs : bool
+        Whether tifffile would read it with that library.
+    upper_bytes : bool
+        Whether Pillow reads it, and keeps the upper bytes of 16 bits.
+    kind : str
+        The page in a few words, for errors.
+    """
+
+    page: int
+    kind: str
+    values: NDArray[Any] | None = None
+    alpha: NDArray[Any] | None = None
+    premultiplied: bool = False
+    white_is_zero: bool = False
+    top: int | None = None
+    orientation: int = 1
+    profile: bytes | None = field(default=None, repr=False)
+    wants_imagecodecs: bool = False
+    upper_bytes: bool = False
+
+
+def open_tiff(file: IO[bytes], label: str, *, most_pixels: int, whole: bool) -> Tiff | None:
+    """What a TIFF file holds; None where tifffile cannot make it out.
+
+    Parameters
+    ----------
+    file : binary file
+    label : str
+        The photo's name in errors.
+    most_pixels : int
+        What a photo may have.
+    whole : bool
+        Whether all bits of wide numbers are wanted, and the upper eight are not enough.
+
+    Raises
+    ------
+    PhotoError
+        If the file holds what is not read.
+    """
+    from tifffile import TiffFile
+
+    try:
+        tiff = TiffFile(file)
+        number, page, kind = _choose(tiff)
+    except Exception:
+        return None  # damaged, or BigTIFF's kin; Pillow says what is wrong
+    found = Tiff(number, kind)
+    if page.imagewidth * page.imagelength > most_pixels:
+        raise PhotoError(
+            label, f"has {page.imagewidth * page.imagelength:,} pixels, more than {most_pixels:,}"
+        )
+    if page.photometric in (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB):
+        _read(page, found, label, whole)
+    elif page.dtype != np.uint8 and page.samplesperpixel > 1 and page.planarconfig != 1:
+        raise PhotoError(label, unread(found))  # Pillow takes wide planes for interleaved pixels
+    return found
+
+
+def unread(tiff: Tiff) -> str:
+    """Why a TIFF is not read that neither library reads rightly."""
+    if tiff.wants_imagecodecs:
+        return f"is a TIFF that needs imagecodecs to be read ({tiff.kind}): pip install 'patchprism[tiff]'"
+    return f"is a TIFF of a kind that is not read ({tiff.kind})"
+
+
+def _choose(tiff: Any) -> tuple[int, Any, str]:
+    """The number of the page to read, the page, and it in a few words."""
+    pages = tiff.pages
+    count = len(pages)
+    asked = [pages[i] for i in range(min(count, _ASKED))]
+    photos = [i for i, page in enumerate(asked) if not int(page.subfiletype) & (_PREVIEW | _MASK)]
+    number = photos[0] if photos else 0
+    page = asked[number]
+    kept = count - (len(asked) - len(photos)) if photos else count
+    kept = max(kept, _stacked(tiff))
+    if kept > 1:
+        channels = " (channels that are stored as pages are not put together)" if 2 <= kept <= 4 else ""
+        note(f"only the first of {kept} pages is read{channels}")
+    if not photos:
+        note(
+            "only a preview is read: the photo itself is stored in a way that is not read, as cameras' raw files are"
+        )
+    if page.imagedepth > 1:
+        note(f"only the first of {page.imagedepth} planes in depth is read")
+    photometric, compression = (
+        getattr(each, "name", str(each)) for each in (page.photometric, page.compression)
+    )
+    kind = f"{photometric}, {counted(page.samplesperpixel, 'channel')} of {page.bitspersample} bits, {compression}"
+    return number, page, kind
+
+
+def _stacked(tiff: Any) -> int:
+    """Pages that a description tells of, though the file lists one: ImageJ's, and tifffile's own."""
+    try:
+        if tiff.is_imagej and tiff.imagej_metadata:
+            return int(tiff.imagej_metadata.get("images", 1))
+        if tiff.is_shaped and tiff.shaped_metadata:
+            shape = tiff.shaped_metadata[0].get("shape", ())
+            return int(np.prod(shape) // max(1, np.prod(tiff.pages[0].shape)))
+    except (TypeError, ValueError, KeyError, IndexError, AttributeError):
+        pass  # a description says anything
+    return 1
+
+
+def _read(page: Any, found: Tiff, label: str, whole: bool) -> None:
+    colors = 3 if page.photometric == _RGB else 1
+    samples, bits = int(page.samplesperpixel), page.bitspersample
+    extra = samples - colors
+    if extra < 0 or samples > _MOST_CHANNELS:
+        raise PhotoError(
+            label, f"has {counted(samples, 'channel')}: a TIFF of a kind that is not read ({found.kind})"
+        )
+    says = [int(each) for each in np.ravel(page.extrasamples)] if page.extrasamples else []
+    with_alpha = extra > 0 and bool(says) and says[0] in (1, 2)
+    if colors == 1 and extra > with_alpha:
+        raise PhotoError(
+            label, f"has {samples} channels and does not say which are red, green and blue; save those as RGB"
+        )
+    if extra > with_alpha:
+        read = "red, green, blue and alpha" if with_alpha else "red, green and blue"
+        note(f"only {read} of {samples} channels are read")
+    odd = page.compression not in _WITHOUT or page.predictor not in (1, 2) or bits not in (8, 16, 32, 64)
+    found.wants_imagecodecs = odd and find_spec("imagecodecs") is None
+    interleaved = samples == 1 or page.planarconfig == 1
+    eight = page.dtype == np.uint8 and bits == 8
+    plain = eight and (extra == 0 or (extra == 1 and colors == 3 and interleaved))
+    if (isinstance(bits, int) and bits < 8) or (plain and page.compression in _PILLOWS):
+        return  # Pillow's are right, and faster
+    # Pillow's are right too, but it keeps eight bits of sixteen, and does not turn white-is-zero around.
+    sixteen = page.dtype == np.uint16 and bits == 16 and page.photometric != _WHITE_IS_ZERO
+    spare = interleaved and (eight or (sixteen and (colors == 1 or not whole)))
+    pixels = page.imagewidth * page.imagelength
+    claim(pixels * (BYTES_A_PIXEL + 2 * samples * (page.dtype.itemsize if page.dtype else 2)), label)
+    try:
+        _check_segments(page)
+        values = page.asarray(maxworkers=1)
+    except Exception as error:
+        found.upper_bytes = sixteen and colors == 3
+        if spare:
+            return
+        if found.wants_imagecodecs:
+            raise PhotoError(label, unread(found)) from error
+        raise PhotoError(
+            label, f"is damaged, cut short, or of a kind that is not read ({found.kind})"
+        ) from error
+    axes = page.axes
+    if page.imagedepth > 1:
+        values, axes = values.take(0, axis=axes.index("Z")), axes.replace("Z", "")
+    if samples == 1:
+        values = values.reshape(page.imagelength, page.imagewidth, 1)
+    elif axes == "SYX":
+        values = np.moveaxis(values, 0, -1)
+    found.values = values[..., :colors]
+    if with_alpha:
+        found.alpha = values[..., colors]
+        found.premultiplied = says[0] == 1
+    found.white_is_zero = page.photometric == _WHITE_IS_ZERO
+    if isinstance(bits, int) and values.dtype.kind == "u":
+        found.top = (1 << bits) - 1
+    tags = page.tags
+    try:
+        found.orientation = int(tags.valueof(_ORIENTATION, 1))
+    except (TypeError, ValueError):
+        found.orientation = 1
+    profile = tags.valueof(_PROFILE)
+    found.profile = bytes(profile) if isinstance(profile, (bytes, bytearray)) else None
+
+
+def _check_segments(page: Any) -> None:
+    """Refuse a file that ends before its pixels do, which would come out as black, or whose strips unpack to more.
+
+    Raises
+    ------
+    ValueError
+    """
+    file = page.parent.filehandle
+    size = int(np.prod(page.chunks)) * (page.dtype.itemsize if page.dtype else 2)
+    for start, length in zip(page.dataoffsets, page.databytecounts, strict=True):
+        if start + length > file.size:
+            raise ValueError("cut short")
+        # Python's decoders unpack all there is, a thousand times the file's length if somebody wants that.
+        unpack: Any = None
+        if page.compression in _DEFLATE:
+            unpack = zlib.decompressobj()
+        elif page.compression == _LZMA:
+            unpack = lzma.LZMADecompressor()
+        if unpack is not None and length:
+            file.seek(start)
+            if len(unpack.decompress(file.read(length), size + 1)) > size:
+                raise ValueError("a strip or tile unpacks to more than its pixels")

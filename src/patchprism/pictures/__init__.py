@@ -1,0 +1,1 @@
+"""From colours to pixels: upsampling, figures, names of outputs, and writing."""

@@ -1,0 +1,120 @@
+"""What is written into a folder: the files of each result, and what writes them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from patchprism.pictures.render import write_picture
+from patchprism.support.files import atomic_write
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    Job = tuple[Path, Callable[[Path], None]]
+    from collections.abc import Callable
+
+    Draw = Callable[[], NDArray[np.uint8]]
+
+
+FIGURES = ("fg_mask", "results", "results_raw", "histogram")
+
+
+def figure_jobs(results: Sequence[LensResult], folder: Path, *, arrays: bool, format: str) -> list[Job]:
+    """The files of all photos together: figures, tables, and arrays that belong to no one photo."""
+    jobs: list[Job] = []
+    for result in results:
+        jobs += [(folder / f"{stem}.{format}", partial(_draw, draw)) for stem, draw in result.figures.items()]
+        jobs += [(folder / name, partial(_text, text)) for name, text in result.tables.items()]
+        if arrays and result.shared_arrays:
+            jobs.append((folder / f"{result.name}.npz", partial(_arrays, result.shared_arrays)))
+    return jobs
+
+
+def photo_jobs(
+    results: Sequence[LensResult], index: int, stem: Path, *, arrays: bool, format: str
+) -> list[Job]:
+    """The files of one photo: ``<stem>.<lens>.<format>``, and with ``arrays`` ``<stem>.<lens>.npz``."""
+    jobs: list[Job] = []
+    for result in results:
+        if result.pictures:
+            for suffix, draw in result.pictures[index].items():
+                jobs.append((stem.with_name(f"{stem.name}.{suffix}.{format}"), partial(_draw, draw)))
+        if arrays and result.arrays and result.arrays[index]:
+            jobs.append(
+                (stem.with_name(f"{stem.name}.{result.name}.npz"), partial(_arrays, result.arrays[index]))
+            )
+    return jobs
+
+
+def _draw(draw: Callable[[], NDArray[np.uint8]], path: Path) -> None:
+    write_picture(path, draw())
+
+
+def _text(text: str, path: Path) -> None:
+    with atomic_write(path) as part:
+        part.write_bytes(text.encode("utf-8"))
+
+
+def _arrays(arrays: dict[str, NDArray[Any]], path: Path) -> None:
+    with atomic_write(path) as part:
+        np.savez_compressed(part, **arrays)  # type: ignore[arg-type]
+
+
+@dataclass(kw_only=True)
+class LensResult:
+    """What a lens found. Everything is computed; what draws only draws.
+
+    Attributes
+    ----------
+    name : str
+        The lens.
+    report : dict
+        JSON values for ``report.json``.
+    figures : dict
+        What draws each figure of all photos, by the stem of its file.
+    pictures : list of dict
+        A photo an entry: what draws its pictures, by what follows the photo's stem in their names.
+    arrays : list of dict
+        A photo an entry: its arrays by name.
+    shared_arrays : dict
+        Arrays that belong to no one photo.
+    tables : dict
+        Text files by name.
+    """
+
+    name: str
+    report: dict[str, Any]
+    figures: dict[str, Draw] = field(default_factory=dict)
+    pictures: list[dict[str, Draw]] = field(default_factory=list)
+    arrays: list[dict[str, NDArray[Any]]] = field(default_factory=list)
+    shared_arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
+    tables: dict[str, str] = field(default_factory=dict)
+
+
+def output_names(
+    stems: Sequence[str],
+    *,
+    overlay: bool = False,
+    arrays: bool = False,
+    format: str = "png",
+    pca: bool = True,
+) -> Iterator[str]:
+    """Names of the files that a job writes for photos of such stems; the lenses' own are not among them."""
+    yield from ("prism.safetensors", "report.json")
+    if not pca:
+        return
+    yield from (f"{name}.{format}" for name in FIGURES)
+    for stem in stems:
+        yield f"{stem}.pca.{format}"
+        if overlay:
+            yield f"{stem}.overlay.{format}"
+        if arrays:
+            yield f"{stem}.npz"

@@ -1,0 +1,1 @@
+"""What is fitted on features, and the colours it gives."""

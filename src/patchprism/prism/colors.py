@@ -1,0 +1,82 @@
+"""Components -> colours: scaling to [0, 1], and the one place where floats become bytes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+SCALINGS = ("minmax", "percentile", "sigmoid")
+SPACES = ("rgb", "oklab")
+
+# What a channel without any spread shows: neither dark nor bright, since it says nothing.
+FLAT = 0.5
+
+
+def scale_range(values: NDArray[np.floating[Any]], low: Any, high: Any) -> NDArray[np.float32]:
+    """Values scaled so that ``low`` becomes 0 and ``high`` becomes 1, clipped.
+
+    Parameters
+    ----------
+    values : ndarray, shape (..., k)
+    low, high : float or ndarray, shape (k,)
+        Where both are equal the channel is flat and becomes 0.5.
+
+    Returns
+    -------
+    ndarray, shape (..., k), float32, in [0, 1]
+
+    Examples
+    --------
+    >>> scale_range(np.array([[1.0, 7.0], [2.0, 7.0], [9.0, 7.0]]), np.array([1.0, 7.0]), np.array([3.0, 7.0]))
+    array([[0. , 0.5],
+           [0.5, 0.5],
+           [1. , 0.5]], dtype=float32)
+    """
+    span = np.asarray(high, np.float64) - np.asarray(low, np.float64)
+    flat = span <= 0
+    scaled = (np.asarray(values, np.float64) - low) / np.where(flat, 1.0, span)
+    return np.where(flat, FLAT, np.clip(scaled, 0.0, 1.0)).astype(np.float32)
+
+
+def scale_sigmoid(values: NDArray[np.floating[Any]], deviation: Any) -> NDArray[np.float32]:
+    """Values divided by their standard deviation and squashed by sigmoid(2x), as DINOv3's notebook does.
+
+    Parameters
+    ----------
+    values : ndarray, shape (..., k)
+    deviation : float or ndarray, shape (k,)
+        Where it is 0 the channel is flat and becomes 0.5.
+
+    Returns
+    -------
+    ndarray, shape (..., k), float32, in [0, 1]
+    """
+    flat = np.asarray(deviation) <= 0
+    whitened = np.where(flat, 0.0, np.asarray(values, np.float64) / np.where(flat, 1.0, deviation))
+    # tanh form: exp(-2x) would overflow for values far outside the fitted ones
+    return (0.5 + 0.5 * np.tanh(whitened)).astype(np.float32)
+
+
+def lay_out(values: NDArray[np.float32], space: str) -> NDArray[np.float32]:
+    """Three values in [0, 1] as a colour: red, green and blue themselves, or a cube of OKLab.
+
+    Parameters
+    ----------
+    values : ndarray, shape (..., 3), float32, in [0, 1]
+    space : {"rgb", "oklab"}
+        See :func:`~patchprism.prism.oklab.fill_cube` for the second.
+
+    Returns
+    -------
+    ndarray, shape (..., 3), float32, in [0, 1]
+        Gamma-coded sRGB.
+    """
+    if space == "rgb":
+        return values
+    from patchprism.prism.oklab import fill_cube
+
+    return fill_cube(values)

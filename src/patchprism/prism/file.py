@@ -1,0 +1,305 @@
+"""The file of a prism: safetensors, with the options and the origin as JSON in its metadata.
+
+Layout, version 2. Tensors (float64 but for the histogram, int64) are the learned arrays of
+:class:`~patchprism.Prism`, without the trailing underscore; ``direction`` is there only where the foreground
+was found by one. The metadata has one entry, ``patchprism``: a JSON object with ``version``, ``options``, ``learned``
+(numbers and words) and ``origin``. The same prism always gives the same bytes.
+
+Version 1 knew no direction, and its foreground ``"auto"`` is what is called ``"pca"`` today.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from patchprism.errors import OptionError, PatchPrismError, PrismError
+from patchprism.features.records import MAX_WIDTH, check_origin
+from patchprism.photos.paths import PHOTO_SUFFIXES, VIDEO_SUFFIXES
+from patchprism.prism.foreground import VERSION as LABELS_VERSION
+from patchprism.prism.passes import OTSU_BINS
+from patchprism.support import checks
+from patchprism.support.files import atomic_write
+from patchprism.support.folders import address_text, is_remote, local_copy, local_path
+from patchprism.support.json_values import from_json, is_number, is_whole, to_json
+
+if TYPE_CHECKING:
+    import os
+
+    from patchprism.prism.estimator import Prism
+
+VERSION = 2
+
+_SCALARS = ("threshold", "side", "n_photos", "n_patches", "n_foreground", "border_share")
+# What goes with a direction.
+_VOTES = ("n_voters", "agreement")
+# Axis names of each tensor; equal names must have equal lengths.
+_TENSORS = {
+    "scene_mean": "D",
+    "scene_components": "kD",
+    "scene_variance": "k",
+    "scene_ratio": "k",
+    "score_range": "2",
+    "object_mean": "D",
+    "object_components": "kD",
+    "object_variance": "k",
+    "object_ratio": "k",
+    "object_range": "2k",
+    "all_range": "23",
+    "score_histogram": "b",
+}
+_DIRECTION = {"direction": "D"}
+MAX_HEADER = 1 << 20
+# What the numbers of a fit on finite float32 tokens cannot exceed; their squares are still far from infinity.
+MAX_VALUE = 1e60
+
+
+def save_prism(prism: Prism, path: str | os.PathLike[str]) -> None:
+    """Write a prism; as :meth:`Prism.save <patchprism.Prism.save>`."""
+    path = checks.path("path", path)
+    content = prism_bytes(prism)
+    with atomic_write(path) as part:
+        part.write_bytes(content)
+
+
+def prism_bytes(prism: Prism) -> bytes:
+    """The content of a prism's file.
+
+    Raises
+    ------
+    PrismError
+        If the prism is not fitted, or its ``origin`` could not be read again.
+    """
+    from safetensors.numpy import save
+
+    from patchprism.prism.estimator import MASK_OPTIONS
+
+    if not hasattr(prism, "object_range_"):
+        raise PrismError("this prism is not fitted yet: there is nothing to save")
+    learned = {name: getattr(prism, f"{name}_") for name in _SCALARS}
+    if math.isnan(learned["threshold"]):
+        learned["threshold"] = None  # JSON has no NaN
+    if prism.direction_ is not None:
+        learned |= {name: getattr(prism, f"{name}_") for name in _VOTES} | {"labels_version": LABELS_VERSION}
+    header = {
+        "version": VERSION,
+        "options": {
+            "threshold": prism.threshold,
+            "foreground": prism.foreground,
+            **(
+                {"foreground_component": prism.foreground_component}
+                if prism.foreground_component != 1
+                else {}
+            ),
+            "scaling": prism.scaling,
+            "components": list(prism.components),
+            # Absent means rgb: files of the first version lack it, and stay the same bytes.
+            **({"space": prism.space} if prism.space != "rgb" else {}),
+            **({"signs": prism.signs} if prism.signs != "stable" else {}),
+            # Only where they are set: most prisms show what they were fitted on.
+            **{
+                name: getattr(prism, name)
+                for name, unset in MASK_OPTIONS.items()
+                if getattr(prism, name) != unset
+            },
+        },
+        "learned": learned,
+        "origin": prism.origin,
+    }
+    names = _TENSORS if prism.direction_ is None else _TENSORS | _DIRECTION
+    tensors = {name: np.ascontiguousarray(getattr(prism, f"{name}_")) for name in names}
+    try:
+        text = to_json(header, sort_keys=True)
+        check_origin(from_json(text)["origin"])
+    except (TypeError, ValueError, RecursionError) as error:
+        raise PrismError(f"this prism's origin cannot be saved: {error}") from error
+    # One metadata entry: safetensors keeps several in no fixed order.
+    return save(tensors, {"patchprism": text})
+
+
+def load_prism(path: str | os.PathLike[str]) -> Prism:
+    """Read a prism; as :meth:`Prism.load <patchprism.Prism.load>`."""
+    name = address_text(checks.path("path", path))
+    try:
+        with local_copy(name) as copy:
+            if not copy.is_file():
+                raise PrismError(f"{name}: {_no_file(copy)}")
+            header, tensors = _read(copy, name)
+    except FileNotFoundError as error:
+        raise PrismError(f"{name}: no such prism file") from error
+    except PatchPrismError:
+        raise
+    except (
+        Exception
+    ) as error:  # safetensors raises its own, struct's and the system's; all mean one thing here
+        advice = _advice(Path(name)) or f" ({error})"
+        raise PrismError(f"{name}: not a prism, or damaged{advice}") from error
+    prism = _build(name, header, tensors)
+    prism.loaded_from = name if is_remote(name) else str(local_path(name).absolute())
+    return prism
+
+
+def _no_file(path: Path) -> str:
+    """What to say of a path where no file is."""
+    if (path / "prism.safetensors").is_file():
+        return f"a folder; name the prism in it, {path / 'prism.safetensors'}"
+    return "no such prism file, but a folder" if path.is_dir() else "no such prism file"
+
+
+def _advice(path: Path) -> str:
+    """What to do with a file that is no prism, told from its name."""
+    suffix = path.suffix.lower()
+    if suffix in (*PHOTO_SUFFIXES, *VIDEO_SUFFIXES):
+        kind = "photo" if suffix in PHOTO_SUFFIXES else "clip"
+        return f"; {kind}s are named without an option, and --prism takes what `patchprism fit` wrote"
+    return "; --weights takes weights" if suffix in (".pth", ".pt", ".ckpt") else ""
+
+
+def _read(path: Path, name: str) -> tuple[dict[str, Any], dict[str, np.ndarray[Any, Any]]]:
+    from safetensors import safe_open
+
+    with safe_open(path, framework="numpy") as file:
+        text = (file.metadata() or {}).get("patchprism")
+        if text is None:
+            raise PrismError(f"{name}: a safetensors file, but not a prism (weights go to --weights)")
+        if len(text) > MAX_HEADER:
+            raise PrismError(f"{name}: damaged prism, its header has {len(text):,} characters")
+        header = from_json(text)
+        if not isinstance(header, dict):
+            raise PrismError(f"{name}: damaged prism, its header is no JSON object")
+        version = header.get("version")
+        if not is_whole(version, 1, VERSION):
+            raise PrismError(
+                f"{name}: prism of version {_short(version)}, this PatchPrism reads up to version {VERSION}: upgrade it"
+            )
+        names = _TENSORS | _DIRECTION if version != 1 and "direction" in file.keys() else _TENSORS  # noqa: SIM118
+        missing = sorted(set(_TENSORS) - set(file.keys()))
+        if missing:
+            raise PrismError(f"{name}: not a whole prism, it lacks {', '.join(missing)}")
+        # Shapes are known before a byte of the tensors is read: a small file may promise large ones.
+        _check_shapes(name, {key: file.get_slice(key) for key in names})
+        return header, {key: file.get_tensor(key) for key in names}
+
+
+def _check_shapes(name: str, slices: dict[str, Any]) -> None:
+    from patchprism.prism.estimator import KEPT_COMPONENTS
+
+    lengths = {"2": 2, "3": 3, "b": OTSU_BINS}
+    for key, axes in (_TENSORS | _DIRECTION).items():
+        if key not in slices:
+            continue
+        shape, dtype = tuple(slices[key].get_shape()), slices[key].get_dtype()
+        expected = tuple(
+            lengths.setdefault(axis, shape[i] if i < len(shape) else -1) for i, axis in enumerate(axes)
+        )
+        if shape != expected or dtype != ("I64" if key == "score_histogram" else "F64"):
+            raise PrismError(f"{name}: damaged prism, tensor {key} has shape {shape} of {dtype}")
+    if not 3 <= lengths["k"] <= KEPT_COMPONENTS or not 1 <= lengths["D"] <= MAX_WIDTH:
+        raise PrismError(f"{name}: damaged prism, {lengths['k']} components of width {lengths['D']}")
+
+
+def _check_tensors(name: str, tensors: dict[str, np.ndarray[Any, Any]]) -> None:
+    for key, array in tensors.items():
+        least = 0 if key.endswith(("_variance", "_ratio", "histogram")) else -MAX_VALUE
+        most = 1 + 1e-6 if key.endswith(("_ratio", "_components")) else MAX_VALUE
+        # Written so that NaN fails, too.
+        if not ((array >= max(least, -most)) & (array <= most)).all():
+            raise PrismError(f"{name}: damaged prism, tensor {key} has values out of range, or NaN")
+    for key in ("score_range", "object_range", "all_range"):
+        low, high = tensors[key]
+        if not np.all(low <= high):
+            raise PrismError(f"{name}: damaged prism, tensor {key} ends before it starts")
+    if any(int(count) > (1 << 53) for count in tensors["score_histogram"]):
+        raise PrismError(f"{name}: damaged prism, tensor score_histogram counts too many patches")
+
+
+def _build(name: str, header: dict[str, Any], tensors: dict[str, np.ndarray[Any, Any]]) -> Prism:
+    from patchprism.prism.estimator import Prism
+
+    _check_tensors(name, tensors)
+    try:
+        options = _checked_options(header.get("options"))
+        learned = _checked_learned(header.get("learned"), with_direction="direction" in tensors)
+        if header["version"] == 1 and options["foreground"] == "auto":
+            options["foreground"] = "pca"
+        if "direction" in tensors and not tensors["direction"].any():
+            raise ValueError("a direction of zeros")
+        check_origin(header.get("origin"))
+        prism = Prism(**options)
+        prism.check_options()
+        if max(abs(c) for c in prism.components) > len(tensors["object_variance"]):
+            raise ValueError(f"components {options['components']}")
+    except (ValueError, OptionError) as error:
+        raise PrismError(f"{name}: damaged prism, its header does not fit ({error})") from error
+    prism.origin = header["origin"]
+    for key in _SCALARS:
+        setattr(prism, f"{key}_", learned[key])
+    prism.threshold_ = float("nan") if prism.threshold_ is None else float(prism.threshold_)
+    prism.border_share_ = {side: float(prism.border_share_[side]) for side in ("above", "below")}
+    prism.direction_, prism.n_voters_, prism.agreement_ = None, 0, float("nan")
+    if "direction" in tensors:
+        prism.n_voters_, prism.agreement_ = learned["n_voters"], float(learned["agreement"])
+    for key, array in tensors.items():
+        setattr(prism, f"{key}_", array)
+    return prism
+
+
+def _checked_options(options: Any) -> dict[str, Any]:
+    """The options of a prism as its constructor takes them; their values are checked by the prism."""
+    from patchprism.prism.estimator import MASK_OPTIONS
+
+    if not isinstance(options, dict):
+        raise ValueError("it has no options")
+    needed = {"threshold", "foreground", "scaling", "components"}
+    if not needed <= set(options) <= needed | {"space", "signs", "foreground_component"} | set(MASK_OPTIONS):
+        raise ValueError(f"options {_short(sorted(options))}")
+    for key, value in options.items():
+        several = isinstance(value, list) and key == "components" and all(map(is_component, value))
+        if not (several or isinstance(value, str) or is_number(value)):
+            raise ValueError(f"{key} {_short(value)}")
+    if not isinstance(options["components"], list):
+        raise ValueError(f"components {_short(options['components'])}")
+    return {**options, "components": tuple(options["components"])}
+
+
+def is_component(value: Any) -> bool:
+    """Whether a value may name a component."""
+    return is_whole(value, -MAX_WIDTH, MAX_WIDTH)
+
+
+def _checked_learned(learned: Any, *, with_direction: bool) -> dict[str, Any]:
+    wanted = {*_SCALARS, *_VOTES, "labels_version"} if with_direction else set(_SCALARS)
+    if not isinstance(learned, dict) or set(learned) != wanted:
+        found = set(learned) if isinstance(learned, dict) else set()
+        raise ValueError(f"learned: {', '.join(sorted(wanted ^ found))[:200]}")
+    side, threshold = learned["side"], learned["threshold"]
+    shares = learned["border_share"]
+    if side not in ("above", "below", "none"):
+        raise ValueError(f"side {_short(side)}")
+    if (threshold is None) != (side == "none") or not (threshold is None or is_number(threshold, 0, 1)):
+        raise ValueError(f"side {side!r} with threshold {'nan' if threshold is None else _short(threshold)}")
+    if (
+        not isinstance(shares, dict)
+        or set(shares) != {"above", "below"}
+        or not all(is_number(share, 0, 1) for share in shares.values())
+    ):
+        raise ValueError(f"border_share {_short(shares)}")
+    if with_direction and not (
+        is_whole(learned["n_voters"], 1)
+        and is_number(learned["agreement"], 0, 1)
+        and is_whole(learned["labels_version"], 1)
+        and side != "below"
+    ):
+        raise ValueError("a direction without votes")
+    counts = learned["n_photos"], learned["n_foreground"], learned["n_patches"]
+    if not all(is_whole(count, 1) for count in counts) or not counts[0] <= counts[2] >= counts[1]:
+        raise ValueError(f"counts {_short(counts)}")
+    return learned
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,7 +1,0 @@
-"""Features on disk: a Zarr v3 folder that keeps what a network made of photos. docs/store.md has the layout."""
-
-from __future__ import annotations
-
-from patchprism.store.reader import PhotoRow, StoredFeatures, is_store
-
-__all__ = ["PhotoRow", "StoredFeatures", "is_store"]

@@ -1,0 +1,301 @@
+"""Writing files so that nobody ever meets half of one."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shutil
+import stat
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from patchprism.errors import OutputError
+from patchprism.support.folders import address_text, filesystem, is_remote, local_path, split_address
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+
+@contextmanager
+def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A path to write to that becomes ``path`` once the block has ended well.
+
+    The temporary file lies in the same folder (a rename within a file system is atomic), is hidden, and
+    keeps the suffix, since some writers choose the format by it. When the block raises, it is removed and
+    what lay at ``path`` before is still there.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        The file to write, in a folder that exists; or an address, to which the block's file is copied.
+
+    Yields
+    ------
+    Path
+        Where the block must write.
+
+    Raises
+    ------
+    OutputError
+        If the operating system refuses (no such folder, no permission, disk full), or a device is in the place.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with atomic_write(Path(folder) / "note.txt") as part:
+    ...         _ = part.write_text("whole")
+    ...     (Path(folder) / "note.txt").read_text()
+    'whole'
+    """
+    if is_remote(path):
+        folder, name = split_address(path)
+        with folder.staged(name) as part:
+            yield part
+        return
+    target = local_path(path)
+    _refuse_device(target)
+    # Not tempfile.mkstemp: it makes files that only their owner may read, and rename keeps that.
+    part = part_beside(target)
+    try:
+        with _held(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY):
+            yield part
+            os.replace(part, target)
+    except OSError as error:
+        _discard(part)
+        raise OutputError(str(target), _reason(error)) from error
+    except BaseException:
+        _discard(part)
+        raise
+
+
+_PART = re.compile(r"\.patchprism-[0-9a-f]{16}\.part(\.\w+)?")
+
+
+def part_beside(target: Path) -> Path:
+    """A new name for what will become a file or folder; hidden, in the same folder, with the same suffix."""
+    return target.with_name(f".patchprism-{secrets.token_hex(8)}.part{target.suffix}")
+
+
+@contextmanager
+def held_folder(part: Path) -> Iterator[None]:
+    """Make a folder that :func:`clean_parts` leaves alone while the block runs."""
+    part.mkdir()
+    with _held(part, os.O_RDONLY):
+        yield
+
+
+@contextmanager
+def _held(part: Path, flags: int) -> Iterator[None]:
+    """Hold the lock that tells :func:`clean_parts` that somebody is at work on a part; a kill lets go of it."""
+    try:
+        import fcntl
+    except ImportError:  # Windows: nothing is cleaned there
+        yield
+        return
+    descriptor = os.open(part, flags, 0o666)
+    try:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def clean_parts(folder: str | os.PathLike[str]) -> None:
+    """Take away what killed runs had half written into a folder; parts that somebody is at work on stay."""
+    try:
+        import fcntl
+
+        entries = list(os.scandir(folder))
+    except (ImportError, OSError):
+        return
+    for entry in entries:
+        if not _PART.fullmatch(entry.name) or not (
+            entry.is_file(follow_symlinks=False) or entry.is_dir(follow_symlinks=False)
+        ):
+            continue
+        with suppress(OSError):
+            descriptor = os.open(entry.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if entry.is_dir(follow_symlinks=False):
+                    shutil.rmtree(entry.path, ignore_errors=True)
+                else:
+                    os.unlink(entry.path)
+            finally:
+                os.close(descriptor)
+
+
+def check_target(
+    path: str | os.PathLike[str],
+    photos: Iterable[str | os.PathLike[str]] = (),
+    *,
+    read: Iterable[str | os.PathLike[str] | None] = (),
+    make_folder: bool = False,
+) -> str:
+    """Check, before anything is computed, that one file can be written; gives its path or address as text.
+
+    A file that is there already may be replaced, unless the job reads it.
+
+    Parameters
+    ----------
+    path : path
+        Of the file to write, or its address.
+    photos : iterable of path
+        The job's photos.
+    read : iterable of path or None
+        What else the job reads: files, and folders such as a feature store.
+    make_folder : bool
+        Whether the job makes the folder where it is missing.
+
+    Raises
+    ------
+    OutputError
+        If its folder does not exist, a folder or a device is in its place, or the job reads it.
+    """
+    photos = list(photos)
+    if is_remote(path):
+        text = address_text(path)
+        split_address(path)
+        check_writable(text)
+        refuse_what_is_read(text, [*photos, *read])
+        return text
+    target = local_path(path)
+    if target.is_dir():
+        raise OutputError(str(target), "a folder of that name is there already")
+    _refuse_device(target)
+    if not make_folder and not target.parent.is_dir():
+        raise OutputError(str(target), "its folder does not exist")
+    refuse_to_replace(target.parent, [target.name], [each for each in photos if not is_remote(each)])
+    refuse_what_is_read(target, read)
+    clean_parts(target.parent)
+    return str(target)
+
+
+def refuse_what_is_read(path: str | os.PathLike[str], read: Iterable[str | os.PathLike[str] | None]) -> None:
+    """Refuse to write what a job reads, or into it.
+
+    Parameters
+    ----------
+    path : path
+        Of the file or folder to write, or its address.
+    read : iterable of path or None
+        What the job reads: files, folders such as a feature store, and networks in folders (``hf:FOLDER``).
+
+    Raises
+    ------
+    OutputError
+        If it is among them.
+    """
+    remote = is_remote(path)
+    text = address_text(path).rstrip("/") if remote else str(local_path(path))
+    real = text if remote else _real(text)
+    for each in read:
+        if not each:
+            continue
+        given = each.removeprefix("hf:") if isinstance(each, str) else each
+        if is_remote(given) != remote:
+            continue
+        if remote:
+            theirs = address_text(given).rstrip("/")
+            found = real == theirs or real.startswith(f"{theirs}/")
+        else:
+            other = local_path(given)
+            if not os.path.lexists(other):
+                continue
+            # A link is no refuge for what it leads to, and is replaced itself.
+            names = {os.path.realpath(other), _real(other)}
+            found = real in names or any(
+                real.startswith(name + os.sep) for name in names if os.path.isdir(name)
+            )
+        if found:
+            raise OutputError(text, "this job reads it")
+
+
+def _real(path: str | os.PathLike[str]) -> str:
+    """Where a path leads to, but for a link at its end."""
+    home, name = os.path.split(os.path.abspath(path))
+    return os.path.join(os.path.realpath(home), name)
+
+
+def check_writable(address: str) -> None:
+    """Refuse addresses that can only be read, and those that nothing opens.
+
+    Raises
+    ------
+    OutputError
+        If it is one of the web.
+    ExtraError, OptionError
+        As :func:`patchprism.support.folders.filesystem` does.
+    """
+    scheme = address.split("://")[0].lower()
+    if scheme in ("http", "https", "data"):
+        raise OutputError(address, f"{scheme} addresses can only be read")
+    filesystem(address)
+
+
+def refuse_to_replace(
+    folder: str | os.PathLike[str], names: Iterable[str], read: Iterable[str | os.PathLike[str]]
+) -> None:
+    """Refuse to write files over what a job reads.
+
+    A link is no refuge for a photo's other name: renaming replaces the link, and leaves the photo.
+
+    Parameters
+    ----------
+    folder : path
+        Where files are to be written.
+    names : iterable of str
+        Their names in it.
+    read : iterable of path
+        The job's photos.
+
+    Raises
+    ------
+    OutputError
+        If one is among them.
+
+    Examples
+    --------
+    >>> refuse_to_replace("photos", ["results.png"], ["photos/dog.png", "results.png"])
+    """
+    written, home = set(names), os.path.realpath(folder)
+    homes: dict[str, str] = {}
+    for path in read:
+        base, name = os.path.split(os.fspath(path))
+        if name in written:
+            if base not in homes:
+                homes[base] = os.path.realpath(base or ".")
+            if homes[base] == home:
+                raise OutputError(os.fspath(path), "it is one of the photos of this job")
+
+
+def _refuse_device(target: Path) -> None:
+    """Refuse to put a file in the place of a device, a pipe or a socket: a rename would replace it for everybody."""
+    try:
+        mode = os.stat(target).st_mode
+    except (OSError, ValueError):  # not there, or no name at all: writing says what is wrong
+        return
+    # /dev/stdout is a link to what may be a file.
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)) or os.path.realpath(target.parent) == "/dev":
+        raise OutputError(str(target), "it is a device or a pipe; name a file")
+
+
+def _discard(part: Path) -> None:
+    # The first failure is the one to report; a folder that has vanished fails here as well.
+    try:
+        part.unlink(missing_ok=True)
+    except OSError:
+        return
+
+
+def _reason(error: OSError) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "its folder does not exist"
+    if isinstance(error, IsADirectoryError):
+        return "a folder of that name is there already"
+    return (error.strerror or str(error)).lower()

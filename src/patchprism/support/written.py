@@ -1,0 +1,397 @@
+"""What jobs wrote into a folder: a record beside the files decides what is ours; all else is the user's.
+
+A report (``report.json``, ``compare.json``) lists the files of its job, each with size and SHA-256, so that a file
+that the user has put in the place of one of ours is the user's. A job that writes into a folder first checks that
+nothing of the user's would be replaced. Before a file is renamed into its place, a line of ``.patchprism-files.log``
+notes its size and SHA-256, so that the files of a run that was killed are known as ours too. At the end
+``.patchprism-files.json`` holds what no report lists: what earlier jobs with other options have left, and the pictures
+of a video. If there is nothing of the kind, it is removed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import stat
+import sys
+import unicodedata
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from patchprism.errors import OutputError
+from patchprism.support.files import atomic_write, check_writable, clean_parts, refuse_to_replace
+from patchprism.support.folders import (
+    LocalFolder,
+    RemoteFolder,
+    address_text,
+    is_remote,
+    local_path,
+    open_folder,
+    reason_of,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from pathlib import Path
+
+    from patchprism.support.folders import Folder
+
+RECORD = ".patchprism-files.json"
+JOURNAL = ".patchprism-files.log"
+PRISM = "prism.safetensors"
+REPORTS = ("report.json", "compare.json")
+VERSION = 1
+# A record of a million files; of a longer list of photos no report is read, and the record lists all.
+MAX_RECORD = 256 << 20
+_SHA256 = re.compile(r"[0-9a-f]{64}|")
+
+
+class Stamp(NamedTuple):
+    """What tells a file from another one that has taken its place.
+
+    Attributes
+    ----------
+    bytes : int
+    sha256 : str
+        Empty where nobody has computed it.
+    modified : int
+        Time in nanoseconds, 0 where it is not known: reports of the same pictures are the same bytes.
+    """
+
+    bytes: int
+    sha256: str = ""
+    modified: int = 0
+
+
+def stamp(path: str | os.PathLike[str]) -> Stamp:
+    """The stamp of a file."""
+    with open(path, "rb") as file:
+        status = os.fstat(file.fileno())
+        return Stamp(status.st_size, hashlib.file_digest(file, "sha256").hexdigest(), status.st_mtime_ns)
+
+
+class Record:
+    """What the records in a folder say.
+
+    Parameters
+    ----------
+    folder : Folder
+
+    Attributes
+    ----------
+    files : dict
+        Stamps by name.
+    writing : set
+        Names that the last run was about to write. They decide only in remote folders, which have no journal.
+    """
+
+    def __init__(self, folder: Folder) -> None:
+        self.folder = folder
+        self.files: dict[str, Stamp] = {}
+        self.writing: set[str] = set()
+        self._themselves: set[str] = set()  # records cannot hold their own stamps
+        for name in (*REPORTS, RECORD):
+            said = _read(folder, name)
+            if said is None:
+                continue
+            self._themselves.add(name)
+            self.files |= _stamps(said)
+            if name == RECORD:
+                writing = said.get("writing")
+                self.writing = set(filter(_is_name, writing if isinstance(writing, list) else ()))
+        if RECORD in self._themselves:
+            self.files |= _journal(folder)
+
+    def __contains__(self, name: str) -> bool:
+        """Whether a file of that name is one of ours and unchanged; of a remote folder, whether it is listed."""
+        if name in self._themselves:
+            return True
+        if not isinstance(self.folder, LocalFolder):
+            return name in self.files or name in self.writing
+        if name not in self.files:
+            return False
+        path = self.folder.path / name
+        try:
+            status = os.lstat(path)
+            if not stat.S_ISREG(status.st_mode):
+                return False
+            made = self.files[name]
+            if status.st_size != made.bytes:
+                return False
+            # The time spares reading what nobody has touched; a copy has another.
+            return 0 < made.modified == status.st_mtime_ns or (
+                bool(made.sha256) and stamp(path).sha256 == made.sha256
+            )
+        except OSError:
+            return False
+
+    def has(self, name: str, size: int) -> bool:
+        """The same of a remote folder's file, by its size."""
+        made = self.files.get(name)
+        return name in self and (made is None or name in self.writing or made.bytes == size)
+
+
+def is_ours(paths: Iterable[Path]) -> Iterator[bool]:
+    """Of each local file whether a record beside it lists it; the records are read once for runs of one folder."""
+    home, record = None, None
+    for path in paths:
+        if path.parent != home:
+            home = path.parent
+            known = any(os.path.lexists(home / name) for name in (RECORD, *REPORTS))
+            record = Record(LocalFolder(home)) if known else None
+        yield record is not None and path.name in record
+
+
+def _read(folder: Folder, name: str) -> dict[str, Any] | None:
+    """What a record says; None where there is none, or it is none of ours."""
+    try:
+        if isinstance(folder, LocalFolder):
+            status = os.lstat(folder.path / name)
+            if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_RECORD:
+                return None
+        elif (folder.size(name) or MAX_RECORD + 1) > MAX_RECORD:
+            return None
+        said = json.loads(folder.read(name))
+    except (OSError, ValueError, RecursionError):
+        return None
+    ours = (
+        isinstance(said, dict) and said.get("version") == VERSION and isinstance(said.get("patchprism"), str)
+    )
+    return said if ours else None
+
+
+def promise(folder: Folder, name: str, made: Stamp) -> None:
+    """Note that a file of this content is about to be put into its place; of a remote folder nothing is noted."""
+    if isinstance(folder, LocalFolder):
+        line = json.dumps({"name": name, **made._asdict()}).encode() + b"\n"
+        # One write to the end of the file, so that lines of several processes do not mix.
+        with open(folder.path / JOURNAL, "ab", buffering=0) as file:
+            file.write(line)
+
+
+def _journal(folder: Folder) -> dict[str, Stamp]:
+    """What the journal of a run that did not come to its end promises; lines that make no sense are left out."""
+    if not isinstance(folder, LocalFolder):
+        return {}
+    try:
+        status = os.lstat(folder.path / JOURNAL)
+        if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_RECORD:
+            return {}
+        lines = (folder.path / JOURNAL).read_bytes().splitlines()
+    except OSError:
+        return {}
+    found: dict[str, Stamp] = {}
+    for line in lines:
+        try:
+            said = json.loads(line)
+            found |= _stamps({"files": {said.pop("name"): said}})
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            continue
+    return found
+
+
+def _is_name(name: Any) -> bool:
+    if not isinstance(name, str) or name in ("", ".", ".."):
+        return False
+    return not any(sign in name for sign in "/\\\0")
+
+
+def _stamps(said: dict[str, Any]) -> dict[str, Stamp]:
+    """The files that a record lists; what makes no sense is left out."""
+    files = said.get("files")
+    found = {}
+    for name, made in files.items() if isinstance(files, dict) else ():
+        if not _is_name(name) or not isinstance(made, dict):
+            continue
+        size, digest, modified = made.get("bytes"), made.get("sha256"), made.get("modified", 0)
+        if (
+            type(size) is int
+            and type(modified) is int
+            and isinstance(digest, str)
+            and _SHA256.fullmatch(digest)
+        ):
+            found[name] = Stamp(size, digest, modified)
+    return found
+
+
+def as_json(files: Mapping[str, Stamp]) -> dict[str, Any]:
+    """Stamps by name, as reports hold them."""
+    return {name: {"bytes": made.bytes, "sha256": made.sha256} for name, made in files.items()}
+
+
+class Output:
+    """A folder that a job writes into.
+
+    Parameters
+    ----------
+    out : path
+        A folder, made when it is claimed, or an address.
+    prism : path
+        The prism that the job reads, if any. Where it is the one in this folder, it stays as it is.
+
+    Attributes
+    ----------
+    folder : Folder
+    written : dict
+        Stamps of what the job has written so far.
+    """
+
+    def __init__(self, out: str | os.PathLike[str], *, prism: str | os.PathLike[str] = "") -> None:
+        self.folder = open_folder(out)
+        self.keeps_prism = bool(prism) and self._is_here(prism)
+        self.written: dict[str, Stamp] = {}
+        self._kept: dict[str, Stamp] = {}
+
+    def path(self, name: str) -> str:
+        """What to call a file in it: a path or an address."""
+        if isinstance(self.folder, RemoteFolder):
+            return f"{self.folder.name}/{name}"
+        return os.path.join(self.folder.name, name)
+
+    def _is_here(self, prism: str | os.PathLike[str]) -> bool:
+        path = self.path(PRISM)
+        if isinstance(self.folder, RemoteFolder) or is_remote(prism):
+            return address_text(prism) == address_text(path)
+        try:
+            return os.path.samefile(local_path(prism), path)
+        except OSError:  # one of them is not there
+            return False
+
+    def check(self, names: Iterable[str], read: Iterable[str | os.PathLike[str]] = ()) -> None:
+        """Refuse to write files where that would replace one of the user's.
+
+        Parameters
+        ----------
+        names : iterable of str
+            Of the files that the job may write.
+        read : iterable of path
+            The job's photos.
+
+        Raises
+        ------
+        OutputError
+            If a file of that name is there that no record lists, or the job reads it.
+        """
+        names = self._to_write(names)
+        if isinstance(self.folder, LocalFolder):
+            if os.path.lexists(self.folder.path) and not self.folder.path.is_dir():
+                raise OutputError(self.folder.name, "it is a file, not a folder")
+            refuse_to_replace(self.folder.path, names, (each for each in read if not is_remote(each)))
+        else:
+            check_writable(self.folder.name)
+        there = _there(self.folder)
+        taken = [there[key] for name in names if (key := _folded(name)) in there]
+        if not taken:
+            return
+        record = Record(self.folder)
+        for name, size in taken:
+            if name not in record or (size is not None and not record.has(name, size)):
+                raise OutputError(
+                    self.path(name),
+                    "a file of that name is there already, and PatchPrism did not write it; move it, or write to "
+                    "another folder",
+                )
+
+    def claim(self, names: Iterable[str], read: Iterable[str | os.PathLike[str]] = ()) -> None:
+        """Check, make the folder, take away what killed runs had half written, and note what is going to be written.
+
+        Raises
+        ------
+        OutputError
+            As :meth:`check`, or if the folder cannot be made or written to.
+        """
+        names = self._to_write(names)
+        self.check(names, read)
+        if isinstance(self.folder, LocalFolder):
+            try:
+                self.folder.path.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise OutputError(self.folder.name, reason_of(error).lower()) from error
+            clean_parts(self.folder.path)
+        record = Record(self.folder)
+        for name, _ in _there(self.folder).values():
+            if name == RECORD or name not in record:
+                continue
+            made = record.files.get(name)
+            if made is not None:
+                self._kept[name] = made
+        self._write(self._kept, names)
+        self.folder.remove(JOURNAL)  # what it said is in the record by now
+
+    def _to_write(self, names: Iterable[str]) -> list[str]:
+        return [name for name in names if not (self.keeps_prism and name == PRISM)]
+
+    def save_prism(self, save: Callable[[Path], object]) -> list[str]:
+        """Write the prism, unless the job reads the one that is there; gives the names of what was written."""
+        if self.keeps_prism:
+            return []
+        with self.staged(PRISM) as part:
+            save(part)
+        return [PRISM]
+
+    @contextmanager
+    def staged(self, name: str) -> Iterator[Path]:
+        """A local path to write to that becomes the file when the block ends well."""
+        try:
+            if isinstance(self.folder, LocalFolder):
+                with atomic_write(self.folder.path / name) as part:
+                    yield part
+                    made = stamp(part)
+                    promise(self.folder, name, made)
+            else:
+                with self.folder.staged(name) as part:
+                    yield part
+                    made = stamp(part)
+        except OutputError as error:  # a writer of ours, speaking of the part
+            raise OutputError(self.path(name), error.reason) from error
+        self.written[name] = made
+
+    def finish(self) -> None:
+        """Note what was written and no report lists."""
+        listed = set(REPORTS)
+        for name in REPORTS:
+            listed |= _stamps(_read(self.folder, name) or {}).keys()
+        rest = {name: made for name, made in (self._kept | self.written).items() if name not in listed}
+        if rest:
+            self._write(rest, ())
+        else:
+            self.folder.remove(RECORD)
+        self.folder.remove(JOURNAL)
+
+    def _write(self, files: Mapping[str, Stamp], writing: Iterable[str]) -> None:
+        from patchprism.support.version import __version__
+
+        said = {
+            "version": VERSION,
+            "patchprism": __version__,
+            "writing": list(writing),
+            "files": {name: made._asdict() for name, made in files.items()},
+        }
+        content = json.dumps(said, indent=0).encode()
+        if isinstance(self.folder, LocalFolder):
+            with atomic_write(self.folder.path / RECORD) as part:
+                part.write_bytes(content)
+        else:
+            self.folder.write(RECORD, content)
+
+
+def _there(folder: Folder) -> dict[str, tuple[str, int | None]]:
+    """All that lies directly in a folder: names, and sizes where they cost nothing, by folded names."""
+    if isinstance(folder, LocalFolder):
+        try:
+            return {_folded(name): (name, None) for name in os.listdir(folder.path)}
+        except FileNotFoundError:
+            return {}
+        except OSError as error:
+            raise OutputError(folder.name, reason_of(error).lower()) from error
+    assert isinstance(folder, RemoteFolder)
+    return {_folded(name): (name, size) for name, size in folder.sizes().items()}
+
+
+def _folded(name: str) -> str:
+    """A name as the file system compares it: macOS and Windows take ``Results.png`` for ``results.png``."""
+    if sys.platform in ("darwin", "win32"):
+        return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+    return name

@@ -1,0 +1,1 @@
+"""`patchprism.visualize` and what it gives, for one call from Python."""

@@ -1,0 +1,260 @@
+"""Photos -> Visualization, for people who want one call."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from patchprism.backbones import Backbone, find_record, load_backbone
+from patchprism.errors import OptionError, PhotoError
+from patchprism.features.extraction import (
+    Photos,
+    extract,
+    photo_names,
+)
+from patchprism.features.patch_features import PatchFeatures
+from patchprism.jobs.inputs import list_photos, several
+from patchprism.jobs.settings import (
+    ERRORS,
+    Settings,
+    Stopwatch,
+    check_backbone,
+    check_origin,
+    describe_origin,
+    with_mask,
+)
+from patchprism.jobs.view import Failure
+from patchprism.prism.estimator import Prism
+from patchprism.support import checks
+from patchprism.support.reading import reading
+from patchprism.support.words import none_could
+from patchprism.views.visualization import Visualization
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+
+def visualize(
+    photos: Iterable[Any],
+    *,
+    model: str | None = None,
+    weights: str | None = None,
+    preset: str | None = None,
+    size: int | None = None,
+    range: tuple[float, float] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    threshold: float | str | None = None,
+    foreground: str | None = None,
+    foreground_component: int | None = None,
+    scaling: str | None = None,
+    components: tuple[int, int, int] | None = None,
+    space: str | None = None,
+    mask_threshold: float | None = None,
+    mask_side: str | None = None,
+    opening: int = 0,
+    closing: int = 0,
+    layer: int | Sequence[int] | None = None,
+    facet: str | None = None,
+    final_norm: bool | None = None,
+    token_norm: str | None = None,
+    device: str = "auto",
+    dtype: str | None = None,
+    batch_size: int | None = None,
+    prism: Prism | None = None,
+    force: bool = False,
+    backbone: Backbone | None = None,
+    errors: str = "raise",
+    fetch_from: Sequence[str] = (),
+    progress: Callable[[str, int, int | None], None] | None = None,
+) -> Visualization:
+    """Colour photos by the principal components of their patch features.
+
+    Parameters
+    ----------
+    photos : iterable of path, PIL.Image.Image or array
+        Files, folders and patterns among the paths; arrays as :func:`~patchprism.read_photo` takes them.
+        One photo may come alone; an array of four dimensions is a photo a row.
+        Or one feature store: no network is needed then, and the store settles model and framing.
+    model : str, default="dinov2_vits14"
+        A registered name.
+    weights : str, optional
+        File, address or ``hf:REPO``; by default looked for in the caches, then downloaded.
+    preset : {"default", "seed"}
+    size : int, default=448
+        The photo's shorter edge as the network sees it, in pixels.
+    range : (low, high), optional
+        The values that are black and white in photos that do not hold 8 bits; see
+        :func:`~patchprism.read_photo`. By default the prism's, where one is given.
+    mean, std : sequence of three float, optional
+        Normalisation of RGB in [0, 1]: ``(value - mean) / std``. By default the model's, or the preset's.
+    threshold : float in [0, 1], "auto" or "otsu"
+    foreground : {"auto", "object", "pca", "above", "below", "none"}
+    foreground_component : {1, 2, 3}
+    scaling : {"minmax", "percentile", "sigmoid"}
+    components : tuple of three int
+    space : {"rgb", "oklab"}
+        See :class:`~patchprism.Prism`. Defaults are the preset's: ``"auto"`` for both, or 0.6 and
+        ``"above"`` of the seed.
+    mask_threshold, mask_side, opening, closing
+        Which patches are shown as foreground, without touching the fit; see
+        :class:`~patchprism.Prism`. They may be given beside a prism, and then replace its own.
+    layer : int or sequence of int, default=-1
+        Block whose tokens are taken, counted from 0, or from the end with negative numbers. The tokens of
+        several blocks lie side by side.
+    facet : {"token", "query", "key", "value"}
+        What is taken of that block, where the model has it.
+    final_norm : bool, default=True
+        Whether the network's final norm is applied to the tokens, of earlier blocks too.
+    token_norm : {"none", "l2"}
+        ``"l2"`` gives each token unit length before anything is fitted.
+    device, dtype : str
+        See :func:`~patchprism.backbones.load_backbone`.
+    batch_size : int, optional
+        Photos a forward pass, at most. Colours do not depend on it.
+    prism : Prism, optional
+        Colour with this one instead of fitting. It brings its own model and framing.
+    force : bool
+        Use the prism even where model, weights, framing or dtype differ from those it was fitted on.
+    backbone : Backbone, optional
+        Use this one, already loaded, instead of ``model``, ``weights``, ``device`` and ``dtype``.
+    errors : {"raise", "report"}
+        What a photo that cannot be read does: raise, or be listed in ``failures`` while the others are done.
+    fetch_from : sequence of str
+        Buckets and hosts, like ``"s3://bucket"``, where photos that a feature store names by addresses are read,
+        beside the one where the store itself lies.
+    progress : callable, optional
+        Called as ``progress(stage, done, total or None)``.
+
+    Returns
+    -------
+    Visualization
+
+    Raises
+    ------
+    PatchPrismError
+        One of its children: an option, a photo, a model, its weights or the prism cannot be used.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> photo = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
+    >>> view = visualize([photo], model="efficientnet_lite2", size=64)
+    >>> view.colors[0].shape
+    (4, 6, 3)
+    """
+    errors = checks.choice("errors", errors, allowed=ERRORS)
+    force = checks.flag("force", force)
+    fetch_from = checks.texts("fetch_from", fetch_from)
+    checks.callback("progress", progress)
+    check_backbone("backbone", backbone)
+    settings = Settings(
+        model=backbone.record.name if backbone else model,
+        weights=weights,
+        preset=preset,
+        size=size,
+        range=range,
+        mean=mean,
+        std=std,
+        threshold=threshold,
+        foreground=foreground,
+        foreground_component=foreground_component,
+        scaling=scaling,
+        components=components,
+        space=space,
+        mask_threshold=mask_threshold,
+        mask_side=mask_side,
+        opening=opening,
+        closing=closing,
+        layer=layer,
+        facet=facet,
+        final_norm=final_norm,
+        token_norm=token_norm,
+        device=device,
+        dtype=str(backbone.dtype).removeprefix("torch.") if backbone else dtype,
+        batch_size=batch_size,
+    )
+    if prism is not None and not isinstance(prism, Prism):
+        checks.refuse("prism", "a Prism, as Prism.load reads one", prism)
+    photos = several(photos)
+    tell = progress or (lambda *_: None)
+    from patchprism.jobs.inputs import store_among
+
+    store = store_among(photos)
+    if store is not None:
+        if backbone is not None:
+            raise OptionError("backbone is not needed with a feature store")
+        from patchprism.jobs.streaming.view import view_store
+
+        return Visualization.of(
+            view_store(store, settings=settings, prism=prism, force=force, fetch_from=fetch_from, tell=tell)
+        )
+    if fetch_from:
+        raise OptionError("fetch_from is for a feature store; photos that are named are read anyway")
+    settings = settings.resolved(prism)
+    watch = Stopwatch()
+    # Everything that can be refused is refused before anything heavy is loaded.
+    to_fit = None if prism else settings.prism()
+    if prism:
+        prism = with_mask(prism, settings.mask_options())
+    options = settings.token_options()
+    framing = settings.framing(backbone.record if backbone else find_record(str(settings.model)))
+    with reading() as heard:
+        sources = list_photos(photos)
+    job = Photos(sources, photo_names(sources), range=settings.range)
+    if backbone is None:
+        tell("load model", 0, None)
+        with watch("load model"):
+            backbone = load_backbone(
+                str(settings.model),
+                weights=settings.weights,
+                device=settings.device,
+                dtype=settings.dtype or "auto",
+                progress=tell,
+            )
+        tell("load model", 1, 1)
+    origin = describe_origin(backbone, settings, framing)
+    if prism and not force:
+        check_origin(prism, origin)
+    failures: dict[int, PhotoError] = {}
+    done: dict[int, Any] = {}
+    with watch("read photos and run network"):
+        report = failures.__setitem__ if errors == "report" else None
+        for each in extract(job, backbone, framing, batch_size=batch_size, failed=report, options=options):
+            done[each.index] = each
+            tell("photos", len(done) + len(failures), len(job))
+    failed = [Failure(job.names[i], failures[i].reason) for i in sorted(failures)]
+    if not done:
+        raise PhotoError(
+            failed[0].photo,
+            none_could(failed[0].reason, len(failed)),
+        )
+    order = sorted(done)
+    features = PatchFeatures([done[i].tokens for i in order], [job.names[i] for i in order])
+    if to_fit:
+        with watch("fit prism"):
+            prism = to_fit.fit(features)
+        prism.origin = origin
+    assert prism is not None
+    with watch("colour"):
+        parts = [
+            prism.split(tokens, name=name) for name, tokens in zip(features.names, features, strict=True)
+        ]
+    return Visualization(
+        photos=job.subset(order),
+        framing=framing,
+        features=features,
+        prism=prism,
+        parts=parts,
+        crops=[done[i].crop for i in order],
+        sizes=[done[i].size for i in order],
+        record=backbone.record,
+        weights=backbone.weights,
+        settings=asdict(settings) | {"device": str(backbone.device), "dtype": origin["dtype"]},
+        fitted_here=to_fit is not None,
+        failures=failed,
+        seconds=watch.seconds,
+        origin=origin,
+        plain=[job.names[i] for i in order if done[i].plain],
+        notes=heard.notes,
+    )
