@@ -14,7 +14,7 @@ from patchprism.pictures.picture import PictureOptions
 from patchprism.pictures.render import (
     write_picture,
 )
-from patchprism.support.files import atomic_write
+from patchprism.support.files import atomic_write, refuse_no_folder
 from patchprism.support.folders import is_remote, local_path
 from patchprism.support.json_values import to_json
 from patchprism.support.reading import BYTES_A_PIXEL, claim, reading
@@ -45,8 +45,8 @@ def check_output_options(
     if out is not None and not is_remote(out):
         folder = local_path(out)
         try:
-            if folder.exists() and not folder.is_dir():
-                raise OutputError(str(folder), "it is a file, not a folder")
+            folder.exists()
+            refuse_no_folder(folder)
         except (OSError, ValueError) as error:  # a name that is too long; one with a NUL
             raise OutputError(str(folder), str(getattr(error, "strerror", None) or error).lower()) from error
     return PictureOptions(

@@ -314,16 +314,16 @@ class Prism:
         apply_checks(self, PRISM_CHECKS)
         threshold, side = self.mask_threshold, self.mask_side
         if self.foreground == "none" and side in ("above", "below") and threshold is None:
-            raise OptionError(f"mask_side {side!r} needs a mask_threshold where foreground is 'none'")
+            raise OptionError(f"mask_side {side!r} needs a mask_threshold with foreground='none'")
         if self.foreground == "none" and side is None and threshold is not None:
-            raise OptionError("mask_threshold needs a mask_side where foreground is 'none'")
+            raise OptionError("mask_threshold needs a mask_side with foreground='none'")
 
     def _no_foreground(self) -> str:
         if not self.scene_variance_[0]:
-            return "all patches have the same features, so there is no foreground to find; foreground 'none' keeps all"
+            return "all patches have the same features, so there is no foreground to find; foreground='none' keeps all"
         return (
             f"no patch's score is {self.side_} the threshold {self.threshold_:g}; "
-            "choose another threshold, or foreground 'none' to keep all"
+            "choose another threshold, or foreground='none' to keep all"
         )
 
     # ---------------------------------------------------------------- using

@@ -168,12 +168,31 @@ def check_target(
     if target.is_dir():
         raise OutputError(str(target), "a folder of that name is there already")
     _refuse_device(target)
-    if not make_folder and not target.parent.is_dir():
+    if make_folder:
+        refuse_no_folder(target.parent)
+    elif not target.parent.is_dir():
         raise OutputError(str(target), "its folder does not exist")
     refuse_to_replace(target.parent, [target.name], [each for each in photos if not is_remote(each)])
     refuse_what_is_read(target, read)
     clean_parts(target.parent)
     return str(target)
+
+
+def refuse_no_folder(path: str | os.PathLike[str]) -> None:
+    """Refuse a folder to write to that is something else, or lies below something else.
+
+    Raises
+    ------
+    OutputError
+        If a file or a link that leads nowhere is in its place, or in that of a folder above it.
+    """
+    folder = local_path(path)
+    for each in (folder, *folder.parents):
+        if os.path.isdir(each):
+            return
+        if os.path.lexists(each):
+            what = "a file, not a folder" if os.path.exists(each) else "a link that leads nowhere"
+            raise OutputError(str(folder), f"{'it' if each == folder else each} is {what}")
 
 
 def refuse_what_is_read(path: str | os.PathLike[str], read: Iterable[str | os.PathLike[str] | None]) -> None:

@@ -21,7 +21,13 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from patchprism.errors import OutputError
-from patchprism.support.files import atomic_write, check_writable, clean_parts, refuse_to_replace
+from patchprism.support.files import (
+    atomic_write,
+    check_writable,
+    clean_parts,
+    refuse_no_folder,
+    refuse_to_replace,
+)
 from patchprism.support.folders import (
     LocalFolder,
     RemoteFolder,
@@ -276,8 +282,7 @@ class Output:
         """
         names = self._to_write(names)
         if isinstance(self.folder, LocalFolder):
-            if os.path.lexists(self.folder.path) and not self.folder.path.is_dir():
-                raise OutputError(self.folder.name, "it is a file, not a folder")
+            refuse_no_folder(self.folder.path)
             refuse_to_replace(self.folder.path, names, (each for each in read if not is_remote(each)))
         else:
             check_writable(self.folder.name)

@@ -93,7 +93,7 @@ def view_store(
         if need > LARGE and need > free_memory():
             raise StoreError(
                 f"{store.path}: its tokens take {need / 1e9:,.1f} GB, which is more memory than this machine has "
-                "free; patchprism render takes a store photo by photo, and sample shows a part of it"
+                "free; patchprism render takes a store photo by photo, and sample=N shows a part of it"
             )
     rows: list[PhotoRow] = []
     tokens: list[Any] = []

@@ -250,8 +250,8 @@ def render_video(
     origin = describe_origin(backbone, settings, framing)
     if prism and any(getattr(prism, name) != unset for name, unset in MASK_OPTIONS.items()):
         raise PrismError(
-            "videos show the foreground that was fitted: this prism shows another (opening, closing, mask_threshold "
-            "or mask_side is set); save it without"
+            "videos show the foreground that was fitted: this prism shows another (it was saved with a "
+            "mask, an opening or a closing); save it without"
         )
     if prism and not force:
         check_origin(prism, origin)
