@@ -180,3 +180,35 @@ def test_a_refit_in_the_explorer_does_not_replace_the_prism_that_it_began_with(h
         workshop.save(session, "elsewhere", shown)
     finally:
         workshop.close()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("render", "p", "-o"),
+        ("render", "p", "--resume", "-o"),
+        ("compare", "p", "--layer", "2,3", "-m", "efficientnet_lite2", "-o"),
+        ("features", "p", "-o"),
+        ("video", "p", "-o"),
+        ("explore", "p", "--no-open", "-o"),
+        ("fit", "p", "-o"),  # a prism in it
+    ],
+)
+@pytest.mark.parametrize("below", ["", "/x"])
+@pytest.mark.parametrize("link", [True, False])
+def test_what_is_no_folder_is_called_what_it_is(run, here, arguments, below, link):
+    if link:
+        (here / "thing").symlink_to("nowhere")
+    else:
+        (here / "thing").write_text("mine")
+    out = f"thing{below}"
+    file = "/a.prism" if arguments[0] == "fit" else ""
+    result = run(*arguments[:-1], *MODEL, "-o", out + file)
+    what = "a link that leads nowhere" if link else "a file, not a folder"
+    assert (result.code, result.err) == (
+        1,
+        f"error: cannot write {out}: {'thing' if below else 'it'} is {what}\n",
+    )
+    assert (here / "thing").is_symlink() == link
+    assert link or (here / "thing").read_text() == "mine"
+    assert not (here / "nowhere").exists()
