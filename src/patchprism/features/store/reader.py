@@ -291,8 +291,8 @@ class StoredFeatures(PatchFeatures):
             for at, name in enumerate(these, start + 1):
                 if name.rpartition("/")[2] in ("", ".", ".."):  # pictures are named after the last part
                     raise StoreError(
-                        f"{self.path}: damaged feature store, the name of photo {at} is {checks.said(name)}, which is no "
-                        "file's; write the store again with patchprism features"
+                        f"{self.path}: damaged feature store, the name of photo {at} is {checks.said(name)}, which is "
+                        "no file's; write the store again with patchprism features"
                     )
             found += these
             start = end
