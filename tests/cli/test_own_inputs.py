@@ -207,7 +207,7 @@ def test_what_is_no_folder_is_called_what_it_is(run, here, arguments, below, lin
     what = "a link that leads nowhere" if link else "a file, not a folder"
     assert (result.code, result.err) == (
         1,
-        f"error: cannot write {out}: {'thing' if below else 'it'} is {what}\n",
+        f"error: cannot write {out}{file}: {'thing' if below or file else 'it'} is {what}\n",
     )
     assert (here / "thing").is_symlink() == link
     assert link or (here / "thing").read_text() == "mine"

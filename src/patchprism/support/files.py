@@ -169,7 +169,7 @@ def check_target(
         raise OutputError(str(target), "a folder of that name is there already")
     _refuse_device(target)
     if make_folder:
-        refuse_no_folder(target.parent)
+        refuse_no_folder(target, above=True)
     elif not target.parent.is_dir():
         raise OutputError(str(target), "its folder does not exist")
     refuse_to_replace(target.parent, [target.name], [each for each in photos if not is_remote(each)])
@@ -178,8 +178,14 @@ def check_target(
     return str(target)
 
 
-def refuse_no_folder(path: str | os.PathLike[str]) -> None:
+def refuse_no_folder(path: str | os.PathLike[str], *, above: bool = False) -> None:
     """Refuse a folder to write to that is something else, or lies below something else.
+
+    Parameters
+    ----------
+    path : path
+    above : bool
+        Whether only the folders above it count, since it is a file.
 
     Raises
     ------
@@ -187,7 +193,7 @@ def refuse_no_folder(path: str | os.PathLike[str]) -> None:
         If a file or a link that leads nowhere is in its place, or in that of a folder above it.
     """
     folder = local_path(path)
-    for each in (folder, *folder.parents):
+    for each in folder.parents if above else (folder, *folder.parents):
         if os.path.isdir(each):
             return
         if os.path.lexists(each):
