@@ -508,7 +508,7 @@ def test_sound_alone_is_no_video(tmp_path, backbone):
         ({"batch_size": 0}, OptionError, "batch_size"),
         ({"out": "out.gif"}, OptionError, "out must end in"),
         ({"out": "nowhere/out.mp4"}, OutputError, "folder does not exist"),
-        ({"out": "in.mp4"}, OutputError, "is the clip"),
+        ({"out": "in.mp4"}, OutputError, "this job reads it"),
     ],
 )
 def test_what_is_refused(tmp_path, backbone, options, error, words):

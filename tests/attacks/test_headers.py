@@ -21,6 +21,7 @@ import patchprism
 from patchprism.errors import PatchPrismError, PrismError, StoreError
 from patchprism.explorer.message import Message, MessageError
 from patchprism.features.store import StoredFeatures
+from patchprism.features.store.layout import encode_names
 from patchprism.jobs.engines import open_engine
 from patchprism.jobs.settings import Settings
 from patchprism.prism.estimator import Prism
@@ -415,6 +416,21 @@ def test_names_that_go_on(store):
         file.write(b"\0" * 8)
     with pytest.raises(StoreError, match="goes on after"):
         StoredFeatures(store)
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "p/", "p/.", "/", "s3://bucket/"])
+@pytest.mark.parametrize("at", [0, 1])
+def test_names_that_name_no_photo(store, name, at):
+    names = StoredFeatures(store).names
+    names[at] = name
+    rows = json.loads((store / "names/zarr.json").read_text())["chunk_grid"]["configuration"]["chunk_shape"]
+    (store / "names/c/0").write_bytes(encode_names(names, *rows))
+    with pytest.raises(StoreError) as refused:
+        patchprism.visualize([store]).explore()
+    assert str(refused.value) == (
+        f"{store}: damaged feature store, the name of photo {at + 1} is {name!r}, which is no file's; write the "
+        "store again with patchprism features"
+    )
 
 
 def test_tokens_that_no_machine_holds(store, monkeypatch):

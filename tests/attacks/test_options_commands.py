@@ -25,6 +25,9 @@ from typer.main import get_command
 from patchprism.backbones import WeightsOrigin, base
 from patchprism.cli import main
 from patchprism.cli.app import app
+from patchprism.cli.flags import flags, named_by_flags
+from patchprism.errors import ModelError, OptionError, PhotoError
+from patchprism.views.visualize import visualize
 
 COMMANDS = get_command(app).commands
 OPTIONS = [
@@ -132,6 +135,17 @@ def check(*arguments):
     assert "\x1b" not in err, (arguments, err)
     if code == 1:
         assert re.fullmatch(r"error: [^\n]{1,3000}\n", err), (arguments, err)
+        assert not names_of_the_library(err), (arguments, err)
+
+
+def names_of_the_library(err):
+    """The parameters that a message calls as the library does, where a person at a terminal knows flags."""
+    said = re.sub(r"""(?<!\w)'[^']*'(?!\w)|"[^"]*\"""", "", err.removeprefix("error: "))
+    words = re.findall(r"(?<![-\w/.])[a-z_]+(?![\w/.])", said)
+    named = {word for word in words if "_" in word and word in flags()}
+    # A name without an underscore is a word, but for where it is said what it must be, or given a value.
+    named |= {word for word in flags() if re.match(rf"{word}( must | is |:)", said)}
+    return named | {word for word in flags() if re.search(rf"(?<![-\w/.]){word}=", said)}
 
 
 def arguments_for(command, parameter, value):
@@ -197,3 +211,80 @@ def test_the_command_line_names_flags():
     assert err == "error: --mask-threshold must be a number from 0 to 1, got nan\n"
     _, err = call("render", "a.png", "-o", "out", "-m", "toy", "--norm", "l3")
     assert err == "error: --norm must be one of none, l2, got 'l3'\n"
+
+
+CONFLICTS = [
+    ("render", "--foreground none --mask-side above", "--mask-threshold with --foreground none"),
+    ("render", "--foreground none --mask-threshold 0.5", "--mask-threshold needs a --mask-side"),
+    ("render", "--foreground above --threshold 1", "another threshold, or --foreground none"),
+    ("explore", "--foreground above --threshold 1", "another threshold, or --foreground none"),
+    ("fit", "--foreground above --threshold 1", "another threshold, or --foreground none"),
+    ("video", "--foreground above --threshold 1", "another threshold, or --foreground none"),
+    ("render", "--prism a.prism --foreground-component 2", "--foreground-component is settled by"),
+    ("render", "--prism a.prism --foreground pca", "--foreground is settled by"),
+    ("render", "--prism a.prism --sample 1", "--sample is for fitting"),
+    ("explore", "--prism a.prism --sample 1", "--sample is for fitting"),
+    ("video", "--prism a.prism --space oklab", None),
+    ("video", "--prism masked.prism", "it was saved with a mask"),
+    ("render", "--prism a.prism --norm l2", "another --norm: none, now l2"),
+    ("render", "--prism a.prism --no-norm", None),
+    ("render", "--prism a.prism --size 40", "another framing (size)"),
+    ("render", "--lens similarity", "needs a point: --at PHOTO:x,y"),
+    ("render", "--at a.png:1,1", "--at is for the lenses"),
+    ("render", "--lens similarity --at b.png:1,1", "--at: no photo is called 'b.png'"),
+    ("render", "--lens clusters --sample 1", "--lens must be pca with"),
+    ("render", "--lens attention --layer 0,0", "--layer 0,0"),
+    ("render", "--fetch-from s3://x", "--fetch-from is for a feature store"),
+    ("render", "--workers 2", "--workers is for the engine ray"),
+    (
+        "render",
+        "--sample 1 --seed 4294967295",
+        "--seed must be a whole number from 0 to 4294967294, got 4294967295",
+    ),
+    ("render", "--sample 1 --seed=-1", "--seed must be a whole number of at least 0, got -1"),
+    ("fit", "--sample 1 --seed 99999999999", "--seed must be a whole number from 0 to 4294967294"),
+    ("render", "--batch-size 2147483648", "--batch-size must be a whole number from 1 to 2147483647"),
+    ("video", "--fit-frames 2147483648", "--fit-frames must be a whole number from 1 to 2147483647"),
+    ("render", "--range 5,2", "--range must be two numbers"),
+    ("render", "--mean 1,2", "--mean must be three numbers"),
+    ("render", "--preset seed --size 33", "--size must be a multiple of the patch size 8"),
+    ("video", "--crf 3", "--crf is for videos"),
+    ("video", "--start 2 --end 1", "--end must lie after start"),
+    ("compare", "--layer x", "--layer must be whole numbers"),
+]
+
+
+@pytest.mark.parametrize(("command", "options", "told"), CONFLICTS)
+def test_conflicts_name_flags(command, options, told, tmp_path):
+    if ".prism" in options:
+        prism = visualize("a.png", backbone=Toy(), size=32).prism
+        prism.save("a.prism")
+        prism.closing = 1
+        prism.save("masked.prism")
+    code, err = call(command, *RUNS[command], *options.split())
+    assert "Traceback" not in err
+    assert not names_of_the_library(err), err
+    if told is not None:
+        assert (code, told in err) == (1, True), err
+
+
+def test_only_parameters_become_flags():
+    """Values and names of files stay as they are."""
+    for message in (
+        "unknown model 'mask_side': `patchprism models` lists those",
+        "model must be one of 'mask_side', got 'token_norm'",
+        'x "batch_size" y',
+        "mask_side/batch_size.png: is empty",
+        "./mask_side: no such prism file",
+        "https://host/?size=5&overlay_alpha=2 cannot be reached",
+    ):
+        assert named_by_flags(OptionError(message)).removeprefix("--") == message
+    assert named_by_flags(PhotoError("mask_side", "is empty")) == "mask_side: is empty"
+    assert named_by_flags(OptionError("token_norm is settled")) == "--norm is settled"
+    assert named_by_flags(ModelError("take final_norm=False")) == "take --no-norm"
+    assert named_by_flags(ModelError("the photo's, final_norm=True, not others'")) == (
+        "the photo's, --final-norm, not others'"
+    )
+    assert named_by_flags(ModelError("give mean=R,G,B and std=R,G,B, of colours")) == (
+        "give --mean R,G,B and --std R,G,B, of colours"
+    )

@@ -224,3 +224,108 @@ def test_a_request_that_is_answered_slowly_is_not_given_up(port):
             more = connection.recv(1 << 16)
             assert more, "the server closed the connection"
             received += more
+
+
+def failures():
+    """One of each kind of failure that PatchPrism raises on purpose."""
+    from patchprism import errors
+    from patchprism.explorer import work  # noqa: F401  (its own kinds are found, too)
+
+    made = {
+        errors.PhotoError: ("a.png", "is gone"),
+        errors.ExtraError: ("video", "reading clips"),
+        errors.OutputError: ("out/results.png", "a file of that name is there already"),
+    }
+    kinds, found = [errors.PatchPrismError], []
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+        found.append(kind(*made.get(kind, ("something is not right",))))
+    return found
+
+
+@pytest.mark.parametrize(
+    "error",
+    [*failures(), PermissionError(13, "Permission denied", "out"), MemoryError(), OSError("no more")],
+    ids=lambda error: type(error).__name__,
+)
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("GET", "/api/models", None),
+        ("POST", "/api/sessions", None),
+        ("GET", "/api/sessions/s/photos/0", None),
+        ("POST", "/api/sessions/s/fit", "{}"),
+        (
+            "POST",
+            "/api/sessions/s/save",
+            '{"mask_threshold": 0.5, "mask_side": "above", "opening": 0, "closing": 0, "scaling": "minmax", '
+            '"components": [1, 2, 3]}',
+        ),
+    ],
+)
+def test_what_a_user_meets_is_no_fault_of_the_server(tmp_path, monkeypatch, error, method, path, body):
+    """Every kind of failure is a status of its own and one line, whatever raises it."""
+    import json
+
+    from patchprism.explorer import app as apps
+
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(apps, "models_here", fail)
+    view = type("View", (), {"__len__": lambda _: 1, "photos": SimpleNamespace(read=fail)})()
+    workshop = SimpleNamespace(
+        open=fail, session=lambda _: SimpleNamespace(view=view), start=fail, save=fail, close=lambda: None
+    )
+    request = scope(method, path, {"content-type": "application/json"})
+    request["path"] = path
+
+    async def receive():
+        return {"type": "http.request", "body": (body or "").encode(), "more_body": False}
+
+    status, text = run(answer(apps.make_app(workshop, out=tmp_path), request, receive))
+    assert status == 503 if isinstance(error, MemoryError) else 400 <= status < 500, (status, text)
+    said = json.loads(text)["error"]
+    assert said
+    assert "\n" not in said
+    if str(error) and not isinstance(error, OSError):
+        assert said == str(error)
+
+
+def test_a_save_that_would_replace_a_users_file_is_a_conflict(tmp_path, monkeypatch):
+    import json
+
+    import toys
+
+    import patchprism
+    from patchprism.explorer.app import make_app
+    from patchprism.explorer.build import build_message
+    from patchprism.explorer.work import Workshop
+
+    toy = toys.Toy()
+    view = patchprism.visualize(toys.make_photos(tmp_path / "p", 1), backbone=toy, size=32)
+    workshop = Workshop(view, build_message(view).to_bytes(), toy)
+    shown = {"mask_threshold": 0.5, "mask_side": "above", "opening": 0, "closing": 0, "scaling": "minmax"}
+    body = json.dumps(shown | {"components": [1, 2, 3]}).encode()
+
+    async def receive():
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    def save(out):
+        request = scope("POST", "", {"content-type": "application/json"})
+        request["path"] = f"/api/sessions/{workshop.open()}/save"
+        return run(answer(make_app(workshop, out=out), request, receive))
+
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "results.png").write_bytes(b"mine")
+    try:
+        status, text = save(tmp_path / "out")
+        assert (status, b"a file of that name is there already" in text) == (409, True)
+        assert (tmp_path / "out" / "results.png").read_bytes() == b"mine"
+        assert [each.name for each in (tmp_path / "out").iterdir()] == ["results.png"]
+        assert save(tmp_path / "out" / "results.png" / "x")[0] == 409
+        assert save(tmp_path / "p" / "p0000.png")[0] == 409
+        assert save(tmp_path / ("x" * 300))[0] == 409
+        assert save(tmp_path / "new")[0] == 200
+    finally:
+        workshop.close()

@@ -481,7 +481,7 @@ def test_what_comes_out_is_not_what_goes_in(tmp_path):
     clip = make(tmp_path / "in.mp4", 2)
     for name, link in (("soft.mp4", os.symlink), ("hard.mp4", os.link)):
         link(clip, tmp_path / name)
-        with pytest.raises(OutputError, match="is the clip"):
+        with pytest.raises(OutputError, match="this job reads it"):
             check_output(tmp_path / name, clip, None)
 
 

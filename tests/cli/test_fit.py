@@ -112,7 +112,7 @@ def test_a_sample_is_seeded_and_said(run, photos, tmp_path):
     [
         (["STORE", "--size", "96"], "size is settled by the feature store (64), got 96"),
         (["STORE", "--model", "dinov2_vits14"], "model is settled by the feature store"),
-        (["STORE", "--weights", "w.pth"], "weights are not needed with a feature store"),
+        (["STORE", "--weights", "w.pth"], "--weights is for photos"),
         (["STORE", "PHOTOS"], "a feature store comes alone"),
         (["none.zarr"], "none.zarr: no feature store"),
         (["PHOTOS", "--threshold", "2"], "threshold must be 'auto', 'otsu' or a number from 0 to 1"),
@@ -133,7 +133,7 @@ def test_an_output_below_a_file_is_said(run, photos, tmp_path, monkeypatch, comm
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("no folder")
     result = run(command[0], photos, *MODEL, *command[1:], "file/x")
-    assert (result.code, result.err) == (1, "error: cannot write file/x: not a directory\n")
+    assert (result.code, result.err) == (1, "error: cannot write file/x: file is a file, not a folder\n")
 
 
 def test_a_prism_that_does_not_fit_on_the_disk_is_called_by_its_name(run, photos, tmp_path, monkeypatch):

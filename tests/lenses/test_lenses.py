@@ -290,7 +290,7 @@ def test_a_network_without_attention_is_named(view):
     ("names", "options", "photos", "message"),
     [
         (["pca", "xray"], {}, 2, "lens must be one of pca, score, norm"),
-        (["similarity"], {}, 2, "needs a point: --at PHOTO:x,y"),
+        (["similarity"], {}, 2, "needs a point: at=PHOTO:x,y"),
         (["pca"], {"at": ("1:2,3",)}, 2, "at is for the lenses similarity and attention"),
         (["similarity"], {"at": ("dog",)}, 2, "at must be PHOTO:x,y"),
         (["matches"], {}, 1, "needs at least two photos, got 1"),

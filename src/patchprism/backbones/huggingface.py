@@ -141,7 +141,7 @@ class HuggingFaceBackbone(Backbone):
         if norm and facet == "token" and modules and not self._norm_known:
             raise ModelError(
                 f"{self.record.name}: its final norm was not found, so earlier layers can only be had without it "
-                "(--no-norm)"
+                "(final_norm=False)"
             )
         with outputs_of(modules) as outputs:
             final = self._run(pixels)

@@ -196,7 +196,7 @@ class TimmBackbone(Backbone):
         if norm and not self._has_norm:
             raise ModelError(
                 f"{self.record.name}: timm cannot apply this network's final norm to its layers; take them without it: "
-                "final_norm=False (--no-norm)"
+                "final_norm=False"
             )
         shape = tuple(pixels.shape[-2:])
         if self._fixed and shape != self._fixed:

@@ -44,17 +44,15 @@ def entry() -> None:
 def main() -> None:
     """Run the command line; every failure is one line on standard error and an exit code that is not 0."""
     from patchprism.cli.app import app
-    from patchprism.errors import OptionError, PatchPrismError
+    from patchprism.errors import PatchPrismError
 
     _refuse_empty(sys.argv[1:])
     try:
         app(prog_name="patchprism")
-    except OptionError as error:
-        from patchprism.cli.flags import named_by_flag
-
-        _fail(named_by_flag(error), EXIT_FAILED)
     except PatchPrismError as error:
-        _fail(str(error), EXIT_FAILED)
+        from patchprism.cli.flags import named_by_flags
+
+        _fail(named_by_flags(error), EXIT_FAILED)
     except SystemExit as stop:
         if stop.code == EXIT_INTERRUPTED:  # Typer's way of passing Ctrl-C on, without a word
             _fail("interrupted", EXIT_INTERRUPTED)

@@ -109,9 +109,10 @@ def explore(
     from patchprism.jobs.render import Coloring
     from patchprism.jobs.run import Run, Sample
     from patchprism.jobs.view import make_view
+    from patchprism.jobs.writers import check_folder
     from patchprism.photos.sources import elsewhere, places_for
     from patchprism.prism.estimator import Prism
-    from patchprism.support.files import check_target, check_writable
+    from patchprism.support.files import check_target, check_writable, refuse_what_is_read
     from patchprism.support.folders import is_remote
 
     bound = None
@@ -122,13 +123,15 @@ def explore(
         serve.check_extra()
         if is_remote(out):
             check_writable(out)
+        check_folder(out)
+        refuse_what_is_read(out, [store_among(photos), model])
         warn_if_inside(out, photos)
         bound = serve.listen(host, port)
     fitted = Prism.load(prism) if prism else None
     settings = options.settings_of(given)
     store = store_among(photos)
     if html is not None:
-        check_target(html, read=[store, prism, weights])
+        check_target(html, read=[store, prism, weights, model])
     coloring = Coloring(
         prism=fitted, force=force, sample=Sample(sample, seed), fetch_from=tuple(fetch_from or ())
     )

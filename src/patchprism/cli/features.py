@@ -68,7 +68,7 @@ def features(
         from patchprism.support.files import check_target
         from patchprism.support.folders import is_remote, local_path
 
-        check_target(flat, read=[out, weights])
+        check_target(flat, read=[out, weights, model])
         if is_remote(flat) or local_path(flat).exists():
             from patchprism.jobs.inputs import open_input
 

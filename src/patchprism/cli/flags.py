@@ -2,22 +2,58 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
 
-if TYPE_CHECKING:
-    from patchprism.errors import OptionError
+from patchprism.errors import OptionError, PatchPrismError, PrismError
 
 # Where a command calls a parameter something else than the library does.
 _CALLED = {"overlay_alpha": "overlay", "layers": "layer", "models": "model", "lens": "lenses"}
 
 
-def named_by_flag(error: OptionError) -> str:
-    """The message of an error, with the flag in the place of the parameter that it begins with."""
-    message, option = str(error), error.option
-    flag = flags().get(_CALLED.get(option, option))
-    if not flag or not message.startswith(f"{option} "):
-        return message
-    return flag + message.removeprefix(option)
+# What is quoted is a value, but for the one of ``name='value'``.
+_MENTIONED = re.compile(
+    r"""(?<![\w/.?&=\\-])(?P<name>[a-z]+(?:_[a-z]+)*)=(?P<value>True\b|False\b|'[^']*'|[\w.:-]+(?:,[\w.:-]+)*)"""
+    r"""|(?<!\w)'[^']*'(?!\w)|"[^"]*"|(?<![\w/.?&=\\-])(?P<alone>[a-z]+(?:_[a-z]+)+)(?![\w/.=\\-])"""
+)
+
+
+def named_by_flags(error: PatchPrismError) -> str:
+    """The message of an error, with flags in the place of parameters.
+
+    A parameter is told by where it stands: at the beginning of an :class:`~patchprism.errors.OptionError`, as
+    ``name='value'`` in any error, or by the underscore in it in errors about options and prisms.
+
+    Examples
+    --------
+    >>> from patchprism.errors import OptionError
+    >>> named_by_flags(OptionError("mask_threshold needs a mask_side with foreground='none'"))
+    '--mask-threshold needs a --mask-side with --foreground none'
+    """
+    found = flags()
+    of_option = isinstance(error, OptionError)
+    words_alone = isinstance(error, OptionError | PrismError)
+
+    def named(match: re.Match[str]) -> str:
+        name, value = match["name"] or match["alone"], match["value"]
+        # In other errors a word alone may be a file's name.
+        flag = found.get(_CALLED.get(name, name)) if name and (value or words_alone) else None
+        if flag is None:
+            return match[0]
+        if value in ("True", "False"):
+            return flag if value == "True" else _negated(flag)
+        return f"{flag} {value.strip(chr(39))}" if value else flag
+
+    message = str(error)
+    first = re.match(r"[a-z]+(?=[ :])", message) if of_option else None
+    if first:
+        return found.get(_CALLED.get(first[0], first[0]), first[0]) + _MENTIONED.sub(
+            named, message[first.end() :]
+        )
+    return _MENTIONED.sub(named, message)
+
+
+def _negated(flag: str) -> str:
+    return "--no-norm" if flag == "--final-norm" else flag.replace("--", "--no-", 1)
 
 
 def flags() -> dict[str, str]:

@@ -138,7 +138,9 @@ def render_through(
     _check_points(options, listed)
     stems = unique_stems([os.path.basename(photo) for photo in listed])
     more = file_names(names, options, stems, arrays=pictures.arrays, format=pictures.format)
-    Output(out).check([*pictures.names(stems), *more], listed)
+    Output(out, prism=coloring.prism.loaded_from if coloring.prism else "").check(
+        [*pictures.names(stems), *more], listed
+    )
     if "attention" in names:
         backbone = load_network(settings.resolved(coloring.prism), run.tell)
         check_backbone(backbone, has_points=bool(options.at), layer=options.layer)

@@ -52,8 +52,8 @@ def is_large(
     if not plain:
         if asked:
             raise OptionError(
-                "lens must be pca with a feature store, an address, engine, resume or sample: the others work in "
-                "memory"
+                "lens must be pca with a feature store, an address, --engine, --workers, --resume or --sample: the "
+                "others work in memory"
             )
         return False
     if asked:

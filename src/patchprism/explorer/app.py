@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import os
 import re
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -27,11 +28,18 @@ from patchprism.explorer.work import (
     Workshop,
     models_here,
 )
+from patchprism.support.folders import reason_of
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import AsyncIterator
 
+# What failures mean to a browser; all others are for the request as it is: 422.
+STATUS: dict[type[PatchPrismError], int] = {
+    NoSessionError: 404,
+    BusyError: 429,
+    OutputError: 409,  # the folder is in a state that does not allow it
+    PhotoError: 410,  # a photo that was there; of uploads, adding them speaks
+}
 DECODERS = 2  # photos decoded at once; a photo of 60 megapixels takes 180 MB
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -93,8 +101,17 @@ def make_app(workshop: Workshop, *, out: str | os.PathLike[str]) -> FastAPI:
 
     @app.exception_handler(PatchPrismError)
     async def refuse(_: Request, error: PatchPrismError) -> JSONResponse:
-        status = {NoSessionError: 404, BusyError: 429, OutputError: 500}.get(type(error), 422)
+        status = next((status for kind, status in STATUS.items() if isinstance(error, kind)), 422)
         return JSONResponse({"error": str(error)}, status)
+
+    @app.exception_handler(OSError)
+    async def not_to_be_had(_: Request, error: OSError) -> JSONResponse:
+        name = f"{os.fsdecode(error.filename)}: " if error.filename is not None else ""
+        return JSONResponse({"error": name + reason_of(error).lower()}, 409)
+
+    @app.exception_handler(MemoryError)
+    async def out_of_memory(_: Request, error: MemoryError) -> JSONResponse:
+        return JSONResponse({"error": "out of memory; close other tabs, or show fewer photos"}, 503)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:

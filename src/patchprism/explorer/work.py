@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 from patchprism.errors import OptionError, PatchPrismError, PhotoError, WeightsError
 from patchprism.explorer.build import build_message
 from patchprism.prism.estimator import Prism
+from patchprism.support.files import refuse_what_is_read
+from patchprism.support.written import PRISM, Output
 
 if TYPE_CHECKING:
     import os
@@ -339,7 +341,13 @@ class Workshop:
         """Write a session's pictures, with another shown foreground, components or scaling, into a folder."""
         with session.lock:
             view = session.view
-        return reshown(view, options).save(folder, **output)
+        shown = reshown(view, options)
+        given = self.first[0].prism.loaded_from
+        if (
+            given and shown.prism.loaded_from != given
+        ):  # fitted anew, which must not replace what it began with
+            refuse_what_is_read(Output(folder).path(PRISM), [given])
+        return shown.save(folder, **output)
 
 
 def models_here() -> list[str]:

@@ -91,7 +91,14 @@ def fit_or_resume(prism: Prism, opened: Opened, run: Run, work: Folder) -> Prism
     source = opened.source
     tokens = [source.key(shard) for shard in range(source.n_shards)]
     # All that the prism is before the fit, which is all that decides it beside the tokens.
-    key = digest(__version__, tokens, vars(prism), opened.origin, sorted(opened.only or ()), run.engine.name)
+    key = digest(
+        __version__,
+        tokens,
+        vars(prism) | {"loaded_from": ""},
+        opened.origin,
+        sorted(opened.only or ()),
+        run.engine.name,
+    )
     name = f"prism-{key}.safetensors"
     if isinstance(work, LocalFolder) and work.size(name) is not None:
         with suppress(PrismError, OSError, ValueError, AttributeError):  # damaged: fitted again

@@ -90,7 +90,7 @@ def resolved_for(settings: Settings, given: StoredFeatures | list[str], prism: P
             if wanted is not None and wanted != there and (name, wanted) != ("dtype", "auto"):
                 raise OptionError(f"{name} is settled by the feature store ({there}), got {wanted}")
         if settings.weights is not None:
-            raise OptionError("weights are not needed with a feature store")
+            raise OptionError("weights is for photos; a feature store holds what the network made of them")
         settings = replace(settings, **{name: value for name, value in made.items() if value is not None})
         # A prism's range is none of the store's photos'.
         return replace(settings.resolved(prism), range=made["range"])

@@ -89,8 +89,7 @@ class Pictures:
             give_back_memory()
             figures = self._overview()
             self._look()
-        with self.output.staged("prism.safetensors") as part:
-            self.prism.save(part)
+        saved = self.output.save_prism(self.prism.save)
         for drawn in self._all():
             self.output.written |= {name: Stamp(*made) for name, made in drawn["files"].items()}
         head = report_head(self.colored, self.run.watch.seconds)
@@ -100,7 +99,7 @@ class Pictures:
             write_report(path, head, dict(self.output.written), with_notes(self._photos(), self.opened), tail)
         self.output.finish()
         of_photos = [name for photo in self._photos() for name in photo["files"]]
-        return [*figures, *of_photos, "prism.safetensors", "report.json"]
+        return [*figures, *of_photos, *saved, "report.json"]
 
     # ------------------------------------------------------------ photos
 
@@ -120,7 +119,9 @@ class Pictures:
             options=self.options,
             work=self.work,
             # Each of them whole: what a later version adds to them counts by itself.
-            key=digest(__version__, vars(self.prism), asdict(self.options), sorted(self.places)),
+            key=digest(
+                __version__, vars(self.prism) | {"loaded_from": ""}, asdict(self.options), sorted(self.places)
+            ),
             agreements=agreements,
             parts=self.colored.parts,
         )

@@ -51,7 +51,7 @@ def fit_prism(
     if isinstance(given, StoredFeatures):
         target = check_target(out, read=[given.path], make_folder=True)
     else:
-        target = check_target(out, given, read=[settings.weights], make_folder=True)
+        target = check_target(out, given, read=[settings.weights, settings.model], make_folder=True)
     work: Folder
     if is_remote(out):
         folder, name = split_address(out)

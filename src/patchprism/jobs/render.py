@@ -20,6 +20,7 @@ from patchprism.jobs.run import ALL, Sample
 from patchprism.jobs.settings import check_origin, with_mask
 from patchprism.jobs.working import tidied, working
 from patchprism.photos.paths import unique_stems
+from patchprism.support.files import refuse_what_is_read
 from patchprism.support.folders import WORK, LocalFolder, is_remote, local_path
 from patchprism.support.written import Output
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from patchprism.jobs.settings import Settings
     from patchprism.pictures.picture import PictureOptions
     from patchprism.prism.estimator import Prism
-    from patchprism.support.folders import Folder
+from patchprism.support.folders import Folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,7 +152,9 @@ def render_photos(
     """
     given, said = listed_input(photos)
     settings = resolved_for(settings, given, coloring.prism)
-    output = Output(out)
+    output = Output(out, prism=coloring.prism.loaded_from if coloring.prism else "")
+    if isinstance(given, StoredFeatures):
+        refuse_what_is_read(out, [given.path])
     folder = output.folder
 
     def finish(colored: Colored) -> Outcome:

@@ -176,8 +176,8 @@ class Settings:
         if missing and preset != "seed":
             raise OptionError(
                 f"the files of {record.name} do not say how its photos are normalised (preprocessor_config.json is "
-                f"missing): give {' and '.join(missing)}, as its authors state them (--mean R,G,B and --std R,G,B, of "
-                "colours from 0 to 1)"
+                f"missing): give {' and '.join(f'{name}=R,G,B' for name in missing)}, of colours from 0 to 1, as its "
+                "authors state them"
             )
         framing = Framing.preset(
             preset,

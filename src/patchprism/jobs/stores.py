@@ -20,6 +20,7 @@ from patchprism.jobs.store_writer import StoreWriter
 from patchprism.jobs.working import remembered_batch, working
 from patchprism.photos.sources import in_range
 from patchprism.support import checks
+from patchprism.support.files import refuse_no_folder
 from patchprism.support.folders import WORK, LocalFolder, is_remote, is_work, open_folder
 from patchprism.support.version import __version__
 
@@ -146,8 +147,7 @@ def _check_free(folder: Folder, overwrite: bool) -> None:
     """Refuse to write a store among files that are none of a store's."""
     assert isinstance(folder, LocalFolder)
     path = folder.path
-    if path.is_file():
-        raise OutputError(str(path), "a file of that name is there already")
+    refuse_no_folder(path)
     if not path.is_dir():
         return
     names = {each.name for each in path.iterdir()}

@@ -220,7 +220,8 @@ class View:
         ----------
         out : path
             A folder, made if it is missing, or an address that fsspec opens. Files that an earlier job wrote there
-            are replaced, each whole or not at all; files of the user's are never replaced.
+            are replaced, each whole or not at all; files of the user's are never replaced, nor is the prism that was
+            loaded.
         overlay_alpha : float in [0, 1], optional
             Also write ``<stem>.overlay.<format>``, the photo under its colours.
         arrays : bool
@@ -267,7 +268,9 @@ class View:
         """Write what :meth:`save` does; the names of the files, and what came of the job."""
         with open_engine() as engine:
             run = Run(engine=engine, watch=Stopwatch(self.seconds))
-            job = Pictures(self._colored(), Output(out), options, run, lenses=lenses)
+            job = Pictures(
+                self._colored(), Output(out, prism=self.prism.loaded_from), options, run, lenses=lenses
+            )
             names = job.write()
         self.failures = job.failures()
         return names, job.outcome()
@@ -406,7 +409,7 @@ def check_memory(store: StoredFeatures, count: int) -> None:
     if need > LARGE and need > free_memory():
         raise StoreError(
             f"{store.path}: its tokens take {need / 1e9:,.1f} GB, which is more memory than this machine has "
-            "free; patchprism render takes a store photo by photo, and sample shows a part of it"
+            "free; patchprism render takes a store photo by photo, and sample=N shows a part of it"
         )
 
 

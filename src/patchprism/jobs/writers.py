@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from patchprism.errors import OutputError
+from patchprism.support.files import refuse_no_folder
 from patchprism.support.folders import is_remote, local_path
 from patchprism.support.json_values import to_json
 
@@ -26,8 +27,8 @@ def check_folder(out: str | os.PathLike[str] | None) -> None:
     if out is not None and not is_remote(out):
         folder = local_path(out)
         try:
-            if folder.exists() and not folder.is_dir():
-                raise OutputError(str(folder), "it is a file, not a folder")
+            folder.exists()
+            refuse_no_folder(folder)
         except (OSError, ValueError) as error:  # a name that is too long; one with a NUL
             raise OutputError(str(folder), str(getattr(error, "strerror", None) or error).lower()) from error
 

@@ -51,7 +51,7 @@ def check_lenses(
         checks.refuse("options", "LensOptions", options)
     options.check()
     if "similarity" in names and not options.at:
-        raise OptionError("the lens similarity needs a point: --at PHOTO:x,y")
+        raise OptionError("the lens similarity needs a point: at=PHOTO:x,y")
     if options.at and not {"similarity", "attention"} & set(names):
         raise OptionError("at is for the lenses similarity and attention, and neither is asked for")
     if "matches" in names and photos is not None and photos < 2:

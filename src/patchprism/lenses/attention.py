@@ -76,7 +76,7 @@ def check_backbone(backbone: Backbone, *, has_points: bool, layer: int) -> None:
     backbone.layer_index(layer)
     if not has_points and not _has_class_token(backbone):
         raise ModelError(
-            f"{backbone.record.name} has no class token; give the lens attention a patch: --at PHOTO:x,y"
+            f"{backbone.record.name} has no class token; give the lens attention a patch: at=PHOTO:x,y"
         )
 
 

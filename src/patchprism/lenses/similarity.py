@@ -47,7 +47,7 @@ def look(scene: Scene) -> LensResult:
     """Maps of similarity to each point that was asked for; see docs/lenses/similarity.md."""
     view = scene.view
     if not scene.options.at:
-        raise OptionError("the lens similarity needs a point: --at PHOTO:x,y")
+        raise OptionError("the lens similarity needs a point: at=PHOTO:x,y")
     points = [locate(text, view) for text in scene.options.at]
     maps = [cosine_maps(view.features, p.photo, p.row, p.column) for p in points]
     result = LensResult(name="similarity", report={"points": []})

@@ -27,6 +27,7 @@ from patchprism.prism.passes import (
 )
 from patchprism.support import checks
 from patchprism.support.files import atomic_write
+from patchprism.support.folders import address_text, is_remote, local_path
 from patchprism.support.words import counted
 
 if TYPE_CHECKING:
@@ -130,6 +131,8 @@ class Prism(FittedPrism):
     """
 
     origin: dict[str, Any] = field(init=False, default_factory=dict)
+    # The file that the fit was read from: a job that reads it does not write it.
+    loaded_from: str = field(init=False, default="")
     agreements: dict[int, float] = field(init=False, default_factory=dict)
 
     # ---------------------------------------------------------------- fitting
@@ -175,6 +178,7 @@ class Prism(FittedPrism):
             How many photos there are, at most; from it follows which of them are labelled.
         """
         self.check_options()
+        self.loaded_from = ""
         voters = Voters(n_photos) if self.foreground in ("auto", "object") else None
         patches = walk(partial(SceneMoments, voters))
         if patches.moments is None:
@@ -301,6 +305,8 @@ class Prism(FittedPrism):
         state = read_prism(path)
         prism = cls(**state.options.get_params())
         prism.origin = state.origin
+        name = address_text(path)
+        prism.loaded_from = name if is_remote(name) else str(local_path(name).absolute())
         for name, value in state.learned.items():
             setattr(prism, f"{name}_", value)
         return prism
@@ -325,8 +331,8 @@ class Prism(FittedPrism):
 
 def _no_foreground(scorer: Scorer) -> str:
     if not scorer.scene.variance[0]:
-        return "all patches have the same features, so there is no foreground to find; foreground 'none' keeps all"
+        return "all patches have the same features, so there is no foreground to find; foreground='none' keeps all"
     return (
         f"no patch's score is {scorer.side} the threshold {scorer.threshold:g}; "
-        "choose another threshold, or foreground 'none' to keep all"
+        "choose another threshold, or foreground='none' to keep all"
     )

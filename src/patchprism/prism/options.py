@@ -84,9 +84,9 @@ class PrismOptions:
         apply_checks(self, PRISM_CHECKS)
         threshold, side = self.mask_threshold, self.mask_side
         if self.foreground == "none" and side in ("above", "below") and threshold is None:
-            raise OptionError(f"mask_side {side!r} needs a mask_threshold where foreground is 'none'")
+            raise OptionError(f"mask_side {side!r} needs a mask_threshold with foreground='none'")
         if self.foreground == "none" and side is None and threshold is not None:
-            raise OptionError("mask_threshold needs a mask_side where foreground is 'none'")
+            raise OptionError("mask_threshold needs a mask_side with foreground='none'")
 
 
 DEFAULTS: dict[str, Any] = {field.name: field.default for field in fields(PrismOptions)}

@@ -82,7 +82,7 @@ def number(
             found = math.nan
         if math.isfinite(found) and low <= found <= high:
             return found
-    refuse(name, f"{_or(words)}a number{_range(low, high)}", value)
+    refuse(name, f"{_or(words)}a number{_range(low, high, given)}", value)
 
 
 def integer(
@@ -94,7 +94,7 @@ def integer(
         return str.__str__(given)
     if isinstance(given, numbers.Integral) and not isinstance(given, bool) and low <= given <= high:  # type: ignore[operator]
         return int(given)
-    refuse(name, f"{_or(words)}a whole number{_range(low, high)}", value)
+    refuse(name, f"{_or(words)}a whole number{_range(low, high, given)}", value)
 
 
 def layers(name: str, value: Any, *, low: float = -math.inf, high: float = math.inf) -> Any:
@@ -256,9 +256,11 @@ def _or(words: tuple[str, ...]) -> str:
     return f"{', '.join(map(repr, words))} or " if words else ""
 
 
-def _range(low: float, high: float) -> str:
+def _range(low: float, high: float, given: Any) -> str:
     if math.isinf(low) and math.isinf(high):
         return ""
-    if math.isinf(high) or high >= MAX_COUNT:
+    # A limit that nobody comes near is named to those who do.
+    near = high < MAX_COUNT or (isinstance(given, (int, float)) and given > high)
+    if math.isinf(high) or not near:
         return f" of at least {low}"
     return f" from {low} to {high}"

@@ -162,34 +162,89 @@ def check_target(
         text = address_text(path)
         split_address(path)
         check_writable(text)
-        for each in (*photos, *read):
-            if each is not None and is_remote(each):
-                theirs = address_text(each).rstrip("/")
-                if text == theirs or text.startswith(f"{theirs}/"):
-                    raise OutputError(text, "this job reads it")
+        refuse_what_is_read(text, [*photos, *read])
         return text
     target = local_path(path)
     if target.is_dir():
         raise OutputError(str(target), "a folder of that name is there already")
     _refuse_device(target)
-    if not make_folder and not target.parent.is_dir():
+    if make_folder:
+        refuse_no_folder(target, above=True)
+    elif not target.parent.is_dir():
         raise OutputError(str(target), "its folder does not exist")
     refuse_to_replace(target.parent, [target.name], [each for each in photos if not is_remote(each)])
-    real = os.path.join(os.path.realpath(target.parent), target.name)
-    for each in read:
-        if each is None or is_remote(each):
-            continue
-        other = local_path(each)
-        # A link is no refuge for what it leads to, and is replaced itself.
-        names = (
-            {os.path.realpath(other), os.path.join(os.path.realpath(other.parent), other.name)}
-            if os.path.lexists(other)
-            else set()
-        )
-        if real in names or any(real.startswith(name + os.sep) for name in names if os.path.isdir(name)):
-            raise OutputError(str(target), "this job reads it")
+    refuse_what_is_read(target, read)
     clean_parts(target.parent)
     return str(target)
+
+
+def refuse_no_folder(path: str | os.PathLike[str], *, above: bool = False) -> None:
+    """Refuse a folder to write to that is something else, or lies below something else.
+
+    Parameters
+    ----------
+    path : path
+    above : bool
+        Whether only the folders above it count, since it is a file.
+
+    Raises
+    ------
+    OutputError
+        If a file or a link that leads nowhere is in its place, or in that of a folder above it.
+    """
+    folder = local_path(path)
+    for each in folder.parents if above else (folder, *folder.parents):
+        if os.path.isdir(each):
+            return
+        if os.path.lexists(each):
+            what = "a file, not a folder" if os.path.exists(each) else "a link that leads nowhere"
+            raise OutputError(str(folder), f"{'it' if each == folder else each} is {what}")
+
+
+def refuse_what_is_read(path: str | os.PathLike[str], read: Iterable[str | os.PathLike[str] | None]) -> None:
+    """Refuse to write what a job reads, or into it.
+
+    Parameters
+    ----------
+    path : path
+        Of the file or folder to write, or its address.
+    read : iterable of path or None
+        What the job reads: files, folders such as a feature store, and networks in folders (``hf:FOLDER``).
+
+    Raises
+    ------
+    OutputError
+        If it is among them.
+    """
+    remote = is_remote(path)
+    text = address_text(path).rstrip("/") if remote else str(local_path(path))
+    real = text if remote else _real(text)
+    for each in read:
+        if not each:
+            continue
+        given = each.removeprefix("hf:") if isinstance(each, str) else each
+        if is_remote(given) != remote:
+            continue
+        if remote:
+            theirs = address_text(given).rstrip("/")
+            found = real == theirs or real.startswith(f"{theirs}/")
+        else:
+            other = local_path(given)
+            if not os.path.lexists(other):
+                continue
+            # A link is no refuge for what it leads to, and is replaced itself.
+            names = {os.path.realpath(other), _real(other)}
+            found = real in names or any(
+                real.startswith(name + os.sep) for name in names if os.path.isdir(name)
+            )
+        if found:
+            raise OutputError(text, "this job reads it")
+
+
+def _real(path: str | os.PathLike[str]) -> str:
+    """Where a path leads to, but for a link at its end."""
+    home, name = os.path.split(os.path.abspath(path))
+    return os.path.join(os.path.realpath(home), name)
 
 
 def check_writable(address: str) -> None:

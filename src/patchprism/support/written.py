@@ -21,17 +21,32 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from patchprism.errors import OutputError
-from patchprism.support.files import atomic_write, check_writable, clean_parts, refuse_to_replace
-from patchprism.support.folders import LocalFolder, RemoteFolder, is_remote, open_folder, reason_of
+from patchprism.support.files import (
+    atomic_write,
+    check_writable,
+    clean_parts,
+    refuse_no_folder,
+    refuse_to_replace,
+)
+from patchprism.support.folders import (
+    LocalFolder,
+    RemoteFolder,
+    address_text,
+    is_remote,
+    local_path,
+    open_folder,
+    reason_of,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
     from patchprism.support.folders import Folder
 
 RECORD = ".patchprism-files.json"
 JOURNAL = ".patchprism-files.log"
+PRISM = "prism.safetensors"
 REPORTS = ("report.json", "compare.json")
 VERSION = 1
 # Of this record and of the reports.
@@ -221,6 +236,8 @@ class Output:
     ----------
     out : path
         A folder, made when it is claimed, or an address.
+    prism : path
+        The prism that the job reads, if any. Where it is the one in this folder, it stays as it is.
 
     Attributes
     ----------
@@ -229,8 +246,9 @@ class Output:
         Stamps of what the job has written so far.
     """
 
-    def __init__(self, out: str | os.PathLike[str]) -> None:
+    def __init__(self, out: str | os.PathLike[str], *, prism: str | os.PathLike[str] = "") -> None:
         self.folder = open_folder(out)
+        self.keeps_prism = bool(prism) and self._is_here(prism)
         self.written: dict[str, Stamp] = {}
         self._kept: dict[str, Stamp] = {}
 
@@ -239,6 +257,15 @@ class Output:
         if isinstance(self.folder, RemoteFolder):
             return f"{self.folder.name}/{name}"
         return os.path.join(self.folder.name, name)
+
+    def _is_here(self, prism: str | os.PathLike[str]) -> bool:
+        path = self.path(PRISM)
+        if isinstance(self.folder, RemoteFolder) or is_remote(prism):
+            return address_text(prism) == address_text(path)
+        try:
+            return os.path.samefile(local_path(prism), path)
+        except OSError:  # one of them is not there
+            return False
 
     def check(self, names: Iterable[str], read: Iterable[str | os.PathLike[str]] = ()) -> None:
         """Refuse to write files where that would replace one of the user's.
@@ -255,10 +282,9 @@ class Output:
         OutputError
             If a file of that name is there that no record lists, or the job reads it.
         """
-        names = list(names)
+        names = self._to_write(names)
         if isinstance(self.folder, LocalFolder):
-            if os.path.lexists(self.folder.path) and not self.folder.path.is_dir():
-                raise OutputError(self.folder.name, "it is a file, not a folder")
+            refuse_no_folder(self.folder.path)
             refuse_to_replace(self.folder.path, names, (each for each in read if not is_remote(each)))
         else:
             check_writable(self.folder.name)
@@ -283,7 +309,7 @@ class Output:
         OutputError
             As :meth:`check`, or if the folder cannot be made or written to.
         """
-        names = list(names)
+        names = self._to_write(names)
         self.check(names, read)
         if isinstance(self.folder, LocalFolder):
             try:
@@ -300,6 +326,17 @@ class Output:
                 self._kept[name] = made
         self._write(self._kept, names)
         self.folder.remove(JOURNAL)  # what it said is in the record by now
+
+    def _to_write(self, names: Iterable[str]) -> list[str]:
+        return [name for name in names if not (self.keeps_prism and name == PRISM)]
+
+    def save_prism(self, save: Callable[[Path], object]) -> list[str]:
+        """Write the prism, unless the job reads the one that is there; gives the names of what was written."""
+        if self.keeps_prism:
+            return []
+        with self.staged(PRISM) as part:
+            save(part)
+        return [PRISM]
 
     @contextmanager
     def staged(self, name: str) -> Iterator[Path]:

@@ -13,6 +13,7 @@ from patchprism.features.patch_features import PatchFeatures, Tokens, check_toke
 from patchprism.features.records import MAX_PIXELS, check_model, check_origin
 from patchprism.features.store import layout
 from patchprism.photos.framing import Framing
+from patchprism.support import checks
 from patchprism.support.folders import WORK, Folder, is_remote, open_folder
 from patchprism.support.json_values import is_text, is_whole
 from patchprism.support.memory import free_memory
@@ -286,7 +287,14 @@ class StoredFeatures(PatchFeatures):
                     ) from error
                 names = layout.decode_names(data, spec.chunks[0], f"{self.path}/{key}")
                 self._names_chunk = chunk, names
-            found += self._names_chunk[1][inside : inside + end - start]
+            these = self._names_chunk[1][inside : inside + end - start]
+            for at, name in enumerate(these, start + 1):
+                if name.rpartition("/")[2] in ("", ".", ".."):  # pictures are named after the last part
+                    raise StoreError(
+                        f"{self.path}: damaged feature store, the name of photo {at} is {checks.said(name)}, which is "
+                        "no file's; write the store again with patchprism features"
+                    )
+            found += these
             start = end
         return found
 

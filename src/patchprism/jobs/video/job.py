@@ -231,10 +231,11 @@ def render_video(
     if range is not None and isinstance(clip, FileClip):
         raise OptionError(f"range is for image sequences; {clip.name} is a video")
     read = [clip.path] if isinstance(clip, FileClip | AnimationClip) else clip.paths
+    used = [weights, settings.model, prism.loaded_from if prism else None]
     if save_prism is not None:
-        check_target(save_prism, read, read=[out, weights])
+        check_target(save_prism, read, read=[out, *used])
     if not is_pictures(local_path(out)):
-        check_target(out, read, read=[weights])
+        check_target(out, read, read=used)
     chosen = layout or ("side" if overlay is None else "overlay")
     canvas = Canvas(layout=chosen, alpha=overlay, smooth=smooth, matrix=clip.matrix)
     watch, tell = Stopwatch(), progress or (lambda *_: None)
@@ -250,8 +251,8 @@ def render_video(
     origin = describe_origin(backbone, settings, framing)
     if prism and any(getattr(prism, name) != unset for name, unset in MASK_OPTIONS.items()):
         raise PrismError(
-            "videos show the foreground that was fitted: this prism shows another (opening, closing, mask_threshold "
-            "or mask_side is set); save it without"
+            "videos show the foreground that was fitted: this prism shows another (it was saved with a "
+            "mask, an opening or a closing); save it without"
         )
     if prism and not force:
         check_origin(prism, origin)

@@ -14,7 +14,7 @@ from patchprism.jobs.video.naming import Counter, counter_in
 from patchprism.jobs.video.sound import Sound
 from patchprism.jobs.video.source import FileClip
 from patchprism.pictures.render import write_picture
-from patchprism.support.files import atomic_write, clean_parts, held_folder, part_beside
+from patchprism.support.files import atomic_write, clean_parts, held_folder, part_beside, refuse_no_folder
 from patchprism.support.folders import address_text, is_remote, local_path
 from patchprism.support.written import Output, promise
 
@@ -81,8 +81,10 @@ def check_output(out: str | os.PathLike[str], source: str | os.PathLike[str], cr
     folder = _folder_and_name(path)[0].absolute() if pictures else path.absolute()
     if not pictures and path.is_dir():
         raise OutputError(str(path), "a folder of that name is there already")
-    if pictures and folder.is_file():
-        raise OutputError(str(folder), "a file of that name is there already")
+    if os.path.exists(source) and path.exists() and os.path.samefile(source, path):
+        raise OutputError(str(path), "this job reads it")
+    if pictures:
+        refuse_no_folder(_folder_and_name(path)[0])
     if not folder.parent.is_dir():
         raise OutputError(str(path), "its folder does not exist")
     if not os.access(folder.parent, os.W_OK):
@@ -94,8 +96,6 @@ def check_output(out: str | os.PathLike[str], source: str | os.PathLike[str], cr
                 str(folder), "holds numbered pictures already; they would get mixed up with the new ones"
             )
     clean_parts(folder.parent)
-    if os.path.exists(source) and path.exists() and os.path.samefile(source, path):
-        raise OutputError(str(path), "is the clip that is to be read")
 
 
 def is_pictures(out: Path) -> bool:
@@ -175,7 +175,7 @@ class _VideoSink:
         if max(height, width) > _MAX_SIDE[codec]:
             raise OptionError(
                 f"{suffix} holds at most {_MAX_SIDE[codec]:,} pixels a side, got {width:,} x {height:,}; write PNG "
-                "pictures, or the colors alone (layout)"
+                "pictures, or the colors alone (layout='colors')"
             )
         self.base = Fraction(clip.time_base)
         options = _OPTIONS[codec] | {"crf": str(DEFAULT_CRF[codec] if crf is None else crf)}
