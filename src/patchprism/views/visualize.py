@@ -6,13 +6,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from patchprism.backbones import Backbone, find_record, load_backbone
-from patchprism.errors import OptionError, PhotoError
-from patchprism.features.extraction import (
-    Photos,
-    extract,
-    photo_names,
-)
-from patchprism.features.patch_features import PatchFeatures
+from patchprism.errors import OptionError
+from patchprism.features.extraction import Photos, photo_names
 from patchprism.jobs.inputs import list_photos, several
 from patchprism.jobs.settings import (
     ERRORS,
@@ -23,20 +18,23 @@ from patchprism.jobs.settings import (
     describe_origin,
     with_mask,
 )
-from patchprism.jobs.view import Failure
 from patchprism.prism.estimator import Prism
 from patchprism.support import checks
 from patchprism.support.reading import reading
-from patchprism.support.words import none_could
+from patchprism.views.extract import check_framing, extracted
 from patchprism.views.visualization import Visualization
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from patchprism.photos.framing import Framing
+
 
 def visualize(
-    photos: Iterable[Any],
+    photos: Iterable[Any] | None = None,
     *,
+    features: Any = None,
+    framing: Framing | None = None,
     model: str | None = None,
     weights: str | None = None,
     preset: str | None = None,
@@ -76,8 +74,16 @@ def visualize(
         Files, folders and patterns among the paths; arrays as :func:`~patchprism.read_photo` takes them.
         One photo may come alone; an array of four dimensions is a photo a row.
         Or one feature store: no network is needed then, and the store settles model and framing.
+        With ``features``, photos may be left out: plain grey stands for them.
+    features : sequence of array or tensor, each (h, w, D), or one (N, h, w, D), optional
+        Features of your own, one array per photo, or :class:`~patchprism.PatchFeatures`. They are coloured instead
+        of the tokens of a network, and options of the network are refused. Photos that come with them must be
+        cropped as the network saw them: their framing must divide each into as many patches as its features have.
+    framing : Framing, optional
+        With ``features``: how the photos were framed. By default the framing of :func:`~patchprism.extract`, or
+        the one that keeps each photo's shape and gives the shorter edge as many patches as the features have.
     model : str, default="dinov2_vits14"
-        A registered name.
+        A registered name. With ``features``: what to call them, ``"own features"`` by default.
     weights : str, optional
         File, address or ``hf:REPO``; by default looked for in the caches, then downloaded.
     preset : {"default", "seed"}
@@ -142,6 +148,12 @@ def visualize(
     >>> view = visualize([photo], model="efficientnet_lite2", size=64)
     >>> view.colors[0].shape
     (4, 6, 3)
+
+    Features of your own, without a network:
+
+    >>> tokens = np.random.default_rng(0).normal(size=(2, 8, 12, 64))
+    >>> visualize(features=tokens, foreground="none")
+    Visualization(2 photos, own features, all patches, 100% foreground)
     """
     errors = checks.choice("errors", errors, allowed=ERRORS)
     force = checks.flag("force", force)
@@ -176,6 +188,19 @@ def visualize(
     )
     if prism is not None and not isinstance(prism, Prism):
         checks.refuse("prism", "a Prism, as Prism.load reads one", prism)
+    if features is not None:
+        from patchprism.views.own import check_own, view_features
+
+        check_own(settings, backbone=backbone, fetch_from=fetch_from or None)
+        if framing is not None:
+            check_framing(framing)
+        return view_features(
+            features, photos, settings=settings, framing=framing, prism=prism, force=force, errors=errors
+        )
+    if framing is not None:
+        raise OptionError(
+            "framing is for features; size, mean, std and preset frame photos", option="framing"
+        )
     photos = several(photos)
     tell = progress or (lambda *_: None)
     from patchprism.jobs.inputs import store_among
@@ -197,8 +222,8 @@ def visualize(
     to_fit = None if prism else settings.prism()
     if prism:
         prism = with_mask(prism, settings.mask_options())
-    options = settings.token_options()
-    framing = settings.framing(backbone.record if backbone else find_record(str(settings.model)))
+    settings.token_options()
+    chosen = settings.framing(backbone.record if backbone else find_record(str(settings.model)))
     with reading() as heard:
         sources = list_photos(photos)
     job = Photos(sources, photo_names(sources), range=settings.range)
@@ -213,48 +238,34 @@ def visualize(
                 progress=tell,
             )
         tell("load model", 1, 1)
-    origin = describe_origin(backbone, settings, framing)
+    origin = describe_origin(backbone, settings, chosen)
     if prism and not force:
         check_origin(prism, origin)
-    failures: dict[int, PhotoError] = {}
-    done: dict[int, Any] = {}
     with watch("read photos and run network"):
-        report = failures.__setitem__ if errors == "report" else None
-        for each in extract(job, backbone, framing, batch_size=batch_size, failed=report, options=options):
-            done[each.index] = each
-            tell("photos", len(done) + len(failures), len(job))
-    failed = [Failure(job.names[i], failures[i].reason) for i in sorted(failures)]
-    if not done:
-        raise PhotoError(
-            failed[0].photo,
-            none_could(failed[0].reason, len(failed)),
-        )
-    order = sorted(done)
-    features = PatchFeatures([done[i].tokens for i in order], [job.names[i] for i in order])
+        found = extracted(job, backbone, chosen, settings=settings, errors=errors, tell=tell)
     if to_fit:
         with watch("fit prism"):
-            prism = to_fit.fit(features)
+            prism = to_fit.fit(found.features)
         prism.origin = origin
     assert prism is not None
     with watch("colour"):
-        parts = [
-            prism.split(tokens, name=name) for name, tokens in zip(features.names, features, strict=True)
-        ]
+        pairs = zip(found.features.names, found.features, strict=True)
+        parts = [prism.split(tokens, name=name) for name, tokens in pairs]
     return Visualization(
-        photos=job.subset(order),
-        framing=framing,
-        features=features,
+        photos=found.photos,
+        framing=chosen,
+        features=found.features,
         prism=prism,
         parts=parts,
-        crops=[done[i].crop for i in order],
-        sizes=[done[i].size for i in order],
+        crops=found.crops,
+        sizes=found.sizes,
         record=backbone.record,
         weights=backbone.weights,
         settings=asdict(settings) | {"device": str(backbone.device), "dtype": origin["dtype"]},
         fitted_here=to_fit is not None,
-        failures=failed,
+        failures=found.failures,
         seconds=watch.seconds,
         origin=origin,
-        plain=[job.names[i] for i in order if done[i].plain],
+        plain=found.plain,
         notes=heard.notes,
     )
