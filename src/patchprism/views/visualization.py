@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, overload
 
 from patchprism.errors import OptionError
 from patchprism.features.patch_features import PatchFeatures
+from patchprism.jobs.settings import check_backbone
 from patchprism.jobs.view import View
 from patchprism.lenses import LensOptions, look_through
 from patchprism.pictures.outputs import LensResult, as_png
@@ -259,6 +260,7 @@ class Visualization(View):
         ``view.attention(0)`` shows the class token of the first photo, and ``view.attention(0, 120, 80)`` the patch
         at the point (120, 80).
         """
+        check_backbone("backbone", backbone)
         if (x is None) != (y is None) or (photo is None and x is not None):
             raise OptionError("attention of a point needs photo, x and y")
         at = () if photo is None or x is None or y is None else (self._at(photo, x, y),)
