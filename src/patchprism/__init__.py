@@ -12,46 +12,67 @@ from typing import TYPE_CHECKING, Any
 from patchprism.support.version import __version__
 
 if TYPE_CHECKING:
+    from patchprism import errors
     from patchprism.backbones import Backbone, load_backbone
     from patchprism.errors import PatchPrismError
     from patchprism.features.patch_features import PatchFeatures
+    from patchprism.features.store import StoredFeatures
+    from patchprism.jobs.video import render_video
+    from patchprism.lenses.comparison import Comparison, compare
     from patchprism.photos.framing import Framing
     from patchprism.photos.images import read_photo
+    from patchprism.pictures.outputs import LensResult
     from patchprism.prism.estimator import Prism
     from patchprism.prism.pca import StreamingPCA
+    from patchprism.views.extract import extract
     from patchprism.views.visualization import Visualization
     from patchprism.views.visualize import visualize
 
 
 _HOMES = {
     "Backbone": "backbones",
+    "Comparison": "lenses.comparison",
     "Framing": "photos.framing",
+    "LensResult": "pictures.outputs",
     "PatchFeatures": "features.patch_features",
     "PatchPrismError": "errors",
     "Prism": "prism.estimator",
+    "StoredFeatures": "features.store",
     "StreamingPCA": "prism.pca",
     "Visualization": "views.visualization",
+    "compare": "lenses.comparison",
+    "extract": "views.extract",
     "load_backbone": "backbones",
     "read_photo": "photos.images",
+    "render_video": "jobs.video",
     "visualize": "views.visualize",
 }
 
 __all__ = [
     "Backbone",
+    "Comparison",
     "Framing",
+    "LensResult",
     "PatchFeatures",
     "PatchPrismError",
     "Prism",
+    "StoredFeatures",
     "StreamingPCA",
     "Visualization",
     "__version__",
+    "compare",
+    "errors",
+    "extract",
     "load_backbone",
     "read_photo",
+    "render_video",
     "visualize",
 ]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "errors":  # importing a module of the package sets it here
+        return importlib.import_module("patchprism.errors")
     if name in _HOMES:
         value = getattr(importlib.import_module(f"patchprism.{_HOMES[name]}"), name)
         globals()[name] = value
@@ -60,4 +81,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted(__all__)

@@ -82,13 +82,21 @@ def calls(photo, view, tmp_path, monkeypatch):
         "lens": (lambda **options: look_through(view, ["clusters"], LensOptions(**options)), LensOptions, {}),
         "features": (PatchFeatures, {"tokens": tokens}),
         "read": (patchprism.read_photo, {"source": photo}),
+        "extract": (patchprism.extract, {"photos": [photo], "backbone": toy, "size": 32}),
+        "own": (patchprism.visualize, {"features": tokens}),
+        "one": (lambda photo: view[photo].picture(), {"photo": 0}),
+        "similarity": (view.similarity, {"photo": 0, "x": 3, "y": 4}),
+        "clusters": (view.clusters, {"k": 3}),
+        "matches": (view.matches, {"a": 0, "b": 1}),
+        "attend": (view.attention, {"photo": 0, "x": 3, "y": 4}),
+        "norms": (view.norms, {}),
     }
 
 
 NAMES = [
     "visualize", "compare", "save_comparison", "prism", "prism.save", "prism.load", "pca", "framing", "preset",
     "from_dict", "callable", "load", "tokens", "layers", "attention", "index", "picture", "save", "explore", "look",
-    "lens", "features", "read",
+    "lens", "features", "read", "extract", "own", "one", "similarity", "clusters", "matches", "attend", "norms",
 ]  # fmt: skip
 
 
@@ -101,10 +109,19 @@ def test_any_value_gives_a_result_or_our_error(calls, name):
     wrong = []
     values = [*((i, lambda value=value: value) for i, value in enumerate(VALUES)), *MAKERS.items()]
     # What takes long is tried with a share of the values a parameter.
-    shares = {"visualize": 5, "compare": 8, "save": 4, "lens": 4, "explore": 4}.get(name, 1)
+    shares = {
+        "visualize": 5,
+        "compare": 8,
+        "save": 4,
+        "lens": 4,
+        "explore": 4,
+        "own": 5,
+        "extract": 3,
+        "clusters": 4,
+    }.get(name, 1)
     for n, parameter in enumerate(each for each in parameters if each != "y"):
         for which, make in values[n % shares :: shares]:
-            if parameter in ("photos", "tokens") and which == "endless":
+            if parameter in ("photos", "tokens", "features") and which == "endless":
                 continue
             if parameter == "progress" and which in FUNCTIONS:
                 continue  # a function of the user's own may raise what it likes

@@ -143,6 +143,10 @@ class Backbone(ABC):
     has_attention: bool = False
     """Whether :meth:`attention` and :meth:`rollout` work."""
 
+    def __repr__(self) -> str:
+        dtype = str(self.dtype).removeprefix("torch.")
+        return f"{type(self).__name__}({self.record.name}, {self.device}, {dtype})"
+
     @property
     def depth(self) -> int:
         """Number of layers that can be asked for."""

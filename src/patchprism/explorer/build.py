@@ -225,8 +225,8 @@ def _command(view: View, prism_path: str | None) -> CommandInfo:
     from patchprism.jobs.settings import TOKEN_DEFAULTS
 
     settings = view.settings
-    # A store has settled all that concerns the network.
-    if view.store is not None:
+    # A store has settled all that concerns the network, and features of the user's own came without one.
+    if view.store is not None or view.record.family == "own":
         return _command_of(view, prism_path, [])
     options = [["--model", str(settings["model"])]]
     if settings.get("weights"):
@@ -262,5 +262,5 @@ def _command_of(view: View, prism_path: str | None, options: list[list[str]]) ->
         "foreground": prism.foreground,
         "prism": None if view.fitted_here else prism_path or "prism.safetensors",
         # Photos that came as arrays have no file that a command could name.
-        "files": view.store is not None or files,
+        "files": view.store is not None or (files and view.record.family != "own"),
     }

@@ -33,6 +33,14 @@ class PatchFeatures(Sequence[Tokens]):
     names : sequence of str, optional
         One a photo, for errors and pictures; ``photo-1``, ``photo-2``, ... by default.
 
+    Attributes
+    ----------
+    origin, model : dict
+        What the features depend on (model, weights, framing, layer, ...), and the model's record, where
+        :func:`patchprism.extract` or a feature store gave them; empty for features of your own.
+    failures : list of dict
+        ``photo`` and ``reason`` of each photo that could not be read and was left out.
+
     Raises
     ------
     FeaturesError
@@ -46,6 +54,10 @@ class PatchFeatures(Sequence[Tokens]):
     (2, 8, [(2, 3), (4, 4)], 22)
     """
 
+    origin: dict[str, Any]
+    model: dict[str, Any]
+    failures: list[dict[str, str]]
+
     def __init__(self, tokens: Sequence[Any], names: Sequence[str] | None = None) -> None:
         try:
             given = list(tokens)
@@ -58,6 +70,7 @@ class PatchFeatures(Sequence[Tokens]):
             if names is None
             else list(checks.texts("names", names))
         )
+        self.origin, self.model, self.failures = {}, {}, []
         if not given:
             raise FeaturesError("features need at least one photo, got none")
         if len(self.names) != len(given):
@@ -98,7 +111,9 @@ class PatchFeatures(Sequence[Tokens]):
 
     def __getitem__(self, index: int | slice) -> Tokens | PatchFeatures:
         if isinstance(index, slice):
-            return PatchFeatures(self._tokens[index], self.names[index])
+            part = PatchFeatures(self._tokens[index], self.names[index])
+            part.origin, part.model = self.origin, self.model
+            return part
         return self._tokens[index]
 
     def __repr__(self) -> str:

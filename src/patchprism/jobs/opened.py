@@ -15,7 +15,7 @@ from patchprism.jobs.extraction import Extraction, failures_of, n_shards, notes_
 from patchprism.jobs.inputs import sampled
 from patchprism.jobs.network import load_network, open_network
 from patchprism.jobs.run import ALL, Run, Sample
-from patchprism.jobs.settings import TOKEN_DEFAULTS, Settings
+from patchprism.jobs.settings import TOKEN_DEFAULTS, Settings, describe_origin
 from patchprism.jobs.shards import Shards
 from patchprism.jobs.source import SHARD, Failure, MemorySource, StoreSource
 from patchprism.jobs.working import remembered_batch
@@ -163,7 +163,7 @@ def open_tokens(
         raise OptionError("fetch_from is for a feature store; photos that are named are read anyway")
     if work is None:
         given = sampled(given, sample.count, sample.seed)
-        return _in_memory(given, settings, run, check, strict=strict)
+        return open_in_memory(given, settings, run, check, strict=strict)
     only, said = sampled_origin(given, {}, sample, len(given))
     if only is not None and sample_only:
         given, only = [name for name in given if name in only], None
@@ -190,23 +190,27 @@ def open_tokens(
     )
 
 
-def _in_memory(
+def open_in_memory(
     given: list[Any],
     settings: Settings,
     run: Run,
-    check: Callable[[dict[str, Any]], None],
+    check: Callable[[dict[str, Any]], None] = lambda origin: None,
     *,
+    framing: Framing | None = None,
     strict: bool,
 ) -> Opened:
-    """Tokens of photos, held in memory."""
+    """Tokens of photos, held in memory; ``framing`` replaces that of the settings."""
     photos = Photos(given, photo_names(given), range=settings.range)
     backbone = run.backbone
-    if backbone is None:
+    if backbone is None and framing is None:
         # What can be refused is refused before anything heavy is loaded.
         settings.framing(find_record(str(settings.model)))
     with run.watch("load model"):
         backbone = backbone or load_network(settings, run.tell)
         network = open_network(settings, backbone=backbone, engine=run.engine, tell=run.tell)
+    if framing is not None:
+        origin = describe_origin(backbone, settings, framing)
+        network = replace(network, framing=framing, origin=origin)
     check(network.origin)
     found: dict[int, Any] = {}
     failures: dict[int, PhotoError] = {}

@@ -21,7 +21,7 @@ from patchprism.jobs.settings import check_origin, with_mask
 from patchprism.jobs.working import tidied, working
 from patchprism.photos.paths import unique_stems
 from patchprism.support.files import refuse_what_is_read
-from patchprism.support.folders import WORK, LocalFolder, is_remote, local_path
+from patchprism.support.folders import WORK, Folder, LocalFolder, is_remote, local_path
 from patchprism.support.written import Output
 
 if TYPE_CHECKING:
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from patchprism.jobs.settings import Settings
     from patchprism.pictures.picture import PictureOptions
     from patchprism.prism.estimator import Prism
-from patchprism.support.folders import Folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +57,10 @@ class Coloring:
         """Refuse what cannot go together."""
         if self.prism is not None and self.sample.count is not None:
             raise OptionError("sample is for fitting; the prism is fitted already")
+
+    def unfitted(self, settings: Settings) -> Prism:
+        """The prism that is to be fitted; or the one that is given, with the settings' mask."""
+        return settings.prism() if self.prism is None else with_mask(self.prism, settings.mask_options())
 
     def check(self, origin: dict[str, Any]) -> None:
         """Refuse tokens that are not those the prism was fitted on."""
@@ -97,9 +100,8 @@ def color(
     PatchPrismError
         One of its children.
     """
-    prism = coloring.prism
     # What can be refused is refused before the network runs.
-    to_fit = settings.prism() if prism is None else with_mask(prism, settings.mask_options())
+    prism = coloring.unfitted(settings)
     opened = open_tokens(
         given,
         settings,
@@ -110,9 +112,9 @@ def color(
         check=coloring.check,
         strict=strict,
     )
-    if prism is not None:
-        return Colored(opened=opened, prism=to_fit, fitted_here=False)
-    fitted = fit(to_fit, opened, run) if work is None else fit_or_resume(to_fit, opened, run, work)
+    if coloring.prism is not None:
+        return Colored(opened=opened, prism=prism, fitted_here=False)
+    fitted = fit(prism, opened, run) if work is None else fit_or_resume(prism, opened, run, work)
     return Colored(opened=opened, prism=fitted, fitted_here=True)
 
 

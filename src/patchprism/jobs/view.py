@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -413,6 +413,17 @@ def check_memory(store: StoredFeatures, count: int) -> None:
         )
 
 
+def features_of(opened: Opened, found: Sequence[tuple[PhotoRow, Any]]) -> PatchFeatures:
+    """Tokens of a source as features that know what they were made with."""
+    features = PatchFeatures([tokens for _, tokens in found], [row.name for row, _ in found])
+    features.origin = opened.origin
+    if "framing" in opened.origin:
+        framing = {"mean": list(opened.framing.mean), "std": list(opened.framing.std)}
+        features.model = asdict(opened.record) | framing
+    features.failures = [{"photo": each.photo, "reason": each.reason} for each in opened.failures]
+    return features
+
+
 def view_of(colored: Colored, notes: Sequence[Note], seconds: dict[str, float]) -> View:
     """A view of coloured photos: their tokens and colours, held in memory.
 
@@ -432,7 +443,7 @@ def view_of(colored: Colored, notes: Sequence[Note], seconds: dict[str, float]) 
         if opened.only is None or row.name in opened.only
     ]
     rows = [row for row, _ in found]
-    features = PatchFeatures([tokens for _, tokens in found], [row.name for row in rows])
+    features = features_of(opened, found)
     return View(
         photos=_photos_of(opened, rows),
         framing=opened.framing,

@@ -14,6 +14,7 @@ is reported beside every turned cell.
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -24,9 +25,11 @@ from patchprism.features.extraction import Photos, TokenOptions, extract, photo_
 from patchprism.features.patch_features import PatchFeatures
 from patchprism.jobs.source import Failure
 from patchprism.jobs.view import all_notes
+from patchprism.pictures.outputs import as_png
 from patchprism.support import checks
 from patchprism.support.reading import Note, reading
 from patchprism.support.surroundings import own_settings
+from patchprism.support.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -105,7 +108,7 @@ def fit_rotation(points: Float64, target: Float64) -> tuple[Float64, float]:
     return left @ right, float(np.clip((size - 2 * singular.sum()) / size, 0.0, 1.0))
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, repr=False)
 class CompareCell:
     """One network's, or one layer's, view of the photos.
 
@@ -141,6 +144,9 @@ class CompareCell:
     def label(self) -> str:
         """What to call it in figures."""
         return f"{self.model}, layer {self.layer}"
+
+    def __repr__(self) -> str:
+        return f"CompareCell({self.label}, {counted(len(self.parts), 'photo')})"
 
     def whitened(self, components: Float64) -> Float64:
         """The three components that make colours, (..., k) -> (..., 3), with deviation 1 over the foreground."""
@@ -279,9 +285,9 @@ def _interpolate(values: Float64, places: Float64, axis: int) -> Float64:
 # -- from photos ---------------------------------------------------------------------------------------------
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, repr=False)
 class Comparison:
-    """Cells of the same photos, turned to agree with the first.
+    """Cells of the same photos, turned to agree with the first; a notebook shows them.
 
     Attributes
     ----------
@@ -315,6 +321,16 @@ class Comparison:
     def layers_a_model(self) -> int:
         """How many layers of each model there are."""
         return len(self.cells) // len(self.models)
+
+    def __repr__(self) -> str:
+        cells = ", ".join(cell.label for cell in self.cells)
+        return f"Comparison({counted(len(self.photos), 'photo')}: {cells})"
+
+    def _repr_png_(self) -> bytes:
+        """What a notebook shows: a row per photo, a column per cell."""
+        # By its name: that module draws comparisons, so it imports this one.
+        figures = importlib.import_module("patchprism.lenses.comparison_figures")
+        return as_png(figures.overview(self, turned=True))
 
     def all_notes(self) -> list[Note]:
         """What is to be said of the job and of its photos."""

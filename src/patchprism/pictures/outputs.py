@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -9,8 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from patchprism.errors import OptionError
 from patchprism.pictures.render import write_picture
+from patchprism.support import checks
 from patchprism.support.files import atomic_write
+from patchprism.support.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -65,9 +69,18 @@ def _arrays(arrays: dict[str, NDArray[Any]], path: Path) -> None:
         np.savez_compressed(part, **arrays)  # type: ignore[arg-type]
 
 
-@dataclass(kw_only=True)
+def as_png(picture: NDArray[np.uint8]) -> bytes:
+    """A picture, (H, W, 3) uint8, as a PNG file's bytes."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@dataclass(kw_only=True, repr=False)
 class LensResult:
-    """What a lens found. Everything is computed; what draws only draws.
+    """What a lens found; a notebook shows its first figure. Everything is computed; what draws only draws.
 
     Attributes
     ----------
@@ -94,3 +107,37 @@ class LensResult:
     arrays: list[dict[str, NDArray[Any]]] = field(default_factory=list)
     shared_arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
     tables: dict[str, str] = field(default_factory=dict)
+
+    def picture(self, index: int | None = None) -> NDArray[np.uint8]:
+        """The first figure, (H, W, 3) uint8; or the lens's first picture of one photo, at the photo's resolution.
+
+        Parameters
+        ----------
+        index : int, optional
+            A photo, counted from 0, or from the end with negative numbers.
+
+        Raises
+        ------
+        OptionError
+            If the lens has no picture of such a photo.
+        """
+        if index is None:
+            return next(iter(self.figures.values()))()
+        if not self.pictures:
+            raise OptionError(f"the lens {self.name} has no pictures of single photos")
+        place: int = checks.integer("index", index, low=-len(self.pictures), high=len(self.pictures) - 1)
+        drawn = self.pictures[place]
+        if not drawn:
+            raise OptionError(f"the lens {self.name} was not asked for photo {index}")
+        return next(iter(drawn.values()))()
+
+    def __repr__(self) -> str:
+        arrays = dict.fromkeys([name for of_photo in self.arrays for name in of_photo])
+        said = [f"{len(self.pictures)} photos"] if len(self.pictures) > 1 else []
+        said += [counted(len(self.figures), "figure")] if len(self.figures) > 1 else []
+        said += [f"arrays {', '.join(arrays)}"] if arrays else []
+        return f"LensResult({', '.join([self.name, *said])})"
+
+    def _repr_png_(self) -> bytes | None:
+        """What a notebook shows: the first figure."""
+        return as_png(self.picture()) if self.figures else None

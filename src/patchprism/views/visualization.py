@@ -2,55 +2,317 @@
 
 from __future__ import annotations
 
-import io
+import os
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
+from patchprism.errors import OptionError
+from patchprism.features.patch_features import PatchFeatures
+from patchprism.jobs.settings import check_backbone
 from patchprism.jobs.view import View
-from patchprism.pictures.captions import caption, families_for
+from patchprism.lenses import LensOptions, look_through
+from patchprism.pictures.outputs import LensResult, as_png
 from patchprism.support import checks
+from patchprism.views.extract import load_again
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from collections.abc import Iterator, Sequence
 
+    from matplotlib.figure import Figure
+    from numpy import bool_, float32, uint8
+    from numpy.typing import NDArray
+
+    from patchprism.backbones import Backbone
     from patchprism.explorer import ExplorerPage
+    from patchprism.features.patch_features import Tokens
 
 
 class Visualization(View):
-    """A view as :func:`patchprism.visualize` returns it, with what notebooks show."""
+    """A view as :func:`patchprism.visualize` returns it, with what notebooks show.
+
+    ``view[0]``, ``view[-1]`` and ``view["dog.jpg"]`` are the results of one photo; ``view[1:3]`` is a view of some
+    of the photos, in the same colours. The lenses :meth:`similarity`, :meth:`clusters`, :meth:`matches`,
+    :meth:`attention` and :meth:`norms` give results that a notebook shows, that hold their arrays, and that
+    ``view.save(folder, lenses=[...])`` writes. They name a photo by its index from 0 or by its name.
+
+    Examples
+    --------
+    >>> import numpy as np, patchprism
+    >>> tokens = np.random.default_rng(0).normal(size=(2, 8, 12, 64))
+    >>> view = patchprism.visualize(features=tokens, foreground="none")
+    >>> view[0]
+    PhotoResult(photo-1, 8 x 12 patches, 100% foreground)
+    >>> view[0].colors.shape
+    (8, 12, 3)
+    >>> view.clusters(3)
+    LensResult(clusters, 2 photos, arrays labels)
+    """
 
     @classmethod
     def of(cls, view: View) -> Visualization:
         """The same view, with the methods of this class."""
         return cls(**vars(view))
 
-    def figure(self) -> Figure:
-        """Photo, score, colours and all-patch picture of every photo, a row each, as a Matplotlib figure."""
-        from matplotlib import rcParams
-        from matplotlib.figure import Figure
-        from matplotlib.font_manager import FontProperties, findfont
+    # ------------------------------------------------------------ single photos
 
-        rows = len(self)
-        figure = Figure(figsize=(10, 2.6 * rows), layout="constrained")
-        axes = figure.subplots(rows, 4, squeeze=False)
-        for i, (row, part) in enumerate(zip(axes, self.parts, strict=True)):
-            row[0].imshow(self.photos.shown(i, self.framing))
-            row[1].imshow(part.score, vmin=0, vmax=1, cmap="viridis")
-            if part.foreground.any() and not part.foreground.all():
-                row[1].contour(part.foreground, levels=[0.5], colors="white", linewidths=1)
-            row[2].imshow(part.rgb)
-            row[3].imshow(part.rgb_all)
-            # A name is no formula.
-            name = caption(Path(self.names[i]).name, i + 1)
-            fonts = [*rcParams["font.family"], *families_for(name, findfont(FontProperties()))]
-            row[0].set_ylabel(name, parse_math=False, usetex=False, fontfamily=fonts)
-            for axis in row:
-                axis.set(xticks=[], yticks=[])
-        for axis, title in zip(
-            axes[0], ("photo", "score, foreground", "colours", "all patches"), strict=True
-        ):
-            axis.set_title(title)
-        return figure
+    @overload
+    def __getitem__(self, photo: int | str | os.PathLike[str]) -> PhotoResult: ...
+
+    @overload
+    def __getitem__(self, photo: slice) -> Visualization: ...
+
+    def __getitem__(self, photo: int | str | os.PathLike[str] | slice) -> PhotoResult | Visualization:
+        if isinstance(photo, slice):
+            return self._some(range(len(self))[photo])
+        return PhotoResult(self, self._index("photo", photo))
+
+    def __iter__(self) -> Iterator[PhotoResult]:
+        return (PhotoResult(self, index) for index in range(len(self)))
+
+    def _index(self, name: str, photo: int | str | os.PathLike[str]) -> int:
+        if not isinstance(photo, (str, os.PathLike)):
+            return int(checks.integer(name, photo, low=-len(self), high=len(self) - 1)) % len(self)
+        wanted = os.fspath(photo)
+        for key in (str, lambda each: Path(each).name, lambda each: Path(each).stem):
+            found = [i for i, each in enumerate(self.names) if key(each) == wanted]
+            if len(found) == 1:
+                return found[0]
+            if found:
+                raise OptionError(f"{name}: {len(found)} photos are called {wanted!r}; use an index: {found}")
+        known = ", ".join(self.names[:5]) + (", ..." if len(self) > 5 else "")
+        raise OptionError(f"{name}: no photo is called {checks.said(wanted)}; there are {known}")
+
+    def _some(self, indices: Sequence[int]) -> Visualization:
+        """A view of some photos, in the same colours."""
+        if not indices:
+            raise OptionError("photo: a slice must keep at least one photo")
+        names = [self.names[i] for i in indices]
+        features = PatchFeatures([self.features[i] for i in indices], names)
+        features.origin, features.model = self.features.origin, self.features.model
+        return replace(
+            self,
+            photos=self.photos.subset(indices),
+            features=features,
+            parts=[self.parts[i] for i in indices],
+            crops=[self.crops[i] for i in indices],
+            sizes=[self.sizes[i] for i in indices],
+            plain=[name for name in names if name in self.plain],
+            fitted_here=self.fitted_here and len(indices) == len(self),
+            failures=[],
+        )
+
+    # ------------------------------------------------------------ lenses
+
+    def similarity(
+        self, photo: int | str | os.PathLike[str], x: float, y: float, *, upsample: str = "nearest"
+    ) -> LensResult:
+        """Cosine similarity of every patch of all photos to the patch at a point.
+
+        Parameters
+        ----------
+        photo : int, str or path
+            The photo with the point: its index from 0, or its name.
+        x, y : float
+            The point in the photo's pixels, from its upper left corner.
+        upsample : {"nearest", "bilinear", "guided"}
+            From patches to pixels in the pictures of photos.
+
+        Returns
+        -------
+        LensResult
+            ``arrays[i]["similarity"]``, (1, h, w) float32 in [-1, 1], of each photo.
+
+        Raises
+        ------
+        OptionError
+            If there is no such photo, or the point lies outside of what the network saw of it.
+
+        Examples
+        --------
+        >>> import numpy as np, patchprism
+        >>> tokens = np.random.default_rng(0).normal(size=(2, 8, 12, 64))
+        >>> view = patchprism.visualize(features=tokens, foreground="none")
+        >>> view.similarity(0, x=20, y=30).arrays[1]["similarity"].shape
+        (1, 8, 12)
+        """
+        options = LensOptions(at=(self._at(photo, x, y),), upsample=upsample)
+        return look_through(self, ["similarity"], options)[0]
+
+    def clusters(self, k: int | str = "auto", *, seed: int = 0, upsample: str = "nearest") -> LensResult:
+        """k-means clusters of the patches of all photos.
+
+        Parameters
+        ----------
+        k : int or "auto"
+            Number of clusters, from 2 to 64; ``"auto"`` takes the number with the best silhouette.
+        seed : int
+            Random seed of k-means.
+        upsample : {"nearest", "bilinear", "guided"}
+            From patches to pixels in the pictures of photos.
+
+        Returns
+        -------
+        LensResult
+            ``arrays[i]["labels"]``, (h, w) int64 from 0, the largest cluster first, of each photo;
+            ``shared_arrays["centers"]``, (k, D) float32.
+
+        Examples
+        --------
+        >>> import numpy as np, patchprism
+        >>> tokens = np.random.default_rng(0).normal(size=(2, 8, 12, 64))
+        >>> view = patchprism.visualize(features=tokens, foreground="none")
+        >>> view.clusters(4).arrays[0]["labels"].shape
+        (8, 12)
+        """
+        options = LensOptions(clusters=k, seed=seed, upsample=upsample)
+        return look_through(self, ["clusters"], options)[0]
+
+    def matches(
+        self,
+        a: int | str | os.PathLike[str] | None = None,
+        b: int | str | os.PathLike[str] | None = None,
+        *,
+        foreground: bool = True,
+        lines: int = 40,
+    ) -> LensResult:
+        """Patches of two photos that are each other's nearest neighbours.
+
+        Parameters
+        ----------
+        a, b : int, str or path, optional
+            The two photos: their indices from 0, or their names. By default every two photos of the view.
+        foreground : bool
+            Match patches of the foreground alone.
+        lines : int
+            Maximum number of lines drawn per pair, the most similar first.
+
+        Returns
+        -------
+        LensResult
+            ``shared_arrays["pair_1_2"]``, (n, 4) int64: row and column of the patch in ``a``, then in ``b``;
+            ``shared_arrays["similarity_1_2"]``, (n,) float32; ``tables["matches.csv"]`` in pixels.
+
+        Raises
+        ------
+        OptionError
+            If there are no two such photos.
+
+        Examples
+        --------
+        >>> import numpy as np, patchprism
+        >>> tokens = np.random.default_rng(0).normal(size=(2, 8, 12, 64))
+        >>> view = patchprism.visualize(features=tokens, foreground="none")
+        >>> view.matches(0, 1).shared_arrays["pair_1_2"].shape[1]
+        4
+        """
+        foreground = checks.flag("foreground", foreground)
+        options = LensOptions(match_all=not foreground, match_lines=lines)
+        if a is None and b is None:
+            return look_through(self, ["matches"], options)[0]
+        if a is None or b is None:
+            raise OptionError("matches needs two photos, a and b, or neither for every two")
+        pair = self._index("a", a), self._index("b", b)
+        if pair[0] == pair[1]:
+            raise OptionError("b must be another photo than a", option="b")
+        return look_through(self._some(pair), ["matches"], options)[0]
+
+    def attention(
+        self,
+        photo: int | str | os.PathLike[str] | None = None,
+        x: float | None = None,
+        y: float | None = None,
+        *,
+        layer: int = -1,
+        backbone: Backbone | None = None,
+        upsample: str = "nearest",
+    ) -> LensResult:
+        """What the class token, or the patch at a point, attends to: head by head, and rolled out over all layers.
+
+        Parameters
+        ----------
+        photo : int, str or path, optional
+            Index from 0, or name; by default all photos.
+        x, y : float, optional
+            A point in that photo's pixels: the attention of the patch there.
+        layer : int
+            Block whose attention is shown, counted from 0, or from the end with negative numbers.
+        backbone : Backbone, optional
+            The one that the view was made with. By default it is loaded again from the same weights.
+        upsample : {"nearest", "bilinear", "guided"}
+            From patches to pixels in the pictures of photos.
+
+        Returns
+        -------
+        LensResult
+            ``arrays[i]`` of each photo: ``cls_heads``, (heads, h, w) float32, ``cls_mean`` and ``cls_rollout``, (h, w),
+            of the class token, if there is one; ``at1_heads``, ``at1_mean`` and ``at1_rollout`` of the point.
+
+        Raises
+        ------
+        OptionError
+            If there is no such photo or point, or the features did not come from a network that can be loaded.
+        ModelError
+            If the network cannot give its attention.
+
+        Examples
+        --------
+        ``view.attention(0)`` shows the class token of the first photo, and ``view.attention(0, 120, 80)`` the patch
+        at the point (120, 80).
+        """
+        check_backbone("backbone", backbone)
+        if (x is None) != (y is None) or (photo is None and x is not None):
+            raise OptionError("attention of a point needs photo, x and y")
+        at = () if photo is None or x is None or y is None else (self._at(photo, x, y),)
+        options = LensOptions(at=at, layer=layer, upsample=upsample)
+        options.check()
+        if backbone is None:
+            backbone = load_again(self)
+        if photo is None:
+            return look_through(self, ["attention"], options, backbone=backbone)[0]
+        index = self._index("photo", photo)
+        result = look_through(self._some([index]), ["attention"], options, backbone=backbone)[0]
+        # One entry per photo of this view, so that it can be saved with it.
+        result.pictures = [result.pictures[0] if i == index else {} for i in range(len(self))]
+        result.arrays = [result.arrays[0] if i == index else {} for i in range(len(self))]
+        # The point's figure is the one that was asked for.
+        result.figures = dict(sorted(result.figures.items(), key=lambda figure: figure[0] == "attention"))
+        return result
+
+    def norms(self, *, upsample: str = "nearest") -> LensResult:
+        """Lengths of the patch tokens, and which patches stand out.
+
+        Parameters
+        ----------
+        upsample : {"nearest", "bilinear", "guided"}
+            From patches to pixels in the pictures of photos.
+
+        Returns
+        -------
+        LensResult
+            ``arrays[i]["norm"]``, (h, w) float32, of each photo.
+
+        Examples
+        --------
+        >>> import numpy as np, patchprism
+        >>> tokens = np.random.default_rng(0).normal(size=(2, 8, 12, 64))
+        >>> view = patchprism.visualize(features=tokens, foreground="none")
+        >>> view.norms().arrays[0]["norm"].shape
+        (8, 12)
+        """
+        return look_through(self, ["norm"], LensOptions(upsample=upsample))[0]
+
+    def _at(self, photo: int | str | os.PathLike[str], x: float, y: float) -> str:
+        index = self._index("photo", photo)
+        return f"{self.names[index]}:{checks.number('x', x)!r},{checks.number('y', y)!r}"
+
+    # ------------------------------------------------------------ pictures
+
+    def figure(self) -> Figure:
+        """Photo, score, colours and all-patch picture of every photo, one row each, as a Matplotlib figure."""
+        from patchprism.views.figure import draw_figure
+
+        return draw_figure(self)
 
     def explore(self, *, title: str | None = None) -> ExplorerPage:
         """The page to explore these photos with; a notebook shows it in place.
@@ -71,8 +333,80 @@ class Visualization(View):
 
     def _repr_png_(self) -> bytes:
         """What a notebook shows: the figure ``results``."""
-        from PIL import Image
+        return as_png(self.figures()["results"]())
 
-        buffer = io.BytesIO()
-        Image.fromarray(self.figures()["results"]()).save(buffer, "PNG")
-        return buffer.getvalue()
+
+@dataclass(frozen=True, eq=False, repr=False)
+class PhotoResult:
+    """The results of one photo of a view; a notebook shows the photo beside its colours.
+
+    Attributes
+    ----------
+    view : Visualization
+    index : int
+        The photo's place in the view, from 0.
+    """
+
+    view: Visualization
+    index: int
+
+    @property
+    def name(self) -> str:
+        """What the photo is called."""
+        return self.view.names[self.index]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """The photo's (H, W) in pixels."""
+        return self.view.sizes[self.index]
+
+    @property
+    def crop(self) -> tuple[float, float, float, float]:
+        """Left, top, right and bottom of what the network saw, in the photo's pixels."""
+        return self.view.crops[self.index]
+
+    @property
+    def features(self) -> Tokens:
+        """Patch tokens, (h, w, D)."""
+        return self.view.features[self.index]
+
+    @property
+    def score(self) -> NDArray[float32]:
+        """Score, (h, w) float32 in [0, 1]."""
+        return self.view.parts[self.index].score
+
+    @property
+    def foreground(self) -> NDArray[bool_]:
+        """Foreground, (h, w) bool."""
+        return self.view.parts[self.index].foreground
+
+    @property
+    def colors(self) -> NDArray[float32]:
+        """Colours, (h, w, 3) float32 in [0, 1]; the background is 0."""
+        return self.view.parts[self.index].rgb
+
+    @property
+    def colors_all(self) -> NDArray[float32]:
+        """The all-patch picture, (h, w, 3) float32 in [0, 1]."""
+        return self.view.parts[self.index].rgb_all
+
+    def picture(
+        self,
+        *,
+        overlay_alpha: float | None = None,
+        upsample: str = "nearest",
+        background: str = "black",
+        basis: str = "object",
+    ) -> NDArray[uint8]:
+        """The photo's picture at its own resolution, (H, W, 3) uint8; see :meth:`Visualization.picture`."""
+        return self.view.picture(
+            self.index, overlay_alpha=overlay_alpha, upsample=upsample, background=background, basis=basis
+        )
+
+    def __repr__(self) -> str:
+        h, w = self.score.shape
+        return f"PhotoResult({self.name}, {h} x {w} patches, {self.foreground.mean():.0%} foreground)"
+
+    def _repr_png_(self) -> bytes:
+        """What a notebook shows: the photo beside its colours."""
+        return self.view[self.index : self.index + 1]._repr_png_()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from patchprism.errors import OptionError
 from patchprism.jobs.engines import open_engine
 from patchprism.jobs.render import Coloring
 from patchprism.jobs.run import Run, nobody
@@ -15,17 +16,21 @@ from patchprism.jobs.settings import (
 from patchprism.jobs.view import make_view
 from patchprism.prism.estimator import Prism
 from patchprism.support import checks
+from patchprism.views.extract import check_framing
 from patchprism.views.visualization import Visualization
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from patchprism.backbones import Backbone
+    from patchprism.photos.framing import Framing
 
 
 def visualize(
-    photos: Iterable[Any],
+    photos: Iterable[Any] | None = None,
     *,
+    features: Any = None,
+    framing: Framing | None = None,
     model: str | None = None,
     weights: str | None = None,
     preset: str | None = None,
@@ -65,8 +70,16 @@ def visualize(
         Files, folders and patterns among the paths; arrays as :func:`~patchprism.read_photo` takes them.
         One photo may come alone; an array of four dimensions is a photo a row.
         Or one feature store: no network is needed then, and the store settles model and framing.
+        With ``features``, photos may be left out: plain grey stands for them.
+    features : sequence of array or tensor, each (h, w, D), or one (N, h, w, D), optional
+        Features of your own, one array per photo, or :class:`~patchprism.PatchFeatures`. They are coloured instead
+        of the tokens of a network, and options of the network are refused. Photos that come with them must be
+        cropped as the network saw them: their framing must divide each into as many patches as its features have.
+    framing : Framing, optional
+        With ``features``: how the photos were framed. By default the framing of :func:`~patchprism.extract`, or
+        the one that keeps each photo's shape and gives the shorter edge as many patches as the features have.
     model : str, default="dinov2_vits14"
-        A registered name.
+        A registered name. With ``features``: what to call them, ``"own features"`` by default.
     weights : str, optional
         File, address or ``hf:REPO``; by default looked for in the caches, then downloaded.
     preset : {"default", "seed"}
@@ -131,6 +144,12 @@ def visualize(
     >>> view = visualize([photo], model="efficientnet_lite2", size=64)
     >>> view.colors[0].shape
     (4, 6, 3)
+
+    Features of your own, without a network:
+
+    >>> tokens = np.random.default_rng(0).normal(size=(2, 8, 12, 64))
+    >>> visualize(features=tokens, foreground="none")
+    Visualization(2 photos, own features, all patches, 100% foreground)
     """
     errors = checks.choice("errors", errors, allowed=ERRORS)
     force = checks.flag("force", force)
@@ -165,6 +184,19 @@ def visualize(
     )
     if prism is not None and not isinstance(prism, Prism):
         checks.refuse("prism", "a Prism, as Prism.load reads one", prism)
+    if features is not None:
+        from patchprism.views.own import check_own, view_features
+
+        check_own(settings, backbone=backbone, fetch_from=fetch_from or None)
+        if framing is not None:
+            check_framing(framing)
+        return view_features(
+            features, photos, settings=settings, framing=framing, prism=prism, force=force, errors=errors
+        )
+    if framing is not None:
+        raise OptionError(
+            "framing is for features; size, mean, std and preset frame photos", option="framing"
+        )
     coloring = Coloring(prism=prism, force=force, fetch_from=fetch_from)
     with open_engine() as engine:
         run = Run(engine=engine, backbone=backbone, tell=progress or nobody)

@@ -90,10 +90,10 @@ class StoredFeatures(PatchFeatures):
         self.path = os.fspath(path)
         self._folder = open_folder(path)
         attributes = _attributes(self._folder)
-        self.origin: dict[str, Any] = attributes["origin"]
-        self.model: dict[str, Any] = attributes["model"]
+        self.origin = attributes["origin"]
+        self.model = attributes["model"]
         self.key: str = attributes.get("key", "")
-        self.failures: list[dict[str, str]] = attributes.get("failures", [])
+        self.failures = attributes.get("failures", [])
         plain = attributes.get("plain", [])  # stores of earlier versions do not say
         self._plain = frozenset(map(str, plain)) if isinstance(plain, list) else frozenset()
         said = attributes.get("notes", [])

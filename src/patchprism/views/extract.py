@@ -1,0 +1,154 @@
+"""Photos -> patch tokens in memory: `patchprism.extract`, and the first half of `patchprism.visualize`."""
+
+from __future__ import annotations
+
+import builtins
+from typing import TYPE_CHECKING, Any
+
+from patchprism.backbones import Backbone, find_record, load_backbone
+from patchprism.errors import OptionError, WeightsError
+from patchprism.features.store import StoredFeatures
+from patchprism.jobs.engines import open_engine
+from patchprism.jobs.inputs import listed_input
+from patchprism.jobs.opened import open_in_memory
+from patchprism.jobs.run import Run, nobody
+from patchprism.jobs.settings import ERRORS, Settings
+from patchprism.jobs.view import features_of
+from patchprism.photos.framing import Framing
+from patchprism.support import checks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from patchprism.features.patch_features import PatchFeatures
+    from patchprism.jobs.view import View
+
+    Tell = Callable[[str, int, int | None], None]
+
+
+def extract(
+    photos: Iterable[Any],
+    backbone: Backbone | str,
+    *,
+    size: int | None = None,
+    framing: Framing | None = None,
+    layer: int | Sequence[int] = -1,
+    facet: str = "token",
+    final_norm: bool = True,
+    token_norm: str = "none",
+    range: tuple[float, float] | None = None,
+    batch_size: int | None = None,
+    errors: str = "raise",
+    progress: Callable[[str, int, int | None], None] | None = None,
+) -> PatchFeatures:
+    """Patch tokens of photos.
+
+    Parameters
+    ----------
+    photos : iterable of path, PIL.Image.Image or array
+        Files, folders and patterns among the paths; arrays as :func:`~patchprism.read_photo` takes them. One photo
+        may come alone; an array of four dimensions is one photo per row.
+    backbone : Backbone or str
+        A backbone, or the name of a model, which :func:`~patchprism.load_backbone` loads.
+    size : int, default=448
+        The photo's shorter edge as the network sees it, in pixels.
+    framing : Framing, optional
+        How photos are resized, cropped and normalised, instead of ``size``. By default photos keep their shape and
+        are normalised as the model expects.
+    layer, facet, final_norm, token_norm, range
+        As in :func:`~patchprism.visualize`.
+    batch_size : int, optional
+        Maximum number of photos per forward pass. By default it depends on the free memory.
+    errors : {"raise", "report"}
+        What happens when a photo cannot be read: ``"raise"`` raises; ``"report"`` leaves the photo out and names it
+        in ``failures`` of the result.
+    progress : callable, optional
+        Called as ``progress(stage, done, total or None)``.
+
+    Returns
+    -------
+    PatchFeatures
+        One array (h, w, D) float32 per photo, in the order given.
+
+    Raises
+    ------
+    PatchPrismError
+        One of its children: an option, a photo, the model or its weights cannot be used.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> photo = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
+    >>> features = extract([photo], "efficientnet_lite2", size=64)
+    >>> features[0].shape
+    (4, 6, 536)
+    """
+    errors = checks.choice("errors", errors, allowed=ERRORS)
+    checks.callback("progress", progress)
+    if isinstance(backbone, Backbone):
+        record, dtype = backbone.record, str(backbone.dtype).removeprefix("torch.")
+    elif isinstance(backbone, str):
+        record, dtype = find_record(backbone), "auto"
+    else:
+        checks.refuse("backbone", "a Backbone or the name of a model", backbone)
+    settings = Settings(
+        model=record.name,
+        size=size,
+        range=range,
+        layer=layer,
+        facet=facet,
+        final_norm=final_norm,
+        token_norm=token_norm,
+        dtype=dtype,
+        batch_size=batch_size,
+    ).resolved()
+    if framing is not None:
+        check_framing(framing)
+        if size is not None:
+            raise OptionError("size is part of framing; give one of them", option="size")
+        if framing.patch_size != record.patch_size:
+            raise OptionError(
+                f"framing must have the patch size of {record.name}, {record.patch_size}, got {framing.patch_size}",
+                option="framing",
+            )
+    given, _ = listed_input(photos)
+    if isinstance(given, StoredFeatures):
+        raise OptionError(f"photos: {given.path} is a feature store; patchprism.StoredFeatures opens it")
+    loaded = backbone if isinstance(backbone, Backbone) else None
+    with open_engine() as engine:
+        run = Run(engine=engine, backbone=loaded, tell=progress or nobody)
+        opened = open_in_memory(given, settings, run, framing=framing, strict=errors == "raise")
+    found = [pair for shard in builtins.range(opened.source.n_shards) for pair in opened.source.read(shard)]
+    return features_of(opened, found)
+
+
+def load_again(view: View) -> Backbone:
+    """The backbone that a view was made with, loaded again.
+
+    Raises
+    ------
+    OptionError
+        If the features are the user's own, or those of a function.
+    WeightsError
+        If its weights are not on this machine any more, or are others by now.
+    """
+    name = view.record.name
+    if view.record.family in ("own", "callable"):
+        raise OptionError(
+            f"backbone must be given: {name} is none that can be loaded again", option="backbone"
+        )
+    # hf: models bring their own weights.
+    weights = None if name.startswith("hf:") else view.weights.path or None
+    device, dtype = view.settings.get("device") or "auto", view.settings.get("dtype") or "auto"
+    backbone = load_backbone(name, weights=weights, device=device, dtype=dtype, download=False)
+    if view.weights.sha256 and backbone.weights.sha256 != view.weights.sha256:
+        raise WeightsError(
+            f"the weights of {name} that are here are not those of the view; give its backbone"
+        )
+    return backbone
+
+
+def check_framing(framing: Any) -> None:
+    """Refuse what is no framing."""
+    if not isinstance(framing, Framing):
+        checks.refuse("framing", "a Framing, or None", framing)
