@@ -20,7 +20,7 @@ from patchprism.lenses.clusters import cluster
 from patchprism.lenses.comparison import make_cell
 from patchprism.lenses.matches import mutual_neighbors
 from patchprism.lenses.norm import token_norms
-from patchprism.lenses.similarity import cosine_maps
+from patchprism.lenses.similarity import cosine_map
 from patchprism.pictures.histogram import count_scores
 from patchprism.prism.moments import _tensor_part
 from patchprism.prism.pca import StreamingPCA
@@ -69,7 +69,7 @@ def test_features_in_memory_name_the_photo(value, words):
         lambda prism, tokens: FrameColors(prism).split(tokens, name="photo-1"),
         lambda prism, tokens: reduce_tokens([tokens]),
         lambda prism, tokens: (
-            cosine_maps([tokens], 0, 0, 0) if not np.isfinite(tokens).all() else refuse(tokens)
+            cosine_map(tokens, tokens[0, 0]) if not np.isfinite(tokens).all() else refuse(tokens)
         ),
         lambda prism, tokens: make_cell("m", 0, patchprism.PatchFeatures([tokens]), [], prism),
     ],

@@ -120,7 +120,7 @@ def render(
     stems = unique_stems([path.name for path in listed])
     # Before anything is computed; once more when it is known which photos could be read.
     main = output_names(stems, overlay=overlay is not None, arrays=arrays, format=format, pca="pca" in names)
-    more = file_names(names, wanted, stems, arrays=arrays, format=format)
+    more = file_names(names, wanted, stems, [str(path) for path in listed], arrays=arrays, format=format)
     Output(out).check([*main, *more], listed)
     with progress(quiet=quiet) as tell:
         view, found = lens.visualize_through(
