@@ -17,7 +17,7 @@ from patchprism.backbones import Backbone
 from patchprism.errors import ModelError, OptionError
 from patchprism.lenses import LENSES, LensOptions, check_lenses, look_through, scene_of
 from patchprism.lenses.clusters import cluster
-from patchprism.lenses.matches import mutual_neighbors
+from patchprism.lenses.matches import matched, mutual_neighbors
 from patchprism.lenses.norm import outlier_threshold, token_norms
 from patchprism.lenses.points import patch_center
 from patchprism.lenses.similarity import cosine_map
@@ -278,6 +278,8 @@ def test_a_network_without_attention_is_named(view):
         (["pca"], {"at": ("1:2,3",)}, 2, "at is for the lenses similarity and attention"),
         (["similarity"], {"at": ("dog",)}, 2, "at must be PHOTO:x,y"),
         (["matches"], {}, 1, "needs at least two photos, got 1"),
+        (["pca"], {"match_photos": ("1", "2")}, 2, "match_photos is for the lens matches"),
+        (["matches"], {"match_photos": (1, 2)}, 2, "match_photos must be"),
         (["clusters"], {"clusters": 1}, 2, "clusters must be 'auto' or a whole number from 2 to 64, got 1"),
         (["clusters"], {"clusters": 65}, 2, "got 65"),
         (["clusters"], {"clusters": True}, 2, "got True"),
@@ -288,6 +290,20 @@ def test_a_network_without_attention_is_named(view):
 def test_refusals(names, options, photos, message):
     with pytest.raises(OptionError, match=message):
         check_lenses(names, LensOptions(**options), photos=photos)
+
+
+@pytest.mark.parametrize(
+    ("named", "photos", "message"),
+    [
+        (("1",), 3, "needs at least two photos, got 1"),
+        (("1", "photo-1"), 3, "needs at least two photos, got 1"),
+        (("1", "9"), 3, "match_photos: no photo is called '9'"),
+        ((), 201, "match_photos must name those to compare, where there are more than 200 photos, got 201"),
+    ],
+)
+def test_photos_that_cannot_be_compared(named, photos, message):
+    with pytest.raises(OptionError, match=message):
+        matched(LensOptions(match_photos=named), [f"photo-{n + 1}" for n in range(photos)])
 
 
 def test_every_lens_has_its_page():

@@ -18,6 +18,7 @@ from patchprism.jobs.shards import Shards, StoreShards, Table
 from patchprism.jobs.streaming import extract_features
 from patchprism.jobs.work import walk_over
 from patchprism.lenses import LENSES, LensOptions, Scene, fit_lenses, look_through, scene_of
+from patchprism.lenses.passes import Sample
 from patchprism.photos.sources import read_source
 from patchprism.support.folders import LocalFolder
 
@@ -200,9 +201,10 @@ def test_memory_is_flat(name, all_fit, view, monkeypatch):
         monkeypatch.setattr("patchprism.lenses.clusters.FITTED_VALUES", 20 * 42 * 24)
         monkeypatch.setattr("patchprism.lenses.norm.SAMPLE", 20 * 42)
     options = LensOptions(
-        clusters=3, at=("7:3,4",) if name == "similarity" else (), match_photos=("1", "17", "40")
-        if name == "matches" else (),
-    )  # fmt: skip
+        clusters=3,
+        at=("7:3,4",) if name == "similarity" else (),
+        match_photos=("1", "3", "5", "17", "18", "19", "39", "40") if name == "matches" else (),
+    )
     most = []
     for n_photos in (40, 80):
         source = Counting(n_photos)
@@ -219,6 +221,25 @@ def test_memory_is_flat(name, all_fit, view, monkeypatch):
     assert most[0] == most[1] <= 4
 
 
+def test_a_sample_of_patches_is_the_same_in_whatever_pieces_it_is_drawn():
+    rng = np.random.default_rng(0)
+    photos = [rng.normal(size=(100, 3)).astype(np.float32) for _ in range(6)]
+    whole, joined = Sample(np.asarray, 0.3, 5), Sample(np.asarray, 0.3, 5)
+    for index, tokens in enumerate(photos):
+        whole.update(tokens, index)
+    for span in (range(4, 6), range(3), range(3, 4)):
+        piece = Sample(np.asarray, 0.3, 5)
+        for index in span:
+            piece.update(photos[index], index)
+        joined.merge(pickle.loads(pickle.dumps(piece)))
+    np.testing.assert_array_equal(joined.extent.low, np.min(photos, axis=(0, 1)))
+    np.testing.assert_array_equal(joined.extent.high, np.max(photos, axis=(0, 1)))
+    drawn = joined.rows()
+    assert 120 < len(drawn) < 240
+    assert len(np.unique(drawn, axis=0)) == len(drawn)
+    np.testing.assert_array_equal(drawn, whole.rows())
+
+
 def test_a_sample_of_patches_does_not_depend_on_the_workers(view, monkeypatch):
     monkeypatch.setattr("patchprism.lenses.clusters.FITTED_VALUES", 10 * 42 * 24)
     found = []
@@ -229,3 +250,4 @@ def test_a_sample_of_patches_does_not_depend_on_the_workers(view, monkeypatch):
     for other in found[1:]:
         np.testing.assert_array_equal(found[0].found_.centers, other.found_.centers)
         np.testing.assert_array_equal(found[0].found_.rank, other.found_.rank)
+        assert found[0].key == other.key

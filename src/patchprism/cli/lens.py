@@ -44,6 +44,15 @@ Clusters = Annotated[
         metavar="K|auto", help="Number of clusters; auto takes the best silhouette.", rich_help_panel=_PANEL
     ),
 ]
+MatchPhotos = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--match-photo",
+        metavar="PHOTO",
+        help="A photo that matches compares, by name or by number from 1; several may be given. Default: all.",
+        rich_help_panel=_PANEL,
+    ),
+]
 MatchAll = Annotated[
     bool, typer.Option("--match-all", help="Match patches of the background too.", rich_help_panel=_PANEL)
 ]
@@ -78,6 +87,7 @@ def lens_options(
     match_all: bool,
     match_lines: int,
     upsample: str,
+    match_photos: Sequence[str] | None = None,
     layer: int | tuple[int, ...] | None = None,
 ) -> tuple[list[str], LensOptions]:
     """The lenses asked for and their options, checked.
@@ -94,6 +104,7 @@ def lens_options(
     options = LensOptions(
         at=tuple(at or ()),
         clusters=int(clusters) if re.fullmatch("[0-9]{1,9}", clusters) else clusters,
+        match_photos=tuple(match_photos or ()),
         match_all=match_all,
         match_lines=match_lines,
         upsample=upsample,

@@ -48,6 +48,7 @@ def render(
     lenses: lens.Lenses = None,
     at: lens.At = None,
     clusters: lens.Clusters = "auto",
+    match_photos: lens.MatchPhotos = None,
     match_all: lens.MatchAll = False,
     match_lines: lens.MatchLines = 40,
     prism: options.PrismFile = None,
@@ -82,7 +83,7 @@ def render(
 
     check_output_options(out, overlay, format, upsample, background, basis)
     names, wanted = lens.lens_options(
-        lenses, at, clusters, match_all, match_lines, upsample, options.parse_layers(layer)
+        lenses, at, clusters, match_all, match_lines, upsample, match_photos, options.parse_layers(layer)
     )
     plain = names == ["pca"]
     settings = options.settings_of(given)

@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, cast
 
 from patchprism.errors import OptionError
 from patchprism.features.store.reader import PhotoRow
-from patchprism.jobs.engines.local import LocalEngine
 from patchprism.jobs.lens import MemorySource
-from patchprism.jobs.work import walk_over
-from patchprism.lenses.base import Lens, LensOptions, Scene
+from patchprism.lenses.options import LensOptions
+from patchprism.lenses.scene import Scene
 from patchprism.pictures.outputs import LensResult, PhotoLook
 from patchprism.support import checks
 
@@ -25,11 +24,11 @@ if TYPE_CHECKING:
 
     from patchprism.backbones import Backbone
     from patchprism.jobs.view import View
+    from patchprism.lenses.base import Lens
     from patchprism.prism.passes import Walk
 
 __all__ = [
     "LENSES",
-    "Lens",
     "LensOptions",
     "LensResult",
     "PhotoLook",
@@ -143,7 +142,9 @@ def look_through(
     >>> found[0].arrays[0]["similarity"].shape
     (1, 4, 6)
     """
+    from patchprism.jobs.engines.local import LocalEngine
     from patchprism.jobs.view import View
+    from patchprism.jobs.work import walk_over
 
     if not isinstance(view, View):
         checks.refuse("view", "a Visualization", view)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
@@ -11,7 +11,6 @@ import numpy as np
 
 from patchprism.errors import FeaturesError, ModelError, OptionError, PhotoError
 from patchprism.lenses.base import Lens, box_for, columns_for, rounded
-from patchprism.lenses.points import Point, locate
 from patchprism.pictures.outputs import LensResult, PhotoLook
 from patchprism.pictures.sheet import (
     MAX_CELLS,
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from patchprism.backbones import Backbone
     from patchprism.features.patch_features import Tokens
     from patchprism.features.store.reader import PhotoRow
+    from patchprism.lenses.points import Point
     from patchprism.pictures.outputs import Draw
     from patchprism.prism.estimator import PhotoColors
     from patchprism.prism.passes import Walk
@@ -102,7 +102,7 @@ class Attention(Lens):
     def fit(self, walk: Walk) -> Self:
         """See :class:`Lens`: nothing but whether the network can give what is asked for."""
         scene, layer = self.scene, self.scene.options.layer
-        self.points_ = [locate(text, scene) for text in scene.options.at]
+        self.points_ = [scene.locate(text) for text in scene.options.at]
         if scene.backbone is None:
             raise OptionError("the lens attention needs the network once more, and there is none here")
         check_backbone(scene.backbone, has_points=bool(self.points_), layer=layer)
@@ -111,6 +111,10 @@ class Attention(Lens):
         # What figures show, of photos that this process looked at.
         self.seen_: dict[int, list[Attended]] = {}
         return self
+
+    def learned(self) -> Any:
+        """See :class:`Lens`."""
+        return [self.layer_, [astuple(point) for point in self.points_]]
 
     def look(self, row: PhotoRow, tokens: Tokens, part: PhotoColors, index: int) -> PhotoLook:
         """See :class:`Lens`; of a photo that cannot be read again there is nothing."""

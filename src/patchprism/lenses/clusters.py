@@ -170,6 +170,10 @@ class Clusters(Lens):
         self.palette_ = to_uint8(distinct_colors(len(self.found_.centers)))
         return self
 
+    def learned(self) -> Any:
+        """See :class:`Lens`."""
+        return [self.found_.centers, self.found_.rank]
+
     def look(self, row: PhotoRow, tokens: Tokens, part: PhotoColors, index: int) -> PhotoLook:
         """See :class:`Lens`."""
         labels = self.found_.assign(tokens)

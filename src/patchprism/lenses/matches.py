@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from patchprism.features.patch_features import Tokens
     from patchprism.features.store.reader import PhotoRow
-    from patchprism.lenses.base import LensOptions
+    from patchprism.lenses.options import LensOptions
     from patchprism.prism.passes import Walk
 
 # Photos that are compared at most, each with every other.
@@ -105,8 +105,8 @@ def matched(options: LensOptions, names: Sequence[str]) -> list[int]:
         raise OptionError(f"the lens matches needs at least two photos, got {len(numbers)}")
     if len(numbers) > MAX_MATCHED:
         raise OptionError(
-            f"the lens matches compares every two photos, of at most {MAX_MATCHED} in all, got {len(numbers):,}; "
-            "name those to compare: match_photos",
+            f"match_photos must name those to compare, where there are more than {MAX_MATCHED} photos, got "
+            f"{len(numbers):,}",
             option="match_photos",
         )
     return numbers

@@ -79,6 +79,10 @@ class Norm(Lens):
     def _ends(self) -> tuple[float, float]:
         return (self.high_, self.high_) if self._flat else (self.low_, self.high_)
 
+    def learned(self) -> Any:
+        """See :class:`Lens`."""
+        return [self.low_, self.high_, self.limit_]
+
     def look(self, row: PhotoRow, tokens: Tokens, part: PhotoColors, index: int) -> PhotoLook:
         """See :class:`Lens`."""
         norm = token_norms(tokens)

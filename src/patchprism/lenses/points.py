@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from patchprism.features.store.reader import PhotoRow
-    from patchprism.lenses.base import Scene
 
 _FORM = re.compile(r"^(?P<photo>.+):(?P<x>[^:,]+),(?P<y>[^:,]+)$", re.DOTALL)
 
@@ -89,17 +88,24 @@ def find_photo(wanted: str, names: Sequence[str], *, option: str = "at") -> int:
     )
 
 
-def locate(text: str, scene: Scene) -> Point:
-    """The patch at a point of one of a scene's photos.
+def point_in(row: PhotoRow, photo: int, x: float, y: float, *, text: str) -> Point:
+    """The patch at a place of a photo.
+
+    Parameters
+    ----------
+    row : PhotoRow
+    photo : int
+        Its number, from 0.
+    x, y : float
+        In its pixels.
+    text : str
+        As the point was asked for, for the error.
 
     Raises
     ------
     OptionError
-        If the photo is not known, or the point lies outside of it, or outside of what the network saw.
+        If the point lies outside of the photo, or outside of what the network saw.
     """
-    wanted, x, y = parse_point(text)
-    photo = find_photo(wanted, scene.names())
-    row = scene.row(photo)
     (height, width), name = row.size, Path(row.name).name
     if not (0 <= x < width and 0 <= y < height):
         raise OptionError(f"at: {text!r} lies outside of {name}, which has {width} x {height} pixels")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import astuple
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
@@ -10,7 +11,7 @@ import numpy as np
 from patchprism.errors import OptionError
 from patchprism.lenses.base import Lens, rounded, unit_rows
 from patchprism.lenses.passes import Sample
-from patchprism.lenses.points import Point, locate, patch_center
+from patchprism.lenses.points import Point, patch_center
 from patchprism.pictures.outputs import LensResult, PhotoLook
 from patchprism.pictures.sheet import Bar, heat, mark
 
@@ -44,7 +45,7 @@ class Similarity(Lens):
         """See :class:`Lens`: the token at each point, and the least similar patch of all photos."""
         if not self.scene.options.at:
             raise OptionError("the lens similarity needs a point: --at PHOTO:x,y")
-        self.points_ = [locate(text, self.scene) for text in self.scene.options.at]
+        self.points_ = [self.scene.locate(text) for text in self.scene.options.at]
         self.rows_, self.queries_ = [], []
         for point in self.points_:
             row, tokens = self.scene.tokens(point.photo)
@@ -56,6 +57,10 @@ class Similarity(Lens):
         assert seen.extent is not None, "there is a photo"
         self.low_ = [float(low) for low in seen.extent.low]
         return self
+
+    def learned(self) -> Any:
+        """See :class:`Lens`."""
+        return [[astuple(point) for point in self.points_], self.queries_, self.low_]
 
     def look(self, row: PhotoRow, tokens: Tokens, part: PhotoColors, index: int) -> PhotoLook:
         """See :class:`Lens`."""

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from patchprism.lenses.base import LensOptions
+    from patchprism.lenses.options import LensOptions
 
     Job = tuple[Path, Callable[[Path], None]]
 
