@@ -101,7 +101,7 @@ def test_our_own_processes_spin_less_and_keep_what_the_user_has_set(given, said)
 _FAULTS = """
 import resource, sys
 import numpy as np
-from patchprism.features.batching import give_back_memory, keep_memory
+from patchprism.support.memory import give_back_memory, keep_memory
 if sys.argv[1] == "keep":
     keep_memory()
 def rss():

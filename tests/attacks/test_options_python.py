@@ -185,8 +185,8 @@ def test_a_store_of_several_layers_takes_the_layers_that_it_is_of():
 
 
 def test_too_large_a_size_is_refused_before_anything_is_read(monkeypatch):
-    import patchprism.views.visualize
+    from patchprism.jobs import settings
 
-    monkeypatch.setattr(patchprism.views.visualize, "free_memory", lambda: 10**9)
+    monkeypatch.setattr(settings, "free_memory", lambda: 10**9)
     with pytest.raises(patchprism.errors.OptionError, match=r"size 8960 needs about .* GB of memory"):
         patchprism.visualize(["nowhere.png"], model="dinov2_vits14", size=8960, device="cpu")

@@ -14,7 +14,7 @@ import tifffile
 from PIL import Image, ImageCms
 from toys import Toy
 
-from patchprism import read_photo, reading, visualize
+from patchprism import read_photo, visualize
 from patchprism.errors import OptionError, PhotoError
 from patchprism.explorer.build import _command
 from patchprism.features.store import StoredFeatures
@@ -24,6 +24,7 @@ from patchprism.jobs.streaming import extract_features, fit_prism, render_photos
 from patchprism.photos.isolated import IsolatedReader
 from patchprism.photos.paths import find_photos
 from patchprism.photos.sources import SourceReader, read_source
+from patchprism.support import reading
 
 GREY = (np.add.outer(np.arange(48), np.arange(64)) * 2.2).astype(np.uint8)
 RGB = np.stack([GREY, GREY[::-1], 255 - GREY], axis=-1)
