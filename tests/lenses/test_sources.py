@@ -79,8 +79,8 @@ def scene_over(source, view, **changed):
 
 def seen_in(scene, engine, names=LENSES):
     """All that lenses give: each photo looked at by a worker's copy, pictures drawn."""
-    found = {}
-    for lens in fit_lenses(names, scene, walk_over(scene.source, engine)):
+    found, walk = {}, walk_over(scene.source, engine)
+    for lens in fit_lenses(names, scene, lambda make: walk(pickle.loads(pickle.dumps(make)))):
         worker, entries = pickle.loads(pickle.dumps(lens)), []
         for number, (index, row, tokens) in enumerate(scene.read()):
             look = worker.look(row, tokens, scene.part(index, row, tokens), index)
