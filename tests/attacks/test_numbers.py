@@ -20,7 +20,7 @@ from patchprism.lenses.clusters import cluster
 from patchprism.lenses.comparison import make_cell
 from patchprism.lenses.matches import mutual_neighbors
 from patchprism.lenses.norm import token_norms
-from patchprism.lenses.similarity import cosine_maps
+from patchprism.lenses.similarity import cosine_map
 from patchprism.pictures.histogram import count_scores
 from patchprism.prism.moments import _tensor_part
 from patchprism.prism.pca import StreamingPCA
@@ -69,7 +69,7 @@ def test_features_in_memory_name_the_photo(value, words):
         lambda prism, tokens: FrameColors(prism).split(tokens, name="photo-1"),
         lambda prism, tokens: reduce_tokens([tokens]),
         lambda prism, tokens: (
-            cosine_maps([tokens], 0, 0, 0) if not np.isfinite(tokens).all() else refuse(tokens)
+            cosine_map(tokens, tokens[0, 0]) if not np.isfinite(tokens).all() else refuse(tokens)
         ),
         lambda prism, tokens: make_cell("m", 0, patchprism.PatchFeatures([tokens]), [], prism),
     ],
@@ -297,15 +297,19 @@ def test_a_report_of_extreme_features_is_json():
 
 
 def test_attention_that_is_not_finite_is_told_by_photo(monkeypatch):
-    from patchprism.lenses import attention
+    from patchprism.lenses.attention import Attention
 
     bad = torch.full((1, 2, 4, 4), torch.nan)
     backbone = SimpleNamespace(attention=lambda *_, **__: bad, rollout=lambda *_, **__: bad[:, 0])
-    view = SimpleNamespace(
-        photos=SimpleNamespace(frame=lambda *_: (SimpleNamespace(pixels=torch.zeros(3, 8, 8)), None)),
-        framing=None,
-        names=["rex.png"],
+    framing = SimpleNamespace(apply=lambda *_, **__: SimpleNamespace(pixels=torch.zeros(3, 8, 8)))
+    scene = SimpleNamespace(
+        backbone=backbone,
+        options=SimpleNamespace(layer=-1),
+        photo=lambda _: np.zeros((8, 8, 3), np.uint8),
+        framing=framing,
+        number=lambda index: index,
     )
-    scene = SimpleNamespace(view=view, backbone=backbone, options=SimpleNamespace(layer=-1))
+    lens = Attention(scene)
+    lens.points_, lens.has_class_token_, lens.seen_ = [], True, {}
     with pytest.raises(FeaturesError, match=r"rex.png: .*attention is not finite"):
-        attention._attend(scene, 0, None)
+        lens.look(SimpleNamespace(name="rex.png"), None, None, 0)

@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 from patchprism.cli.app import app
 from patchprism.explorer import Message, build_message
 from patchprism.explorer.html import MODULES
-from patchprism.pictures.figures import viridis
 from patchprism.pictures.render import paint
+from patchprism.pictures.sheet import viridis
 from patchprism.prism.axes import split_at
 from patchprism.prism.colors import scale_range, scale_sigmoid
 from patchprism.prism.estimator import Prism

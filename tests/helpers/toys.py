@@ -8,12 +8,14 @@ import pickle
 import random
 import time
 from collections import deque
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 
+from patchprism.backbones import find_record
 from patchprism.backbones.base import Backbone, BackboneRecord, WeightsOrigin
 from patchprism.errors import PhotoError
 from patchprism.jobs.engines import WorkerLost
@@ -50,6 +52,18 @@ class Toy(Backbone):
     def _layers(self, pixels, layers, facet, norm):
         mapped = torch.nn.functional.conv2d(pixels, self.matrix, stride=PATCH)
         return dict.fromkeys(layers, torch.tanh(mapped).permute(0, 2, 3, 1))
+
+
+def tiny_transformer():
+    """A DINOv2 of two small blocks with random weights."""
+    from patchprism.backbones.dinov2 import DinoV2Backbone, build
+
+    record = replace(find_record("dinov2_vits14_reg"), name="tiny", width=24, depth=2, heads=3)
+    torch.manual_seed(0)
+    network = build(record).to_empty(device="cpu")
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    return DinoV2Backbone(record, network, WeightsOrigin(source="random"), torch.device("cpu"), torch.float32)
 
 
 def make_photos(folder: Path, count: int, *, shapes=((48, 64), (64, 48), (40, 40))) -> Path:

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from toys import tiny_transformer
 
 import patchprism
 from patchprism.backbones import Backbone
@@ -23,6 +24,12 @@ def block_tokens(pixels):
 
 def block_backbone(name="blocks"):
     return Backbone.from_callable(block_tokens, patch_size=PATCH, mean=(0.5,) * 3, std=(0.5,) * 3, name=name)
+
+
+@pytest.fixture(scope="module")
+def transformer():
+    """A DINOv2 of two small blocks with random weights."""
+    return tiny_transformer()
 
 
 def colored_photo(seed, shape=(6, 8)):

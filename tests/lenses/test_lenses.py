@@ -8,7 +8,6 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-import torch
 from sklearn.metrics import adjusted_rand_score
 from sklearn.metrics.pairwise import cosine_similarity
 from sklearn.neighbors import NearestNeighbors
@@ -16,12 +15,12 @@ from sklearn.neighbors import NearestNeighbors
 import patchprism
 from patchprism.backbones import Backbone
 from patchprism.errors import ModelError, OptionError
-from patchprism.lenses import LENSES, LensOptions, check_lenses, look_through
+from patchprism.lenses import LENSES, LensOptions, check_lenses, look_through, scene_of
 from patchprism.lenses.clusters import cluster
-from patchprism.lenses.matches import mutual_neighbors
+from patchprism.lenses.matches import matched, mutual_neighbors
 from patchprism.lenses.norm import outlier_threshold, token_norms
 from patchprism.lenses.points import patch_center
-from patchprism.lenses.similarity import cosine_maps
+from patchprism.lenses.similarity import cosine_map
 
 
 def only(view, name, backbone=None, **options):
@@ -58,7 +57,7 @@ def test_outliers_of_a_normal_distribution_are_those_planted():
     rng = np.random.default_rng(0)
     norms = rng.normal(10, 1, (40, 40)).astype(np.float32)
     norms.ravel()[::200] = 30
-    assert int((norms > outlier_threshold([norms])).sum()) == 8
+    assert int((norms > outlier_threshold(norms)).sum()) == 8
 
 
 def test_equal_norms_are_said_to_be_equal(view):
@@ -77,8 +76,8 @@ def test_norms_do_not_overflow():
 
 
 def test_similarity_is_scikit_learns_cosine(view):
-    maps = cosine_maps(view.features, 2, 3, 4)
     query = view.features[2][3, 4][None]
+    maps = [cosine_map(tokens, query[0]) for tokens in view.features]
     for tokens, values in zip(view.features, maps, strict=True):
         expected = cosine_similarity(query, tokens.reshape(-1, tokens.shape[-1]))[0].reshape(values.shape)
         np.testing.assert_allclose(values, expected, atol=1e-5)
@@ -106,8 +105,8 @@ def test_similarity_finds_the_planted_part_in_every_photo(view):
 def test_a_token_of_zeros_is_like_nothing():
     tokens = np.zeros((1, 2, 2, 4), np.float32)
     tokens[0, 0, 0] = 1
-    maps = cosine_maps(patchprism.PatchFeatures(tokens), 0, 1, 1)
-    assert not maps[0].any()
+    assert not cosine_map(tokens[0], tokens[0, 1, 1]).any()
+    assert cosine_map(tokens[0], tokens[0, 0, 0]).sum() == 1
 
 
 # -- matches -------------------------------------------------------------------------------------------------
@@ -152,6 +151,7 @@ def test_a_permuted_photo_is_matched_to_itself():
 def test_the_table_of_matches(view, match_all):
     result = only(view, "matches", match_all=match_all, match_lines=5)
     assert set(result.figures) == {"matches-1-2", "matches-1-3", "matches-2-3"}
+    scene = scene_of(view, LensOptions())
     rows = list(csv.DictReader(io.StringIO(result.tables["matches.csv"])))
     assert list(rows[0]) == ["photo_a", "x_a", "y_a", "photo_b", "x_b", "y_b", "similarity"]
     assert len(rows) == sum(pair["matches"] for pair in result.report["pairs"])
@@ -163,10 +163,10 @@ def test_the_table_of_matches(view, match_all):
         assert len(arrays) == len(ours)
         for row, (row_a, column_a, row_b, column_b) in zip(ours, arrays, strict=True):
             assert (float(row["x_a"]), float(row["y_a"])) == pytest.approx(
-                patch_center(view, a, row_a, column_a)
+                patch_center(scene.row(a), row_a, column_a)
             )
             assert (float(row["x_b"]), float(row["y_b"])) == pytest.approx(
-                patch_center(view, b, row_b, column_b)
+                patch_center(scene.row(b), row_b, column_b)
             )
             if not match_all:
                 assert view.foreground[a][row_a, column_a]
@@ -237,22 +237,6 @@ def test_clusters_of_photos(view, upsample):
 # -- attention -----------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def transformer():
-    """A DINOv2 of two small blocks with random weights."""
-    from dataclasses import replace
-
-    from patchprism.backbones import WeightsOrigin, find_record
-    from patchprism.backbones.dinov2 import DinoV2Backbone, build
-
-    record = replace(find_record("dinov2_vits14_reg"), name="tiny", width=24, depth=2, heads=3)
-    torch.manual_seed(0)
-    network = build(record).to_empty(device="cpu")
-    for parameter in network.parameters():
-        torch.nn.init.normal_(parameter, std=0.2)
-    return DinoV2Backbone(record, network, WeightsOrigin(source="random"), torch.device("cpu"), torch.float32)
-
-
 def test_attention_is_the_backbones(transformer, photos):
     view = patchprism.visualize(photos, backbone=transformer, size=56)
     result = only(view, "attention", backbone=transformer, at=("2:30,20",), layer=0)
@@ -294,6 +278,8 @@ def test_a_network_without_attention_is_named(view):
         (["pca"], {"at": ("1:2,3",)}, 2, "at is for the lenses similarity and attention"),
         (["similarity"], {"at": ("dog",)}, 2, "at must be PHOTO:x,y"),
         (["matches"], {}, 1, "needs at least two photos, got 1"),
+        (["pca"], {"match_photos": ("1", "2")}, 2, "match_photos is for the lens matches"),
+        (["matches"], {"match_photos": (1, 2)}, 2, "match_photos must be"),
         (["clusters"], {"clusters": 1}, 2, "clusters must be 'auto' or a whole number from 2 to 64, got 1"),
         (["clusters"], {"clusters": 65}, 2, "got 65"),
         (["clusters"], {"clusters": True}, 2, "got True"),
@@ -304,6 +290,20 @@ def test_a_network_without_attention_is_named(view):
 def test_refusals(names, options, photos, message):
     with pytest.raises(OptionError, match=message):
         check_lenses(names, LensOptions(**options), photos=photos)
+
+
+@pytest.mark.parametrize(
+    ("named", "photos", "message"),
+    [
+        (("1",), 3, "needs at least two photos, got 1"),
+        (("1", "photo-1"), 3, "needs at least two photos, got 1"),
+        (("1", "9"), 3, "match_photos: no photo is called '9'"),
+        ((), 201, "match_photos must name those to compare, where there are more than 200 photos, got 201"),
+    ],
+)
+def test_photos_that_cannot_be_compared(named, photos, message):
+    with pytest.raises(OptionError, match=message):
+        matched(LensOptions(match_photos=named), [f"photo-{n + 1}" for n in range(photos)])
 
 
 def test_every_lens_has_its_page():

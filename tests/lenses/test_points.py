@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from patchprism.errors import OptionError
-from patchprism.lenses.points import find_photo, locate, parse_point, patch_center
+from patchprism.lenses import LensOptions, scene_of
+from patchprism.lenses.points import find_photo, parse_point, patch_center
 
 NAMES = ["a/dog.jpg", "b/dog.jpg", "a/cat.png", "7.jpg", "c:1,2.jpg"]
 
@@ -51,11 +52,12 @@ def test_photos_that_are_not_there(wanted, message):
 
 
 def test_every_patch_is_found_at_its_centre(view):
+    scene = scene_of(view, LensOptions())
     for photo, (h, w) in enumerate(view.features.grids):
         for row in range(h):
             for column in range(w):
-                x, y = patch_center(view, photo, row, column)
-                point = locate(f"{photo + 1}:{x},{y}", view)
+                x, y = patch_center(scene.row(photo), row, column)
+                point = scene.locate(f"{photo + 1}:{x},{y}")
                 assert (point.photo, point.row, point.column) == (photo, row, column)
 
 
@@ -63,14 +65,14 @@ def test_every_patch_is_found_at_its_centre(view):
     ("at", "patch"), [("0,0", (0, 0)), ("63.99,47.99", (5, 7)), ("8,0", (0, 1)), ("7.9,8", (1, 0))]
 )
 def test_corners(view, at, patch):
-    point = locate(f"1:{at}", view)
+    point = scene_of(view, LensOptions()).locate(f"1:{at}")
     assert (point.row, point.column) == patch
 
 
 @pytest.mark.parametrize("at", ["64,0", "0,48", "-1,5", "1e9,0", "nan,3"])
 def test_outside_of_the_photo(view, at):
     with pytest.raises(OptionError, match="lies outside of photo-1, which has 64 x 48 pixels"):
-        locate(f"1:{at}", view)
+        scene_of(view, LensOptions()).locate(f"1:{at}")
 
 
 def test_outside_of_the_crop(photos):
@@ -78,4 +80,4 @@ def test_outside_of_the_crop(photos):
 
     wide = patchprism.visualize(photos, model="efficientnet_lite2", preset="seed", size=64)
     with pytest.raises(OptionError, match="outside of the crop of photo-1 that the network saw"):
-        locate("1:1,20", wide)
+        scene_of(wide, LensOptions()).locate("1:1,20")

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from patchprism.errors import OptionError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
-    from patchprism.jobs.render import Coloring
-    from patchprism.jobs.run import Outcome, Run
-    from patchprism.jobs.settings import Settings
     from patchprism.lenses import LensOptions
-    from patchprism.pictures.picture import PictureOptions
 
 _PANEL = "Lenses"
 
@@ -45,6 +40,15 @@ Clusters = Annotated[
     str,
     typer.Option(
         metavar="K|auto", help="Number of clusters; auto takes the best silhouette.", rich_help_panel=_PANEL
+    ),
+]
+MatchPhotos = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--match-photo",
+        metavar="PHOTO",
+        help="A photo that matches compares, by name or by number from 1; several may be given. Default: all.",
+        rich_help_panel=_PANEL,
     ),
 ]
 MatchAll = Annotated[
@@ -81,6 +85,7 @@ def lens_options(
     match_all: bool,
     match_lines: int,
     upsample: str,
+    match_photos: Sequence[str] | None = None,
     layer: int | tuple[int, ...] | None = None,
 ) -> tuple[list[str], LensOptions]:
     """The lenses asked for and their options, checked.
@@ -97,69 +102,10 @@ def lens_options(
     options = LensOptions(
         at=tuple(at or ()),
         clusters=int(clusters) if re.fullmatch("[0-9]{1,9}", clusters) else clusters,
+        match_photos=tuple(match_photos or ()),
         match_all=match_all,
         match_lines=match_lines,
         upsample=upsample,
         layer=layer if isinstance(layer, int) else -1,
     )
     return check_lenses(names or ["pca"], options), options
-
-
-def render_through(
-    names: Sequence[str],
-    options: LensOptions,
-    photos: Sequence[str],
-    out: str,
-    *,
-    settings: Settings,
-    pictures: PictureOptions,
-    run: Run,
-    coloring: Coloring,
-    wrote: Callable[[str], None],
-) -> Outcome:
-    """Write what lenses show of photos in memory.
-
-    What can be refused is refused before photos are read: points in photos that are not there, a network
-    without attention.
-    """
-    import os
-
-    from patchprism.jobs.inputs import list_photos
-    from patchprism.jobs.network import load_network
-    from patchprism.jobs.view import make_view
-    from patchprism.lenses import check_lenses, look_through
-    from patchprism.lenses.attention import check_backbone
-    from patchprism.lenses.write import file_names
-    from patchprism.photos.paths import unique_stems
-    from patchprism.support.written import Output
-
-    listed = list_photos(photos)
-    check_lenses(names, options, photos=len(listed))
-    _check_points(options, listed)
-    stems = unique_stems([os.path.basename(photo) for photo in listed])
-    more = file_names(names, options, stems, arrays=pictures.arrays, format=pictures.format)
-    Output(out, prism=coloring.prism.loaded_from if coloring.prism else "").check(
-        [*pictures.names(stems), *more], listed
-    )
-    if "attention" in names:
-        backbone = load_network(settings.resolved(coloring.prism), run.tell)
-        check_backbone(backbone, has_points=bool(options.at), layer=options.layer)
-        run = replace(run, backbone=backbone)
-    view = make_view(photos, settings, run, coloring)
-    # A prism may bring the layer that it was fitted on.
-    if isinstance(view.settings["layer"], int):
-        options = replace(options, layer=view.settings["layer"])
-    run.tell("lenses", 0, None)
-    found = look_through(view, names, options, backbone=run.backbone)
-    written, outcome = view.write(out, pictures, found)
-    for name in written:
-        wrote(os.path.join(out, name))
-    return outcome
-
-
-def _check_points(options: LensOptions, photos: Sequence[Any]) -> None:
-    from patchprism.features.extraction import photo_names
-    from patchprism.lenses.points import find_photo, parse_point
-
-    for text in options.at:
-        find_photo(parse_point(text)[0], photo_names(photos))

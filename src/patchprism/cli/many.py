@@ -10,7 +10,6 @@ import typer
 
 from patchprism.cli import EXIT_SOME_PHOTOS_FAILED
 from patchprism.cli.console import note, print_line, print_table, progress, say_notes, stdout
-from patchprism.errors import OptionError
 from patchprism.support.words import counted
 
 if TYPE_CHECKING:
@@ -25,9 +24,7 @@ SHOWN_ROWS = 20
 SHOWN_FAILURES = 50
 
 
-def is_large(
-    photos: Sequence[str], out: str, engine: str, workers: int | None, *, asked: bool, plain: bool
-) -> bool:
+def is_large(photos: Sequence[str], out: str, engine: str, workers: int | None, *, asked: bool) -> bool:
     """Whether ``render`` works shard by shard rather than in memory.
 
     Parameters
@@ -36,26 +33,12 @@ def is_large(
         As given.
     asked : bool
         Whether another option calls for it.
-    plain : bool
-        Whether only what can be done shard by shard is wanted: the lens pca.
-
-    Raises
-    ------
-    OptionError
-        If one thing calls for shards, and another cannot be done so.
     """
     from patchprism.jobs.inputs import store_among
     from patchprism.support.folders import is_remote
 
     asked = asked or engine != "local" or workers is not None or any(map(is_remote, (*photos, out)))
     asked = asked or store_among(photos) is not None
-    if not plain:
-        if asked:
-            raise OptionError(
-                "lens must be pca with a feature store, an address, --engine, --workers, --resume or --sample: the "
-                "others work in memory"
-            )
-        return False
     if asked:
         return True
     if len(photos) <= IN_MEMORY and all(Path(photo).is_file() for photo in photos):

@@ -35,6 +35,7 @@ def render(
     lenses: lens.Lenses = None,
     at: lens.At = None,
     clusters: lens.Clusters = "auto",
+    match_photos: lens.MatchPhotos = None,
     match_all: lens.MatchAll = False,
     match_lines: lens.MatchLines = 40,
     prism: options.PrismFile = None,
@@ -67,12 +68,13 @@ def render(
     from patchprism.jobs.render import Coloring, render_photos
     from patchprism.jobs.run import Sample
     from patchprism.jobs.writers import check_folder
+    from patchprism.lenses.looking import Lenses
     from patchprism.pictures.picture import PictureOptions
     from patchprism.prism.estimator import Prism
 
     check_folder(out)
     names, wanted = lens.lens_options(
-        lenses, at, clusters, match_all, match_lines, upsample, options.parse_layers(layer)
+        lenses, at, clusters, match_all, match_lines, upsample, match_photos, options.parse_layers(layer)
     )
     pictures = PictureOptions(
         overlay_alpha=overlay,
@@ -85,9 +87,7 @@ def render(
     )
     settings = options.settings_of(given)
     many.warn_if_inside(out, photos)
-    large = many.is_large(
-        photos, out, engine, workers, asked=resume or sample is not None, plain=names == ["pca"]
-    )
+    large = many.is_large(photos, out, engine, workers, asked=resume or sample is not None)
     coloring = Coloring(
         prism=Prism.load(prism) if prism else None,
         force=force,
@@ -96,29 +96,17 @@ def render(
     )
     written: list[str] = []
     with many.running(engine, workers, quiet=quiet, keeps=large) as run:
-        if names == ["pca"]:
-            outcome = render_photos(
-                photos,
-                out,
-                settings=settings,
-                pictures=pictures,
-                run=run,
-                coloring=coloring,
-                in_memory=not large,
-                wrote=written.append,
-            )
-        else:
-            outcome = lens.render_through(
-                names,
-                wanted,
-                photos,
-                out,
-                settings=settings,
-                pictures=pictures,
-                run=run,
-                coloring=coloring,
-                wrote=written.append,
-            )
+        outcome = render_photos(
+            photos,
+            out,
+            settings=settings,
+            pictures=pictures,
+            run=run,
+            coloring=coloring,
+            looking=Lenses(names, wanted) if names != ["pca"] else None,
+            in_memory=not large,
+            wrote=written.append,
+        )
     if quiet:
         for path in written:
             print(path)

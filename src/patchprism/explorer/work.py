@@ -362,7 +362,9 @@ def settings_of(view: View, wish: Wish) -> Settings:
     from patchprism.jobs.settings import Settings
 
     names = Settings.__dataclass_fields__
-    settings = Settings(**{key: value for key, value in view.settings.items() if key in names})
+    kept = {key: value for key, value in view.settings.items() if key in names}
+    # Where no network ran, none was chosen.
+    settings = Settings(**kept | {"device": kept.get("device") or "auto"})
     changes = {key: value for key, value in asdict(wish).items() if value is not None}
     if "model" in changes and changes["model"] != view.record.name:
         # Weights and dtype were for the other network; size stays.

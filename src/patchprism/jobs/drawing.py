@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,11 +27,11 @@ from patchprism.support.written import Stamp, promise, stamp
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
     from patchprism.features.store.reader import PhotoRow
+    from patchprism.jobs.lens import PhotoLens
     from patchprism.jobs.source import Source
     from patchprism.pictures.picture import PictureOptions
     from patchprism.prism.colors import PhotoColors
@@ -59,6 +60,8 @@ class DrawTask:
         Of photos that were labelled for the fit, by their place in the source.
     parts : sequence of PhotoColors, optional
         Each photo's colours, where they are there already.
+    lenses : sequence of PhotoLens
+        What else looks at each photo.
     seen : callable, optional
         Called for each photo that is done; not for workers elsewhere.
     """
@@ -71,9 +74,13 @@ class DrawTask:
     key: str = ""
     agreements: Mapping[int, float] = field(default_factory=dict)
     parts: Sequence[PhotoColors] | None = None
+    lenses: Sequence[PhotoLens] = ()
     seen: Callable[[], None] | None = None
 
-    needs_device: bool = False
+    @property
+    def needs_device(self) -> bool:
+        """See :class:`~patchprism.jobs.engines.Task`."""
+        return any(lens.needs_backbone for lens in self.lenses)
 
     def run(self, items: Iterable[tuple[int, Sequence[str]]]) -> Iterator[dict[str, Any]]:
         """See :class:`~patchprism.jobs.engines.Task`; an item is a shard and the stems of its photos' files."""
@@ -83,14 +90,15 @@ class DrawTask:
                     # Before the first of them: what a killed run has written is known by this.
                     files = chain.from_iterable(map(self.options.photo_files, stems))
                     self.work.write(drawn_key(shard), json.dumps({"files": list(files)}).encode())
-                photos, lost = [], {}
+                photos, entries, lost = [], [], {}
                 written: dict[str, Stamp] = {}
                 counts = np.zeros_like(count_scores(np.zeros(0)))
                 inside = 0
                 places = range(shard * SHARD, shard * SHARD + len(stems))
                 jobs = zip(self.source.read(shard), stems, places, strict=True)
-                for photo, part, its, reason in _bounded(pool, self._photo, jobs, ahead=2 * WRITERS):
+                for photo, part, its, reason, found in _bounded(pool, self._photo, jobs, ahead=2 * WRITERS):
                     photos.append(photo)
+                    entries.append(found)
                     written |= its
                     if reason is not None:
                         lost[photo["photo"]] = reason
@@ -104,6 +112,7 @@ class DrawTask:
                     "counts": counts.tolist(),
                     "n_foreground": inside,
                     "lost": lost,
+                    "lenses": entries,
                     "files": written,
                 }
                 if self.work is not None:
@@ -113,7 +122,7 @@ class DrawTask:
     def key_of(self, shard: int, stems: Sequence[str]) -> str:
         """Digest of all that a shard's pictures depend on."""
         photos = []
-        if isinstance(self.source, StoreSource) and self._needs_photo:
+        if isinstance(self.source, StoreSource) and (self._needs_photo or self.lenses):
             photos = [stamp_of(row.name, exact=True) for row in self.source.rows(shard)]
         return digest(self.key, self.source.key(shard), list(stems), photos)
 
@@ -126,7 +135,7 @@ class DrawTask:
 
     def _photo(
         self, job: tuple[tuple[PhotoRow, Any], str, int]
-    ) -> tuple[dict[str, Any], PhotoColors, dict[str, Stamp], str | None]:
+    ) -> tuple[dict[str, Any], PhotoColors, dict[str, Stamp], str | None, dict[str, Any]]:
         (row, _), _, _ = job
         with reading():
             claim(row.size[0] * row.size[1] * BYTES_A_PIXEL, row.name)
@@ -134,13 +143,18 @@ class DrawTask:
 
     def _written(
         self, job: tuple[tuple[PhotoRow, Any], str, int]
-    ) -> tuple[dict[str, Any], PhotoColors, dict[str, Stamp], str | None]:
+    ) -> tuple[dict[str, Any], PhotoColors, dict[str, Stamp], str | None, dict[str, Any]]:
         (row, tokens), stem, index = job
         part = self.parts[index] if self.parts is not None else self.prism.split(tokens, name=row.name)
         photo, reason = self.source.photo(row) if self._needs_photo else (None, None)
         gone = self._needs_photo and photo is None
         files: dict[str, Stamp] = {}
-        for name, write in self._jobs(row, part, photo, stem) if self.options.pca else ():
+        jobs = list(self._jobs(row, part, photo, stem)) if self.options.pca else []
+        looks = {lens.name: lens.look(row, tokens, part, index) for lens in self.lenses}
+        for lens, look in looks.items():
+            made = look.jobs(lens, Path(stem), arrays=self.options.arrays, format=self.options.format)
+            jobs += [(path.name, write) for path, write in made]
+        for name, write in jobs:
             with self._staged(name) as path:
                 write(path)
                 files[name] = stamp(path)
@@ -148,7 +162,8 @@ class DrawTask:
         doubts = self.prism.doubts(tokens, part.foreground)
         if index in self.agreements:
             doubts["agreement"] = round(self.agreements[index], 4)
-        return photo_entry(row, part, doubts, files=list(files), gone=gone), part, files, reason
+        photo_row = photo_entry(row, part, doubts, files=list(files), gone=gone)
+        return photo_row, part, files, reason, {name: look.entry for name, look in looks.items()}
 
     def _staged(self, name: str) -> AbstractContextManager[Path]:
         """A path to write to that becomes the file; beside it where there is no work folder."""

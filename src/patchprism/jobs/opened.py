@@ -28,7 +28,7 @@ from patchprism.support.words import none_could
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from patchprism.backbones import BackboneRecord
+    from patchprism.backbones import Backbone, BackboneRecord
     from patchprism.jobs.source import Source
     from patchprism.photos.framing import Framing
     from patchprism.prism.estimator import Prism
@@ -56,6 +56,8 @@ class Opened:
         Notes of the job, with an empty name, and of its photos.
     places : collection of str, optional
         For a store: where its photos may be read.
+    load : callable, optional
+        Gives the backbone; None where there is none.
     """
 
     source: Source
@@ -68,6 +70,7 @@ class Opened:
     only: frozenset[str] | None = None
     notes: list[Note] = field(default_factory=list)
     places: frozenset[str] | None = None
+    load: Callable[[], Backbone] | None = None
 
 
 def resolved_for(settings: Settings, given: StoredFeatures | list[str], prism: Prism | None) -> Settings:
@@ -187,6 +190,7 @@ def open_tokens(
         settings=_as_used(settings, run, network.origin, device=shards.table(0).device),
         only=only,
         notes=notes_of(shards),
+        load=network.load,
     )
 
 
@@ -252,6 +256,7 @@ def open_in_memory(
         weights=network.weights,
         settings=_as_used(settings, run, network.origin, device=backbone.device.type),
         notes=[Note(kept.names[i], text) for i in sorted(kept.notes) for text in kept.notes[i]],
+        load=network.load,
     )
 
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from patchprism.jobs.lens import Looking, PhotoLens
     from patchprism.jobs.report import Colored
     from patchprism.jobs.run import Run
     from patchprism.pictures.outputs import LensResult
@@ -59,7 +60,9 @@ class Pictures:
     work : Folder, optional
         Where it is kept what is done, for a run that is interrupted; nowhere by default.
     lenses : sequence of LensResult
-        What other lenses found, of photos in memory.
+        What other lenses have found, of photos in memory.
+    looking : Looking, optional
+        Lenses that look at the photos while they are drawn.
     """
 
     def __init__(
@@ -71,10 +74,12 @@ class Pictures:
         *,
         work: Folder | None = None,
         lenses: Sequence[LensResult] = (),
+        looking: Looking | None = None,
     ) -> None:
         self.colored, self.output, self.options, self.run = colored, output, options, run
         self.opened, self.prism, self.source = colored.opened, colored.prism, colored.opened.source
-        self.work, self.lenses = work, lenses
+        self.work, self.lenses, self.looking = work, list(lenses), looking
+        self.fitted: Sequence[PhotoLens] = ()
         self.places = self.opened.places or frozenset()
         self.n_photos = 0
         self.stems: list[list[str]] = []  # of each shard
@@ -84,11 +89,14 @@ class Pictures:
 
     def write(self) -> list[str]:
         """Write everything; the names of the files: figures, each photo's, the prism, the report."""
+        if self.looking is not None:
+            with self.run.watch("fit lenses"):
+                self.fitted = self.looking.fit(self.colored, self.run)
         with self.run.watch("colour and write"):
             self._draw()
             give_back_memory()
             figures = self._overview()
-            self._look()
+            figures += self._look()
         saved = self.output.save_prism(self.prism.save)
         for drawn in self._all():
             self.output.written |= {name: Stamp(*made) for name, made in drawn["files"].items()}
@@ -120,12 +128,17 @@ class Pictures:
             work=self.work,
             # Each of them whole: what a later version adds to them counts by itself.
             key=digest(
-                __version__, vars(self.prism) | {"loaded_from": ""}, asdict(self.options), sorted(self.places)
+                __version__,
+                vars(self.prism) | {"loaded_from": ""},
+                asdict(self.options),
+                sorted(self.places),
+                [lens.key for lens in self.fitted],
             ),
             agreements=agreements,
             parts=self.colored.parts,
+            lenses=self.fitted,
         )
-        names = [*self.options.names(stems), *self._lens_names(stems)]
+        names = [*self.options.names(stems), *self._lens_names(stems, [row.name for row in rows])]
         _check_distinct(names)
         self._tidy()
         self.output.claim(names, self._read(row.name for row in rows))
@@ -180,6 +193,9 @@ class Pictures:
             return
         mine = {name for its in self.stems for stem in its for name in self.options.photo_files(stem)}
         mine.update(self.options.figure_files())
+        if self.looking is not None:
+            names = [row.name for shard in range(self.source.n_shards) for row in self.source.rows(shard)]
+            mine.update(self._lens_names([stem for its in self.stems for stem in its], names))
         markers = {f"drawn/{name}" for name in ours}
         record = Record(self.output.folder)
         for key in (*markers, _FIGURES):
@@ -214,7 +230,9 @@ class Pictures:
 
     # ------------------------------------------------------------ other lenses
 
-    def _lens_names(self, stems: Sequence[str]) -> Iterator[str]:
+    def _lens_names(self, stems: Sequence[str], photos: Sequence[str]) -> Iterator[str]:
+        if self.looking is not None:
+            yield from self.looking.files(stems, photos, self.options)
         format, arrays = self.options.format, self.options.arrays
         for path, _ in figure_jobs(self.lenses, Path(), arrays=arrays, format=format):
             yield path.name
@@ -222,20 +240,26 @@ class Pictures:
             for path, _ in photo_jobs(self.lenses, index, Path(stem), arrays=arrays, format=format):
                 yield path.name
 
-    def _look(self) -> None:
-        """Write what other lenses found."""
+    def _look(self) -> list[str]:
+        """Write what other lenses found; the names of their figures and tables."""
+        entries = [each for drawn in self._all() for each in drawn["lenses"]]
+        self.lenses += [lens.result([each[lens.name] for each in entries]) for lens in self.fitted]
         format, arrays = self.options.format, self.options.arrays
+        made = []
         for path, write in figure_jobs(self.lenses, Path(), arrays=arrays, format=format):
             with self.output.staged(path.name) as part:
                 write(part)
-        if not self.lenses:
-            return
+            made.append(path.name)
+        if self.looking is not None:
+            self.lost |= dict(self.looking.lost())
         stems = [stem for its in self.stems for stem in its]
+        # What lenses in memory found; those that looked on the way have written theirs.
         for index, (photo, stem) in enumerate(zip(self._photos(), stems, strict=True)):
             for path, write in photo_jobs(self.lenses, index, Path(stem), arrays=arrays, format=format):
                 with self.output.staged(path.name) as part:
                     write(part)
                 photo["files"].append(path.name)
+        return made
 
     # ------------------------------------------------------------ all together
 

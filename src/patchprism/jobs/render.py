@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from patchprism.features.extraction import photo_names
 from patchprism.features.store import StoredFeatures
 from patchprism.jobs.fitting import fit, fit_or_resume
 from patchprism.jobs.inputs import listed_input
+from patchprism.jobs.network import load_network
 from patchprism.jobs.opened import open_tokens, resolved_for
 from patchprism.jobs.pictures import Pictures
 from patchprism.jobs.report import Colored
@@ -27,6 +28,7 @@ from patchprism.support.written import Output
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from patchprism.jobs.lens import Looking
     from patchprism.jobs.run import Outcome, Run
     from patchprism.jobs.settings import Settings
     from patchprism.pictures.picture import PictureOptions
@@ -126,6 +128,7 @@ def render_photos(
     pictures: PictureOptions,
     run: Run,
     coloring: Coloring = NEW,
+    looking: Looking | None = None,
     in_memory: bool = False,
     wrote: Callable[[str], None] = lambda path: None,
 ) -> Outcome:
@@ -141,6 +144,8 @@ def render_photos(
     pictures : PictureOptions
     run : Run
     coloring : Coloring
+    looking : Looking, optional
+        Lenses that look at the photos as well.
     in_memory : bool
         Hold all tokens in memory rather than in a work folder: faster for a few photos, but an interrupted run
         cannot be resumed. The files are the same.
@@ -161,15 +166,24 @@ def render_photos(
 
     def finish(colored: Colored) -> Outcome:
         colored.opened.notes = [*said, *colored.opened.notes]
-        job = Pictures(colored, output, pictures, run, work=None if in_memory else folder.below(WORK))
+        job = Pictures(
+            colored, output, pictures, run, work=None if in_memory else folder.below(WORK), looking=looking
+        )
         for name in job.write():
             wrote(os.path.join(folder.name, name))
         return job.outcome()
 
     if not isinstance(given, StoredFeatures):
         # Once more when it is known which photos can be read: they alone have files.
-        stems = unique_stems([Path(name).name for name in photo_names(given)])
-        output.check(pictures.names(stems), given)
+        names = photo_names(given)
+        stems = unique_stems([Path(name).name for name in names])
+        more = looking.files(stems, names, pictures) if looking is not None else ()
+        output.check([*pictures.names(stems), *more], given)
+        if looking is not None and looking.needs_backbone:
+            backbone = run.backbone or load_network(settings, run.tell)
+            looking.check_backbone(backbone)
+            if run.engine.local:
+                run = replace(run, backbone=backbone)
     if in_memory:
         return finish(color(given, settings, run, coloring))
     work = folder.below(WORK)

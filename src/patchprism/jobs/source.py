@@ -85,7 +85,7 @@ class MemorySource:
     ) -> None:
         self.photos, self._rows, self._tokens = photos, list(rows), list(tokens)
         self.n_shards = -(-len(self._rows) // SHARD)
-        self._index = {id(row): index for index, row in enumerate(self._rows)}
+        self._index = {row: index for index, row in enumerate(self._rows)}  # equal rows are of one photo
 
     def key(self, shard: int) -> str:
         """See :class:`Source`; nothing in memory is ever resumed."""
@@ -101,13 +101,13 @@ class MemorySource:
 
     def photo(self, row: PhotoRow) -> tuple[NDArray[np.uint8] | None, str | None]:
         """See :class:`Source`."""
-        index = self._index[id(row)]
+        index = self._index[row]
         photo = self.photos.read(index)
         return (None, self.photos.lost.get(index)) if self.photos.is_gone(index) else (photo, None)
 
     def shown(self, row: PhotoRow, framing: Framing) -> tuple[NDArray[np.uint8] | None, str | None]:
         """See :class:`Source`; crops are kept from the extraction while memory is cheap."""
-        index = self._index[id(row)]
+        index = self._index[row]
         shown = self.photos.shown(index, framing)
         return (None, self.photos.lost.get(index)) if self.photos.is_gone(index) else (shown, None)
 

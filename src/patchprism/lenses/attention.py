@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import threading
+from dataclasses import astuple, dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from patchprism.errors import FeaturesError, ModelError, OptionError, PhotoError
-from patchprism.lenses.base import Scene, rounded
-from patchprism.lenses.points import Point, locate
-from patchprism.lenses.sheet import (
-    Cell,
-    box_for,
-    columns_for,
+from patchprism.lenses.base import Lens, box_for, columns_for, rounded
+from patchprism.pictures.outputs import LensResult, PhotoLook
+from patchprism.pictures.sheet import (
+    MAX_CELLS,
+    cell_of,
     heat,
     map_panel,
     mark,
@@ -22,26 +22,38 @@ from patchprism.lenses.sheet import (
     photo_panel,
     sheet,
 )
-from patchprism.pictures.outputs import LensResult
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from patchprism.backbones import Backbone
+    from patchprism.features.patch_features import Tokens
+    from patchprism.features.store.reader import PhotoRow
+    from patchprism.lenses.points import Point
+    from patchprism.pictures.outputs import Draw
+    from patchprism.prism.colors import PhotoColors
+    from patchprism.prism.passes import Walk
 
 _NOTE = (
     "Every panel has its own scale, from 0 to its 99th percentile; below it the share of attention that goes to "
     "patches (the rest stays with class token and registers)."
 )
+# Photos are drawn in several threads; the network is for one at a time.
+_network = threading.Lock()
 
 
 @dataclass(frozen=True)
-class Attention:
+class Attended:
     """What one token of one photo attends to.
 
     Attributes
     ----------
-    photo : int
+    row : PhotoRow
+        The photo.
+    number : int
+        Its number, from 0.
     point : Point or None
         The patch that attends; None for the class token.
     heads : ndarray, shape (heads, h, w), float32
@@ -49,7 +61,8 @@ class Attention:
     rollout : ndarray, shape (h, w), float32
     """
 
-    photo: int
+    row: PhotoRow
+    number: int
     point: Point | None
     heads: NDArray[np.float32]
     rollout: NDArray[np.float32]
@@ -74,93 +87,165 @@ def check_backbone(backbone: Backbone, *, has_points: bool, layer: int) -> None:
             f"{backbone.record.name} cannot give its attention; the lens attention needs a transformer"
         )
     backbone.layer_index(layer)
-    if not has_points and not _has_class_token(backbone):
+    if not has_points and not backbone._has_class_token():
         raise ModelError(
             f"{backbone.record.name} has no class token; give the lens attention a patch: at=PHOTO:x,y"
         )
 
 
-def _has_class_token(backbone: Backbone) -> bool:
-    return backbone._has_class_token()
-
-
-def look(scene: Scene) -> LensResult:
+class Attention(Lens):
     """Attention of every photo's class token, and of the patches asked for; see docs/lenses/attention.md."""
-    view, backbone, layer = scene.view, scene.backbone, scene.options.layer
-    if backbone is None:
-        raise OptionError("the lens attention needs the backbone")
-    points = [locate(text, view) for text in scene.options.at]
-    check_backbone(backbone, has_points=bool(points), layer=layer)
-    from_class = _attend_all(scene, [(i, None) for i in range(len(scene)) if _has_class_token(backbone)])
-    from_points = _attend_all(scene, [(point.photo, point) for point in points])
-    if not from_class and not from_points:
-        raise PhotoError(view.names[0], "could not be read again, nor could any other photo")
-    result = LensResult(
-        name="attention",
-        report={
-            "layer": backbone.layer_index(layer),
-            "heads": (from_class + from_points)[0].heads.shape[0],
-            "class_token": [_report(scene, found) for found in from_class],
-            "points": [_report(scene, found) for found in from_points],
-        },
-    )
-    result.pictures = [{} for _ in range(len(scene))]
-    result.arrays = [{} for _ in range(len(scene))]
-    if from_class:
-        result.figures["attention"] = partial(_overview, scene, from_class)
-    for found in from_class:
-        low_high = (0.0, _top(found.mean))
-        result.pictures[found.photo]["attention"] = partial(
-            scene.draw_heat, found.photo, found.mean, *low_high
+
+    name = "attention"
+    needs_backbone = True
+
+    def fit(self, walk: Walk) -> Self:
+        """See :class:`Lens`: nothing but whether the network can give what is asked for."""
+        scene, layer = self.scene, self.scene.options.layer
+        self.points_ = [scene.locate(text) for text in scene.options.at]
+        if scene.backbone is None:
+            raise OptionError("the lens attention needs the network once more, and there is none here")
+        check_backbone(scene.backbone, has_points=bool(self.points_), layer=layer)
+        self.layer_ = scene.backbone.layer_index(layer)
+        self.has_class_token_ = scene.backbone._has_class_token()
+        # What figures show, of photos that this process looked at.
+        self.seen_: dict[int, list[Attended]] = {}
+        return self
+
+    def learned(self) -> Any:
+        """See :class:`Lens`."""
+        return [self.layer_, [astuple(point) for point in self.points_]]
+
+    def look(self, row: PhotoRow, tokens: Tokens, part: PhotoColors, index: int) -> PhotoLook:
+        """See :class:`Lens`; of a photo that cannot be read again there is nothing."""
+        found = self._attend(row, index)
+        look = PhotoLook(entry={"points": {}})
+        for each in found:
+            name = "cls" if each.point is None else f"at{self._place(each.point)}"
+            if each.point is None:
+                ends = (0.0, _top(each.mean))
+                look.pictures["attention"] = partial(self.scene.draw_heat, row, each.mean, *ends)
+                look.pictures["attention-heads"] = partial(self._heads_sheet, each)
+                look.entry["class_token"] = _report(each)
+            else:
+                look.entry["points"][str(self._place(each.point))] = _report(each)
+            look.arrays |= {
+                f"{name}_heads": each.heads,
+                f"{name}_mean": each.mean,
+                f"{name}_rollout": each.rollout,
+            }
+        return look
+
+    def result(self, entries: Sequence[Any]) -> LensResult:
+        """See :class:`Lens`."""
+        from_class = [entry["class_token"] for entry in entries if "class_token" in entry]
+        at = {int(n): told for entry in entries for n, told in entry["points"].items()}
+        if not from_class and not at:
+            name = self.scene.row(0).name
+            raise PhotoError(name, "could not be read again, nor could any other photo")
+        report = {
+            "layer": self.layer_,
+            "heads": len((from_class or list(at.values()))[0]["share_to_patches"]),
+            "class_token": from_class,
+            "points": [at[n] for n in sorted(at)],
+        }
+        figures: dict[str, Draw] = {f"attention-at-{n}": partial(self._point_figure, n) for n in sorted(at)}
+        if from_class:
+            numbers = [number for number, entry in enumerate(entries) if "class_token" in entry]
+            overview = partial(self._overview, numbers[:MAX_CELLS], len(numbers))
+            figures = {"attention": overview} | figures
+        return LensResult(name=self.name, report=report, figures=figures)
+
+    def _place(self, point: Point) -> int:
+        """Which of the points that were asked for it is, from 1."""
+        return 1 + next(n for n, each in enumerate(self.points_) if each is point)
+
+    def _attend(self, row: PhotoRow, index: int) -> list[Attended]:
+        """Attention of a photo's class token, and of the points in it; what figures show is kept."""
+        number = self.scene.number(index)
+        points = [point for point in self.points_ if point.photo == number]
+        queries: list[Point | None] = [None, *points] if self.has_class_token_ else [*points]
+        if index in self.seen_ or not queries:
+            return self.seen_.get(index, [])
+        photo = self.scene.photo(row)
+        if photo is None:
+            return []
+        pixels = self.scene.framing.apply(photo, name=row.name, show=False).pixels[None]
+        found = [self._of(pixels, row, number, point) for point in queries]
+        if number < MAX_CELLS or points:
+            self.seen_[index] = found
+        return found
+
+    def _of(self, pixels: Any, row: PhotoRow, number: int, point: Point | None) -> Attended:
+        query: Any = "cls" if point is None else (point.row, point.column)
+        with _network:
+            backbone = self.scene.backbone
+            assert backbone is not None
+            heads = backbone.attention(pixels, layer=self.scene.options.layer, query=query)[0]
+            rollout = backbone.rollout(pixels, query=query)[0]
+        found = Attended(row, number, point, heads.cpu().float().numpy(), rollout.cpu().float().numpy())
+        if not (np.isfinite(found.heads).all() and np.isfinite(found.rollout).all()):
+            raise FeaturesError(f"{row.name}: the network's attention is not finite")
+        return found
+
+    def _overview(self, numbers: Sequence[int], total: int) -> NDArray[np.uint8]:
+        cells = []
+        for number in numbers:
+            for each in self._attend(self.scene.row(number), self.scene.index(number))[:1]:
+                size = panel_size(each.mean.shape, box_for(total))
+                maps = [map_panel(heat(v, 0.0, _top(v)), size) for v in (each.mean, each.rollout)]
+                shown = photo_panel(self.scene.shown(each.row), size)
+                share = f"mean {each.mean.sum():.0%}, rollout {each.rollout.sum():.0%} to patches"
+                cells.append(cell_of([shown, *maps], (self.scene.title(each.row, number), share)))
+        return sheet(
+            cells,
+            columns=columns_for(min(total, MAX_CELLS), 3),
+            title=f"attention of the class token, {self._layer}",
+            notes=["From left to right: photo, mean over heads, rollout through all layers.", _NOTE],
+            total=total,
         )
-        result.pictures[found.photo]["attention-heads"] = partial(_heads_sheet, scene, found)
-        result.arrays[found.photo] |= {
-            "cls_heads": found.heads,
-            "cls_mean": found.mean,
-            "cls_rollout": found.rollout,
-        }
-    for n, found in enumerate(from_points, start=1):
-        result.figures[f"attention-at-{n}"] = partial(_heads_sheet, scene, found)
-        result.arrays[found.photo] |= {
-            f"at{n}_heads": found.heads,
-            f"at{n}_mean": found.mean,
-            f"at{n}_rollout": found.rollout,
-        }
-    return result
+
+    def _point_figure(self, n: int) -> NDArray[np.uint8]:
+        point = self.points_[n - 1]
+        found = self._attend(self.scene.row(point.photo), self.scene.index(point.photo))
+        return self._heads_sheet(next(each for each in found if each.point is point))
+
+    def _heads_sheet(self, found: Attended) -> NDArray[np.uint8]:
+        size = panel_size(found.mean.shape, 208)
+        shown = photo_panel(self.scene.shown(found.row), size)
+        source = "the class token"
+        if found.point:
+            left, top, right, bottom = found.row.crop
+            shown = mark(
+                shown, (found.point.x - left) / (right - left), (found.point.y - top) / (bottom - top)
+            )
+            source = f"the patch at {found.point.x:g}, {found.point.y:g}"
+        cells = [cell_of([shown], (self.scene.title(found.row, found.number),))]
+        named = [("mean over heads", found.mean), ("rollout, all layers", found.rollout)]
+        named += [(f"head {n}", head) for n, head in enumerate(found.heads)]
+        for label, values in named:
+            panel = map_panel(heat(values, 0.0, _top(values)), size)
+            cells.append(cell_of([panel], (label, f"{values.sum():.0%} to patches")))
+        return sheet(
+            cells,
+            columns=min(len(cells), 5),
+            title=f"attention of {source}, {self._layer}",
+            notes=[_NOTE],
+        )
+
+    @property
+    def _layer(self) -> str:
+        record, layer = self.scene.record, self.scene.options.layer
+        return f"layer {layer % record.depth} of {record.name}"
 
 
-def _attend_all(scene: Scene, wanted: list[tuple[int, Point | None]]) -> list[Attention]:
-    found = []
-    for photo, point in wanted:
-        try:
-            found.append(_attend(scene, photo, point))
-        except PhotoError:
-            if photo not in scene.view.photos.lost:
-                raise
-    return found
-
-
-def _attend(scene: Scene, photo: int, point: Point | None) -> Attention:
-    assert scene.backbone is not None
-    framed, _ = scene.view.photos.frame(photo, scene.view.framing)
-    pixels = framed.pixels[None]
-    query: Any = "cls" if point is None else (point.row, point.column)
-    heads = scene.backbone.attention(pixels, layer=scene.options.layer, query=query)[0]
-    rollout = scene.backbone.rollout(pixels, query=query)[0]
-    found = Attention(photo, point, heads.cpu().float().numpy(), rollout.cpu().float().numpy())
-    if not (np.isfinite(found.heads).all() and np.isfinite(found.rollout).all()):
-        raise FeaturesError(f"{scene.view.names[photo]}: the network's attention is not finite")
-    return found
-
-
-def _report(scene: Scene, found: Attention) -> dict[str, Any]:
-    entropy = [_entropy(head) for head in found.heads]
+def _report(found: Attended) -> dict[str, Any]:
     return {
-        "photo": scene.view.names[found.photo],
+        "photo": found.row.name,
         **({"at": [found.point.x, found.point.y]} if found.point else {}),
         "share_to_patches": [rounded(head.sum(), 4) for head in found.heads],
         # 1: spread evenly over all patches; 0: all on one
-        "spread": [rounded(value, 4) for value in entropy],
+        "spread": [rounded(_entropy(head), 4) for head in found.heads],
     }
 
 
@@ -177,50 +262,3 @@ def _entropy(head: NDArray[np.float32]) -> float:
 def _top(values: NDArray[np.float32]) -> float:
     """The end of a map's scale: a few patches that hoard attention must not hide all others."""
     return float(np.percentile(values, 99)) or float(values.max())
-
-
-def _overview(scene: Scene, found: list[Attention]) -> NDArray[np.uint8]:
-    cells = []
-    for each in found:
-        size = panel_size(each.mean.shape, box_for(len(found)))
-        maps = [map_panel(heat(values, 0.0, _top(values)), size) for values in (each.mean, each.rollout)]
-        shown = photo_panel(scene.view.photos.shown(each.photo, scene.view.framing), size)
-        share = f"mean {each.mean.sum():.0%}, rollout {each.rollout.sum():.0%} to patches"
-        cells.append(Cell([shown, *maps], (scene.title_of(each.photo), share)))
-    return sheet(
-        cells,
-        columns=columns_for(len(cells), 3),
-        title=f"attention of the class token, {_layer(scene)}",
-        notes=["From left to right: photo, mean over heads, rollout through all layers.", _NOTE],
-    )
-
-
-def _heads_sheet(scene: Scene, found: Attention) -> NDArray[np.uint8]:
-    size = panel_size(found.mean.shape, 208)
-    shown = photo_panel(scene.view.photos.shown(found.photo, scene.view.framing), size)
-    source = "the class token"
-    if found.point:
-        left, top, right, bottom = scene.view.crops[found.photo]
-        place = (found.point.x - left) / (right - left), (found.point.y - top) / (bottom - top)
-        shown = mark(shown, *place)
-        source = f"the patch at {found.point.x:g}, {found.point.y:g}"
-    cells = [Cell([shown], (scene.title_of(found.photo),))]
-    named = [("mean over heads", found.mean), ("rollout, all layers", found.rollout)]
-    named += [(f"head {n}", head) for n, head in enumerate(found.heads)]
-    for label, values in named:
-        cells.append(
-            Cell(
-                [map_panel(heat(values, 0.0, _top(values)), size)], (label, f"{values.sum():.0%} to patches")
-            )
-        )
-    return sheet(
-        cells,
-        columns=min(len(cells), 5),
-        title=f"attention of {source}, {_layer(scene)}",
-        notes=[_NOTE],
-    )
-
-
-def _layer(scene: Scene) -> str:
-    record, layer = scene.view.record, scene.options.layer  # a result that was pickled has no backbone
-    return f"layer {layer % record.depth} of {record.name}"

@@ -1,170 +1,154 @@
-"""What a lens is given, and what it gives. Importing it loads neither torch nor scikit-learn."""
+"""What a lens is. Importing it loads neither torch nor scikit-learn."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import asdict
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
 from patchprism.errors import FeaturesError
 from patchprism.features.patch_features import as_tokens
-from patchprism.lenses.sheet import (
+from patchprism.jobs.source import digest
+from patchprism.pictures.outputs import PhotoLook
+from patchprism.pictures.sheet import (
+    MAX_CELLS,
     Bar,
     Cell,
-    box_for,
-    columns_for,
-    heat,
     map_panel,
     panel_size,
     photo_panel,
     sheet,
 )
-from patchprism.pictures.captions import caption
-from patchprism.pictures.upsample import UPSAMPLES, upsampled_strips
-from patchprism.support import checks
-from patchprism.support.checks import apply_checks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
+    from PIL import Image
 
-    from patchprism.backbones import Backbone
-    from patchprism.jobs.view import View
-    from patchprism.support.checks import Check
-
-    Draw = Callable[[], NDArray[np.uint8]]
-
-MAX_CLUSTERS = 64
-
-
-_CHECKS: dict[str, Check] = {
-    "at": checks.texts,
-    "clusters": partial(checks.integer, low=2, high=MAX_CLUSTERS, words=("auto",)),
-    "match_all": checks.flag,
-    "match_lines": partial(checks.integer, low=1, high=checks.MAX_COUNT),
-    "upsample": partial(checks.choice, allowed=UPSAMPLES),
-    "layer": checks.integer,
-    "seed": checks.seed,
-}
+    from patchprism.features.patch_features import Tokens
+    from patchprism.features.store.reader import PhotoRow
+    from patchprism.lenses.scene import Scene
+    from patchprism.pictures.outputs import LensResult
+    from patchprism.prism.colors import PhotoColors
+    from patchprism.prism.passes import Walk
 
 
-@dataclass(frozen=True, kw_only=True)
-class LensOptions:
-    """Options of the lenses; each lens reads its own.
+class Lens:
+    """A way of looking at features, over a scene of any size.
+
+    First :meth:`fit` learns what all photos must share, such as one scale. Then the lens is small, can be pickled, and
+    workers :meth:`look` at the photos with it. At last :meth:`result` puts together what is said of all of them.
 
     Parameters
     ----------
-    at : tuple of str
-        Points as ``PHOTO:x,y``: for ``similarity`` and ``attention``.
-    clusters : int or "auto"
-        Number of clusters, from 2 to 64; ``"auto"`` takes the one of best silhouette.
-    match_all : bool
-        Match patches of the background too.
-    match_lines : int
-        Lines drawn for a pair of photos at most, the most similar first. The table holds all.
-    upsample : {"nearest", "bilinear", "guided"}
-        From patches to pixels in the pictures of photos.
-    layer : int
-        The layer whose attention is shown.
-    seed : int
-        For what draws at random: k-means and the silhouette's sample.
+    scene : Scene
     """
 
-    at: tuple[str, ...] = ()
-    clusters: int | str = "auto"
-    match_all: bool = False
-    match_lines: int = 40
-    upsample: str = "nearest"
-    layer: int = -1
-    seed: int = 0
+    name: ClassVar[str]
+    needs_backbone: ClassVar[bool] = False
 
-    def check(self) -> None:
-        """Refuse what can be refused before any photo is read, and keep the others as plain values.
+    def __init__(self, scene: Scene) -> None:
+        self.scene = scene
+
+    def fit(self, walk: Walk) -> Self:
+        """Learn from all photos.
+
+        Parameters
+        ----------
+        walk : Walk
+            Over all photos of the scene's source.
 
         Raises
         ------
         OptionError
-            If an option has a value that is not allowed.
+            If the options do not fit the photos.
         """
-        from patchprism.lenses.points import parse_point
+        return self
 
-        apply_checks(self, _CHECKS)
-        for text in self.at:
-            parse_point(text)
+    def look(self, row: PhotoRow, tokens: Tokens, part: PhotoColors, index: int) -> PhotoLook:
+        """What there is to write of one photo.
 
+        Parameters
+        ----------
+        row : PhotoRow
+        tokens : ndarray, shape (h, w, D)
+        part : PhotoColors
+            What the prism makes of it.
+        index : int
+            Its place in the source.
+        """
+        return PhotoLook()
 
-class Scene:
-    """What lenses look at: the photos and their features, a backbone where a lens needs one more forward.
+    def result(self, entries: Sequence[Any]) -> LensResult:
+        """What there is to write of all photos together.
 
-    Parameters
-    ----------
-    view : View
-    options : LensOptions
-    backbone : Backbone, optional
-    """
+        Parameters
+        ----------
+        entries : sequence
+            What each photo's :meth:`look` gave as its ``entry``, in the photos' order.
+        """
+        raise NotImplementedError
 
-    def __init__(self, view: View, options: LensOptions, backbone: Backbone | None = None) -> None:
-        self.view, self.options, self.backbone = view, options, backbone
+    def learned(self) -> Any:
+        """What :meth:`fit` learned that pictures depend on: JSON values and arrays."""
+        return None
 
-    def __len__(self) -> int:
-        return len(self.view)
+    @property
+    def key(self) -> str:
+        """Digest of all that pictures depend on beside a photo, its tokens and the prism."""
+        return digest(self.name, asdict(self.scene.options), self.learned())
 
-    def __getstate__(self) -> dict[str, Any]:
-        # A result that is pickled draws; it has no more to ask of the network.
-        return {**self.__dict__, "backbone": None}
+    # ------------------------------------------------------------ for figures
 
-    def title_of(self, photo: int) -> str:
-        """A photo's file name, as figures show it."""
-        return caption(Path(self.view.names[photo]).name, photo + 1)
+    def first(self) -> Iterator[tuple[int, PhotoRow, Tokens]]:
+        """The photos that a figure of all of them shows."""
+        return self.scene.read(range(min(len(self.scene), MAX_CELLS)))
 
-    def draw_map(
+    def sheet(
         self,
-        photo: int,
-        values: NDArray[Any],
-        finish: Callable[[NDArray[Any]], NDArray[np.uint8]],
-    ) -> NDArray[np.uint8]:
-        """A picture of a photo at its own resolution: values a patch, (h, w, C), upsampled, then made colours."""
-        view, method = self.view, self.options.upsample
-        size = view.sizes[photo]
-        picture = np.zeros((*size, 3), np.uint8)
-        guide = view.photos.read(photo) if method == "guided" else None
-        for rows, columns, strip in upsampled_strips(
-            values, crop=view.crops[photo], size=size, method=method, photo=guide
-        ):
-            picture[rows, columns] = finish(strip)
-        return picture
-
-    def draw_heat(
-        self, photo: int, values: NDArray[np.floating[Any]], low: float, high: float
-    ) -> NDArray[np.uint8]:
-        """The same for one value a patch, (h, w), in viridis."""
-        return self.draw_map(photo, values[..., None], lambda strip: heat(strip[..., 0], low, high))
-
-    def heat_sheet(
-        self,
-        maps: Sequence[NDArray[Any]],
-        low: float,
-        high: float,
+        maps: Sequence[tuple[PhotoRow, NDArray[np.uint8]]],
+        captions: Sequence[str] = (),
         *,
         title: str,
+        notes: Sequence[str],
         bar: Bar,
-        notes: Sequence[str] = (),
-        captions: Sequence[str] = (),
-        finish: Callable[[NDArray[Any]], NDArray[np.uint8]] | None = None,
+        mark: tuple[int, Callable[[Image.Image], Image.Image]] | None = None,
     ) -> NDArray[np.uint8]:
-        """Each photo beside its map, (h, w) each, in one figure."""
-        box = box_for(len(self))
-        cells = []
-        for i, values in enumerate(maps):
-            size = panel_size(values.shape, box)
-            shown = photo_panel(self.view.photos.shown(i, self.view.framing), size)
-            colored = finish(values) if finish else heat(values, low, high)
-            cells.append(Cell([shown, map_panel(colored, size)], (self.title_of(i), *captions[i : i + 1])))
-        return sheet(cells, columns=columns_for(len(cells), 2), title=title, notes=notes, bar=bar)
+        """Each photo beside its map, (h, w, 3) uint8, in one figure; both panels of one photo may be marked."""
+        total = len(self.scene)
+
+        def draw(number: int) -> list[Image.Image]:
+            row, colors = maps[number]
+            size = sizes[number]
+            panels = [photo_panel(self.scene.shown(row), size), map_panel(colors, size)]
+            return [mark[1](panel) for panel in panels] if mark and mark[0] == number else panels
+
+        sizes = [panel_size(row.grid, box_for(total)) for row, _ in maps]
+        cells = [
+            Cell(
+                size,
+                partial(draw, number),
+                (self.scene.title(row, number), *captions[number : number + 1]),
+                n_panels=2,
+            )
+            for number, ((row, _), size) in enumerate(zip(maps, sizes, strict=True))
+        ]
+        columns = columns_for(min(total, MAX_CELLS), 2)
+        return sheet(cells, columns=columns, title=title, notes=notes, bar=bar, total=total)
+
+
+def columns_for(count: int, panels: int) -> int:
+    """How many cells of so many panels stand side by side on a sheet that is not too tall."""
+    return max(1, min(count, round(math.sqrt(count * 1.6 / panels))))
+
+
+def box_for(count: int) -> int:
+    """About how large the panels of so many cells are."""
+    return 288 if count <= 4 else 256 if count <= 8 else 208 if count <= 24 else 160 if count <= 60 else 128
 
 
 def unit_rows(tokens: NDArray[np.floating[Any]]) -> NDArray[np.float32]:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from patchprism.lenses.sheet import Cell, map_panel, panel_size, photo_panel, sheet
 from patchprism.photos.paths import unique_stems
 from patchprism.pictures.captions import caption
 from patchprism.pictures.picture import PictureOptions
 from patchprism.pictures.render import write_picture
+from patchprism.pictures.sheet import Cell, cell_of, map_panel, panel_size, photo_panel, sheet
 from patchprism.support import checks
 from patchprism.support.files import atomic_write
 from patchprism.support.written import Output, as_json
@@ -39,7 +39,7 @@ def overview(comparison: Comparison, *, turned: bool) -> NDArray[np.uint8]:
     panels = []
     for i, name in enumerate(comparison.photos.names):
         size = panel_size(first.parts[i].foreground.shape, box)
-        panels.append(Cell([_shown(comparison, i, size)], (caption(Path(name).name, i + 1),)))
+        panels.append(cell_of([_shown(comparison, i, size)], (caption(Path(name).name, i + 1),)))
         panels += [_cell(comparison, c, i, size, turned=turned) for c in range(len(cells))]
     title = (
         f"colours turned to agree with {first.label}"
@@ -87,7 +87,7 @@ def _cell(comparison: Comparison, cell: int, photo: int, size: tuple[int, int], 
         chance = [each.turn.residual_shuffled, each.turn.residual_shifted]
         by_chance = "/".join(f"{value:.2f}" for value in chance if value is not None)
         said, left = "turned", f"residual {each.turn.residual:.2f}, by chance {by_chance}"
-    return Cell([map_panel(colors, size)], (each.model, f"layer {each.layer}, {said}", left))
+    return cell_of([map_panel(colors, size)], (each.model, f"layer {each.layer}, {said}", left))
 
 
 def save_comparison(

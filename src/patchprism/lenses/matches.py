@@ -6,26 +6,37 @@ import csv
 import io
 from dataclasses import dataclass
 from functools import partial
-from itertools import combinations
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from patchprism.errors import OptionError
-from patchprism.lenses.base import Scene, rounded, unit_rows
-from patchprism.lenses.points import patch_center
-from patchprism.lenses.sheet import Cell, panel_size, photo_panel, sheet
+from patchprism.lenses.base import Lens, rounded, unit_rows
+from patchprism.lenses.points import find_photo, patch_center
 from patchprism.pictures.outputs import LensResult
+from patchprism.pictures.sheet import cell_of, panel_size, photo_panel, sheet
 from patchprism.prism.oklab import distinct_colors
+from patchprism.support.arrays import to_uint8
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from collections.abc import Sequence
 
+    from numpy.typing import NDArray
+    from PIL import Image
+
+    from patchprism.features.patch_features import Tokens
+    from patchprism.features.store.reader import PhotoRow
+    from patchprism.lenses.options import LensOptions
+    from patchprism.prism.passes import Walk
+
+# Photos that are compared at most, each with every other.
+MAX_MATCHED = 200
 # Figures of this many pairs are drawn, those with the most similar matches; the table holds all pairs.
 MAX_FIGURES = 45
 # Similarities that are held at once: 64 MB.
 _BLOCK_VALUES = 1 << 24
 _PANEL = 420
+_SCALE = 2  # lines are drawn at twice the size
 
 
 @dataclass(frozen=True)
@@ -80,34 +91,68 @@ def mutual_neighbors(first: NDArray[np.floating], second: NDArray[np.floating]) 
     return PairMatches(order, forth[order], np.clip(best_of_left[order], -1, 1))
 
 
-def look(scene: Scene) -> LensResult:
+def matched(options: LensOptions, names: Sequence[str]) -> list[int]:
+    """Numbers of the photos that are compared, from 0, rising.
+
+    Raises
+    ------
+    OptionError
+        If there are fewer than two, or too many.
+    """
+    numbers = sorted({find_photo(text, names, option="match_photos") for text in options.match_photos})
+    numbers = numbers or list(range(len(names)))
+    if len(numbers) < 2:
+        raise OptionError(f"the lens matches needs at least two photos, got {len(numbers)}")
+    if len(numbers) > MAX_MATCHED:
+        raise OptionError(
+            f"match_photos must name those to compare, where there are more than {MAX_MATCHED} photos, got "
+            f"{len(numbers):,}",
+            option="match_photos",
+        )
+    return numbers
+
+
+class Matches(Lens):
     """Matches between every two photos, with a table of keypoints; see docs/lenses/matches.md."""
-    view = scene.view
-    if len(scene) < 2:
-        raise OptionError(f"the lens matches needs at least two photos, got {len(scene)}")
-    kept = [
-        np.arange(mask.size) if scene.options.match_all else np.flatnonzero(mask) for mask in view.foreground
-    ]
-    rows = [
-        tokens.reshape(-1, tokens.shape[-1])[keep] for tokens, keep in zip(view.features, kept, strict=True)
-    ]
-    pairs = {}
-    for a, b in combinations(range(len(scene)), 2):
-        found = mutual_neighbors(rows[a], rows[b])
-        pairs[a, b] = PairMatches(kept[a][found.first], kept[b][found.second], found.similarity)
-    drawn = sorted(pairs, key=lambda pair: (-_strength(pairs[pair], scene.options.match_lines), pair))[
-        :MAX_FIGURES
-    ]
-    return LensResult(
-        name="matches",
-        report={
-            "patches": "all" if scene.options.match_all else "foreground",
+
+    name = "matches"
+
+    def fit(self, walk: Walk) -> Self:
+        """See :class:`Lens`: compares the photos pair by pair; tokens of no more than two are held."""
+        numbers = matched(self.scene.options, self.scene.names())
+        self.rows_: dict[int, PhotoRow] = {}
+        kept: dict[int, NDArray[np.intp]] = {}
+        for index, row, tokens in self.scene.read(numbers):
+            number = self.scene.number(index)
+            every = self.scene.options.match_all
+            mask = np.ones(row.grid) if every else self.scene.part(index, row, tokens).foreground
+            self.rows_[number], kept[number] = row, np.flatnonzero(mask)
+        self.pairs_: dict[tuple[int, int], PairMatches] = {}
+        for a in numbers[:-1]:
+            first = _kept(self.scene.tokens(a)[1], kept[a])
+            for index, _, tokens in self.scene.read([b for b in numbers if b > a]):
+                b = self.scene.number(index)
+                found = mutual_neighbors(first, _kept(tokens, kept[b]))
+                self.pairs_[a, b] = PairMatches(kept[a][found.first], kept[b][found.second], found.similarity)
+        return self
+
+    def result(self, entries: Sequence[Any]) -> LensResult:
+        """See :class:`Lens`."""
+        options, pairs, rows = self.scene.options, self.pairs_, self.rows_
+        drawn = sorted(pairs, key=lambda pair: (-_strength(pairs[pair], options.match_lines), pair))
+        drawn = drawn[:MAX_FIGURES]
+        arrays: dict[str, NDArray[Any]] = {
+            f"pair_{a + 1}_{b + 1}": np.column_stack([_cells(rows[a], m.first), _cells(rows[b], m.second)])
+            for (a, b), m in pairs.items()
+        }
+        report = {
+            "patches": "all" if options.match_all else "foreground",
             "table": "matches.csv",
-            "lines_drawn": scene.options.match_lines,
+            "lines_drawn": options.match_lines,
             "pairs_drawn": len(drawn),
             "pairs": [
                 {
-                    "photos": [view.names[a], view.names[b]],
+                    "photos": [rows[a].name, rows[b].name],
                     "matches": len(found.first),
                     "similarity": {
                         "highest": rounded(found.similarity[0]) if len(found.first) else None,
@@ -116,17 +161,82 @@ def look(scene: Scene) -> LensResult:
                 }
                 for (a, b), found in pairs.items()
             ],
-        },
-        figures={
-            f"matches-{a + 1}-{b + 1}": partial(_figure, scene, a, b, pairs[a, b]) for a, b in sorted(drawn)
-        },
-        shared_arrays={
-            f"pair_{a + 1}_{b + 1}": np.column_stack([_cells(scene, a, m.first), _cells(scene, b, m.second)])
-            for (a, b), m in pairs.items()
         }
-        | {f"similarity_{a + 1}_{b + 1}": m.similarity for (a, b), m in pairs.items()},
-        tables={"matches.csv": _table(scene, pairs)},
-    )
+        return LensResult(
+            name=self.name,
+            report=report,
+            figures={f"matches-{a + 1}-{b + 1}": partial(self._figure, a, b) for a, b in sorted(drawn)},
+            shared_arrays=arrays
+            | {f"similarity_{a + 1}_{b + 1}": found.similarity for (a, b), found in pairs.items()},
+            tables={"matches.csv": self._table()},
+        )
+
+    def _table(self) -> str:
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["photo_a", "x_a", "y_a", "photo_b", "x_b", "y_b", "similarity"])
+        for (a, b), found in self.pairs_.items():
+            one, two = self.rows_[a], self.rows_[b]
+            cells = zip(_cells(one, found.first), _cells(two, found.second), found.similarity, strict=True)
+            for cell_a, cell_b, similarity in cells:
+                places = [
+                    f"{value:.2f}"
+                    for row, place in ((one, cell_a), (two, cell_b))
+                    for value in patch_center(row, float(place[0]), float(place[1]))
+                ]
+                writer.writerow([one.name, *places[:2], two.name, *places[2:], f"{similarity:.6f}"])
+        return text.getvalue()
+
+    def _figure(self, a: int, b: int) -> NDArray[np.uint8]:
+        from PIL import Image
+
+        found, rows = self.pairs_[a, b], (self.rows_[a], self.rows_[b])
+        lines = min(self.scene.options.match_lines, len(found.first))
+        sizes = [panel_size(row.grid, _PANEL) for row in rows]
+        gap = 24
+        canvas = Image.new(
+            "RGB", (sizes[0][0] + gap + sizes[1][0], max(sizes[0][1], sizes[1][1])), (255, 255, 255)
+        )
+        offsets = (0, sizes[0][0] + gap)
+        for row, size, left in zip(rows, sizes, offsets, strict=True):
+            canvas.paste(photo_panel(self.scene.shown(row), size), (left, 0))
+        ends = []
+        for row, index, size, left in zip(rows, (found.first, found.second), sizes, offsets, strict=True):
+            h, w = row.grid
+            cells = _cells(row, index[:lines])
+            ends.append((cells[:, ::-1] + 0.5) * (np.array(size) / (w, h)) * _SCALE + (left * _SCALE, 0))
+        total = len(found.first)
+        which = "all" if self.scene.options.match_all else "foreground"
+        note = f"{total:,} mutual nearest neighbours among {which} patches"
+        if total:
+            note += (
+                f", cosine {found.similarity[-1]:.2f} to {found.similarity[0]:.2f}; the {lines} most similar are "
+                f"drawn (down to {found.similarity[lines - 1]:.2f})."
+            )
+        title = f"matches: {self.scene.title(rows[0], a)} and {self.scene.title(rows[1], b)}"
+        return sheet([cell_of([_draw_lines(canvas, *ends)])], columns=1, title=title, notes=[note])
+
+
+def _draw_lines(canvas: Image.Image, starts: NDArray[np.float64], ends: NDArray[np.float64]) -> Image.Image:
+    """Lines from place to place, (n, 2) each, the first on top; drawn larger, so that they come out smooth."""
+    from PIL import Image, ImageDraw
+
+    canvas = canvas.resize((canvas.width * _SCALE, canvas.height * _SCALE))
+    draw = ImageDraw.Draw(canvas)
+    # Colours go round by height in the first photo, so that neighbours' lines can be told apart.
+    palette = to_uint8(distinct_colors(12))
+    rank = np.argsort(np.argsort(starts[:, 1], kind="stable"), kind="stable")
+    for n in reversed(range(len(starts))):  # the most similar on top
+        color = tuple(int(c) for c in palette[rank[n] % len(palette)])
+        draw.line((*starts[n], *ends[n]), fill=color, width=2 * _SCALE)
+        for end in (starts[n], ends[n]):
+            box = (*(end - 4 * _SCALE), *(end + 4 * _SCALE))
+            draw.ellipse(box, fill=color, outline=(255, 255, 255), width=_SCALE)
+    return canvas.resize((canvas.width // _SCALE, canvas.height // _SCALE), Image.Resampling.LANCZOS)
+
+
+def _kept(tokens: Tokens, index: NDArray[np.intp]) -> Tokens:
+    return tokens.reshape(-1, tokens.shape[-1])[index]
 
 
 def _strength(found: PairMatches, lines: int) -> float:
@@ -134,69 +244,6 @@ def _strength(found: PairMatches, lines: int) -> float:
     return float(found.similarity[:lines].mean()) if len(found.first) else -1.0
 
 
-def _cells(scene: Scene, photo: int, index: NDArray[np.int64]) -> NDArray[np.int64]:
+def _cells(row: PhotoRow, index: NDArray[np.int64]) -> NDArray[np.int64]:
     """Row and column of patches, (n, 2)."""
-    return np.column_stack(np.unravel_index(index, scene.view.features.grids[photo])).astype(np.int64)
-
-
-def _table(scene: Scene, pairs: dict[tuple[int, int], PairMatches]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["photo_a", "x_a", "y_a", "photo_b", "x_b", "y_b", "similarity"])
-    for (a, b), found in pairs.items():
-        for cell_a, cell_b, similarity in zip(
-            _cells(scene, a, found.first), _cells(scene, b, found.second), found.similarity, strict=True
-        ):
-            places = [
-                f"{value:.2f}"
-                for photo, cell in ((a, cell_a), (b, cell_b))
-                for value in patch_center(scene.view, photo, float(cell[0]), float(cell[1]))
-            ]
-            names = scene.view.names[a], scene.view.names[b]
-            writer.writerow([names[0], *places[:2], names[1], *places[2:], f"{similarity:.6f}"])
-    return text.getvalue()
-
-
-def _figure(scene: Scene, a: int, b: int, found: PairMatches) -> NDArray[np.uint8]:
-    from PIL import Image, ImageDraw
-
-    from patchprism.support.arrays import to_uint8
-
-    lines = min(scene.options.match_lines, len(found.first))
-    sizes = [panel_size(scene.view.features.grids[photo], _PANEL) for photo in (a, b)]
-    gap = 24
-    canvas = Image.new(
-        "RGB", (sizes[0][0] + gap + sizes[1][0], max(sizes[0][1], sizes[1][1])), (255, 255, 255)
-    )
-    offsets = (0, sizes[0][0] + gap)
-    for photo, size, left in zip((a, b), sizes, offsets, strict=True):
-        canvas.paste(photo_panel(scene.view.photos.shown(photo, scene.view.framing), size), (left, 0))
-    scale = 2  # drawn at twice the size, so that lines come out smooth
-    canvas = canvas.resize((canvas.width * scale, canvas.height * scale))
-    draw = ImageDraw.Draw(canvas)
-    ends = []
-    for photo, index, size, left in zip((a, b), (found.first, found.second), sizes, offsets, strict=True):
-        h, w = scene.view.features.grids[photo]
-        cells = _cells(scene, photo, index[:lines])
-        ends.append((cells[:, ::-1] + 0.5) * (np.array(size) / (w, h)) * scale + (left * scale, 0))
-    # Colours go round by height in the first photo, so that neighbours' lines can be told apart.
-    palette = to_uint8(distinct_colors(12))
-    rank = np.argsort(np.argsort(ends[0][:, 1], kind="stable"), kind="stable")
-    for n in reversed(range(lines)):  # the most similar on top
-        color = tuple(int(c) for c in palette[rank[n] % len(palette)])
-        draw.line((*ends[0][n], *ends[1][n]), fill=color, width=2 * scale)
-        for end in (ends[0][n], ends[1][n]):
-            draw.ellipse(
-                (*(end - 4 * scale), *(end + 4 * scale)), fill=color, outline=(255, 255, 255), width=scale
-            )
-    canvas = canvas.resize((canvas.width // scale, canvas.height // scale), Image.Resampling.LANCZOS)
-    total = len(found.first)
-    which = "foreground" if not scene.options.match_all else "all"
-    notes = [f"{total:,} mutual nearest neighbours among {which} patches"]
-    if total:
-        notes[0] += (
-            f", cosine {found.similarity[-1]:.2f} to {found.similarity[0]:.2f}; the {lines} most similar are drawn "
-            f"(down to {found.similarity[lines - 1]:.2f})."
-        )
-    title = f"matches: {scene.title_of(a)} and {scene.title_of(b)}"
-    return sheet([Cell([canvas])], columns=1, title=title, notes=notes)
+    return np.column_stack(np.unravel_index(index, row.grid)).astype(np.int64)

@@ -13,7 +13,7 @@ from patchprism.support import checks
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from patchprism.jobs.view import View
+    from patchprism.features.store.reader import PhotoRow
 
 _FORM = re.compile(r"^(?P<photo>.+):(?P<x>[^:,]+),(?P<y>[^:,]+)$", re.DOTALL)
 
@@ -25,7 +25,7 @@ class Point:
     Attributes
     ----------
     photo : int
-        Which photo, from 0.
+        The photo's number, from 0.
     x, y : float
         In the photo's pixels, from its upper left corner.
     row, column : int
@@ -63,7 +63,7 @@ def parse_point(text: str) -> tuple[str, float, float]:
     )
 
 
-def find_photo(wanted: str, names: Sequence[str]) -> int:
+def find_photo(wanted: str, names: Sequence[str], *, option: str = "at") -> int:
     """Which photo is meant: by path, file name or stem, or by its number from 1.
 
     Raises
@@ -77,42 +77,51 @@ def find_photo(wanted: str, names: Sequence[str]) -> int:
             return matching[0]
         if matching:
             both = ", ".join(f"{i + 1} is {names[i]}" for i in matching[:3])
-            raise OptionError(f"at: {len(matching)} photos are called {wanted!r}; use a number: {both}")
+            raise OptionError(f"{option}: {len(matching)} photos are called {wanted!r}; use a number: {both}")
     # Python reads no numbers of thousands of digits.
     if wanted.isdecimal() and len(wanted) < 10 and 1 <= int(wanted) <= len(names):
         return int(wanted) - 1
     known = ", ".join(Path(name).name for name in names[:5]) + (", ..." if len(names) > 5 else "")
     raise OptionError(
-        f"at: no photo is called {checks.said(wanted)}; there are {known}, or the numbers 1 to {len(names)}"
+        f"{option}: no photo is called {checks.said(wanted)}; there are {known}, "
+        f"or the numbers 1 to {len(names)}"
     )
 
 
-def locate(text: str, view: View) -> Point:
-    """The patch at a point.
+def point_in(row: PhotoRow, photo: int, x: float, y: float, *, text: str) -> Point:
+    """The patch at a place of a photo.
+
+    Parameters
+    ----------
+    row : PhotoRow
+    photo : int
+        Its number, from 0.
+    x, y : float
+        In its pixels.
+    text : str
+        As the point was asked for, for the error.
 
     Raises
     ------
     OptionError
-        If the photo is not known, or the point lies outside of it, or outside of what the network saw.
+        If the point lies outside of the photo, or outside of what the network saw.
     """
-    wanted, x, y = parse_point(text)
-    photo = find_photo(wanted, view.names)
-    (height, width), name = view.sizes[photo], Path(view.names[photo]).name
+    (height, width), name = row.size, Path(row.name).name
     if not (0 <= x < width and 0 <= y < height):
         raise OptionError(f"at: {text!r} lies outside of {name}, which has {width} x {height} pixels")
-    left, top, right, bottom = view.crops[photo]
-    h, w = view.features.grids[photo]
-    column, row = int((x - left) / (right - left) * w // 1), int((y - top) / (bottom - top) * h // 1)
+    left, top, right, bottom = row.crop
+    h, w = row.grid
+    across, down = int((x - left) / (right - left) * w // 1), int((y - top) / (bottom - top) * h // 1)
     if not (left <= x < right and top <= y < bottom):
         raise OptionError(
             f"at: {text!r} lies outside of the crop of {name} that the network saw: "
             f"x {left:.0f} to {right:.0f}, y {top:.0f} to {bottom:.0f}"
         )
-    return Point(photo, x, y, min(row, h - 1), min(column, w - 1))
+    return Point(photo, x, y, min(down, h - 1), min(across, w - 1))
 
 
-def patch_center(view: View, photo: int, row: float, column: float) -> tuple[float, float]:
+def patch_center(photo: PhotoRow, row: float, column: float) -> tuple[float, float]:
     """The (x, y) of a patch's centre in the photo's pixels."""
-    left, top, right, bottom = view.crops[photo]
-    h, w = view.features.grids[photo]
+    left, top, right, bottom = photo.crop
+    h, w = photo.grid
     return left + (column + 0.5) * (right - left) / w, top + (row + 0.5) * (bottom - top) / h

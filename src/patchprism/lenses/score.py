@@ -3,40 +3,62 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import TYPE_CHECKING, Any
 
-from patchprism.lenses.base import Scene, rounded
-from patchprism.lenses.sheet import Bar
-from patchprism.pictures.outputs import LensResult
+from patchprism.lenses.base import Lens, rounded
+from patchprism.pictures.outputs import LensResult, PhotoLook
+from patchprism.pictures.sheet import Bar, heat
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from patchprism.features.patch_features import Tokens
+    from patchprism.features.store.reader import PhotoRow
+    from patchprism.prism.colors import PhotoColors
 
 
-def look(scene: Scene) -> LensResult:
+class Score(Lens):
     """Scores of all photos on one scale from 0 to 1; see docs/lenses/score.md."""
-    view = scene.view
-    prism, scores = view.prism, view.scores
-    cut = (
-        "all patches kept" if prism.side_ == "none" else f"foreground is {prism.side_} {prism.threshold_:.3g}"
-    )
-    share = float(prism.scene_ratio_[0])
 
-    figure = partial(
-        scene.heat_sheet,
-        scores,
-        0.0,
-        1.0,
-        title="score: first principal component of all patches",
-        notes=[f"It explains {share:.0%} of the variance; {cut}. Its sign is arbitrary."],
-        bar=Bar("0", "1"),
-    )
-    return LensResult(
-        name="score",
-        report={
-            "explained_variance_ratio": rounded(share),
+    name = "score"
+
+    def look(self, row: PhotoRow, tokens: Tokens, part: PhotoColors, index: int) -> PhotoLook:
+        """See :class:`Lens`."""
+        score = part.score
+        return PhotoLook(
+            {"score": partial(self.scene.draw_heat, row, score, 0.0, 1.0)},
+            {"score": score},
+            {"min": rounded(score.min()), "mean": rounded(score.mean()), "max": rounded(score.max())},
+        )
+
+    def result(self, entries: Sequence[Any]) -> LensResult:
+        """See :class:`Lens`."""
+        prism = self.scene.prism
+        report = {
+            "explained_variance_ratio": rounded(prism.scene_ratio_[0]),
             "range": [float(v) for v in prism.score_range_],
-            "photos": [
-                {"min": rounded(s.min()), "mean": rounded(s.mean()), "max": rounded(s.max())} for s in scores
+            "photos": list(entries),
+        }
+        return LensResult(name=self.name, report=report, figures={"score": self._figure})
+
+    def _figure(self) -> NDArray[np.uint8]:
+        prism = self.scene.prism
+        cut = (
+            "all patches kept"
+            if prism.side_ == "none"
+            else f"foreground is {prism.side_} {prism.threshold_:.3g}"
+        )
+        return self.sheet(
+            [
+                (row, heat(self.scene.part(index, row, tokens).score, 0.0, 1.0))
+                for index, row, tokens in self.first()
             ],
-        },
-        figures={"score": figure},
-        pictures=[{"score": partial(scene.draw_heat, i, score, 0.0, 1.0)} for i, score in enumerate(scores)],
-        arrays=[{"score": score} for score in scores],
-    )
+            title="score: first principal component of all patches",
+            notes=[
+                f"It explains {float(prism.scene_ratio_[0]):.0%} of the variance; {cut}. Its sign is arbitrary."
+            ],
+            bar=Bar("0", "1"),
+        )

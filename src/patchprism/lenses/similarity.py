@@ -2,138 +2,137 @@
 
 from __future__ import annotations
 
+from dataclasses import astuple
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from patchprism.errors import OptionError
-from patchprism.lenses.base import Scene, rounded, unit_rows
-from patchprism.lenses.points import Point, locate, patch_center
-from patchprism.lenses.sheet import (
-    Bar,
-    Cell,
-    box_for,
-    columns_for,
-    heat,
-    map_panel,
-    mark,
-    panel_size,
-    photo_panel,
-    sheet,
-)
-from patchprism.pictures.outputs import LensResult
+from patchprism.lenses.base import Lens, rounded, unit_rows
+from patchprism.lenses.passes import Sample
+from patchprism.lenses.points import Point, patch_center
+from patchprism.pictures.outputs import LensResult, PhotoLook
+from patchprism.pictures.sheet import Bar, heat, mark
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
-    from patchprism.features.patch_features import PatchFeatures
+    from patchprism.features.patch_features import Tokens
+    from patchprism.features.store.reader import PhotoRow
+    from patchprism.pictures.outputs import Draw
+    from patchprism.prism.colors import PhotoColors
+    from patchprism.prism.passes import Walk
 
 
-def cosine_maps(features: PatchFeatures, photo: int, row: int, column: int) -> list[NDArray[np.float32]]:
-    """Cosine of one patch's token with every patch's, a map (h, w) float32 in [-1, 1] a photo.
+def cosine_map(tokens: Tokens, query: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+    """Cosine of every patch's token, (h, w, D), with one token, (D,): (h, w) float32 in [-1, 1].
 
     A token of zeros is similar to nothing, 0.
     """
-    query = unit_rows(features[photo][row, column])
-    maps = []
-    for tokens in features:
-        values = unit_rows(tokens) @ query
-        maps.append(np.clip(values, -1.0, 1.0).astype(np.float32))
-    return maps
+    cosines: NDArray[np.float32] = np.clip(unit_rows(tokens) @ unit_rows(query), -1.0, 1.0).astype(np.float32)
+    return cosines
 
 
-def look(scene: Scene) -> LensResult:
+class Similarity(Lens):
     """Maps of similarity to each point that was asked for; see docs/lenses/similarity.md."""
-    view = scene.view
-    if not scene.options.at:
-        raise OptionError("the lens similarity needs a point: at=PHOTO:x,y")
-    points = [locate(text, view) for text in scene.options.at]
-    maps = [cosine_maps(view.features, p.photo, p.row, p.column) for p in points]
-    result = LensResult(name="similarity", report={"points": []})
-    result.pictures = [{} for _ in range(len(scene))]
-    for n, (point, found) in enumerate(zip(points, maps, strict=True), start=1):
+
+    name = "similarity"
+
+    def fit(self, walk: Walk) -> Self:
+        """See :class:`Lens`: the token at each point, and the least similar patch of all photos."""
+        if not self.scene.options.at:
+            raise OptionError("the lens similarity needs a point: at=PHOTO:x,y")
+        self.points_ = [self.scene.locate(text) for text in self.scene.options.at]
+        self.rows_, self.queries_ = [], []
+        for point in self.points_:
+            row, tokens = self.scene.tokens(point.photo)
+            self.rows_.append(row)
+            self.queries_.append(np.array(tokens[point.row, point.column]))
         # One scale for all photos, from the least similar patch of all: cosines of one network's tokens seldom
         # come near -1, and its level differs from one network to the next.
-        low = min(float(values.min()) for values in found)
-        label = "similarity" if len(points) == 1 else f"similarity-{n}"
-        result.report["points"].append(_report(scene, point, found))
-        result.figures[label] = partial(_figure, scene, point, found, low)
-        for i, values in enumerate(found):
-            result.pictures[i][label] = partial(_picture, scene, point, i, values, low)
-    result.arrays = [
-        {
-            "similarity": np.stack([found[i] for found in maps]),
-            "points": np.array([[p.photo, p.row, p.column] for p in points]),
-        }
-        for i in range(len(scene))
-    ]
-    return result
+        seen = walk(partial(Sample, partial(_cosines, self.queries_)))
+        assert seen.extent is not None, "there is a photo"
+        self.low_ = [float(low) for low in seen.extent.low]
+        return self
 
+    def learned(self) -> Any:
+        """See :class:`Lens`."""
+        return [[astuple(point) for point in self.points_], self.queries_, self.low_]
 
-def _report(scene: Scene, point: Point, found: list[NDArray[np.float32]]) -> dict[str, Any]:
-    photos = []
-    for i, values in enumerate(found):
-        candidates = _best(point, i, values)
-        row, column = np.unravel_index(int(candidates.argmax()), values.shape)
-        x, y = patch_center(scene.view, i, float(row), float(column))
-        photos.append(
+    def look(self, row: PhotoRow, tokens: Tokens, part: PhotoColors, index: int) -> PhotoLook:
+        """See :class:`Lens`."""
+        number, entry = self.scene.number(index), []
+        pictures: dict[str, Draw] = {}
+        maps = [cosine_map(tokens, query) for query in self.queries_]
+        for n, (point, values, low) in enumerate(zip(self.points_, maps, self.low_, strict=True), start=1):
+            pictures[self._label(n)] = partial(self._picture, row, point, number, values, low)
+            others = _others(point, number, values)
+            x, y = patch_center(row, *map(float, np.unravel_index(int(others.argmax()), values.shape)))
+            entry.append(
+                {
+                    "photo": row.name,
+                    "mean": rounded(values.mean()),
+                    "best": rounded(others.max()),
+                    "best_at": [rounded(x, 1), rounded(y, 1)],
+                }
+            )
+        points = np.array([[point.photo, point.row, point.column] for point in self.points_])
+        return PhotoLook(pictures, {"similarity": np.stack(maps), "points": points}, entry)
+
+    def result(self, entries: Sequence[Any]) -> LensResult:
+        """See :class:`Lens`."""
+        points = [
             {
-                "photo": scene.view.names[i],
-                "mean": rounded(values.mean()),
-                "best": rounded(candidates.max()),
-                "best_at": [rounded(x, 1), rounded(y, 1)],
+                "photo": row.name,
+                "at": [point.x, point.y],
+                "patch": [point.row, point.column],
+                "photos": [entry[n] for entry in entries],
             }
+            for n, (point, row) in enumerate(zip(self.points_, self.rows_, strict=True))
+        ]
+        figures: dict[str, Draw] = {self._label(n + 1): partial(self._figure, n) for n in range(len(points))}
+        return LensResult(name=self.name, report={"points": points}, figures=figures)
+
+    def _label(self, n: int) -> str:
+        return self.name if len(self.points_) == 1 else f"{self.name}-{n}"
+
+    def _figure(self, n: int) -> NDArray[np.uint8]:
+        point, row, low = self.points_[n], self.rows_[n], self.low_[n]
+        maps = [(each, cosine_map(tokens, self.queries_[n])) for _, each, tokens in self.first()]
+        left, top, right, bottom = row.crop
+        x, y = (point.x - left) / (right - left), (point.y - top) / (bottom - top)
+        return self.sheet(
+            [(each, heat(values, low, 1.0)) for each, values in maps],
+            [f"highest {_others(point, i, values).max():.2f}" for i, (_, values) in enumerate(maps)],
+            title=f"similarity to {self.scene.title(row, point.photo)} at {point.x:g}, {point.y:g}",
+            notes=["Cosine of each patch's token with the marked one's; one scale for all photos."],
+            bar=Bar(f"{low:.2f} (least similar of all)", "1"),
+            mark=(point.photo, partial(mark, x=x, y=y)),
         )
-    return {
-        "photo": scene.view.names[point.photo],
-        "at": [point.x, point.y],
-        "patch": [point.row, point.column],
-        "photos": photos,
-    }
+
+    def _picture(
+        self, row: PhotoRow, point: Point, number: int, values: NDArray[np.float32], low: float
+    ) -> NDArray[np.uint8]:
+        from PIL import Image
+
+        picture = self.scene.draw_heat(row, values, low, 1.0)
+        if number != point.photo:
+            return picture
+        height, width = picture.shape[:2]
+        return np.asarray(mark(Image.fromarray(picture), point.x / width, point.y / height))
 
 
-def _best(point: Point, photo: int, values: NDArray[np.float32]) -> NDArray[np.float32]:
+def _cosines(queries: Sequence[NDArray[Any]], tokens: Tokens) -> NDArray[np.float32]:
+    """Tokens, (h, w, D) -> (n, number of queries)."""
+    return np.stack([cosine_map(tokens, query).ravel() for query in queries], axis=1)
+
+
+def _others(point: Point, number: int, values: NDArray[np.float32]) -> NDArray[np.float32]:
     """The map without the point itself, which is most similar to itself and says nothing."""
     others = values.copy()
-    if photo == point.photo and values.size > 1:
+    if number == point.photo and values.size > 1:
         others[point.row, point.column] = -1.0
     return others
-
-
-def _place(scene: Scene, point: Point) -> tuple[float, float]:
-    """The point in shares of the crop's width and height."""
-    left, top, right, bottom = scene.view.crops[point.photo]
-    return (point.x - left) / (right - left), (point.y - top) / (bottom - top)
-
-
-def _figure(scene: Scene, point: Point, found: list[NDArray[np.float32]], low: float) -> NDArray[np.uint8]:
-    cells, box = [], box_for(len(scene))
-    for i, values in enumerate(found):
-        size = panel_size(values.shape, box)
-        panels = [
-            photo_panel(scene.view.photos.shown(i, scene.view.framing), size),
-            map_panel(heat(values, low, 1.0), size),
-        ]
-        if i == point.photo:
-            panels = [mark(panel, *_place(scene, point)) for panel in panels]
-        cells.append(Cell(panels, (scene.title_of(i), f"highest {_best(point, i, values).max():.2f}")))
-    return sheet(
-        cells,
-        columns=columns_for(len(cells), 2),
-        title=f"similarity to {scene.title_of(point.photo)} at {point.x:g}, {point.y:g}",
-        notes=["Cosine of each patch's token with the marked one's; one scale for all photos."],
-        bar=Bar(f"{low:.2f} (least similar of all)", "1"),
-    )
-
-
-def _picture(
-    scene: Scene, point: Point, photo: int, values: NDArray[np.float32], low: float
-) -> NDArray[np.uint8]:
-    from PIL import Image
-
-    picture = scene.draw_heat(photo, values, low, 1.0)
-    if photo != point.photo:
-        return picture
-    height, width = picture.shape[:2]
-    return np.asarray(mark(Image.fromarray(picture), point.x / width, point.y / height))

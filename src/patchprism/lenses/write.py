@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+from itertools import combinations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from patchprism.lenses.base import LensOptions
+    from patchprism.lenses.options import LensOptions
 
     Job = tuple[Path, Callable[[Path], None]]
 
 
 def file_names(
-    names: Sequence[str], options: LensOptions, stems: Sequence[str], *, arrays: bool, format: str
+    names: Sequence[str],
+    options: LensOptions,
+    stems: Sequence[str],
+    photos: Sequence[str],
+    *,
+    arrays: bool,
+    format: str,
 ) -> Iterator[str]:
-    """Names of the files that lenses may write for photos of such stems, known before anything is computed."""
+    """Names of the files that lenses may write for photos of such stems and names, before anything is computed."""
+    from patchprism.lenses.matches import matched
+
     points = len(options.at)
     for name in names:
         if name == "pca":
@@ -30,7 +39,8 @@ def file_names(
             figures += [f"attention-at-{n + 1}" for n in range(points)]
         if name == "matches":
             drawn = []
-            figures = [f"matches-{a}-{b}" for b in range(2, len(stems) + 1) for a in range(1, b)]
+            numbers = matched(options, photos)
+            figures = [f"matches-{a + 1}-{b + 1}" for a, b in combinations(numbers, 2)]
             yield "matches.csv"
         yield from (f"{figure}.{format}" for figure in figures)
         yield from (f"{stem}.{each}.{format}" for stem in stems for each in drawn)

@@ -3,37 +3,32 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from patchprism.errors import OptionError
-from patchprism.pictures.captions import caption, draw_text, fit_text, load_font
-from patchprism.support.arrays import to_uint8
+from patchprism.pictures.captions import caption
+from patchprism.pictures.sheet import (
+    Bar,
+    Cell,
+    Layout,
+    map_panel,
+    panel_size,
+    photo_panel,
+    sheet,
+    viridis,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
-    from PIL import Image, ImageDraw, ImageFont
+    from PIL import Image
 
 # Beyond these a figure is a poster: nobody reads it, and some viewers refuse it.
 MAX_PHOTOS = 200
-
-# Every eighth colour of viridis (Nathaniel Smith and Stéfan van der Walt, 2015, CC0), as drawn by Matplotlib.
-_VIRIDIS = (
-    "440154 470d60 48186a 482374 472d7b 453781 424086 3e4989 3b528b 375b8d 33638d "
-    "2f6b8e 2c728e 297a8e 26828e 23898e 21918c 1f988b 1fa088 22a785 28ae80 32b67a "
-    "3fbc73 4ec36b 5ec962 70cf57 84d44b 98d83e addc30 c2df23 d8e219 ece51b fde725"
-)
-WHITE, MUTED = (255, 255, 255), (104, 112, 122)
-
-
-def viridis(values: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
-    """Values in [0, 1], of any shape, to RGB in [0, 1] with one axis more; within 0.012 of Matplotlib's."""
-    anchors = np.array([list(bytes.fromhex(color)) for color in "".join(_VIRIDIS).split()]) / 255.0
-    places = np.linspace(0.0, 1.0, len(anchors))
-    return np.stack([np.interp(values, places, anchors[:, channel]) for channel in range(3)], axis=-1)
 
 
 def fg_mask_figure(
@@ -74,20 +69,21 @@ def fg_mask_figure(
     """
     _check(shown, scores, names, ndim=2)
     _check(shown, foregrounds, names, ndim=2)
-    total = total or len(shown)
-    panel_box, _ = sheet_sizes(total)
+    from PIL import Image as PILImage
 
-    def panels(index: int, size: tuple[int, int]) -> list[Image.Image]:
+    total = total or len(shown)
+    sizes = _sizes(total, scores)
+
+    def panels(index: int) -> list[Image.Image]:
         score = np.asarray(scores[index])
         mask = np.asarray(foregrounds[index], dtype=bool)
         strength = np.where(mask, 1.0 - score if side == "below" else score, 0.0)
-        photo = _shrink(shown[index], size)
-        colors = _enlarge(viridis(strength), size)
-        return [_blend(photo, colors)]
+        photo = photo_panel(shown[index], sizes[index])
+        return [PILImage.blend(photo, map_panel(viridis(strength), sizes[index]), 0.5)]
 
     columns = math.ceil(math.sqrt(min(total, MAX_PHOTOS)))
-    sizes = [_panel_size(np.shape(score), panel_box) for score in scores[:MAX_PHOTOS]]
-    return _sheet(total, sizes, 1, panels, names, box=panel_box, columns=columns, color_bar=True)
+    bar = Bar("background 0", "1 score")
+    return _figure(total, sizes, panels, names, n_panels=1, columns=columns, bar=bar)
 
 
 def results_figure(
@@ -122,13 +118,12 @@ def results_figure(
     """
     _check(shown, colors, names, ndim=3)
     total = total or len(shown)
-    panel_box, columns = sheet_sizes(total)
+    sizes = _sizes(total, colors)
 
-    def panels(index: int, size: tuple[int, int]) -> list[Image.Image]:
-        return [_shrink(shown[index], size), _enlarge(np.asarray(colors[index]), size)]
+    def panels(index: int) -> list[Image.Image]:
+        return [photo_panel(shown[index], sizes[index]), map_panel(np.asarray(colors[index]), sizes[index])]
 
-    sizes = [_panel_size(np.shape(picture)[:2], panel_box) for picture in colors[:MAX_PHOTOS]]
-    return _sheet(total, sizes, 2, panels, names, box=panel_box, columns=columns, color_bar=False)
+    return _figure(total, sizes, panels, names, n_panels=2, columns=sheet_sizes(total)[1])
 
 
 def _check(shown: Sequence[Any], values: Sequence[Any], names: Sequence[str] | None, *, ndim: int) -> None:
@@ -157,114 +152,44 @@ def sheet_sizes(total: int) -> tuple[int, int]:
     return 128, 7
 
 
-def _panel_size(grid: tuple[int, ...], box: int) -> tuple[int, int]:
-    """Width and height: a whole number of pixels a patch, so that all look alike, about box² in all."""
-    rows, columns = grid
-    cell = max(1, round(box / math.sqrt(rows * columns)))
-    while cell > 1 and max(rows, columns) * cell > 2 * box:
-        cell -= 1
-    scale = min(1.0, 2 * box / (max(rows, columns) * cell))
-    return max(1, round(columns * cell * scale)), max(1, round(rows * cell * scale))
+def _sizes(total: int, values: Sequence[Any]) -> list[tuple[int, int]]:
+    """Of the panels of each photo that is shown."""
+    box, _ = sheet_sizes(total)
+    return [panel_size(np.shape(value), box) for value in values[:MAX_PHOTOS]]
 
 
-def _shrink(photo: NDArray[np.uint8], size: tuple[int, int]) -> Image.Image:
-    from PIL import Image as PILImage
-
-    return PILImage.fromarray(np.ascontiguousarray(photo)).resize(size, PILImage.Resampling.LANCZOS)
-
-
-def _enlarge(colors: NDArray[np.floating[Any]], size: tuple[int, int]) -> Image.Image:
-    from PIL import Image as PILImage
-
-    return PILImage.fromarray(to_uint8(np.ascontiguousarray(colors))).resize(
-        size, PILImage.Resampling.NEAREST
-    )
-
-
-def _blend(photo: Image.Image, colors: Image.Image) -> Image.Image:
-    from PIL import Image as PILImage
-
-    return PILImage.blend(photo, colors, 0.5)
-
-
-def _sheet(
+def _figure(
     total: int,
     sizes: Sequence[tuple[int, int]],
-    n_panels: int,
-    panels: Callable[[int, tuple[int, int]], list[Image.Image]],
+    panels: Callable[[int], list[Image.Image]],
     names: Sequence[str] | None,
     *,
-    box: int,
+    n_panels: int,
     columns: int,
-    color_bar: bool,
+    bar: Bar | None = None,
 ) -> NDArray[np.uint8]:
-    """Panels in rows and columns, each cell as large as its row and column need, with captions below.
-
-    Panels of a cell have one size, and are made as they are pasted: all at once would fill the memory.
-    """
-    from PIL import Image as PILImage
-    from PIL import ImageDraw as PILImageDraw
-
+    """Photos in rows and columns, each with its panels; all lengths follow the size of the panels."""
+    box, _ = sheet_sizes(total)
     count = min(total, MAX_PHOTOS)
-    columns = min(columns, count)
-    inner, gap, margin = max(4, box // 32), max(12, box // 10), max(20, box // 8)
-    font = load_font(max(11, box // 18))
-    below = 0 if names is None else round(font.size * 1.7)
-    rows = math.ceil(count / columns)
-    widths, heights = [0] * columns, [0] * rows
-    for index, (panel_width, panel_height) in enumerate(sizes[:count]):
-        width = n_panels * panel_width + inner * (n_panels - 1)
-        widths[index % columns] = max(widths[index % columns], width)
-        heights[index // columns] = max(heights[index // columns], panel_height)
-    note = f"first {count:,} of {total:,} photos" if total > count else ""
-    foot = round(font.size * 2.4) if color_bar or note else 0
-    sheet = PILImage.new(
-        "RGB",
-        (
-            2 * margin + sum(widths) + gap * (columns - 1),
-            2 * margin + sum(heights) + (gap + below) * rows - gap + foot,
-        ),
-        WHITE,
+    font = max(11, box // 18)
+    layout = Layout(
+        margin=max(20, box // 8),
+        gap=max(12, box // 10),
+        inner=max(4, box // 32),
+        font=font,
+        line=round(font * 1.7),
+        drop=round(font * 1.7) * 0.25,
+        least=0,
+        bar=10 * font,
+        thickness=font,
+        space=font * 0.6,
+        foot=round(font * 2.4),
+        centered=True,
+        most=MAX_PHOTOS,
     )
-    draw = PILImageDraw.Draw(sheet)
-    y = margin
-    for row, height in enumerate(heights):
-        x = margin
-        for column, width in enumerate(widths[: count - row * columns]):
-            index = row * columns + column
-            at = x
-            for panel in panels(index, sizes[index]):
-                sheet.paste(panel, (at, y + (height - panel.height) // 2))
-                at += panel.width + inner
-            if names is not None:
-                text = fit_text(caption(names[index], index + 1), font, width)
-                draw_text(draw, (x, y + height + below * 0.25), text, font, MUTED)
-            x += width + gap
-        y += height + below + gap
-    if color_bar:
-        _draw_color_bar(sheet, draw, font, sheet.height - margin)
-    if note:
-        draw.text((sheet.width - margin, sheet.height - margin), note, font=font, fill=MUTED, anchor="rs")
-    return _as_array(sheet)
-
-
-def _as_array(image: Image.Image) -> NDArray[np.uint8]:
-    """An image's pixels, strip by strip: Pillow's own way makes a second copy on the way."""
-    array = np.empty((image.height, image.width, 3), np.uint8)
-    for top in range(0, image.height, 256):
-        strip = image.crop((0, top, image.width, min(top + 256, image.height)))
-        array[top : top + 256] = np.asarray(strip)
-    return array
-
-
-def _draw_color_bar(
-    sheet: Image.Image, draw: ImageDraw.ImageDraw, font: ImageFont.FreeTypeFont, bottom: int
-) -> None:
-    size = round(font.size)
-    length = min(10 * size, sheet.width // 3)
-    left = (sheet.width - length) // 2
-    bar = _enlarge(viridis(np.linspace(0.0, 1.0, 256))[None], (length, size))
-    sheet.paste(bar, (left, bottom - size))
-    middle = bottom - size / 2
-    draw.text((left - size * 0.6, middle), "background 0", font=font, fill=MUTED, anchor="rm")
-    draw.text((left + length + size * 0.6, middle), "1 score", font=font, fill=MUTED, anchor="lm")
+    cells = [
+        Cell(size, partial(panels, i), () if names is None else (caption(names[i], i + 1),), n_panels)
+        for i, size in enumerate(sizes[:count])
+    ]
+    foot = f"first {count:,} of {total:,} photos" if total > count else ""
+    return sheet(cells, columns=min(columns, count), bar=bar, foot=foot, layout=layout)

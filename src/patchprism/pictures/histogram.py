@@ -8,7 +8,7 @@ import numpy as np
 
 from patchprism.errors import OptionError
 from patchprism.pictures.captions import load_font
-from patchprism.pictures.figures import MUTED, WHITE
+from patchprism.pictures.sheet import MUTED, WHITE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Job = tuple[Path, Callable[[Path], None]]
-    from collections.abc import Callable
-
     Draw = Callable[[], NDArray[np.uint8]]
 
 
@@ -45,13 +42,10 @@ def photo_jobs(
     """The files of one photo: ``<stem>.<lens>.<format>``, and with ``arrays`` ``<stem>.<lens>.npz``."""
     jobs: list[Job] = []
     for result in results:
-        if result.pictures:
-            for suffix, draw in result.pictures[index].items():
-                jobs.append((stem.with_name(f"{stem.name}.{suffix}.{format}"), partial(_draw, draw)))
-        if arrays and result.arrays and result.arrays[index]:
-            jobs.append(
-                (stem.with_name(f"{stem.name}.{result.name}.npz"), partial(_arrays, result.arrays[index]))
-            )
+        look = PhotoLook(
+            result.pictures[index] if result.pictures else {}, result.arrays[index] if result.arrays else {}
+        )
+        jobs += look.jobs(result.name, stem, arrays=arrays, format=format)
     return jobs
 
 
@@ -78,9 +72,38 @@ def as_png(picture: NDArray[np.uint8]) -> bytes:
     return buffer.getvalue()
 
 
+@dataclass
+class PhotoLook:
+    """What a lens found in one photo.
+
+    Attributes
+    ----------
+    pictures : dict
+        What draws its pictures, by what follows the photo's stem in their names.
+    arrays : dict
+        Its arrays by name.
+    entry : JSON value
+        What the lens makes its report of.
+    """
+
+    pictures: dict[str, Draw] = field(default_factory=dict)
+    arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
+    entry: Any = None
+
+    def jobs(self, lens: str, stem: Path, *, arrays: bool, format: str) -> list[Job]:
+        """Its files: ``<stem>.<picture>.<format>``, and with ``arrays`` ``<stem>.<lens>.npz``."""
+        jobs: list[Job] = [
+            (stem.with_name(f"{stem.name}.{suffix}.{format}"), partial(_draw, draw))
+            for suffix, draw in self.pictures.items()
+        ]
+        if arrays and self.arrays:
+            jobs.append((stem.with_name(f"{stem.name}.{lens}.npz"), partial(_arrays, self.arrays)))
+        return jobs
+
+
 @dataclass(kw_only=True, repr=False)
 class LensResult:
-    """What a lens found; a notebook shows its first figure. Everything is computed; what draws only draws.
+    """What a lens found; a notebook shows its first figure. What draws reads photos again; everything else is computed.
 
     Attributes
     ----------
@@ -91,9 +114,10 @@ class LensResult:
     figures : dict
         What draws each figure of all photos, by the stem of its file.
     pictures : list of dict
-        A photo an entry: what draws its pictures, by what follows the photo's stem in their names.
+        What draws the pictures of each photo, by what follows the photo's stem in their names. Empty where photos are
+        written as they are looked at.
     arrays : list of dict
-        A photo an entry: its arrays by name.
+        The arrays of each photo by name; empty where pictures are.
     shared_arrays : dict
         Arrays that belong to no one photo.
     tables : dict

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from patchprism.errors import OptionError, OutputError
-from patchprism.pictures.figures import fg_mask_figure, results_figure, viridis
+from patchprism.pictures.figures import fg_mask_figure, results_figure
 from patchprism.pictures.histogram import score_histogram
+from patchprism.pictures.sheet import viridis
 from patchprism.support.arrays import to_uint8
 from patchprism.support.files import atomic_write
 

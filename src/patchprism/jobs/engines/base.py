@@ -21,7 +21,9 @@ class Task(Protocol):
         Whether it runs a network: such tasks get a GPU each, where there are any.
     """
 
-    needs_device: bool
+    @property
+    def needs_device(self) -> bool:
+        """Whether the task runs the network."""
 
     def run(self, items: Iterable[Any], /) -> Iterator[Any]:
         """The results, in the order of the items; the next item may be taken before a result is given."""

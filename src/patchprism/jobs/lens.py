@@ -1,0 +1,59 @@
+"""What a job asks of lenses: `patchprism.lenses` has them, which this room does not know."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from patchprism.backbones import Backbone
+    from patchprism.features.patch_features import Tokens
+    from patchprism.features.store.reader import PhotoRow
+    from patchprism.jobs.report import Colored
+    from patchprism.jobs.run import Run
+    from patchprism.pictures.outputs import LensResult, PhotoLook
+    from patchprism.pictures.picture import PictureOptions
+    from patchprism.prism.colors import PhotoColors
+
+
+class PhotoLens(Protocol):
+    """A lens that is ready to look at photos, one at a time, on any worker."""
+
+    @property
+    def name(self) -> str:
+        """From ``patchprism.lenses.LENSES``."""
+
+    @property
+    def needs_backbone(self) -> bool:
+        """Whether it runs the network once more."""
+
+    @property
+    def key(self) -> str:
+        """Digest of all that what it finds depends on beside the photo and its tokens."""
+
+    def look(self, row: PhotoRow, tokens: Tokens, part: PhotoColors, index: int) -> PhotoLook:
+        """What it finds in one photo."""
+
+    def result(self, entries: Sequence[Any]) -> LensResult:
+        """What it finds in all photos together, from the entries of each."""
+
+
+class Looking(Protocol):
+    """The lenses that a job is asked for."""
+
+    @property
+    def needs_backbone(self) -> bool:
+        """Whether a lens runs the network once more."""
+
+    def check_backbone(self, backbone: Backbone) -> None:
+        """Refuse a network that cannot give what is asked for, before any photo is read."""
+
+    def files(self, stems: Sequence[str], photos: Sequence[str], pictures: PictureOptions) -> Iterator[str]:
+        """Names of the files that may be written, before anything is computed."""
+
+    def fit(self, colored: Colored, run: Run) -> Sequence[PhotoLens]:
+        """The lenses, fitted to the photos."""
+
+    def lost(self) -> Iterable[tuple[str, str]]:
+        """Photos that could not be read again, and why; they are forgotten afterwards."""

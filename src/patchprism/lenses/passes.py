@@ -1,0 +1,64 @@
+"""The pass over patch tokens that lenses fit by: ranges, and a sample of bounded size."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from patchprism.prism.passes import Extent
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from patchprism.features.patch_features import Tokens
+
+
+class Sample:
+    """Measures patches; keeps the range of what it measures, and a share of it, drawn by seed.
+
+    What is drawn of a photo depends on the seed and the photo's place alone, so it is the same for any number of
+    workers and shards.
+
+    Parameters
+    ----------
+    measure : callable
+        Tokens, (h, w, D) -> (n, k), a row per patch; can be pickled.
+    share : float
+        Of the rows, that are kept; all of them from 1.
+    seed : int
+    """
+
+    def __init__(
+        self, measure: Callable[[Tokens], NDArray[np.floating[Any]]], share: float = 0.0, seed: int = 0
+    ) -> None:
+        self.measure, self.share, self.seed = measure, share, seed
+        self.kept: dict[int, NDArray[np.floating[Any]]] = {}
+        self.extent: Extent | None = None
+
+    def update(self, tokens: Tokens, index: int) -> None:
+        """See :class:`~patchprism.prism.passes.Pass`."""
+        rows = self.measure(tokens)
+        self._extent(rows.shape[1]).add(rows.astype(np.float64, copy=False))
+        if self.share >= 1:
+            self.kept[index] = rows.copy()  # a view would keep all of a shard's bytes
+        elif self.share > 0:
+            self.kept[index] = rows[np.random.default_rng((self.seed, index)).random(len(rows)) < self.share]
+
+    def merge(self, other: Sample) -> None:
+        """See :class:`~patchprism.prism.passes.Pass`."""
+        self.kept |= other.kept
+        if other.extent is not None:
+            self._extent(len(other.extent.low)).merge(other.extent)
+
+    def rows(self) -> NDArray[np.floating[Any]]:
+        """What was kept, in the photos' order; it is given away."""
+        kept, self.kept = self.kept, {}
+        return np.concatenate([kept[index] for index in sorted(kept)])
+
+    def _extent(self, k: int) -> Extent:
+        if self.extent is None:
+            self.extent = Extent(k)
+        return self.extent

@@ -1,0 +1,191 @@
+"""Scenes: what lenses look at, wherever the photos and their tokens are."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import accumulate, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from patchprism.jobs.source import SHARD
+from patchprism.lenses.points import find_photo, parse_point, point_in
+from patchprism.photos.sources import grey
+from patchprism.pictures.captions import caption
+from patchprism.pictures.sheet import heat
+from patchprism.pictures.upsample import upsampled_strips
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from patchprism.backbones import Backbone, BackboneRecord
+    from patchprism.features.patch_features import Tokens
+    from patchprism.features.store.reader import PhotoRow
+    from patchprism.jobs.source import Source
+    from patchprism.lenses.options import LensOptions
+    from patchprism.lenses.points import Point
+    from patchprism.photos.framing import Framing
+    from patchprism.prism.colors import PhotoColors
+    from patchprism.prism.estimator import Prism
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class Scene:
+    """What lenses look at; can be pickled and sent to a worker, which loads a backbone of its own.
+
+    A photo's *index* is its place in the source, ``shard * SHARD + place in the shard``, as passes are told it. Its
+    *number* counts the photos that are there, from 0.
+
+    Attributes
+    ----------
+    source : Source
+    prism : Prism
+    framing : Framing
+    record : BackboneRecord
+    options : LensOptions
+    load : callable, optional
+        Gives the backbone; None where there is none.
+    parts : sequence of PhotoColors, optional
+        Each photo's colours by its number, where they are there already.
+    lost : dict
+        Photos that could not be read again when they were drawn, and why, by name.
+    """
+
+    source: Source
+    prism: Prism
+    framing: Framing
+    record: BackboneRecord
+    options: LensOptions
+    load: Callable[[], Backbone] | None = None
+    parts: Sequence[PhotoColors] | None = None
+    lost: dict[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def _ends(self) -> list[int]:
+        """How many photos there are up to the end of each shard."""
+        source = self.source
+        return list(accumulate(len(source.rows(shard)) for shard in range(source.n_shards)))
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    # ------------------------------------------------------------ photos
+
+    def rows(self) -> Iterator[PhotoRow]:
+        """What is known of each photo, one after the other."""
+        for shard in range(self.source.n_shards):
+            yield from self.source.rows(shard)
+
+    def names(self) -> list[str]:
+        """Names of all photos."""
+        return [row.name for row in self.rows()]
+
+    def number(self, index: int) -> int:
+        """A photo's number, from 0, by its index."""
+        shard, place = divmod(index, SHARD)
+        return place + (self._ends[shard - 1] if shard else 0)
+
+    def index(self, number: int) -> int:
+        """A photo's index by its number."""
+        shard = bisect_right(self._ends, number)
+        return shard * SHARD + number - (self._ends[shard - 1] if shard else 0)
+
+    def row(self, number: int) -> PhotoRow:
+        """What is known of a photo, by its number."""
+        shard, place = divmod(self.index(number), SHARD)
+        return self.source.rows(shard)[place]
+
+    def read(self, numbers: Sequence[int] | None = None) -> Iterator[tuple[int, PhotoRow, Tokens]]:
+        """Photos with their tokens, one at a time, each with its index; all of them, or those of some numbers."""
+        wanted = None if numbers is None else sorted({self.index(number) for number in numbers})
+        shards = range(self.source.n_shards) if wanted is None else sorted({i // SHARD for i in wanted})
+        for shard in shards:
+            # No photo behind the last that is wanted is read.
+            last = None if wanted is None else max(i for i in wanted if i // SHARD == shard) % SHARD + 1
+            for place, (row, tokens) in enumerate(islice(self.source.read(shard), last)):
+                if wanted is None or shard * SHARD + place in wanted:
+                    yield shard * SHARD + place, row, tokens
+
+    def tokens(self, number: int) -> tuple[PhotoRow, Tokens]:
+        """One photo and its tokens, by its number."""
+        ((_, row, tokens),) = self.read([number])
+        return row, tokens
+
+    def part(self, index: int, row: PhotoRow, tokens: Tokens) -> PhotoColors:
+        """A photo's colours."""
+        if self.parts is not None:
+            return self.parts[self.number(index)]
+        return self.prism.split(tokens, name=row.name)
+
+    def photo(self, row: PhotoRow) -> NDArray[np.uint8] | None:
+        """A photo, (H, W, 3) uint8, None where it is gone; then :attr:`lost` says why, where that is known."""
+        photo, reason = self.source.photo(row)
+        if reason is not None:
+            self.lost[row.name] = reason
+        return photo
+
+    def shown(self, row: PhotoRow) -> NDArray[np.uint8]:
+        """What the network saw of a photo, (H, W, 3) uint8; plain grey stands for one that is gone."""
+        shown, reason = self.source.shown(row, self.framing)
+        if reason is not None:
+            self.lost[row.name] = reason
+        return self.framing.show(grey(row.size), name=row.name) if shown is None else shown
+
+    def locate(self, text: str) -> Point:
+        """The patch at a point, ``PHOTO:x,y``.
+
+        Raises
+        ------
+        OptionError
+            If the photo is not known, or the point lies outside of it, or outside of what the network saw.
+        """
+        wanted, x, y = parse_point(text)
+        number = find_photo(wanted, self.names())
+        return point_in(self.row(number), number, x, y, text=text)
+
+    @staticmethod
+    def title(row: PhotoRow, number: int) -> str:
+        """A photo's file name, as figures show it."""
+        return caption(Path(row.name).name, number + 1)
+
+    # ------------------------------------------------------------ the network
+
+    @cached_property
+    def backbone(self) -> Backbone | None:
+        """The network, loaded when it is first asked for."""
+        return None if self.load is None else self.load()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A worker loads a network of its own; a result that is pickled draws, and asks for none."""
+        return {name: value for name, value in self.__dict__.items() if name != "backbone"}
+
+    # ------------------------------------------------------------ pictures
+
+    def draw_map(
+        self,
+        row: PhotoRow,
+        values: NDArray[Any],
+        finish: Callable[[NDArray[Any]], NDArray[np.uint8]],
+    ) -> NDArray[np.uint8]:
+        """A picture of a photo at its own resolution: values per patch, (h, w, C), upsampled, then made colours."""
+        method, guide = self.options.upsample, None
+        if method == "guided":
+            guide = self.photo(row)
+            method = "bilinear" if guide is None else method
+        picture = np.zeros((*row.size, 3), np.uint8)
+        for rows, columns, strip in upsampled_strips(
+            values, crop=row.crop, size=row.size, method=method, photo=guide
+        ):
+            picture[rows, columns] = finish(strip)
+        return picture
+
+    def draw_heat(
+        self, row: PhotoRow, values: NDArray[np.floating[Any]], low: float, high: float
+    ) -> NDArray[np.uint8]:
+        """The same for one value per patch, (h, w), in viridis."""
+        return self.draw_map(row, values[..., None], lambda strip: heat(strip[..., 0], low, high))
