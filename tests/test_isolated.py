@@ -94,7 +94,7 @@ def test_a_photo_that_kills_its_process_is_reported_and_the_run_goes_on(tmp_path
             reader=deadly_reader,
         )
     assert outcome.n_photos == 78
-    assert [Path(failure.name).name for failure in outcome.failures] == [
+    assert [Path(failure.photo).name for failure in outcome.failures] == [
         "p0017-deadly.png",
         "p0070-deadly.png",
     ]

@@ -162,7 +162,7 @@ def test_one_bad_photo_in_ten(tmp_path):
         (folder / f"p{i:04d}.png").write_bytes(b"no photo")
     outcome = make(folder, tmp_path / "f.zarr")
     assert outcome.n_photos == 36
-    assert [failure.name[-9:] for failure in outcome.failures] == [f"p{i:04d}.png" for i in range(0, 40, 10)]
+    assert [failure.photo[-9:] for failure in outcome.failures] == [f"p{i:04d}.png" for i in range(0, 40, 10)]
     stored = StoredFeatures(tmp_path / "f.zarr")
     assert len(stored) == 36
     assert [each["photo"][-9:] for each in stored.failures] == [

@@ -134,7 +134,7 @@ def test_same_prism(engine, photos, view, local_prism, tmp_path):
     for tokens, part in zip(view.features, view.parts, strict=True):
         differing = prism.foreground_of(tokens) != part.foreground
         assert (np.abs(part.score[differing] - prism.threshold_) < 1e-4).all()
-    assert [failure.name for failure in outcome.failures] == [failure.photo for failure in view.failures]
+    assert [failure.photo for failure in outcome.failures] == [failure.photo for failure in view.failures]
     assert list(tmp_path.iterdir()) == [tmp_path / "p.prism"]
 
 
@@ -245,7 +245,7 @@ def test_a_photo_that_kills_its_reader_is_reported(cluster, tmp_path):
     )
     assert outcome.n_photos == 79
     (failure,) = outcome.failures
-    assert failure.name.endswith("p0017-deadly.png")
+    assert failure.photo.endswith("p0017-deadly.png")
     assert failure.reason.startswith("killed the process that read it")
     assert len(list((tmp_path / "out").glob("*.pca.png"))) == 79
     assert "deadly" not in "".join(path.name for path in (tmp_path / "out").glob("*.pca.png"))
@@ -303,7 +303,7 @@ def test_remote_photos_and_outputs(photos, tmp_path):
     options = {"settings": SETTINGS, "engine": open_engine(), "backbone": Toy()}
     outcome = extract_features(["memory://photos"], "memory://out/f.zarr", **options)
     assert outcome.n_photos == 11
-    assert outcome.failures[0].name == "memory:///photos/p0005.png"
+    assert outcome.failures[0].photo == "memory:///photos/p0005.png"
     stored = StoredFeatures("memory://out/f.zarr")
     assert len(stored) == 11
     outcome = render_photos(["memory://photos/*.png"], "memory://out/pictures", **options)

@@ -97,7 +97,7 @@ def test_space_and_upsample_change_the_pictures_and_are_told(run, folder):
         (("--at", "a:1,2"), "at is for the lenses"),
         (("--lens", "attention"), "efficientnet_lite2 cannot give its attention"),
         (("--lens", "matches", "--match-photo", "1"), "the lens matches needs at least two photos, got 1"),
-        (("--lens", "matches", "--match-photo", "c"), "match_photos: no photo is called 'c'"),
+        (("--lens", "matches", "--match-photo", "c"), "no photo is called 'c'"),
         (("--lens", "norm", "--match-photo", "1"), "--match-photo is for the lens matches"),
         (
             ("--lens", "clusters", "--clusters", "many"),

@@ -7,16 +7,17 @@ import weakref
 
 import numpy as np
 import pytest
-from patchprism.jobs.streaming import extract_features
-from patchprism.jobs.work import walk_over
+from roads import extract_features
 from toys import FakeEngine, make_photos, tiny_transformer
 
 import patchprism
 from patchprism.errors import OptionError, PhotoError
 from patchprism.features.store import PhotoRow, StoredFeatures
 from patchprism.jobs.engines import open_engine
+from patchprism.jobs.fitting import walk_over
 from patchprism.jobs.settings import Settings
-from patchprism.jobs.shards import Shards, StoreShards, Table
+from patchprism.jobs.shards import Shards, Table
+from patchprism.jobs.source import StoreSource
 from patchprism.lenses import LENSES, LensOptions, Scene, fit_lenses, look_through, scene_of
 from patchprism.lenses.passes import Sample
 from patchprism.photos.sources import read_source
@@ -69,7 +70,7 @@ def sources(view, folder, transformer, tmp_path_factory):
     rows, tokens = memory.rows(0), list(view.features)
     for shard, span in enumerate((slice(0, 1), slice(1, 1), slice(1, 4))):
         shards.write(shard, Table(str(shard), rows[span], width=24), tokens[span])
-    return {"memory": memory, "store": Again(StoreShards(StoredFeatures(store))), "shards": Again(shards)}
+    return {"memory": memory, "store": Again(StoreSource(StoredFeatures(store))), "shards": Again(shards)}
 
 
 def scene_over(source, view, **changed):
