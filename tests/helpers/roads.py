@@ -40,4 +40,4 @@ def fit_prism(photos, out, *, engine, sample=None, seed=0, **options):
 def view_store(store, *, settings, **options):
     with open_engine() as engine:
         run, coloring = Run(engine=engine, **_take(options, _RUN)), _coloring(options)
-        return make_view(store.path, settings, run, coloring)
+        return make_view(getattr(store, "path", store), settings, run, coloring)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from patchprism.features.patch_features import PatchFeatures
 from patchprism.features.store import StoredFeatures
 from patchprism.features.store.reader import LARGE, PhotoRow
 from patchprism.jobs.engines import open_engine
+from patchprism.jobs.fitting import fit as fit_prism
 from patchprism.jobs.inputs import listed_input
 from patchprism.jobs.opened import Opened, resolved_for
 from patchprism.jobs.pictures import FirstPhotos, Pictures, overview
@@ -279,8 +280,10 @@ class View:
         """The view as what pictures and reports are made of."""
         plain = set(self.plain)
         rows = [
-            PhotoRow(name, part.score.shape, size, crop, name in plain)
-            for name, part, size, crop in zip(self.names, self.parts, self.sizes, self.crops, strict=True)
+            PhotoRow(name, grid, size, crop, name in plain)
+            for name, grid, size, crop in zip(
+                self.names, self.features.grids, self.sizes, self.crops, strict=True
+            )
         ]
         opened = Opened(
             source=MemorySource(self.photos, rows, list(self.features)),
@@ -293,6 +296,16 @@ class View:
             notes=self.all_notes(),
         )
         return Colored(opened=opened, prism=self.prism, fitted_here=self.fitted_here, parts=self.parts)
+
+    def recolored(self, prism: Prism, *, fit: bool) -> View:
+        """The same photos in the colours of another prism, which is fitted to them first if that is asked for."""
+        again = replace(self, prism=prism, fitted_here=fit or self.fitted_here)
+        if fit:
+            with open_engine() as engine:
+                fit_prism(prism, again._colored().opened, Run(engine=engine))
+        pairs = zip(again.names, again.features, strict=True)
+        again.parts = [prism.split(tokens, name=name) for name, tokens in pairs]
+        return again
 
     def all_notes(self) -> list[Note]:
         """Notes of the job, with an empty name, then those of its photos in their order."""
@@ -372,7 +385,7 @@ def make_view(
     given, notes = listed_input(photos)
     count = min(len(given), coloring.sample.count or len(given))
     if most is not None and count > most:
-        way = "name fewer" if coloring.prism else f"a sample of {most} picks some, or name fewer"
+        way = "name fewer" if coloring.prism else f"sample={most} picks some, or name fewer"
         raise OptionError(f"a page shows {most} photos at most, got {count:,}: {way}")
     settings = resolved_for(settings, given, coloring.prism)
     if isinstance(given, StoredFeatures):
