@@ -74,11 +74,10 @@ def toy(monkeypatch, tmp_path):
     monkeypatch.setitem(base._RECORDS, "toy", RECORD)
     import patchprism.backbones
     import patchprism.explorer.serve
-    import patchprism.jobs.extraction
+    import patchprism.jobs.network
     import patchprism.jobs.video.job
-    import patchprism.views.visualize
 
-    load, obtain = patchprism.backbones.load_backbone, patchprism.jobs.extraction.obtain_weights
+    load, obtain = patchprism.backbones.load_backbone, patchprism.jobs.network.obtain_weights
 
     def load_toy(name, **options):
         if name != "toy":
@@ -94,12 +93,11 @@ def toy(monkeypatch, tmp_path):
 
     for module in (
         patchprism.backbones,
-        patchprism.views.visualize,
-        patchprism.jobs.extraction,
+        patchprism.jobs.network,
         patchprism.jobs.video.job,
     ):
         monkeypatch.setattr(module, "load_backbone", load_toy)
-    monkeypatch.setattr(patchprism.jobs.extraction, "obtain_weights", obtain_toys)
+    monkeypatch.setattr(patchprism.jobs.network, "obtain_weights", obtain_toys)
     monkeypatch.setattr(patchprism.explorer.serve, "serve", lambda *_, **__: None)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
@@ -232,7 +230,6 @@ CONFLICTS = [
     ("render", "--lens similarity", "needs a point: --at PHOTO:x,y"),
     ("render", "--at a.png:1,1", "--at is for the lenses"),
     ("render", "--lens similarity --at b.png:1,1", "--at: no photo is called 'b.png'"),
-    ("render", "--lens clusters --sample 1", "--lens must be pca with"),
     ("render", "--lens attention --layer 0,0", "--layer 0,0"),
     ("render", "--fetch-from s3://x", "--fetch-from is for a feature store"),
     ("render", "--workers 2", "--workers is for the engine ray"),

@@ -111,5 +111,7 @@ def render(
         for path in written:
             print(path)
     else:
-        many.summarise(outcome, f"{len(written):,} files to {out}; look at {written[1 if pictures.pca else 0]} first")
+        many.summarise(
+            outcome, f"{len(written):,} files to {out}; look at {written[1 if pictures.pca else 0]} first"
+        )
     many.finish(outcome, quiet=quiet)

@@ -80,7 +80,8 @@ class Pictures:
         self.opened, self.prism, self.source = colored.opened, colored.prism, colored.opened.source
         self.work, self.lenses, self.looking = work, list(lenses), looking
         self.fitted: Sequence[PhotoLens] = ()
-        self.places = self.opened.places or frozenset()
+        # Not "or": an empty set of places may know the store's folder.
+        self.places = frozenset() if self.opened.places is None else self.opened.places
         self.n_photos = 0
         self.stems: list[list[str]] = []  # of each shard
         self.gone: set[str] = set()  # of a store's photos that the figures show
