@@ -94,7 +94,6 @@ def render(
         sample=Sample(sample, seed),
         fetch_from=tuple(fetch_from or ()),
     )
-    written: list[str] = []
     with many.running(engine, workers, quiet=quiet, keeps=large) as run:
         outcome = render_photos(
             photos,
@@ -105,8 +104,8 @@ def render(
             coloring=coloring,
             looking=Lenses(names, wanted) if names != ["pca"] else None,
             in_memory=not large,
-            wrote=written.append,
         )
+    written = outcome.written
     if quiet:
         for path in written:
             print(path)
