@@ -5,7 +5,7 @@ from __future__ import annotations
 from patchprism.jobs import prisms, render, stores
 from patchprism.jobs.engines import open_engine
 from patchprism.jobs.run import Run, Sample
-from patchprism.jobs.view import make_view
+from patchprism.jobs.viewing import make_view
 from patchprism.pictures.picture import PictureOptions
 
 _RUN = ("backbone", "reader", "tell")
