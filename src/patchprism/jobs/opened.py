@@ -184,14 +184,15 @@ def open_tokens(
     with run.watch("read photos and run network"):
         job.run()
     give_back_memory()
+    first = shards.table(0)  # what only the loaded network knows
     return Opened(
         source=shards,
         origin=network.origin | said,
         failures=failures_of(shards),
         framing=network.framing,
         record=network.record,
-        weights=network.weights,
-        settings=_as_used(settings, run, network.origin, device=shards.table(0).device),
+        weights=WeightsOrigin(**first.weights | {"left_out": tuple(first.weights["left_out"])}),
+        settings=_as_used(settings, run, network.origin, device=first.device),
         only=only,
         notes=notes_of(shards),
         load=network.load,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -47,6 +47,8 @@ class Table:
         What is to be said of the photos.
     device : str
         Type of the device that the network ran on.
+    weights : dict
+        Fields of the network's ``WeightsOrigin``, as it was loaded.
     """
 
     key: str
@@ -55,6 +57,7 @@ class Table:
     width: int = 0
     notes: list[Note] = field(default_factory=list)
     device: str = ""
+    weights: dict[str, Any] = field(default_factory=dict)
 
     @property
     def n_patches(self) -> int:
@@ -125,7 +128,9 @@ class Shards(ReadAgain):
             ]
             failures = [Failure(**each) for each in found["failures"]]
             notes = [Note(**each) for each in found.get("notes", [])]
-            table = Table(found["key"], photos, failures, int(found["width"]), notes, found["device"])
+            table = Table(
+                found["key"], photos, failures, int(found["width"]), notes, found["device"], found["weights"]
+            )
         except (OSError, ValueError, KeyError, TypeError):
             return None
         return table if key in (None, table.key) else None

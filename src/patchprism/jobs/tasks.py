@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -156,7 +156,7 @@ class ExtractTask:
                 for text in feed.notes.pop(tokens.index, ())
             ]
             width = done[0].tokens.shape[2] if rows else 0
-            table = Table(run.key, rows, lost, width, notes, backbone.device.type)
+            table = Table(run.key, rows, lost, width, notes, backbone.device.type, asdict(backbone.weights))
             self.shards.write(run.shard, table, [tokens.tokens for tokens in done])
             done.clear()
             give_back_memory()
