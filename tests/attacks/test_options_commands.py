@@ -22,7 +22,7 @@ from PIL import Image
 from toys import RECORD, Toy
 from typer.main import get_command
 
-from patchprism.backbones import WeightsOrigin, base
+from patchprism.backbones import WeightsOrigin, catalog, devices
 from patchprism.cli import main
 from patchprism.cli.app import app
 from patchprism.cli.flags import flags, named_by_flags
@@ -71,7 +71,7 @@ def toy(monkeypatch, tmp_path):
     for path in ("a.png", "frames/0.png", "frames/1.png"):
         Image.fromarray(photo.astype(np.uint8)).save(path)
     (tmp_path / "a.txt").write_text("no photo")
-    monkeypatch.setitem(base._RECORDS, "toy", RECORD)
+    monkeypatch.setitem(catalog.RECORDS, "toy", RECORD)
     import patchprism.backbones
     import patchprism.explorer.serve
     import patchprism.jobs.extraction
@@ -83,8 +83,8 @@ def toy(monkeypatch, tmp_path):
     def load_toy(name, **options):
         if name != "toy":
             return load(name, **options | {"download": False})
-        base.resolve_device(options.get("device", "auto"))
-        base.resolve_dtype(options.get("dtype", "auto"))
+        devices.resolve_device(options.get("device", "auto"))
+        devices.resolve_dtype(options.get("dtype", "auto"))
         return Toy()
 
     def obtain_toys(record, weights=None, **options):

@@ -24,7 +24,7 @@ from patchprism.errors import WeightsError
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from patchprism.backbones.base import BackboneRecord, WeightsOrigin
+    from patchprism.backbones.record import BackboneRecord, WeightsOrigin
 
 # A stage a row: blocks, kernel, stride of the first block, expansion, channels in, channels out.
 _STAGES = (

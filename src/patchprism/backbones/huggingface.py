@@ -17,16 +17,17 @@ import torch.nn.functional as F
 from torch import nn
 
 from patchprism.backbones.attention import attention_row, roll_back
-from patchprism.backbones.base import Backbone, resolve_device, resolve_dtype
+from patchprism.backbones.base import Backbone
+from patchprism.backbones.devices import resolve_device, resolve_dtype
 from patchprism.backbones.hub_files import PREPROCESSOR_FILES, open_model
 from patchprism.backbones.probing import inside, of_one_size, outputs_of, reason, running, to_grid
-from patchprism.errors import ModelError
+from patchprism.errors import ModelError, OptionError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
-    from patchprism.backbones.base import BackboneRecord, Progress, WeightsOrigin
+    from patchprism.backbones.record import BackboneRecord, Progress, WeightsOrigin
 
     # Query and key, each (B, heads, N, d), the factor before the softmax, and whether nothing else goes into it.
     Recorder = Callable[[torch.Tensor, torch.Tensor, float, bool], None]
@@ -37,7 +38,7 @@ _ATTENTION_NAME = "patchprism"
 _recorder: ContextVar[Recorder | None] = ContextVar("patchprism_attention_recorder", default=None)
 
 
-def find_record(name: str, *, download: bool = True) -> BackboneRecord:
+def find_record(name: str) -> BackboneRecord:
     """The record of ``hf:REPO_OR_DIR[@REVISION]``, from its configuration alone.
 
     Raises
@@ -50,7 +51,7 @@ def find_record(name: str, *, download: bool = True) -> BackboneRecord:
         If ``transformers`` is not installed.
     """
     _transformers(name)
-    model = open_model(name, download=download)
+    model = open_model(name)
     with _inside(name):
         from patchprism.backbones.transformers_files import read_config, record_of
 
@@ -58,7 +59,7 @@ def find_record(name: str, *, download: bool = True) -> BackboneRecord:
 
 
 def load(
-    name: str, *, device: str, dtype: str, progress: Progress | None = None, download: bool = True
+    name: str, *, weights: str | None, device: str, dtype: str, progress: Progress | None, download: bool
 ) -> HuggingFaceBackbone:
     """The backbone of ``hf:REPO_OR_DIR[@REVISION]``.
 
@@ -66,7 +67,13 @@ def load(
     ------
     ModelError, WeightsError, ExtraError
         As :func:`find_record`.
+    OptionError
+        If other weights are asked for.
     """
+    if weights is not None:
+        raise OptionError(
+            f"weights cannot be given with {name!r}, which brings its own; name their folder as hf:FOLDER"
+        )
     _transformers(name)
     model = open_model(name, download=download)
     with _inside(name):
@@ -75,9 +82,9 @@ def load(
         config = read_config(model)
         record = record_of(model, config)
         torch_device, torch_dtype = resolve_device(device), resolve_dtype(dtype)
-        weights = model.weights(progress)
-        network = read_network(model, config, weights)
-        return HuggingFaceBackbone(record, network, weights, torch_device, torch_dtype)
+        origin = model.weights(progress)
+        network = read_network(model, config, origin)
+        return HuggingFaceBackbone(record, network, origin, torch_device, torch_dtype)
 
 
 class HuggingFaceBackbone(Backbone):

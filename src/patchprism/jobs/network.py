@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from patchprism.backbones import find_record, load_backbone
-from patchprism.backbones.base import resolve_device, resolve_dtype
+from patchprism.backbones.devices import resolve_device, resolve_dtype
 from patchprism.backbones.weights import obtain_weights
 from patchprism.features.batching import patches_a_batch, patches_for
 from patchprism.jobs.settings import describe_origin

@@ -11,7 +11,7 @@ from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 from patchprism.backbones import Backbone
-from patchprism.backbones.base import DTYPES, check_device, resolve_device
+from patchprism.backbones.devices import DTYPES, check_device, resolve_device
 from patchprism.errors import OptionError, PrismError
 from patchprism.features.batching import bytes_for
 from patchprism.features.extraction import (
