@@ -170,11 +170,13 @@ class Backbone(ABC):
         norm = checks.flag("norm", norm)
         if checks.text("facet", facet) not in self.facets:
             raise ModelError(f"{self.record.name} has no facet {facet!r}: it has {', '.join(self.facets)}")
-        with own_settings(inference=True):
+        with own_settings():
             found = self._layers(
                 pixels.to(device=self.device, dtype=self.dtype), sorted(set(wanted)), facet, norm
             )
-            return [found[layer].float() for layer in wanted]
+            tokens = [found[layer].float() for layer in wanted]
+            # A function of the user's may run in inference mode, whose tensors nothing can be trained on.
+            return [each.clone() if each.is_inference() else each.detach() for each in tokens]
 
     def layer_index(self, layer: int) -> int:
         """A layer counted from 0.
@@ -221,7 +223,7 @@ class Backbone(ABC):
         """
         token, grid = self._attending(pixels, query)
         index = self.layer_index(layer)
-        with own_settings(inference=True):
+        with own_settings():
             rows = self._attention_row(pixels.to(device=self.device, dtype=self.dtype), index, token)
         patches = rows[:, :, self.record.prefix_tokens :]
         return patches.reshape(*patches.shape[:2], *grid)
@@ -254,7 +256,7 @@ class Backbone(ABC):
         import torch
 
         token, grid = self._attending(pixels, query)
-        with own_settings(inference=True):
+        with own_settings():
             # One photo at a time: the layers' inputs are held until the row has passed them.
             rows = [
                 self._rollout_row(pixels[i : i + 1].to(device=self.device, dtype=self.dtype), token)

@@ -251,7 +251,7 @@ class HuggingFaceBackbone(Backbone):
             return pixels.to(device=self.device, dtype=self.dtype)
 
         norms = dict(enumerate(self._outer_norms()))
-        with torch.inference_mode():
+        with torch.no_grad():
             last = {-1: self._blocks[-1]}
             try:
                 with outputs_of({**last, **norms}, inputs=norms) as seen:

@@ -179,7 +179,7 @@ def load_backbone(
     device, dtype = check_device("device", device), checks.dtype("dtype", dtype, allowed=DTYPES)
     download = checks.flag("download", download)
     checks.callback("progress", progress)
-    with own_settings(inference=False):
+    with own_settings():
         return kind.load(
             name, weights=weights, device=device, dtype=dtype, progress=progress, download=download
         )

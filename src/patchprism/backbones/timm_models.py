@@ -232,7 +232,7 @@ class TimmBackbone(Backbone):
         """Run the network once on a few patches, and find out or refuse."""
         patch, record = self.record.patch_size, self.record
         sides = (2 * patch, 3 * patch)  # not square, so that a fixed size or a transposed grid shows
-        with torch.inference_mode():
+        with torch.no_grad():
             try:
                 tokens = self._probed(sides)
             # A network that takes one size only says so in whatever way its authors chose.

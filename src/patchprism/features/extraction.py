@@ -88,7 +88,7 @@ class TokenOptions:
         import torch
         from torch.nn.functional import normalize
 
-        with own_settings(inference=True):
+        with own_settings():
             if isinstance(self.layer, int):
                 parts = [
                     backbone.patch_tokens(pixels, layer=self.layer, facet=self.facet, norm=self.final_norm)

@@ -390,7 +390,7 @@ class _Stacked:
         from torch.nn.functional import normalize
 
         chosen = self.options
-        with own_settings(inference=True):
+        with own_settings():
             parts = self.backbone.layer_tokens(
                 pixels, self.layers, facet=chosen.facet, norm=chosen.final_norm
             )
