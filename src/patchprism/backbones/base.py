@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     import torch
 
+    from patchprism.photos.framing import Framing
+
 Query = Literal["cls"] | tuple[int, int]
 
 
@@ -107,6 +109,29 @@ class Backbone(ABC):
         )
         weights = WeightsOrigin(source=f"the function {getattr(fn, '__qualname__', type(fn).__name__)}")
         return CallableBackbone(fn, record, weights, resolve_device(device), resolve_dtype(dtype))
+
+    def framing(
+        self,
+        *,
+        size: int | None = None,
+        preset: str = "default",
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+    ) -> Framing:
+        """How photos are resized, cropped and normalised for this network.
+
+        Parameters and errors are those of :meth:`BackboneRecord.framing`.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from patchprism import load_backbone
+        >>> backbone = load_backbone("efficientnet_lite2")
+        >>> framed = backbone.framing(size=64).apply(np.zeros((200, 300, 3), np.uint8))
+        >>> backbone.patch_tokens(framed.pixels[None]).shape
+        torch.Size([1, 4, 6, 536])
+        """
+        return self.record.framing(size=size, preset=preset, mean=mean, std=std)
 
     def patch_tokens(
         self, pixels: torch.Tensor, *, layer: int = -1, facet: str = "token", norm: bool = True

@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from patchprism.errors import OptionError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from patchprism.photos.framing import Framing
 
 # What loading tells while it downloads: progress(message, done_bytes, total_bytes or None).
 Progress = Callable[[str, int, int | None], None]
@@ -59,6 +66,56 @@ class BackboneRecord:
     source: str
     download_bytes: int = 0
     hub_repo: str = ""
+
+    def framing(
+        self,
+        *,
+        size: int | None = None,
+        preset: str = "default",
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+    ) -> Framing:
+        """How photos are resized, cropped and normalised for this network.
+
+        Parameters
+        ----------
+        size : int, default=448
+            The photo's shorter edge as the network sees it, in pixels.
+        preset : {"default", "seed"}
+            See :meth:`Framing.preset`.
+        mean, std : sequence of three float, optional
+            Normalisation of RGB in [0, 1], instead of the network's own or the preset's.
+
+        Returns
+        -------
+        Framing
+
+        Raises
+        ------
+        OptionError
+            If an option is not allowed, or mean and deviation are neither given nor known of the model.
+        """
+        from patchprism.photos.framing import DEFAULT_SIZE, Framing
+
+        half = (0.5, 0.5, 0.5)
+        given: dict[str, Any] = {
+            name: each for name, each in (("mean", mean), ("std", std)) if each is not None
+        }
+        missing = [name for name in ("mean", "std") if getattr(self, name) is None and name not in given]
+        if missing and preset != "seed":
+            raise OptionError(
+                f"the files of {self.name} do not say how its photos are normalised (preprocessor_config.json is "
+                f"missing): give {' and '.join(f'{name}=R,G,B' for name in missing)}, of colours from 0 to 1, as its "
+                "authors state them"
+            )
+        framing = Framing.preset(
+            preset,
+            size=DEFAULT_SIZE if size is None else size,
+            patch_size=self.patch_size,
+            mean=self.mean or half,
+            std=self.std or half,
+        )
+        return replace(framing, **given)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -169,26 +169,11 @@ class Settings:
         OptionError
             If an option is not allowed, or mean and deviation are neither given nor known of the model.
         """
-        preset = self.preset or "default"
-        mean = record.mean if self.mean is None else self.mean
-        std = record.std if self.std is None else self.std
-        missing = [name for name, each in (("mean", mean), ("std", std)) if each is None]
-        if missing and preset != "seed":
-            raise OptionError(
-                f"the files of {record.name} do not say how its photos are normalised (preprocessor_config.json is "
-                f"missing): give {' and '.join(f'{name}=R,G,B' for name in missing)}, of colours from 0 to 1, as its "
-                "authors state them"
-            )
-        framing = Framing.preset(
-            preset,
-            size=DEFAULT_SIZE if self.size is None else self.size,
-            patch_size=record.patch_size,
-            mean=(0.5, 0.5, 0.5) if mean is None else mean,
-            std=(0.5, 0.5, 0.5) if std is None else std,
+        framing = record.framing(
+            size=self.size, preset=self.preset or "default", mean=self.mean, std=self.std
         )
-        given = {name: value for name in ("mean", "std") if (value := getattr(self, name)) is not None}
         check_memory(framing.size, record, self.device)
-        return replace(framing, **given) if given else framing
+        return framing
 
     def prism(self) -> Prism:
         """The prism to fit, once resolved; its options are checked."""
