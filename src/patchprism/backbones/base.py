@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from patchprism.backbones.devices import resolve_device, resolve_dtype
-from patchprism.backbones.record import BackboneRecord, WeightsOrigin
+from patchprism.backbones.record import BackboneRecord, Identity, WeightsOrigin
 from patchprism.errors import ModelError, OptionError
 from patchprism.support import checks
 from patchprism.support.surroundings import own_settings
@@ -47,8 +47,13 @@ class Backbone(ABC):
     """Whether :meth:`attention` and :meth:`rollout` work."""
 
     def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.record.name}, {self.device}, {self.identity.dtype})"
+
+    @property
+    def identity(self) -> Identity:
+        """What tells its tokens from those of other networks."""
         dtype = str(self.dtype).removeprefix("torch.")
-        return f"{type(self).__name__}({self.record.name}, {self.device}, {dtype})"
+        return Identity(record=self.record, weights=self.weights, dtype=dtype)
 
     @property
     def depth(self) -> int:
@@ -204,21 +209,8 @@ class Backbone(ABC):
             return [each.clone() if each.is_inference() else each.detach() for each in tokens]
 
     def layer_index(self, layer: int) -> int:
-        """A layer counted from 0.
-
-        Raises
-        ------
-        ModelError
-            If the network has no such layer.
-        """
-        layer = int(checks.integer("layer", layer))
-        if not -self.depth <= layer < self.depth:
-            last = self.depth - 1
-            raise ModelError(
-                f"{self.record.name} has no layer {checks.said(layer)}: layers are 0 to {last}, or -{self.depth} to "
-                "-1 from the end"
-            )
-        return layer % self.depth
+        """A layer counted from 0; refuses one that the network does not have."""
+        return self.record.layer_index(layer)
 
     def attention(self, pixels: torch.Tensor, *, layer: int = -1, query: Query = "cls") -> torch.Tensor:
         """How much one token attends to every patch, head by head.

@@ -227,11 +227,6 @@ class EfficientNetBackbone(Backbone):
         # Channels last: 0.22 s instead of 0.43 s for four photos at 448 on two cores.
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    @property
-    def depth(self) -> int:
-        """The blocks, and after them one layer that is the tokens: some blocks side by side."""
-        return len(self.network.blocks) + 1
-
     def _layers(
         self, pixels: torch.Tensor, layers: Sequence[int], facet: str, norm: bool
     ) -> dict[int, torch.Tensor]:

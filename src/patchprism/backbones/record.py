@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from patchprism.errors import OptionError
+from patchprism.errors import ModelError, OptionError
+from patchprism.support import checks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,7 +36,7 @@ class BackboneRecord:
     width : int
         Length D of a patch token.
     depth, heads : int
-        Number of blocks, and of attention heads (0 for a convolutional network).
+        Number of layers that can be asked for, and of attention heads (0 for a convolutional network).
     prefix_tokens : int
         Tokens before the patches (class token and registers).
     mean, std : tuple of float or None
@@ -117,6 +118,22 @@ class BackboneRecord:
         )
         return replace(framing, **given)
 
+    def layer_index(self, layer: int) -> int:
+        """A layer counted from 0.
+
+        Raises
+        ------
+        ModelError
+            If the network has no such layer.
+        """
+        layer = int(checks.integer("layer", layer))
+        if not -self.depth <= layer < self.depth:
+            raise ModelError(
+                f"{self.name} has no layer {checks.said(layer)}: layers are 0 to {self.depth - 1}, or -{self.depth} to "
+                "-1 from the end"
+            )
+        return layer % self.depth
+
 
 @dataclass(frozen=True, kw_only=True)
 class WeightsOrigin:
@@ -157,3 +174,20 @@ class WeightsOrigin:
             more = f" and {len(self.left_out) - 3} more" if len(self.left_out) > 3 else ""
             words.append(f"without {', '.join(self.left_out[:3])}{more}")
         return f"{self.source} ({', '.join(words)})" if words else self.source
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identity:
+    """What tells a network's tokens from those of others; known of a network before it is loaded.
+
+    Attributes
+    ----------
+    record : BackboneRecord
+    weights : WeightsOrigin
+    dtype : str
+        What the network computes in, e.g. ``"float32"``.
+    """
+
+    record: BackboneRecord
+    weights: WeightsOrigin
+    dtype: str

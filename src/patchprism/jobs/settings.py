@@ -30,7 +30,7 @@ from patchprism.support.memory import free_memory
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from patchprism.backbones import BackboneRecord
+    from patchprism.backbones import BackboneRecord, Identity
     from patchprism.support.checks import Check
 
 
@@ -254,18 +254,18 @@ def check_backbone(name: str, value: Any) -> None:
         checks.refuse(name, "a Backbone, as load_backbone gives one", value)
 
 
-def describe_origin(backbone: Backbone, settings: Settings, framing: Framing) -> dict[str, Any]:
+def describe_origin(network: Identity, settings: Settings, framing: Framing) -> dict[str, Any]:
     """What features depend on, as a prism keeps it: JSON values."""
     return {
-        "model": backbone.record.name,
-        "weights_source": backbone.weights.source,
-        "weights_sha256": backbone.weights.sha256,
-        **({"weights_taken_from": taken} if (taken := backbone.weights.taken_from) else {}),
+        "model": network.record.name,
+        "weights_source": network.weights.source,
+        "weights_sha256": network.weights.sha256,
+        **({"weights_taken_from": taken} if (taken := network.weights.taken_from) else {}),
         "preset": settings.preset,
         "framing": framing.to_dict(),
-        "dtype": str(backbone.dtype).removeprefix("torch."),
+        "dtype": network.dtype,
         **({"range": list(settings.range)} if settings.range else {}),
-        **settings.token_options().origin(backbone),
+        **settings.token_options().origin(network.record),
     }
 
 
