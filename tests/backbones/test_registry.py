@@ -70,7 +70,7 @@ def test_unknown_names(name: str) -> None:
         ("DINOV2_ViTS14", "dinov2_vits14?"),
         ("dinov2_vits14_reg4", "dinov2_vits14_reg"),
         ("vit_small_patch14_dinov2.lvd142m", "timm:vit_small_patch14_dinov2.lvd142m"),
-        ("weights.pth", "--model dinov2_vits14 --weights weights.pth"),
+        ("weights.pth", "model='dinov2_vits14' weights='weights.pth'"),
         ("resnet50", "hf:OWNER/NAME or timm:NAME"),
         (".", "hf:."),
     ],

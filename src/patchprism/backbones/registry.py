@@ -210,7 +210,7 @@ def _meant(name: str) -> str:
     if os.path.isdir(bare):
         return f"a folder with the files of a transformers model is hf:{bare}"
     if lowered.endswith((".pth", ".pt", ".ckpt", ".safetensors", ".bin")):
-        return f"a file of weights goes with the model that it is of, as in --model dinov2_vits14 --weights {bare}"
+        return f"a file of weights goes with the model that it is of, as in model='dinov2_vits14' weights='{bare}'"
     if lowered in RECORDS:
         return f"did you mean {lowered}?"
     if re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w.-]+)?", bare):

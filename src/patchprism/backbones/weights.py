@@ -135,9 +135,9 @@ def _from_url(
             raise WeightsError(
                 f"no weights of {record.name} are here, and {url} cannot be reached ({error}). "
                 "Three ways on: "
-                "download that file elsewhere and name it with --weights FILE; "
+                "download that file elsewhere and name it with weights='FILE'; "
                 f"run `patchprism download {record.name}` later, with a network; "
-                "or take --model efficientnet_lite2 now, which needs no download"
+                "or take model='efficientnet_lite2' now, which needs no download"
             ) from error
     return WeightsOrigin(source=url, path=str(path), sha256=pinned(path, pin))
 
