@@ -84,7 +84,9 @@ def load(
         torch_device, torch_dtype = resolve_device(device), resolve_dtype(dtype)
         origin = model.weights(progress)
         network = read_network(model, config, origin)
-        return HuggingFaceBackbone(record, network, origin, torch_device, torch_dtype)
+        backbone = HuggingFaceBackbone(record, network, origin, torch_device, torch_dtype)
+        backbone.probe()
+        return backbone
 
 
 class HuggingFaceBackbone(Backbone):
@@ -94,15 +96,10 @@ class HuggingFaceBackbone(Backbone):
     ----------
     record : BackboneRecord
     network : transformers.PreTrainedModel
-        It is moved to the device and dtype and kept.
+        It is moved to the device and dtype and kept; :meth:`probe` comes before anything else.
     weights : WeightsOrigin
     device : torch.device
     dtype : torch.dtype
-
-    Raises
-    ------
-    ModelError
-        If its hidden states are not patches after known prefix tokens.
     """
 
     def __init__(
@@ -115,24 +112,10 @@ class HuggingFaceBackbone(Backbone):
     ) -> None:
         self.record, self.weights, self.device, self.dtype = record, weights, device, dtype
         self.network = network.to(device=device, dtype=dtype).eval().requires_grad_(False)
-        from patchprism.backbones.transformers_files import STAGED, has_class_token
-
-        self._staged = network.config.model_type in STAGED
-        self._options = inspect.signature(type(network).forward).parameters
-        self._class_token = has_class_token(network)
-        if "mask_ratio" in network.config.to_dict():
-            network.config.mask_ratio = 0.0  # a masked autoencoder must see every patch
-        self._blocks = _find_blocks(record, network, self._staged)
-        self._projections = _find_projections(self._blocks)
-        if self._projections:
-            self.facets = ("token", "query", "key", "value")
         self._grid = (0, 0)
-        if "interpolate_pos_encoding" not in self._options:
-            self._stretch_positions()
         self._fixed: tuple[int, int] | None = None
         self._norm: nn.Module | None = None
         self._norm_known = True
-        self._probe()
 
     def _has_class_token(self) -> bool:
         return self._class_token
@@ -240,8 +223,31 @@ class HuggingFaceBackbone(Backbone):
         patch = self.record.patch_size
         return to_grid(tokens, (pixels.shape[-2] // patch, pixels.shape[-1] // patch))
 
-    def _probe(self) -> None:
-        """Run the network once on a few patches, and find out or refuse."""
+    def probe(self) -> None:
+        """Find out what the network is made of, and run it once on a few patches.
+
+        Raises
+        ------
+        ModelError
+            If its hidden states are not patches after known prefix tokens.
+        """
+        from patchprism.backbones.transformers_files import STAGED, has_class_token
+
+        config = self.network.config
+        self._staged = config.model_type in STAGED
+        self._options = inspect.signature(type(self.network).forward).parameters
+        self._class_token = has_class_token(self.network)
+        if "mask_ratio" in config.to_dict():
+            config.mask_ratio = 0.0  # a masked autoencoder must see every patch
+        self._blocks = _find_blocks(self.record, self.network, self._staged)
+        self._projections = _find_projections(self._blocks)
+        if self._projections:
+            self.facets = ("token", "query", "key", "value")
+        if "interpolate_pos_encoding" not in self._options:
+            self._stretch_positions()
+        self._run_once()
+
+    def _run_once(self) -> None:
         patch = self.record.patch_size
         sides = (2 * patch, 3 * patch)  # not square, so that a fixed size or a transposed grid shows
 

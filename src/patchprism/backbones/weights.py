@@ -92,15 +92,9 @@ def obtain_weights(
             raise WeightsError(
                 f"weights {weights!r}: must be a file, an http or https address, or hf:REPO; copy it to this machine"
             )
-        path = local_path(weights).expanduser()
-        if not path.is_file():
-            from patchprism.backbones.checkpoint import folder_of_weights
-
-            what = folder_of_weights(path) if path.is_dir() else "no such file"
-            if not path.parent.exists() and re.fullmatch(r"[\w.-]+/[\w.-]+", weights):
-                what += f"; a repository on the Hugging Face hub is hf:{weights}"
-            raise WeightsError(f"weights {weights!r}: {what}")
-        return WeightsOrigin(source=str(path), path=str(path), sha256=sha256_of(path))
+        is_repo = re.fullmatch(r"[\w.-]+/[\w.-]+", weights) and not Path(weights).parent.exists()
+        hint = f"a repository on the Hugging Face hub is hf:{weights}" if is_repo else ""
+        return origin_of_file(weights, hint)
     if record.family == "efficientnet":
         path = _packaged(record)
         digest = sha256_of(path)
@@ -114,6 +108,18 @@ def obtain_weights(
     if path.is_file():
         return WeightsOrigin(source=url, path=str(path), sha256=pinned(path, foreign_pin(path)))
     return _from_url(record, url, file, progress=progress, download=download)
+
+
+def origin_of_file(weights: str, hint: str) -> WeightsOrigin:
+    """The origin of weights in a file of the user's; the hint is for where there is no such file."""
+    path = local_path(weights).expanduser()
+    if path.is_dir():
+        from patchprism.backbones.checkpoint import folder_of_weights
+
+        raise WeightsError(f"weights {weights!r}: {folder_of_weights(path)}")
+    if not path.is_file():
+        raise WeightsError(f"weights {weights!r}: no such file{hint and f'; {hint}'}")
+    return WeightsOrigin(source=str(path), path=str(path), sha256=sha256_of(path))
 
 
 def _from_url(
