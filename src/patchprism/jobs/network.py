@@ -10,6 +10,7 @@ from patchprism.backbones import Identity, find_record, load_backbone
 from patchprism.backbones.devices import resolve_device, resolve_dtype
 from patchprism.backbones.weights import obtain_weights
 from patchprism.features.batching import patches_a_batch, patches_for
+from patchprism.jobs.run import nobody
 from patchprism.jobs.settings import describe_origin
 from patchprism.support.memory import free_memory
 
@@ -100,16 +101,10 @@ def open_network(settings: Settings, *, backbone: Backbone | None, engine: Engin
             options,
             said,
         )
-    load = partial(
-        load_backbone,
-        str(settings.model),
-        weights=settings.weights,
-        device=settings.device,
-        dtype=settings.dtype or "auto",
-    )
+    load = partial(load_network, settings, nobody)
     if ":" in str(settings.model) or settings.weights is not None:
         # What an adapter brings, and what a file of the user's holds, only the network itself knows.
-        opened = open_network(settings, backbone=load(), engine=engine, tell=tell)
+        opened = open_network(settings, backbone=load_network(settings, tell), engine=engine, tell=tell)
         return opened if engine.local else replace(opened, load=load)
     record = find_record(str(settings.model))
     framing = settings.framing(record)
@@ -121,7 +116,7 @@ def open_network(settings: Settings, *, backbone: Backbone | None, engine: Engin
         return Network(record, weights, framing, origin, load, None, options, said)
     device = resolve_device(settings.device)
     if device.type == "cuda":
-        loaded = load()
+        loaded = load_network(settings, tell)
         return Network(
             record, weights, framing, origin, partial(_same, loaded), patches_a_batch(loaded), options, said
         )
