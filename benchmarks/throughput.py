@@ -15,14 +15,17 @@ import time
 from pathlib import Path
 
 import numpy as np
-from roads import extract_features, render_photos
 
 from memory import make_photos
 from patchprism import load_backbone
 from patchprism.features.batching import patches_a_batch
 from patchprism.features.store import StoredFeatures
 from patchprism.jobs.engines import open_engine
+from patchprism.jobs.render import render_photos
+from patchprism.jobs.run import Run
 from patchprism.jobs.settings import Settings
+from patchprism.jobs.stores import extract_features
+from patchprism.pictures.picture import PictureOptions
 
 
 class Timed:
@@ -64,9 +67,8 @@ def main() -> None:
                 out = Path(scratch, f"{round_}-{size}.zarr")
                 backbone.seconds = 0.0
                 start = time.perf_counter()
-                extract_features(
-                    [photos], out, settings=settings, engine=engine, backbone=backbone, tokens="float32"
-                )
+                run = Run(engine=engine, backbone=backbone)
+                extract_features([photos], out, settings=settings, run=run, tokens="float32")
                 wall = time.perf_counter() - start
                 walls[size].append(wall)
                 outside[size].append(1 - backbone.seconds / wall)
@@ -88,8 +90,8 @@ def main() -> None:
             [photos],
             Path(scratch, "pictures"),
             settings=Settings(model="efficientnet_lite2", size=224),
-            engine=engine,
-            backbone=backbone,
+            pictures=PictureOptions(),
+            run=Run(engine=engine, backbone=backbone),
         )
         wall = time.perf_counter() - start
         stages = ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in outcome.seconds.items())

@@ -25,7 +25,7 @@ import time
 
 import numpy as np
 
-from patchprism import upsample as module
+from patchprism.pictures import upsample as module
 from patchprism.pictures.upsample import UPSAMPLES, overlay_smooth, paint_smooth, upsample
 
 

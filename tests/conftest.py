@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+import patchprism
+from patchprism.jobs.engines import open_engine
 
 SHARED_DOGS = Path(__file__).resolve().parents[2] / "shared" / "dogs"
 
@@ -27,3 +31,28 @@ def photo() -> np.ndarray:
     green = 5 * y
     blue = 255 - 2 * x - 2 * y
     return np.stack([red, green, blue], axis=-1).clip(0, 255).astype(np.uint8)
+
+
+HELPERS = Path(__file__).resolve().parent / "helpers"
+
+
+@pytest.fixture(scope="session")
+def ray_engine():
+    """A cluster of two workers; started once, it takes seconds."""
+    ray = pytest.importorskip("ray")
+    paths = [str(Path(patchprism.__file__).resolve().parents[1]), str(HELPERS)]
+    # An address in the environment would take these tests to somebody's cluster.
+    kept = {name: os.environ.pop(name, None) for name in ("RAY_ADDRESS",)}
+    environment = {"PYTHONPATH": os.pathsep.join([*paths, os.environ.get("PYTHONPATH", "")])}
+    ray.init(
+        address="local",
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+        runtime_env={"env_vars": environment},
+    )
+    with open_engine("ray", workers=2) as engine:
+        yield engine
+    ray.shutdown()
+    os.environ.update({name: value for name, value in kept.items() if value is not None})

@@ -52,6 +52,8 @@ def test_a_prism_of_version_1_gives_the_same_colours(version_1, kind):
     prism.save(written)
     again = Prism.load(written)
     for name, value in vars(prism).items():
+        if name == "loaded_from":
+            continue
         np.testing.assert_array_equal(getattr(again, name), value, err_msg=name)
     # What "auto" did in version 1 is called "pca" today.
     assert again.foreground != "auto"

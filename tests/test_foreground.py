@@ -357,6 +357,7 @@ def test_a_threshold_can_be_given_beside_the_direction(threshold):
 def test_shards_give_the_prism_that_memory_gives(tmp_path):
     from patchprism.jobs.engines import open_engine
     from patchprism.jobs.fitting import fit
+    from patchprism.jobs.run import Run
 
     photos, _ = scene(7, noise=0.9)
     names = [f"p{i}" for i in range(7)]
@@ -369,8 +370,9 @@ def test_shards_give_the_prism_that_memory_gives(tmp_path):
                 yield SimpleNamespace(name=name), tokens
 
     with open_engine("local") as engine:
-        prism = fit(Prism(), Source(), engine, {})
-        sampled = fit(Prism(), Source(), engine, {}, only=frozenset(names[2:5]))
+        prism = fit(Prism(), SimpleNamespace(source=Source(), only=None, origin={}), Run(engine=engine))
+        opened = SimpleNamespace(source=Source(), only=frozenset(names[2:5]), origin={})
+        sampled = fit(Prism(), opened, Run(engine=engine))
     memory = Prism().fit(photos)
     assert prism.summary() == memory.summary()
     np.testing.assert_allclose(prism.direction_, memory.direction_, atol=1e-12)

@@ -201,9 +201,10 @@ def test_a_store_of_several_layers_takes_the_layers_that_it_is_of():
     assert resolved_for(Settings(layer=np.array([2, 5])), store, None).layer == (2, 5)
 
 
-def test_too_large_a_size_is_refused_before_anything_is_read(monkeypatch):
+def test_too_large_a_size_is_refused_before_anything_is_read(monkeypatch, tmp_path):
     from patchprism.jobs import settings
 
     monkeypatch.setattr(settings, "free_memory", lambda: 10**9)
+    (tmp_path / "a.png").write_bytes(b"no photo")
     with pytest.raises(patchprism.errors.OptionError, match=r"size 8960 needs about .* GB of memory"):
-        patchprism.visualize(["nowhere.png"], model="dinov2_vits14", size=8960, device="cpu")
+        patchprism.visualize([tmp_path / "a.png"], model="dinov2_vits14", size=8960, device="cpu")

@@ -28,8 +28,8 @@ from patchprism.errors import OutputError, PhotoError
 from patchprism.jobs.engines import open_engine
 from patchprism.jobs.settings import Settings
 from patchprism.jobs.source import digest
-from patchprism.jobs.tasks import PictureOptions
 from patchprism.photos.sources import read_source
+from patchprism.pictures.picture import PictureOptions
 from patchprism.prism.estimator import Prism
 from patchprism.support.folders import MARKER, MARKER_TEXT, WORK, LocalFolder
 

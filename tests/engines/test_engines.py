@@ -10,7 +10,6 @@ import os
 import shutil
 import signal
 import time
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -27,29 +26,6 @@ from patchprism.jobs.settings import Settings
 from patchprism.prism.estimator import Prism
 
 SETTINGS = Settings(model="toy", size=48)
-HELPERS = Path(__file__).resolve().parents[1] / "helpers"
-
-
-@pytest.fixture(scope="session")
-def ray_engine():
-    """A cluster of two workers; started once, it takes seconds."""
-    ray = pytest.importorskip("ray")
-    paths = [str(Path(patchprism.__file__).resolve().parents[1]), str(HELPERS)]
-    # An address in the environment would take these tests to somebody's cluster.
-    kept = {name: os.environ.pop(name, None) for name in ("RAY_ADDRESS",)}
-    environment = {"PYTHONPATH": os.pathsep.join([*paths, os.environ.get("PYTHONPATH", "")])}
-    ray.init(
-        address="local",
-        num_cpus=2,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level="ERROR",
-        runtime_env={"env_vars": environment},
-    )
-    with open_engine("ray", workers=2) as engine:
-        yield engine
-    ray.shutdown()
-    os.environ.update({name: value for name, value in kept.items() if value is not None})
 
 
 @pytest.fixture(params=["local", "fake", "ray"])

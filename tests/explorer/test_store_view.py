@@ -444,7 +444,7 @@ def test_what_a_page_cannot_hold_is_said(toy_store, tmp_path, monkeypatch):
     for source in (toy_store, tmp_path / "photos"):
         done = run(source, *(["--model", MODEL] if source != toy_store else []))
         assert isinstance(done.exception, OptionError)
-        assert "20 photos at most, got 70: --sample 20 picks some" in str(done.exception)
+        assert "20 photos at most, got 70: sample=20 picks some" in str(done.exception)
     assert run(toy_store, "--sample", 5).exit_code == 0
     assert page.stat().st_size > 20_000
     view = view_store(toy_store, settings=Settings(), sample=5)

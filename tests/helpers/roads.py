@@ -5,7 +5,7 @@ from __future__ import annotations
 from patchprism.jobs import prisms, render, stores
 from patchprism.jobs.engines import open_engine
 from patchprism.jobs.run import Run, Sample
-from patchprism.jobs.view import make_view
+from patchprism.jobs.viewing import make_view
 from patchprism.pictures.picture import PictureOptions
 
 _RUN = ("backbone", "reader", "tell")
@@ -40,4 +40,4 @@ def fit_prism(photos, out, *, engine, sample=None, seed=0, **options):
 def view_store(store, *, settings, **options):
     with open_engine() as engine:
         run, coloring = Run(engine=engine, **_take(options, _RUN)), _coloring(options)
-        return make_view(store.path, settings, run, coloring)
+        return make_view(getattr(store, "path", store), settings, run, coloring)

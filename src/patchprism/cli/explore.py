@@ -108,7 +108,7 @@ def explore(
     from patchprism.jobs.network import load_network
     from patchprism.jobs.render import Coloring
     from patchprism.jobs.run import Run, Sample
-    from patchprism.jobs.view import make_view
+    from patchprism.jobs.viewing import make_view
     from patchprism.jobs.writers import check_folder
     from patchprism.photos.sources import elsewhere, places_for
     from patchprism.prism.estimator import Prism

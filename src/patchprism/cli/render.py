@@ -94,7 +94,6 @@ def render(
         sample=Sample(sample, seed),
         fetch_from=tuple(fetch_from or ()),
     )
-    written: list[str] = []
     with many.running(engine, workers, quiet=quiet, keeps=large) as run:
         outcome = render_photos(
             photos,
@@ -105,11 +104,13 @@ def render(
             coloring=coloring,
             looking=Lenses(names, wanted) if names != ["pca"] else None,
             in_memory=not large,
-            wrote=written.append,
         )
+    written = outcome.written
     if quiet:
         for path in written:
             print(path)
     else:
-        many.summarise(outcome, f"{len(written):,} files to {out}; look at {written[0]} first")
+        many.summarise(
+            outcome, f"{len(written):,} files to {out}; look at {written[1 if pictures.pca else 0]} first"
+        )
     many.finish(outcome, quiet=quiet)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from patchprism.errors import OptionError, PatchPrismError, PhotoError, WeightsError
 from patchprism.explorer.build import build_message
 from patchprism.prism.estimator import Prism
+from patchprism.prism.options import MASK_OPTIONS
 from patchprism.support.files import refuse_what_is_read
 from patchprism.support.written import PRISM, Output
 
@@ -286,30 +287,19 @@ class Workshop:
                 job.tell("photos", len(new), len(todo))
         kept = 0 if other else len(view)
         tokens = [*list(view.features)[:kept], *(new[i].tokens for i in todo)]
-        features = PatchFeatures(tokens, photos.names)
-        job.tell("fit", 0, None)
-        fitted_here = view.fitted_here or wish.changes_fit
-        if fitted_here:
-            prism = settings.prism().fit(features)
-            prism.origin = origin
-        else:
-            prism = view.prism
-        job.tell("colour", 0, None)
-        return replace(
+        photos.notes |= view.photos.notes
+        made = replace(
             view,
             photos=photos,
             framing=framing,
-            features=features,
-            prism=prism,
-            parts=[prism.split(each, name=name) for name, each in zip(photos.names, features, strict=True)],
+            features=PatchFeatures(tokens, photos.names),
             crops=[*view.crops[:kept], *(new[i].crop for i in todo)],
             sizes=[*view.sizes[:kept], *(new[i].size for i in todo)],
             record=record,
             weights=weights,
-            settings=asdict(settings),
+            settings=view.settings | asdict(settings) | {"device": view.settings["device"]},
             origin=origin,
             store=None if todo else view.store,
-            fitted_here=fitted_here,
             plain=[
                 *view.plain,
                 *(photos.names[i] for i in todo if new[i].plain and photos.names[i] not in view.plain),
@@ -317,6 +307,9 @@ class Workshop:
             failures=[],
             seconds={},
         )
+        fit = view.fitted_here or wish.changes_fit
+        job.tell("fit" if fit else "colour", 0, None)
+        return made.recolored(settings.prism() if fit else view.prism, fit=fit)
 
     def _backbone(self, settings: Settings, job: Job) -> Backbone:
         from patchprism.jobs.network import load_network
@@ -401,29 +394,23 @@ def reshown(view: View, options: dict[str, Any]) -> View:
     if (scaling, components, space) != (prism.scaling, tuple(prism.components), prism.space):
         if not view.fitted_here:
             raise OptionError("components, scaling and space are settled by the prism; refit to change them")
-        anew = Prism(
-            threshold=prism.threshold,
-            foreground=prism.foreground,
-            foreground_component=prism.foreground_component,
-            scaling=scaling,
-            components=components,
-            space=space,
-        )
-        origin, prism = prism.origin, anew.fit(view.features)
-        prism.origin = origin
+        shown = {"scaling": scaling, "components": components, "space": space}
+        view = view.recolored(Prism(**prism.get_params() | MASK_OPTIONS | shown), fit=True)
+        prism = view.prism
     if options["mask_side"] == prism.side_ and options["mask_threshold"] == prism.threshold_:
         options |= {"mask_side": None, "mask_threshold": None}
     elif options["mask_side"] == "none":
         options["mask_threshold"] = None
-    prism = with_mask(prism, options)
-    parts = [prism.split(tokens, name=name) for name, tokens in zip(view.names, view.features, strict=True)]
-    return replace(
-        view,
-        prism=prism,
-        parts=parts,
-        settings={**view.settings, **options, "scaling": scaling, "components": components, "space": space},
-        seconds=dict(view.seconds),
-    )
+    again = view.recolored(with_mask(prism, options), fit=False)
+    again.settings = {
+        **view.settings,
+        **options,
+        "scaling": scaling,
+        "components": components,
+        "space": space,
+    }
+    again.seconds = dict(view.seconds)
+    return again
 
 
 def read_upload(content: bytes, name: str, *, range: Sequence[float] | None = None) -> NDArray[np.uint8]:

@@ -118,7 +118,7 @@ class TokenOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tokens:
+class PhotoTokens:
     """One photo's way through the network.
 
     Attributes
@@ -303,7 +303,7 @@ def extract(
     batch_patches: int | None = None,
     shard: int | None = None,
     options: TokenOptions | None = None,
-) -> Iterator[Tokens]:
+) -> Iterator[PhotoTokens]:
     """Patch tokens of photos, in no fixed order, in memory that does not grow with their number.
 
     Parameters
@@ -328,7 +328,7 @@ def extract(
 
     Yields
     ------
-    Tokens
+    PhotoTokens
 
     Raises
     ------
@@ -407,11 +407,11 @@ def _forward(
     backbone: Backbone,
     batch: Sequence[tuple[int, Framed, tuple[int, int]]],
     options: TokenOptions,
-) -> Iterator[Tokens]:
+) -> Iterator[PhotoTokens]:
     import torch
 
     pixels: torch.Tensor = torch.stack([framed.pixels for _, framed, _ in batch])
     tokens = options.tokens(backbone, pixels).cpu().numpy()
     for (index, framed, size), each in zip(batch, tokens, strict=True):
         check_tokens(each, f"{photos.name(index)}, as the network gives it")
-        yield Tokens(index=index, tokens=each, crop=framed.crop, size=size, plain=framed.plain)
+        yield PhotoTokens(index=index, tokens=each, crop=framed.crop, size=size, plain=framed.plain)

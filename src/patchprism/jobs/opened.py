@@ -94,7 +94,11 @@ def resolved_for(settings: Settings, given: StoredFeatures | list[str], prism: P
                 raise OptionError(f"{name} is settled by the feature store ({there}), got {wanted}")
         if settings.weights is not None:
             raise OptionError("weights is for photos; a feature store holds what the network made of them")
-        settings = replace(settings, **{name: value for name, value in made.items() if value is not None})
+        # Mean and deviation are in the store's framing.
+        kept = {
+            name: value for name, value in made.items() if value is not None and name not in ("mean", "std")
+        }
+        settings = replace(settings, **kept)
         # A prism's range is none of the store's photos'.
         return replace(settings.resolved(prism), range=made["range"])
     return settings.resolved(prism)
@@ -262,7 +266,8 @@ def open_in_memory(
 
 def _as_used(settings: Settings, run: Run, origin: dict[str, Any], *, device: str | None) -> dict[str, Any]:
     """Settings as a report has them; no device where no network ran."""
-    return asdict(settings) | {"device": device, "dtype": origin.get("dtype"), "engine": run.engine.name}
+    known = {"model": origin.get("model", settings.model), "dtype": origin.get("dtype")}
+    return asdict(settings) | known | {"device": device, "engine": run.engine.name}
 
 
 def record_of(store: StoredFeatures) -> BackboneRecord:

@@ -26,7 +26,7 @@ from patchprism.support.folders import WORK, Folder, LocalFolder, is_remote, loc
 from patchprism.support.written import Output
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from patchprism.jobs.lens import Looking
     from patchprism.jobs.run import Outcome, Run
@@ -130,7 +130,6 @@ def render_photos(
     coloring: Coloring = NEW,
     looking: Looking | None = None,
     in_memory: bool = False,
-    wrote: Callable[[str], None] = lambda path: None,
 ) -> Outcome:
     """Photos or a store -> the files that :meth:`Visualization.save` writes.
 
@@ -149,8 +148,6 @@ def render_photos(
     in_memory : bool
         Hold all tokens in memory rather than in a work folder: faster for a few photos, but an interrupted run
         cannot be resumed. The files are the same.
-    wrote : callable
-        Called with the path of each file at the end.
 
     Raises
     ------
@@ -169,9 +166,8 @@ def render_photos(
         job = Pictures(
             colored, output, pictures, run, work=None if in_memory else folder.below(WORK), looking=looking
         )
-        for name in job.write():
-            wrote(os.path.join(folder.name, name))
-        return job.outcome()
+        written = [os.path.join(folder.name, name) for name in job.write()]
+        return replace(job.outcome(), written=written)
 
     if not isinstance(given, StoredFeatures):
         # Once more when it is known which photos can be read: they alone have files.

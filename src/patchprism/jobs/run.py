@@ -98,6 +98,8 @@ class Outcome:
         What a person should know before believing the pictures.
     notes : list of Note
         What photos hold that is not read, and the like.
+    written : list of str
+        Paths or addresses of the files that were written: figures first, each photo's, the prism, the report.
     """
 
     n_photos: int
@@ -113,3 +115,4 @@ class Outcome:
     rows: list[dict[str, Any]] = field(default_factory=list)
     hints: list[str] = field(default_factory=list)
     notes: list[Note] = field(default_factory=list)
+    written: list[str] = field(default_factory=list)

@@ -241,9 +241,7 @@ def with_mask(prism: Prism, options: dict[str, Any]) -> Prism:
     changed = {name: value for name, value in options.items() if value != MASK_OPTIONS[name]}
     if not changed:
         return prism
-    prism = copy.copy(prism)
-    for name, value in changed.items():
-        setattr(prism, name, value)
+    prism = copy.copy(prism).set_params(**changed)
     prism.check_options()
     return prism
 

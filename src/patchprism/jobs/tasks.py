@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from patchprism.errors import FeaturesError, PhotoError
-from patchprism.features.extraction import Photos, Tokens, extract
+from patchprism.features.extraction import Photos, PhotoTokens, extract
 from patchprism.features.store.reader import PhotoRow
 from patchprism.jobs.shards import Shards, Table
 from patchprism.jobs.source import SHARD, Failure
@@ -176,7 +176,7 @@ class _Feed(Photos):
         self.items, self.reader, self.seen = items, reader, seen
         self.open: deque[PhotoRun] = deque()
         self.runs: dict[int, PhotoRun] = {}
-        self.done: dict[int, list[Tokens]] = {}
+        self.done: dict[int, list[PhotoTokens]] = {}
         self.failed: dict[int, dict[int, str]] = {}
         self.contents: dict[int, str] = {}  # of photos that are read, until their shard is committed
 

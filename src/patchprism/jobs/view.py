@@ -2,35 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from patchprism.errors import OptionError, StoreError
-from patchprism.features.extraction import Photos
-from patchprism.features.patch_features import PatchFeatures
-from patchprism.features.store import StoredFeatures
-from patchprism.features.store.reader import LARGE, PhotoRow
+from patchprism.features.store.reader import PhotoRow
 from patchprism.jobs.engines import open_engine
-from patchprism.jobs.inputs import listed_input
-from patchprism.jobs.opened import Opened, resolved_for
+from patchprism.jobs.fitting import fit as fit_prism
+from patchprism.jobs.opened import Opened
 from patchprism.jobs.pictures import FirstPhotos, Pictures, overview
-from patchprism.jobs.render import color
 from patchprism.jobs.report import Colored, photo_entry, report_head, report_tail, with_notes
 from patchprism.jobs.run import Outcome, Run
 from patchprism.jobs.settings import Stopwatch
-from patchprism.jobs.source import Failure, MemorySource, StoreSource
+from patchprism.jobs.source import Failure, MemorySource
 from patchprism.jobs.writers import (
     check_folder,
     paths_of,
 )
-from patchprism.photos.sources import StoredPhoto, places_for
 from patchprism.pictures.histogram import count_scores
 from patchprism.pictures.picture import PictureOptions, draw_picture
 from patchprism.support import checks
-from patchprism.support.memory import free_memory
 from patchprism.support.reading import Note
 from patchprism.support.words import counted
 from patchprism.support.written import Output
@@ -43,8 +36,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from patchprism.backbones import BackboneRecord, WeightsOrigin
-    from patchprism.jobs.render import Coloring
-    from patchprism.jobs.settings import Settings
+    from patchprism.features.extraction import Photos
+    from patchprism.features.patch_features import PatchFeatures
     from patchprism.photos.framing import Framing
     from patchprism.pictures.outputs import LensResult
     from patchprism.prism.colors import PhotoColors
@@ -279,8 +272,10 @@ class View:
         """The view as what pictures and reports are made of."""
         plain = set(self.plain)
         rows = [
-            PhotoRow(name, part.score.shape, size, crop, name in plain)
-            for name, part, size, crop in zip(self.names, self.parts, self.sizes, self.crops, strict=True)
+            PhotoRow(name, grid, size, crop, name in plain)
+            for name, grid, size, crop in zip(
+                self.names, self.features.grids, self.sizes, self.crops, strict=True
+            )
         ]
         opened = Opened(
             source=MemorySource(self.photos, rows, list(self.features)),
@@ -293,6 +288,16 @@ class View:
             notes=self.all_notes(),
         )
         return Colored(opened=opened, prism=self.prism, fitted_here=self.fitted_here, parts=self.parts)
+
+    def recolored(self, prism: Prism, *, fit: bool) -> View:
+        """The same photos in the colours of another prism, which is fitted to them first if that is asked for."""
+        again = replace(self, prism=prism, fitted_here=fit or self.fitted_here)
+        if fit:
+            with open_engine() as engine:
+                fit_prism(prism, again._colored().opened, Run(engine=engine))
+        pairs = zip(again.names, again.features, strict=True)
+        again.parts = [prism.split(tokens, name=name) for name, tokens in pairs]
+        return again
 
     def all_notes(self) -> list[Note]:
         """Notes of the job, with an empty name, then those of its photos in their order."""
@@ -338,147 +343,6 @@ class View:
             "photos": list(with_notes(entries, colored.opened)),
             **report_tail(colored.opened, colored.hints(entries), self.failures, {}),
         }
-
-
-def make_view(
-    photos: Any,
-    settings: Settings,
-    run: Run,
-    coloring: Coloring,
-    *,
-    most: int | None = None,
-    strict: bool = False,
-) -> View:
-    """Colour photos or the photos of a store, in memory.
-
-    Parameters
-    ----------
-    photos : sequence
-        Paths, addresses, images or arrays; or one feature store. The photos of a store are read, when they are
-        first shown, from where the store says that they were; plain grey stands for one that is gone.
-    settings : Settings
-    run : Run
-    coloring : Coloring
-    most : int, optional
-        The largest number of photos that is allowed.
-    strict : bool
-        Whether the first photo that cannot be read raises.
-
-    Raises
-    ------
-    PatchPrismError
-        One of its children.
-    """
-    given, notes = listed_input(photos)
-    count = min(len(given), coloring.sample.count or len(given))
-    if most is not None and count > most:
-        way = "name fewer" if coloring.prism else f"a sample of {most} picks some, or name fewer"
-        raise OptionError(f"a page shows {most} photos at most, got {count:,}: {way}")
-    settings = resolved_for(settings, given, coloring.prism)
-    if isinstance(given, StoredFeatures):
-        if run.backbone is not None:
-            raise OptionError("backbone is not needed with a feature store")
-        check_memory(given, count)
-    colored = color(given, settings, run, coloring, strict=strict)
-    with run.watch("colour and write"):
-        view = view_of(colored, notes, run.watch.seconds)
-    if isinstance(given, StoredFeatures):
-        sample, places = coloring.sample, places_for("", coloring.fetch_from)
-        view.store = [
-            given.path,
-            *(
-                []
-                if colored.opened.only is None
-                else ["--sample", str(sample.count), "--seed", str(sample.seed)]
-            ),
-            *(word for place in sorted(places) for word in ("--fetch-from", place)),
-        ]
-    return view
-
-
-def check_memory(store: StoredFeatures, count: int) -> None:
-    """Refuse a store whose tokens do not fit into memory.
-
-    Raises
-    ------
-    StoreError
-        If they do not.
-    """
-    # Float32 at least: what is fitted and coloured is a copy.
-    need = 2 * 4 * store.n_patches * store.width * count // len(store)
-    if need > LARGE and need > free_memory():
-        raise StoreError(
-            f"{store.path}: its tokens take {need / 1e9:,.1f} GB, which is more memory than this machine has "
-            "free; patchprism render takes a store photo by photo, and sample=N shows a part of it"
-        )
-
-
-def features_of(opened: Opened, found: Sequence[tuple[PhotoRow, Any]]) -> PatchFeatures:
-    """Tokens of a source as features that know what they were made with."""
-    features = PatchFeatures([tokens for _, tokens in found], [row.name for row, _ in found])
-    features.origin = opened.origin
-    if "framing" in opened.origin:
-        framing = {"mean": list(opened.framing.mean), "std": list(opened.framing.std)}
-        features.model = asdict(opened.record) | framing
-    features.failures = [{"photo": each.photo, "reason": each.reason} for each in opened.failures]
-    return features
-
-
-def view_of(colored: Colored, notes: Sequence[Note], seconds: dict[str, float]) -> View:
-    """A view of coloured photos: their tokens and colours, held in memory.
-
-    Parameters
-    ----------
-    colored : Colored
-    notes : sequence of Note
-        What is to be said of the job's inputs.
-    seconds : dict
-        Time spent in each stage.
-    """
-    opened, prism = colored.opened, colored.prism
-    found = [
-        (row, tokens)
-        for shard in range(opened.source.n_shards)
-        for row, tokens in opened.source.read(shard)
-        if opened.only is None or row.name in opened.only
-    ]
-    rows = [row for row, _ in found]
-    features = features_of(opened, found)
-    return View(
-        photos=_photos_of(opened, rows),
-        framing=opened.framing,
-        features=features,
-        prism=prism,
-        parts=[prism.split(tokens, name=row.name) for row, tokens in zip(rows, features, strict=True)],
-        crops=[row.crop for row in rows],
-        sizes=[row.size for row in rows],
-        record=opened.record,
-        weights=opened.weights,
-        settings=opened.settings,
-        fitted_here=colored.fitted_here,
-        failures=opened.failures,
-        seconds=seconds,
-        origin=prism.origin if colored.fitted_here else opened.origin,
-        plain=[row.name for row in rows if row.plain],
-        notes=[note.text for note in (*notes, *opened.notes) if not note.name],
-    )
-
-
-def _photos_of(opened: Opened, rows: Sequence[PhotoRow]) -> Photos:
-    """The photos of a source, to be read again."""
-    source = opened.source
-    if isinstance(source, MemorySource):
-        return source.photos
-    assert isinstance(source, StoreSource)
-    photos = Photos(
-        [StoredPhoto(row.name, row.size, source.places, source.reader) for row in rows],
-        [row.name for row in rows],
-    )
-    notes: dict[str, tuple[str, ...]] = {}
-    for note in opened.notes:
-        notes[note.name] = (*notes.get(note.name, ()), note.text)
-    photos.notes = {i: notes[row.name] for i, row in enumerate(rows) if row.name in notes}
-    return photos
 
 
 def all_notes(of_job: Sequence[str], photos: Photos) -> list[Note]:

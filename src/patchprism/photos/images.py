@@ -13,6 +13,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from patchprism.errors import OptionError, PhotoError
+from patchprism.photos.content import HEAD, check_content, check_jpeg_2000
 from patchprism.photos.framing import DEFAULT_SIZE, PRESETS, Framed, Framing
 from patchprism.photos.paths import (
     PHOTO_SUFFIXES,
@@ -22,6 +23,7 @@ from patchprism.photos.paths import (
     photo_name,
     unique_stems,
 )
+from patchprism.photos.profiles import gamma_of, gamma_table, straight, to_srgb, to_srgb_curve
 from patchprism.photos.tiffs import Tiff, open_tiff, unread
 from patchprism.support import checks
 from patchprism.support.arrays import to_uint8
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
-    from PIL import Image, ImageCms
+    from PIL import Image
 
     # The values that are black and white.
     Range = tuple[float, float]
@@ -210,7 +212,7 @@ def _read_file(file: IO[bytes], label: str, values: Range | None) -> NDArray[np.
     seekable = hasattr(file, "seekable") and file.seekable()
     if seekable:
         file.seek(0)
-    head = file.read(_HEAD)
+    head = file.read(HEAD)
     if not isinstance(head, bytes):
         raise OptionError("a photo's file must be opened in binary mode ('rb')")
     if not head:
@@ -219,7 +221,7 @@ def _read_file(file: IO[bytes], label: str, values: Range | None) -> NDArray[np.
         file = io.BytesIO(head + file.read())
     file.seek(0)
     _register_plugins()
-    _check_content(head, label)
+    check_content(head, label)
     formats = [each for each in _FORMATS if each in Image.OPEN]
     tiff = None
     if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
@@ -230,7 +232,7 @@ def _read_file(file: IO[bytes], label: str, values: Range | None) -> NDArray[np.
     try:
         with Image.open(file, formats=formats) as image:
             if image.format == "JPEG2000":
-                _check_jpeg_2000(file, label)
+                check_jpeg_2000(file, label)
             if tiff is not None:
                 image.seek(tiff.page)
                 pixels = _to_rgb(image, label, None if tiff.upper_bytes else values)
@@ -244,27 +246,6 @@ def _read_file(file: IO[bytes], label: str, values: Range | None) -> NDArray[np.
         if tiff is not None:
             raise PhotoError(label, unread(tiff)) from error
         raise
-
-
-def _check_jpeg_2000(file: IO[bytes], label: str) -> None:
-    """Refuse colours of more than 8 bits: Pillow rounds them up beyond its 8, and makes white black.
-
-    Raises
-    ------
-    PhotoError
-    """
-    place = file.tell()
-    file.seek(0)
-    _, _, sizes = file.read(1 << 16).partition(b"\xff\x4f\xff\x51")
-    file.seek(place)
-    # After the marker: its length, capabilities, eight sizes; then the number of channels, and three bytes for each.
-    channels = int.from_bytes(sizes[36:38], "big")
-    bits = max(((each & 0x7F) + 1 for each in sizes[38 : 38 + 3 * channels : 3]), default=0)
-    if channels > 2 and bits > 8:
-        raise PhotoError(
-            label,
-            f"is a JPEG 2000 photo with {bits} bits per channel, which is not read: save it as PNG or TIFF",
-        )
 
 
 def _register_plugins() -> None:
@@ -283,79 +264,13 @@ def _register_plugins() -> None:
         from PIL import AvifImagePlugin  # noqa: F401
 
 
-# What a file begins with that is no photo of ours, at which byte, and what it is.
-_HEAD = 132
-_OTHERS = (
-    (0, b"\xff\x0a", "is a JPEG XL photo by its content, which is not read"),
-    (4, b"JXL ", "is a JPEG XL photo by its content, which is not read"),
-    (0, b"8BPS", "is a Photoshop file by its content: save it as PNG or TIFF"),
-    (
-        0,
-        b"\x93NUMPY",
-        "is a NumPy array by its content: give it as an array from Python, or save it as PNG or TIFF",
-    ),
-    (128, b"DICM", "is a DICOM file by its content: save its picture as TIFF"),
-    (0, b"v/1\x01", "is an OpenEXR picture by its content: save it as PNG or TIFF"),
-    (0, b"\x1aE\xdf\xa3", "is a video by its content, not a photo"),
-)
-_HEIF_BRANDS = (
-    b"heic",
-    b"heix",
-    b"heim",
-    b"heis",
-    b"hevc",
-    b"hevx",
-    b"hevm",
-    b"hevs",
-    b"mif1",
-    b"msf1",
-    b"mif2",
-)
-_AVIF_BRANDS = (b"avif", b"avis")
-
-
-def _check_content(head: bytes, label: str) -> None:
-    """Name what a file is by its content, where that is no photo that is read; load what reads HEIC.
-
-    Raises
-    ------
-    PhotoError
-    """
-    from PIL import Image
-
-    for at, sign, reason in _OTHERS:
-        if head.startswith(sign, at):
-            raise PhotoError(label, reason)
-    if head[4:8] != b"ftyp":
-        return
-    # The brand, then those that the file is compatible with.
-    length = min(int.from_bytes(head[:4], "big"), len(head))
-    brands = {head[8:12], *(head[at : at + 4] for at in range(16, length - 3, 4))}
-    if brands.intersection(_AVIF_BRANDS):
-        if "AVIF" not in Image.OPEN:
-            raise PhotoError(label, "is an AVIF photo by its content: Pillow 11.3 or later reads it")
-    elif brands.intersection(_HEIF_BRANDS):
-        try:
-            import pillow_heif
-        except ImportError as error:
-            raise PhotoError(
-                label,
-                "is a HEIC photo by its content: to read it, pip install 'patchprism[heif]', or save it as JPEG",
-            ) from error
-        pillow_heif.register_heif_opener()
-    elif head[8:12] == b"crx ":
-        raise PhotoError(label, "is a camera's raw file by its content: save it as JPEG or TIFF")
-    else:
-        raise PhotoError(label, "is a video by its content, not a photo")
-
-
 # -- pixels --------------------------------------------------------------------------------------------------
 
 
 def _to_rgb(image: Image.Image, label: str, values: Range | None) -> NDArray[np.uint8]:
     _check_size(*image.size, label)
     image.load()
-    image = _straight(image)
+    image = straight(image)
     # Read after loading: PNG may store it behind the pixels, and Pillow turns TIFFs itself as it loads them.
     orientation = _orientation(image)
     frames = _note_frames(image)
@@ -366,9 +281,9 @@ def _to_rgb(image: Image.Image, label: str, values: Range | None) -> NDArray[np.
     alpha = None
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         alpha = image.convert("RGBA").getchannel("A")
-    rgb = _to_srgb(image)
-    if gamma := _gamma(image):
-        rgb = rgb.point(_gamma_table(gamma, 256).tolist() * 3)
+    rgb = to_srgb(image)
+    if gamma := gamma_of(image):
+        rgb = rgb.point(gamma_table(gamma, 256).tolist() * 3)
     if alpha is not None:
         rgb = _over_white(rgb, alpha)
     for text in frames:
@@ -449,7 +364,7 @@ def _eight_bits(
             return _scale_uint16(values)
         first, last = wanted or (0, top)
         unit = np.clip((np.arange(65536) - first) / (last - first), 0, 1)
-        table = to_uint8(_to_srgb_curve(unit, gamma).astype(np.float32))
+        table = to_uint8(to_srgb_curve(unit, gamma).astype(np.float32))
         return np.take(table, values)
     if wanted is None:
         if kind != "f":
@@ -483,26 +398,6 @@ def _note_if_dark(high: float, top: float, zero: str = "black") -> None:
 def _say_range(high: int | None = None) -> str:
     given = ("LOW,HIGH", "(low, high)") if high is None else (f"0,{high}", f"(0, {high})")
     return f"say with --range {given[0]} (in Python: range={given[1]}) which values are black and white"
-
-
-def _gamma(image: Image.Image) -> float | None:
-    """The exponent that a PNG's values are encoded with, where nothing better says what they mean."""
-    gamma = image.info.get("gamma")
-    if image.format != "PNG" or not isinstance(gamma, float) or {"srgb", "icc_profile"} & set(image.info):
-        return None
-    # 0.45455 is what writers say of sRGB; nothing reasonable lies outside of these bounds.
-    return gamma if 0.1 <= gamma <= 2 and abs(gamma - 1 / 2.2) > 0.01 else None
-
-
-def _to_srgb_curve(unit: NDArray[np.float64], gamma: float | None) -> NDArray[np.float64]:
-    if gamma is None:
-        return unit
-    linear = unit ** (1 / gamma)
-    return np.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055)
-
-
-def _gamma_table(gamma: float, levels: int) -> NDArray[np.uint8]:
-    return to_uint8(_to_srgb_curve(np.linspace(0, 1, levels), gamma).astype(np.float32))
 
 
 def _from_tiff(tiff: Tiff, label: str, wanted: Range | None) -> NDArray[np.uint8]:
@@ -542,7 +437,7 @@ def _finished(
     image = PILImage.fromarray(np.ascontiguousarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels))
     if profile:
         image.info["icc_profile"] = profile
-    rgb = _to_srgb(image)
+    rgb = to_srgb(image)
     if alpha is not None:
         rgb = _over_white(rgb, PILImage.fromarray(np.ascontiguousarray(alpha)))
     return _turn(np.asarray(rgb), orientation)
@@ -586,7 +481,7 @@ def _from_sixteen(
         alpha = _scale_uint16(values[..., colors])
     elif isinstance(transparent, tuple) and len(transparent) == 3:
         alpha = np.where((values == np.array(transparent)).all(-1), 0, 255).astype(np.uint8)
-    pixels = _eight_bits(values[..., :colors], label, wanted, gamma=_gamma(image))
+    pixels = _eight_bits(values[..., :colors], label, wanted, gamma=gamma_of(image))
     for text in _note_frames(image):
         note(text)
     return _finished(pixels, alpha, image.info.get("icc_profile"), image.info["orientation"])
@@ -624,85 +519,13 @@ def _from_wide(image: Image.Image, label: str, wanted: Range | None) -> Image.Im
     from PIL import Image as PILImage
 
     values = _narrowed(np.asarray(image))
-    grey = PILImage.fromarray(_eight_bits(values, label, wanted, gamma=_gamma(image)))
+    grey = PILImage.fromarray(_eight_bits(values, label, wanted, gamma=gamma_of(image)))
     transparent = image.info.get("transparency")
     if isinstance(transparent, int):
         grey.putalpha(PILImage.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8)))
     if "icc_profile" in image.info:
         grey.info["icc_profile"] = image.info["icc_profile"]
     return grey
-
-
-def _to_srgb(image: Image.Image) -> Image.Image:
-    """RGB without alpha; by the embedded profile where there is one that is sound and not sRGB already."""
-    from PIL import ImageCms
-
-    image = _straight(image)
-    if image.mode == "LAB":
-        lab = ImageCms.buildTransform(
-            ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), "LAB", "RGB"
-        )
-        converted = ImageCms.applyTransform(image, lab)
-        assert converted is not None  # None is for work in place
-        return converted
-    profile = image.info.get("icc_profile")
-    if profile:
-        try:
-            return _by_profile(image, ImageCms.ImageCmsProfile(io.BytesIO(profile)))
-        except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
-            # A broken profile, or one for another colour space, says nothing of the pixels.
-            return image.convert("RGB")
-    return image.convert("RGB")
-
-
-def _by_profile(image: Image.Image, source: ImageCms.ImageCmsProfile) -> Image.Image:
-    """Converted from ``source`` to sRGB.
-
-    Raises
-    ------
-    PIL.ImageCms.PyCMSError, ValueError
-        If the profile is not for such images.
-    """
-    from PIL import Image as PILImage
-    from PIL import ImageCms
-
-    mode = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}.get(source.profile.xcolor_space.strip(), "")
-    if (
-        not mode
-        or (mode == "CMYK") != (image.mode == "CMYK")
-        or (mode == "L") > (image.mode in ("1", "L", "LA"))
-    ):
-        raise ValueError("a profile for another kind of image")
-    transform = ImageCms.buildTransform(
-        source,
-        ImageCms.createProfile("sRGB"),
-        mode,
-        "RGB",
-        renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
-        flags=ImageCms.Flags.BLACKPOINTCOMPENSATION | (ImageCms.Flags.NOOPTIMIZE if mode == "L" else 0),
-    )
-    if mode == "L":
-        # Of grey, LittleCMS's shortcut is off by up to 10 in the darks, and going without it takes 2 s at 12
-        # megapixels; for the 256 levels that there are it takes none.
-        ramp = ImageCms.applyTransform(PILImage.fromarray(np.arange(256, dtype=np.uint8)[None]), transform)
-        return PILImage.fromarray(np.asarray(ramp)[0][np.asarray(image.convert("L"))])
-    if mode == "RGB":
-        # Most profiles are sRGB under one of many names. Told by what it does to a few colours, such a
-        # profile costs nothing and leaves the values as they are, where a conversion would round again.
-        levels = np.arange(0, 256, 51, dtype=np.uint8)
-        sample = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(1, -1, 3)
-        converted = ImageCms.applyTransform(PILImage.fromarray(sample), transform)
-        assert converted is not None  # None is for work in place
-        if np.abs(np.asarray(converted).astype(int) - sample).max() <= 2:
-            return image.convert("RGB")
-    result = ImageCms.applyTransform(image.convert(mode), transform)
-    assert result is not None
-    return result
-
-
-def _straight(image: Image.Image) -> Image.Image:
-    """Premultiplied alpha undone: it must be before the alpha is dropped."""
-    return image.convert({"RGBa": "RGBA", "La": "LA"}[image.mode]) if image.mode in ("RGBa", "La") else image
 
 
 def _over_white(rgb: Image.Image, alpha: Image.Image) -> Image.Image:

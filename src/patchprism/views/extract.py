@@ -13,7 +13,7 @@ from patchprism.jobs.inputs import listed_input
 from patchprism.jobs.opened import open_in_memory
 from patchprism.jobs.run import Run, nobody
 from patchprism.jobs.settings import ERRORS, Settings
-from patchprism.jobs.view import features_of
+from patchprism.jobs.viewing import features_of
 from patchprism.photos.framing import Framing
 from patchprism.support import checks
 

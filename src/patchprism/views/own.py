@@ -22,7 +22,7 @@ from patchprism.jobs.report import Colored
 from patchprism.jobs.run import Run
 from patchprism.jobs.settings import TOKEN_DEFAULTS
 from patchprism.jobs.source import Failure, MemorySource
-from patchprism.jobs.view import view_of
+from patchprism.jobs.viewing import view_of
 from patchprism.photos.framing import MAX_SIZE, Framing
 from patchprism.photos.sources import GONE_GREY
 from patchprism.support.reading import Note, reading

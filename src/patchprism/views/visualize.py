@@ -13,7 +13,7 @@ from patchprism.jobs.settings import (
     Settings,
     check_backbone,
 )
-from patchprism.jobs.view import make_view
+from patchprism.jobs.viewing import make_view
 from patchprism.prism.estimator import Prism
 from patchprism.support import checks
 from patchprism.views.extract import check_framing

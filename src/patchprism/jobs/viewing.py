@@ -1,0 +1,169 @@
+"""Photos -> a view, in memory."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from patchprism.errors import OptionError, StoreError
+from patchprism.features.extraction import Photos
+from patchprism.features.patch_features import PatchFeatures
+from patchprism.features.store import StoredFeatures
+from patchprism.features.store.reader import LARGE, PhotoRow
+from patchprism.jobs.inputs import listed_input
+from patchprism.jobs.opened import Opened, resolved_for
+from patchprism.jobs.render import color
+from patchprism.jobs.source import MemorySource, StoreSource
+from patchprism.jobs.view import View
+from patchprism.photos.sources import StoredPhoto, places_for
+from patchprism.support.memory import free_memory
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from patchprism.jobs.render import Coloring
+    from patchprism.jobs.report import Colored
+    from patchprism.jobs.run import Run
+    from patchprism.jobs.settings import Settings
+    from patchprism.support.reading import Note
+
+
+def make_view(
+    photos: Any,
+    settings: Settings,
+    run: Run,
+    coloring: Coloring,
+    *,
+    most: int | None = None,
+    strict: bool = False,
+) -> View:
+    """Colour photos or the photos of a store, in memory.
+
+    Parameters
+    ----------
+    photos : sequence
+        Paths, addresses, images or arrays; or one feature store. The photos of a store are read, when they are
+        first shown, from where the store says that they were; plain grey stands for one that is gone.
+    settings : Settings
+    run : Run
+    coloring : Coloring
+    most : int, optional
+        The largest number of photos that is allowed.
+    strict : bool
+        Whether the first photo that cannot be read raises.
+
+    Raises
+    ------
+    PatchPrismError
+        One of its children.
+    """
+    given, notes = listed_input(photos)
+    count = min(len(given), coloring.sample.count or len(given))
+    if most is not None and count > most:
+        way = "name fewer" if coloring.prism else f"sample={most} picks some, or name fewer"
+        raise OptionError(f"a page shows {most} photos at most, got {count:,}: {way}")
+    settings = resolved_for(settings, given, coloring.prism)
+    if isinstance(given, StoredFeatures):
+        if run.backbone is not None:
+            raise OptionError("backbone is not needed with a feature store")
+        check_memory(given, count)
+    colored = color(given, settings, run, coloring, strict=strict)
+    with run.watch("colour and write"):
+        view = view_of(colored, notes, run.watch.seconds)
+    if isinstance(given, StoredFeatures):
+        sample, places = coloring.sample, places_for("", coloring.fetch_from)
+        view.store = [
+            given.path,
+            *(
+                []
+                if colored.opened.only is None
+                else ["--sample", str(sample.count), "--seed", str(sample.seed)]
+            ),
+            *(word for place in sorted(places) for word in ("--fetch-from", place)),
+        ]
+    return view
+
+
+def check_memory(store: StoredFeatures, count: int) -> None:
+    """Refuse a store whose tokens do not fit into memory.
+
+    Raises
+    ------
+    StoreError
+        If they do not.
+    """
+    # Float32 at least: what is fitted and coloured is a copy.
+    need = 2 * 4 * store.n_patches * store.width * count // len(store)
+    if need > LARGE and need > free_memory():
+        raise StoreError(
+            f"{store.path}: its tokens take {need / 1e9:,.1f} GB, which is more memory than this machine has "
+            "free; patchprism render takes a store photo by photo, and sample=N shows a part of it"
+        )
+
+
+def features_of(opened: Opened, found: Sequence[tuple[PhotoRow, Any]]) -> PatchFeatures:
+    """Tokens of a source as features that know what they were made with."""
+    features = PatchFeatures([tokens for _, tokens in found], [row.name for row, _ in found])
+    features.origin = opened.origin
+    if "framing" in opened.origin:
+        framing = {"mean": list(opened.framing.mean), "std": list(opened.framing.std)}
+        features.model = asdict(opened.record) | framing
+    features.failures = [{"photo": each.photo, "reason": each.reason} for each in opened.failures]
+    return features
+
+
+def view_of(colored: Colored, notes: Sequence[Note], seconds: dict[str, float]) -> View:
+    """A view of coloured photos: their tokens and colours, held in memory.
+
+    Parameters
+    ----------
+    colored : Colored
+    notes : sequence of Note
+        What is to be said of the job's inputs.
+    seconds : dict
+        Time spent in each stage.
+    """
+    opened, prism = colored.opened, colored.prism
+    found = [
+        (row, tokens)
+        for shard in range(opened.source.n_shards)
+        for row, tokens in opened.source.read(shard)
+        if opened.only is None or row.name in opened.only
+    ]
+    rows = [row for row, _ in found]
+    features = features_of(opened, found)
+    return View(
+        photos=_photos_of(opened, rows),
+        framing=opened.framing,
+        features=features,
+        prism=prism,
+        parts=[prism.split(tokens, name=row.name) for row, tokens in zip(rows, features, strict=True)],
+        crops=[row.crop for row in rows],
+        sizes=[row.size for row in rows],
+        record=opened.record,
+        weights=opened.weights,
+        settings=opened.settings,
+        fitted_here=colored.fitted_here,
+        failures=opened.failures,
+        seconds=seconds,
+        origin=prism.origin if colored.fitted_here else opened.origin,
+        plain=[row.name for row in rows if row.plain],
+        notes=[note.text for note in (*notes, *opened.notes) if not note.name],
+    )
+
+
+def _photos_of(opened: Opened, rows: Sequence[PhotoRow]) -> Photos:
+    """The photos of a source, to be read again."""
+    source = opened.source
+    if isinstance(source, MemorySource):
+        return source.photos
+    assert isinstance(source, StoreSource)
+    photos = Photos(
+        [StoredPhoto(row.name, row.size, source.places, source.reader) for row in rows],
+        [row.name for row in rows],
+    )
+    notes: dict[str, tuple[str, ...]] = {}
+    for note in opened.notes:
+        notes[note.name] = (*notes.get(note.name, ()), note.text)
+    photos.notes = {i: notes[row.name] for i, row in enumerate(rows) if row.name in notes}
+    return photos

@@ -1,0 +1,104 @@
+"""What a file is, by its first bytes: what is refused by name before a decoder sees it."""
+
+from __future__ import annotations
+
+from typing import IO, TYPE_CHECKING
+
+from patchprism.errors import PhotoError
+
+if TYPE_CHECKING:
+    # The values that are black and white.
+    Range = tuple[float, float]
+
+
+def check_jpeg_2000(file: IO[bytes], label: str) -> None:
+    """Refuse colours of more than 8 bits: Pillow rounds them up beyond its 8, and makes white black.
+
+    Raises
+    ------
+    PhotoError
+    """
+    place = file.tell()
+    file.seek(0)
+    _, _, sizes = file.read(1 << 16).partition(b"\xff\x4f\xff\x51")
+    file.seek(place)
+    # After the marker: its length, capabilities, eight sizes; then the number of channels, and three bytes for each.
+    channels = int.from_bytes(sizes[36:38], "big")
+    bits = max(((each & 0x7F) + 1 for each in sizes[38 : 38 + 3 * channels : 3]), default=0)
+    if channels > 2 and bits > 8:
+        raise PhotoError(
+            label,
+            f"is a JPEG 2000 photo with {bits} bits per channel, which is not read: save it as PNG or TIFF",
+        )
+
+
+# What a file begins with that is no photo of ours, at which byte, and what it is.
+HEAD = 132
+
+
+_OTHERS = (
+    (0, b"\xff\x0a", "is a JPEG XL photo by its content, which is not read"),
+    (4, b"JXL ", "is a JPEG XL photo by its content, which is not read"),
+    (0, b"8BPS", "is a Photoshop file by its content: save it as PNG or TIFF"),
+    (
+        0,
+        b"\x93NUMPY",
+        "is a NumPy array by its content: give it as an array from Python, or save it as PNG or TIFF",
+    ),
+    (128, b"DICM", "is a DICOM file by its content: save its picture as TIFF"),
+    (0, b"v/1\x01", "is an OpenEXR picture by its content: save it as PNG or TIFF"),
+    (0, b"\x1aE\xdf\xa3", "is a video by its content, not a photo"),
+)
+
+
+_HEIF_BRANDS = (
+    b"heic",
+    b"heix",
+    b"heim",
+    b"heis",
+    b"hevc",
+    b"hevx",
+    b"hevm",
+    b"hevs",
+    b"mif1",
+    b"msf1",
+    b"mif2",
+)
+
+
+_AVIF_BRANDS = (b"avif", b"avis")
+
+
+def check_content(head: bytes, label: str) -> None:
+    """Name what a file is by its content, where that is no photo that is read; load what reads HEIC.
+
+    Raises
+    ------
+    PhotoError
+    """
+    from PIL import Image
+
+    for at, sign, reason in _OTHERS:
+        if head.startswith(sign, at):
+            raise PhotoError(label, reason)
+    if head[4:8] != b"ftyp":
+        return
+    # The brand, then those that the file is compatible with.
+    length = min(int.from_bytes(head[:4], "big"), len(head))
+    brands = {head[8:12], *(head[at : at + 4] for at in range(16, length - 3, 4))}
+    if brands.intersection(_AVIF_BRANDS):
+        if "AVIF" not in Image.OPEN:
+            raise PhotoError(label, "is an AVIF photo by its content: Pillow 11.3 or later reads it")
+    elif brands.intersection(_HEIF_BRANDS):
+        try:
+            import pillow_heif
+        except ImportError as error:
+            raise PhotoError(
+                label,
+                "is a HEIC photo by its content: to read it, pip install 'patchprism[heif]', or save it as JPEG",
+            ) from error
+        pillow_heif.register_heif_opener()
+    elif head[8:12] == b"crx ":
+        raise PhotoError(label, "is a camera's raw file by its content: save it as JPEG or TIFF")
+    else:
+        raise PhotoError(label, "is a video by its content, not a photo")
