@@ -107,7 +107,7 @@ def _scripted(path: Path) -> None:
         (_deep, "must hold tensors"),
         (
             lambda p: save_file({"scene_components": torch.zeros(1), "object_components": torch.zeros(1)}, p),
-            "a prism, not weights; --prism takes it",
+            "a prism, not weights; pass it as prism='FILE'",
         ),
     ],
 )

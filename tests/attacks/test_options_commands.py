@@ -22,7 +22,7 @@ from PIL import Image
 from toys import RECORD, Toy
 from typer.main import get_command
 
-from patchprism.backbones import WeightsOrigin, base
+from patchprism.backbones import WeightsOrigin, catalog, devices
 from patchprism.cli import main
 from patchprism.cli.app import app
 from patchprism.cli.flags import flags, named_by_flags
@@ -71,19 +71,18 @@ def toy(monkeypatch, tmp_path):
     for path in ("a.png", "frames/0.png", "frames/1.png"):
         Image.fromarray(photo.astype(np.uint8)).save(path)
     (tmp_path / "a.txt").write_text("no photo")
-    monkeypatch.setitem(base._RECORDS, "toy", RECORD)
+    monkeypatch.setitem(catalog.RECORDS, "toy", RECORD)
     import patchprism.backbones
     import patchprism.explorer.serve
     import patchprism.jobs.network
-    import patchprism.jobs.video.job
 
     load, obtain = patchprism.backbones.load_backbone, patchprism.jobs.network.obtain_weights
 
     def load_toy(name, **options):
         if name != "toy":
             return load(name, **options | {"download": False})
-        base.resolve_device(options.get("device", "auto"))
-        base.resolve_dtype(options.get("dtype", "auto"))
+        devices.resolve_device(options.get("device", "auto"))
+        devices.resolve_dtype(options.get("dtype", "auto"))
         return Toy()
 
     def obtain_toys(record, weights=None, **options):
@@ -91,12 +90,7 @@ def toy(monkeypatch, tmp_path):
             return obtain(record, weights, **options | {"download": False})
         return WeightsOrigin(source="tests", sha256="0" * 64)
 
-    for module in (
-        patchprism.backbones,
-        patchprism.jobs.network,
-        patchprism.jobs.video.job,
-    ):
-        monkeypatch.setattr(module, "load_backbone", load_toy)
+    monkeypatch.setattr(patchprism.jobs.network, "load_backbone", load_toy)
     monkeypatch.setattr(patchprism.jobs.network, "obtain_weights", obtain_toys)
     monkeypatch.setattr(patchprism.explorer.serve, "serve", lambda *_, **__: None)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
@@ -230,6 +224,7 @@ CONFLICTS = [
     ("render", "--lens similarity", "needs a point: --at PHOTO:x,y"),
     ("render", "--at a.png:1,1", "--at is for the lenses"),
     ("render", "--lens similarity --at b.png:1,1", "--at: no photo is called 'b.png'"),
+    ("render", "--lens clusters --sample 1", "--lens must be pca with"),
     ("render", "--lens attention --layer 0,0", "--layer 0,0"),
     ("render", "--fetch-from s3://x", "--fetch-from is for a feature store"),
     ("render", "--workers 2", "--workers is for the engine ray"),

@@ -13,8 +13,8 @@ from safetensors.torch import save_file
 from standin import filled_state
 
 import patchprism
-from patchprism.backbones.base import IMAGENET_MEAN, IMAGENET_STD, BackboneRecord, WeightsOrigin
 from patchprism.backbones.dinov2 import build, load
+from patchprism.backbones.record import IMAGENET_MEAN, IMAGENET_STD, BackboneRecord, WeightsOrigin
 from patchprism.errors import WeightsError
 
 if TYPE_CHECKING:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from patchprism.backbones import find_record, load_backbone, locate_weights, records
-from patchprism.backbones.base import register
+from patchprism.backbones.catalog import RECORDS
 from patchprism.errors import ModelError, OptionError
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def test_unknown_names(name: str) -> None:
         ("DINOV2_ViTS14", "dinov2_vits14?"),
         ("dinov2_vits14_reg4", "dinov2_vits14_reg"),
         ("vit_small_patch14_dinov2.lvd142m", "timm:vit_small_patch14_dinov2.lvd142m"),
-        ("weights.pth", "--model dinov2_vits14 --weights weights.pth"),
+        ("weights.pth", "model='dinov2_vits14' weights='weights.pth'"),
         ("resnet50", "hf:OWNER/NAME or timm:NAME"),
         (".", "hf:."),
     ],
@@ -81,9 +82,11 @@ def test_an_unknown_name_leads_on(name: str, meant: str) -> None:
         assert meant in str(caught.value)
 
 
-def test_a_name_is_taken_once() -> None:
-    with pytest.raises(OptionError, match="registered already"):
-        register([find_record("dinov2_vits14")])
+def test_an_unknown_family_is_refused_before_weights_are_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    record = replace(find_record("efficientnet_lite2"), name="other", family="convnet")
+    monkeypatch.setitem(RECORDS, "other", record)
+    with pytest.raises(ModelError, match="unknown family 'convnet', known are dinov2, efficientnet"):
+        load_backbone("other", weights="/no/such/file")
 
 
 @pytest.mark.parametrize(

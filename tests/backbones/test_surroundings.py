@@ -204,7 +204,7 @@ def test_the_newer_settings_of_precision_are_set_aside_and_inherited_again():
     backends.fp32_precision = "tf32"
     backends.mkldnn.matmul.fp32_precision = backends.cuda.matmul.fp32_precision = "none"
     try:
-        with own_settings(inference=True):
+        with own_settings():
             assert backends.cuda.matmul.fp32_precision == backends.mkldnn.matmul.fp32_precision == "ieee"
         assert backends.mkldnn.matmul.fp32_precision == "tf32"
         backends.fp32_precision = "ieee"

@@ -145,9 +145,9 @@ def test_no_network_names_three_ways_on(monkeypatch: pytest.MonkeyPatch) -> None
         message = str(caught.value)
         assert "\n" not in message
         for way in (
-            "--weights FILE",
+            "weights='FILE'",
             "`patchprism download dinov2_vits14`",
-            "--model efficientnet_lite2",
+            "model='efficientnet_lite2'",
             PATH,
         ):
             assert way in message

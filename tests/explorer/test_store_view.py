@@ -346,7 +346,7 @@ def real_store(photo_files, tmp_path_factory):
 def test_the_pages_command_names_the_store_and_gives_its_colours(real_store, watch, tmp_path, monkeypatch):
     html = tmp_path / "page.html"
     # No network is needed: to load one would be a defect.
-    monkeypatch.setattr("patchprism.backbones.load_backbone", refuse)
+    monkeypatch.setattr("patchprism.jobs.network.load_backbone", refuse)
     done = CliRunner().invoke(
         app, ["explore", str(real_store), "--html", str(html), "-q"], catch_exceptions=False
     )
@@ -387,7 +387,7 @@ def test_a_refit_needs_no_network_and_a_new_photo_the_stores_own(real_store, vie
     workshop = Workshop(first, b"", None, device="cpu")
     try:
         with monkeypatch.context() as patched:
-            patched.setattr("patchprism.backbones.load_backbone", refuse)
+            patched.setattr("patchprism.jobs.network.load_backbone", refuse)
             made = fitted(workshop, first, Wish(threshold=0.4))
         direct = patchprism.visualize(real_store, threshold=0.4)
         assert made.prism.threshold_ == 0.4

@@ -15,8 +15,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from patchprism.backbones import find_record
-from patchprism.backbones.base import Backbone, BackboneRecord, WeightsOrigin
+from patchprism.backbones import Backbone, BackboneRecord, WeightsOrigin, find_record
 from patchprism.errors import PhotoError
 from patchprism.jobs.engines import WorkerLost
 from patchprism.photos.sources import read_source

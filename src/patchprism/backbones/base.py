@@ -1,123 +1,26 @@
-"""What a backbone is, and the registry of those that can be named. Importing it loads no torch."""
+"""What a backbone is. Importing it loads no torch."""
 
 from __future__ import annotations
 
-import difflib
-import os
-import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Literal
 
+from patchprism.backbones.devices import resolve_device, resolve_dtype
+from patchprism.backbones.record import BackboneRecord, Identity, WeightsOrigin
 from patchprism.errors import ModelError, OptionError
 from patchprism.support import checks
 from patchprism.support.surroundings import own_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
     import torch
 
-# What loading tells while it downloads: progress(message, done_bytes, total_bytes or None).
-Progress = Callable[[str, int, int | None], None]
+    from patchprism.photos.framing import Framing
 
-DEVICES = ("auto", "cpu", "cuda", "mps")
 Query = Literal["cls"] | tuple[int, int]
-
-DTYPES = ("auto", "float32", "bfloat16", "float16")
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-
-
-@dataclass(frozen=True, kw_only=True)
-class BackboneRecord:
-    """All that is known of a backbone before its weights are loaded.
-
-    Attributes
-    ----------
-    name : str
-        What the user calls it.
-    family : str
-        Key of the code that builds it, e.g. ``"dinov2"``.
-    patch_size : int
-        Side of a patch, in pixels of model input.
-    width : int
-        Length D of a patch token.
-    depth, heads : int
-        Number of blocks, and of attention heads (0 for a convolutional network).
-    prefix_tokens : int
-        Tokens before the patches (class token and registers).
-    mean, std : tuple of float or None
-        Normalisation of RGB in [0, 1]; None where the model's files do not say it.
-    n_parameters : int
-        Number of parameters.
-    licence : str
-        SPDX name of the weights' licence.
-    source : str
-        Address of the weights, or the package that holds them.
-    download_bytes : int
-        Size of the download, 0 where nothing is downloaded.
-    hub_repo : str
-        The twin on the Hugging Face hub, empty where there is none.
-    """
-
-    name: str
-    family: str
-    patch_size: int
-    width: int
-    depth: int
-    heads: int
-    prefix_tokens: int
-    mean: tuple[float, float, float] | None
-    std: tuple[float, float, float] | None
-    n_parameters: int
-    licence: str
-    source: str
-    download_bytes: int = 0
-    hub_repo: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class WeightsOrigin:
-    """Where a backbone's weights came from.
-
-    Attributes
-    ----------
-    source : str
-        Address, repository or package, as a person would look for it.
-    path : str
-        The file that was read, empty for networks that have none.
-    sha256 : str
-        SHA-256 of that file in hexadecimal, empty for networks that have none.
-    taken_from : str
-        Where in a training checkpoint the network was, e.g. ``"teacher.backbone"``; empty where the file holds
-        nothing but the network.
-    left_out : tuple of str
-        What else that file holds: other networks, heads, the optimizer.
-    """
-
-    source: str
-    path: str = ""
-    sha256: str = ""
-    taken_from: str = ""
-    left_out: tuple[str, ...] = ()
-
-    def report(self) -> dict[str, Any]:
-        """What reports say of the weights, as JSON values."""
-        taken: dict[str, Any] = {}
-        if self.taken_from or self.left_out:
-            taken = {"taken_from": self.taken_from, "left_out": list(self.left_out)}
-        return {"source": self.source, "file": self.path, "sha256": self.sha256, **taken}
-
-    def __str__(self) -> str:
-        """The source, and what was taken from it and what was not."""
-        words = [f"its {self.taken_from}"] if self.taken_from else []
-        if self.left_out:
-            more = f" and {len(self.left_out) - 3} more" if len(self.left_out) > 3 else ""
-            words.append(f"without {', '.join(self.left_out[:3])}{more}")
-        return f"{self.source} ({', '.join(words)})" if words else self.source
 
 
 class Backbone(ABC):
@@ -144,8 +47,13 @@ class Backbone(ABC):
     """Whether :meth:`attention` and :meth:`rollout` work."""
 
     def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.record.name}, {self.device}, {self.identity.dtype})"
+
+    @property
+    def identity(self) -> Identity:
+        """What tells its tokens from those of other networks."""
         dtype = str(self.dtype).removeprefix("torch.")
-        return f"{type(self).__name__}({self.record.name}, {self.device}, {dtype})"
+        return Identity(record=self.record, weights=self.weights, dtype=dtype)
 
     @property
     def depth(self) -> int:
@@ -164,7 +72,7 @@ class Backbone(ABC):
         device: str = "cpu",
         dtype: str = "float32",
     ) -> Backbone:
-        """A backbone around a function of one's own; see :class:`~patchprism.backbones.callable.CallableBackbone`.
+        """A backbone around a function of one's own.
 
         Parameters
         ----------
@@ -187,11 +95,48 @@ class Backbone(ABC):
         OptionError
             If an argument has a value that is not allowed.
         """
-        from patchprism.backbones.callable import CallableBackbone
-
-        return CallableBackbone(
-            fn, patch_size=patch_size, mean=mean, std=std, name=name, width=width, device=device, dtype=dtype
+        if not callable(fn):
+            raise OptionError(f"fn must be callable, got {type(fn).__name__}")
+        count = partial(checks.integer, low=1, high=checks.MAX_COUNT)
+        record = BackboneRecord(
+            name=checks.text("name", name),
+            family="callable",
+            patch_size=count("patch_size", patch_size),
+            width=checks.optional(count)("width", width) or 0,
+            depth=1,
+            heads=0,
+            prefix_tokens=0,
+            mean=checks.three_numbers("mean", mean),
+            std=checks.three_numbers("std", std, positive=True),
+            n_parameters=0,
+            licence="",
+            source="a function",
         )
+        weights = WeightsOrigin(source=f"the function {getattr(fn, '__qualname__', type(fn).__name__)}")
+        return CallableBackbone(fn, record, weights, resolve_device(device), resolve_dtype(dtype))
+
+    def framing(
+        self,
+        *,
+        size: int | None = None,
+        preset: str = "default",
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+    ) -> Framing:
+        """How photos are resized, cropped and normalised for this network.
+
+        Parameters and errors are those of :meth:`BackboneRecord.framing`.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from patchprism import load_backbone
+        >>> backbone = load_backbone("efficientnet_lite2")
+        >>> framed = backbone.framing(size=64).apply(np.zeros((200, 300, 3), np.uint8))
+        >>> backbone.patch_tokens(framed.pixels[None]).shape
+        torch.Size([1, 4, 6, 536])
+        """
+        return self.record.framing(size=size, preset=preset, mean=mean, std=std)
 
     def patch_tokens(
         self, pixels: torch.Tensor, *, layer: int = -1, facet: str = "token", norm: bool = True
@@ -255,28 +200,17 @@ class Backbone(ABC):
         norm = checks.flag("norm", norm)
         if checks.text("facet", facet) not in self.facets:
             raise ModelError(f"{self.record.name} has no facet {facet!r}: it has {', '.join(self.facets)}")
-        with own_settings(inference=True):
+        with own_settings():
             found = self._layers(
                 pixels.to(device=self.device, dtype=self.dtype), sorted(set(wanted)), facet, norm
             )
-            return [found[layer].float() for layer in wanted]
+            tokens = [found[layer].float() for layer in wanted]
+            # A function of the user's may run in inference mode, whose tensors nothing can be trained on.
+            return [each.clone() if each.is_inference() else each.detach() for each in tokens]
 
     def layer_index(self, layer: int) -> int:
-        """A layer counted from 0.
-
-        Raises
-        ------
-        ModelError
-            If the network has no such layer.
-        """
-        layer = int(checks.integer("layer", layer))
-        if not -self.depth <= layer < self.depth:
-            last = self.depth - 1
-            raise ModelError(
-                f"{self.record.name} has no layer {checks.said(layer)}: layers are 0 to {last}, or -{self.depth} to "
-                "-1 from the end"
-            )
-        return layer % self.depth
+        """A layer counted from 0; refuses one that the network does not have."""
+        return self.record.layer_index(layer)
 
     def attention(self, pixels: torch.Tensor, *, layer: int = -1, query: Query = "cls") -> torch.Tensor:
         """How much one token attends to every patch, head by head.
@@ -306,7 +240,7 @@ class Backbone(ABC):
         """
         token, grid = self._attending(pixels, query)
         index = self.layer_index(layer)
-        with own_settings(inference=True):
+        with own_settings():
             rows = self._attention_row(pixels.to(device=self.device, dtype=self.dtype), index, token)
         patches = rows[:, :, self.record.prefix_tokens :]
         return patches.reshape(*patches.shape[:2], *grid)
@@ -339,7 +273,7 @@ class Backbone(ABC):
         import torch
 
         token, grid = self._attending(pixels, query)
-        with own_settings(inference=True):
+        with own_settings():
             # One photo at a time: the layers' inputs are held until the row has passed them.
             rows = [
                 self._rollout_row(pixels[i : i + 1].to(device=self.device, dtype=self.dtype), token)
@@ -398,158 +332,61 @@ class Backbone(ABC):
         raise NotImplementedError
 
 
-_RECORDS: dict[str, BackboneRecord] = {}
-
-
-def register(records: Iterable[BackboneRecord]) -> None:
-    """Add records to the registry; a name can be taken once."""
-    for record in records:
-        if record.name in _RECORDS:
-            raise OptionError(f"model {record.name!r} is registered already")
-        _RECORDS[record.name] = record
-
-
-def records() -> tuple[BackboneRecord, ...]:
-    """Every registered record, in the order of registration."""
-    return tuple(_RECORDS.values())
-
-
-def find_record(name: str) -> BackboneRecord:
-    """The record of a model.
+class CallableBackbone(Backbone):
+    """A function that turns pixels into patch tokens. It has one layer, its result.
 
     Parameters
     ----------
-    name : str
-        A registered name, ``hf:REPO_OR_DIR[@REVISION]`` or ``timm:NAME``.
-
-    Raises
-    ------
-    ModelError
-        If no such model is known; the message names the nearest ones.
-    WeightsError
-        If the configuration of an ``hf:`` model cannot be fetched.
-    ExtraError
-        If the model needs a package that is not installed.
+    fn : callable
+        As in :meth:`Backbone.from_callable`.
+    record : BackboneRecord
+        Its width is 0 until it is known.
+    weights : WeightsOrigin
+    device : torch.device
+    dtype : torch.dtype
     """
-    name = checks.text("model", name) if name != "" else ""
-    if name in _RECORDS:
-        return _RECORDS[name]
-    adapter = adapter_of(name)
-    if adapter == "hf":
-        from patchprism.backbones import huggingface
 
-        return huggingface.find_record(name)
-    if adapter == "timm":
-        from patchprism.backbones import timm_models
+    def __init__(
+        self,
+        fn: Callable[[torch.Tensor], torch.Tensor],
+        record: BackboneRecord,
+        weights: WeightsOrigin,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
+        self.record, self.weights, self.device, self.dtype = record, weights, device, dtype
+        self.fn = fn
 
-        return timm_models.find_record(name)
-    raise ModelError(f"unknown model {name!r}: {_meant(name)}")
+    def _layers(
+        self, pixels: torch.Tensor, layers: Sequence[int], facet: str, norm: bool
+    ) -> dict[int, torch.Tensor]:
+        import torch
 
-
-# DINOv3's own names, without their punctuation, and what follows "facebook/dinov3-" on the hub.
-_DINOV3 = {
-    **{
-        size: f"{size}-pretrain-lvd1689m"
-        for size in ("vits16", "vits16plus", "vitb16", "vitl16", "vith16plus", "vit7b16")
-    },
-    **{
-        f"convnext{size}": f"convnext-{size}-pretrain-lvd1689m" for size in ("tiny", "small", "base", "large")
-    },
-}
-
-
-def _meant(name: str) -> str:
-    """What somebody who gives an unknown name for a model may have meant."""
-    bare = name.strip()
-    lowered = bare.lower()
-    for prefix in ("https://huggingface.co/", "http://huggingface.co/", "huggingface.co/", "huggingface:"):
-        if lowered.startswith(prefix):
-            owner_and_name = "/".join(bare[len(prefix) :].strip("/").split("/")[:2])
-            return f"did you mean hf:{owner_and_name}?"
-    if lowered.partition(":")[0] in ("hf", "timm") and ":" in bare:
-        return f"did you mean {lowered.partition(':')[0]}:{bare.partition(':')[2]}?"
-    if os.path.isdir(bare):
-        return f"a folder with the files of a transformers model is hf:{bare}"
-    if lowered.endswith((".pth", ".pt", ".ckpt", ".safetensors", ".bin")):
-        return f"a file of weights goes with the model that it is of, as in --model dinov2_vits14 --weights {bare}"
-    if lowered in _RECORDS:
-        return f"did you mean {lowered}?"
-    if re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w.-]+)?", bare):
-        return f"did you mean hf:{bare}, of the Hugging Face hub?"
-    if lowered.startswith("dinov3"):
-        rest = re.sub(r"[-_]", "", lowered.removeprefix("dinov3"))
-        sizes = sorted((size for size in _DINOV3 if rest.startswith(size)), key=len)
-        repo = f"facebook/dinov3-{_DINOV3[sizes[-1] if sizes else 'vits16']}"
-        return f"DINOv3 comes from the Hugging Face hub, as hf:{repo}"
-    if "_patch" in lowered:
-        return f"did you mean timm:{bare}?"
-    near = difflib.get_close_matches(name, _RECORDS, n=3, cutoff=0.5)
-    if near:
-        return f"did you mean {' or '.join(near)}?"
-    return "`patchprism models` lists those that come with PatchPrism; others are hf:OWNER/NAME or timm:NAME"
-
-
-def adapter_of(name: str) -> str:
-    """``"hf"`` or ``"timm"`` for names with these prefixes, empty for all others.
-
-    Raises
-    ------
-    ModelError
-        If the name asks torch.hub for a model.
-    """
-    prefix, colon, _ = name.partition(":")
-    if not colon:
-        return ""
-    if prefix in ("hub", "torchhub", "torch.hub"):
-        raise ModelError(
-            f"model {name!r}: torch.hub is not supported on purpose, since it runs code from the network; "
-            "take hf:REPO, timm:NAME, or Backbone.from_callable with a network you loaded yourself"
-        )
-    return prefix if prefix in ("hf", "timm") else ""
-
-
-def check_device(name: str, value: Any) -> str:
-    """A device's name, if its kind is one of ``DEVICES``; whether this machine has it is not asked."""
-    device = checks.device(name, value)
-    if device.split(":")[0] not in DEVICES:
-        checks.refuse(name, f"one of {', '.join(DEVICES)}", value)
-    return device
-
-
-def resolve_device(device: str | torch.device) -> torch.device:
-    """The torch device meant by ``"auto"``, ``"cpu"``, ``"cuda"``, ``"mps"`` or e.g. ``"cuda:1"``.
-
-    Raises
-    ------
-    OptionError
-        If the name is not one of these, or this machine has no such device.
-    """
-    device = check_device("device", device)
-    import torch
-
-    has_cuda, has_mps = torch.cuda.is_available(), torch.backends.mps.is_available()
-    if device == "auto":
-        return torch.device("cuda" if has_cuda else "mps" if has_mps else "cpu")
-    try:
-        resolved = torch.device(device)
-    except Exception as error:  # torch raises several
-        raise OptionError(f"device {checks.said(device)} is not a torch device", option="device") from error
-    there = {"cuda": torch.cuda.device_count() if has_cuda else 0, "mps": int(has_mps), "cpu": 1}
-    if (resolved.index or 0) >= there[resolved.type]:
-        raise OptionError(f"device {checks.said(device)} is not available on this machine", option="device")
-    return resolved
-
-
-def resolve_dtype(dtype: str | torch.dtype) -> torch.dtype:
-    """The torch dtype meant by a name; ``"auto"`` is float32, so that every device gives the same colours.
-
-    Raises
-    ------
-    OptionError
-        If the name is not one of ``DTYPES``.
-    """
-    dtype = checks.dtype("dtype", dtype, allowed=DTYPES)
-    import torch
-
-    resolved: torch.dtype = torch.float32 if dtype == "auto" else getattr(torch, dtype)
-    return resolved
+        tokens = self.fn(pixels)
+        batch, patch = len(pixels), self.record.patch_size
+        h, w = (side // patch for side in pixels.shape[-2:])
+        wanted = f"(B, h, w, D) = ({batch}, {h}, {w}, D) or (B, h * w, D) = ({batch}, {h * w}, D)"
+        if not isinstance(tokens, torch.Tensor):
+            raise ModelError(
+                f"{self.record.name}: must return a tensor {wanted}, got {type(tokens).__name__}"
+            )
+        shape = tuple(tokens.shape)
+        if len(shape) == 3 and shape[:2] == (batch, h * w):
+            tokens = tokens.reshape(batch, h, w, -1)
+        elif len(shape) != 4 or shape[:3] != (batch, h, w):
+            hint = ""
+            if len(shape) == 4 and shape[2:] == (h, w):
+                hint = "; a network that puts channels first needs .permute(0, 2, 3, 1)"
+            elif len(shape) == 3 and shape[0] == batch and shape[1] > h * w:
+                hint = f"; drop the {shape[1] - h * w} prefix tokens"
+            raise ModelError(f"{self.record.name}: must return {wanted}, got {shape}{hint}")
+        width = tokens.shape[-1]
+        if not tokens.is_floating_point():
+            raise ModelError(f"{self.record.name}: tokens must be floating point, got {tokens.dtype}")
+        if width == 0 or (self.record.width and width != self.record.width):
+            raise ModelError(
+                f"{self.record.name}: tokens must have width {self.record.width or 'D'}, got {width}"
+            )
+        if not self.record.width:
+            self.record = replace(self.record, width=width)
+        return {0: tokens.to(self.device)}

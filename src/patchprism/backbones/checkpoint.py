@@ -157,7 +157,7 @@ def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
     if any(name.rsplit(".", 1)[-1] in ("_flat_param", "flat_param") for name in tensors):
         raise WeightsError(f"{path}: {_SHARD}")
     if {"scene_components", "object_components"} <= set(tensors):
-        raise WeightsError(f"{path}: a prism, not weights; --prism takes it")
+        raise WeightsError(f"{path}: a prism, not weights; pass it as prism='FILE'")
     for name, tensor in tensors.items():
         if tensor.layout != torch.strided:
             raise WeightsError(f"{path}: {name!r} must be a dense tensor, got {type(tensor).__name__}")

@@ -27,7 +27,7 @@ from patchprism.errors import WeightsError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from patchprism.backbones.base import BackboneRecord, WeightsOrigin
+    from patchprism.backbones.record import BackboneRecord, WeightsOrigin
 
 NATIVE_GRID = 37  # the official checkpoints' position embedding is 37 x 37: 518 pixels
 _GRIDS_KEPT = 16  # position embeddings kept; at 64 x 64 patches and D = 1536 one takes 25 MB

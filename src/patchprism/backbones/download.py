@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from patchprism.backbones.base import Progress
+    from patchprism.backbones.record import Progress
 
 _CHUNK = 1 << 20
 _TIMEOUT_S = 30.0

@@ -24,7 +24,7 @@ from patchprism.errors import WeightsError
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from patchprism.backbones.base import BackboneRecord, WeightsOrigin
+    from patchprism.backbones.record import BackboneRecord, WeightsOrigin
 
 # A stage a row: blocks, kernel, stride of the first block, expansion, channels in, channels out.
 _STAGES = (
@@ -226,11 +226,6 @@ class EfficientNetBackbone(Backbone):
         network = network.to(device=device, dtype=dtype).eval().requires_grad_(False)
         # Channels last: 0.22 s instead of 0.43 s for four photos at 448 on two cores.
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-    @property
-    def depth(self) -> int:
-        """The blocks, and after them one layer that is the tokens: some blocks side by side."""
-        return len(self.network.blocks) + 1
 
     def _layers(
         self, pixels: torch.Tensor, layers: Sequence[int], facet: str, norm: bool

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from patchprism.backbones.base import WeightsOrigin
+from patchprism.backbones.pins import sha256_of
+from patchprism.backbones.record import WeightsOrigin
 from patchprism.errors import ModelError, WeightsError
 
 if TYPE_CHECKING:
-    from patchprism.backbones.base import Progress
+    from patchprism.backbones.record import Progress
 
 PREFIX = "hf:"
 _TIMEOUT_S = 5.0
@@ -125,8 +126,6 @@ class HubModel:
         WeightsError
             If they differ.
         """
-        from patchprism.backbones.weights import sha256_of
-
         digest, blob = sha256_of(path), path.resolve()
         # The hub's cache keeps large files under their own SHA-256, which is the publisher's word for it.
         if self.repo and len(blob.name) == len(digest) and blob.name != digest:

@@ -17,16 +17,17 @@ import torch.nn.functional as F
 from torch import nn
 
 from patchprism.backbones.attention import attention_row, roll_back
-from patchprism.backbones.base import Backbone, resolve_device, resolve_dtype
+from patchprism.backbones.base import Backbone
+from patchprism.backbones.devices import resolve_device, resolve_dtype
 from patchprism.backbones.hub_files import PREPROCESSOR_FILES, open_model
 from patchprism.backbones.probing import inside, of_one_size, outputs_of, reason, running, to_grid
-from patchprism.errors import ModelError
+from patchprism.errors import ModelError, OptionError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
-    from patchprism.backbones.base import BackboneRecord, Progress, WeightsOrigin
+    from patchprism.backbones.record import BackboneRecord, Progress, WeightsOrigin
 
     # Query and key, each (B, heads, N, d), the factor before the softmax, and whether nothing else goes into it.
     Recorder = Callable[[torch.Tensor, torch.Tensor, float, bool], None]
@@ -37,7 +38,7 @@ _ATTENTION_NAME = "patchprism"
 _recorder: ContextVar[Recorder | None] = ContextVar("patchprism_attention_recorder", default=None)
 
 
-def find_record(name: str, *, download: bool = True) -> BackboneRecord:
+def find_record(name: str) -> BackboneRecord:
     """The record of ``hf:REPO_OR_DIR[@REVISION]``, from its configuration alone.
 
     Raises
@@ -50,7 +51,7 @@ def find_record(name: str, *, download: bool = True) -> BackboneRecord:
         If ``transformers`` is not installed.
     """
     _transformers(name)
-    model = open_model(name, download=download)
+    model = open_model(name)
     with _inside(name):
         from patchprism.backbones.transformers_files import read_config, record_of
 
@@ -58,7 +59,7 @@ def find_record(name: str, *, download: bool = True) -> BackboneRecord:
 
 
 def load(
-    name: str, *, device: str, dtype: str, progress: Progress | None = None, download: bool = True
+    name: str, *, weights: str | None, device: str, dtype: str, progress: Progress | None, download: bool
 ) -> HuggingFaceBackbone:
     """The backbone of ``hf:REPO_OR_DIR[@REVISION]``.
 
@@ -66,7 +67,13 @@ def load(
     ------
     ModelError, WeightsError, ExtraError
         As :func:`find_record`.
+    OptionError
+        If other weights are asked for.
     """
+    if weights is not None:
+        raise OptionError(
+            f"weights cannot be given with {name!r}, which brings its own; name their folder as hf:FOLDER"
+        )
     _transformers(name)
     model = open_model(name, download=download)
     with _inside(name):
@@ -75,9 +82,11 @@ def load(
         config = read_config(model)
         record = record_of(model, config)
         torch_device, torch_dtype = resolve_device(device), resolve_dtype(dtype)
-        weights = model.weights(progress)
-        network = read_network(model, config, weights)
-        return HuggingFaceBackbone(record, network, weights, torch_device, torch_dtype)
+        origin = model.weights(progress)
+        network = read_network(model, config, origin)
+        backbone = HuggingFaceBackbone(record, network, origin, torch_device, torch_dtype)
+        backbone.probe()
+        return backbone
 
 
 class HuggingFaceBackbone(Backbone):
@@ -87,15 +96,10 @@ class HuggingFaceBackbone(Backbone):
     ----------
     record : BackboneRecord
     network : transformers.PreTrainedModel
-        It is moved to the device and dtype and kept.
+        It is moved to the device and dtype and kept; :meth:`probe` comes before anything else.
     weights : WeightsOrigin
     device : torch.device
     dtype : torch.dtype
-
-    Raises
-    ------
-    ModelError
-        If its hidden states are not patches after known prefix tokens.
     """
 
     def __init__(
@@ -108,24 +112,10 @@ class HuggingFaceBackbone(Backbone):
     ) -> None:
         self.record, self.weights, self.device, self.dtype = record, weights, device, dtype
         self.network = network.to(device=device, dtype=dtype).eval().requires_grad_(False)
-        from patchprism.backbones.transformers_files import STAGED, has_class_token
-
-        self._staged = network.config.model_type in STAGED
-        self._options = inspect.signature(type(network).forward).parameters
-        self._class_token = has_class_token(network)
-        if "mask_ratio" in network.config.to_dict():
-            network.config.mask_ratio = 0.0  # a masked autoencoder must see every patch
-        self._blocks = _find_blocks(record, network, self._staged)
-        self._projections = _find_projections(self._blocks)
-        if self._projections:
-            self.facets = ("token", "query", "key", "value")
         self._grid = (0, 0)
-        if "interpolate_pos_encoding" not in self._options:
-            self._stretch_positions()
         self._fixed: tuple[int, int] | None = None
         self._norm: nn.Module | None = None
         self._norm_known = True
-        self._probe()
 
     def _has_class_token(self) -> bool:
         return self._class_token
@@ -233,8 +223,31 @@ class HuggingFaceBackbone(Backbone):
         patch = self.record.patch_size
         return to_grid(tokens, (pixels.shape[-2] // patch, pixels.shape[-1] // patch))
 
-    def _probe(self) -> None:
-        """Run the network once on a few patches, and find out or refuse."""
+    def probe(self) -> None:
+        """Find out what the network is made of, and run it once on a few patches.
+
+        Raises
+        ------
+        ModelError
+            If its hidden states are not patches after known prefix tokens.
+        """
+        from patchprism.backbones.transformers_files import STAGED, has_class_token
+
+        config = self.network.config
+        self._staged = config.model_type in STAGED
+        self._options = inspect.signature(type(self.network).forward).parameters
+        self._class_token = has_class_token(self.network)
+        if "mask_ratio" in config.to_dict():
+            config.mask_ratio = 0.0  # a masked autoencoder must see every patch
+        self._blocks = _find_blocks(self.record, self.network, self._staged)
+        self._projections = _find_projections(self._blocks)
+        if self._projections:
+            self.facets = ("token", "query", "key", "value")
+        if "interpolate_pos_encoding" not in self._options:
+            self._stretch_positions()
+        self._run_once()
+
+    def _run_once(self) -> None:
         patch = self.record.patch_size
         sides = (2 * patch, 3 * patch)  # not square, so that a fixed size or a transposed grid shows
 
@@ -244,7 +257,7 @@ class HuggingFaceBackbone(Backbone):
             return pixels.to(device=self.device, dtype=self.dtype)
 
         norms = dict(enumerate(self._outer_norms()))
-        with torch.inference_mode():
+        with torch.no_grad():
             last = {-1: self._blocks[-1]}
             try:
                 with outputs_of({**last, **norms}, inputs=norms) as seen:

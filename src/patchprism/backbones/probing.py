@@ -70,12 +70,12 @@ def of_one_size(name: str, fixed: tuple[int, int], shape: tuple[int, ...]) -> st
     words = f"{name} takes photos of {wide} x {high} pixels only, got {width} x {height}"
     if high != wide:
         ratio = f"{wide // gcd(high, wide)}:{high // gcd(high, wide)}"
-        return f"{words}; crop the photos to {ratio} and give --size {min(high, wide)}"
+        return f"{words}; crop the photos to {ratio} and give size={min(high, wide)}"
     if height == width:
-        return f"{words}; give --size {high}"
+        return f"{words}; give size={high}"
     return (
-        f"{words}; give square photos and --size {high}, or --preset seed --size {high}, which crops them to a square "
-        "(and normalises with 0.5, unless --mean and --std say otherwise)"
+        f"{words}; give square photos and size={high}, or preset='seed' and size={high}, which crops them to a square "
+        "(and normalises with 0.5, unless mean and std are given)"
     )
 
 
@@ -129,5 +129,5 @@ def running(name: str, shape: tuple[int, ...]) -> Iterator[None]:
         raise
     except Exception as error:
         raise ModelError(
-            f"{name}: does not run on photos of {shape[-1]} x {shape[-2]} pixels ({reason(error)}); try another --size"
+            f"{name}: does not run on photos of {shape[-1]} x {shape[-2]} pixels ({reason(error)}); try another size"
         ) from error

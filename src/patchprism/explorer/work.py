@@ -278,7 +278,7 @@ class Workshop:
             backbone = self._backbone(settings, job)
             record, weights = backbone.record, backbone.weights
             framing = settings.framing(record) if other else framing
-            origin = describe_origin(backbone, settings, framing)
+            origin = describe_origin(backbone.identity, settings, framing)
             job.tell("photos", 0, len(todo))
             for each in extract(
                 photos, backbone, framing, indices=todo, batch_size=1, options=settings.token_options()
@@ -312,13 +312,12 @@ class Workshop:
         return made.recolored(settings.prism() if fit else view.prism, fit=fit)
 
     def _backbone(self, settings: Settings, job: Job) -> Backbone:
-        from patchprism.backbones import load_backbone
+        from patchprism.jobs.network import load_network
 
         name = str(settings.model)
         if name not in self._backbones:
-            job.tell(f"load {name}", 0, None)
-            dtype = settings.dtype or "auto"
-            loaded = load_backbone(name, device=self._device, dtype=dtype, download=False)
+            own = replace(settings, weights=None, device=self._device)
+            loaded = load_network(own, job.tell, download=False)
             first = self.first[0]
             if name == first.record.name and loaded.weights.sha256 != first.weights.sha256:
                 raise WeightsError(

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-    from patchprism.backbones import Backbone
+    from patchprism.backbones import Backbone, BackboneRecord
     from patchprism.photos.framing import Framed, Framing
     from patchprism.support.checks import Check
 
@@ -88,7 +88,7 @@ class TokenOptions:
         import torch
         from torch.nn.functional import normalize
 
-        with own_settings(inference=True):
+        with own_settings():
             if isinstance(self.layer, int):
                 parts = [
                     backbone.patch_tokens(pixels, layer=self.layer, facet=self.facet, norm=self.final_norm)
@@ -99,16 +99,16 @@ class TokenOptions:
                 parts = [normalize(part, dim=-1) for part in parts]
             return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
 
-    def origin(self, backbone: Backbone) -> dict[str, Any]:
+    def origin(self, record: BackboneRecord) -> dict[str, Any]:
         """The same as JSON values, one spelling for one meaning: the last layer is -1, all others count from 0.
 
         Raises
         ------
         ModelError
-            If the backbone has no such layer.
+            If the network has no such layer.
         """
-        found = [backbone.layer_index(layer) for layer in self.layers]
-        layers = [-1 if layer == backbone.depth - 1 else layer for layer in found]
+        found = [record.layer_index(layer) for layer in self.layers]
+        layers = [-1 if layer == record.depth - 1 else layer for layer in found]
         return {
             "layer": layers[0] if len(layers) == 1 else layers,
             "facet": self.facet,

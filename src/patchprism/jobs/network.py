@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-from patchprism.backbones import find_record, load_backbone
-from patchprism.backbones.base import resolve_device, resolve_dtype
+from patchprism.backbones import Identity, find_record, load_backbone
+from patchprism.backbones.devices import resolve_device, resolve_dtype
 from patchprism.backbones.weights import obtain_weights
 from patchprism.features.batching import patches_a_batch, patches_for
+from patchprism.jobs.run import nobody
 from patchprism.jobs.settings import describe_origin
 from patchprism.support.memory import free_memory
 
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     import numpy as np
-    import torch
     from numpy.typing import NDArray
 
     from patchprism.backbones import Backbone, BackboneRecord, WeightsOrigin
@@ -60,7 +60,7 @@ class Network:
     settings: dict[str, Any]
 
 
-def load_network(settings: Settings, tell: Tell) -> Backbone:
+def load_network(settings: Settings, tell: Tell, *, download: bool = True) -> Backbone:
     """The backbone that resolved settings name, loaded."""
     tell("load model", 0, None)
     loaded = load_backbone(
@@ -69,6 +69,7 @@ def load_network(settings: Settings, tell: Tell) -> Backbone:
         device=settings.device,
         dtype=settings.dtype or "auto",
         progress=tell,
+        download=download,
     )
     tell("load model", 1, 1)
     return loaded
@@ -88,7 +89,7 @@ def open_network(settings: Settings, *, backbone: Backbone | None, engine: Engin
             mean=backbone.record.mean or framing.mean,
             std=backbone.record.std or framing.std,
         )
-        origin = describe_origin(backbone, settings, framing)
+        origin = describe_origin(backbone.identity, settings, framing)
         patches = patches_a_batch(backbone) if engine.local else None
         return Network(
             record,
@@ -100,48 +101,27 @@ def open_network(settings: Settings, *, backbone: Backbone | None, engine: Engin
             options,
             said,
         )
-    load = partial(
-        load_backbone,
-        str(settings.model),
-        weights=settings.weights,
-        device=settings.device,
-        dtype=settings.dtype or "auto",
-    )
-    if ":" in str(settings.model) or settings.layer not in (None, -1) or settings.weights is not None:
-        # What an adapter brings, how many layers there are, and what a file of the user's holds, only the
-        # network itself knows.
-        opened = open_network(settings, backbone=load(), engine=engine, tell=tell)
+    load = partial(load_network, settings, nobody)
+    if ":" in str(settings.model) or settings.weights is not None:
+        # What an adapter brings, and what a file of the user's holds, only the network itself knows.
+        opened = open_network(settings, backbone=load_network(settings, tell), engine=engine, tell=tell)
         return opened if engine.local else replace(opened, load=load)
     record = find_record(str(settings.model))
     framing = settings.framing(record)
     dtype = resolve_dtype(settings.dtype or "auto")
     weights = obtain_weights(record, settings.weights, progress=tell)
-    origin = describe_origin(cast("Backbone", _Described(record, weights, dtype)), settings, framing)
+    known = Identity(record=record, weights=weights, dtype=str(dtype).removeprefix("torch."))
+    origin = describe_origin(known, settings, framing)
     if not engine.local:
         return Network(record, weights, framing, origin, load, None, options, said)
     device = resolve_device(settings.device)
     if device.type == "cuda":
-        loaded = load()
+        loaded = load_network(settings, tell)
         return Network(
             record, weights, framing, origin, partial(_same, loaded), patches_a_batch(loaded), options, said
         )
     patches = patches_for(record, kind=device.type, itemsize=dtype.itemsize, free=free_memory())
     return Network(record, weights, framing, origin, load, patches, options, said)
-
-
-@dataclass(frozen=True)
-class _Described:
-    """As much of a backbone as ``describe_origin`` asks for where the last layer is wanted."""
-
-    record: BackboneRecord
-    weights: WeightsOrigin
-    dtype: torch.dtype
-    depth: int = 1
-
-    def layer_index(self, layer: int) -> int:
-        """The last layer's."""
-        assert layer == -1
-        return 0
 
 
 def _same(backbone: Backbone) -> Backbone:

@@ -218,7 +218,7 @@ def open_in_memory(
         backbone = backbone or load_network(settings, run.tell)
         network = open_network(settings, backbone=backbone, engine=run.engine, tell=run.tell)
     if framing is not None:
-        origin = describe_origin(backbone, settings, framing)
+        origin = describe_origin(backbone.identity, settings, framing)
         network = replace(network, framing=framing, origin=origin)
     check(network.origin)
     found: dict[int, Any] = {}

@@ -11,7 +11,7 @@ from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 from patchprism.backbones import Backbone
-from patchprism.backbones.base import DTYPES, check_device, resolve_device
+from patchprism.backbones.devices import DTYPES, check_device, resolve_device
 from patchprism.errors import OptionError, PrismError
 from patchprism.features.batching import bytes_for
 from patchprism.features.extraction import (
@@ -30,7 +30,7 @@ from patchprism.support.memory import free_memory
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from patchprism.backbones import BackboneRecord
+    from patchprism.backbones import BackboneRecord, Identity
     from patchprism.support.checks import Check
 
 
@@ -169,26 +169,11 @@ class Settings:
         OptionError
             If an option is not allowed, or mean and deviation are neither given nor known of the model.
         """
-        preset = self.preset or "default"
-        mean = record.mean if self.mean is None else self.mean
-        std = record.std if self.std is None else self.std
-        missing = [name for name, each in (("mean", mean), ("std", std)) if each is None]
-        if missing and preset != "seed":
-            raise OptionError(
-                f"the files of {record.name} do not say how its photos are normalised (preprocessor_config.json is "
-                f"missing): give {' and '.join(f'{name}=R,G,B' for name in missing)}, of colours from 0 to 1, as its "
-                "authors state them"
-            )
-        framing = Framing.preset(
-            preset,
-            size=DEFAULT_SIZE if self.size is None else self.size,
-            patch_size=record.patch_size,
-            mean=(0.5, 0.5, 0.5) if mean is None else mean,
-            std=(0.5, 0.5, 0.5) if std is None else std,
+        framing = record.framing(
+            size=self.size, preset=self.preset or "default", mean=self.mean, std=self.std
         )
-        given = {name: value for name in ("mean", "std") if (value := getattr(self, name)) is not None}
         check_memory(framing.size, record, self.device)
-        return replace(framing, **given) if given else framing
+        return framing
 
     def prism(self) -> Prism:
         """The prism to fit, once resolved; its options are checked."""
@@ -267,18 +252,18 @@ def check_backbone(name: str, value: Any) -> None:
         checks.refuse(name, "a Backbone, as load_backbone gives one", value)
 
 
-def describe_origin(backbone: Backbone, settings: Settings, framing: Framing) -> dict[str, Any]:
+def describe_origin(network: Identity, settings: Settings, framing: Framing) -> dict[str, Any]:
     """What features depend on, as a prism keeps it: JSON values."""
     return {
-        "model": backbone.record.name,
-        "weights_source": backbone.weights.source,
-        "weights_sha256": backbone.weights.sha256,
-        **({"weights_taken_from": taken} if (taken := backbone.weights.taken_from) else {}),
+        "model": network.record.name,
+        "weights_source": network.weights.source,
+        "weights_sha256": network.weights.sha256,
+        **({"weights_taken_from": taken} if (taken := network.weights.taken_from) else {}),
         "preset": settings.preset,
         "framing": framing.to_dict(),
-        "dtype": str(backbone.dtype).removeprefix("torch."),
+        "dtype": network.dtype,
         **({"range": list(settings.range)} if settings.range else {}),
-        **settings.token_options().origin(backbone),
+        **settings.token_options().origin(network.record),
     }
 
 

@@ -15,7 +15,7 @@ is reported beside every turned cell.
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -390,7 +390,7 @@ class _Stacked:
         from torch.nn.functional import normalize
 
         chosen = self.options
-        with own_settings(inference=True):
+        with own_settings():
             parts = self.backbone.layer_tokens(
                 pixels, self.layers, facet=chosen.facet, norm=chosen.final_norm
             )
@@ -452,8 +452,9 @@ def compare(
     PatchPrismError
         One of its children; a photo is done by all models or by none.
     """
-    from patchprism.backbones import find_record, load_backbone
+    from patchprism.backbones import find_record
     from patchprism.jobs.inputs import list_photos, several
+    from patchprism.jobs.network import load_network
     from patchprism.jobs.settings import ERRORS, Settings, Stopwatch
 
     models, layers = _models(models), _layers(layers)
@@ -490,9 +491,7 @@ def compare(
     for model in models:
         if isinstance(model, str):
             with watch("load models"):
-                backbone = load_backbone(
-                    model, device=settings.device, dtype=settings.dtype or "auto", progress=tell
-                )
+                backbone = load_network(replace(settings, model=model), tell)
         else:
             backbone = model
         for layer in layers:

@@ -236,7 +236,7 @@ class Framing:
             )
         height, width = photo.shape[:2]
         plan = self._plan(height, width, name)
-        with own_settings(inference=False):
+        with own_settings():
             unit = _resize(photo, plan, self.interpolation)
             shown = to_uint8(unit.permute(1, 2, 0).contiguous().numpy()) if show else None
             mean = torch.tensor(self.mean, dtype=torch.float32)[:, None, None]

@@ -355,7 +355,7 @@ def _tensor_part(block: Any) -> Part | None:
     """
     import torch
 
-    with own_settings(inference=True):
+    with own_settings():
         rows = block.detach()
         rows = rows if rows.dtype in (torch.float32, torch.float64) else rows.float()
         # Apple's GPU has no float64, so the mean comes in two steps of float32: a rough one, then what it left.

@@ -223,8 +223,7 @@ class StreamingPCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         import torch
 
         dtype = rows.dtype if rows.dtype in (torch.float32, torch.float64) else torch.float32
-        # Not in inference mode: what comes out belongs to the caller's computations.
-        with own_settings(inference=torch.is_inference_mode_enabled()):
+        with own_settings():
             rows = rows.detach().to(dtype)
             if not bool(torch.isfinite(rows).all()):
                 raise FeaturesError("Input X contains NaN or infinity")

@@ -13,23 +13,22 @@ _KINDS = ("cpu", "cuda", "mps", "xpu")
 
 
 @contextmanager
-def own_settings(*, inference: bool) -> Iterator[None]:
+def own_settings() -> Iterator[None]:
     """Compute in what was asked for: float32 stays float32, and tensors are made where they are needed.
+
+    No gradients are recorded. Inference mode is off even if the caller's program has switched it on, because nothing
+    could be trained on tensors made in it.
 
     Autocast is off, the default dtype float32, the default device the CPU, and products of float32 are not
     computed with fewer bits (TF32, bfloat16), whatever the caller's program has set. All of it is as before
     afterwards. The default dtype and the precision of products are one for all threads of a process, which is
     torch's affair.
-
-    Parameters
-    ----------
-    inference : bool
-        Whether tensors are made in inference mode; those that are kept, such as weights, must not be.
     """
     import torch
 
     with ExitStack() as stack:
-        stack.enter_context(torch.inference_mode(inference))
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.no_grad())
         if torch.empty(0).device.type != "cpu":
             stack.enter_context(torch.device("cpu"))
         for kind in _KINDS:

@@ -8,11 +8,12 @@ from fractions import Fraction
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from patchprism.backbones import find_record, load_backbone
+from patchprism.backbones import find_record
 from patchprism.errors import OptionError, PhotoError, PrismError
 from patchprism.features.batching import patches_a_batch
 from patchprism.features.extraction import batch_for
 from patchprism.features.patch_features import PatchFeatures
+from patchprism.jobs.network import load_network
 from patchprism.jobs.settings import Settings, Stopwatch, check_backbone, check_origin, describe_origin
 from patchprism.jobs.video.canvas import LAYOUTS, Canvas
 from patchprism.jobs.video.frames import MAX_SECONDS, Frame, Problems, Span, import_av
@@ -241,14 +242,8 @@ def render_video(
     watch, tell = Stopwatch(), progress or (lambda *_: None)
     if backbone is None:
         with watch("load model"):
-            backbone = load_backbone(
-                str(settings.model),
-                weights=settings.weights,
-                device=settings.device,
-                dtype=settings.dtype or "auto",
-                progress=tell,
-            )
-    origin = describe_origin(backbone, settings, framing)
+            backbone = load_network(settings, tell)
+    origin = describe_origin(backbone.identity, settings, framing)
     if prism and any(getattr(prism, name) != unset for name, unset in MASK_OPTIONS.items()):
         raise PrismError(
             "videos show the foreground that was fitted: this prism shows another (it was saved with a "

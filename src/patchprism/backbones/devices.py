@@ -1,0 +1,61 @@
+"""Where a network computes, and in what precision. Importing it loads no torch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from patchprism.errors import OptionError
+from patchprism.support import checks
+
+if TYPE_CHECKING:
+    import torch
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+
+def check_device(name: str, value: Any) -> str:
+    """A device's name, if its kind is one of ``DEVICES``; whether this machine has it is not asked."""
+    device = checks.device(name, value)
+    if device.split(":")[0] not in DEVICES:
+        checks.refuse(name, f"one of {', '.join(DEVICES)}", value)
+    return device
+
+
+def resolve_device(device: str | torch.device) -> torch.device:
+    """The torch device meant by ``"auto"``, ``"cpu"``, ``"cuda"``, ``"mps"`` or e.g. ``"cuda:1"``.
+
+    Raises
+    ------
+    OptionError
+        If the name is not one of these, or this machine has no such device.
+    """
+    device = check_device("device", device)
+    import torch
+
+    has_cuda, has_mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    if device == "auto":
+        return torch.device("cuda" if has_cuda else "mps" if has_mps else "cpu")
+    try:
+        resolved = torch.device(device)
+    except Exception as error:  # torch raises several
+        raise OptionError(f"device {checks.said(device)} is not a torch device", option="device") from error
+    there = {"cuda": torch.cuda.device_count() if has_cuda else 0, "mps": int(has_mps), "cpu": 1}
+    if (resolved.index or 0) >= there[resolved.type]:
+        raise OptionError(f"device {checks.said(device)} is not available on this machine", option="device")
+    return resolved
+
+
+def resolve_dtype(dtype: str | torch.dtype) -> torch.dtype:
+    """The torch dtype meant by a name; ``"auto"`` is float32, so that every device gives the same colours.
+
+    Raises
+    ------
+    OptionError
+        If the name is not one of ``DTYPES``.
+    """
+    dtype = checks.dtype("dtype", dtype, allowed=DTYPES)
+    import torch
+
+    resolved: torch.dtype = torch.float32 if dtype == "auto" else getattr(torch, dtype)
+    return resolved

@@ -1,0 +1,193 @@
+"""What is known of a backbone and of its weights. Importing it loads no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from patchprism.errors import ModelError, OptionError
+from patchprism.support import checks
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from patchprism.photos.framing import Framing
+
+# What loading tells while it downloads: progress(message, done_bytes, total_bytes or None).
+Progress = Callable[[str, int, int | None], None]
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneRecord:
+    """All that is known of a backbone before its weights are loaded.
+
+    Attributes
+    ----------
+    name : str
+        What the user calls it.
+    family : str
+        Key of the code that builds it, e.g. ``"dinov2"``.
+    patch_size : int
+        Side of a patch, in pixels of model input.
+    width : int
+        Length D of a patch token.
+    depth, heads : int
+        Number of layers that can be asked for, and of attention heads (0 for a convolutional network).
+    prefix_tokens : int
+        Tokens before the patches (class token and registers).
+    mean, std : tuple of float or None
+        Normalisation of RGB in [0, 1]; None where the model's files do not say it.
+    n_parameters : int
+        Number of parameters.
+    licence : str
+        SPDX name of the weights' licence.
+    source : str
+        Address of the weights, or the package that holds them.
+    download_bytes : int
+        Size of the download, 0 where nothing is downloaded.
+    hub_repo : str
+        The twin on the Hugging Face hub, empty where there is none.
+    """
+
+    name: str
+    family: str
+    patch_size: int
+    width: int
+    depth: int
+    heads: int
+    prefix_tokens: int
+    mean: tuple[float, float, float] | None
+    std: tuple[float, float, float] | None
+    n_parameters: int
+    licence: str
+    source: str
+    download_bytes: int = 0
+    hub_repo: str = ""
+
+    def framing(
+        self,
+        *,
+        size: int | None = None,
+        preset: str = "default",
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+    ) -> Framing:
+        """How photos are resized, cropped and normalised for this network.
+
+        Parameters
+        ----------
+        size : int, default=448
+            The photo's shorter edge as the network sees it, in pixels.
+        preset : {"default", "seed"}
+            See :meth:`Framing.preset`.
+        mean, std : sequence of three float, optional
+            Normalisation of RGB in [0, 1], instead of the network's own or the preset's.
+
+        Returns
+        -------
+        Framing
+
+        Raises
+        ------
+        OptionError
+            If an option is not allowed, or mean and deviation are neither given nor known of the model.
+        """
+        from patchprism.photos.framing import DEFAULT_SIZE, Framing
+
+        half = (0.5, 0.5, 0.5)
+        given: dict[str, Any] = {
+            name: each for name, each in (("mean", mean), ("std", std)) if each is not None
+        }
+        missing = [name for name in ("mean", "std") if getattr(self, name) is None and name not in given]
+        if missing and preset != "seed":
+            raise OptionError(
+                f"the files of {self.name} do not say how its photos are normalised (preprocessor_config.json is "
+                f"missing): give {' and '.join(f'{name}=R,G,B' for name in missing)}, of colours from 0 to 1, as its "
+                "authors state them"
+            )
+        framing = Framing.preset(
+            preset,
+            size=DEFAULT_SIZE if size is None else size,
+            patch_size=self.patch_size,
+            mean=self.mean or half,
+            std=self.std or half,
+        )
+        return replace(framing, **given)
+
+    def layer_index(self, layer: int) -> int:
+        """A layer counted from 0.
+
+        Raises
+        ------
+        ModelError
+            If the network has no such layer.
+        """
+        layer = int(checks.integer("layer", layer))
+        if not -self.depth <= layer < self.depth:
+            raise ModelError(
+                f"{self.name} has no layer {checks.said(layer)}: layers are 0 to {self.depth - 1}, or -{self.depth} to "
+                "-1 from the end"
+            )
+        return layer % self.depth
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsOrigin:
+    """Where a backbone's weights came from.
+
+    Attributes
+    ----------
+    source : str
+        Address, repository or package, as a person would look for it.
+    path : str
+        The file that was read, empty for networks that have none.
+    sha256 : str
+        SHA-256 of that file in hexadecimal, empty for networks that have none.
+    taken_from : str
+        Where in a training checkpoint the network was, e.g. ``"teacher.backbone"``; empty where the file holds
+        nothing but the network.
+    left_out : tuple of str
+        What else that file holds: other networks, heads, the optimizer.
+    """
+
+    source: str
+    path: str = ""
+    sha256: str = ""
+    taken_from: str = ""
+    left_out: tuple[str, ...] = ()
+
+    def report(self) -> dict[str, Any]:
+        """What reports say of the weights, as JSON values."""
+        taken: dict[str, Any] = {}
+        if self.taken_from or self.left_out:
+            taken = {"taken_from": self.taken_from, "left_out": list(self.left_out)}
+        return {"source": self.source, "file": self.path, "sha256": self.sha256, **taken}
+
+    def __str__(self) -> str:
+        """The source, and what was taken from it and what was not."""
+        words = [f"its {self.taken_from}"] if self.taken_from else []
+        if self.left_out:
+            more = f" and {len(self.left_out) - 3} more" if len(self.left_out) > 3 else ""
+            words.append(f"without {', '.join(self.left_out[:3])}{more}")
+        return f"{self.source} ({', '.join(words)})" if words else self.source
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identity:
+    """What tells a network's tokens from those of others; known of a network before it is loaded.
+
+    Attributes
+    ----------
+    record : BackboneRecord
+    weights : WeightsOrigin
+    dtype : str
+        What the network computes in, e.g. ``"float32"``.
+    """
+
+    record: BackboneRecord
+    weights: WeightsOrigin
+    dtype: str
