@@ -133,8 +133,9 @@ def video(
             rich_help_panel=_OUTPUT,
         ),
     ] = None,
-    # The old name of --upsample bilinear.
-    smooth: Annotated[bool, typer.Option("--smooth", hidden=True)] = False,
+    smooth: Annotated[
+        bool, typer.Option("--smooth", help="The old name of --upsample bilinear.", hidden=True)
+    ] = False,
     steady: Annotated[
         bool,
         typer.Option(
