@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +22,8 @@ from patchprism.features.patch_features import PatchFeatures
 from patchprism.jobs.engines import open_engine
 from patchprism.jobs.run import Run
 from patchprism.jobs.settings import Settings
-from patchprism.lenses.comparison import _labels, compare, compare_models, models_of
+from patchprism.lenses.compared import _labels, models_of
+from patchprism.lenses.comparison import compare, compare_models
 from patchprism.lenses.comparison_figures import save_comparison
 from patchprism.lenses.turning import align, fit_rotation, make_cell
 from patchprism.prism.estimator import Prism
@@ -422,3 +425,35 @@ def test_addresses_are_photos(photos, tmp_path):
     for ours, theirs in zip(found.cells, expected.cells, strict=True):
         np.testing.assert_array_equal(ours.turned[1], theirs.turned[1])
     assert save_comparison(found, tmp_path / "out")
+
+
+def test_one_models_tokens_are_held_at_a_time(photos, monkeypatch):
+    from patchprism.lenses import comparison
+
+    held, opening = [], comparison.open_tokens
+
+    def watched(*given, **options):
+        gc.collect()
+        assert all(reference() is None for reference in held)
+        opened = opening(*given, **options)
+        held.append(weakref.ref(opened.source))
+        return opened
+
+    monkeypatch.setattr(comparison, "open_tokens", watched)
+    found = compare(photos, models=[backbone(name) for name in "abc"], size=96)
+    assert len(held) == len(found.cells) == 3
+
+
+def test_photos_of_a_store_at_other_addresses_are_fetched_when_asked_for(photos, tmp_path):
+    fsspec = pytest.importorskip("fsspec")
+    names = written_photos(tmp_path / "p", photos)
+    for name in names:
+        fsspec.filesystem("memory").pipe(f"/bucket/{name[-5:]}", Path(name).read_bytes())
+    remote = [f"memory://bucket/{name[-5:]}" for name in names]
+    stores = [stored(remote, tmp_path / f"{name}.zarr", backbone(name)) for name in "xy"]
+    found = compare(stores)
+    assert (found.unasked, found.photos.gone) == (["memory://bucket"], remote)
+    found = compare(stores, fetch_from=["memory://bucket"])
+    assert (found.unasked, found.photos.gone) == ([], [])
+    with pytest.raises(OptionError, match="fetch_from is for feature stores"):
+        compare(names, models=[backbone(name) for name in "xy"], fetch_from=["memory://bucket"])

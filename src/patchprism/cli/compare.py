@@ -85,6 +85,7 @@ def compare(
     space: lens.Space = None,
     arrays: Arrays = False,
     format: options.Format = "png",
+    fetch_from: options.FetchFrom = None,
     engine: options.EngineName = "local",
     workers: options.Workers = None,
     quiet: options.Quiet = False,
@@ -98,7 +99,7 @@ def compare(
     given = locals() | dict.fromkeys(("model", "weights", "components"))
     from patchprism.features.store import is_store
     from patchprism.jobs.writers import check_folder
-    from patchprism.lenses.comparison import models_of
+    from patchprism.lenses.compared import models_of
     from patchprism.lenses.comparison_figures import write_comparison
     from patchprism.pictures.picture import PictureOptions
 
@@ -107,7 +108,7 @@ def compare(
     settings = options.settings_of(given)
     many.warn_if_inside(out, photos)
     files = None if weights is None else [None if each == "default" else each for each in weights]
-    models, notes = models_of(photos, model, files, settings)
+    models, notes = models_of(photos, model, files, settings, tuple(fetch_from or ()))
     large = not any(map(is_store, photos)) and many.is_large(photos, out, engine, workers, asked=False)
     with many.running(engine, workers, quiet=quiet, keeps=large) as run:
         found, written = write_comparison(models, out, run, pictures, notes=notes, large=large)
@@ -118,6 +119,7 @@ def compare(
         _summarise(found)
         print_line("wrote", f"{len(written)} files to {out}; look at {written[0]} first")
     say_notes(found.all_notes(), quiet=quiet)
+    many.note_unasked(found.unasked)
     many.warn_of_failures(found.failures)
     if found.failures:
         raise typer.Exit(EXIT_SOME_PHOTOS_FAILED)
