@@ -74,11 +74,9 @@ def toy(monkeypatch, tmp_path):
     monkeypatch.setitem(base._RECORDS, "toy", RECORD)
     import patchprism.backbones
     import patchprism.explorer.serve
-    import patchprism.jobs.extraction
-    import patchprism.jobs.video.job
-    import patchprism.views.visualize
+    import patchprism.jobs.network
 
-    load, obtain = patchprism.backbones.load_backbone, patchprism.jobs.extraction.obtain_weights
+    load, obtain = patchprism.backbones.load_backbone, patchprism.jobs.network.obtain_weights
 
     def load_toy(name, **options):
         if name != "toy":
@@ -92,14 +90,9 @@ def toy(monkeypatch, tmp_path):
             return obtain(record, weights, **options | {"download": False})
         return WeightsOrigin(source="tests", sha256="0" * 64)
 
-    for module in (
-        patchprism.backbones,
-        patchprism.views.visualize,
-        patchprism.jobs.extraction,
-        patchprism.jobs.video.job,
-    ):
+    for module in (patchprism.backbones, patchprism.jobs.network):
         monkeypatch.setattr(module, "load_backbone", load_toy)
-    monkeypatch.setattr(patchprism.jobs.extraction, "obtain_weights", obtain_toys)
+    monkeypatch.setattr(patchprism.jobs.network, "obtain_weights", obtain_toys)
     monkeypatch.setattr(patchprism.explorer.serve, "serve", lambda *_, **__: None)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
@@ -250,7 +243,7 @@ CONFLICTS = [
     ("render", "--preset seed --size 33", "--size must be a multiple of the patch size 8"),
     ("video", "--crf 3", "--crf is for videos"),
     ("video", "--start 2 --end 1", "--end must lie after start"),
-    ("compare", "--layer x", "--layer must be whole numbers"),
+    ("compare", "--layer x", "--layer must be a number or several"),
 ]
 
 
