@@ -74,11 +74,10 @@ def toy(monkeypatch, tmp_path):
     monkeypatch.setitem(base._RECORDS, "toy", RECORD)
     import patchprism.backbones
     import patchprism.explorer.serve
-    import patchprism.jobs.extraction
+    import patchprism.jobs.network
     import patchprism.jobs.video.job
-    import patchprism.views.visualize
 
-    load, obtain = patchprism.backbones.load_backbone, patchprism.jobs.extraction.obtain_weights
+    load, obtain = patchprism.backbones.load_backbone, patchprism.jobs.network.obtain_weights
 
     def load_toy(name, **options):
         if name != "toy":
@@ -94,12 +93,11 @@ def toy(monkeypatch, tmp_path):
 
     for module in (
         patchprism.backbones,
-        patchprism.views.visualize,
-        patchprism.jobs.extraction,
+        patchprism.jobs.network,
         patchprism.jobs.video.job,
     ):
         monkeypatch.setattr(module, "load_backbone", load_toy)
-    monkeypatch.setattr(patchprism.jobs.extraction, "obtain_weights", obtain_toys)
+    monkeypatch.setattr(patchprism.jobs.network, "obtain_weights", obtain_toys)
     monkeypatch.setattr(patchprism.explorer.serve, "serve", lambda *_, **__: None)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
@@ -209,8 +207,8 @@ def test_the_command_line_names_flags():
     assert err == "error: --overlay must be a number from 0 to 1, got 2.0\n"
     _, err = call("render", "a.png", "-o", "out", "-m", "toy", "--mask-threshold", "nan")
     assert err == "error: --mask-threshold must be a number from 0 to 1, got nan\n"
-    _, err = call("render", "a.png", "-o", "out", "-m", "toy", "--norm", "l3")
-    assert err == "error: --norm must be one of none, l2, got 'l3'\n"
+    _, err = call("render", "a.png", "-o", "out", "-m", "toy", "--token-norm", "l3")
+    assert err == "error: --token-norm must be one of none, l2, got 'l3'\n"
 
 
 CONFLICTS = [
@@ -226,13 +224,13 @@ CONFLICTS = [
     ("explore", "--prism a.prism --sample 1", "--sample is for fitting"),
     ("video", "--prism a.prism --space oklab", None),
     ("video", "--prism masked.prism", "it was saved with a mask"),
-    ("render", "--prism a.prism --norm l2", "another --norm: none, now l2"),
+    ("render", "--prism a.prism --norm l2", "another --token-norm: none, now l2"),
     ("render", "--prism a.prism --no-norm", None),
     ("render", "--prism a.prism --size 40", "another framing (size)"),
     ("render", "--lens similarity", "needs a point: --at PHOTO:x,y"),
     ("render", "--at a.png:1,1", "--at is for the lenses"),
     ("render", "--lens similarity --at b.png:1,1", "--at: no photo is called 'b.png'"),
-    ("render", "--lens clusters --sample 1", "--lens must be pca with"),
+    ("render", "--lens clusters --sample 1", None),
     ("render", "--lens attention --layer 0,0", "--layer 0,0"),
     ("render", "--fetch-from s3://x", "--fetch-from is for a feature store"),
     ("render", "--workers 2", "--workers is for the engine ray"),
@@ -280,8 +278,8 @@ def test_only_parameters_become_flags():
     ):
         assert named_by_flags(OptionError(message)).removeprefix("--") == message
     assert named_by_flags(PhotoError("mask_side", "is empty")) == "mask_side: is empty"
-    assert named_by_flags(OptionError("token_norm is settled")) == "--norm is settled"
-    assert named_by_flags(ModelError("take final_norm=False")) == "take --no-norm"
+    assert named_by_flags(OptionError("token_norm is settled")) == "--token-norm is settled"
+    assert named_by_flags(ModelError("take final_norm=False")) == "take --no-final-norm"
     assert named_by_flags(ModelError("the photo's, final_norm=True, not others'")) == (
         "the photo's, --final-norm, not others'"
     )

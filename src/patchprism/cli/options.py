@@ -1,22 +1,118 @@
-"""Options that several commands share: one spelling, one help text, one check each."""
+"""What only commands take: where prisms come from, how work is run, arguments."""
 
 from __future__ import annotations
 
-from dataclasses import fields
-from typing import TYPE_CHECKING, Annotated, Any
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from patchprism.errors import OptionError
-from patchprism.support.checks import said
+from patchprism.jobs.engines import ENGINES, MAX_WORKERS
+from patchprism.support import checks
+from patchprism.support.checks import optional, said
+from patchprism.support.options import FIT, INPUT, OUTPUT, SCALE, Checked, option
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from patchprism.jobs.render import Coloring
+    from patchprism.jobs.run import Sample
 
-    from patchprism.jobs.settings import Settings
 
-_INPUT, _MODEL, _FIT, _OUTPUT = "What goes in", "The network", "Foreground and colours", "What comes out"
-_SCALE = "Many photos"
+@dataclass(frozen=True, kw_only=True)
+class ColoringOptions(Checked):
+    """Which prism colours the photos, and which photos it is fitted to."""
+
+    prism: str | None = option(
+        None,
+        check=optional(checks.path),
+        metavar="FILE",
+        help="Colour with a prism that was fitted earlier, instead of fitting one.",
+        panel=FIT,
+    )
+    force: bool = option(
+        False,
+        check=checks.flag,
+        help="Use the prism even if the model, weights, framing or dtype differ from those of its fit.",
+        panel=FIT,
+    )
+    sample: int | None = option(
+        None,
+        check=optional(partial(checks.integer, low=1)),
+        metavar="N",
+        help="Fit on a random sample of N photos; the report says so.",
+        panel=FIT,
+    )
+    seed: int = option(0, check=checks.seed, metavar="N", help="Random seed for --sample.", panel=FIT)
+    fetch_from: tuple[str, ...] = option(
+        (),
+        check=checks.texts,
+        metavar="ADDRESS",
+        help="Also show photos that a feature store names by addresses of this bucket or host, like s3://bucket; "
+        "those beside the store are shown anyway. May be given several times.",
+        panel=INPUT,
+    )
+
+    def sampled(self) -> Sample:
+        """The photos to fit on."""
+        from patchprism.jobs.run import Sample
+
+        return Sample(self.sample, self.seed)
+
+    def coloring(self) -> Coloring:
+        """The prism, loaded, or what it is to be fitted on.
+
+        Raises
+        ------
+        PrismError
+            If the prism cannot be read.
+        """
+        from patchprism.jobs.render import Coloring
+        from patchprism.prism.estimator import Prism
+
+        return Coloring(
+            prism=Prism.load(self.prism) if self.prism else None,
+            force=self.force,
+            sample=self.sampled(),
+            fetch_from=self.fetch_from,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Running(Checked):
+    """How a job is run; nothing here changes its results."""
+
+    engine: str = option(
+        "local",
+        check=partial(checks.choice, allowed=ENGINES),
+        metavar="local|ray",
+        help="Where the work is done.",
+        panel=SCALE,
+    )
+    workers: int | None = option(
+        None,
+        check=optional(partial(checks.integer, low=1, high=MAX_WORKERS)),
+        metavar="N",
+        help="Number of workers of --engine ray. Default: one per GPU, or one per two cores.",
+        panel=SCALE,
+    )
+    resume: bool = option(
+        False,
+        check=checks.flag,
+        help="Keep unfinished work in DIR, so that the same command resumes an interrupted run. Above 64 photos, and "
+        "with --engine ray, this is always on.",
+        panel=SCALE,
+    )
+    quiet: bool = option(
+        False,
+        check=checks.flag,
+        flag="--quiet -q",
+        help="Print nothing but the paths of what was written.",
+        panel=OUTPUT,
+    )
+
+
+_INPUT, _MODEL, _FIT, _OUTPUT = INPUT, "The network", FIT, OUTPUT
 
 
 def parse_triple(name: str, text: str | None) -> tuple[float, float, float] | None:
@@ -60,25 +156,6 @@ def parse_threshold(text: str | None) -> float | str | None:
         ) from error
 
 
-def parse_layers(text: str | None) -> int | tuple[int, ...] | None:
-    """One layer, or several apart by commas, e.g. ``-1`` or ``2,5,8,11``.
-
-    Raises
-    ------
-    OptionError
-        If it is anything else.
-    """
-    if text is None:
-        return None
-    try:
-        layers = tuple(int(part) for part in text.split(","))
-    except ValueError as error:
-        raise OptionError(
-            f"layer must be a number or several like 2,5,8,11, got {said(text)}", option="layer"
-        ) from error
-    return layers[0] if len(layers) == 1 else layers
-
-
 def parse_components(text: str | None) -> tuple[int, int, int] | None:
     """Three numbers apart by commas, e.g. ``1,2,3`` or ``2,-1,3``.
 
@@ -117,27 +194,6 @@ def parse_range(text: str | None) -> tuple[float, float] | None:
     return value_range((low, high))
 
 
-def settings_of(given: Mapping[str, Any]) -> Settings:
-    """The settings among a command's options, by their names; those that are texts are read.
-
-    Raises
-    ------
-    OptionError
-        If a text makes no sense.
-    """
-    from patchprism.jobs.settings import Settings
-
-    chosen: dict[str, Any] = {each.name: given[each.name] for each in fields(Settings) if each.name in given}
-    chosen["layer"] = parse_layers(chosen["layer"])
-    chosen["range"] = parse_range(chosen["range"])
-    for name in ("mean", "std"):
-        chosen[name] = parse_triple(name, chosen[name])
-    if "threshold" in chosen:  # with it come all that a fit has
-        chosen["threshold"] = parse_threshold(chosen["threshold"])
-        chosen["components"] = parse_components(chosen["components"])
-    return Settings(**chosen)
-
-
 Photos = Annotated[
     list[str],
     typer.Argument(
@@ -165,15 +221,6 @@ Weights = Annotated[
         rich_help_panel=_MODEL,
     ),
 ]
-Layer = Annotated[
-    str | None,
-    typer.Option(
-        metavar="N[,N...]",
-        help="Block whose tokens are taken, from 0, or from the end: -1 (the default) is the last; "
-        "several lie side by side.",
-        rich_help_panel=_MODEL,
-    ),
-]
 Facet = Annotated[
     str | None,
     typer.Option(
@@ -185,7 +232,7 @@ Facet = Annotated[
 FinalNorm = Annotated[
     bool | None,
     typer.Option(
-        "--final-norm/--no-norm",
+        "--final-norm/--no-final-norm",
         help="Apply the network's final norm to the tokens (the default), or not.",
         show_default=False,
         rich_help_panel=_MODEL,
@@ -194,7 +241,7 @@ FinalNorm = Annotated[
 TokenNorm = Annotated[
     str | None,
     typer.Option(
-        "--norm",
+        "--token-norm",
         metavar="none|l2",
         help="l2 gives each token unit length before the PCA, so that high-norm patches weigh no more.",
         rich_help_panel=_MODEL,
@@ -309,28 +356,6 @@ Components = Annotated[
         rich_help_panel=_FIT,
     ),
 ]
-MaskThreshold = Annotated[
-    float | None,
-    typer.Option(
-        metavar="FLOAT",
-        help="Show the foreground at this threshold; the colours stay as fitted at [bold]--threshold[/bold].",
-        rich_help_panel=_FIT,
-    ),
-]
-MaskSide = Annotated[
-    str | None,
-    typer.Option(
-        metavar="above|below|none", help="The side to show, where it is another one.", rich_help_panel=_FIT
-    ),
-]
-Opening = Annotated[
-    int,
-    typer.Option(min=0, help="Drop specks of the shown foreground of so many patches.", rich_help_panel=_FIT),
-]
-Closing = Annotated[
-    int,
-    typer.Option(min=0, help="Fill holes in the shown foreground of so many patches.", rich_help_panel=_FIT),
-]
 PrismFile = Annotated[
     str | None,
     typer.Option(
@@ -358,38 +383,6 @@ Out = Annotated[
         rich_help_panel=_OUTPUT,
     ),
 ]
-Overlay = Annotated[
-    float | None,
-    typer.Option(
-        metavar="ALPHA",
-        help="Also write each photo under its colours, with this opacity from 0 to 1.",
-        rich_help_panel=_OUTPUT,
-    ),
-]
-Background = Annotated[
-    str,
-    typer.Option(
-        metavar="black|grey|photo",
-        help="What a photo's picture shows where there is no foreground.",
-        rich_help_panel=_OUTPUT,
-    ),
-]
-Basis = Annotated[
-    str,
-    typer.Option(
-        metavar="object|all",
-        help="What a photo's picture shows: colours of the foreground, or of all patches.",
-        rich_help_panel=_OUTPUT,
-    ),
-]
-Arrays = Annotated[
-    bool,
-    typer.Option(
-        "--arrays",
-        help="Also write each photo's score, foreground, rgb and rgb_all as .npz.",
-        rich_help_panel=_OUTPUT,
-    ),
-]
 Format = Annotated[
     str, typer.Option(metavar="png|jpg", help="Format of the pictures.", rich_help_panel=_OUTPUT)
 ]
@@ -409,47 +402,5 @@ PhotosOrStore = Annotated[
         help="Photos: files, folders (with all below them), patterns, addresses like s3://... (with "
         "--engine ray); or one feature store (.zarr).",
         show_default=False,
-    ),
-]
-FetchFrom = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--fetch-from",
-        metavar="ADDRESS",
-        help="Also show photos that a feature store names by addresses of this bucket or host, like s3://bucket; "
-        "those of the store's own are shown anyway. May be given several times.",
-        show_default=False,
-        rich_help_panel=_INPUT,
-    ),
-]
-Sample = Annotated[
-    int | None,
-    typer.Option(
-        metavar="N",
-        min=1,
-        help="Fit on a random sample of so many photos; the report says so.",
-        rich_help_panel=_FIT,
-    ),
-]
-Seed = Annotated[int, typer.Option(help="Of the sample.", rich_help_panel=_FIT)]
-EngineName = Annotated[
-    str,
-    typer.Option("--engine", metavar="local|ray", help="Where the work is done.", rich_help_panel=_SCALE),
-]
-Workers = Annotated[
-    int | None,
-    typer.Option(
-        min=1,
-        help="With --engine ray: how many work at once. Default: one a GPU, or one for two cores.",
-        rich_help_panel=_SCALE,
-    ),
-]
-Resume = Annotated[
-    bool,
-    typer.Option(
-        "--resume",
-        help="Keep work in DIR until all is done, so that the same command takes up a broken run. Above 64 "
-        "photos, and with --engine, that is always so.",
-        rich_help_panel=_SCALE,
     ),
 ]
