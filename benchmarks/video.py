@@ -128,8 +128,8 @@ def cost(backbone, framing, folder, height, width, count, rounds):
         alone_cpu.append((time.process_time() - cpu) / count * 1e3)
         cpu = time.process_time()
         report = render_video(clip, folder / "out.mp4", backbone=backbone, prism=prism_from.prism)
-        whole.append(report.seconds["frames"] / count * 1e3)
-        inside.append(report.seconds["network"] / count * 1e3)
+        whole.append(report.seconds["colour and write"] / count * 1e3)
+        inside.append(report.network_seconds / count * 1e3)
         whole_cpu.append((time.process_time() - cpu) / count * 1e3)
 
     def share(parts, wholes):

@@ -20,6 +20,7 @@ from patchprism.errors import OptionError, OutputError, PhotoError, PrismError
 from patchprism.features.patch_features import PatchFeatures
 from patchprism.photos.framing import Framing
 from patchprism.pictures.render import overlay, paint
+from patchprism.pictures.upsample import overlay_smooth, paint_smooth
 from patchprism.prism.estimator import Prism
 
 av = pytest.importorskip("av")
@@ -267,7 +268,7 @@ def test_painting_is_that_of_photos(crop, layout):
     rgb = pictures(1)[0]
     frame = Frame(index=0, time=Fraction(0), rgb=rgb, planes=rgb_to_planes(rgb))
     patches = patch_colors()
-    canvas = Canvas(layout=layout, alpha=None, smooth=False, matrix=1)
+    canvas = Canvas(layout=layout, alpha=None, upsample="nearest", matrix=1)
     painted = paint(patches.rgb, crop=crop, size=(64, 96))
     expected = {
         "side": np.concatenate([rgb, painted], axis=1),
@@ -289,12 +290,33 @@ def test_painting_is_that_of_photos(crop, layout):
     assert np.abs(planes[0].astype(int) - rgb_to_planes(expected)[0]).max() <= 2
 
 
+@pytest.mark.parametrize("matrix", [1, 5])
+@pytest.mark.parametrize(("layout", "alpha"), [("side", None), ("colors", None), ("overlay", 0.7)])
+def test_guided_colors_are_those_of_photos_in_the_clips_own_space(layout, alpha, matrix):
+    rgb, crop, patches = pictures(1)[0], (3.0, 0.0, 93.0, 64.0), patch_colors()
+    frame = Frame(index=0, time=Fraction(0), rgb=rgb, planes=rgb_to_planes(rgb, matrix))
+    if alpha is None:
+        painted = paint_smooth(patches.rgb, crop=crop, size=(64, 96), method="guided", photo=rgb)
+    else:
+        painted = overlay_smooth(rgb, patches.rgb, patches.foreground, alpha, crop=crop, method="guided")
+    expected = np.concatenate([rgb, painted], axis=1) if layout == "side" else painted
+    canvas = Canvas(layout=layout, alpha=alpha, upsample="guided", matrix=matrix)
+    assert np.array_equal(canvas.paint_rgb(frame, patches, crop), expected)
+    planes = [np.zeros((64 // k, expected.shape[1] // k), np.uint8) for k in (1, 2, 2)]
+    canvas.paint_planes(frame, patches, crop, planes)
+    for mine, theirs in zip(planes, rgb_to_planes(expected, matrix), strict=True):
+        # Where the panels meet, the filter of the chroma mixes them if they are converted as one picture.
+        assert np.median(np.abs(mine.astype(int) - theirs)) == 0
+    assert np.abs(planes[0].astype(int) - rgb_to_planes(expected, matrix)[0]).max() <= 1
+    assert not np.array_equal(rgb_to_planes(expected, 1)[0], rgb_to_planes(expected, 5)[0])
+
+
 def test_smooth_colors_are_bilinear():
     rgb = np.zeros((60, 90, 3), np.uint8)
     patches = patch_colors()
     patches = PatchColors(patches.colors, np.ones((4, 6), bool), patches.score)
     frame = Frame(index=0, time=Fraction(0), rgb=rgb, planes=None)
-    canvas = Canvas(layout="colors", alpha=None, smooth=True, matrix=1)
+    canvas = Canvas(layout="colors", alpha=None, upsample="bilinear", matrix=1)
     picture = canvas.paint_rgb(frame, patches, (0.0, 0.0, 90.0, 60.0))
     import torch
 
@@ -317,22 +339,73 @@ def test_fast_colors_are_the_prisms(backbone):
             assert np.abs(mine.score - theirs.score).max() < 1e-6
 
 
-def test_pictures_are_those_of_the_main_job(tmp_path, backbone):
+@pytest.mark.parametrize(
+    ("options", "painted"),
+    [
+        ({}, {}),
+        ({"layer": 9}, {}),
+        ({"layer": (9, 13), "token_norm": "l2"}, {}),
+        ({"space": "oklab", "scaling": "percentile"}, {}),
+        ({"upsample": "bilinear"}, {"upsample": "bilinear"}),
+        ({"upsample": "guided"}, {"upsample": "guided"}),
+        ({"upsample": "guided", "layout": "overlay"}, {"upsample": "guided", "overlay_alpha": 0.6}),
+    ],
+)
+def test_pictures_are_those_of_the_main_job(tmp_path, backbone, options, painted):
     """The command for photos, with the prism that the command for videos saved, gives the same bytes."""
     folder = tmp_path / "photos"
     folder.mkdir()
     for i, picture in enumerate(pictures(6)):
         Image.fromarray(picture).save(folder / f"p{i}.png")
-    report = run(
-        folder, tmp_path / "out", backbone, layout="colors", steady=False, save_prism=tmp_path / "a.prism"
-    )
+    chosen = {"layout": "colors", "steady": False, "save_prism": tmp_path / "a.prism"} | options
+    report = run(folder, tmp_path / "out", backbone, **chosen)
     assert report.frames == 6
     loaded = Prism.load(tmp_path / "a.prism")
     view = patchprism.visualize([folder], backbone=backbone, prism=loaded, batch_size=2)
+    plain = []
     for i in range(6):
         written = np.asarray(Image.open(tmp_path / "out" / f"frame-{i + 1:06d}.png"))
-        apart = np.abs(written.astype(int) - view.picture(i))
+        apart = np.abs(written.astype(int) - view.picture(i, **painted))
         assert apart.max() <= 1, "beyond the rounding of another batch size"
+        plain.append(
+            np.abs(written.astype(int) - paint(view.parts[i].rgb, crop=view.crops[i], size=(64, 96)))
+        )
+    assert not painted or np.max(plain) > 8
+    fitted = {name: loaded.origin[name] for name in ("layer", "token_norm")}
+    wanted = options.get("layer", -1)
+    assert fitted == {
+        "layer": list(wanted) if isinstance(wanted, tuple) else wanted,
+        "token_norm": options.get("token_norm", "none"),
+    }
+    assert loaded.space == options.get("space", "rgb")
+
+
+def test_hints_and_stages_are_those_of_the_main_job(tmp_path, backbone):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for i in range(3):
+        Image.fromarray(np.full((64, 96, 3), 60 * i, np.uint8)).save(folder / f"{i}.png")
+    Image.fromarray(pictures(1)[0]).save(folder / "3.png")
+    report = run(folder, tmp_path / "out", backbone)
+    view = patchprism.visualize([folder], backbone=backbone, size=SIZE)
+    assert report.seconds.keys() == view.seconds.keys()
+    assert 0 < report.network_seconds < report.seconds["colour and write"]
+    assert len(report.hints) == len(view.hints()) > 0
+    assert "3 photos are of one colour, or noise" in report.hints[0]
+    assert "at 0.000 s" in report.hints[0]
+    assert report.warnings == []
+
+
+def test_smooth_is_the_old_name_of_bilinear(tmp_path, backbone):
+    clip = make_clip(tmp_path / "in.mp4", pictures(3))
+    for name, options in (("old", {"smooth": True}), ("new", {"upsample": "bilinear"}), ("plain", {})):
+        run(clip, tmp_path / f"{name}.mp4", backbone, **options)
+    old, new, plain = ((tmp_path / f"{name}.mp4").read_bytes() for name in ("old", "new", "plain"))
+    assert old == new != plain
+    with pytest.raises(OptionError, match="smooth means upsample='bilinear'"):
+        run(clip, tmp_path / "out.mp4", backbone, smooth=True, upsample="guided")
+    with pytest.raises(OptionError, match="upsample must be"):
+        run(clip, tmp_path / "out.mp4", backbone, upsample="cubic")
 
 
 def test_colors_survive_the_codec(tmp_path, backbone):

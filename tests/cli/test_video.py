@@ -95,11 +95,45 @@ def test_what_could_not_be_read_is_said_and_changes_the_exit_code(run, clip, tmp
     assert (tmp_path / "out.mp4").exists()
 
 
+def test_hints_are_part_of_the_summary(run, tmp_path):
+    from PIL import Image
+
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for i in range(2):
+        Image.fromarray(np.full((64, 96, 3), 90 * i, np.uint8)).save(folder / f"{i}.png")
+    Image.fromarray(data.chelsea()[60:124, 120:216]).save(folder / "2.png")
+    result = run("video", folder, "-o", tmp_path / "out.mp4", *OPTIONS)
+    assert (result.code, result.err) == (0, "")
+    assert "\nhint    2 photos are of one colour, or noise" in result.out
+    quiet = run("video", folder, "-o", tmp_path / "out.mp4", *OPTIONS, "--quiet")
+    assert (quiet.code, quiet.out, quiet.err) == (0, f"{tmp_path / 'out.mp4'}\n", "")
+
+
+def test_tokens_space_and_upsampling_are_options(run, clip, tmp_path):
+    from patchprism.prism.estimator import Prism
+
+    chosen = ("--layer", "9,13", "--norm", "l2", "--no-norm", "--space", "oklab", "--upsample", "guided")
+    result = run("video", clip, "-o", tmp_path / "a.mp4", "--save-prism", tmp_path / "p", *chosen, *OPTIONS)
+    assert result.code == 0
+    prism = Prism.load(tmp_path / "p")
+    names = ("layer", "token_norm", "final_norm")
+    assert [prism.origin[name] for name in names] == [[9, 13], "l2", False]
+    assert prism.space == "oklab"
+    refused = run("video", clip, "-o", tmp_path / "b.mp4", "--upsample", "cubic", *OPTIONS)
+    assert refused.code == 1
+    assert "--upsample must be one of nearest, bilinear, guided" in refused.err
+    assert run("video", clip, "-o", tmp_path / "c.mp4", "--smooth", "--end", "0.2", *OPTIONS).code == 0
+
+
 def test_help(run):
     result = run("video", "--help")
     assert result.code == 0
     for option in ("--fit-frames", "--layout", "--overlay", "--steady", "--every", "--save-prism", "--crf"):
         assert option in result.out
+    for option in ("--layer", "--facet", "--norm", "--space", "--upsample"):
+        assert option in result.out
+    assert "--smooth" not in result.out
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from patchprism.cli import EXIT_SOME_PHOTOS_FAILED, options
+from patchprism.cli import EXIT_SOME_PHOTOS_FAILED, lens, options
 from patchprism.cli.console import note, print_line
 from patchprism.errors import OutputError
 from patchprism.support import checks
@@ -87,6 +87,10 @@ def video(
     std: options.Std = None,
     model: options.Model = None,
     weights: options.Weights = None,
+    layer: options.Layer = None,
+    facet: options.Facet = None,
+    final_norm: options.FinalNorm = None,
+    token_norm: options.TokenNorm = None,
     device: options.Device = "auto",
     dtype: options.Dtype = None,
     batch_size: options.BatchSize = None,
@@ -95,6 +99,7 @@ def video(
     foreground_component: options.ForegroundComponent = None,
     scaling: options.Scaling = None,
     components: options.Components = None,
+    space: lens.Space = None,
     prism: options.PrismFile = None,
     force: options.Force = False,
     fit_frames: Annotated[
@@ -120,9 +125,16 @@ def video(
             rich_help_panel=_OUTPUT,
         ),
     ] = None,
-    smooth: Annotated[
-        bool, typer.Option("--smooth", help="Blend from patch to patch.", rich_help_panel=_OUTPUT)
-    ] = False,
+    upsample: Annotated[
+        str | None,
+        typer.Option(
+            metavar="nearest|bilinear|guided",
+            help="From patches to pixels: rectangles (the default), blended, or along the frame's edges.",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = None,
+    # The old name of --upsample bilinear.
+    smooth: Annotated[bool, typer.Option("--smooth", hidden=True)] = False,
     steady: Annotated[
         bool,
         typer.Option(
@@ -150,7 +162,7 @@ def video(
     # Read before PyAV and torch are: what is mistyped is said at once.
     first, last = parse_time("start", start), parse_time("end", end)
     chosen = options.parse_threshold(threshold)
-    triple = options.parse_components(components)
+    triple, layers = options.parse_components(components), options.parse_layers(layer)
     values = options.parse_range(range)
     middle, spread = options.parse_triple("mean", mean), options.parse_triple("std", std)
     from patchprism.jobs.video import render_video
@@ -166,6 +178,7 @@ def video(
             end=last,
             layout=layout,
             overlay=overlay,
+            upsample=upsample,
             smooth=smooth,
             steady=steady,
             every=every,
@@ -185,6 +198,11 @@ def video(
             foreground_component=foreground_component,
             scaling=scaling,
             components=triple,
+            space=space,
+            layer=layers,
+            facet=facet,
+            final_norm=final_norm,
+            token_norm=token_norm,
             device=device,
             dtype=dtype,
             batch_size=batch_size,
@@ -219,19 +237,17 @@ def _summarise(report: VideoReport) -> None:
         f"fitted on {counted(prism.n_photos_, 'frame')}" if report.fitted_here else "as the prism was fitted"
     )
     (height, width), (rows, columns) = report.size, report.grid
+    stages = ", ".join(f"{stage} {s:.1f} s" for stage, s in report.seconds.items() if s >= 0.05)
     for label, text in (
         ("model", f"{report.record.name}, weights from {report.weights}"),
         ("colours", f"{where}; {split}"),
         ("frames", f"{report.frames}, {width} × {height} pixels, {columns} × {rows} patches each"),
         ("sound", report.sound),
-        ("time", f"{sum(_stages(report)):.1f} s, {report.fps:.1f} frames a second"),
+        ("time", f"{sum(report.seconds.values()):.1f} s ({stages}), {report.fps:.1f} frames a second"),
+        *(("hint", hint) for hint in report.hints),
         ("wrote", str(report.out)),
     ):
         print_line(label, text)
-
-
-def _stages(report: VideoReport) -> list[float]:
-    return [seconds for stage, seconds in report.seconds.items() if stage in ("load model", "fit", "frames")]
 
 
 @contextmanager
@@ -257,6 +273,8 @@ def frame_progress(*, quiet: bool) -> Iterator[Callable[[str, int, int | None], 
                 total = "?" if task.total is None else f"{task.total:.0f}"
                 speed = f"  {task.speed:.1f} frames/s" if task.speed else ""
                 return Text(f"{task.completed:.0f}/{total}{speed}")
+            if not task.description.startswith(("downloading ", "fetching ")):
+                return Text("")
             total = "" if task.total is None else f"/{human_bytes(int(task.total))}"
             return Text(f"{human_bytes(int(task.completed))}{total}")
 

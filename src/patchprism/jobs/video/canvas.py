@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from patchprism.errors import OptionError
+from patchprism.jobs.video.frames import rgb_to_planes
 from patchprism.pictures.render import _along
+from patchprism.pictures.upsample import overlay_smooth, paint_smooth
 from patchprism.support.arrays import to_uint8
 
 if TYPE_CHECKING:
@@ -42,18 +44,18 @@ class Canvas:
     alpha : float in [0, 1], optional
         Lay the colours over the frame with this opacity; ``"overlay"`` has 0.6 by default, the others
         show colours on black.
-    smooth : bool
-        Blend from patch to patch (bilinear) instead of showing each as a rectangle.
+    upsample : {"nearest", "bilinear", "guided"}
+        How patches become pixels.
     matrix : int
         Meaning of luma and chroma, in FFmpeg's numbers: 1 for BT.709, else BT.601.
     """
 
-    def __init__(self, *, layout: str, alpha: float | None, smooth: bool, matrix: int) -> None:
+    def __init__(self, *, layout: str, alpha: float | None, upsample: str, matrix: int) -> None:
         if layout not in LAYOUTS:
             raise OptionError(f"layout must be one of {', '.join(LAYOUTS)}, got {layout!r}")
         if alpha is not None and not 0 <= alpha <= 1:
             raise OptionError(f"overlay must lie in [0, 1], got {alpha}")
-        self.layout, self.smooth, self.matrix = layout, smooth, matrix
+        self.layout, self.upsample, self.matrix = layout, upsample, matrix
         self.alpha = DEFAULT_OVERLAY if alpha is None and layout == "overlay" else alpha
         self._places: dict[tuple[Any, ...], tuple[Any, Any]] = {}
 
@@ -67,6 +69,10 @@ class Canvas:
         """The picture in RGB, (H, W, 3) uint8."""
         height, width = frame.rgb.shape[:2]
         out = np.empty((*self.size(height, width, even=False), 3), np.uint8)
+        if self.upsample == "guided":
+            out[:, :width] = frame.rgb
+            out[:, -width:] = self._guided(frame, patches, crop)
+            return out
         self._panels([frame.rgb], [out], patches, crop, [patches.colors * np.float32(255)], [0])
         return out
 
@@ -76,9 +82,26 @@ class Canvas:
         """The picture into luma and chroma planes of even size, uint8."""
         if frame.planes is None:
             raise OptionError("this frame was read without planes")
+        if self.upsample == "guided":
+            # What follows the photo's edges is made of whole pixels: only their conversion is left to do.
+            painted = rgb_to_planes(self._guided(frame, patches, crop), self.matrix)
+            for plane, panel, target in zip(frame.planes, painted, out, strict=True):
+                height, width = target.shape[0], target.shape[1] // (2 if self.layout == "side" else 1)
+                target[:, :width] = plane[:height, :width]
+                target[:, -width:] = panel[:height, :width]
+            return
         values = self._to_yuv(patches.colors)
         channels = [values[..., i] for i in range(3)]
         self._panels(frame.planes, out, patches, crop, channels, [16, 128, 128])
+
+    def _guided(self, frame: Frame, patches: PatchColors, crop: Crop) -> NDArray[np.uint8]:
+        """The frame's colours, (H, W, 3) uint8, as ``render`` gives them with the same upsampling."""
+        if self.alpha is None:
+            return paint_smooth(
+                patches.rgb, crop=crop, size=frame.rgb.shape[:2], method="guided", photo=frame.rgb
+            )
+        laid = (patches.rgb, patches.foreground, self.alpha)
+        return overlay_smooth(frame.rgb, *laid, crop=crop, method="guided")
 
     def _panels(
         self,
@@ -110,7 +133,7 @@ class Canvas:
         black: int,
     ) -> None:
         mask = foreground if values.ndim == 2 else foreground[..., None]
-        if self.alpha is None and not self.smooth:
+        if self.alpha is None and self.upsample == "nearest":
             table = np.full((values.shape[0] + 1, values.shape[1] + 1, *values.shape[2:]), black, np.uint8)
             table[:-1, :-1] = np.where(mask, np.rint(values), black)
             rows, columns = self._nearest(out.shape, foreground.shape, crop, scale)
@@ -131,11 +154,11 @@ class Canvas:
         self, values: NDArray[np.float32], shape: tuple[int, ...], crop: Crop, scale: int
     ) -> NDArray[np.float32]:
         """Values of patches for every pixel, (H, W, ...) float32; 0 outside of the crop."""
-        if not self.smooth:
+        if self.upsample == "nearest":
             rows, columns = self._nearest(shape, values.shape, crop, scale)
             padded = np.pad(values, ((0, 1), (0, 1), *((0, 0),) * (values.ndim - 2)))
             return padded[:, columns][rows]
-        key = ("smooth", shape[:2], values.shape[:2], crop, scale)
+        key = ("bilinear", shape[:2], values.shape[:2], crop, scale)
         if key not in self._places:
             left, top, right, bottom = (edge / scale for edge in crop)
             self._places[key] = (

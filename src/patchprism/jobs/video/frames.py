@@ -128,11 +128,11 @@ def converted(
     return rgb, planes_of(raw.reformat(format="yuv420p", dst_color_range="MPEG", **options, **resize))
 
 
-def rgb_to_planes(rgb: NDArray[np.uint8]) -> Planes:
-    """RGB as luma and chroma of BT.709, video range, at half resolution for the chroma."""
+def rgb_to_planes(rgb: NDArray[np.uint8], matrix: int = BT709) -> Planes:
+    """RGB as luma and chroma, BT.709 by default, video range, at half resolution for the chroma."""
     av = import_av()
     raw = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24")
-    y, u, v = planes_of(raw.reformat(format="yuv420p", dst_colorspace=BT709, dst_color_range="MPEG"))
+    y, u, v = planes_of(raw.reformat(format="yuv420p", dst_colorspace=matrix, dst_color_range="MPEG"))
     return y, u, v
 
 

@@ -8,18 +8,25 @@ from fractions import Fraction
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from patchprism.backbones import find_record, load_backbone
+import numpy as np
+
+from patchprism.backbones import find_record
 from patchprism.errors import OptionError, PhotoError, PrismError
-from patchprism.features.batching import patches_a_batch
 from patchprism.features.extraction import batch_for
 from patchprism.features.patch_features import PatchFeatures
-from patchprism.jobs.settings import Settings, Stopwatch, check_backbone, check_origin, describe_origin
+from patchprism.jobs.engines import open_engine
+from patchprism.jobs.hints import hints_about
+from patchprism.jobs.network import load_network, open_network
+from patchprism.jobs.render import Coloring
+from patchprism.jobs.run import nobody
+from patchprism.jobs.settings import Settings, Stopwatch, check_backbone
 from patchprism.jobs.video.canvas import LAYOUTS, Canvas
 from patchprism.jobs.video.frames import MAX_SECONDS, Frame, Problems, Span, import_av
 from patchprism.jobs.video.relay import read_ahead, write_behind
 from patchprism.jobs.video.sink import check_output, is_pictures, open_sink
 from patchprism.jobs.video.source import MAX_FPS, MIN_FPS, AnimationClip, FileClip, open_clip
 from patchprism.jobs.video.steady import FrameColors, Steady
+from patchprism.pictures.upsample import UPSAMPLES
 from patchprism.prism.estimator import Prism
 from patchprism.prism.options import MASK_OPTIONS
 from patchprism.support import checks
@@ -33,16 +40,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    import numpy as np
-    import torch
     from numpy.typing import NDArray
 
     from patchprism.backbones import Backbone, BackboneRecord, WeightsOrigin
+    from patchprism.jobs.network import Network
+    from patchprism.jobs.run import Tell
     from patchprism.jobs.video.sink import Sink
     from patchprism.jobs.video.source import Clip
-    from patchprism.photos.framing import Framed, Framing
-
-    Take = Callable[[torch.Tensor], torch.Tensor]  # pixels (B, 3, H, W) -> tokens (B, h, w, D)
+    from patchprism.photos.framing import Framed
 
 # A batch holds its frames in memory, and they may be large however few patches they have.
 MAX_BATCH = 8
@@ -73,13 +78,18 @@ class VideoReport:
         The first ten of them by name.
     warnings : list of str
         What else the user should know.
+    hints : list of str
+        What a person should know before believing the pictures, by the frames that the prism was fitted on.
     prism : Prism
     fitted_here : bool
         Whether the prism was fitted on this clip.
     record : BackboneRecord
     weights : WeightsOrigin
     seconds : dict
-        Time spent in each stage. ``network`` is a part of ``frames``; ``colours`` passes beside it.
+        Time spent in each stage: ``load model``, ``read photos and run network`` and ``fit prism`` for the frames
+        of the fit, ``colour and write`` for all frames.
+    network_seconds : float
+        How much of ``colour and write`` was the network's.
     """
 
     out: Path
@@ -91,11 +101,13 @@ class VideoReport:
     n_problems: int = 0
     problems: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    hints: list[str] = field(default_factory=list)
     prism: Prism
     fitted_here: bool
     record: BackboneRecord
     weights: WeightsOrigin
     seconds: dict[str, float]
+    network_seconds: float = 0.0
 
 
 def render_video(
@@ -104,6 +116,7 @@ def render_video(
     *,
     layout: str | None = None,
     overlay: float | None = None,
+    upsample: str | None = None,
     smooth: bool = False,
     steady: bool = True,
     start: Seconds | None = None,
@@ -125,6 +138,11 @@ def render_video(
     foreground_component: int | None = None,
     scaling: str | None = None,
     components: tuple[int, int, int] | None = None,
+    space: str | None = None,
+    layer: int | Sequence[int] | None = None,
+    facet: str | None = None,
+    final_norm: bool | None = None,
+    token_norm: str | None = None,
     device: str = "auto",
     dtype: str | None = None,
     batch_size: int | None = None,
@@ -149,8 +167,11 @@ def render_video(
     overlay : float in [0, 1], optional
         Opacity of the colours over the frame; without ``layout`` it means ``"overlay"``, where it is 0.6
         by default.
+    upsample : {"nearest", "bilinear", "guided"}, default="nearest"
+        How patches become pixels: each patch as a rectangle, blended from patch to patch, or along the edges of
+        the frame.
     smooth : bool
-        Blend from patch to patch instead of showing each as a rectangle.
+        The old name of ``upsample="bilinear"``.
     steady : bool, default=True
         Keep patches still where nothing moves; see :class:`~patchprism.jobs.video.steady.Steady`. Without it every
         frame has the colours that it would have as a photo.
@@ -168,8 +189,8 @@ def render_video(
         Keep the sound: copied where the format can hold it, else encoded anew.
     range : (low, high), optional
         As in :func:`~patchprism.visualize`, for an image sequence.
-    model, weights, preset, size, threshold, foreground, scaling, components, device, dtype, batch_size
-    model, weights, preset, size, mean, std, threshold, foreground, scaling, components, device, dtype, batch_size
+    model, weights, preset, size, mean, std, threshold, foreground, foreground_component, scaling, components, space
+    layer, facet, final_norm, token_norm, device, dtype, batch_size
         As in :func:`~patchprism.visualize`.
     prism : Prism, optional
         Colour with this one instead of fitting.
@@ -200,7 +221,12 @@ def render_video(
     crf = optional(checks.integer)("crf", crf)
     overlay = optional(partial(checks.number, low=0, high=1))("overlay", overlay)
     layout = optional(partial(checks.choice, allowed=LAYOUTS))("layout", layout)
-    smooth, steady = checks.flag("smooth", smooth), checks.flag("steady", steady)
+    upsample = optional(partial(checks.choice, allowed=UPSAMPLES))("upsample", upsample)
+    steady = checks.flag("steady", steady)
+    if checks.flag("smooth", smooth):
+        if upsample not in (None, "bilinear"):
+            raise OptionError(f"smooth means upsample='bilinear', got upsample={upsample!r} as well")
+        upsample = "bilinear"
     sound, force = checks.flag("sound", sound), checks.flag("force", force)
     checks.callback("progress", progress)
     check_backbone("backbone", backbone)
@@ -219,13 +245,19 @@ def render_video(
         foreground_component=foreground_component,
         scaling=scaling,
         components=components,
+        space=space,
+        layer=layer,
+        facet=facet,
+        final_norm=final_norm,
+        token_norm=token_norm,
         device=device,
         dtype=str(backbone.dtype).removeprefix("torch.") if backbone else dtype,
         batch_size=batch_size,
     ).resolved(prism)
     # Everything that can be refused is refused before anything heavy is loaded.
-    to_fit = None if prism else settings.prism()
-    framing = settings.framing(backbone.record if backbone else find_record(str(settings.model)))
+    coloring = Coloring(prism=prism, force=force)
+    fitted = coloring.unfitted(settings)
+    settings.framing(backbone.record if backbone else find_record(str(settings.model)))
     check_output(out, source, crf)
     clip = open_clip(source, fps=fps, range=settings.range)
     if range is not None and isinstance(clip, FileClip):
@@ -237,49 +269,32 @@ def render_video(
     if not is_pictures(local_path(out)):
         check_target(out, read, read=used)
     chosen = layout or ("side" if overlay is None else "overlay")
-    canvas = Canvas(layout=chosen, alpha=overlay, smooth=smooth, matrix=clip.matrix)
-    watch, tell = Stopwatch(), progress or (lambda *_: None)
-    if backbone is None:
-        with watch("load model"):
-            backbone = load_backbone(
-                str(settings.model),
-                weights=settings.weights,
-                device=settings.device,
-                dtype=settings.dtype or "auto",
-                progress=tell,
-            )
-    origin = describe_origin(backbone, settings, framing)
+    canvas = Canvas(layout=chosen, alpha=overlay, upsample=upsample or "nearest", matrix=clip.matrix)
+    watch, tell = Stopwatch(), progress or nobody
+    with watch("load model"):
+        backbone = backbone or load_network(settings, tell)
+        network = open_network(settings, backbone=backbone, engine=open_engine(), tell=tell)
     if prism and any(getattr(prism, name) != unset for name, unset in MASK_OPTIONS.items()):
         raise PrismError(
             "videos show the foreground that was fitted: this prism shows another (it was saved with a "
             "mask, an opening or a closing); save it without"
         )
-    if prism and not force:
-        check_origin(prism, origin)
-    frames = _Frames(
-        clip=clip,
-        framing=framing,
-        take=partial(settings.token_options().tokens, backbone),
-        batch_size=batch_size,
-        patches=patches_a_batch(backbone),
-    )
-    if to_fit:
-        with watch("fit"):
-            prism = frames.fit(to_fit, span, fit_frames, tell)
-        prism.origin = origin
-    assert prism is not None
+    coloring.check(network.origin)
+    frames = _Frames(clip=clip, backbone=backbone, network=network, batch_size=batch_size)
+    hints = frames.fit(fitted, span, fit_frames, watch, tell) if prism is None else []
     if save_prism is not None:
-        prism.save(save_prism)
+        fitted.save(save_prism)
     report = VideoReport(
         out=local_path(out),
-        prism=prism,
-        fitted_here=to_fit is not None,
+        prism=fitted,
+        fitted_here=prism is None,
+        hints=hints,
         record=backbone.record,
         weights=backbone.weights,
         seconds=watch.seconds,
     )
-    steadied = Steady(prism.threshold_, prism.side_) if steady else None
-    job = _Job(frames, span, FrameColors(prism), steadied, canvas, watch, tell)
+    steadied = Steady(fitted.threshold_, fitted.side_) if steady else None
+    job = _Job(frames, span, FrameColors(fitted), steadied, canvas, watch, tell)
     job.run(report, crf=crf, sound=sound)
     return report
 
@@ -289,16 +304,16 @@ class _Frames:
     """Frames of a clip to tokens: decoded and framed in a thread ahead of the network."""
 
     clip: Clip
-    framing: Framing
-    take: Take
+    backbone: Backbone
+    network: Network
     batch_size: int | None
-    patches: int
 
     def framed(self, frames: Iterator[Frame]) -> Iterator[tuple[Frame, Framed]]:
         """Each frame with what the network gets; for a thread of its own."""
         leave_the_cores()
+        framing = self.network.framing
         for frame in frames:
-            yield frame, self.framing.apply(frame.rgb, name=self.name(frame), show=False)
+            yield frame, framing.apply(frame.rgb, name=self.name(frame), show=False)
 
     def name(self, frame: Frame) -> str:
         """What to call a frame in errors."""
@@ -309,31 +324,37 @@ class _Frames:
         import torch
 
         pixels = torch.stack([framed.pixels for _, framed in batch])
-        tokens: NDArray[np.float32] = self.take(pixels).cpu().numpy()
+        tokens: NDArray[np.float32] = self.network.options.tokens(self.backbone, pixels).cpu().numpy()
         return tokens
 
     def batches(self, items: Iterator[tuple[Frame, Framed]]) -> Iterator[list[tuple[Frame, Framed]]]:
         """Framed frames, as many at a time as the network takes."""
         batch: list[tuple[Frame, Framed]] = []
+        patches = self.network.batch_patches
+        assert patches is not None  # the engine is the local one
         for item in items:
             batch.append(item)
-            if len(batch) >= (self.batch_size or min(batch_for(item[1].grid, self.patches), MAX_BATCH)):
+            if len(batch) >= (self.batch_size or min(batch_for(item[1].grid, patches), MAX_BATCH)):
                 yield batch
                 batch = []
         if batch:
             yield batch
 
-    def fit(
-        self, prism: Prism, span: Span, count: int, tell: Callable[[str, int, int | None], None]
-    ) -> Prism:
-        """Fit a prism on at most ``count`` frames, evenly spread."""
-        tokens: list[Any] = []
+    def fit(self, prism: Prism, span: Span, count: int, watch: Stopwatch, tell: Tell) -> list[str]:
+        """Fit a prism on at most ``count`` frames, evenly spread; what a person should know of it."""
+        tokens: list[NDArray[np.float32]] = []
         names: list[str] = []
+        plain: list[str] = []
         tell("fit", 0, count)
-        with read_ahead(self.framed(self.clip.spread(count, span)), 2) as items:
+        with (
+            watch("read photos and run network"),
+            read_ahead(self.framed(self.clip.spread(count, span)), 2) as items,
+        ):
             for batch in self.batches(items):
                 tokens += list(self.tokens(batch))
-                names += [f"{self.clip.name} at {float(frame.time):.3f} s" for frame, _ in batch]
+                its = [f"{self.clip.name} at {float(frame.time):.3f} s" for frame, _ in batch]
+                names += its
+                plain += [name for name, (_, framed) in zip(its, batch, strict=True) if framed.plain]
                 tell("fit", len(tokens), count)
         if not tokens:
             # Looked for once more, frame by frame, to say what is wrong.
@@ -341,7 +362,10 @@ class _Frames:
                 pass
             raise PhotoError(self.clip.name, _nothing(self.clip, span))
         tell("fit", len(tokens), len(tokens))
-        return prism.fit(PatchFeatures(tokens, names))
+        with watch("fit prism"):
+            prism.fit(PatchFeatures(tokens, names))
+            prism.origin = self.network.origin
+            return _hints(prism, names, tokens, plain)
 
 
 class _Job:
@@ -355,21 +379,19 @@ class _Job:
         steady: Steady | None,
         canvas: Canvas,
         watch: Stopwatch,
-        tell: Callable[[str, int, int | None], None],
+        tell: Tell,
     ) -> None:
         self.frames, self.clip, self.span = frames, frames.clip, span
         self.colors, self.steady, self.canvas = colors, steady, canvas
         self.watch, self.tell = watch, tell
 
     def run(self, report: VideoReport, *, crf: int | None, sound: bool) -> None:
-        from patchprism.jobs.video.sink import is_pictures
-
         pictures = is_pictures(report.out)
         whole = self.span.start is None
         total = _expected(self.clip, self.span)
         self.tell("frames", 0, total)
         wanted = self.clip.frames(self.span, planes=not pictures)
-        with self.watch("frames"), read_ahead(self.frames.framed(wanted), 2) as items:
+        with self.watch("colour and write"), read_ahead(self.frames.framed(wanted), 2) as items:
             batches = self.frames.batches(items)
             first_batch = next(batches, None)
             if first_batch is None:
@@ -391,8 +413,9 @@ class _Job:
             ):
                 batch: list[tuple[Frame, Framed]] | None = first_batch
                 while batch:
-                    with self.watch("network"):
-                        tokens = self.frames.tokens(batch)
+                    asked = time.perf_counter()
+                    tokens = self.frames.tokens(batch)
+                    report.network_seconds += time.perf_counter() - asked
                     for (frame, framed), each in zip(batch, tokens, strict=True):
                         write((frame, framed, each))
                         report.frames += 1
@@ -401,25 +424,32 @@ class _Job:
             report.fps = report.frames / (time.perf_counter() - began)
         report.grid = first_batch[0][1].grid
         report.size = self.canvas.size(*first.rgb.shape[:2], even=not pictures)
-        report.sound, report.warnings = (
-            sink.sound,
-            [
-                *self.clip.warnings,
-                *sink.warnings,
-                *(report.prism.hints() if report.fitted_here else []),
-            ],
-        )
+        report.sound, report.warnings = sink.sound, [*self.clip.warnings, *sink.warnings]
         problems: Problems = self.clip.problems
         report.n_problems, report.problems = problems.count, problems.named
 
     def _colour_and_write(self, sink: Sink, item: tuple[Frame, Framed, NDArray[np.float32]]) -> None:
         """A frame's last steps, in the thread that encodes: meanwhile the network has the next frame."""
         frame, framed, tokens = item
-        with self.watch("colours"):
-            patches = self.colors.split(tokens, name=self.frames.name(frame))
-            if self.steady:
-                patches = self.steady(patches)
+        patches = self.colors.split(tokens, name=self.frames.name(frame))
+        if self.steady:
+            patches = self.steady(patches)
         sink.write(frame, patches, framed.crop)
+
+
+def _hints(
+    prism: Prism, names: Sequence[str], tokens: Sequence[NDArray[np.float32]], plain: Sequence[str]
+) -> list[str]:
+    """What a person should know before believing the pictures, by the frames that the prism was fitted on."""
+    colors, frames = FrameColors(prism), []
+    for index, (name, each) in enumerate(zip(names, tokens, strict=True)):
+        foreground = colors.split(each, name=name).foreground
+        found: dict[str, Any] = {"photo": name, "share": float(foreground.mean())}
+        if index in prism.agreements:
+            found["agreement"] = prism.agreements[index]
+        frames.append(found | prism.doubts(each, foreground))
+    shares = np.array([frame["share"] for frame in frames])
+    return hints_about(shares, prism, fitted_here=True, plain=plain, photos=frames)
 
 
 def _expected(clip: Clip, span: Span) -> int | None:
