@@ -114,7 +114,11 @@ def _flags(each: Field[Any], said: Option) -> Iterable[Parameter]:
         kind,
         default,
         typer.Option(
-            *said.flags(each.name), metavar=said.metavar, help=said.help, rich_help_panel=said.panel
+            *said.flags(each.name),
+            metavar=said.metavar,
+            help=said.help,
+            hidden=said.hidden,
+            rich_help_panel=said.panel,
         ),
     )
     if said.was:

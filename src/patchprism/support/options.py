@@ -42,6 +42,8 @@ class Option:
         Where ``--help`` shows it.
     parse : callable, optional
         ``parse(name, text)`` gives the value of a text on the command line, where the text is not the value.
+    hidden : bool
+        Left out of ``--help``.
     """
 
     check: Check
@@ -51,6 +53,7 @@ class Option:
     was: str = ""
     panel: str | None = None
     parse: Parse | None = None
+    hidden: bool = False
 
     def flags(self, name: str) -> list[str]:
         """How the command line spells an option of this name."""
