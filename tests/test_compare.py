@@ -13,8 +13,9 @@ from scipy.stats import ortho_group
 from patchprism.backbones import Backbone
 from patchprism.errors import ModelError, OptionError
 from patchprism.features.patch_features import PatchFeatures
-from patchprism.lenses.comparison import align, compare, fit_rotation, make_cell
+from patchprism.lenses.comparison import compare
 from patchprism.lenses.comparison_figures import save_comparison
+from patchprism.lenses.turning import align, fit_rotation, make_cell
 from patchprism.prism.estimator import Prism
 
 CROP = (0.0, 0.0, 160.0, 120.0)

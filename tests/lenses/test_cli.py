@@ -142,7 +142,7 @@ def test_compare_writes_its_grid(run, folder):
     ("options", "message"),
     [
         (("--layer", "9"), "compare needs at least two cells"),
-        (("--layer", "9,x"), "layer must be whole numbers like 5,11, got '9,x'"),
+        (("--layer", "9,x"), "layer must be a number or several like 2,5,8,11, got '9,x'"),
         (("--layer", "9,77"), "has no layer 77"),
         (("--layer", "9,13", "--facet", "key"), "has no facet 'key'"),
     ],

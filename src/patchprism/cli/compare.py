@@ -7,25 +7,47 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from patchprism.cli import EXIT_SOME_PHOTOS_FAILED, lens, many, options
-from patchprism.cli.console import note, print_line, print_table, progress, say_notes, stdout
-from patchprism.errors import OptionError
-from patchprism.support.checks import said
+from patchprism.cli.console import print_line, print_table, say_notes, stdout
 
 if TYPE_CHECKING:
     from patchprism.lenses.comparison import Comparison
 
 Models = Annotated[
-    list[str],
+    list[str] | None,
     typer.Option(
-        "--model", "-m", help="A model; give several to compare them.", rich_help_panel="The network"
+        "--model",
+        "-m",
+        metavar="NAME",
+        help="A model; give several to compare them. Not for feature stores.",
+        show_default=False,
+        rich_help_panel="The network",
+    ),
+]
+Weights = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--weights",
+        metavar="FILE|URL|hf:REPO|default",
+        help="Where the weights are; once per --model, in the same order. default: the model's official weights.",
+        show_default=False,
+        rich_help_panel="The network",
+    ),
+]
+Given = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="PHOTO",
+        help="Photos: files, folders (with all below them), patterns or addresses like s3://...; or feature stores "
+        "(.zarr) of the same photos.",
+        show_default=False,
     ),
 ]
 Layers = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--layer",
         metavar="N[,N...]",
-        help="Layers of each model, counted from 0 or with -1 from the end.",
+        help="Layers of each model, counted from 0 or with -1 from the end. Default: -1.",
         rich_help_panel="The network",
     ),
 ]
@@ -39,32 +61,12 @@ Arrays = Annotated[
 ]
 
 
-def parse_layers(text: str) -> list[int]:
-    """Whole numbers apart by commas.
-
-    Raises
-    ------
-    OptionError
-        If it is anything else.
-
-    Examples
-    --------
-    >>> parse_layers("2,5,-1")
-    [2, 5, -1]
-    """
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError as error:
-        raise OptionError(
-            f"layer must be whole numbers like 5,11, got {said(text)}", option="layer"
-        ) from error
-
-
 def compare(
-    photos: options.Photos,
+    photos: Given,
     out: options.Out,
-    model: Models,
-    layer: Layers = "-1",
+    model: Models = None,
+    weights: Weights = None,
+    layer: Layers = None,
     facet: options.Facet = None,
     final_norm: options.FinalNorm = None,
     token_norm: options.TokenNorm = None,
@@ -83,59 +85,32 @@ def compare(
     space: lens.Space = None,
     arrays: Arrays = False,
     format: options.Format = "png",
+    engine: options.EngineName = "local",
+    workers: options.Workers = None,
     quiet: options.Quiet = False,
 ) -> None:
-    """Compare models and layers: the same photos, in colours turned to agree.
+    """Compare models, weights, layers or feature stores: the same photos, in colours turned to agree.
 
     Writes compare (all photos), compare-as-fitted (the same before turning), a sheet of each photo, and
     compare.json with what turning leaves.
     """
-    layers = parse_layers(layer)
-    from pathlib import Path
-
-    from patchprism.jobs.inputs import list_photos
+    # The settings that all models share; model and weights are each model's own.
+    given = locals() | dict.fromkeys(("model", "weights", "components"))
+    from patchprism.features.store import is_store
     from patchprism.jobs.writers import check_folder
-    from patchprism.lenses.comparison import compare as run
-    from patchprism.lenses.comparison_figures import comparison_names, save_comparison
-    from patchprism.photos.paths import unique_stems
+    from patchprism.lenses.comparison import models_of
+    from patchprism.lenses.comparison_figures import write_comparison
     from patchprism.pictures.picture import PictureOptions
-    from patchprism.support.reading import reading
-    from patchprism.support.written import Output
 
     check_folder(out)
-    PictureOptions(format=format)
+    pictures = PictureOptions(format=format, arrays=arrays)
+    settings = options.settings_of(given)
     many.warn_if_inside(out, photos)
-    with reading() as heard:
-        listed = list_photos(photos)
-    stems = unique_stems([Path(photo).name for photo in listed])
-    # Before anything is computed; once more when it is known which photos could be read.
-    Output(out).check(comparison_names(stems, arrays=arrays, format=format), listed)
-    with progress(quiet=quiet) as tell:
-        found = run(
-            listed,
-            models=model,
-            layers=layers,
-            facet=facet or "token",
-            final_norm=final_norm is not False,
-            token_norm=token_norm or "none",
-            preset=preset,
-            size=size,
-            range=options.parse_range(range),
-            mean=options.parse_triple("mean", mean),
-            std=options.parse_triple("std", std),
-            threshold=options.parse_threshold(threshold),
-            foreground=foreground,
-            foreground_component=foreground_component,
-            scaling=scaling,
-            space=space,
-            device=device,
-            dtype=dtype,
-            batch_size=batch_size,
-            errors="report",
-            progress=tell,
-        )
-        found.notes = heard.notes
-        written = save_comparison(found, out, arrays=arrays, format=format)
+    files = None if weights is None else [None if each == "default" else each for each in weights]
+    models, notes = models_of(photos, model, files, settings)
+    large = not any(map(is_store, photos)) and many.is_large(photos, out, engine, workers, asked=False)
+    with many.running(engine, workers, quiet=quiet, keeps=large) as run:
+        found, written = write_comparison(models, out, run, pictures, notes=notes, large=large)
     if quiet:
         for path in written:
             print(path)
@@ -143,8 +118,7 @@ def compare(
         _summarise(found)
         print_line("wrote", f"{len(written)} files to {out}; look at {written[0]} first")
     say_notes(found.all_notes(), quiet=quiet)
-    for failure in found.failures:
-        note(f"failed: {failure.photo}: {failure.reason}")
+    many.warn_of_failures(found.failures)
     if found.failures:
         raise typer.Exit(EXIT_SOME_PHOTOS_FAILED)
 

@@ -445,7 +445,7 @@ def view_of(colored: Colored, notes: Sequence[Note], seconds: dict[str, float]) 
     rows = [row for row, _ in found]
     features = features_of(opened, found)
     return View(
-        photos=_photos_of(opened, rows),
+        photos=photos_of(opened, rows),
         framing=opened.framing,
         features=features,
         prism=prism,
@@ -464,16 +464,18 @@ def view_of(colored: Colored, notes: Sequence[Note], seconds: dict[str, float]) 
     )
 
 
-def _photos_of(opened: Opened, rows: Sequence[PhotoRow]) -> Photos:
+def photos_of(opened: Opened, rows: Sequence[PhotoRow]) -> Photos:
     """The photos of a source, to be read again."""
     source = opened.source
     if isinstance(source, MemorySource):
         return source.photos
-    assert isinstance(source, StoreSource)
-    photos = Photos(
-        [StoredPhoto(row.name, row.size, source.places, source.reader) for row in rows],
-        [row.name for row in rows],
-    )
+    names = [row.name for row in rows]
+    if isinstance(source, StoreSource):
+        stored = [StoredPhoto(row.name, row.size, source.places, source.reader) for row in rows]
+        photos = Photos(stored, names)
+    else:
+        photos = Photos(names, names, range=opened.settings["range"])
+        photos._seen = {i: (row.size, row.content) for i, row in enumerate(rows) if row.content}
     notes: dict[str, tuple[str, ...]] = {}
     for note in opened.notes:
         notes[note.name] = (*notes.get(note.name, ()), note.text)

@@ -1,288 +1,48 @@
-"""Colours that compare: several networks or layers on the same photos, turned so that a part keeps its colour.
+"""Comparing networks, layers, weights and feature stores on the same photos.
 
-Each cell (a model and a layer) has its own prism, so its colours are its own: a component's sign, and the order
-of components that explain about the same, are arbitrary. To compare, a cell's three components are whitened by
-their deviations over its foreground, taken on the patches that are foreground in both cells, resampled to the
-first cell's grid, and turned by the rotation (or reflection) that brings them nearest to the first cell's:
-Schönemann, "A generalized solution of the orthogonal Procrustes problem" (1966). Nothing is stretched: after
-turning, distances between patches are what they were. The result is coloured by the first cell's ranges, so that
-one colour means one place in the common space.
-
-Turning makes any two cells agree somewhat. How much is left, and how much would be left without any likeness,
-is reported beside every turned cell.
+How colours are made to agree is in :mod:`patchprism.lenses.turning`. Here each model's tokens are opened on the
+same road as for every other job, one model after the other: of its tokens a cell keeps colours and components only.
 """
 
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass, field
+import os
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from patchprism.backbones import Backbone, find_record
 from patchprism.errors import FeaturesError, OptionError, PhotoError
-from patchprism.features.extraction import Photos, TokenOptions, extract, photo_names
-from patchprism.features.patch_features import PatchFeatures
-from patchprism.jobs.source import Failure
-from patchprism.jobs.view import all_notes
+from patchprism.features.store import StoredFeatures, is_store
+from patchprism.jobs.engines import open_engine
+from patchprism.jobs.fitting import fit
+from patchprism.jobs.inputs import listed_input, several
+from patchprism.jobs.opened import open_tokens, resolved_for
+from patchprism.jobs.run import Run, nobody
+from patchprism.jobs.settings import ERRORS, Settings
+from patchprism.jobs.view import all_notes, photos_of
+from patchprism.lenses.turning import MIN_SHARED, CompareCell, align
 from patchprism.pictures.outputs import as_png
 from patchprism.support import checks
-from patchprism.support.reading import Note, reading
-from patchprism.support.surroundings import own_settings
+from patchprism.support.version import __version__
 from patchprism.support.words import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
-    import torch
     from numpy.typing import NDArray
 
-    from patchprism.backbones import Backbone
+    from patchprism.features.extraction import Photos
+    from patchprism.features.patch_features import Tokens
+    from patchprism.features.store.reader import PhotoRow
+    from patchprism.jobs.opened import Opened
+    from patchprism.jobs.source import Failure, Source
     from patchprism.photos.framing import Framing
-    from patchprism.prism.colors import PhotoColors
-    from patchprism.prism.estimator import Prism
-
-    Float64 = NDArray[np.float64]
-    Crop = tuple[float, float, float, float]
-
-# With fewer shared patches three components cannot be turned in a way that means anything.
-MIN_SHARED = 8
-SHUFFLES = 20
-
-
-@dataclass(frozen=True)
-class Turn:
-    """How one set of points is turned to agree with another: ``(points - center) @ rotation + target``.
-
-    Attributes
-    ----------
-    rotation : ndarray, shape (3, 3), float64
-        Orthogonal; its determinant is -1 where a reflection is needed.
-    center, target : ndarray, shape (3,), float64
-        Means of the two sets.
-    residual : float
-        In [0, 1]: the sum of squared distances that is left, as a share of the two sets' own sums of squares.
-        0: the same up to the turn; 1: nothing in common.
-    residual_shuffled : float
-        The same after the same fit to patches in random order: what agreement by force alone gets.
-    residual_shifted : float or None
-        The same with each photo's map shifted by half its height and width, round the edges: smooth maps agree
-        by chance more than shuffled ones do. None where too few patches are shared then.
-    n_shared : int
-        Patches that took part.
-    """
-
-    rotation: Float64
-    center: Float64
-    target: Float64
-    residual: float
-    residual_shuffled: float
-    residual_shifted: float | None
-    n_shared: int
-
-    def apply(self, points: Float64) -> Float64:
-        """Points, (n, 3), turned."""
-        turned: Float64 = (points - self.center) @ self.rotation + self.target
-        return turned
-
-
-def fit_rotation(points: Float64, target: Float64) -> tuple[Float64, float]:
-    """The orthogonal matrix that turns centred points nearest to a centred target, and the residual.
-
-    Parameters
-    ----------
-    points, target : ndarray, shape (n, 3)
-
-    Returns
-    -------
-    rotation : ndarray, shape (3, 3)
-        ``(points - mean) @ rotation`` is nearest to ``target - mean``, in least squares.
-    residual : float
-        In [0, 1], as in `Turn`; 1 where a set has no spread at all.
-    """
-    first, second = points - points.mean(axis=0), target - target.mean(axis=0)
-    left, singular, right = np.linalg.svd(first.T @ second)
-    size = float((first**2).sum() + (second**2).sum())
-    if not (first**2).sum() or not (second**2).sum():
-        return left @ right, 1.0
-    return left @ right, float(np.clip((size - 2 * singular.sum()) / size, 0.0, 1.0))
-
-
-@dataclass(kw_only=True, repr=False)
-class CompareCell:
-    """One network's, or one layer's, view of the photos.
-
-    Attributes
-    ----------
-    model : str
-    layer : int
-    prism : Prism
-        Fitted on this cell's features alone.
-    parts : list of PhotoColors
-    components : list of ndarray, each (h, w, k), float64
-        Coordinates of all patches along the object PCA's components.
-    crops : list of tuple of float
-    turn : Turn or None
-        None for the first cell, and where too few patches are shared.
-    turned : list of ndarray, each (h, w, 3), float32
-        Colours after turning; those of ``parts`` where nothing was turned.
-    clipped : float
-        Share of the foreground's patches whose turned colours leave the first cell's ranges, and are cut off.
-    """
-
-    model: str
-    layer: int
-    prism: Prism
-    parts: list[PhotoColors]
-    components: list[Float64]
-    crops: list[Crop]
-    turn: Turn | None = None
-    turned: list[NDArray[np.float32]] = field(default_factory=list)
-    clipped: float = 0.0
-
-    @property
-    def label(self) -> str:
-        """What to call it in figures."""
-        return f"{self.model}, layer {self.layer}"
-
-    def __repr__(self) -> str:
-        return f"CompareCell({self.label}, {counted(len(self.parts), 'photo')})"
-
-    def whitened(self, components: Float64) -> Float64:
-        """The three components that make colours, (..., k) -> (..., 3), with deviation 1 over the foreground."""
-        deviation = np.sqrt(self.prism.object_variance_[self._chosen])
-        white: Float64 = components[..., self._chosen] / np.where(deviation > 0, deviation, np.inf)
-        return white
-
-    def colors_of_whitened(self, points: Float64) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Colours of whitened points by this cell's ranges, (n, 3), and which points leave them, (n,)."""
-        components = np.zeros((len(points), len(self.prism.object_variance_)))
-        components[:, self._chosen] = points * np.sqrt(self.prism.object_variance_[self._chosen])
-        low, high = self.prism.object_range_[:, self._chosen]
-        slack = 1e-9 * (high - low)
-        taken = components[:, self._chosen]
-        outside = ((taken < low - slack) | (taken > high + slack)).any(axis=1)
-        if self.prism.scaling == "sigmoid":
-            outside[:] = False
-        return self.prism.colors_of(components), outside
-
-    @property
-    def _chosen(self) -> list[int]:
-        return [abs(c) - 1 for c in self.prism.components]
-
-
-def make_cell(
-    model: str, layer: int, features: PatchFeatures, crops: Sequence[Crop], prism: Prism
-) -> CompareCell:
-    """A cell from features: the prism is fitted on them."""
-    prism.fit(features)
-    pairs = list(zip(features.names, features, strict=True))
-    return CompareCell(
-        model=model,
-        layer=layer,
-        prism=prism,
-        parts=[prism.split(tokens, name=name) for name, tokens in pairs],
-        components=[
-            prism.object_components(tokens.reshape(-1, tokens.shape[-1])).reshape(*tokens.shape[:2], -1)
-            for _, tokens in pairs
-        ],
-        crops=list(crops),
-    )
-
-
-def align(cells: Sequence[CompareCell], *, seed: int = 0) -> None:
-    """Turn every cell but the first to agree with the first; sets ``turn``, ``turned`` and ``clipped``.
-
-    Parameters
-    ----------
-    cells : sequence of CompareCell
-        Of the same photos in the same order; their grids and crops may differ.
-    seed : int
-        For the shuffled baseline.
-    """
-    first = cells[0]
-    first.turned = [part.rgb for part in first.parts]
-    for cell in cells[1:]:
-        cell.turn = fit_turn(cell, first, seed=seed)
-        if cell.turn is None:
-            cell.turned = [part.rgb for part in cell.parts]
-            continue
-        outside = []
-        cell.turned = []
-        for part, components in zip(cell.parts, cell.components, strict=True):
-            rgb = np.zeros((*part.foreground.shape, 3), np.float32)
-            points = cell.turn.apply(cell.whitened(components[part.foreground]))
-            rgb[part.foreground], beyond = first.colors_of_whitened(points)
-            outside.append(beyond)
-            cell.turned.append(rgb)
-        cell.clipped = float(np.concatenate(outside).mean())
-
-
-def fit_turn(cell: CompareCell, first: CompareCell, *, seed: int = 0) -> Turn | None:
-    """How a cell is turned to agree with the first; None where too few patches are shared."""
-    aligned = [_on_grid_of_first(cell, first, i) for i in range(len(cell.parts))]
-    target = [first.whitened(components) for components in first.components]
-    masks = [part.foreground for part in first.parts]
-
-    def gather(shift: bool) -> tuple[Float64, Float64]:
-        ours, theirs = [], []
-        for (points, found), wanted, mask in zip(aligned, target, masks, strict=True):
-            if shift:
-                by = (mask.shape[0] // 2, mask.shape[1] // 2)
-                points, found = np.roll(points, by, (0, 1)), np.roll(found, by, (0, 1))
-            both = found & mask
-            ours.append(points[both])
-            theirs.append(wanted[both])
-        return np.concatenate(ours), np.concatenate(theirs)
-
-    points, wanted = gather(shift=False)
-    if len(points) < MIN_SHARED:
-        return None
-    rotation, residual = fit_rotation(points, wanted)
-    rng = np.random.default_rng(seed)
-    shuffled = [fit_rotation(rng.permutation(points), wanted)[1] for _ in range(SHUFFLES)]
-    moved = gather(shift=True)
-    return Turn(
-        rotation,
-        points.mean(axis=0),
-        wanted.mean(axis=0),
-        residual,
-        float(np.mean(shuffled)),
-        fit_rotation(*moved)[1] if len(moved[0]) >= MIN_SHARED else None,
-        len(points),
-    )
-
-
-def _on_grid_of_first(cell: CompareCell, first: CompareCell, photo: int) -> tuple[Float64, NDArray[np.bool_]]:
-    """A cell's whitened components and foreground at the centres of the first cell's patches."""
-    values, mask = cell.whitened(cell.components[photo]), cell.parts[photo].foreground
-    (left, top, right, bottom), crop = cell.crops[photo], first.crops[photo]
-    h, w = first.parts[photo].foreground.shape
-    y = crop[1] + (np.arange(h) + 0.5) * (crop[3] - crop[1]) / h
-    x = crop[0] + (np.arange(w) + 0.5) * (crop[2] - crop[0]) / w
-    row = (y - top) / (bottom - top) * mask.shape[0] - 0.5
-    column = (x - left) / (right - left) * mask.shape[1] - 0.5
-    inside = np.outer((y > top) & (y < bottom), (x > left) & (x < right))
-    nearest = mask[
-        np.clip(np.rint(row), 0, mask.shape[0] - 1).astype(np.intp)[:, None],
-        np.clip(np.rint(column), 0, mask.shape[1] - 1).astype(np.intp),
-    ]
-    return _interpolate(_interpolate(values, row, 0), column, 1), nearest & inside
-
-
-def _interpolate(values: Float64, places: Float64, axis: int) -> Float64:
-    """Values at fractional indices along an axis; beyond the ends the end's value."""
-    # Grids that agree give whole numbers but for rounding, and must give the very same values.
-    places = np.where(np.abs(places - np.rint(places)) < 1e-9, np.rint(places), places)
-    places = np.clip(places, 0, values.shape[axis] - 1)
-    before = np.floor(places).astype(np.intp)
-    after = np.minimum(before + 1, values.shape[axis] - 1)
-    share = (places - before).reshape(-1, *([1] * (values.ndim - 1 - axis)))
-    result: Float64 = values.take(before, axis=axis) * (1 - share) + values.take(after, axis=axis) * share
-    return result
-
-
-# -- from photos ---------------------------------------------------------------------------------------------
+    from patchprism.support.folders import Folder
+    from patchprism.support.reading import Note
 
 
 @dataclass(kw_only=True, repr=False)
@@ -298,7 +58,7 @@ class Comparison:
     cells : list of CompareCell
         Models in the order given, and of each its layers.
     models : list of dict
-        Name and origin of the weights of each model.
+        Of each model or store its label, name, layers, weights and framing.
     tokens : dict
         Facet and norms.
     failures : list of Failure
@@ -338,8 +98,6 @@ class Comparison:
 
     def report(self) -> dict[str, Any]:
         """JSON values: what ``compare.json`` holds."""
-        from patchprism.support.version import __version__
-
         return {
             "version": 1,
             "patchprism": __version__,
@@ -360,7 +118,11 @@ class Comparison:
     def _cell_report(self, index: int) -> dict[str, Any]:
         cell = self.cells[index]
         turn = cell.turn
-        said: dict[str, Any] = {"model": cell.model, "layer": cell.layer, "turned": turn is not None}
+        said: dict[str, Any] = {
+            "model": cell.model,
+            "layer": cell.layer if isinstance(cell.layer, int) else list(cell.layer),
+            "turned": turn is not None,
+        }
         if turn is not None:
             shifted = turn.residual_shifted
             said |= {
@@ -376,38 +138,87 @@ class Comparison:
         return said | {"prism": cell.prism.summary()}
 
 
-class _Stacked:
-    """Several layers of a backbone side by side in one token, so that one forward pass gives them all."""
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """A network on photos, or a feature store: one or more cells.
 
-    def __init__(self, backbone: Backbone, layers: Sequence[int], options: TokenOptions) -> None:
-        self.backbone, self.layers, self.options = backbone, list(layers), options
-        self.record, self.widths = backbone.record, list[int]()
-        self.device, self.dtype = backbone.device, backbone.dtype
+    Attributes
+    ----------
+    label : str
+        What tells it from the others.
+    given : StoredFeatures or list
+        As :func:`~patchprism.jobs.inputs.open_input` gives it.
+    settings : Settings
+        Resolved.
+    backbone : Backbone, optional
+        A loaded one to use instead of the one that the settings name.
+    """
 
-    def patch_tokens(self, pixels: torch.Tensor, **_: Any) -> torch.Tensor:
-        """(B, 3, H, W) -> (B, h, w, sum of widths)."""
-        import torch
-        from torch.nn.functional import normalize
+    label: str
+    given: StoredFeatures | list[Any]
+    settings: Settings
+    backbone: Backbone | None = None
 
-        chosen = self.options
-        with own_settings(inference=True):
-            parts = self.backbone.layer_tokens(
-                pixels, self.layers, facet=chosen.facet, norm=chosen.final_norm
-            )
-            if chosen.token_norm == "l2":
-                parts = [normalize(part, dim=-1) for part in parts]
-            self.widths = [part.shape[-1] for part in parts]
-            return torch.cat(parts, dim=-1)
+
+@dataclass(kw_only=True)
+class _Seen:
+    """What is kept of a model when its tokens are gone: its cells, and what is known of its photos."""
+
+    report: dict[str, Any]
+    cells: list[CompareCell]
+    rows: list[PhotoRow]
+    photos: Photos
+    framing: Framing
+    failures: list[Failure]
+    notes: list[str]
+
+    def order_like(self, other: _Seen) -> None:
+        """Bring the cells' photos into the order of another model's: stores may have another one."""
+        at = {row.name: i for i, row in enumerate(self.rows)}
+        order = [at[row.name] for row in other.rows]
+        for cell in self.cells:
+            cell.parts = [cell.parts[i] for i in order]
+            cell.components = [cell.components[i] for i in order]
+            cell.crops = [cell.crops[i] for i in order]
+
+
+class _OneLayer:
+    """One of several layers that lie side by side in the tokens of a source."""
+
+    def __init__(self, source: Source, columns: slice) -> None:
+        self.source, self.columns, self.n_shards = source, columns, source.n_shards
+
+    def key(self, shard: int) -> str:
+        """See :class:`Source`."""
+        return f"{self.source.key(shard)} {self.columns.start} {self.columns.stop}"
+
+    def rows(self, shard: int) -> list[PhotoRow]:
+        """See :class:`Source`."""
+        return self.source.rows(shard)
+
+    def read(self, shard: int) -> Iterator[tuple[PhotoRow, Tokens]]:
+        """See :class:`Source`."""
+        for row, tokens in self.source.read(shard):
+            yield row, np.ascontiguousarray(tokens[..., self.columns])
+
+    def photo(self, row: PhotoRow) -> tuple[NDArray[np.uint8] | None, str | None]:
+        """See :class:`Source`."""
+        return self.source.photo(row)
+
+    def shown(self, row: PhotoRow, framing: Framing) -> tuple[NDArray[np.uint8] | None, str | None]:
+        """See :class:`Source`."""
+        return self.source.shown(row, framing)
 
 
 def compare(
-    photos: Sequence[Any],
+    photos: Any,
     *,
-    models: Sequence[str | Backbone],
-    layers: Sequence[int] = (-1,),
-    facet: str = "token",
-    final_norm: bool = True,
-    token_norm: str = "none",
+    models: Sequence[str | Backbone] | str | Backbone | None = None,
+    weights: Sequence[str | None] | str | None = None,
+    layers: Sequence[int] | int | None = None,
+    facet: str | None = None,
+    final_norm: bool | None = None,
+    token_norm: str | None = None,
     preset: str | None = None,
     size: int | None = None,
     range: tuple[float, float] | None = None,
@@ -425,20 +236,22 @@ def compare(
     errors: str = "raise",
     progress: Callable[[str, int, int | None], None] | None = None,
 ) -> Comparison:
-    """Colour photos by several models and layers, turned to agree with the first.
+    """Colour photos by several models, weights, layers or feature stores, turned to agree with the first.
 
     Parameters
     ----------
     photos : sequence
-        As for :func:`~patchprism.visualize`.
+        As for :func:`~patchprism.visualize`; or feature stores of the same photos, which are matched by name. No
+        network is needed for stores.
     models : sequence of str or Backbone
-        Names, or backbones that are loaded already. One is held in memory at a time.
-    layers : sequence of int
-        Layers of each model, counted from 0, or from the end with negative numbers.
-    facet, final_norm, token_norm
-        See :class:`~patchprism.features.extraction.TokenOptions`.
-    preset, size, range, mean, std, threshold, foreground, scaling, space, device, dtype, batch_size, errors
-    progress
+        Names, or backbones that are loaded already. One is held in memory at a time, and one model's tokens. Models
+        of the same name are told apart by their weights: ``"dinov2_vits14 (tuned.pth)"``.
+    weights : sequence of str or None, optional
+        One per model, None for a model's official weights.
+    layers : sequence of int, optional
+        Layers of each model, counted from 0, or from the end with negative numbers; the last by default.
+    facet, final_norm, token_norm, preset, size, range, mean, std, threshold, foreground, foreground_component
+    scaling, space, device, dtype, batch_size, errors, progress
         As for :func:`~patchprism.visualize`; each cell has its own prism with these options.
     seed : int
         For the shuffled baseline.
@@ -452,16 +265,13 @@ def compare(
     PatchPrismError
         One of its children; a photo is done by all models or by none.
     """
-    from patchprism.backbones import find_record, load_backbone
-    from patchprism.jobs.inputs import list_photos, several
-    from patchprism.jobs.settings import ERRORS, Settings, Stopwatch
-
-    models, layers = _models(models), _layers(layers)
-    if len(models) * len(layers) < 2:
-        raise OptionError("compare needs at least two cells: several models, or several layers")
-    errors, seed = checks.choice("errors", errors, allowed=ERRORS), checks.seed("seed", seed)
+    errors = checks.choice("errors", errors, allowed=ERRORS)
     checks.callback("progress", progress)
     settings = Settings(
+        layer=None if layers is None else checks.layers("layers", layers),
+        facet=facet,
+        final_norm=final_norm,
+        token_norm=token_norm,
         preset=preset,
         size=size,
         range=range,
@@ -475,96 +285,247 @@ def compare(
         device=device,
         dtype=dtype,
         batch_size=batch_size,
-    ).resolved()
-    settings.prism()
-    options = TokenOptions(facet=facet, final_norm=final_norm, token_norm=token_norm)
-    for model in models:  # refused before the first one is loaded
-        settings.framing(find_record(model) if isinstance(model, str) else model.record)
-    tell, watch = progress or (lambda *_: None), Stopwatch()
-    with reading() as heard:
-        sources = list_photos(several(photos))
-    job = Photos(sources, photo_names(sources), range=settings.range)
-    failures: dict[int, PhotoError] = {}
-    found: list[dict[int, Any]] = []
-    framings, stacks = [], []
-    for model in models:
-        if isinstance(model, str):
-            with watch("load models"):
-                backbone = load_backbone(
-                    model, device=settings.device, dtype=settings.dtype or "auto", progress=tell
-                )
-        else:
-            backbone = model
-        for layer in layers:
-            backbone.layer_index(layer)
-        framings.append(settings.framing(backbone.record))
-        stack: Any = _Stacked(backbone, layers, options)
-        report = failures.__setitem__ if errors == "report" else None
-        with watch("read photos and run networks"):
-            done = {
-                each.index: each
-                for each in extract(job, stack, framings[-1], batch_size=settings.batch_size, failed=report)
-            }
-        found.append(done)
-        stacks.append((stack, [backbone.layer_index(layer) for layer in layers], backbone.weights))
-        tell("photos", len(found) * len(job), len(models) * len(job))
-    order = sorted(set(found[0]).intersection(*found[1:]))
-    if not order:
-        index = min(failures)
-        raise PhotoError(job.names[index], f"{failures[index].reason} (no photo could be read by all models)")
-    cells = []
-    with watch("fit prisms"):
-        for (stack, indices, _), done in zip(stacks, found, strict=True):
-            ends = np.cumsum(stack.widths)[:-1]
-            crops = [done[i].crop for i in order]
-            per_photo = [np.split(done[i].tokens, ends, axis=-1) for i in order]
-            for n, layer in enumerate(indices):
-                tokens = PatchFeatures(
-                    [np.ascontiguousarray(parts[n]) for parts in per_photo], [job.names[i] for i in order]
-                )
-                name = stack.record.name
-                try:
-                    cells.append(make_cell(name, layer, tokens, crops, settings.prism()))
-                except FeaturesError as error:
-                    raise FeaturesError(f"{name}, layer {layer}: {error}") from error
-    with watch("turn"):
+    )
+    found, notes = models_of(photos, models, weights, settings)
+    run = Run(engine=open_engine(), tell=progress or nobody)
+    return compare_models(found, run, seed=seed, strict=errors == "raise", notes=notes)
+
+
+def models_of(photos: Any, models: Any, weights: Any, settings: Settings) -> tuple[list[Model], list[str]]:
+    """What is compared, checked before anything is loaded; and what folders left out, and the like.
+
+    Parameters
+    ----------
+    photos, models, weights
+        As for :func:`compare`.
+    settings : Settings
+        Those that all models share.
+    """
+    given = several(photos)
+    stores = [each for each in given if isinstance(each, (str, os.PathLike)) and is_store(each)]
+    if stores:
+        return _stores(given, stores, models, weights, settings), []
+    if models is None or isinstance(models, (str, Backbone)):
+        models = [] if models is None else [models]
+    if not isinstance(models, (list, tuple)) or not models:
+        checks.refuse("models", "at least one model, by name or as a backbone", models or [])
+    models = [each if isinstance(each, Backbone) else checks.text("models", each) for each in models]
+    weights = [weights] if isinstance(weights, (str, os.PathLike)) else weights
+    files = [None] * len(models) if weights is None else list(weights)
+    if len(files) != len(models):
+        raise OptionError(
+            f"weights must be one per model, in the same order: got {len(files)} for "
+            f"{counted(len(models), 'model')}",
+            option="weights",
+        )
+    n_layers = len(settings.layer) if isinstance(settings.layer, tuple) else 1
+    if len(models) * n_layers < 2:
+        raise OptionError("compare needs at least two cells: several models, or several layers")
+    chosen = []
+    for model, file in zip(models, files, strict=True):
+        if isinstance(model, Backbone) and file is not None:
+            raise OptionError("weights is for models that are named; a backbone has its own")
+        dtype = str(model.dtype).removeprefix("torch.") if isinstance(model, Backbone) else settings.dtype
+        name = model.record.name if isinstance(model, Backbone) else model
+        its = replace(settings, model=name, weights=file, dtype=dtype).resolved()
+        its.prism()
+        its.framing(model.record if isinstance(model, Backbone) else find_record(model))
+        chosen.append((its, model if isinstance(model, Backbone) else None))
+    listed, notes = listed_input(given)
+    labels = _labels(
+        [str(its.model) for its, _ in chosen],
+        [backbone.weights.source if backbone else its.weights or "default" for its, backbone in chosen],
+    )
+    return [
+        Model(label=label, given=listed, settings=its, backbone=backbone)
+        for label, (its, backbone) in zip(labels, chosen, strict=True)
+    ], [note.text for note in notes]
+
+
+def _stores(
+    given: Sequence[Any], stores: Sequence[Any], models: Any, weights: Any, settings: Settings
+) -> list[Model]:
+    if len(stores) < len(given):
+        raise OptionError(
+            f"feature stores are compared with each other, got {os.fspath(stores[0])} beside photos"
+        )
+    if models:
+        raise OptionError("models is for photos; a feature store holds what its network made of them")
+    if weights:
+        raise OptionError("weights is for photos; a feature store holds what the network made of them")
+    if len(stores) < 2:
+        raise OptionError("compare needs at least two feature stores of the same photos")
+    opened = [StoredFeatures(each) for each in stores]
+    resolved = [resolved_for(settings, each, None) for each in opened]
+    for its in resolved:
+        its.prism()
+    labels = _labels([str(its.model) for its in resolved], [each.path for each in opened])
+    return [
+        Model(label=label, given=each, settings=its)
+        for label, each, its in zip(labels, opened, resolved, strict=True)
+    ]
+
+
+def _labels(names: Sequence[str], sources: Sequence[str]) -> list[str]:
+    """Names that differ: where models have one name, with the file of their weights, or with a number."""
+    short = [Path(source).name or source for source in sources]
+
+    def told_apart(details: Sequence[str]) -> list[str]:
+        return [
+            name if names.count(name) == 1 else f"{name} ({detail})"
+            for name, detail in zip(names, details, strict=True)
+        ]
+
+    labels = told_apart(short)
+    if len(set(labels)) < len(labels):
+        labels = told_apart(sources)
+    return [
+        label if labels.count(label) == 1 else f"{label} #{labels[:i].count(label) + 1}"
+        for i, label in enumerate(labels)
+    ]
+
+
+def compare_models(
+    models: Sequence[Model],
+    run: Run,
+    *,
+    work: Folder | None = None,
+    seed: int = 0,
+    strict: bool = False,
+    notes: Sequence[str] = (),
+) -> Comparison:
+    """Cells of all models, turned to agree with the first.
+
+    Parameters
+    ----------
+    models : sequence of Model
+    run : Run
+    work : Folder, optional
+        Where each model's tokens are kept shard by shard; in memory by default, one model's at a time.
+    seed : int
+        For the shuffled baseline.
+    strict : bool
+        Whether the first photo that cannot be read raises.
+    notes : sequence of str
+        What is to be said of the job's inputs.
+
+    Raises
+    ------
+    PatchPrismError
+        One of its children; a photo is done by all models or by none.
+    """
+    seed = checks.seed("seed", seed)
+    only = None
+    stores = [set(each.given.names) for each in models if isinstance(each.given, StoredFeatures)]
+    if stores and any(names != stores[0] for names in stores):
+        only = _shared(models, stores)
+    while True:
+        seen = [
+            _see(model, run, None if work is None else work.below(f"model-{i + 1}"), only, strict)
+            for i, model in enumerate(models)
+        ]
+        named = [{row.name for row in each.rows} for each in seen]
+        if all(names == named[0] for names in named):
+            break
+        # A photo that only some models could read: the prisms of the others have seen too much.
+        only = _shared(models, named)
+    failures = {failure.photo: failure for each in reversed(seen) for failure in each.failures}
+    first = seen[0]
+    for each in seen[1:]:
+        each.order_like(first)
+    cells = [cell for each in seen for cell in each.cells]
+    with run.watch("turn"):
         align(cells, seed=seed)
     return Comparison(
-        photos=job.subset(order),
-        framing=framings[0],
-        sizes=[found[0][i].size for i in order],
+        photos=first.photos,
+        framing=first.framing,
+        sizes=[row.size for row in first.rows],
         cells=cells,
-        models=[
-            {
-                "name": stack.record.name,
-                "layers": indices,
-                "weights": {"source": weights.source, "sha256": weights.sha256},
-                "framing": framing.to_dict(),
-            }
-            for (stack, indices, weights), framing in zip(stacks, framings, strict=True)
-        ],
-        tokens={
-            "facet": options.facet,
-            "final_norm": options.final_norm,
-            "token_norm": options.token_norm,
-        },
-        failures=[Failure(job.names[i], failures[i].reason) for i in sorted(failures)],
-        seconds=watch.seconds,
-        notes=heard.notes,
+        models=[each.report for each in seen],
+        tokens={name: getattr(models[0].settings, name) for name in ("facet", "final_norm", "token_norm")},
+        failures=list(failures.values()),
+        seconds=run.watch.seconds,
+        notes=list(dict.fromkeys([*notes, *(text for each in seen for text in each.notes)])),
     )
 
 
-def _models(models: Any) -> Sequence[str | Backbone]:
-    """Names and backbones, in a sequence or one alone."""
-    from patchprism.backbones import Backbone
+def _shared(models: Sequence[Model], named: Sequence[set[str]]) -> frozenset[str]:
+    """The photos that all models have."""
+    shared = frozenset(named[0].intersection(*named[1:]))
+    if not shared:
+        firsts = [
+            f"{model.label} has {min(names)}" for model, names in zip(models, named, strict=True) if names
+        ]
+        raise PhotoError("photos", f"no photo is there for all models: {', '.join(firsts)}")
+    return shared
 
-    if isinstance(models, (str, Backbone)):
-        models = [models]
-    if not isinstance(models, (list, tuple)) or not models:
-        checks.refuse("models", "at least one model, by name or as a backbone", models)
-    return [model if isinstance(model, Backbone) else checks.text("models", model) for model in models]
+
+def _see(model: Model, run: Run, work: Folder | None, only: frozenset[str] | None, strict: bool) -> _Seen:
+    """One model's cells; its tokens are let go of at the end."""
+    run = replace(run, backbone=model.backbone)
+    opened = open_tokens(model.given, model.settings, run, work=work, strict=strict)
+    opened.only = only
+    rows = [
+        row
+        for shard in range(opened.source.n_shards)
+        for row in opened.source.rows(shard)
+        if only is None or row.name in only
+    ]
+    cells = []
+    for layer, source in _layers(opened):
+        try:
+            prism = fit(model.settings.prism(), replace(opened, source=source), run)
+        except FeaturesError as error:
+            raise FeaturesError(f"{model.label}, layer {layer}: {error}") from error
+        cell = CompareCell(model=model.label, layer=layer, prism=prism)
+        with run.watch("colour and write"):
+            cell.add(
+                (row.name, tokens, row.crop)
+                for shard in range(source.n_shards)
+                for row, tokens in source.read(shard)
+                if only is None or row.name in only
+            )
+        cells.append(cell)
+    photos = photos_of(opened, rows)
+    at = {name: i for i, name in enumerate(photos.names)}
+    return _Seen(
+        report={
+            "label": model.label,
+            "name": opened.record.name,
+            "layers": [cell.layer for cell in cells],
+            "weights": opened.weights.report(),
+            "framing": opened.framing.to_dict(),
+        },
+        cells=cells,
+        rows=rows,
+        photos=photos.subset([at[row.name] for row in rows]),
+        framing=opened.framing,
+        failures=opened.failures,
+        notes=[note.text for note in opened.notes if not note.name],
+    )
 
 
-def _layers(layers: Any) -> tuple[int, ...]:
-    found = checks.layers("layers", layers)
-    return found if isinstance(found, tuple) else (found,)
+def _layers(opened: Opened) -> Iterator[tuple[int | tuple[int, ...], Source]]:
+    """The layers of a model, counted from 0, and the tokens of each."""
+    chosen, depth = opened.settings["layer"], opened.record.depth
+    if isinstance(chosen, int):
+        yield chosen % depth, opened.source
+        return
+    layers = tuple(layer % depth for layer in chosen)
+    if opened.load is None:  # a store does not say how wide each of them is
+        yield layers, opened.source
+        return
+    stop = 0
+    for layer, width in zip(layers, _widths(opened, layers), strict=True):
+        stop, start = stop + width, stop
+        yield layer, _OneLayer(opened.source, slice(start, stop))
+
+
+def _widths(opened: Opened, layers: Sequence[int]) -> list[int]:
+    """Widths of a model's layers, which differ in convolutional networks: by a look at nothing."""
+    import torch
+
+    assert opened.load is not None
+    side = 8 * opened.record.patch_size
+    tokens = opened.load().layer_tokens(torch.zeros(1, 3, side, side), layers, facet=opened.settings["facet"])
+    return [each.shape[-1] for each in tokens]

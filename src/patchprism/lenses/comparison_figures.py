@@ -9,13 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from patchprism.features.extraction import photo_names
+from patchprism.features.store import StoredFeatures
+from patchprism.jobs.working import tidied, working
 from patchprism.photos.paths import unique_stems
+from patchprism.photos.sources import StoredPhoto
 from patchprism.pictures.captions import caption
 from patchprism.pictures.picture import PictureOptions
 from patchprism.pictures.render import write_picture
 from patchprism.pictures.sheet import Cell, cell_of, map_panel, panel_size, photo_panel, sheet
 from patchprism.support import checks
-from patchprism.support.files import atomic_write
+from patchprism.support.files import atomic_write, refuse_what_is_read
+from patchprism.support.folders import WORK
 from patchprism.support.written import Output, as_json
 
 if TYPE_CHECKING:
@@ -23,7 +28,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from patchprism.lenses.comparison import Comparison
+    from patchprism.jobs.run import Run
+    from patchprism.lenses.comparison import Comparison, Model
+    from patchprism.support.folders import Folder
 
 _NOTE = (
     "A residual is the share of the two cells' variance that turning leaves: 0 the same, 1 nothing in common. By "
@@ -87,7 +94,7 @@ def _cell(comparison: Comparison, cell: int, photo: int, size: tuple[int, int], 
         chance = [each.turn.residual_shuffled, each.turn.residual_shifted]
         by_chance = "/".join(f"{value:.2f}" for value in chance if value is not None)
         said, left = "turned", f"residual {each.turn.residual:.2f}, by chance {by_chance}"
-    return cell_of([map_panel(colors, size)], (each.model, f"layer {each.layer}, {said}", left))
+    return cell_of([map_panel(colors, size)], (each.model, f"{each.layer_label}, {said}", left))
 
 
 def save_comparison(
@@ -132,7 +139,7 @@ def save_comparison(
         )
         if arrays:
             jobs.append((folder / f"{stem}.compare.npz", partial(_arrays, comparison, i)))
-    read = [source for source in comparison.photos.sources if isinstance(source, (str, os.PathLike))]
+    read = list(_read(comparison.photos.sources))
     names = [*(path.name for path, _ in jobs), "compare.json"]
     output = Output(out)
     output.claim(names, read)
@@ -141,6 +148,72 @@ def save_comparison(
     write_report(output, "compare.json", comparison.report() | {"files": as_json(output.written)})
     output.finish()
     return paths_of(output, names)
+
+
+def _read(sources: Sequence[Any]) -> Iterator[str | os.PathLike[str]]:
+    """The files that photos are read from, which must not be written."""
+    for source in sources:
+        if isinstance(source, StoredPhoto):
+            yield from source.paths
+        elif isinstance(source, (str, os.PathLike)):
+            yield source
+
+
+def write_comparison(
+    models: Sequence[Model],
+    out: str | os.PathLike[str],
+    run: Run,
+    pictures: PictureOptions,
+    *,
+    notes: Sequence[str] = (),
+    large: bool = False,
+) -> tuple[Comparison, list[Path] | list[str]]:
+    """Compare models and write what :func:`save_comparison` writes; photos that cannot be read are left out.
+
+    Parameters
+    ----------
+    models : sequence of Model
+        As :func:`~patchprism.lenses.comparison.models_of` gives them.
+    out : path
+        A folder or an address.
+    run : Run
+    pictures : PictureOptions
+        Its ``arrays`` and ``format`` count.
+    notes : sequence of str
+        What is to be said of the job's inputs.
+    large : bool
+        Keep tokens in a work folder of the output rather than in memory: the same command resumes the job.
+
+    Raises
+    ------
+    PatchPrismError
+        One of its children.
+    """
+    from patchprism.lenses.comparison import compare_models
+
+    output, given = Output(out), models[0].given
+    # Before anything is computed; once more when it is known which photos could be read.
+    if isinstance(given, StoredFeatures):
+        names, read = given.names, []
+        refuse_what_is_read(
+            out, [each.given.path for each in models if isinstance(each.given, StoredFeatures)]
+        )
+    else:
+        names, read = photo_names(given), list(_read(given))
+    stems = unique_stems([Path(name).name for name in names])
+    output.check(comparison_names(stems, arrays=pictures.arrays, format=pictures.format), read)
+
+    def done(work: Folder | None) -> tuple[Comparison, list[Path] | list[str]]:
+        found = compare_models(models, run, work=work, notes=notes)
+        return found, save_comparison(found, out, arrays=pictures.arrays, format=pictures.format)
+
+    if not large:
+        return done(None)
+    work = output.folder.below(WORK)
+    with working(work, output.folder.name) as held, tidied(work.below("model-1"), held):
+        result = done(work)
+        held.end()
+    return result
 
 
 def comparison_names(stems: Sequence[str], *, arrays: bool, format: str) -> Iterator[str]:
