@@ -25,7 +25,6 @@ from patchprism.support import checks
 from patchprism.support.options import Checked, left_open, number_or_word, numbers, option, option_of, same
 
 COMMANDS = get_command(app).commands
-TOKENS = {each.name for each in fields(TokenOptions)}
 
 
 def defaults_of(options):
@@ -38,6 +37,10 @@ FUNCTIONS = [
     pytest.param(patchprism.Prism, [PrismOptions], set(), id="Prism"),
     pytest.param(patchprism.Visualization.save, [PictureOptions], {"pca"}, id="save"),
     pytest.param(patchprism.render_video, [Settings, VideoOptions], set(MASK_OPTIONS), id="render_video"),
+    pytest.param(
+        patchprism.compare, [Settings], {"model", "layer", "components", *MASK_OPTIONS}, id="compare"
+    ),
+    pytest.param(patchprism.extract, [TokenOptions], set(), id="extract"),
 ]
 
 
@@ -47,17 +50,6 @@ def test_keywords_and_defaults_are_those_of_the_fields(function, declared, left_
     expected = {name: value for each in declared for name, value in defaults_of(each).items()}
     expected = {name: value for name, value in expected.items() if name not in left_out}
     assert {name: given.get(name, "missing") for name in expected} == expected
-
-
-def test_what_compare_and_extract_share_has_the_same_defaults():
-    compared = inspect.signature(patchprism.compare).parameters
-    expected = defaults_of(Settings) | defaults_of(TokenOptions)
-    shared = set(compared) & set(expected)
-    assert {"facet", "final_norm", "token_norm", "preset", "size", "threshold", "batch_size"} <= shared
-    assert {name: compared[name].default for name in shared} == {name: expected[name] for name in shared}
-    extracted = inspect.signature(patchprism.extract).parameters
-    shared = set(extracted) & set(expected)
-    assert {name: extracted[name].default for name in shared} == {name: expected[name] for name in shared}
 
 
 @pytest.mark.parametrize(

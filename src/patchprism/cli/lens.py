@@ -28,14 +28,6 @@ Lenses = Annotated[
         rich_help_panel=_PANEL,
     ),
 ]
-Space = Annotated[
-    str | None,
-    typer.Option(
-        metavar="rgb|oklab",
-        help="Components as red, green, blue, or in OKLab, where equal steps look equal. Default: rgb.",
-        rich_help_panel="Foreground and colours",
-    ),
-]
 
 
 def lens_options(

@@ -71,16 +71,16 @@ def option_of(each: Field[Any]) -> Option | None:
     return found
 
 
-def same(source: type, name: str) -> Any:
-    """A field that is declared in another class."""
+def same(source: type, name: str, **changes: Any) -> Any:
+    """A field that is declared in another class; here some of what it says may be something else."""
     found = _field(source, name)
-    return field(default=found.default, metadata=found.metadata)
+    return field(default=found.default, metadata={_KEY: replace(found.metadata[_KEY], **changes)})
 
 
-def left_open(source: type, name: str) -> Any:
+def left_open(source: type, name: str, **changes: Any) -> Any:
     """The same, where None leaves the choice to something else; the default of the class is part of the help."""
     found = _field(source, name)
-    said, default = found.metadata[_KEY], found.default
+    said, default = replace(found.metadata[_KEY], **changes), found.default
     if default is not MISSING and not isinstance(default, bool):
         shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
         said = replace(said, help=f"{said.help} Default: {shown}.")
