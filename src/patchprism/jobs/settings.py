@@ -21,7 +21,7 @@ from patchprism.features.extraction import (
 from patchprism.photos.framing import DEFAULT_SIZE, PRESETS, Framing
 from patchprism.photos.images import value_range
 from patchprism.prism.estimator import Prism
-from patchprism.prism.options import MASK_OPTIONS, PrismOptions
+from patchprism.prism.options import FIT_OPTIONS, MASK_OPTIONS, PrismOptions
 from patchprism.support import checks
 from patchprism.support.checks import optional
 from patchprism.support.memory import free_memory
@@ -41,7 +41,7 @@ ERRORS = ("raise", "report")
 
 # What a preset says where the user says nothing; the framing's part of it is in Framing.preset.
 PRESET_OPTIONS: dict[str, dict[str, Any]] = {
-    "default": {"threshold": "auto", "foreground": "auto"},
+    "default": {},
     "seed": {"threshold": 0.6, "foreground": "above"},
 }
 
@@ -141,14 +141,15 @@ class Settings(Checked):
         """
         origin = prism.origin if prism else {}
         if prism:
-            for name in ("threshold", "foreground", "foreground_component", "scaling", "components", "space"):
+            for name in FIT_OPTIONS:
                 if getattr(self, name) is not None:
                     raise OptionError(f"{name} is settled by the prism; fit anew to change it")
         preset = self.preset or origin.get("preset") or "default"
-        chosen = PRESET_OPTIONS[preset]
+        open_to = FIT_OPTIONS | PRESET_OPTIONS[preset]
+        open_to |= {name: origin.get(name, default) for name, default in TOKEN_DEFAULTS.items()}
         # The network's own, or the preset's, unless a prism of the same says otherwise.
-        same = self.model in (None, origin.get("model")) and self.preset in (None, origin.get("preset"))
-        framed: dict[str, Any] = origin.get("framing", {}) if same else {}
+        alike = self.model in (None, origin.get("model")) and self.preset in (None, origin.get("preset"))
+        framed: dict[str, Any] = origin.get("framing", {}) if alike else {}
         return replace(
             self,
             mean=framed.get("mean") if self.mean is None else self.mean,
@@ -157,17 +158,8 @@ class Settings(Checked):
             preset=preset,
             size=origin.get("framing", {}).get("size") or DEFAULT_SIZE if self.size is None else self.size,
             range=self.range or _range_of(origin),
-            threshold=chosen["threshold"] if self.threshold is None else self.threshold,
-            foreground=self.foreground or chosen["foreground"],
-            foreground_component=self.foreground_component or 1,
-            scaling=self.scaling or "minmax",
-            components=self.components or (1, 2, 3),
-            space=self.space or "rgb",
             dtype=self.dtype or origin.get("dtype") or "auto",
-            **{
-                name: origin.get(name, default) if getattr(self, name) is None else getattr(self, name)
-                for name, default in TOKEN_DEFAULTS.items()
-            },
+            **{name: value for name, value in open_to.items() if getattr(self, name) is None},
         )
 
     def for_tokens(self) -> dict[str, Any]:
@@ -213,12 +205,7 @@ class Settings(Checked):
         prism = Prism(
             # The seed's script had scikit-learn's signs, those of near ties too.
             signs="largest" if self.preset == "seed" else "stable",
-            threshold="auto" if self.threshold is None else self.threshold,
-            foreground=self.foreground or "auto",
-            foreground_component=self.foreground_component or 1,
-            scaling=self.scaling or "minmax",
-            components=self.components or (1, 2, 3),
-            space=self.space or "rgb",
+            **{name: value for name in FIT_OPTIONS if (value := getattr(self, name)) is not None},
             **self.mask_options(),
         )
         prism.check_options()

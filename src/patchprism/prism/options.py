@@ -140,3 +140,5 @@ class PrismOptions:
 DEFAULTS: dict[str, Any] = {field.name: field.default for field in fields(PrismOptions)}
 # Options that may be changed after fitting, and what leaves the fitted foreground as it is.
 MASK_OPTIONS = {name: DEFAULTS[name] for name in ("mask_threshold", "mask_side", "opening", "closing")}
+# Options that a fit settles; the signs are the preset's.
+FIT_OPTIONS = {name: DEFAULTS[name] for name in DEFAULTS if name not in (*MASK_OPTIONS, "signs")}
