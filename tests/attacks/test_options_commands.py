@@ -75,7 +75,6 @@ def toy(monkeypatch, tmp_path):
     import patchprism.backbones
     import patchprism.explorer.serve
     import patchprism.jobs.network
-    import patchprism.jobs.video.job
 
     load, obtain = patchprism.backbones.load_backbone, patchprism.jobs.network.obtain_weights
 
@@ -91,11 +90,7 @@ def toy(monkeypatch, tmp_path):
             return obtain(record, weights, **options | {"download": False})
         return WeightsOrigin(source="tests", sha256="0" * 64)
 
-    for module in (
-        patchprism.backbones,
-        patchprism.jobs.network,
-        patchprism.jobs.video.job,
-    ):
+    for module in (patchprism.backbones, patchprism.jobs.network):
         monkeypatch.setattr(module, "load_backbone", load_toy)
     monkeypatch.setattr(patchprism.jobs.network, "obtain_weights", obtain_toys)
     monkeypatch.setattr(patchprism.explorer.serve, "serve", lambda *_, **__: None)
@@ -248,7 +243,7 @@ CONFLICTS = [
     ("render", "--preset seed --size 33", "--size must be a multiple of the patch size 8"),
     ("video", "--crf 3", "--crf is for videos"),
     ("video", "--start 2 --end 1", "--end must lie after start"),
-    ("compare", "--layer x", "--layer must be whole numbers"),
+    ("compare", "--layer x", "--layer must be a number or several like 2,5"),
 ]
 
 

@@ -13,7 +13,7 @@ from patchprism.pictures.picture import PictureOptions
 
 
 @takes(
-    pictures=PictureOptions,
+    pictures=without(PictureOptions, "pca"),
     settings=Settings,
     coloring=ColoringOptions,
     looking=without(LensOptions, "upsample", "layer", "seed"),

@@ -75,7 +75,7 @@ class PictureOptions(Checked):
         help="Which colours a picture shows: those of the foreground, or those of all patches.",
         panel=OUTPUT,
     )
-    pca: bool = True
+    pca: bool = option(True, check=checks.flag)
 
     def figure_files(self) -> list[str]:
         """Names of the figures of all photos."""
