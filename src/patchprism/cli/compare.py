@@ -9,7 +9,7 @@ import typer
 
 from patchprism.cli import EXIT_SOME_PHOTOS_FAILED, many, options
 from patchprism.cli.console import print_line, print_table, say_notes, stdout
-from patchprism.cli.options import Running
+from patchprism.cli.options import ColoringOptions, Running
 from patchprism.cli.takes import only, takes, without
 from patchprism.features.extraction import TokenOptions
 from patchprism.jobs.settings import Settings
@@ -73,6 +73,7 @@ class SheetOptions(PictureOptions):
     compared=Compared,
     settings=without(Settings, "model", "weights", "layer", "components", *MASK_OPTIONS),
     pictures=only(SheetOptions, "arrays", "format"),
+    coloring=only(ColoringOptions, "fetch_from"),
     running=without(Running, "resume"),
 )
 def compare(
@@ -81,6 +82,7 @@ def compare(
     compared: Compared,
     settings: Settings,
     pictures: SheetOptions,
+    coloring: ColoringOptions,
     running: Running,
 ) -> None:
     """Compare models, weights, layers or feature stores: the same photos, in colours turned to agree.
@@ -90,13 +92,15 @@ def compare(
     """
     from patchprism.features.store import is_store
     from patchprism.jobs.writers import check_folder
-    from patchprism.lenses.comparison import models_of
+    from patchprism.lenses.compared import models_of
     from patchprism.lenses.comparison_figures import write_comparison
 
     check_folder(out)
     many.warn_if_inside(out, photos)
     shared = replace(settings, layer=compared.layer)
-    models, notes = models_of(photos, list(compared.model) or None, compared.files(), shared)
+    models, notes = models_of(
+        photos, list(compared.model) or None, compared.files(), shared, coloring.fetch_from
+    )
     large = not any(map(is_store, photos))
     large = large and many.is_large(photos, out, running.engine, running.workers, asked=False)
     with many.running(running.engine, running.workers, quiet=running.quiet, keeps=large) as run:
@@ -108,6 +112,7 @@ def compare(
         _summarise(found)
         print_line("wrote", f"{len(written)} files to {out}; look at {written[0]} first")
     say_notes(found.all_notes(), quiet=running.quiet)
+    many.note_unasked(found.unasked)
     many.warn_of_failures(found.failures)
     if found.failures:
         raise typer.Exit(EXIT_SOME_PHOTOS_FAILED)

@@ -7,24 +7,22 @@ same road as for every other job, one model after the other: of its tokens a cel
 from __future__ import annotations
 
 import importlib
-import os
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from patchprism.backbones import Backbone, find_record
-from patchprism.errors import FeaturesError, OptionError, PhotoError
-from patchprism.features.store import StoredFeatures, is_store
+from patchprism.errors import FeaturesError, PhotoError
+from patchprism.features.store import StoredFeatures
 from patchprism.jobs.engines import open_engine
 from patchprism.jobs.fitting import fit
-from patchprism.jobs.inputs import listed_input, several
-from patchprism.jobs.opened import open_tokens, resolved_for
+from patchprism.jobs.opened import open_tokens
 from patchprism.jobs.run import Run, nobody
 from patchprism.jobs.settings import ERRORS, Settings
 from patchprism.jobs.view import all_notes, photos_of
+from patchprism.lenses.compared import models_of
 from patchprism.lenses.turning import MIN_SHARED, CompareCell, align
+from patchprism.photos.sources import elsewhere
 from patchprism.pictures.outputs import as_png
 from patchprism.support import checks
 from patchprism.support.version import __version__
@@ -35,11 +33,13 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from patchprism.backbones import Backbone
     from patchprism.features.extraction import Photos
     from patchprism.features.patch_features import Tokens
     from patchprism.features.store.reader import PhotoRow
     from patchprism.jobs.opened import Opened
     from patchprism.jobs.source import Failure, Source
+    from patchprism.lenses.compared import Model
     from patchprism.photos.framing import Framing
     from patchprism.support.folders import Folder
     from patchprism.support.reading import Note
@@ -65,6 +65,8 @@ class Comparison:
     seconds : dict
     notes : list of str
         What folders left out, and the like; of single photos in ``photos.notes``.
+    unasked : list of str
+        Buckets and hosts of a store's photos that are not to be asked.
     """
 
     photos: Photos
@@ -76,6 +78,7 @@ class Comparison:
     failures: list[Failure]
     seconds: dict[str, float]
     notes: list[str] = field(default_factory=list)
+    unasked: list[str] = field(default_factory=list)
 
     @property
     def layers_a_model(self) -> int:
@@ -138,28 +141,6 @@ class Comparison:
         return said | {"prism": cell.prism.summary()}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Model:
-    """A network on photos, or a feature store: one or more cells.
-
-    Attributes
-    ----------
-    label : str
-        What tells it from the others.
-    given : StoredFeatures or list
-        As :func:`~patchprism.jobs.inputs.open_input` gives it.
-    settings : Settings
-        Resolved.
-    backbone : Backbone, optional
-        A loaded one to use instead of the one that the settings name.
-    """
-
-    label: str
-    given: StoredFeatures | list[Any]
-    settings: Settings
-    backbone: Backbone | None = None
-
-
 @dataclass(kw_only=True)
 class _Seen:
     """What is kept of a model when its tokens are gone: its cells, and what is known of its photos."""
@@ -171,6 +152,7 @@ class _Seen:
     framing: Framing
     failures: list[Failure]
     notes: list[str]
+    unasked: list[str]
 
     def order_like(self, other: _Seen) -> None:
         """Bring the cells' photos into the order of another model's: stores may have another one."""
@@ -215,6 +197,7 @@ def compare(
     *,
     models: Sequence[str | Backbone] | str | Backbone | None = None,
     weights: Sequence[str | None] | str | None = None,
+    fetch_from: Sequence[str] = (),
     layers: Sequence[int] | int | None = None,
     facet: str | None = None,
     final_norm: bool | None = None,
@@ -248,6 +231,8 @@ def compare(
         of the same name are told apart by their weights: ``"dinov2_vits14 (tuned.pth)"``.
     weights : sequence of str or None, optional
         One per model, None for a model's official weights.
+    fetch_from : sequence of str
+        As for :func:`~patchprism.visualize`, for the photos of stores.
     layers : sequence of int, optional
         Layers of each model, counted from 0, or from the end with negative numbers; the last by default.
     facet, final_norm, token_norm, preset, size, range, mean, std, threshold, foreground, foreground_component
@@ -286,103 +271,9 @@ def compare(
         dtype=dtype,
         batch_size=batch_size,
     )
-    found, notes = models_of(photos, models, weights, settings)
+    found, notes = models_of(photos, models, weights, settings, fetch_from)
     run = Run(engine=open_engine(), tell=progress or nobody)
     return compare_models(found, run, seed=seed, strict=errors == "raise", notes=notes)
-
-
-def models_of(photos: Any, models: Any, weights: Any, settings: Settings) -> tuple[list[Model], list[str]]:
-    """What is compared, checked before anything is loaded; and what folders left out, and the like.
-
-    Parameters
-    ----------
-    photos, models, weights
-        As for :func:`compare`.
-    settings : Settings
-        Those that all models share.
-    """
-    given = several(photos)
-    stores = [each for each in given if isinstance(each, (str, os.PathLike)) and is_store(each)]
-    if stores:
-        return _stores(given, stores, models, weights, settings), []
-    if models is None or isinstance(models, (str, Backbone)):
-        models = [] if models is None else [models]
-    if not isinstance(models, (list, tuple)) or not models:
-        checks.refuse("models", "at least one model, by name or as a backbone", models or [])
-    models = [each if isinstance(each, Backbone) else checks.text("models", each) for each in models]
-    weights = [weights] if isinstance(weights, (str, os.PathLike)) else weights
-    files = [None] * len(models) if weights is None else list(weights)
-    if len(files) != len(models):
-        raise OptionError(
-            f"weights must be one per model, in the same order: got {len(files)} for "
-            f"{counted(len(models), 'model')}",
-            option="weights",
-        )
-    n_layers = len(settings.layer) if isinstance(settings.layer, tuple) else 1
-    if len(models) * n_layers < 2:
-        raise OptionError("compare needs at least two cells: several models, or several layers")
-    chosen = []
-    for model, file in zip(models, files, strict=True):
-        if isinstance(model, Backbone) and file is not None:
-            raise OptionError("weights is for models that are named; a backbone has its own")
-        dtype = str(model.dtype).removeprefix("torch.") if isinstance(model, Backbone) else settings.dtype
-        name = model.record.name if isinstance(model, Backbone) else model
-        its = replace(settings, model=name, weights=file, dtype=dtype).resolved()
-        its.prism()
-        its.framing(model.record if isinstance(model, Backbone) else find_record(model))
-        chosen.append((its, model if isinstance(model, Backbone) else None))
-    listed, notes = listed_input(given)
-    labels = _labels(
-        [str(its.model) for its, _ in chosen],
-        [backbone.weights.source if backbone else its.weights or "default" for its, backbone in chosen],
-    )
-    return [
-        Model(label=label, given=listed, settings=its, backbone=backbone)
-        for label, (its, backbone) in zip(labels, chosen, strict=True)
-    ], [note.text for note in notes]
-
-
-def _stores(
-    given: Sequence[Any], stores: Sequence[Any], models: Any, weights: Any, settings: Settings
-) -> list[Model]:
-    if len(stores) < len(given):
-        raise OptionError(
-            f"feature stores are compared with each other, got {os.fspath(stores[0])} beside photos"
-        )
-    if models:
-        raise OptionError("models is for photos; a feature store holds what its network made of them")
-    if weights:
-        raise OptionError("weights is for photos; a feature store holds what the network made of them")
-    if len(stores) < 2:
-        raise OptionError("compare needs at least two feature stores of the same photos")
-    opened = [StoredFeatures(each) for each in stores]
-    resolved = [resolved_for(settings, each, None) for each in opened]
-    for its in resolved:
-        its.prism()
-    labels = _labels([str(its.model) for its in resolved], [each.path for each in opened])
-    return [
-        Model(label=label, given=each, settings=its)
-        for label, each, its in zip(labels, opened, resolved, strict=True)
-    ]
-
-
-def _labels(names: Sequence[str], sources: Sequence[str]) -> list[str]:
-    """Names that differ: where models have one name, with the file of their weights, or with a number."""
-    short = [Path(source).name or source for source in sources]
-
-    def told_apart(details: Sequence[str]) -> list[str]:
-        return [
-            name if names.count(name) == 1 else f"{name} ({detail})"
-            for name, detail in zip(names, details, strict=True)
-        ]
-
-    labels = told_apart(short)
-    if len(set(labels)) < len(labels):
-        labels = told_apart(sources)
-    return [
-        label if labels.count(label) == 1 else f"{label} #{labels[:i].count(label) + 1}"
-        for i, label in enumerate(labels)
-    ]
 
 
 def compare_models(
@@ -445,6 +336,7 @@ def compare_models(
         tokens={name: getattr(models[0].settings, name) for name in ("facet", "final_norm", "token_norm")},
         failures=list(failures.values()),
         seconds=run.watch.seconds,
+        unasked=first.unasked,
         notes=list(dict.fromkeys([*notes, *(text for each in seen for text in each.notes)])),
     )
 
@@ -463,7 +355,9 @@ def _shared(models: Sequence[Model], named: Sequence[set[str]]) -> frozenset[str
 def _see(model: Model, run: Run, work: Folder | None, only: frozenset[str] | None, strict: bool) -> _Seen:
     """One model's cells; its tokens are let go of at the end."""
     run = replace(run, backbone=model.backbone)
-    opened = open_tokens(model.given, model.settings, run, work=work, strict=strict)
+    opened = open_tokens(
+        model.given, model.settings, run, work=work, fetch_from=model.fetch_from, strict=strict
+    )
     opened.only = only
     rows = [
         row
@@ -502,6 +396,7 @@ def _see(model: Model, run: Run, work: Folder | None, only: frozenset[str] | Non
         framing=opened.framing,
         failures=opened.failures,
         notes=[note.text for note in opened.notes if not note.name],
+        unasked=[] if opened.places is None else elsewhere((row.name for row in rows), opened.places),
     )
 
 

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from patchprism.jobs.run import Run
-    from patchprism.lenses.comparison import Comparison, Model
+    from patchprism.lenses.compared import Model
+    from patchprism.lenses.comparison import Comparison
     from patchprism.support.folders import Folder
 
 _NOTE = (
@@ -173,7 +174,7 @@ def write_comparison(
     Parameters
     ----------
     models : sequence of Model
-        As :func:`~patchprism.lenses.comparison.models_of` gives them.
+        As :func:`~patchprism.lenses.compared.models_of` gives them.
     out : path
         A folder or an address.
     run : Run

@@ -1,0 +1,145 @@
+"""What is compared: models on photos, each with weights of its own, or feature stores; and what to call each."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from patchprism.backbones import Backbone, find_record
+from patchprism.errors import OptionError
+from patchprism.features.store import StoredFeatures, is_store
+from patchprism.jobs.inputs import listed_input, several
+from patchprism.jobs.opened import resolved_for
+from patchprism.support import checks
+from patchprism.support.words import counted
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from patchprism.jobs.settings import Settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """A network on photos, or a feature store: one or more cells.
+
+    Attributes
+    ----------
+    label : str
+        What tells it from the others.
+    given : StoredFeatures or list
+        As :func:`~patchprism.jobs.inputs.open_input` gives it.
+    settings : Settings
+        Resolved.
+    backbone : Backbone, optional
+        A loaded one to use instead of the one that the settings name.
+    fetch_from : sequence of str
+        As for :func:`~patchprism.visualize`.
+    """
+
+    label: str
+    given: StoredFeatures | list[Any]
+    settings: Settings
+    backbone: Backbone | None = None
+    fetch_from: Sequence[str] = ()
+
+
+def models_of(
+    photos: Any, models: Any, weights: Any, settings: Settings, fetch_from: Sequence[str] = ()
+) -> tuple[list[Model], list[str]]:
+    """What is compared, checked before anything is loaded; and what folders left out, and the like.
+
+    Parameters
+    ----------
+    photos, models, weights, fetch_from
+        As for :func:`~patchprism.compare`.
+    settings : Settings
+        Those that all models share.
+    """
+    given = several(photos)
+    stores = [each for each in given if isinstance(each, (str, os.PathLike)) and is_store(each)]
+    if stores:
+        found = _stores(given, stores, models, weights, settings)
+        return [replace(each, fetch_from=fetch_from) for each in found], []
+    if fetch_from:
+        raise OptionError("fetch_from is for feature stores; photos that are named are read anyway")
+    if models is None or isinstance(models, (str, Backbone)):
+        models = [] if models is None else [models]
+    if not isinstance(models, (list, tuple)) or not models:
+        checks.refuse("models", "at least one model, by name or as a backbone", models or [])
+    models = [each if isinstance(each, Backbone) else checks.text("models", each) for each in models]
+    weights = [weights] if isinstance(weights, (str, os.PathLike)) else weights
+    files = [None] * len(models) if weights is None else list(weights)
+    if len(files) != len(models):
+        raise OptionError(
+            f"weights must be one per model, in the same order: got {len(files)} for "
+            f"{counted(len(models), 'model')}",
+            option="weights",
+        )
+    n_layers = len(settings.layer) if isinstance(settings.layer, tuple) else 1
+    if len(models) * n_layers < 2:
+        raise OptionError("compare needs at least two cells: several models, or several layers")
+    chosen = []
+    for model, file in zip(models, files, strict=True):
+        if isinstance(model, Backbone) and file is not None:
+            raise OptionError("weights is for models that are named; a backbone has its own")
+        dtype = str(model.dtype).removeprefix("torch.") if isinstance(model, Backbone) else settings.dtype
+        name = model.record.name if isinstance(model, Backbone) else model
+        its = replace(settings, model=name, weights=file, dtype=dtype).resolved()
+        its.prism()
+        its.framing(model.record if isinstance(model, Backbone) else find_record(model))
+        chosen.append((its, model if isinstance(model, Backbone) else None))
+    listed, notes = listed_input(given)
+    labels = _labels(
+        [str(its.model) for its, _ in chosen],
+        [backbone.weights.source if backbone else its.weights or "default" for its, backbone in chosen],
+    )
+    return [
+        Model(label=label, given=listed, settings=its, backbone=backbone)
+        for label, (its, backbone) in zip(labels, chosen, strict=True)
+    ], [note.text for note in notes]
+
+
+def _stores(
+    given: Sequence[Any], stores: Sequence[Any], models: Any, weights: Any, settings: Settings
+) -> list[Model]:
+    if len(stores) < len(given):
+        raise OptionError(
+            f"feature stores are compared with each other, got {os.fspath(stores[0])} beside photos"
+        )
+    if models:
+        raise OptionError("models is for photos; a feature store holds what its network made of them")
+    if weights:
+        raise OptionError("weights is for photos; a feature store holds what the network made of them")
+    if len(stores) < 2:
+        raise OptionError("compare needs at least two feature stores of the same photos")
+    opened = [StoredFeatures(each) for each in stores]
+    resolved = [resolved_for(settings, each, None) for each in opened]
+    for its in resolved:
+        its.prism()
+    labels = _labels([str(its.model) for its in resolved], [each.path for each in opened])
+    return [
+        Model(label=label, given=each, settings=its)
+        for label, each, its in zip(labels, opened, resolved, strict=True)
+    ]
+
+
+def _labels(names: Sequence[str], sources: Sequence[str]) -> list[str]:
+    """Names that differ: where models have one name, with the file of their weights, or with a number."""
+    short = [Path(source).name or source for source in sources]
+
+    def told_apart(details: Sequence[str]) -> list[str]:
+        return [
+            name if names.count(name) == 1 else f"{name} ({detail})"
+            for name, detail in zip(names, details, strict=True)
+        ]
+
+    labels = told_apart(short)
+    if len(set(labels)) < len(labels):
+        labels = told_apart(sources)
+    return [
+        label if labels.count(label) == 1 else f"{label} #{labels[:i].count(label) + 1}"
+        for i, label in enumerate(labels)
+    ]
