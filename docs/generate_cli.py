@@ -43,7 +43,7 @@ def page() -> str:
         parts += [plain(paragraph) + "\n" for paragraph in rest]
         rows = [f"| {a.metavar or a.name.upper()} | {plain(a.help)} |" for a in arguments]
         for option in command.params:
-            if option.param_type_name == "option" and option.name != "help":
+            if option.param_type_name == "option" and option.name != "help" and not option.hidden:
                 default = (
                     ""
                     if option.default in (None, False, ()) or option.required

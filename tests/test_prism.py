@@ -8,6 +8,7 @@ import json
 import pickle
 import subprocess
 import sys
+from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -21,8 +22,9 @@ from sklearn.preprocessing import FunctionTransformer
 from patchprism.errors import FeaturesError, OptionError, PrismError
 from patchprism.features.patch_features import PatchFeatures
 from patchprism.prism.estimator import Prism
-from patchprism.prism.options import PRISM_CHECKS
+from patchprism.prism.options import PrismOptions
 from patchprism.prism.passes import ObjectRange, otsu
+from patchprism.support.options import option_of
 
 GRIDS = [(12, 9), (10, 10), (7, 15), (16, 11)]
 
@@ -465,7 +467,8 @@ def test_options_are_set_by_name_and_an_unknown_one_is_refused():
 
 def test_every_option_is_a_keyword_with_a_check():
     parameters = inspect.signature(Prism).parameters
-    assert list(parameters) == list(Prism().get_params()) == list(PRISM_CHECKS)
+    assert list(parameters) == list(Prism().get_params()) == [each.name for each in fields(PrismOptions)]
+    assert all(option_of(each) for each in fields(PrismOptions))
     assert all(each.kind is each.KEYWORD_ONLY for each in parameters.values())
     Prism().check_options()  # the defaults pass
 

@@ -25,9 +25,9 @@ from patchprism.prism.estimator import Prism
 
 av = pytest.importorskip("av")
 
-from patchprism.jobs.video import render_video  # noqa: E402
 from patchprism.jobs.video.canvas import Canvas  # noqa: E402
 from patchprism.jobs.video.frames import Frame, Span, rgb_to_planes  # noqa: E402
+from patchprism.jobs.video.job import render_video  # noqa: E402
 from patchprism.jobs.video.relay import read_ahead, write_behind  # noqa: E402
 from patchprism.jobs.video.source import open_clip  # noqa: E402
 from patchprism.jobs.video.steady import MARGIN, FrameColors, PatchColors, Steady  # noqa: E402

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from patchprism.errors import PatchPrismError
     from patchprism.features.patch_features import PatchFeatures
     from patchprism.features.store import StoredFeatures
-    from patchprism.jobs.video import render_video
+    from patchprism.jobs.video.job import render_video
     from patchprism.lenses.comparison import Comparison, compare
     from patchprism.photos.framing import Framing
     from patchprism.photos.images import read_photo
@@ -44,7 +44,7 @@ _HOMES = {
     "extract": "views.extract",
     "load_backbone": "backbones",
     "read_photo": "photos.images",
-    "render_video": "jobs.video",
+    "render_video": "jobs.video.job",
     "visualize": "views.visualize",
 }
 

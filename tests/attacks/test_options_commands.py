@@ -202,8 +202,8 @@ def test_the_command_line_names_flags():
     assert err == "error: --overlay must be a number from 0 to 1, got 2.0\n"
     _, err = call("render", "a.png", "-o", "out", "-m", "toy", "--mask-threshold", "nan")
     assert err == "error: --mask-threshold must be a number from 0 to 1, got nan\n"
-    _, err = call("render", "a.png", "-o", "out", "-m", "toy", "--norm", "l3")
-    assert err == "error: --norm must be one of none, l2, got 'l3'\n"
+    _, err = call("render", "a.png", "-o", "out", "-m", "toy", "--token-norm", "l3")
+    assert err == "error: --token-norm must be one of none, l2, got 'l3'\n"
 
 
 CONFLICTS = [
@@ -219,13 +219,13 @@ CONFLICTS = [
     ("explore", "--prism a.prism --sample 1", "--sample is for fitting"),
     ("video", "--prism a.prism --space oklab", None),
     ("video", "--prism masked.prism", "it was saved with a mask"),
-    ("render", "--prism a.prism --norm l2", "another --norm: none, now l2"),
+    ("render", "--prism a.prism --norm l2", "another --token-norm: none, now l2"),
     ("render", "--prism a.prism --no-norm", None),
     ("render", "--prism a.prism --size 40", "another framing (size)"),
     ("render", "--lens similarity", "needs a point: --at PHOTO:x,y"),
     ("render", "--at a.png:1,1", "--at is for the lenses"),
     ("render", "--lens similarity --at b.png:1,1", "--at: no photo is called 'b.png'"),
-    ("render", "--lens clusters --sample 1", "--lens must be pca with"),
+    ("render", "--lens clusters --sample 1", None),
     ("render", "--lens attention --layer 0,0", "--layer 0,0"),
     ("render", "--fetch-from s3://x", "--fetch-from is for a feature store"),
     ("render", "--workers 2", "--workers is for the engine ray"),
@@ -243,7 +243,7 @@ CONFLICTS = [
     ("render", "--preset seed --size 33", "--size must be a multiple of the patch size 8"),
     ("video", "--crf 3", "--crf is for videos"),
     ("video", "--start 2 --end 1", "--end must lie after start"),
-    ("compare", "--layer x", "--layer must be a number or several"),
+    ("compare", "--layer x", "--layer must be a number or several like 2,5"),
 ]
 
 
@@ -273,8 +273,8 @@ def test_only_parameters_become_flags():
     ):
         assert named_by_flags(OptionError(message)).removeprefix("--") == message
     assert named_by_flags(PhotoError("mask_side", "is empty")) == "mask_side: is empty"
-    assert named_by_flags(OptionError("token_norm is settled")) == "--norm is settled"
-    assert named_by_flags(ModelError("take final_norm=False")) == "take --no-norm"
+    assert named_by_flags(OptionError("token_norm is settled")) == "--token-norm is settled"
+    assert named_by_flags(ModelError("take final_norm=False")) == "take --no-final-norm"
     assert named_by_flags(ModelError("the photo's, final_norm=True, not others'")) == (
         "the photo's, --final-norm, not others'"
     )

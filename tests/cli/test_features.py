@@ -66,7 +66,12 @@ def test_flat_table(run, photos, tmp_path):
         (["PHOTOS", "--model", "dinov9"], 1, "unknown model 'dinov9'"),
         (["PHOTOS", "--engine", "spark"], 1, "engine must be one of local, ray, got 'spark'"),
         (["PHOTOS", "--workers", "2"], 1, "workers is for the engine ray"),
-        (["PHOTOS", "--batch-size", "0"], 2, "--batch-size"),
+        (
+            ["PHOTOS", "--batch-size", "0"],
+            1,
+            "error: --batch-size must be a whole number of at least 1, got 0",
+        ),
+        (["PHOTOS", "--batch-size", "x"], 2, "--batch-size"),
         (["PHOTOS", "--flat", "no/such/folder/f.parquet"], 1, "cannot write no/such/folder/f.parquet"),
         ([], 2, "PHOTO"),
     ],

@@ -237,7 +237,7 @@ def test_a_failure_is_one_line_with_the_option_the_value_and_what_is_allowed(
         (("render",), "Missing argument"),
         (("render",), "[OPTIONS] "),
         (("render", "a.png"), "Missing option"),
-        (("render", "a.png", "-o", "out", "--batch-size", "0"), "batch-size"),
+        (("render", "a.png", "-o", "out", "--batch-size", "x"), "batch-size"),
         (("render", "a.png", "-o", "out", "--colour"), "No such option"),
         (("paint",), "No such command"),
     ],

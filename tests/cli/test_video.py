@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from skimage import data
 
-from patchprism.cli.video import parse_time
 from patchprism.errors import OptionError
+from patchprism.jobs.video.options import parse_time
 
 av = pytest.importorskip("av")
 
@@ -113,7 +113,17 @@ def test_hints_are_part_of_the_summary(run, tmp_path):
 def test_tokens_space_and_upsampling_are_options(run, clip, tmp_path):
     from patchprism.prism.estimator import Prism
 
-    chosen = ("--layer", "9,13", "--norm", "l2", "--no-norm", "--space", "oklab", "--upsample", "guided")
+    chosen = (
+        "--layer",
+        "9,13",
+        "--token-norm",
+        "l2",
+        "--no-final-norm",
+        "--space",
+        "oklab",
+        "--upsample",
+        "guided",
+    )
     result = run("video", clip, "-o", tmp_path / "a.mp4", "--save-prism", tmp_path / "p", *chosen, *OPTIONS)
     assert result.code == 0
     prism = Prism.load(tmp_path / "p")
@@ -131,7 +141,7 @@ def test_help(run):
     assert result.code == 0
     for option in ("--fit-frames", "--layout", "--overlay", "--steady", "--every", "--save-prism", "--crf"):
         assert option in result.out
-    for option in ("--layer", "--facet", "--norm", "--space", "--upsample"):
+    for option in ("--layer", "--facet", "--token-norm", "--space", "--upsample"):
         assert option in result.out
     assert "--smooth" not in result.out
 
@@ -139,7 +149,6 @@ def test_help(run):
 @pytest.mark.parametrize(
     ("text", "seconds"),
     [
-        (None, None),
         ("12.5", Fraction(25, 2)),
         ("1:30", 90),
         ("1:02:03.5", Fraction(7447, 2)),

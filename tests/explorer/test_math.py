@@ -366,14 +366,14 @@ def test_a_message_comes_back_as_it_was(view):
 def test_the_command_says_which_tokens_were_taken(view, photo_files):
     from dataclasses import replace
 
-    assert not {"--layer=-1", "--norm=none"} & {
+    assert not {"--layer=-1", "--token-norm=none"} & {
         word for words in build_message(view).header["command"]["options"] for word in words
     }
     other = replace(
         view, settings={**view.settings, "layer": -2, "facet": "key", "token_norm": "l2", "final_norm": False}
     )
     words = [word for words in build_message(other).header["command"]["options"] for word in words]
-    assert words[-4:] == ["--layer=-2", "--facet=key", "--norm=l2", "--no-norm"]
+    assert words[-4:] == ["--layer=-2", "--facet=key", "--token-norm=l2", "--no-final-norm"]
     known = CliRunner().invoke(app, ["render", "--help"], env={"COLUMNS": "200"}).output
     for word in words[::1]:
         if word.startswith("--"):

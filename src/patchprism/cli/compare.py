@@ -2,37 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from patchprism.cli import EXIT_SOME_PHOTOS_FAILED, lens, many, options
+from patchprism.cli import EXIT_SOME_PHOTOS_FAILED, many, options
 from patchprism.cli.console import print_line, print_table, say_notes, stdout
+from patchprism.cli.options import ColoringOptions, Running
+from patchprism.cli.takes import only, takes, without
+from patchprism.features.extraction import TokenOptions
+from patchprism.jobs.settings import Settings
+from patchprism.pictures.picture import PictureOptions
+from patchprism.prism.options import MASK_OPTIONS
+from patchprism.support import checks
+from patchprism.support.options import MODEL, Checked, left_open, option, same
 
 if TYPE_CHECKING:
     from patchprism.lenses.comparison import Comparison
 
-Models = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--model",
-        "-m",
-        metavar="NAME",
-        help="A model; give several to compare them. Not for feature stores.",
-        show_default=False,
-        rich_help_panel="The network",
-    ),
-]
-Weights = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--weights",
-        metavar="FILE|URL|hf:REPO|default",
-        help="Where the weights are; once per --model, in the same order. default: the model's official weights.",
-        show_default=False,
-        rich_help_panel="The network",
-    ),
-]
 Given = Annotated[
     list[str],
     typer.Argument(
@@ -42,83 +30,88 @@ Given = Annotated[
         show_default=False,
     ),
 ]
-Layers = Annotated[
-    str | None,
-    typer.Option(
-        "--layer",
-        metavar="N[,N...]",
-        help="Layers of each model, counted from 0 or with -1 from the end. Default: -1.",
-        rich_help_panel="The network",
-    ),
-]
-Arrays = Annotated[
-    bool,
-    typer.Option(
-        "--arrays",
-        help="Also write each photo's colours of every cell as .npz.",
-        rich_help_panel="What comes out",
-    ),
-]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Compared(Checked):
+    """The models that are compared, and their layers."""
+
+    model: tuple[str, ...] = option(
+        (),
+        check=checks.texts,
+        flag="--model -m",
+        metavar="NAME",
+        help="A model; give several to compare them. Not for feature stores.",
+        panel=MODEL,
+    )
+    weights: tuple[str, ...] = option(
+        (),
+        check=checks.texts,
+        metavar="FILE|URL|hf:REPO|default",
+        help="Where the weights are; once per --model, in the same order. default: the model's official weights.",
+        panel=MODEL,
+    )
+    layer: int | tuple[int, ...] | None = left_open(
+        TokenOptions, "layer", help="Layers of each model, counted from 0, or from the end: -1 is the last."
+    )
+
+    def files(self) -> list[str | None] | None:
+        """The weights of each model, None for the official ones."""
+        return [None if each == "default" else each for each in self.weights] or None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SheetOptions(PictureOptions):
+    """What is written for a photo: its colours in all cells."""
+
+    arrays: bool = same(
+        PictureOptions, "arrays", help="Also write each photo's colours of every cell as .npz."
+    )
+
+
+@takes(
+    compared=Compared,
+    settings=without(Settings, "model", "weights", "layer", "components", *MASK_OPTIONS),
+    pictures=only(SheetOptions, "arrays", "format"),
+    coloring=only(ColoringOptions, "fetch_from"),
+    running=without(Running, "resume"),
+)
 def compare(
     photos: Given,
     out: options.Out,
-    model: Models = None,
-    weights: Weights = None,
-    layer: Layers = None,
-    facet: options.Facet = None,
-    final_norm: options.FinalNorm = None,
-    token_norm: options.TokenNorm = None,
-    preset: options.Preset = None,
-    size: options.Size = None,
-    range: options.Range = None,
-    mean: options.Mean = None,
-    std: options.Std = None,
-    device: options.Device = "auto",
-    dtype: options.Dtype = None,
-    batch_size: options.BatchSize = None,
-    threshold: options.Threshold = None,
-    foreground: options.Foreground = None,
-    foreground_component: options.ForegroundComponent = None,
-    scaling: options.Scaling = None,
-    space: lens.Space = None,
-    arrays: Arrays = False,
-    format: options.Format = "png",
-    fetch_from: options.FetchFrom = None,
-    engine: options.EngineName = "local",
-    workers: options.Workers = None,
-    quiet: options.Quiet = False,
+    compared: Compared,
+    settings: Settings,
+    pictures: SheetOptions,
+    coloring: ColoringOptions,
+    running: Running,
 ) -> None:
     """Compare models, weights, layers or feature stores: the same photos, in colours turned to agree.
 
     Writes compare (all photos), compare-as-fitted (the same before turning), a sheet of each photo, and
     compare.json with what turning leaves.
     """
-    # The settings that all models share; model and weights are each model's own.
-    given = locals() | dict.fromkeys(("model", "weights", "components"))
     from patchprism.features.store import is_store
     from patchprism.jobs.writers import check_folder
     from patchprism.lenses.compared import models_of
     from patchprism.lenses.comparison_figures import write_comparison
-    from patchprism.pictures.picture import PictureOptions
 
     check_folder(out)
-    pictures = PictureOptions(format=format, arrays=arrays)
-    settings = options.settings_of(given)
     many.warn_if_inside(out, photos)
-    files = None if weights is None else [None if each == "default" else each for each in weights]
-    models, notes = models_of(photos, model, files, settings, tuple(fetch_from or ()))
-    large = not any(map(is_store, photos)) and many.is_large(photos, out, engine, workers, asked=False)
-    with many.running(engine, workers, quiet=quiet, keeps=large) as run:
+    shared = replace(settings, layer=compared.layer)
+    models, notes = models_of(
+        photos, list(compared.model) or None, compared.files(), shared, coloring.fetch_from
+    )
+    large = not any(map(is_store, photos))
+    large = large and many.is_large(photos, out, running.engine, running.workers, asked=False)
+    with many.running(running.engine, running.workers, quiet=running.quiet, keeps=large) as run:
         found, written = write_comparison(models, out, run, pictures, notes=notes, large=large)
-    if quiet:
+    if running.quiet:
         for path in written:
             print(path)
     else:
         _summarise(found)
         print_line("wrote", f"{len(written)} files to {out}; look at {written[0]} first")
-    say_notes(found.all_notes(), quiet=quiet)
+    say_notes(found.all_notes(), quiet=running.quiet)
     many.note_unasked(found.unasked)
     many.warn_of_failures(found.failures)
     if found.failures:

@@ -2,175 +2,194 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
 
 import typer
 
-from patchprism.cli import EXIT_SOME_PHOTOS_FAILED, lens, options
+from patchprism.cli import EXIT_SOME_PHOTOS_FAILED, options
 from patchprism.cli.console import human_bytes, print_line, progress, say_notes
 from patchprism.cli.many import note_unasked, warn_if_inside, warn_of_failures
+from patchprism.cli.options import ColoringOptions, Running
+from patchprism.cli.takes import only, takes
+from patchprism.jobs.settings import Settings
+from patchprism.support import checks
+from patchprism.support.checks import optional
+from patchprism.support.files import check_target, check_writable, refuse_what_is_read
+from patchprism.support.folders import is_remote
+from patchprism.support.options import Checked, option
 from patchprism.support.words import counted
+
+if TYPE_CHECKING:
+    from socket import socket
+
+    from patchprism.backbones import Backbone
+    from patchprism.explorer.message import Message
+    from patchprism.jobs.render import Coloring
+    from patchprism.jobs.view import View
 
 _PAGE = "The page"
 # Beyond, the page is tens of megabytes, and nobody looks at so many side by side.
 MAX_SHOWN = 200
 
-HtmlFile = Annotated[
-    str | None,
-    typer.Option(
-        "--html",
+
+@dataclass(frozen=True, kw_only=True)
+class PageOptions(Checked):
+    """Where the page goes: to a file, or to whoever asks for it."""
+
+    html: str | None = option(
+        None,
+        check=optional(checks.path),
         metavar="FILE",
         help="Write the page as one file that needs no server and no network, instead of serving it.",
-        rich_help_panel=_PAGE,
-    ),
-]
-Title = Annotated[str | None, typer.Option(help="The page's title.", rich_help_panel=_PAGE)]
-Host = Annotated[
-    str,
-    typer.Option(
-        help="Address to listen on. Any other than the default lets other machines in.", rich_help_panel=_PAGE
-    ),
-]
-Port = Annotated[
-    int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.", rich_help_panel=_PAGE)
-]
-NoOpen = Annotated[
-    bool, typer.Option("--no-open", help="Do not open the page in a browser.", rich_help_panel=_PAGE)
-]
-SaveTo = Annotated[
-    str,
-    typer.Option(
-        "--out", "-o", metavar="DIR", help="Where the page's save button writes.", rich_help_panel=_PAGE
-    ),
-]
-
-
-Sample = Annotated[
-    int | None,
-    typer.Option(
+        panel=_PAGE,
+    )
+    title: str | None = option(
+        None, check=optional(checks.text), metavar="TEXT", help="Title of the page.", panel=_PAGE
+    )
+    host: str = option(
+        "127.0.0.1",
+        check=checks.text,
+        metavar="ADDRESS",
+        help="Address to listen on. Any other than the default lets other machines in.",
+        panel=_PAGE,
+    )
+    port: int = option(
+        0,
+        check=partial(checks.integer, low=0, high=65535),
         metavar="N",
-        min=1,
-        help=f"Fit on, and show, a random sample of so many photos; a page shows {MAX_SHOWN} at most.",
-        rich_help_panel=_PAGE,
-    ),
-]
+        help="Port to listen on; 0 takes a free one.",
+        panel=_PAGE,
+    )
+    no_open: bool = option(False, check=checks.flag, help="Do not open the page in a browser.", panel=_PAGE)
+    out: str = option(
+        "explored",
+        check=checks.path,
+        flag="--out -o",
+        metavar="DIR",
+        help="Folder that the page's save button writes to.",
+        panel=_PAGE,
+    )
 
 
+@dataclass(frozen=True, kw_only=True)
+class ShownOptions(ColoringOptions):
+    """The same; the sample is what is shown, too."""
+
+    sample: int | None = option(
+        None,
+        check=optional(partial(checks.integer, low=1)),
+        metavar="N",
+        help=f"Fit on, and show, a random sample of N photos. A page shows at most {MAX_SHOWN}.",
+        panel=_PAGE,
+    )
+
+
+@takes(page=PageOptions, coloring=ShownOptions, settings=Settings, running=only(Running, "quiet"))
 def explore(
     photos: options.PhotosOrStore,
-    html: HtmlFile = None,
-    title: Title = None,
-    host: Host = "127.0.0.1",
-    port: Port = 0,
-    no_open: NoOpen = False,
-    out: SaveTo = "explored",
-    sample: Sample = None,
-    seed: options.Seed = 0,
-    fetch_from: options.FetchFrom = None,
-    preset: options.Preset = None,
-    size: options.Size = None,
-    range: options.Range = None,
-    mean: options.Mean = None,
-    std: options.Std = None,
-    model: options.Model = None,
-    weights: options.Weights = None,
-    layer: options.Layer = None,
-    facet: options.Facet = None,
-    final_norm: options.FinalNorm = None,
-    token_norm: options.TokenNorm = None,
-    device: options.Device = "auto",
-    dtype: options.Dtype = None,
-    batch_size: options.BatchSize = None,
-    threshold: options.Threshold = None,
-    foreground: options.Foreground = None,
-    foreground_component: options.ForegroundComponent = None,
-    scaling: options.Scaling = None,
-    components: options.Components = None,
-    space: lens.Space = None,
-    mask_threshold: options.MaskThreshold = None,
-    mask_side: options.MaskSide = None,
-    opening: options.Opening = 0,
-    closing: options.Closing = 0,
-    prism: options.PrismFile = None,
-    force: options.Force = False,
-    quiet: options.Quiet = False,
+    page: PageOptions,
+    coloring: ShownOptions,
+    settings: Settings,
+    running: Running,
 ) -> None:
     """Explore photos in a page: drag the threshold, change components, find similar patches.
 
     Serves the page on this machine until Ctrl-C; with [bold]--html[/bold] writes it as one file. Photos may be
     given as a feature store of [bold]patchprism features[/bold]; no network is needed then.
     """
-    given = locals()  # the options, before anything else is
-    from patchprism.explorer.build import build_message
-    from patchprism.explorer.html import ExplorerPage
-    from patchprism.jobs.engines import open_engine
-    from patchprism.jobs.inputs import list_photos, store_among
-    from patchprism.jobs.network import load_network
-    from patchprism.jobs.render import Coloring
-    from patchprism.jobs.run import Run, Sample
-    from patchprism.jobs.viewing import make_view
-    from patchprism.jobs.writers import check_folder
+    from patchprism.explorer import serve
+    from patchprism.jobs.inputs import store_among
     from patchprism.photos.sources import elsewhere, places_for
-    from patchprism.prism.estimator import Prism
-    from patchprism.support.files import check_target, check_writable, refuse_what_is_read
-    from patchprism.support.folders import is_remote
 
-    bound = None
-    if html is None:
-        from patchprism.explorer import serve
-
-        # Refused before the network runs.
-        serve.check_extra()
-        if is_remote(out):
-            check_writable(out)
-        check_folder(out)
-        refuse_what_is_read(out, [store_among(photos), model])
-        warn_if_inside(out, photos)
-        bound = serve.listen(host, port)
-    fitted = Prism.load(prism) if prism else None
-    settings = options.settings_of(given)
-    store = store_among(photos)
-    if html is not None:
-        check_target(html, read=[store, prism, weights, model])
-    coloring = Coloring(
-        prism=fitted, force=force, sample=Sample(sample, seed), fetch_from=tuple(fetch_from or ())
-    )
-    backbone = None
-    with progress(quiet=quiet) as tell, open_engine() as engine:
-        if store is None:
-            if html is not None:
-                check_target(html, list_photos(photos))
-            # The page goes on working with it.
-            backbone = load_network(settings.resolved(fitted), tell)
-        run = Run(engine=engine, backbone=backbone, tell=tell)
-        view = make_view(photos, settings, run, coloring, most=MAX_SHOWN)
-        message = build_message(view, title=title, prism_path=prism, progress=tell)
+    # What can be refused is refused before the network runs.
+    bound = None if page.html is not None else _listen(photos, page, settings)
+    chosen, store = coloring.coloring(), store_among(photos)
+    if page.html is not None:
+        check_target(page.html, read=[store, coloring.prism, settings.weights, settings.model])
+    view, message, backbone = _made(photos, page, chosen, settings, prism=coloring.prism, quiet=running.quiet)
     say_notes(view.all_notes(), quiet=True)
     warn_of_failures(view.failures)
     if view.gone:
         text = f"note: {counted(len(view.gone), 'photo')} gone or replaced since: shown as plain grey"
         typer.echo(text, err=True)
-        note_unasked(elsewhere(view.gone, places_for(str(store), fetch_from or ())))
-    if html is not None:
-        page = ExplorerPage(message)
-        page.save(html)
-        size_text = human_bytes(len(page.html.encode()))
-        print(html) if quiet else print_line("wrote", f"{html}, {size_text}: open it in a browser")
+        note_unasked(elsewhere(view.gone, places_for(str(store), coloring.fetch_from)))
+    if page.html is not None:
+        _save(message, page.html, quiet=running.quiet)
         if view.failures:
             raise typer.Exit(EXIT_SOME_PHOTOS_FAILED)
         return
     assert bound is not None
 
     def ready(address: str) -> None:
-        print(address if quiet else f"explore {address}", flush=True)
-        if not quiet:
-            print("        Ctrl-C stops; save writes to " + out, flush=True)
-        if not no_open:
+        print(address if running.quiet else f"explore {address}", flush=True)
+        if not running.quiet:
+            print("        Ctrl-C stops; save writes to " + page.out, flush=True)
+        if not page.no_open:
             import threading
             import webbrowser
 
             threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
 
     serve.serve(
-        view, message.to_bytes(), backbone, device=device, bound=bound, host=host, out=out, ready=ready
+        view,
+        message.to_bytes(),
+        backbone,
+        device=settings.device,
+        bound=bound,
+        host=page.host,
+        out=page.out,
+        ready=ready,
     )
+
+
+def _listen(photos: list[str], page: PageOptions, settings: Settings) -> socket:
+    from patchprism.explorer import serve
+    from patchprism.jobs.inputs import store_among
+    from patchprism.jobs.writers import check_folder
+
+    serve.check_extra()
+    if is_remote(page.out):
+        check_writable(page.out)
+    check_folder(page.out)
+    refuse_what_is_read(page.out, [store_among(photos), settings.model])
+    warn_if_inside(page.out, photos)
+    return serve.listen(page.host, page.port)
+
+
+def _made(
+    photos: list[str],
+    page: PageOptions,
+    coloring: Coloring,
+    settings: Settings,
+    *,
+    prism: str | None,
+    quiet: bool,
+) -> tuple[View, Message, Backbone | None]:
+    """The view, what the page is told of it, and the network that it goes on working with."""
+    from patchprism.explorer.build import build_message
+    from patchprism.jobs.engines import open_engine
+    from patchprism.jobs.inputs import list_photos, store_among
+    from patchprism.jobs.network import load_network
+    from patchprism.jobs.run import Run
+    from patchprism.jobs.viewing import make_view
+
+    backbone = None
+    with progress(quiet=quiet) as tell, open_engine() as engine:
+        if store_among(photos) is None:
+            if page.html is not None:
+                check_target(page.html, list_photos(photos))
+            backbone = load_network(settings.resolved(coloring.prism), tell)
+        run = Run(engine=engine, backbone=backbone, tell=tell)
+        view = make_view(photos, settings, run, coloring, most=MAX_SHOWN)
+        return view, build_message(view, title=page.title, prism_path=prism, progress=tell), backbone
+
+
+def _save(message: Message, html: str, *, quiet: bool) -> None:
+    from patchprism.explorer.html import ExplorerPage
+
+    page = ExplorerPage(message)
+    page.save(html)
+    size = human_bytes(len(page.html.encode()))
+    print(html) if quiet else print_line("wrote", f"{html}, {size}: open it in a browser")

@@ -6,7 +6,11 @@ from typing import Annotated
 
 import typer
 
-from patchprism.cli import lens, options
+from patchprism.cli import many, options
+from patchprism.cli.options import ColoringOptions, Running
+from patchprism.cli.takes import only, takes, without
+from patchprism.jobs.settings import Settings
+from patchprism.prism.options import MASK_OPTIONS
 
 PrismOut = Annotated[
     str,
@@ -14,52 +18,31 @@ PrismOut = Annotated[
 ]
 
 
+@takes(
+    coloring=only(ColoringOptions, "sample", "seed"),
+    settings=without(Settings, *MASK_OPTIONS),
+    running=without(Running, "resume"),
+)
 def fit(
     photos: options.PhotosOrStore,
     out: PrismOut,
-    sample: options.Sample = None,
-    seed: options.Seed = 0,
-    preset: options.Preset = None,
-    size: options.Size = None,
-    range: options.Range = None,
-    mean: options.Mean = None,
-    std: options.Std = None,
-    model: options.Model = None,
-    weights: options.Weights = None,
-    layer: options.Layer = None,
-    facet: options.Facet = None,
-    final_norm: options.FinalNorm = None,
-    token_norm: options.TokenNorm = None,
-    device: options.Device = "auto",
-    dtype: options.Dtype = None,
-    batch_size: options.BatchSize = None,
-    threshold: options.Threshold = None,
-    foreground: options.Foreground = None,
-    foreground_component: options.ForegroundComponent = None,
-    scaling: options.Scaling = None,
-    components: options.Components = None,
-    space: lens.Space = None,
-    engine: options.EngineName = "local",
-    workers: options.Workers = None,
-    quiet: options.Quiet = False,
+    coloring: ColoringOptions,
+    settings: Settings,
+    running: Running,
 ) -> None:
-    """Fit a prism once; [bold]render --prism FILE[/bold] then colours any photo as it would have been at the fit.
+    """Fit a prism once; [bold]render --prism FILE[/bold] then gives any photo the colours of that fit.
 
-    Exact at any number of photos, in memory that does not grow with them. The same command takes up a run that
-    was broken off.
+    The fit is exact for any number of photos, and memory does not grow with their number. To resume an interrupted
+    run, repeat the command.
     """
-    given = locals()  # the options, before anything else is
-    from patchprism.cli import many
     from patchprism.jobs.prisms import fit_prism
-    from patchprism.jobs.run import Sample
 
-    settings = options.settings_of(given)
-    with many.running(engine, workers, quiet=quiet) as run:
-        outcome = fit_prism(photos, out, settings=settings, run=run, sample=Sample(sample, seed))
-    if quiet:
+    with many.running(running.engine, running.workers, quiet=running.quiet) as run:
+        outcome = fit_prism(photos, out, settings=settings, run=run, sample=coloring.sampled())
+    if running.quiet:
         print(out)
     else:
         many.print_lines(
             [*many.lines_of(outcome), *many.lines_of_fit(outcome), *many.hints_of(outcome), ("wrote", out)]
         )
-    many.finish(outcome, quiet=quiet)
+    many.finish(outcome, quiet=running.quiet)

@@ -7,7 +7,7 @@ import re
 from patchprism.errors import OptionError, PatchPrismError, PrismError
 
 # Where a command calls a parameter something else than the library does.
-_CALLED = {"overlay_alpha": "overlay", "layers": "layer", "models": "model", "lens": "lenses"}
+_CALLED = {"layers": "layer", "models": "model", "lens": "lenses"}
 
 
 # What is quoted is a value, but for the one of ``name='value'``.
@@ -53,7 +53,7 @@ def named_by_flags(error: PatchPrismError) -> str:
 
 
 def _negated(flag: str) -> str:
-    return "--no-norm" if flag == "--final-norm" else flag.replace("--", "--no-", 1)
+    return flag.replace("--", "--no-", 1)
 
 
 def flags() -> dict[str, str]:
@@ -67,5 +67,5 @@ def flags() -> dict[str, str]:
         parameter.name: max(parameter.opts, key=len)
         for command in commands
         for parameter in command.params
-        if parameter.param_type_name == "option"
+        if parameter.param_type_name == "option" and not parameter.hidden
     }

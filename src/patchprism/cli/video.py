@@ -3,47 +3,35 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 from contextlib import contextmanager
-from fractions import Fraction
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from patchprism.cli import EXIT_SOME_PHOTOS_FAILED, lens, options
+from patchprism.cli import EXIT_SOME_PHOTOS_FAILED
 from patchprism.cli.console import note, print_line
+from patchprism.cli.options import ColoringOptions, Running
+from patchprism.cli.takes import only, takes, without
 from patchprism.errors import OutputError
-from patchprism.support import checks
+from patchprism.jobs.settings import Settings
+from patchprism.jobs.video.options import VideoOptions
+from patchprism.prism.options import MASK_OPTIONS
+from patchprism.support.options import OUTPUT
 from patchprism.support.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from patchprism.jobs.video import VideoReport
-
-_INPUT, _OUTPUT, _FIT = "What goes in", "What comes out", "Foreground and colours"
+    from patchprism.jobs.video.job import VideoReport
 
 
-def parse_time(name: str, text: str | None) -> Fraction | None:
-    """Seconds, from ``12.5``, ``1:30`` or ``1:02:03.5``.
-
-    Raises
-    ------
-    OptionError
-        If it is none of these.
-    """
-    if text is None:
-        return None
-    parts = text.split(":")
-    # Digits alone: Fraction would also take 1/0, and work for hours on 1e999999999.
-    plain = all(re.fullmatch(r"[0-9]{1,9}(\.[0-9]{0,9})?|\.[0-9]{1,9}", part) for part in parts)
-    times = [Fraction(part) for part in parts] if plain and len(parts) <= 3 else []
-    if not times or any(time >= 60 for time in times[1:]):
-        checks.refuse(name, "seconds, MM:SS or HH:MM:SS", text)
-    return sum((time * 60**i for i, time in enumerate(reversed(times))), Fraction(0))
-
-
+@takes(
+    clip_options=VideoOptions,
+    settings=without(Settings, *MASK_OPTIONS),
+    coloring=only(ColoringOptions, "prism", "force"),
+    running=only(Running, "quiet"),
+)
 def video(
     clip: Annotated[
         str,
@@ -61,161 +49,29 @@ def video(
             "-o",
             metavar="OUT",
             help="A .mp4, .mov, .mkv or .webm; or for PNG pictures a folder or a pattern like frames/%04d.png.",
-            rich_help_panel=_OUTPUT,
+            rich_help_panel=OUTPUT,
         ),
     ],
-    start: Annotated[
-        str | None,
-        typer.Option(
-            metavar="TIME", help="First moment: seconds, MM:SS or HH:MM:SS.", rich_help_panel=_INPUT
-        ),
-    ] = None,
-    end: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Moment to stop before.", rich_help_panel=_INPUT)
-    ] = None,
-    every: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Take each Nth frame.", rich_help_panel=_INPUT)
-    ] = 1,
-    fps: Annotated[
-        float | None,
-        typer.Option(help="Frames a second of an image sequence. Default: 25.", rich_help_panel=_INPUT),
-    ] = None,
-    preset: options.Preset = None,
-    size: options.Size = None,
-    range: options.Range = None,
-    mean: options.Mean = None,
-    std: options.Std = None,
-    model: options.Model = None,
-    weights: options.Weights = None,
-    layer: options.Layer = None,
-    facet: options.Facet = None,
-    final_norm: options.FinalNorm = None,
-    token_norm: options.TokenNorm = None,
-    device: options.Device = "auto",
-    dtype: options.Dtype = None,
-    batch_size: options.BatchSize = None,
-    threshold: options.Threshold = None,
-    foreground: options.Foreground = None,
-    foreground_component: options.ForegroundComponent = None,
-    scaling: options.Scaling = None,
-    components: options.Components = None,
-    space: lens.Space = None,
-    prism: options.PrismFile = None,
-    force: options.Force = False,
-    fit_frames: Annotated[
-        int,
-        typer.Option(min=1, metavar="N", help="Fit on N frames spread over the clip.", rich_help_panel=_FIT),
-    ] = 32,
-    save_prism: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Also save the prism.", rich_help_panel=_FIT)
-    ] = None,
-    layout: Annotated[
-        str | None,
-        typer.Option(
-            metavar="side|overlay|colors",
-            help="Frame beside its colours (the default), under them, or the colours alone.",
-            rich_help_panel=_OUTPUT,
-        ),
-    ] = None,
-    overlay: Annotated[
-        float | None,
-        typer.Option(
-            metavar="ALPHA",
-            help="Opacity of the colours over the frame, from 0 to 1. Alone it means --layout overlay.",
-            rich_help_panel=_OUTPUT,
-        ),
-    ] = None,
-    upsample: Annotated[
-        str | None,
-        typer.Option(
-            metavar="nearest|bilinear|guided",
-            help="From patches to pixels: rectangles (the default), blended, or along the frame's edges.",
-            rich_help_panel=_OUTPUT,
-        ),
-    ] = None,
-    smooth: Annotated[
-        bool, typer.Option("--smooth", help="The old name of --upsample bilinear.", hidden=True)
-    ] = False,
-    steady: Annotated[
-        bool,
-        typer.Option(
-            help="Keep patches still where nothing moves, or show each frame as a photo would be.",
-            rich_help_panel=_OUTPUT,
-        ),
-    ] = True,
-    crf: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            help="Quality, less is better. Default: 18 (H.264), 30 (VP9).",
-            rich_help_panel=_OUTPUT,
-        ),
-    ] = None,
-    sound: Annotated[
-        bool, typer.Option("--sound/--no-sound", help="Keep the sound.", rich_help_panel=_OUTPUT)
-    ] = True,
-    quiet: options.Quiet = False,
+    clip_options: VideoOptions,
+    settings: Settings,
+    coloring: ColoringOptions,
+    running: Running,
 ) -> None:
     """Colour a video: every part of the objects in it in one colour from the first frame to the last.
 
     The prism is fitted on frames spread over the clip, or comes from --prism; frame times and sound are kept.
     """
-    # Read before PyAV and torch are: what is mistyped is said at once.
-    first, last = parse_time("start", start), parse_time("end", end)
-    chosen = options.parse_threshold(threshold)
-    triple, layers = options.parse_components(components), options.parse_layers(layer)
-    values = options.parse_range(range)
-    middle, spread = options.parse_triple("mean", mean), options.parse_triple("std", std)
-    from patchprism.jobs.video import render_video
-    from patchprism.prism.estimator import Prism
+    from patchprism.jobs.video.job import color_clip
 
-    if save_prism and os.path.realpath(save_prism) in (os.path.realpath(clip), os.path.realpath(out)):
-        raise OutputError(str(save_prism), "it is the clip, or what comes out")
+    saved, quiet = clip_options.save_prism, running.quiet
+    if saved and os.path.realpath(saved) in (os.path.realpath(clip), os.path.realpath(out)):
+        raise OutputError(saved, "it is the clip, or what comes out")
     with frame_progress(quiet=quiet) as tell:
-        report = render_video(
-            clip,
-            out,
-            start=first,
-            end=last,
-            layout=layout,
-            overlay=overlay,
-            upsample=upsample,
-            smooth=smooth,
-            steady=steady,
-            every=every,
-            fps=fps,
-            fit_frames=fit_frames,
-            crf=crf,
-            sound=sound,
-            model=model,
-            weights=weights,
-            preset=preset,
-            size=size,
-            range=values,
-            mean=middle,
-            std=spread,
-            threshold=chosen,
-            foreground=foreground,
-            foreground_component=foreground_component,
-            scaling=scaling,
-            components=triple,
-            space=space,
-            layer=layers,
-            facet=facet,
-            final_norm=final_norm,
-            token_norm=token_norm,
-            device=device,
-            dtype=dtype,
-            batch_size=batch_size,
-            prism=Prism.load(prism) if prism else None,
-            save_prism=save_prism,
-            force=force,
-            progress=tell,
-        )
+        report = color_clip(clip, out, clip_options, settings, coloring.coloring(), progress=tell)
     if quiet:
         print(report.out)
-        if save_prism:
-            print(save_prism)
+        if saved:
+            print(saved)
     else:
         _summarise(report)
     for warning in report.warnings:

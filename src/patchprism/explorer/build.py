@@ -241,14 +241,14 @@ def _command(view: View, prism_path: str | None) -> CommandInfo:
             options.append([f"--{name}={','.join(map(repr, chosen))}"])
     if settings.get("dtype") not in (None, "auto", "float32"):
         options.append(["--dtype", str(settings["dtype"])])
-    for name, flag in (("layer", "--layer"), ("facet", "--facet"), ("token_norm", "--norm")):
+    for name, flag in (("layer", "--layer"), ("facet", "--facet"), ("token_norm", "--token-norm")):
         value = settings.get(name)
         if value not in (None, TOKEN_DEFAULTS[name]):
             # One word: a layer counted from the end looks like an option of its own.
             text = value if isinstance(value, (int, str)) else ",".join(map(str, value))
             options.append([f"{flag}={text}"])
     if settings.get("final_norm") is False:
-        options.append(["--no-norm"])
+        options.append(["--no-final-norm"])
     return _command_of(view, prism_path, options)
 
 

@@ -18,7 +18,8 @@ from patchprism.features.patch_features import check_tokens
 from patchprism.photos.images import read_photo, value_range
 from patchprism.photos.sources import DRAWN_WITHOUT, SourceReader, StoredPhoto, content_of, grey, read_again
 from patchprism.support import checks
-from patchprism.support.checks import apply_checks, optional
+from patchprism.support.checks import optional
+from patchprism.support.options import MODEL, Checked, numbers, option
 from patchprism.support.reading import reading
 from patchprism.support.surroundings import own_settings
 from patchprism.support.threads import leave_the_cores
@@ -43,16 +44,10 @@ KEPT_BYTES = 512 << 20
 check_batch_size: Check = optional(partial(checks.integer, low=1, high=checks.MAX_COUNT))
 
 TOKEN_NORMS = ("none", "l2")
-TOKEN_CHECKS: dict[str, Check] = {
-    "layer": checks.layers,
-    "facet": checks.text,
-    "final_norm": checks.flag,
-    "token_norm": partial(checks.choice, allowed=TOKEN_NORMS),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
-class TokenOptions:
+class TokenOptions(Checked):
     """Which of a backbone's tokens are taken. The defaults are its own patch tokens.
 
     Attributes
@@ -69,14 +64,38 @@ class TokenOptions:
         several layers, each layer's.
     """
 
-    layer: int | tuple[int, ...] = -1
-    facet: str = "token"
-    final_norm: bool = True
-    token_norm: str = "none"
-
-    def __post_init__(self) -> None:
-        """Refuse what is not allowed."""
-        apply_checks(self, TOKEN_CHECKS)
+    layer: int | tuple[int, ...] = option(
+        -1,
+        check=checks.layers,
+        metavar="N[,N...]",
+        help="Block whose tokens are taken, counted from 0, or from the end: -1 is the last. The tokens of several "
+        "blocks are concatenated.",
+        panel=MODEL,
+        parse=numbers("a number or several like 2,5,8,11", int),
+    )
+    facet: str = option(
+        "token",
+        check=checks.text,
+        metavar="token|query|key|value",
+        help="What is taken of the block: its tokens, or a projection of its attention.",
+        panel=MODEL,
+    )
+    final_norm: bool = option(
+        True,
+        check=checks.flag,
+        flag="--final-norm/--no-final-norm",
+        was="--no-norm",
+        help="Apply the network's final norm to the tokens (the default), or not.",
+        panel=MODEL,
+    )
+    token_norm: str = option(
+        "none",
+        check=partial(checks.choice, allowed=TOKEN_NORMS),
+        was="--norm",
+        metavar="none|l2",
+        help="l2 gives each token unit length before the PCA, so that patches of high norm weigh no more than others.",
+        panel=MODEL,
+    )
 
     @property
     def layers(self) -> tuple[int, ...]:

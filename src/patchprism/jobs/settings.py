@@ -15,23 +15,22 @@ from patchprism.backbones.devices import DTYPES, check_device, resolve_device
 from patchprism.errors import OptionError, PrismError
 from patchprism.features.batching import bytes_for
 from patchprism.features.extraction import (
-    TOKEN_CHECKS,
     TokenOptions,
     check_batch_size,
 )
-from patchprism.photos.framing import DEFAULT_SIZE, FRAMING_CHECKS, MAX_SIZE, PRESETS, Framing
+from patchprism.photos.framing import DEFAULT_SIZE, PRESETS, Framing
 from patchprism.photos.images import value_range
 from patchprism.prism.estimator import Prism
-from patchprism.prism.options import MASK_OPTIONS, PRISM_CHECKS
+from patchprism.prism.options import FIT_OPTIONS, MASK_OPTIONS, PrismOptions
 from patchprism.support import checks
-from patchprism.support.checks import apply_checks, optional
+from patchprism.support.checks import optional
 from patchprism.support.memory import free_memory
+from patchprism.support.options import INPUT, MODEL, Checked, left_open, numbers, option, same
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from patchprism.backbones import BackboneRecord, Identity
-    from patchprism.support.checks import Check
 
 
 DEFAULT_MODEL = "dinov2_vits14"
@@ -42,7 +41,7 @@ ERRORS = ("raise", "report")
 
 # What a preset says where the user says nothing; the framing's part of it is in Framing.preset.
 PRESET_OPTIONS: dict[str, dict[str, Any]] = {
-    "default": {"threshold": "auto", "foreground": "auto"},
+    "default": {},
     "seed": {"threshold": 0.6, "foreground": "above"},
 }
 
@@ -51,65 +50,84 @@ PRESET_OPTIONS: dict[str, dict[str, Any]] = {
 TOKEN_DEFAULTS = asdict(TokenOptions())
 
 
-# None is for the preset, or a prism, to say.
-_OPEN_CHECKS: dict[str, Check] = {
-    "model": checks.text,
-    "weights": checks.path,
-    "preset": partial(checks.choice, allowed=PRESETS),
-    "size": partial(checks.integer, low=1, high=MAX_SIZE),
-    "mean": FRAMING_CHECKS["mean"],
-    "std": FRAMING_CHECKS["std"],
-    "range": checks.two_ends,
-    "dtype": partial(checks.dtype, allowed=DTYPES),
-    "batch_size": check_batch_size,
-    # The preset settles how signs are fixed.
-    **{name: check for name, check in PRISM_CHECKS.items() if name != "signs"},
-    **TOKEN_CHECKS,
-}
-
-
-SETTING_CHECKS: dict[str, Check] = {
-    **{name: optional(check) for name, check in _OPEN_CHECKS.items()},
-    **{name: PRISM_CHECKS[name] for name in ("opening", "closing")},
-    "device": check_device,
-}
-
-
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class Settings(Checked):
     """What decides the colours of a job. ``None`` leaves a choice to the preset, or to a prism that is given.
 
     Attributes are those of :func:`visualize` with the same names.
     """
 
-    model: str | None = None
-    weights: str | None = None
-    preset: str | None = None
-    size: int | None = None
-    range: tuple[float, float] | None = None
-    mean: Sequence[float] | None = None
-    std: Sequence[float] | None = None
-    threshold: float | str | None = None
-    foreground: str | None = None
-    foreground_component: int | None = None
-    scaling: str | None = None
-    components: tuple[int, int, int] | None = None
-    space: str | None = None
-    mask_threshold: float | None = None
-    mask_side: str | None = None
-    opening: int = 0
-    closing: int = 0
-    layer: int | Sequence[int] | None = None
-    facet: str | None = None
-    final_norm: bool | None = None
-    token_norm: str | None = None
-    device: str = "auto"
-    dtype: str | None = None
-    batch_size: int | None = None
-
-    def __post_init__(self) -> None:
-        """Refuse what is not allowed, whatever else is given."""
-        apply_checks(self, SETTING_CHECKS)
+    preset: str | None = option(
+        None,
+        check=optional(partial(checks.choice, allowed=PRESETS)),
+        metavar="default|seed",
+        help="default keeps each photo's shape and finds the foreground by itself; seed does what the DINOv2 post did "
+        "(square crop, threshold 0.6, foreground above).",
+        panel=INPUT,
+    )
+    size: int | None = left_open(Framing, "size")
+    range: tuple[float, float] | None = option(
+        None,
+        check=optional(checks.two_ends),
+        metavar="LOW,HIGH",
+        help="Values that are black and white in photos that do not hold 8 bits, like 0,4095 for 12 bits in 16. "
+        "Default: all that the file's numbers can hold, or the prism's.",
+        panel=INPUT,
+        parse=numbers("two numbers like 0,4095", count=2),
+    )
+    mean: Sequence[float] | None = left_open(Framing, "mean")
+    std: Sequence[float] | None = left_open(Framing, "std")
+    model: str | None = option(
+        None,
+        check=optional(checks.text),
+        flag="--model -m",
+        metavar="NAME",
+        help="A name that [bold]patchprism models[/bold] lists, hf:REPO, hf:FOLDER or timm:NAME. "
+        f"Default: {DEFAULT_MODEL}, or the prism's.",
+        panel=MODEL,
+    )
+    weights: str | None = option(
+        None,
+        check=optional(checks.path),
+        metavar="FILE|URL|hf:REPO",
+        help="Where the weights are, if they are neither in a cache nor at the official address.",
+        panel=MODEL,
+    )
+    layer: int | Sequence[int] | None = left_open(TokenOptions, "layer")
+    facet: str | None = left_open(TokenOptions, "facet")
+    final_norm: bool | None = left_open(TokenOptions, "final_norm")
+    token_norm: str | None = left_open(TokenOptions, "token_norm")
+    device: str = option(
+        "auto",
+        check=check_device,
+        metavar="auto|cpu|cuda|mps",
+        help="Device that the network runs on; auto uses a GPU if there is one.",
+        panel=MODEL,
+    )
+    dtype: str | None = option(
+        None,
+        check=optional(partial(checks.dtype, allowed=DTYPES)),
+        metavar="auto|float32|bfloat16|float16",
+        help="Number format that the network computes in; auto is float32.",
+        panel=MODEL,
+    )
+    batch_size: int | None = option(
+        None,
+        check=check_batch_size,
+        metavar="N",
+        help="Maximum batch size. The colours do not depend on it.",
+        panel=MODEL,
+    )
+    threshold: float | str | None = left_open(PrismOptions, "threshold")
+    foreground: str | None = left_open(PrismOptions, "foreground")
+    foreground_component: int | None = left_open(PrismOptions, "foreground_component")
+    scaling: str | None = left_open(PrismOptions, "scaling")
+    components: tuple[int, int, int] | None = left_open(PrismOptions, "components")
+    space: str | None = left_open(PrismOptions, "space")
+    mask_threshold: float | None = same(PrismOptions, "mask_threshold")
+    mask_side: str | None = same(PrismOptions, "mask_side")
+    opening: int = same(PrismOptions, "opening")
+    closing: int = same(PrismOptions, "closing")
 
     def resolved(self, prism: Prism | None = None) -> Settings:
         """The same with every choice made.
@@ -123,14 +141,15 @@ class Settings:
         """
         origin = prism.origin if prism else {}
         if prism:
-            for name in ("threshold", "foreground", "foreground_component", "scaling", "components", "space"):
+            for name in FIT_OPTIONS:
                 if getattr(self, name) is not None:
                     raise OptionError(f"{name} is settled by the prism; fit anew to change it")
         preset = self.preset or origin.get("preset") or "default"
-        chosen = PRESET_OPTIONS[preset]
+        open_to = FIT_OPTIONS | PRESET_OPTIONS[preset]
+        open_to |= {name: origin.get(name, default) for name, default in TOKEN_DEFAULTS.items()}
         # The network's own, or the preset's, unless a prism of the same says otherwise.
-        same = self.model in (None, origin.get("model")) and self.preset in (None, origin.get("preset"))
-        framed: dict[str, Any] = origin.get("framing", {}) if same else {}
+        alike = self.model in (None, origin.get("model")) and self.preset in (None, origin.get("preset"))
+        framed: dict[str, Any] = origin.get("framing", {}) if alike else {}
         return replace(
             self,
             mean=framed.get("mean") if self.mean is None else self.mean,
@@ -139,17 +158,8 @@ class Settings:
             preset=preset,
             size=origin.get("framing", {}).get("size") or DEFAULT_SIZE if self.size is None else self.size,
             range=self.range or _range_of(origin),
-            threshold=chosen["threshold"] if self.threshold is None else self.threshold,
-            foreground=self.foreground or chosen["foreground"],
-            foreground_component=self.foreground_component or 1,
-            scaling=self.scaling or "minmax",
-            components=self.components or (1, 2, 3),
-            space=self.space or "rgb",
             dtype=self.dtype or origin.get("dtype") or "auto",
-            **{
-                name: origin.get(name, default) if getattr(self, name) is None else getattr(self, name)
-                for name, default in TOKEN_DEFAULTS.items()
-            },
+            **{name: value for name, value in open_to.items() if getattr(self, name) is None},
         )
 
     def for_tokens(self) -> dict[str, Any]:
@@ -180,12 +190,7 @@ class Settings:
         prism = Prism(
             # The seed's script had scikit-learn's signs, those of near ties too.
             signs="largest" if self.preset == "seed" else "stable",
-            threshold="auto" if self.threshold is None else self.threshold,
-            foreground=self.foreground or "auto",
-            foreground_component=self.foreground_component or 1,
-            scaling=self.scaling or "minmax",
-            components=self.components or (1, 2, 3),
-            space=self.space or "rgb",
+            **{name: value for name in FIT_OPTIONS if (value := getattr(self, name)) is not None},
             **self.mask_options(),
         )
         prism.check_options()

@@ -51,7 +51,6 @@ def check_lenses(
     ----------
     names : sequence of str
     options : LensOptions, optional
-        Checked too.
     photos : int, optional
         How many photos there are, where that is known.
 
@@ -64,7 +63,6 @@ def check_lenses(
     options = LensOptions() if options is None else options
     if not isinstance(options, LensOptions):
         checks.refuse("options", "LensOptions", options)
-    options.check()
     if "similarity" in names and not options.at:
         raise OptionError("the lens similarity needs a point: at=PHOTO:x,y")
     if options.at and not {"similarity", "attention"} & set(names):

@@ -4,32 +4,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
 
 from patchprism.lenses.points import parse_point
-from patchprism.pictures.upsample import UPSAMPLES
+from patchprism.pictures.picture import PictureOptions
 from patchprism.support import checks
-from patchprism.support.checks import apply_checks
-
-if TYPE_CHECKING:
-    from patchprism.support.checks import Check
+from patchprism.support.options import LENSES, Checked, number_or_word, option, same
 
 MAX_CLUSTERS = 64
 
-_CHECKS: dict[str, Check] = {
-    "at": checks.texts,
-    "clusters": partial(checks.integer, low=2, high=MAX_CLUSTERS, words=("auto",)),
-    "match_photos": checks.texts,
-    "match_all": checks.flag,
-    "match_lines": partial(checks.integer, low=1, high=checks.MAX_COUNT),
-    "upsample": partial(checks.choice, allowed=UPSAMPLES),
-    "layer": checks.integer,
-    "seed": checks.seed,
-}
+
+def _points(name: str, value: object) -> tuple[str, ...]:
+    found = checks.texts(name, value)
+    for text in found:
+        parse_point(text)
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)
-class LensOptions:
+class LensOptions(Checked):
     """Options of the lenses; each lens reads its own.
 
     Parameters
@@ -52,23 +44,41 @@ class LensOptions:
         For what draws at random: k-means and the samples of patches.
     """
 
-    at: tuple[str, ...] = ()
-    clusters: int | str = "auto"
-    match_photos: tuple[str, ...] = ()
-    match_all: bool = False
-    match_lines: int = 40
-    upsample: str = "nearest"
-    layer: int = -1
-    seed: int = 0
-
-    def check(self) -> None:
-        """Refuse what can be refused before any photo is read, and keep the others as plain values.
-
-        Raises
-        ------
-        OptionError
-            If an option has a value that is not allowed.
-        """
-        apply_checks(self, _CHECKS)
-        for text in self.at:
-            parse_point(text)
+    at: tuple[str, ...] = option(
+        (),
+        check=_points,
+        metavar="PHOTO:x,y",
+        help="A point for similarity and attention, in the photo's pixels; PHOTO is a name or a number from 1. "
+        "May be given several times.",
+        panel=LENSES,
+    )
+    clusters: int | str = option(
+        "auto",
+        check=partial(checks.integer, low=2, high=MAX_CLUSTERS, words=("auto",)),
+        metavar="K|auto",
+        help="Number of clusters; auto takes the number with the best silhouette.",
+        panel=LENSES,
+        parse=number_or_word(int),
+    )
+    match_photos: tuple[str, ...] = option(
+        (),
+        check=checks.texts,
+        flag="--match-photo",
+        metavar="PHOTO",
+        help="A photo that matches compares, by name or by number from 1; may be given several times. "
+        "Default: all photos.",
+        panel=LENSES,
+    )
+    match_all: bool = option(
+        False, check=checks.flag, help="Also match patches of the background.", panel=LENSES
+    )
+    match_lines: int = option(
+        40,
+        check=partial(checks.integer, low=1, high=checks.MAX_COUNT),
+        metavar="N",
+        help="Maximum number of matches drawn per pair of photos.",
+        panel=LENSES,
+    )
+    upsample: str = same(PictureOptions, "upsample")
+    layer: int = option(-1, check=checks.integer)
+    seed: int = option(0, check=checks.seed)

@@ -13,7 +13,7 @@ import numpy as np
 from patchprism.errors import OptionError, PhotoError
 from patchprism.support import checks
 from patchprism.support.arrays import to_uint8
-from patchprism.support.checks import apply_checks
+from patchprism.support.options import INPUT, check_options, numbers, option
 from patchprism.support.surroundings import own_settings
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-    from patchprism.support.checks import Check
 
 DEFAULT_SIZE = 448
 PRESETS = ("default", "seed")
@@ -37,16 +36,7 @@ MAX_SIZE = math.isqrt(MAX_RESIZED_PIXELS)
 # Rows are resized in strips of about this many pixels: they stay in the processor's cache, and a photo of
 # 12 megapixels is framed in 40 % of the time of one call over the whole (65 ms for 160 on two cores).
 _STRIP_PIXELS = 1 << 18
-
-
-FRAMING_CHECKS: dict[str, Check] = {
-    "size": partial(checks.integer, low=1, high=MAX_SIZE),
-    "patch_size": partial(checks.integer, low=1, high=MAX_SIZE),
-    "mean": partial(checks.three_numbers, most=LARGEST),
-    "std": partial(checks.three_numbers, positive=True, most=LARGEST),
-    "crop": partial(checks.choice, allowed=("cover", "center")),
-    "interpolation": partial(checks.choice, allowed=("bicubic", "bilinear")),
-}
+_RGB = numbers("three numbers like 0.485,0.456,0.406", count=3, repeat=True)
 
 
 class _Plan(NamedTuple):
@@ -115,16 +105,37 @@ class Framing:
         If an option is not as above.
     """
 
-    size: int
-    patch_size: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    crop: Literal["cover", "center"] = "cover"
-    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+    size: int = option(
+        check=partial(checks.integer, low=1, high=MAX_SIZE),
+        metavar="PIXELS",
+        help=f"Shorter edge of the photo as the network sees it, in pixels. Default: {DEFAULT_SIZE}.",
+        panel=INPUT,
+    )
+    patch_size: int = option(check=partial(checks.integer, low=1, high=MAX_SIZE))
+    mean: tuple[float, float, float] = option(
+        check=partial(checks.three_numbers, most=LARGEST),
+        metavar="R,G,B",
+        help="Mean of red, green and blue (0 to 1) that the network expects. Default: the model's.",
+        panel=INPUT,
+        parse=_RGB,
+    )
+    std: tuple[float, float, float] = option(
+        check=partial(checks.three_numbers, positive=True, most=LARGEST),
+        metavar="R,G,B",
+        help="Standard deviation of red, green and blue (0 to 1) that the network expects. Default: the model's.",
+        panel=INPUT,
+        parse=_RGB,
+    )
+    crop: Literal["cover", "center"] = option(
+        "cover", check=partial(checks.choice, allowed=("cover", "center"))
+    )
+    interpolation: Literal["bicubic", "bilinear"] = option(
+        "bicubic", check=partial(checks.choice, allowed=("bicubic", "bilinear"))
+    )
 
     def __post_init__(self) -> None:
         """Refuse what cannot frame; lists, as JSON gives them, become tuples."""
-        apply_checks(self, FRAMING_CHECKS)
+        check_options(self)
         if self.crop == "center" and self.size % self.patch_size:
             below = self.size // self.patch_size * self.patch_size
             near = [str(edge) for edge in (below, below + self.patch_size) if edge]

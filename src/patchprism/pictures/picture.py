@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from patchprism.pictures.render import overlay, paint
+from patchprism.pictures.upsample import UPSAMPLES
 from patchprism.support import checks
-from patchprism.support.checks import apply_checks, optional
+from patchprism.support.checks import optional
+from patchprism.support.options import OUTPUT, Checked, option
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -19,10 +21,8 @@ if TYPE_CHECKING:
 
     from patchprism.pictures.render import Crop
     from patchprism.prism.colors import PhotoColors
-    from patchprism.support.checks import Check
 
 FORMATS = ("png", "jpg")
-UPSAMPLINGS = ("nearest", "bilinear", "guided")
 BACKGROUNDS = ("black", "grey", "photo")
 BASES = ("object", "all")
 FIGURES = ("fg_mask", "results", "results_raw", "histogram")
@@ -30,20 +30,52 @@ GREY = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
-class PictureOptions:
+class PictureOptions(Checked):
     """What is written for a photo: the options of :meth:`Visualization.save` with the same names."""
 
-    overlay_alpha: float | None = None
-    arrays: bool = False
-    format: str = "png"
-    upsample: str = "nearest"
-    background: str = "black"
-    basis: str = "object"
-    pca: bool = True
-
-    def __post_init__(self) -> None:
-        """Refuse what is not allowed."""
-        apply_checks(self, _CHECKS)
+    overlay_alpha: float | None = option(
+        None,
+        check=optional(partial(checks.number, low=0, high=1)),
+        flag="--overlay",
+        metavar="ALPHA",
+        help="Also write each photo under its colours, with this opacity from 0 to 1.",
+        panel=OUTPUT,
+    )
+    arrays: bool = option(
+        False,
+        check=checks.flag,
+        help="Also write the score, foreground, rgb and rgb_all of each photo as .npz.",
+        panel=OUTPUT,
+    )
+    format: str = option(
+        "png",
+        check=partial(checks.choice, allowed=FORMATS),
+        metavar="png|jpg",
+        help="Format of the pictures.",
+        panel=OUTPUT,
+    )
+    upsample: str = option(
+        "nearest",
+        check=partial(checks.choice, allowed=UPSAMPLES),
+        metavar="nearest|bilinear|guided",
+        help="How patches become pixels in the pictures of photos; guided follows the photo's edges.",
+        panel=OUTPUT,
+    )
+    background: str = option(
+        "black",
+        check=partial(checks.choice, allowed=BACKGROUNDS),
+        metavar="black|grey|photo",
+        help="What a picture shows where there is no foreground.",
+        panel=OUTPUT,
+    )
+    basis: str = option(
+        "object",
+        check=partial(checks.choice, allowed=BASES),
+        metavar="object|all",
+        help="Which colours a picture shows: those of the foreground, or those of all patches.",
+        panel=OUTPUT,
+    )
+    pca: bool = option(True, check=checks.flag)
 
     def figure_files(self) -> list[str]:
         """Names of the figures of all photos."""
@@ -61,17 +93,6 @@ class PictureOptions:
         yield from ("prism.safetensors", "report.json", *self.figure_files())
         for stem in stems:
             yield from self.photo_files(stem)
-
-
-_CHECKS: dict[str, Check] = {
-    "overlay_alpha": optional(partial(checks.number, low=0, high=1)),
-    "arrays": checks.flag,
-    "format": partial(checks.choice, allowed=FORMATS),
-    "upsample": partial(checks.choice, allowed=UPSAMPLINGS),
-    "background": partial(checks.choice, allowed=BACKGROUNDS),
-    "basis": partial(checks.choice, allowed=BASES),
-    "pca": checks.flag,
-}
 
 
 def needs_photo(*, overlay_alpha: float | None, upsample: str, background: str) -> bool:

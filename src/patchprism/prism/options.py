@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from patchprism.errors import OptionError
 from patchprism.prism.colors import SCALINGS, SPACES
 from patchprism.support import checks
-from patchprism.support.checks import apply_checks, optional
-
-if TYPE_CHECKING:
-    from patchprism.support.checks import Check
+from patchprism.support.checks import optional
+from patchprism.support.options import FIT, check_options, number_or_word, numbers, option
 
 FOREGROUNDS = ("auto", "object", "pca", "above", "below", "none")
 SIGNS = ("stable", "largest")
@@ -21,36 +19,86 @@ MAX_MORPHOLOGY = 16
 # Components kept of each PCA; three make a picture, the rest are for looking further.
 KEPT_COMPONENTS = 8
 
-PRISM_CHECKS: dict[str, Check] = {
-    "threshold": partial(checks.number, low=0, high=1, words=("auto", "otsu")),
-    "foreground": partial(checks.choice, allowed=FOREGROUNDS),
-    "foreground_component": partial(checks.integer, low=1, high=3),
-    "scaling": partial(checks.choice, allowed=SCALINGS),
-    "components": partial(checks.three_components, most=KEPT_COMPONENTS),
-    "space": partial(checks.choice, allowed=SPACES),
-    "signs": partial(checks.choice, allowed=SIGNS),
-    "mask_threshold": optional(partial(checks.number, low=0, high=1)),
-    "mask_side": optional(partial(checks.choice, allowed=MASK_SIDES)),
-    "opening": partial(checks.integer, low=0, high=MAX_MORPHOLOGY),
-    "closing": partial(checks.integer, low=0, high=MAX_MORPHOLOGY),
-}
-
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class PrismOptions:
     """The options of :class:`~patchprism.Prism`, which describes them."""
 
-    threshold: float | str = "auto"
-    foreground: str = "auto"
-    foreground_component: int = 1
-    scaling: str = "minmax"
-    components: tuple[int, int, int] = (1, 2, 3)
-    space: str = "rgb"
-    signs: str = "stable"
-    mask_threshold: float | None = None
-    mask_side: str | None = None
-    opening: int = 0
-    closing: int = 0
+    threshold: float | str = option(
+        "auto",
+        check=partial(checks.number, low=0, high=1, words=("auto", "otsu")),
+        metavar="auto|otsu|FLOAT",
+        help="Score (0 to 1) that separates foreground from background; auto fits it to the photos.",
+        panel=FIT,
+        parse=number_or_word(float),
+    )
+    foreground: str = option(
+        "auto",
+        check=partial(checks.choice, allowed=FOREGROUNDS),
+        metavar="METHOD",
+        help="How the foreground is found: object (learned from what differs from the photos' borders), pca (first "
+        "component, side by the borders), above or below (that side of the component), or none (keep all patches). "
+        "auto is object.",
+        panel=FIT,
+    )
+    foreground_component: int = option(
+        1,
+        check=partial(checks.integer, low=1, high=3),
+        metavar="1|2|3",
+        help="Component that pca, above and below use as the score.",
+        panel=FIT,
+    )
+    scaling: str = option(
+        "minmax",
+        check=partial(checks.choice, allowed=SCALINGS),
+        metavar="minmax|percentile|sigmoid",
+        help="How components become colours.",
+        panel=FIT,
+    )
+    components: tuple[int, int, int] = option(
+        (1, 2, 3),
+        check=partial(checks.three_components, most=KEPT_COMPONENTS),
+        metavar="R,G,B",
+        help=f"Components for red, green and blue, from 1 to {KEPT_COMPONENTS}; a negative one is inverted.",
+        panel=FIT,
+        parse=numbers("three numbers like 1,2,3", int, count=3),
+    )
+    space: str = option(
+        "rgb",
+        check=partial(checks.choice, allowed=SPACES),
+        metavar="rgb|oklab",
+        help="Components as red, green and blue, or in OKLab, where equal steps look equal.",
+        panel=FIT,
+    )
+    signs: str = option("stable", check=partial(checks.choice, allowed=SIGNS))
+    mask_threshold: float | None = option(
+        None,
+        check=optional(partial(checks.number, low=0, high=1)),
+        metavar="FLOAT",
+        help="Show the foreground at this threshold; the colours stay as fitted at [bold]--threshold[/bold].",
+        panel=FIT,
+    )
+    mask_side: str | None = option(
+        None,
+        check=optional(partial(checks.choice, allowed=MASK_SIDES)),
+        metavar="above|below|none",
+        help="Show this side of the threshold as foreground, instead of the fitted one.",
+        panel=FIT,
+    )
+    opening: int = option(
+        0,
+        check=partial(checks.integer, low=0, high=MAX_MORPHOLOGY),
+        metavar="N",
+        help="Remove specks of up to N patches from the shown foreground.",
+        panel=FIT,
+    )
+    closing: int = option(
+        0,
+        check=partial(checks.integer, low=0, high=MAX_MORPHOLOGY),
+        metavar="N",
+        help="Fill holes of up to N patches in the shown foreground.",
+        panel=FIT,
+    )
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """The options by name, as scikit-learn's ``clone`` asks for them; ``deep`` changes nothing."""
@@ -81,7 +129,7 @@ class PrismOptions:
         OptionError
             If there is one.
         """
-        apply_checks(self, PRISM_CHECKS)
+        check_options(self)
         threshold, side = self.mask_threshold, self.mask_side
         if self.foreground == "none" and side in ("above", "below") and threshold is None:
             raise OptionError(f"mask_side {side!r} needs a mask_threshold with foreground='none'")
@@ -92,3 +140,5 @@ class PrismOptions:
 DEFAULTS: dict[str, Any] = {field.name: field.default for field in fields(PrismOptions)}
 # Options that may be changed after fitting, and what leaves the fitted foreground as it is.
 MASK_OPTIONS = {name: DEFAULTS[name] for name in ("mask_threshold", "mask_side", "opening", "closing")}
+# Options that a fit settles; the signs are the preset's.
+FIT_OPTIONS = {name: DEFAULTS[name] for name in DEFAULTS if name not in (*MASK_OPTIONS, "signs")}

@@ -52,13 +52,6 @@ def refuse(name: str, wanted: str, value: object) -> NoReturn:
     raise OptionError(f"{name} must be {wanted}, got {said(value)}", option=name)
 
 
-def apply_checks(options: object, table: dict[str, Check]) -> None:
-    """Check attributes of an object by a table of checks, and keep their plain values."""
-    for name, check in table.items():
-        # Frozen dataclasses set their attributes in this way, too.
-        object.__setattr__(options, name, check(name, getattr(options, name)))
-
-
 def optional(check: Check) -> Check:
     """The same check for an option that may be None."""
     return partial(_unless_none, check)

@@ -265,7 +265,6 @@ class Visualization(View):
             raise OptionError("attention of a point needs photo, x and y")
         at = () if photo is None or x is None or y is None else (self._at(photo, x, y),)
         options = LensOptions(at=at, layer=layer, upsample=upsample)
-        options.check()
         if backbone is None:
             backbone = load_again(self)
         if photo is None:

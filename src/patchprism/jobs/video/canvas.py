@@ -12,6 +12,7 @@ import numpy as np
 
 from patchprism.errors import OptionError
 from patchprism.jobs.video.frames import rgb_to_planes
+from patchprism.jobs.video.options import LAYOUTS
 from patchprism.pictures.render import _along
 from patchprism.pictures.upsample import overlay_smooth, paint_smooth
 from patchprism.support.arrays import to_uint8
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     Crop = tuple[float, float, float, float]
 
 Layout = Literal["side", "overlay", "colors"]
-LAYOUTS = ("side", "overlay", "colors")
 DEFAULT_OVERLAY = 0.6
 
 # Shares of red and blue in luma: ITU-R BT.601 and BT.709.

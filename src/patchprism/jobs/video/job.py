@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -20,17 +20,16 @@ from patchprism.jobs.network import load_network, open_network
 from patchprism.jobs.render import Coloring
 from patchprism.jobs.run import nobody
 from patchprism.jobs.settings import Settings, Stopwatch, check_backbone
-from patchprism.jobs.video.canvas import LAYOUTS, Canvas
-from patchprism.jobs.video.frames import MAX_SECONDS, Frame, Problems, Span, import_av
+from patchprism.jobs.video.canvas import Canvas
+from patchprism.jobs.video.frames import Frame, Problems, Span, import_av
+from patchprism.jobs.video.options import Seconds, VideoOptions
 from patchprism.jobs.video.relay import read_ahead, write_behind
 from patchprism.jobs.video.sink import check_output, is_pictures, open_sink
-from patchprism.jobs.video.source import MAX_FPS, MIN_FPS, AnimationClip, FileClip, open_clip
+from patchprism.jobs.video.source import AnimationClip, FileClip, open_clip
 from patchprism.jobs.video.steady import FrameColors, Steady
-from patchprism.pictures.upsample import UPSAMPLES
 from patchprism.prism.estimator import Prism
 from patchprism.prism.options import MASK_OPTIONS
 from patchprism.support import checks
-from patchprism.support.checks import optional
 from patchprism.support.files import check_target
 from patchprism.support.folders import local_path
 from patchprism.support.threads import leave_the_cores
@@ -51,8 +50,6 @@ if TYPE_CHECKING:
 
 # A batch holds its frames in memory, and they may be large however few patches they have.
 MAX_BATCH = 8
-
-Seconds = int | float | Fraction
 
 
 @dataclass(kw_only=True)
@@ -212,64 +209,94 @@ def render_video(
         One of its children: an option, the clip, the model, its weights, the prism or the output cannot be
         used. Nothing is at ``out`` then that was not there before.
     """
-    import_av()
-    span = Span(start=_fraction("start", start), end=_fraction("end", end), every=every)
-    source, out = checks.path("source", source), checks.path("out", out)
-    save_prism = optional(checks.path)("save_prism", save_prism)
-    fit_frames = checks.integer("fit_frames", fit_frames, low=1, high=checks.MAX_COUNT)
-    fps = optional(partial(checks.number, low=MIN_FPS, high=MAX_FPS))("fps", fps)
-    crf = optional(checks.integer)("crf", crf)
-    overlay = optional(partial(checks.number, low=0, high=1))("overlay", overlay)
-    layout = optional(partial(checks.choice, allowed=LAYOUTS))("layout", layout)
-    upsample = optional(partial(checks.choice, allowed=UPSAMPLES))("upsample", upsample)
-    steady = checks.flag("steady", steady)
-    if checks.flag("smooth", smooth):
-        if upsample not in (None, "bilinear"):
-            raise OptionError(f"smooth means upsample='bilinear', got upsample={upsample!r} as well")
-        upsample = "bilinear"
-    sound, force = checks.flag("sound", sound), checks.flag("force", force)
-    checks.callback("progress", progress)
-    check_backbone("backbone", backbone)
     if prism is not None and not isinstance(prism, Prism):
         checks.refuse("prism", "a Prism, as Prism.load reads one", prism)
-    settings = Settings(
-        model=backbone.record.name if backbone else model,
-        weights=weights,
-        preset=preset,
-        size=size,
-        range=range,
-        mean=mean,
-        std=std,
-        threshold=threshold,
-        foreground=foreground,
-        foreground_component=foreground_component,
-        scaling=scaling,
-        components=components,
-        space=space,
-        layer=layer,
-        facet=facet,
-        final_norm=final_norm,
-        token_norm=token_norm,
-        device=device,
-        dtype=str(backbone.dtype).removeprefix("torch.") if backbone else dtype,
-        batch_size=batch_size,
-    ).resolved(prism)
+    return color_clip(
+        source,
+        out,
+        VideoOptions(
+            layout=layout,
+            overlay=overlay,
+            upsample=upsample,
+            smooth=smooth,
+            steady=steady,
+            start=start,
+            end=end,
+            every=every,
+            fps=fps,
+            fit_frames=fit_frames,
+            crf=crf,
+            sound=sound,
+            save_prism=save_prism,  # type: ignore[arg-type]  # becomes a text
+        ),
+        Settings(
+            model=model,
+            weights=weights,
+            preset=preset,
+            size=size,
+            range=range,
+            mean=mean,
+            std=std,
+            threshold=threshold,
+            foreground=foreground,
+            foreground_component=foreground_component,
+            scaling=scaling,
+            components=components,
+            space=space,
+            layer=layer,
+            facet=facet,
+            final_norm=final_norm,
+            token_norm=token_norm,
+            device=device,
+            dtype=dtype,
+            batch_size=batch_size,
+        ),
+        Coloring(prism=prism, force=checks.flag("force", force)),
+        backbone=backbone,
+        progress=progress,
+    )
+
+
+def color_clip(
+    source: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    options: VideoOptions,
+    settings: Settings,
+    coloring: Coloring,
+    *,
+    backbone: Backbone | None = None,
+    progress: Callable[[str, int, int | None], None] | None = None,
+) -> VideoReport:
+    """The same as :func:`render_video`, with its options put together."""
+    import_av()
+    span = Span(start=options.start, end=options.end, every=options.every)  # type: ignore[arg-type]  # checked
+    source, out = checks.path("source", source), checks.path("out", out)
+    checks.callback("progress", progress)
+    check_backbone("backbone", backbone)
+    prism, save_prism, crf = coloring.prism, options.save_prism, options.crf
+    if backbone:
+        dtype = str(backbone.dtype).removeprefix("torch.")
+        settings = replace(settings, model=backbone.record.name, dtype=dtype)
+    values, settings = settings.range, settings.resolved(prism)
     # Everything that can be refused is refused before anything heavy is loaded.
-    coloring = Coloring(prism=prism, force=force)
     fitted = coloring.unfitted(settings)
     settings.framing(backbone.record if backbone else find_record(str(settings.model)))
     check_output(out, source, crf)
-    clip = open_clip(source, fps=fps, range=settings.range)
-    if range is not None and isinstance(clip, FileClip):
+    clip = open_clip(source, fps=options.fps, range=settings.range)
+    if values is not None and isinstance(clip, FileClip):
         raise OptionError(f"range is for image sequences; {clip.name} is a video")
     read = [clip.path] if isinstance(clip, FileClip | AnimationClip) else clip.paths
-    used = [weights, settings.model, prism.loaded_from if prism else None]
+    used = [settings.weights, settings.model, prism.loaded_from if prism else None]
     if save_prism is not None:
         check_target(save_prism, read, read=[out, *used])
     if not is_pictures(local_path(out)):
         check_target(out, read, read=used)
-    chosen = layout or ("side" if overlay is None else "overlay")
-    canvas = Canvas(layout=chosen, alpha=overlay, upsample=upsample or "nearest", matrix=clip.matrix)
+    canvas = Canvas(
+        layout=options.layout or ("side" if options.overlay is None else "overlay"),
+        alpha=options.overlay,
+        upsample=options.upsample or "nearest",
+        matrix=clip.matrix,
+    )
     watch, tell = Stopwatch(), progress or nobody
     with watch("load model"):
         backbone = backbone or load_network(settings, tell)
@@ -280,8 +307,8 @@ def render_video(
             "mask, an opening or a closing); save it without"
         )
     coloring.check(network.origin)
-    frames = _Frames(clip=clip, backbone=backbone, network=network, batch_size=batch_size)
-    hints = frames.fit(fitted, span, fit_frames, watch, tell) if prism is None else []
+    frames = _Frames(clip=clip, backbone=backbone, network=network, batch_size=settings.batch_size)
+    hints = frames.fit(fitted, span, options.fit_frames, watch, tell) if prism is None else []
     if save_prism is not None:
         fitted.save(save_prism)
     report = VideoReport(
@@ -293,9 +320,9 @@ def render_video(
         weights=backbone.weights,
         seconds=watch.seconds,
     )
-    steadied = Steady(fitted.threshold_, fitted.side_) if steady else None
+    steadied = Steady(fitted.threshold_, fitted.side_) if options.steady else None
     job = _Job(frames, span, FrameColors(fitted), steadied, canvas, watch, tell)
-    job.run(report, crf=crf, sound=sound)
+    job.run(report, crf=crf, sound=options.sound)
     return report
 
 
@@ -469,10 +496,3 @@ def _nothing(clip: Clip, span: Span) -> str:
         length = "" if clip.duration is None else f"; it is {float(clip.duration):.2f} s long"
         return f"holds no frame from {float(span.start or 0):g} s to {until}{length}"
     return "holds no frame"
-
-
-def _fraction(name: str, seconds: Seconds | None) -> Fraction | None:
-    if seconds is None or isinstance(seconds, Fraction):
-        return seconds
-    # A decimal number means itself, not the nearest binary one: 0.1 is the time of frame 1 at 10 a second.
-    return Fraction(str(checks.number(name, seconds, low=0, high=MAX_SECONDS)))

@@ -16,6 +16,7 @@ from patchprism.jobs.video.animation import AnimationClip, open_animation
 from patchprism.jobs.video.file import DEFAULT_FPS, FileClip
 from patchprism.jobs.video.frames import BT709, Frame, Problems, Span, rgb_to_planes
 from patchprism.jobs.video.naming import counter_in
+from patchprism.jobs.video.options import MAX_FPS, MIN_FPS
 from patchprism.photos.images import read_photo
 from patchprism.photos.paths import PHOTO_SUFFIXES, find_photos, photo_name, photo_suffixes
 from patchprism.support import checks
@@ -37,8 +38,6 @@ if TYPE_CHECKING:
 __all__ = ["AnimationClip", "Clip", "FileClip", "PhotoClip", "open_clip"]
 
 _READERS = 2
-# Time bases are fractions of small numbers.
-MIN_FPS, MAX_FPS = 0.001, 1000
 
 
 def open_clip(

@@ -1,0 +1,139 @@
+"""The options of :func:`~patchprism.render_video` that are about clips."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import partial
+from typing import Any
+
+from patchprism.errors import OptionError
+from patchprism.jobs.video.frames import MAX_SECONDS
+from patchprism.pictures.upsample import UPSAMPLES
+from patchprism.support import checks
+from patchprism.support.checks import optional
+from patchprism.support.options import FIT, INPUT, OUTPUT, Checked, option
+
+LAYOUTS = ("side", "overlay", "colors")
+# Time bases are fractions of small numbers.
+MIN_FPS, MAX_FPS = 0.001, 1000
+
+Seconds = int | float | Fraction
+
+
+def parse_time(name: str, text: str) -> Fraction:
+    """Seconds, from ``12.5``, ``1:30`` or ``1:02:03.5``.
+
+    Raises
+    ------
+    OptionError
+        If it is none of these.
+    """
+    parts = text.split(":")
+    # Digits alone: Fraction would also take 1/0, and work for hours on 1e999999999.
+    plain = all(re.fullmatch(r"[0-9]{1,9}(\.[0-9]{0,9})?|\.[0-9]{1,9}", part) for part in parts)
+    times = [Fraction(part) for part in parts] if plain and len(parts) <= 3 else []
+    if not times or any(time >= 60 for time in times[1:]):
+        checks.refuse(name, "seconds, MM:SS or HH:MM:SS", text)
+    return sum((time * 60**i for i, time in enumerate(reversed(times))), Fraction(0))
+
+
+def _seconds(name: str, seconds: Any) -> Fraction:
+    if isinstance(seconds, Fraction):
+        return seconds
+    # A decimal number means itself, not the nearest binary one: 0.1 is the time of frame 1 at 10 a second.
+    return Fraction(str(checks.number(name, seconds, low=0, high=MAX_SECONDS)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoOptions(Checked):
+    """Which frames are taken, and what is written; :func:`~patchprism.render_video` describes them."""
+
+    start: Seconds | None = option(
+        None,
+        check=optional(_seconds),
+        metavar="TIME",
+        help="Time of the first frame: seconds, MM:SS or HH:MM:SS.",
+        panel=INPUT,
+        parse=parse_time,
+    )
+    end: Seconds | None = option(
+        None,
+        check=optional(_seconds),
+        metavar="TIME",
+        help="Time to stop before.",
+        panel=INPUT,
+        parse=parse_time,
+    )
+    every: int = option(
+        1,
+        check=partial(checks.integer, low=1, high=checks.MAX_COUNT),
+        metavar="N",
+        help="Keep every Nth frame.",
+        panel=INPUT,
+    )
+    fps: float | None = option(
+        None,
+        check=optional(partial(checks.number, low=MIN_FPS, high=MAX_FPS)),
+        metavar="FLOAT",
+        help="Frames per second of an image sequence. Default: 25.",
+        panel=INPUT,
+    )
+    fit_frames: int = option(
+        32,
+        check=partial(checks.integer, low=1, high=checks.MAX_COUNT),
+        metavar="N",
+        help="Fit on N frames, evenly spread over the clip.",
+        panel=FIT,
+    )
+    save_prism: str | None = option(
+        None, check=optional(checks.path), metavar="FILE", help="Also save the prism.", panel=FIT
+    )
+    layout: str | None = option(
+        None,
+        check=optional(partial(checks.choice, allowed=LAYOUTS)),
+        metavar="side|overlay|colors",
+        help="Show the frame beside its colours (the default), under them, or the colours alone.",
+        panel=OUTPUT,
+    )
+    overlay: float | None = option(
+        None,
+        check=optional(partial(checks.number, low=0, high=1)),
+        metavar="ALPHA",
+        help="Opacity of the colours over the frame, from 0 to 1. Without --layout, this implies --layout overlay.",
+        panel=OUTPUT,
+    )
+    upsample: str | None = option(
+        None,
+        check=optional(partial(checks.choice, allowed=UPSAMPLES)),
+        metavar="nearest|bilinear|guided",
+        help="How patches become pixels: as rectangles (the default), blended, or along the frame's edges.",
+        panel=OUTPUT,
+    )
+    smooth: bool = option(False, check=checks.flag, help="Old name of --upsample bilinear.", hidden=True)
+    steady: bool = option(
+        True,
+        check=checks.flag,
+        flag="--steady/--no-steady",
+        help="Keep patches still where nothing moves, or show each frame as a photo would be shown.",
+        panel=OUTPUT,
+    )
+    crf: int | None = option(
+        None,
+        check=optional(checks.integer),
+        metavar="N",
+        help="Quality of the video; a lower number is better. Default: 18 (H.264), 30 (VP9).",
+        panel=OUTPUT,
+    )
+    sound: bool = option(
+        True, check=checks.flag, flag="--sound/--no-sound", help="Keep the sound, or not.", panel=OUTPUT
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse what is not allowed."""
+        super().__post_init__()
+        if self.smooth:
+            if self.upsample not in (None, "bilinear"):
+                raise OptionError(f"smooth means upsample='bilinear', got upsample={self.upsample!r} as well")
+            object.__setattr__(self, "upsample", "bilinear")

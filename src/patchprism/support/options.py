@@ -1,0 +1,158 @@
+"""Options: each is declared once, as a field of a dataclass, with its default, its check and its help."""
+
+from __future__ import annotations
+
+from dataclasses import MISSING, Field, dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any
+
+from patchprism.support import checks
+from patchprism.support.checks import optional
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from patchprism.support.checks import Check
+
+    Parse = Callable[[str, str], Any]
+
+# The panels of ``--help``.
+INPUT, MODEL, FIT, OUTPUT = "What goes in", "The network", "Foreground and colours", "What comes out"
+LENSES, SCALE = "Lenses", "Many photos"
+
+_KEY = "option"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Option:
+    """What a field of options carries beside its default.
+
+    Attributes
+    ----------
+    check : callable
+        ``check(name, value)`` gives the plain value, or raises an OptionError.
+    help : str
+        For ``--help``.
+    metavar : str, optional
+        What a value looks like, for ``--help``.
+    flag : str
+        How the command line spells it, with spaces between several spellings; by default the name with dashes.
+    was : str
+        A spelling of earlier days, which is still accepted. For a flag, it means False.
+    panel : str, optional
+        Where ``--help`` shows it.
+    parse : callable, optional
+        ``parse(name, text)`` gives the value of a text on the command line, where the text is not the value.
+    hidden : bool
+        Left out of ``--help``.
+    """
+
+    check: Check
+    help: str = ""
+    metavar: str | None = None
+    flag: str = ""
+    was: str = ""
+    panel: str | None = None
+    parse: Parse | None = None
+    hidden: bool = False
+
+    def flags(self, name: str) -> list[str]:
+        """How the command line spells an option of this name."""
+        return self.flag.split() or [f"--{name.replace('_', '-')}"]
+
+
+def option(default: Any = MISSING, **said: Any) -> Any:
+    """A field with its default, and what :class:`Option` says of it."""
+    return field(default=default, metadata={_KEY: Option(**said)})
+
+
+def option_of(each: Field[Any]) -> Option | None:
+    """What a field carries, if it is an option."""
+    found: Option | None = each.metadata.get(_KEY)
+    return found
+
+
+def same(source: type, name: str, **changes: Any) -> Any:
+    """A field that is declared in another class; here some of what it says may be something else."""
+    found = _field(source, name)
+    return field(default=found.default, metadata={_KEY: replace(found.metadata[_KEY], **changes)})
+
+
+def left_open(source: type, name: str, **changes: Any) -> Any:
+    """The same, where None leaves the choice to something else; the default of the class is part of the help."""
+    found = _field(source, name)
+    said, default = replace(found.metadata[_KEY], **changes), found.default
+    if default is not MISSING and not isinstance(default, bool):
+        shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
+        said = replace(said, help=f"{said.help} Default: {shown}.")
+    return field(default=None, metadata={_KEY: replace(said, check=optional(said.check))})
+
+
+def _field(source: type, name: str) -> Field[Any]:
+    return next(each for each in fields(source) if each.name == name)
+
+
+def check_options(options: Any) -> None:
+    """Check each option of a dataclass, frozen or not, and keep its plain value.
+
+    Raises
+    ------
+    OptionError
+        If a value is not allowed.
+    """
+    for each in fields(options):
+        if said := option_of(each):
+            object.__setattr__(options, each.name, said.check(each.name, getattr(options, each.name)))
+
+
+class Checked:
+    """A dataclass of options that are checked when they are put together."""
+
+    def __post_init__(self) -> None:
+        """Refuse what is not allowed."""
+        check_options(self)
+
+
+def numbers(wanted: str, kind: type = float, *, count: int | None = None, repeat: bool = False) -> Parse:
+    """A parser of numbers with commas between them.
+
+    Parameters
+    ----------
+    wanted : str
+        What is asked for, for errors.
+    kind : type
+        int or float.
+    count : int, optional
+        How many numbers; any number of them by default.
+    repeat : bool
+        Whether one number stands for all.
+
+    Examples
+    --------
+    >>> numbers("three numbers like 0.485,0.456,0.406", count=3, repeat=True)("std", "0.5")
+    (0.5, 0.5, 0.5)
+    """
+
+    def parse(name: str, text: str) -> tuple[Any, ...]:
+        try:
+            found = tuple(kind(part) for part in text.split(","))
+        except ValueError:
+            checks.refuse(name, wanted, text)
+        if count and repeat and len(found) == 1:
+            found *= count
+        if count and len(found) != count:
+            checks.refuse(name, wanted, text)
+        return found
+
+    return parse
+
+
+def number_or_word(kind: type) -> Parse:
+    """A parser of a number; a text that is none stays what it is, for the check."""
+
+    def parse(name: str, text: str) -> Any:
+        try:
+            return kind(text)
+        except ValueError:
+            return text
+
+    return parse
