@@ -390,6 +390,14 @@ Arrays = Annotated[
         rich_help_panel=_OUTPUT,
     ),
 ]
+Masks = Annotated[
+    str | None,
+    typer.Option(
+        metavar="png[,coco]",
+        help="Also write the foreground at the photos' resolution: png, a mask of each photo; coco, one COCO JSON.",
+        rich_help_panel=_OUTPUT,
+    ),
+]
 Format = Annotated[
     str, typer.Option(metavar="png|jpg", help="Format of the pictures.", rich_help_panel=_OUTPUT)
 ]

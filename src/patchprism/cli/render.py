@@ -45,6 +45,7 @@ def render(
     background: options.Background = "black",
     basis: options.Basis = "object",
     arrays: options.Arrays = False,
+    masks: options.Masks = None,
     format: options.Format = "png",
     sample: options.Sample = None,
     seed: options.Seed = 0,
@@ -84,6 +85,7 @@ def render(
         background=background,
         basis=basis,
         pca="pca" in names,
+        masks=(masks,) if masks else (),
     )
     settings = options.settings_of(given)
     many.warn_if_inside(out, photos)

@@ -14,6 +14,7 @@ import numpy as np
 from patchprism.errors import EngineError, OutputError
 from patchprism.jobs.drawing import DrawTask, drawn_key
 from patchprism.jobs.engines import WorkerLost
+from patchprism.jobs.masks import mask_files
 from patchprism.jobs.report import report_head, report_tail, with_notes, write_report
 from patchprism.jobs.run import Outcome
 from patchprism.jobs.source import Failure, StoreSource, digest
@@ -95,7 +96,11 @@ class Pictures:
         with self.run.watch("colour and write"):
             self._draw()
             give_back_memory()
+            if self.work is not None:
+                names = [*self.options.figure_files(), *self.options.mask_files()]
+                self.work.write(_FIGURES, json.dumps({"files": names}).encode())
             figures = self._overview()
+            figures += self._masks()
             figures += self._look()
         saved = self.output.save_prism(self.prism.save)
         for drawn in self._all():
@@ -192,7 +197,7 @@ class Pictures:
         if not ours and self.work.size(_FIGURES) is None:
             return
         mine = {name for its in self.stems for stem in its for name in self.options.photo_files(stem)}
-        mine.update(self.options.figure_files())
+        mine.update([*self.options.figure_files(), *self.options.mask_files()])
         if self.looking is not None:
             names = [row.name for shard in range(self.source.n_shards) for row in self.source.rows(shard)]
             mine.update(self._lens_names([stem for its in self.stems for stem in its], names))
@@ -274,13 +279,20 @@ class Pictures:
         figures = overview(self.colored, first, counts, inside)
         self.gone |= first.gone
         self.lost |= first.lost
-        if self.work is not None:
-            self.work.write(_FIGURES, json.dumps({"files": names}).encode())
         for name, draw in zip(names, figures.values(), strict=True):
             with self.output.staged(name) as path:
                 write_picture(path, draw())
             give_back_memory()  # a figure of 200 photos takes 100 MB while it is drawn
         return names
+
+    def _masks(self) -> list[str]:
+        """Write what holds the masks of all photos; gives the names of the files."""
+        made = []
+        for name, write in mask_files(self.options, self._all):
+            with self.output.staged(name) as path:
+                write(path)
+            made.append(name)
+        return made
 
     def failures(self) -> list[Failure]:
         """Photos that could not be done, and those that were gone or replaced when they were drawn."""

@@ -213,6 +213,7 @@ class View:
         pca: bool = True,
         background: str = "black",
         basis: str = "object",
+        masks: str | Sequence[str] = (),
     ) -> list[Path] | list[str]:
         """Write figures, pictures, the prism and the report into a folder.
 
@@ -235,6 +236,9 @@ class View:
             Whether the figures, pictures and arrays of the main job are written; prism and report always are.
         background, basis
             What a photo's pictures show; as in :meth:`picture`. The figures show both bases.
+        masks : sequence of {"png", "coco"}
+            Also write the foreground at each photo's resolution, with edges as ``upsample`` makes them: ``"png"``
+            writes ``<stem>.mask.png`` (255 is foreground), ``"coco"`` writes ``masks.coco.json`` for all photos.
 
         Returns
         -------
@@ -258,6 +262,7 @@ class View:
             background=background,
             basis=basis,
             pca=pca,
+            masks=tuple(masks) if not isinstance(masks, str) else (masks,),
         )
         names, _ = self.write(out, options, _lens_results(lenses))
         return paths_of(Output(out), names)

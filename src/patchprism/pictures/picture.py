@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from patchprism.pictures.masks import COCO_FILE, MASKS, coco_tools
 from patchprism.pictures.render import overlay, paint
 from patchprism.support import checks
 from patchprism.support.checks import apply_checks, optional
@@ -40,10 +41,23 @@ class PictureOptions:
     background: str = "black"
     basis: str = "object"
     pca: bool = True
+    masks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse what is not allowed."""
         apply_checks(self, _CHECKS)
+        if "coco" in self.masks:
+            coco_tools()
+
+    @property
+    def needs_photo(self) -> bool:
+        """Whether a photo is read again to draw its files."""
+        guided = bool(self.masks) and self.upsample == "guided"
+        return guided or (self.pca and needs_photo(self.overlay_alpha, self.upsample, self.background))
+
+    def mask_files(self) -> list[str]:
+        """Names of the files of all photos' masks."""
+        return [COCO_FILE] if "coco" in self.masks else []
 
     def figure_files(self) -> list[str]:
         """Names of the figures of all photos."""
@@ -51,16 +65,24 @@ class PictureOptions:
 
     def photo_files(self, stem: str) -> list[str]:
         """Names of the files that a photo of this stem may get."""
+        mask = [f"{stem}.mask.png"] if "png" in self.masks else []
         if not self.pca:
-            return []
+            return mask
         overlay = [f"{stem}.overlay.{self.format}"] if self.overlay_alpha is not None else []
-        return [f"{stem}.pca.{self.format}", *overlay, *([f"{stem}.npz"] if self.arrays else [])]
+        return [f"{stem}.pca.{self.format}", *overlay, *([f"{stem}.npz"] if self.arrays else []), *mask]
 
     def names(self, stems: Sequence[str]) -> Iterator[str]:
         """Names of the files of a job over photos of such stems; those of other lenses are not among them."""
-        yield from ("prism.safetensors", "report.json", *self.figure_files())
+        yield from ("prism.safetensors", "report.json", *self.figure_files(), *self.mask_files())
         for stem in stems:
             yield from self.photo_files(stem)
+
+
+def _chosen_masks(name: str, value: object) -> tuple[str, ...]:
+    """Some of the formats of masks, in a sequence or apart by commas."""
+    words = [word.strip() for text in checks.texts(name, value or ()) for word in text.split(",")]
+    chosen = [checks.choice(name, word, allowed=MASKS) for word in words]
+    return tuple(each for each in MASKS if each in chosen)
 
 
 _CHECKS: dict[str, Check] = {
@@ -71,10 +93,11 @@ _CHECKS: dict[str, Check] = {
     "background": partial(checks.choice, allowed=BACKGROUNDS),
     "basis": partial(checks.choice, allowed=BASES),
     "pca": checks.flag,
+    "masks": _chosen_masks,
 }
 
 
-def needs_photo(*, overlay_alpha: float | None, upsample: str, background: str) -> bool:
+def needs_photo(overlay_alpha: float | None, upsample: str, background: str) -> bool:
     """Whether a picture so drawn asks for the photo itself."""
     return overlay_alpha is not None or background == "photo" or upsample == "guided"
 
