@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import shutil
@@ -17,6 +18,7 @@ import patchprism
 from patchprism.errors import ExtraError, OptionError
 from patchprism.jobs.engines import open_engine
 from patchprism.jobs.settings import Settings
+from patchprism.pictures.instances import REACH, enlarge_labels, label_objects, normalised_cuts
 from patchprism.pictures.masks import full_mask
 from patchprism.prism.colors import PhotoColors
 
@@ -110,8 +112,8 @@ def test_supervision_reads_the_file(view, tmp_path):
 
 
 def test_every_road_writes_the_same_masks(photos, view, tmp_path):
-    view.save(tmp_path / "view", masks=("png", "coco"))
-    run = {"settings": SETTINGS, "masks": ("png", "coco")}
+    view.save(tmp_path / "view", masks=("png", "coco"), instances=True)
+    run = {"settings": SETTINGS, "masks": ("png", "coco"), "instances": True}
     render_photos(photos, tmp_path / "memory", engine=open_engine(), backbone=Toy(), in_memory=True, **run)
     render_photos(photos, tmp_path / "shards", engine=open_engine(), backbone=Toy(), **run)
     render_photos(photos, tmp_path / "workers", engine=FakeEngine(deaths=2), backbone=Toy(), **run)
@@ -122,8 +124,12 @@ def test_every_road_writes_the_same_masks(photos, view, tmp_path):
         engine=open_engine(),
         **(run | {"settings": Settings()}),
     )
-    expected = {name: made for name, made in tree(tmp_path / "view").items() if "mask" in name}
-    assert len(expected) == 7  # fg_mask is among them
+    expected = {
+        name: made
+        for name, made in tree(tmp_path / "view").items()
+        if "mask" in name or name == "instances.csv"
+    }
+    assert len(expected) == 8  # fg_mask is among them
     for road in ("memory", "shards", "workers", "store"):
         made = tree(tmp_path / road)
         assert {name: made[name] for name in expected} == expected, road
@@ -157,6 +163,99 @@ def test_masks_without_the_main_pictures(view, tmp_path):
     view.save(tmp_path, masks=("png",), pca=False)
     assert {"p0000.mask.png", "report.json"} <= set(os.listdir(tmp_path))
     assert not (tmp_path / "p0000.pca.png").exists()
+
+
+def two_squares(gap, *, alike=True):
+    """Two squares of 8 x 8 patches, joined by a bridge of two patches where there is a gap."""
+    foreground = np.zeros((12, 16 + gap + 4), np.bool_)
+    foreground[2:10, 2:10] = foreground[2:10, 10 + gap : 18 + gap] = True
+    foreground[5:7, 10 : 10 + gap] = True
+    tokens = np.random.default_rng(0).normal(0, 0.1, (*foreground.shape, 16)).astype(np.float32)
+    tokens[..., 0] += 1
+    if not alike:
+        tokens[:, 10 + gap // 2 :, 0] -= 1
+        tokens[:, 10 + gap // 2 :, 1] += 1
+    return foreground, tokens
+
+
+def test_touching_objects_are_parted_and_whole_ones_are_not():
+    for gap, alike in ((2, True), (0, False)):
+        foreground, tokens = two_squares(gap, alike=alike)
+        labels = label_objects(foreground, tokens)
+        assert labels.max() == 2
+        assert ((labels > 0) == foreground).all()
+        middle = 10 + gap // 2
+        assert len(np.unique(labels[:, :middle])) == len(np.unique(labels[:, middle:])) == 2
+    # One object of the same size and shape, all of one kind.
+    foreground, tokens = two_squares(0)
+    assert label_objects(foreground, tokens).max() == 1
+
+
+def test_parts_that_do_not_touch_are_objects_and_the_largest_is_first():
+    foreground = np.zeros((6, 8), np.bool_)
+    foreground[0, 0] = foreground[1, 1] = True  # corners do not touch
+    foreground[3:5, 3:6] = True
+    labels = label_objects(foreground, np.ones((6, 8, 3), np.float32))
+    assert (labels.max(), labels[3, 3], labels[0, 0], labels[1, 1]) == (3, 1, 2, 3)
+
+
+def test_the_second_eigenvector_and_the_cut_against_a_computation_by_hand():
+    rng = np.random.default_rng(3)
+    places = np.argwhere(np.ones((4, 6)))
+    units = np.abs(rng.normal(size=(24, 5))).astype(np.float32)
+    units /= np.linalg.norm(units, axis=1, keepdims=True)
+    order, cuts = normalised_cuts(units, places)
+    sigma = max(1.0, REACH**2 * 24)
+    affinity = np.empty((24, 24))
+    for i in range(24):
+        for j in range(24):
+            apart = ((places[i] - places[j]) ** 2).sum()
+            affinity[i, j] = max(0.0, float(units[i] @ units[j])) * np.exp(-apart / (2 * sigma))
+    for count in (1, 9, 20):
+        first, rest = order[:count], order[count:]
+        cut = affinity[np.ix_(first, rest)].sum()
+        assert cuts[count - 1] == pytest.approx(
+            cut / affinity[first].sum() + cut / affinity[rest].sum(), rel=1e-5
+        )
+    degree = affinity.sum(axis=1)
+    values, vectors = np.linalg.eig(
+        np.eye(24) - affinity / degree[:, None]
+    )  # the same generalised eigenvectors
+    second = vectors[:, np.argsort(values.real)[1]].real[order]
+    assert (np.diff(second) >= -1e-9).all() or (np.diff(second) <= 1e-9).all()
+
+
+def test_objects_share_out_the_pixels_of_the_mask():
+    labels = np.array([[1, 1, 0, 2], [1, 0, 0, 2]])
+    mask = np.ones((20, 40), np.bool_)
+    mask[:, 20:25] = False
+    found = enlarge_labels(labels, mask, (0, 0, 40, 20))
+    assert ((found > 0) == mask).all()
+    assert (found[:, :10] == 1).all()
+    assert (found[:, 30:] == 2).all()
+
+
+def test_the_table_of_objects(view, tmp_path):
+    view.save(tmp_path, masks=("png", "coco"), instances=True)
+    rows = list(csv.DictReader((tmp_path / "instances.csv").read_text("utf-8").splitlines()))
+    found = json.loads((tmp_path / "masks.coco.json").read_text())
+    assert len(rows) == len(found["annotations"]) >= 5
+    for row, annotation in zip(rows, found["annotations"], strict=True):
+        box = [float(row[name]) for name in ("left", "top", "width", "height")]
+        assert (box, int(row["area"])) == (annotation["bbox"], annotation["area"])
+        assert row["photo"] == found["images"][annotation["image_id"] - 1]["file_name"]
+        assert float(row["score"]) == annotation["score"]
+    for i, name in enumerate(view.names):
+        mask = png(tmp_path / f"p{i:04d}.mask.png") == 255
+        its = [each for each in found["annotations"] if each["image_id"] == i + 1]
+        assert (sum(decoded(each).astype(int) for each in its) == mask).all()
+        mine = [row for row in rows if row["photo"] == name]
+        assert sum(int(row["patches"]) for row in mine) == view.foreground[i].sum()
+        labels = label_objects(view.foreground[i], view.features[i])
+        color = 255 * view.colors[i][labels == 1].mean(axis=0)
+        assert np.abs(color - [int(mine[0][name]) for name in ("red", "green", "blue")]).max() <= 0.5001
+    view.save(tmp_path / "alone", instances=True)
+    assert (tmp_path / "alone/instances.csv").read_bytes() == (tmp_path / "instances.csv").read_bytes()
 
 
 def test_coco_without_the_extra_is_one_line(view, tmp_path, monkeypatch):

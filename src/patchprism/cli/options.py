@@ -398,6 +398,14 @@ Masks = Annotated[
         rich_help_panel=_OUTPUT,
     ),
 ]
+Instances = Annotated[
+    bool,
+    typer.Option(
+        "--instances",
+        help="Part the foreground into objects: instances.csv, and an annotation each in --masks coco.",
+        rich_help_panel=_OUTPUT,
+    ),
+]
 Format = Annotated[
     str, typer.Option(metavar="png|jpg", help="Format of the pictures.", rich_help_panel=_OUTPUT)
 ]

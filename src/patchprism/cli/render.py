@@ -46,6 +46,7 @@ def render(
     basis: options.Basis = "object",
     arrays: options.Arrays = False,
     masks: options.Masks = None,
+    instances: options.Instances = False,
     format: options.Format = "png",
     sample: options.Sample = None,
     seed: options.Seed = 0,
@@ -86,6 +87,7 @@ def render(
         basis=basis,
         pca="pca" in names,
         masks=(masks,) if masks else (),
+        instances=instances,
     )
     settings = options.settings_of(given)
     many.warn_if_inside(out, photos)

@@ -154,7 +154,7 @@ class DrawTask:
             made = look.jobs(lens, Path(stem), arrays=self.options.arrays, format=self.options.format)
             jobs += [(path.name, write) for path, write in made]
         masks: dict[str, Any] = {}
-        if self.options.masks:
+        if self.options.has_masks:
             draw, masks["masks"] = Masks(prism=self.prism, options=self.options).draw(
                 row, tokens, part, photo
             )

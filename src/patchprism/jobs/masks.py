@@ -6,8 +6,19 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from patchprism.pictures.masks import coco_object, full_mask, write_coco, write_mask
+from patchprism.pictures.instances import enlarge_labels, label_objects
+from patchprism.pictures.masks import (
+    COCO_FILE,
+    COLUMNS,
+    box_of,
+    coco_object,
+    full_mask,
+    write_coco,
+    write_mask,
+    write_table,
+)
 from patchprism.pictures.picture import without_photo
+from patchprism.support.arrays import to_uint8
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -51,9 +62,32 @@ class Masks:
         mask = self.mask(row, part, photo)
         height, width = row.size
         entry: dict[str, Any] = {"file_name": row.name, "width": width, "height": height, "objects": []}
-        if "coco" in self.options.masks and mask.any():
-            entry["objects"] = [coco_object(mask, self._strength(part, part.foreground))]
+        if self.options.instances:
+            labels = label_objects(part.foreground, tokens)
+            pixels = enlarge_labels(labels, mask, row.crop)
+            numbers = range(1, int(labels.max()) + 1)
+            objects = [(pixels == number, labels == number) for number in numbers]
+        else:
+            objects = [(mask, part.foreground)]
+        objects = [each for each in objects if each[0].any()]  # a small one may vanish between pixels
+        entry["objects"] = [self._object(part, *each) for each in objects]
         return partial(write_mask, mask), entry
+
+    def _object(
+        self, part: PhotoColors, mask: NDArray[np.bool_], patches: NDArray[np.bool_]
+    ) -> dict[str, Any]:
+        score = self._strength(part, patches)
+        found = coco_object(mask, score) if "coco" in self.options.masks else {}
+        if self.options.instances:
+            color = to_uint8(part.rgb[patches].mean(axis=0))
+            found["row"] = [
+                *box_of(mask),
+                int(mask.sum()),
+                int(patches.sum()),
+                *color.tolist(),
+                round(score, 4),
+            ]
+        return found
 
     def _strength(self, part: PhotoColors, patches: NDArray[np.bool_]) -> float:
         """Mean score of patches, counted towards the foreground."""
@@ -77,5 +111,13 @@ def mask_files(
         for drawn in shards():
             yield from drawn["masks"]
 
+    def rows() -> Iterator[dict[str, Any]]:
+        for photo in photos():
+            for number, found in enumerate(photo["objects"], 1):
+                yield dict(zip(COLUMNS, (photo["file_name"], number, *found["row"]), strict=True))
+
     for name in options.mask_files():
-        yield name, partial(write_coco, photos=photos)
+        if name == COCO_FILE:
+            yield name, partial(write_coco, photos=photos)
+        else:
+            yield name, lambda path: write_table(path, rows())

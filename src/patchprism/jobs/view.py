@@ -214,6 +214,7 @@ class View:
         background: str = "black",
         basis: str = "object",
         masks: str | Sequence[str] = (),
+        instances: bool = False,
     ) -> list[Path] | list[str]:
         """Write figures, pictures, the prism and the report into a folder.
 
@@ -239,6 +240,9 @@ class View:
         masks : sequence of {"png", "coco"}
             Also write the foreground at each photo's resolution, with edges as ``upsample`` makes them: ``"png"``
             writes ``<stem>.mask.png`` (255 is foreground), ``"coco"`` writes ``masks.coco.json`` for all photos.
+        instances : bool
+            Part the foreground into objects, one annotation each in ``masks.coco.json``, and write ``instances.csv``
+            with their boxes, areas, mean colours and scores; see :mod:`patchprism.pictures.instances`.
 
         Returns
         -------
@@ -263,6 +267,7 @@ class View:
             basis=basis,
             pca=pca,
             masks=tuple(masks) if not isinstance(masks, str) else (masks,),
+            instances=instances,
         )
         names, _ = self.write(out, options, _lens_results(lenses))
         return paths_of(Output(out), names)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,21 @@ if TYPE_CHECKING:
 
 MASKS = ("png", "coco")
 COCO_FILE = "masks.coco.json"
+INSTANCES_FILE = "instances.csv"
+COLUMNS = (
+    "photo",
+    "object",
+    "left",
+    "top",
+    "width",
+    "height",
+    "area",
+    "patches",
+    "red",
+    "green",
+    "blue",
+    "score",
+)
 CATEGORY = 1
 
 # Patches whose score is the threshold itself lie on the side that the prism put them.
@@ -78,6 +94,20 @@ def write_mask(mask: NDArray[np.bool_], path: Path) -> None:
     encoded = io.BytesIO()
     Image.fromarray(mask.astype(np.uint8) * np.uint8(255)).save(encoded, "PNG")
     path.write_bytes(encoded.getbuffer())
+
+
+def box_of(mask: NDArray[np.bool_]) -> list[int]:
+    """Left, top, width and height of what is True in a mask; there is something."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return [int(each) for each in (columns[0], rows[0], np.ptp(columns) + 1, np.ptp(rows) + 1)]
+
+
+def write_table(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write the objects of all photos as CSV, a row each."""
+    with open(path, "w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+        table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        table.writeheader()
+        table.writerows(rows)
 
 
 def coco_tools() -> ModuleType:
@@ -135,6 +165,10 @@ def write_coco(path: Path, photos: Callable[[], Iterable[Mapping[str, Any]]]) ->
         for number, photo in enumerate(photos(), 1):
             for each in photo["objects"]:
                 count += 1
-                file.write(comma + to_json({"id": count, "image_id": number} | each))
+                file.write(comma + to_json({"id": count, "image_id": number} | _without_row(each)))
                 comma = ",\n"
         file.write("\n]}\n")
+
+
+def _without_row(found: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in found.items() if name != "row"}

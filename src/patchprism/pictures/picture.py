@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from patchprism.pictures.masks import COCO_FILE, MASKS, coco_tools
+from patchprism.pictures.masks import COCO_FILE, INSTANCES_FILE, MASKS, coco_tools
 from patchprism.pictures.render import overlay, paint
 from patchprism.support import checks
 from patchprism.support.checks import apply_checks, optional
@@ -42,6 +42,7 @@ class PictureOptions:
     basis: str = "object"
     pca: bool = True
     masks: tuple[str, ...] = ()
+    instances: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what is not allowed."""
@@ -50,14 +51,22 @@ class PictureOptions:
             coco_tools()
 
     @property
+    def has_masks(self) -> bool:
+        """Whether masks are drawn, for whatever file."""
+        return bool(self.masks) or self.instances
+
+    @property
     def needs_photo(self) -> bool:
         """Whether a photo is read again to draw its files."""
-        guided = bool(self.masks) and self.upsample == "guided"
+        guided = self.has_masks and self.upsample == "guided"
         return guided or (self.pca and needs_photo(self.overlay_alpha, self.upsample, self.background))
 
     def mask_files(self) -> list[str]:
         """Names of the files of all photos' masks."""
-        return [COCO_FILE] if "coco" in self.masks else []
+        return [
+            *([COCO_FILE] if "coco" in self.masks else []),
+            *([INSTANCES_FILE] if self.instances else []),
+        ]
 
     def figure_files(self) -> list[str]:
         """Names of the figures of all photos."""
@@ -93,6 +102,7 @@ _CHECKS: dict[str, Check] = {
     "background": partial(checks.choice, allowed=BACKGROUNDS),
     "basis": partial(checks.choice, allowed=BASES),
     "pca": checks.flag,
+    "instances": checks.flag,
     "masks": _chosen_masks,
 }
 
