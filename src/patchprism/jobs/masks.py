@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from patchprism.pictures.instances import enlarge_labels, label_objects
 from patchprism.pictures.masks import (
     COCO_FILE,
@@ -18,13 +20,13 @@ from patchprism.pictures.masks import (
     write_table,
 )
 from patchprism.pictures.picture import without_photo
+from patchprism.pictures.upsample import upsampled_strips
 from patchprism.support.arrays import to_uint8
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from patchprism.features.patch_features import Tokens
@@ -54,6 +56,19 @@ class Masks:
             method, _ = without_photo(method, "black")
         threshold = self.prism.shown_threshold
         return full_mask(part, threshold, crop=row.crop, size=row.size, method=method, photo=photo)
+
+    def score(self, row: PhotoRow, part: PhotoColors, photo: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
+        """The score at the photo's resolution, (H, W) uint8, counted towards the foreground; 0 outside the crop."""
+        method = (
+            self.options.upsample if photo is not None else without_photo(self.options.upsample, "black")[0]
+        )
+        score = 1 - part.score if self.prism.shown_side == "below" else part.score
+        found = np.zeros(row.size, np.uint8)
+        for rows, columns, strip in upsampled_strips(
+            score[..., np.newaxis], crop=row.crop, size=row.size, method=method, photo=photo
+        ):
+            found[rows, columns] = to_uint8(strip[..., 0])
+        return found
 
     def draw(
         self, row: PhotoRow, tokens: Tokens, part: PhotoColors, photo: NDArray[np.uint8] | None
