@@ -21,6 +21,8 @@ from patchprism.jobs.run import Run
 from patchprism.jobs.settings import Settings
 from patchprism.pictures.measures import measure, overall
 
+# Of the examples by their seeds: the largest E, and S.
+RECORDED = ((0, 0.8852581, 0.6325416), (1, 0.9434109, 0.6963453), (2, 0.8838386, 0.6315728))
 SETTINGS = Settings(model="toy", size=48)
 
 
@@ -74,6 +76,12 @@ def test_all_measures_against_pysodmetrics():
     assert together["max_f"] == pytest.approx(theirs[0].get_results()["fm"]["curve"].max())
     assert together["max_e"] == pytest.approx(theirs[2].get_results()["em"]["curve"].max())
     assert together["s"] == pytest.approx(theirs[3].get_results()["sm"])
+
+
+def test_e_and_s_as_pysodmetrics_1_6_2_gives_them():
+    for seed, max_e, s in RECORDED:
+        found = measure(np.ones((30, 41), np.bool_), *example(seed))
+        assert (found.e_curve.max(), found.s) == pytest.approx((max_e, s), abs=1e-6)
 
 
 def test_a_perfect_map_and_its_opposite():

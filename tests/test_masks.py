@@ -20,6 +20,7 @@ from patchprism.jobs.engines import open_engine
 from patchprism.jobs.settings import Settings
 from patchprism.pictures.instances import REACH, enlarge_labels, label_objects, normalised_cuts
 from patchprism.pictures.masks import full_mask
+from patchprism.pictures.outline import outlined
 from patchprism.prism.colors import PhotoColors
 
 SETTINGS = Settings(model="toy", size=48)
@@ -269,3 +270,21 @@ def test_coco_without_the_extra_is_one_line(view, tmp_path, monkeypatch):
 def test_other_formats_are_refused(view, tmp_path):
     with pytest.raises(OptionError, match="masks must be"):
         view.save(tmp_path / "out", masks="png,tif")
+
+
+def test_the_outline_is_one_pixel_wide_inside_the_foreground(view, tmp_path):
+    patches = np.zeros((4, 5), np.bool_)
+    patches[1:3, 2:] = True  # reaches the right edge
+    panel = Image.new("RGB", (50, 40), (10, 20, 30))
+    drawn = (np.asarray(outlined(panel, patches)) == (255, 0, 255)).all(axis=2)
+    expected = np.zeros((40, 50), np.bool_)
+    expected[10, 20:] = expected[29, 20:] = expected[10:30, 20] = True
+    assert (drawn == expected).all()
+    assert np.asarray(panel).max() == 30
+    view.save(tmp_path / "with", outline=True)
+    view.save(tmp_path / "without")
+    for name in ("fg_mask.png", "results.png", "results_raw.png", "histogram.png", "p0000.pca.png"):
+        has_line, plain = (np.asarray(Image.open(tmp_path / kind / name)) for kind in ("with", "without"))
+        changed = (has_line != plain).any(axis=2)
+        assert changed.any() == (name not in ("histogram.png", "p0000.pca.png")), name
+        assert (has_line[changed] == (255, 0, 255)).all()

@@ -398,6 +398,14 @@ Masks = Annotated[
         rich_help_panel=_OUTPUT,
     ),
 ]
+Outline = Annotated[
+    bool,
+    typer.Option(
+        "--outline",
+        help="Draw a line around the foreground on the photos of the figures.",
+        rich_help_panel=_OUTPUT,
+    ),
+]
 Instances = Annotated[
     bool,
     typer.Option(

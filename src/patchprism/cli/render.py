@@ -47,6 +47,7 @@ def render(
     arrays: options.Arrays = False,
     masks: options.Masks = None,
     instances: options.Instances = False,
+    outline: options.Outline = False,
     format: options.Format = "png",
     sample: options.Sample = None,
     seed: options.Seed = 0,
@@ -88,6 +89,7 @@ def render(
         pca="pca" in names,
         masks=(masks,) if masks else (),
         instances=instances,
+        outline=outline,
     )
     settings = options.settings_of(given)
     many.warn_if_inside(out, photos)

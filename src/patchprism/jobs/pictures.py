@@ -276,7 +276,7 @@ class Pictures:
         counts = np.sum([drawn["counts"] for drawn in self._all()], axis=0)
         inside = sum(drawn["n_foreground"] for drawn in self._all())
         first = FirstPhotos(self.colored, self.n_photos)
-        figures = overview(self.colored, first, counts, inside)
+        figures = overview(self.colored, first, counts, inside, self.options.outline)
         self.gone |= first.gone
         self.lost |= first.lost
         for name, draw in zip(names, figures.values(), strict=True):
@@ -384,7 +384,7 @@ def _every(colored: Colored) -> Iterator[Any]:
 
 
 def overview(
-    colored: Colored, first: FirstPhotos, counts: NDArray[np.int64], inside: int
+    colored: Colored, first: FirstPhotos, counts: NDArray[np.int64], inside: int, outline: bool = False
 ) -> dict[str, Callable[[], NDArray[np.uint8]]]:
     """What draws each figure, (H, W, 3) uint8, by the name of its file.
 
@@ -396,20 +396,30 @@ def overview(
         Patches of all photos by score, as :func:`~patchprism.pictures.histogram.count_scores` gives them.
     inside : int
         Number of patches in the foreground.
+    outline : bool
+        Whether a line is drawn around the foreground on the photos.
     """
-    prism, side = colored.prism, colored.prism.side_
-    parts, named = first.parts, {"names": first.names, "total": first.total}
+    prism, parts = colored.prism, first.parts
+    side: Any = prism.side_
+    named: dict[str, Any] = {"names": first.names, "total": first.total}
+    outlines = [part.foreground for part in parts] if outline else None
     scores, foreground = [part.score for part in parts], [part.foreground for part in parts]
     return {
-        "fg_mask": partial(fg_mask_figure, first.shown, scores, foreground, side=side, **named),  # type: ignore[arg-type]
-        "results": partial(results_figure, first.shown, [part.rgb for part in parts], **named),  # type: ignore[arg-type]
-        "results_raw": partial(results_figure, first.shown, [part.rgb_all for part in parts], **named),  # type: ignore[arg-type]
+        "fg_mask": partial(
+            fg_mask_figure, first.shown, scores, foreground, side=side, outline=outline, **named
+        ),
+        "results": partial(
+            results_figure, first.shown, [part.rgb for part in parts], outlines=outlines, **named
+        ),
+        "results_raw": partial(
+            results_figure, first.shown, [part.rgb_all for part in parts], outlines=outlines, **named
+        ),
         "histogram": partial(
             counted_histogram,
             counts,
             inside,
             threshold=None if side == "none" else prism.threshold_,
-            side=side,  # type: ignore[arg-type]
+            side=side,
         ),
     }
 

@@ -215,6 +215,7 @@ class View:
         basis: str = "object",
         masks: str | Sequence[str] = (),
         instances: bool = False,
+        outline: bool = False,
     ) -> list[Path] | list[str]:
         """Write figures, pictures, the prism and the report into a folder.
 
@@ -243,6 +244,8 @@ class View:
         instances : bool
             Part the foreground into objects, one annotation each in ``masks.coco.json``, and write ``instances.csv``
             with their boxes, areas, mean colours and scores; see :mod:`patchprism.pictures.instances`.
+        outline : bool
+            Draw a line around the foreground on the photos of the figures.
 
         Returns
         -------
@@ -268,6 +271,7 @@ class View:
             pca=pca,
             masks=tuple(masks) if not isinstance(masks, str) else (masks,),
             instances=instances,
+            outline=outline,
         )
         names, _ = self.write(out, options, _lens_results(lenses))
         return paths_of(Output(out), names)

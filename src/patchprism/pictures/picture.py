@@ -43,6 +43,7 @@ class PictureOptions:
     pca: bool = True
     masks: tuple[str, ...] = ()
     instances: bool = False
+    outline: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what is not allowed."""
@@ -103,6 +104,7 @@ _CHECKS: dict[str, Check] = {
     "basis": partial(checks.choice, allowed=BASES),
     "pca": checks.flag,
     "instances": checks.flag,
+    "outline": checks.flag,
     "masks": _chosen_masks,
 }
 
