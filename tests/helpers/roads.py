@@ -9,7 +9,18 @@ from patchprism.jobs.viewing import make_view
 from patchprism.pictures.picture import PictureOptions
 
 _RUN = ("backbone", "reader", "tell")
-_PICTURES = ("overlay_alpha", "arrays", "format", "upsample", "background", "basis", "pca")
+_PICTURES = (
+    "overlay_alpha",
+    "arrays",
+    "format",
+    "upsample",
+    "background",
+    "basis",
+    "pca",
+    "masks",
+    "instances",
+    "outline",
+)
 
 
 def _take(options, names):

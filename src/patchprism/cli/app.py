@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import patchprism
-from patchprism.cli import compare, explore, features, fit, models, render, video
+from patchprism.cli import compare, evaluate, explore, features, fit, models, render, video
 
 app = typer.Typer(
     name="patchprism",
@@ -43,6 +43,7 @@ app.command("explore")(explore.explore)
 app.command("fit")(fit.fit)
 app.command("features")(features.features)
 app.command("compare")(compare.compare)
+app.command("evaluate")(evaluate.evaluate)
 app.command("video")(video.video)
 app.command("models")(models.models)
 app.command("download")(models.download)

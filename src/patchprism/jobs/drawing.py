@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from patchprism.jobs.masks import Masks
 from patchprism.jobs.report import photo_entry
 from patchprism.jobs.source import SHARD, StoreSource, digest
 from patchprism.photos.sources import stamp_of
 from patchprism.pictures.histogram import count_scores
-from patchprism.pictures.picture import draw_picture, needs_photo, without_photo
+from patchprism.pictures.picture import draw_picture, without_photo
 from patchprism.pictures.render import write_arrays, write_picture
 from patchprism.support.files import atomic_write
 from patchprism.support.folders import LocalFolder
@@ -113,6 +114,7 @@ class DrawTask:
                     "n_foreground": inside,
                     "lost": lost,
                     "lenses": entries,
+                    "masks": [each.pop("masks") for each in entries if "masks" in each],
                     "files": written,
                 }
                 if self.work is not None:
@@ -128,10 +130,7 @@ class DrawTask:
 
     @property
     def _needs_photo(self) -> bool:
-        options = self.options
-        return options.pca and needs_photo(
-            overlay_alpha=options.overlay_alpha, upsample=options.upsample, background=options.background
-        )
+        return self.options.needs_photo
 
     def _photo(
         self, job: tuple[tuple[PhotoRow, Any], str, int]
@@ -154,6 +153,12 @@ class DrawTask:
         for lens, look in looks.items():
             made = look.jobs(lens, Path(stem), arrays=self.options.arrays, format=self.options.format)
             jobs += [(path.name, write) for path, write in made]
+        masks: dict[str, Any] = {}
+        if self.options.has_masks:
+            draw, masks["masks"] = Masks(prism=self.prism, options=self.options).draw(
+                row, tokens, part, photo
+            )
+            jobs += [(f"{stem}.mask.png", draw)] if "png" in self.options.masks else []
         for name, write in jobs:
             with self._staged(name) as path:
                 write(path)
@@ -163,7 +168,7 @@ class DrawTask:
         if index in self.agreements:
             doubts["agreement"] = round(self.agreements[index], 4)
         photo_row = photo_entry(row, part, doubts, files=list(files), gone=gone)
-        return photo_row, part, files, reason, {name: look.entry for name, look in looks.items()}
+        return photo_row, part, files, reason, {name: look.entry for name, look in looks.items()} | masks
 
     def _staged(self, name: str) -> AbstractContextManager[Path]:
         """A path to write to that becomes the file; beside it where there is no work folder."""

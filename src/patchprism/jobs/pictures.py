@@ -14,6 +14,7 @@ import numpy as np
 from patchprism.errors import EngineError, OutputError
 from patchprism.jobs.drawing import DrawTask, drawn_key
 from patchprism.jobs.engines import WorkerLost
+from patchprism.jobs.masks import mask_files
 from patchprism.jobs.report import report_head, report_tail, with_notes, write_report
 from patchprism.jobs.run import Outcome
 from patchprism.jobs.source import Failure, StoreSource, digest
@@ -96,7 +97,11 @@ class Pictures:
         with self.run.watch("colour and write"):
             self._draw()
             self._tidy_memory()
+            if self.work is not None:
+                names = [*self.options.figure_files(), *self.options.mask_files()]
+                self.work.write(_FIGURES, json.dumps({"files": names}).encode())
             figures = self._overview()
+            figures += self._masks()
             figures += self._look()
         saved = self.output.save_prism(self.prism.save)
         for drawn in self._all():
@@ -193,7 +198,7 @@ class Pictures:
         if not ours and self.work.size(_FIGURES) is None:
             return
         mine = {name for its in self.stems for stem in its for name in self.options.photo_files(stem)}
-        mine.update(self.options.figure_files())
+        mine.update([*self.options.figure_files(), *self.options.mask_files()])
         if self.looking is not None:
             names = [row.name for shard in range(self.source.n_shards) for row in self.source.rows(shard)]
             mine.update(self._lens_names([stem for its in self.stems for stem in its], names))
@@ -272,11 +277,9 @@ class Pictures:
         counts = np.sum([drawn["counts"] for drawn in self._all()], axis=0)
         inside = sum(drawn["n_foreground"] for drawn in self._all())
         first = FirstPhotos(self.colored, self.n_photos)
-        figures = overview(self.colored, first, counts, inside)
+        figures = overview(self.colored, first, counts, inside, self.options.outline)
         self.gone |= first.gone
         self.lost |= first.lost
-        if self.work is not None:
-            self.work.write(_FIGURES, json.dumps({"files": names}).encode())
         for name, draw in zip(names, figures.values(), strict=True):
             with self.output.staged(name) as path:
                 write_picture(path, draw())
@@ -287,6 +290,15 @@ class Pictures:
         """Give back what is free where memory must stay flat: collecting takes a tenth of a second each time."""
         if self.work is not None:
             give_back_memory()
+
+    def _masks(self) -> list[str]:
+        """Write what holds the masks of all photos; gives the names of the files."""
+        made = []
+        for name, write in mask_files(self.options, self._all):
+            with self.output.staged(name) as path:
+                write(path)
+            made.append(name)
+        return made
 
     def failures(self) -> list[Failure]:
         """Photos that could not be done, and those that were gone or replaced when they were drawn."""
@@ -378,7 +390,7 @@ def _every(colored: Colored) -> Iterator[Any]:
 
 
 def overview(
-    colored: Colored, first: FirstPhotos, counts: NDArray[np.int64], inside: int
+    colored: Colored, first: FirstPhotos, counts: NDArray[np.int64], inside: int, outline: bool = False
 ) -> dict[str, Callable[[], NDArray[np.uint8]]]:
     """What draws each figure, (H, W, 3) uint8, by the name of its file.
 
@@ -390,20 +402,30 @@ def overview(
         Patches of all photos by score, as :func:`~patchprism.pictures.histogram.count_scores` gives them.
     inside : int
         Number of patches in the foreground.
+    outline : bool
+        Whether a line is drawn around the foreground on the photos.
     """
-    prism, side = colored.prism, colored.prism.side_
-    parts, named = first.parts, {"names": first.names, "total": first.total}
+    prism, parts = colored.prism, first.parts
+    side: Any = prism.side_
+    named: dict[str, Any] = {"names": first.names, "total": first.total}
+    outlines = [part.foreground for part in parts] if outline else None
     scores, foreground = [part.score for part in parts], [part.foreground for part in parts]
     return {
-        "fg_mask": partial(fg_mask_figure, first.shown, scores, foreground, side=side, **named),  # type: ignore[arg-type]
-        "results": partial(results_figure, first.shown, [part.rgb for part in parts], **named),  # type: ignore[arg-type]
-        "results_raw": partial(results_figure, first.shown, [part.rgb_all for part in parts], **named),  # type: ignore[arg-type]
+        "fg_mask": partial(
+            fg_mask_figure, first.shown, scores, foreground, side=side, outline=outline, **named
+        ),
+        "results": partial(
+            results_figure, first.shown, [part.rgb for part in parts], outlines=outlines, **named
+        ),
+        "results_raw": partial(
+            results_figure, first.shown, [part.rgb_all for part in parts], outlines=outlines, **named
+        ),
         "histogram": partial(
             counted_histogram,
             counts,
             inside,
             threshold=None if side == "none" else prism.threshold_,
-            side=side,  # type: ignore[arg-type]
+            side=side,
         ),
     }
 

@@ -206,6 +206,9 @@ class View:
         pca: bool = True,
         background: str = "black",
         basis: str = "object",
+        masks: str | Sequence[str] = (),
+        instances: bool = False,
+        outline: bool = False,
     ) -> list[Path] | list[str]:
         """Write figures, pictures, the prism and the report into a folder.
 
@@ -228,6 +231,14 @@ class View:
             Whether the figures, pictures and arrays of the main job are written; prism and report always are.
         background, basis
             What a photo's pictures show; as in :meth:`picture`. The figures show both bases.
+        masks : sequence of {"png", "coco"}
+            Also write the foreground at each photo's resolution, with edges as ``upsample`` makes them: ``"png"``
+            writes ``<stem>.mask.png`` (255 is foreground), ``"coco"`` writes ``masks.coco.json`` for all photos.
+        instances : bool
+            Part the foreground into objects, one annotation each in ``masks.coco.json``, and write ``instances.csv``
+            with their boxes, areas, mean colours and scores; see :mod:`patchprism.pictures.instances`.
+        outline : bool
+            Draw a line around the foreground on the photos of the figures.
 
         Returns
         -------
@@ -251,6 +262,9 @@ class View:
             background=background,
             basis=basis,
             pca=pca,
+            masks=tuple(masks) if not isinstance(masks, str) else (masks,),
+            instances=instances,
+            outline=outline,
         )
         names, _ = self.write(out, options, _lens_results(lenses))
         return paths_of(Output(out), names)

@@ -10,6 +10,7 @@ import numpy as np
 
 from patchprism.errors import OptionError
 from patchprism.pictures.captions import caption
+from patchprism.pictures.outline import outlined
 from patchprism.pictures.sheet import (
     Bar,
     Cell,
@@ -39,6 +40,7 @@ def fg_mask_figure(
     names: Sequence[str] | None = None,
     side: Literal["above", "below", "none"] = "above",
     total: int | None = None,
+    outline: bool = False,
 ) -> NDArray[np.uint8]:
     """Each crop with its score laid over it, background at 0; the panels in a grid near square.
 
@@ -56,6 +58,8 @@ def fg_mask_figure(
         dark as the background.
     total : int, optional
         How many photos there are, where only the first 200 of them are given.
+    outline : bool, default False
+        Draw a line around the foreground.
 
     Returns
     -------
@@ -79,7 +83,8 @@ def fg_mask_figure(
         mask = np.asarray(foregrounds[index], dtype=bool)
         strength = np.where(mask, 1.0 - score if side == "below" else score, 0.0)
         photo = photo_panel(shown[index], sizes[index])
-        return [PILImage.blend(photo, map_panel(viridis(strength), sizes[index]), 0.5)]
+        panel = PILImage.blend(photo, map_panel(viridis(strength), sizes[index]), 0.5)
+        return [outlined(panel, mask) if outline else panel]
 
     columns = math.ceil(math.sqrt(min(total, MAX_PHOTOS)))
     bar = Bar("background 0", "1 score")
@@ -92,6 +97,7 @@ def results_figure(
     *,
     names: Sequence[str] | None = None,
     total: int | None = None,
+    outlines: Sequence[NDArray[np.bool_]] | None = None,
 ) -> NDArray[np.uint8]:
     """Each crop beside its colours, a row a photo; many photos go into several columns of such pairs.
 
@@ -105,6 +111,8 @@ def results_figure(
         Captions.
     total : int, optional
         How many photos there are, where only the first 200 of them are given.
+    outlines : sequence of np.ndarray, shape (h, w), bool, optional
+        Foregrounds, to draw a line around them on the photos.
 
     Returns
     -------
@@ -121,7 +129,10 @@ def results_figure(
     sizes = _sizes(total, colors)
 
     def panels(index: int) -> list[Image.Image]:
-        return [photo_panel(shown[index], sizes[index]), map_panel(np.asarray(colors[index]), sizes[index])]
+        photo = photo_panel(shown[index], sizes[index])
+        if outlines is not None:
+            photo = outlined(photo, outlines[index])
+        return [photo, map_panel(np.asarray(colors[index]), sizes[index])]
 
     return _figure(total, sizes, panels, names, n_panels=2, columns=sheet_sizes(total)[1])
 

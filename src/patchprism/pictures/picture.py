@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from patchprism.pictures.masks import COCO_FILE, INSTANCES_FILE, MASKS, coco_tools
 from patchprism.pictures.render import overlay, paint
 from patchprism.pictures.upsample import UPSAMPLES
 from patchprism.support import checks
@@ -27,6 +28,13 @@ BACKGROUNDS = ("black", "grey", "photo")
 BASES = ("object", "all")
 FIGURES = ("fg_mask", "results", "results_raw", "histogram")
 GREY = 0.5
+
+
+def _chosen_masks(name: str, value: object) -> tuple[str, ...]:
+    """Some of the formats of masks, in a sequence or apart by commas."""
+    words = [word.strip() for text in checks.texts(name, value or ()) for word in text.split(",")]
+    chosen = [checks.choice(name, word, allowed=MASKS) for word in words]
+    return tuple(each for each in MASKS if each in chosen)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +84,49 @@ class PictureOptions(Checked):
         panel=OUTPUT,
     )
     pca: bool = option(True, check=checks.flag)
+    masks: tuple[str, ...] = option(
+        (),
+        check=_chosen_masks,
+        metavar="png[,coco]",
+        help="Also write the foreground at the photos' resolution: png, a mask of each photo; coco, one COCO JSON.",
+        panel=OUTPUT,
+    )
+    instances: bool = option(
+        False,
+        check=checks.flag,
+        help="Part the foreground into objects: instances.csv, and one annotation per object in --masks coco.",
+        panel=OUTPUT,
+    )
+    outline: bool = option(
+        False,
+        check=checks.flag,
+        help="Draw a line around the foreground on the photos of the figures.",
+        panel=OUTPUT,
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse what is not allowed."""
+        super().__post_init__()
+        if "coco" in self.masks:
+            coco_tools()
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether masks are drawn, for whatever file."""
+        return bool(self.masks) or self.instances
+
+    @property
+    def needs_photo(self) -> bool:
+        """Whether a photo is read again to draw its files."""
+        guided = self.has_masks and self.upsample == "guided"
+        return guided or (self.pca and needs_photo(self.overlay_alpha, self.upsample, self.background))
+
+    def mask_files(self) -> list[str]:
+        """Names of the files of all photos' masks."""
+        return [
+            *([COCO_FILE] if "coco" in self.masks else []),
+            *([INSTANCES_FILE] if self.instances else []),
+        ]
 
     def figure_files(self) -> list[str]:
         """Names of the figures of all photos."""
@@ -83,19 +134,20 @@ class PictureOptions(Checked):
 
     def photo_files(self, stem: str) -> list[str]:
         """Names of the files that a photo of this stem may get."""
+        mask = [f"{stem}.mask.png"] if "png" in self.masks else []
         if not self.pca:
-            return []
+            return mask
         overlay = [f"{stem}.overlay.{self.format}"] if self.overlay_alpha is not None else []
-        return [f"{stem}.pca.{self.format}", *overlay, *([f"{stem}.npz"] if self.arrays else [])]
+        return [f"{stem}.pca.{self.format}", *overlay, *([f"{stem}.npz"] if self.arrays else []), *mask]
 
     def names(self, stems: Sequence[str]) -> Iterator[str]:
         """Names of the files of a job over photos of such stems; those of other lenses are not among them."""
-        yield from ("prism.safetensors", "report.json", *self.figure_files())
+        yield from ("prism.safetensors", "report.json", *self.figure_files(), *self.mask_files())
         for stem in stems:
             yield from self.photo_files(stem)
 
 
-def needs_photo(*, overlay_alpha: float | None, upsample: str, background: str) -> bool:
+def needs_photo(overlay_alpha: float | None, upsample: str, background: str) -> bool:
     """Whether a picture so drawn asks for the photo itself."""
     return overlay_alpha is not None or background == "photo" or upsample == "guided"
 

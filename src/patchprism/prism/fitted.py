@@ -123,9 +123,20 @@ class FittedPrism(PrismOptions):
         low, high = np.minimum(low, high), np.maximum(low, high)
         return lay_out(scale_range(values, low, np.where(deviation > 0, high, low)), self.space)
 
+    @property
+    def shown_side(self) -> str:
+        """The side of the threshold that is shown as foreground."""
+        return self.mask_side or self.side_
+
+    @property
+    def shown_threshold(self) -> float:
+        """The threshold of the foreground that is shown; NaN where all patches are kept."""
+        if self.shown_side == "none":
+            return float("nan")
+        return self.threshold_ if self.mask_threshold is None else self.mask_threshold
+
     def _shown_mask(self, score: NDArray[np.float32]) -> NDArray[np.bool_]:
-        threshold = self.threshold_ if self.mask_threshold is None else self.mask_threshold
-        mask = split_at(score, threshold, self.mask_side or self.side_)
+        mask = split_at(score, self.shown_threshold, self.shown_side)
         return clean(mask, opening=self.opening, closing=self.closing)
 
     def _checked(self, tokens: Any, name: str) -> Tokens:

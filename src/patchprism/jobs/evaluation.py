@@ -1,0 +1,205 @@
+"""Photos and their true masks -> how well the foreground agrees with them."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from patchprism.errors import PatchPrismError, PhotoError
+from patchprism.jobs.inputs import listed_input
+from patchprism.jobs.masks import Masks
+from patchprism.jobs.opened import resolved_for
+from patchprism.jobs.render import NEW, color
+from patchprism.jobs.source import Failure
+from patchprism.pictures.measures import PhotoMeasures, measure, overall
+from patchprism.pictures.picture import PictureOptions
+from patchprism.support.files import atomic_write, check_target
+from patchprism.support.folders import LocalFolder
+from patchprism.support.version import __version__
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from patchprism.jobs.render import Coloring
+    from patchprism.jobs.report import Colored
+    from patchprism.jobs.run import Run
+    from patchprism.jobs.settings import Settings
+    from patchprism.support.reading import Note
+
+# Up to so many photos their tokens are held in memory.
+IN_MEMORY = 64
+MEASURES = ("iou", "max_f", "mae", "max_e", "s", "corloc")
+
+
+@dataclass(kw_only=True)
+class Evaluation:
+    """How well the foreground of photos agrees with true masks.
+
+    Attributes
+    ----------
+    photos : list of dict
+        Of each photo with a mask: ``photo``, ``mask``, and the measures.
+    overall : dict
+        The measures over all of them.
+    settings : dict
+        Every option, as it was used.
+    model : str
+    failures : list of Failure
+        Photos that could not be read, and those without a mask that fits.
+    notes : list of Note
+    """
+
+    photos: list[dict[str, Any]]
+    overall: dict[str, float]
+    settings: dict[str, Any]
+    model: str
+    failures: list[Failure] = field(default_factory=list)
+    notes: list[Note] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it as JSON values."""
+        return {
+            "patchprism": __version__,
+            "model": self.model,
+            "settings": self.settings,
+            "overall": self.overall,
+            "photos": self.photos,
+            "failures": [{"photo": each.photo, "reason": each.reason} for each in self.failures],
+        }
+
+
+def evaluate_photos(
+    photos: Sequence[str | os.PathLike[str]],
+    masks: str | os.PathLike[str],
+    *,
+    settings: Settings,
+    run: Run,
+    coloring: Coloring = NEW,
+    upsample: str = "nearest",
+    out: str | os.PathLike[str] | None = None,
+) -> Evaluation:
+    """Photos or a store, and a folder of masks -> measures.
+
+    Parameters
+    ----------
+    photos : sequence of path
+        As for :func:`~patchprism.jobs.render.render_photos`.
+    masks : path
+        Folder of PNG files with the photos' stems; what is not 0 is object. A mask may have another size than its
+        photo, but not another shape.
+    settings : Settings
+    run : Run
+    coloring : Coloring
+    upsample : {"nearest", "bilinear", "guided"}
+        How the foreground gets from patches to pixels.
+    out : path, optional
+        A JSON file to write.
+
+    Raises
+    ------
+    PatchPrismError
+        One of its children; also if no photo has a mask.
+    """
+    folder = Path(masks)
+    if not folder.is_dir():
+        raise PatchPrismError(f"{folder}: no such folder of masks")
+    options = PictureOptions(upsample=upsample, pca=False, masks=("png",))
+    given, said = listed_input(photos)
+    if out is not None:
+        check_target(
+            out, given if isinstance(given, list) else (), read=[folder, settings.weights], make_folder=True
+        )
+    settings = resolved_for(settings, given, coloring.prism)
+    with tempfile.TemporaryDirectory(prefix="patchprism-") as made:
+        work = LocalFolder(Path(made), work=Path(made)) if len(given) > IN_MEMORY else None
+        colored = color(given, settings, run, coloring, work=work)
+        found = _evaluated(colored, folder, options, run)
+    found.notes = [*said, *colored.opened.notes]
+    if out is not None:
+        with atomic_write(out) as part:
+            part.write_text(json.dumps(found.to_dict(), indent=2, ensure_ascii=False) + "\n", "utf-8")
+    return found
+
+
+def _evaluated(colored: Colored, folder: Path, options: PictureOptions, run: Run) -> Evaluation:
+    source, prism = colored.opened.source, colored.prism
+    drawing = Masks(prism=prism, options=options)
+    failures = list(colored.opened.failures)
+    rows: list[dict[str, Any]] = []
+    measured: list[PhotoMeasures] = []
+    total = sum(len(source.rows(shard)) for shard in range(source.n_shards))
+    for shard in range(source.n_shards):
+        for row, tokens in source.read(shard):
+            run.tell("measure", len(measured), total)
+            path = folder / f"{Path(row.name).stem}.png"
+            try:
+                truth = read_truth(path, row.size)
+            except PhotoError as error:
+                failures.append(Failure(row.name, str(error)))
+                continue
+            part = prism.split(tokens, name=row.name)
+            photo, reason = source.photo(row) if options.needs_photo else (None, None)
+            if options.needs_photo and photo is None:
+                failures.append(Failure(row.name, reason or "the photo is gone; --upsample guided needs it"))
+                continue
+            found = measure(drawing.mask(row, part, photo), drawing.score(row, part, photo), truth)
+            measured.append(found)
+            rows.append({"photo": row.name, "mask": str(path), **_rounded(overall([found]))})
+    if not measured:
+        reason = failures[0].reason if failures else "no photos"
+        raise PatchPrismError(f"no photo has a mask that fits; the first: {reason}")
+    return Evaluation(
+        photos=rows,
+        overall=_rounded(overall(measured)),
+        settings=colored.opened.settings | {"upsample": options.upsample},
+        model=colored.opened.record.name,
+        failures=failures,
+    )
+
+
+def read_truth(path: Path, size: tuple[int, int]) -> NDArray[np.bool_]:
+    """A true mask at a photo's size, (H, W) bool: what is not 0 is object.
+
+    Raises
+    ------
+    PhotoError
+        If it is missing, cannot be read, has another shape than the photo, or is empty.
+    """
+    from PIL import Image
+
+    if not path.is_file():
+        raise PhotoError(str(path), "no such mask")
+    try:
+        with Image.open(path) as image:
+            values: NDArray[Any] = np.asarray(image)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise PhotoError(str(path), "this mask cannot be read as an image") from error
+    if values.ndim == 3:  # the last of two or four channels is alpha
+        values = values[..., : 3 if values.shape[2] > 2 else 1].max(axis=2)
+    truth: NDArray[np.bool_] = np.not_equal(values, 0)
+    height, width = truth.shape
+    # Sizes rounded after scaling differ by up to a pixel of the smaller one.
+    slack = max(*size, height, width)
+    if abs(height * size[1] - width * size[0]) > slack:
+        raise PhotoError(
+            str(path),
+            f"this mask is {width} x {height}, another shape than its photo of {size[1]} x {size[0]}",
+        )
+    if not truth.any():
+        raise PhotoError(str(path), "this mask is empty: all pixels are 0")
+    rows = ((np.arange(size[0]) + 0.5) * height / size[0]).astype(np.intp)
+    columns = ((np.arange(size[1]) + 0.5) * width / size[1]).astype(np.intp)
+    resized: NDArray[np.bool_] = truth[rows][:, columns]
+    return resized
+
+
+def _rounded(values: dict[str, float]) -> dict[str, float]:
+    return {name: round(value, 4) for name, value in values.items()}

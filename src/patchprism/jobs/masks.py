@@ -1,0 +1,138 @@
+"""Masks of a job's photos: what workers draw of each, and what is written of all together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from patchprism.pictures.instances import enlarge_labels, label_objects
+from patchprism.pictures.masks import (
+    COCO_FILE,
+    COLUMNS,
+    box_of,
+    coco_object,
+    full_mask,
+    write_coco,
+    write_mask,
+    write_table,
+)
+from patchprism.pictures.picture import without_photo
+from patchprism.pictures.upsample import upsampled_strips
+from patchprism.support.arrays import to_uint8
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from patchprism.features.patch_features import Tokens
+    from patchprism.features.store.reader import PhotoRow
+    from patchprism.pictures.picture import PictureOptions
+    from patchprism.prism.colors import PhotoColors
+    from patchprism.prism.estimator import Prism
+
+
+@dataclass(frozen=True, kw_only=True)
+class Masks:
+    """Draws the masks of photos, one at a time.
+
+    Attributes
+    ----------
+    prism : Prism
+    options : PictureOptions
+    """
+
+    prism: Prism
+    options: PictureOptions
+
+    def mask(self, row: PhotoRow, part: PhotoColors, photo: NDArray[np.uint8] | None) -> NDArray[np.bool_]:
+        """The foreground at the photo's resolution, (H, W) bool; ``photo`` is None where it is not needed or gone."""
+        method = self.options.upsample
+        if photo is None:
+            method, _ = without_photo(method, "black")
+        threshold = self.prism.shown_threshold
+        return full_mask(part, threshold, crop=row.crop, size=row.size, method=method, photo=photo)
+
+    def score(self, row: PhotoRow, part: PhotoColors, photo: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
+        """The score at the photo's resolution, (H, W) uint8, counted towards the foreground; 0 outside the crop."""
+        method = (
+            self.options.upsample if photo is not None else without_photo(self.options.upsample, "black")[0]
+        )
+        score = 1 - part.score if self.prism.shown_side == "below" else part.score
+        found = np.zeros(row.size, np.uint8)
+        for rows, columns, strip in upsampled_strips(
+            score[..., np.newaxis], crop=row.crop, size=row.size, method=method, photo=photo
+        ):
+            found[rows, columns] = to_uint8(strip[..., 0])
+        return found
+
+    def draw(
+        self, row: PhotoRow, tokens: Tokens, part: PhotoColors, photo: NDArray[np.uint8] | None
+    ) -> tuple[Callable[[Path], None], dict[str, Any]]:
+        """What writes the photo's PNG, and what the job's files say of it, as JSON values."""
+        mask = self.mask(row, part, photo)
+        height, width = row.size
+        entry: dict[str, Any] = {"file_name": row.name, "width": width, "height": height, "objects": []}
+        if self.options.instances:
+            labels = label_objects(part.foreground, tokens)
+            pixels = enlarge_labels(labels, mask, row.crop)
+            numbers = range(1, int(labels.max()) + 1)
+            objects = [(pixels == number, labels == number) for number in numbers]
+        else:
+            objects = [(mask, part.foreground)]
+        objects = [each for each in objects if each[0].any()]  # a small one may vanish between pixels
+        entry["objects"] = [self._object(part, *each) for each in objects]
+        return partial(write_mask, mask), entry
+
+    def _object(
+        self, part: PhotoColors, mask: NDArray[np.bool_], patches: NDArray[np.bool_]
+    ) -> dict[str, Any]:
+        score = self._strength(part, patches)
+        found = coco_object(mask, score) if "coco" in self.options.masks else {}
+        if self.options.instances:
+            color = to_uint8(part.rgb[patches].mean(axis=0))
+            found["row"] = [
+                *box_of(mask),
+                int(mask.sum()),
+                int(patches.sum()),
+                *color.tolist(),
+                round(score, 4),
+            ]
+        return found
+
+    def _strength(self, part: PhotoColors, patches: NDArray[np.bool_]) -> float:
+        """Mean score of patches, counted towards the foreground."""
+        mean = float(part.score[patches].mean()) if patches.any() else 0.0
+        return 1.0 - mean if self.prism.shown_side == "below" else mean
+
+
+def mask_files(
+    options: PictureOptions, shards: Callable[[], Iterable[Mapping[str, Any]]]
+) -> Iterator[tuple[str, Callable[[Path], None]]]:
+    """The files of all photos' masks by name, and what writes each.
+
+    Parameters
+    ----------
+    options : PictureOptions
+    shards : callable
+        Gives what was drawn of each shard; called several times.
+    """
+
+    def photos() -> Iterator[Mapping[str, Any]]:
+        for drawn in shards():
+            yield from drawn["masks"]
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for photo in photos():
+            for number, found in enumerate(photo["objects"], 1):
+                yield dict(zip(COLUMNS, (photo["file_name"], number, *found["row"]), strict=True))
+
+    for name in options.mask_files():
+        if name == COCO_FILE:
+            yield name, partial(write_coco, photos=photos)
+        else:
+            yield name, lambda path: write_table(path, rows())

@@ -1,0 +1,174 @@
+"""Masks: the foreground of one photo at the photo's own resolution, and the files that hold masks."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from patchprism.errors import ExtraError
+from patchprism.pictures.upsample import upsampled_strips
+from patchprism.support.json_values import to_json
+from patchprism.support.version import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from pathlib import Path
+    from types import ModuleType
+
+    from numpy.typing import NDArray
+
+    from patchprism.pictures.render import Crop
+    from patchprism.prism.colors import PhotoColors
+
+MASKS = ("png", "coco")
+COCO_FILE = "masks.coco.json"
+INSTANCES_FILE = "instances.csv"
+COLUMNS = (
+    "photo",
+    "object",
+    "left",
+    "top",
+    "width",
+    "height",
+    "area",
+    "patches",
+    "red",
+    "green",
+    "blue",
+    "score",
+)
+CATEGORY = 1
+
+# Patches whose score is the threshold itself lie on the side that the prism put them.
+_LEAST = np.float32(1e-6)
+
+
+def full_mask(
+    part: PhotoColors,
+    threshold: float,
+    *,
+    crop: Crop,
+    size: tuple[int, int],
+    method: str = "nearest",
+    photo: NDArray[np.uint8] | None = None,
+) -> NDArray[np.bool_]:
+    """The foreground of a photo at its own resolution: the score, upsampled and compared with the threshold.
+
+    Patches that cleaning moved to the other side of the threshold are moved there before upsampling, so that each
+    method shows the foreground that the pictures show.
+
+    Parameters
+    ----------
+    part : PhotoColors
+    threshold : float
+        On the score; NaN where all patches are kept.
+    crop : tuple of float
+        Left, top, right, bottom of what the network saw, in the photo's pixels.
+    size : tuple of int
+        The photo's (H, W).
+    method : {"nearest", "bilinear", "guided"}
+    photo : ndarray, shape (H, W, 3), uint8, optional
+        The guide; only ``"guided"`` needs it.
+
+    Returns
+    -------
+    ndarray, shape (H, W), bool
+        False outside of the crop.
+    """
+    distance = np.ones_like(part.score) if np.isnan(threshold) else np.abs(part.score - np.float32(threshold))
+    distance = np.maximum(distance, _LEAST)
+    signed = np.where(part.foreground, distance, -distance)[..., np.newaxis]
+    mask = np.zeros(size, np.bool_)
+    for rows, columns, strip in upsampled_strips(signed, crop=crop, size=size, method=method, photo=photo):
+        mask[rows, columns] = strip[..., 0] > 0
+    return mask
+
+
+def write_mask(mask: NDArray[np.bool_], path: Path) -> None:
+    """Write a mask as a PNG of 8 bits: 255 is foreground, 0 is background."""
+    from PIL import Image
+
+    encoded = io.BytesIO()
+    Image.fromarray(mask.astype(np.uint8) * np.uint8(255)).save(encoded, "PNG")
+    path.write_bytes(encoded.getbuffer())
+
+
+def box_of(mask: NDArray[np.bool_]) -> list[int]:
+    """Left, top, width and height of what is True in a mask; there is something."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return [int(each) for each in (columns[0], rows[0], np.ptp(columns) + 1, np.ptp(rows) + 1)]
+
+
+def write_table(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write the objects of all photos as CSV, a row each."""
+    with open(path, "w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+        table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        table.writeheader()
+        table.writerows(rows)
+
+
+def coco_tools() -> ModuleType:
+    """The module of pycocotools that encodes masks.
+
+    Raises
+    ------
+    ExtraError
+        If it is not installed.
+    """
+    try:
+        from pycocotools import mask
+    except ImportError as error:
+        raise ExtraError.of(error, "masks", "writing masks as COCO JSON", "pycocotools") from error
+    found: ModuleType = mask
+    return found
+
+
+def coco_object(mask: NDArray[np.bool_], score: float) -> dict[str, Any]:
+    """One object's annotation, without its ids: compressed RLE, area, box (left, top, width, height) and score."""
+    tools = coco_tools()
+    encoded = tools.encode(np.asfortranarray(mask, np.uint8))
+    return {
+        "category_id": CATEGORY,
+        "segmentation": {"size": list(encoded["size"]), "counts": encoded["counts"].decode("ascii")},
+        "area": int(tools.area(encoded)),
+        "bbox": [float(edge) for edge in tools.toBbox(encoded)],
+        "iscrowd": 0,
+        "score": round(score, 4),
+    }
+
+
+def write_coco(path: Path, photos: Callable[[], Iterable[Mapping[str, Any]]]) -> None:
+    """Write the masks of a job in COCO's format of instances, photo by photo, so that its length costs no memory.
+
+    Parameters
+    ----------
+    path : Path
+    photos : callable
+        Gives the photos with ``file_name``, ``width``, ``height`` and ``objects``; called twice.
+    """
+    with open(path, "w", encoding="utf-8", errors="backslashreplace") as file:
+        file.write(
+            '{"info": ' + to_json({"description": "Foreground masks", "version": f"PatchPrism {__version__}"})
+        )
+        categories = [{"id": CATEGORY, "name": "object", "supercategory": "object"}]
+        file.write(f',\n"licenses": [],\n"categories": {to_json(categories)},\n"images": [')
+        comma = "\n"
+        for number, photo in enumerate(photos(), 1):
+            said = {"id": number} | {name: photo[name] for name in ("file_name", "width", "height")}
+            file.write(comma + to_json(said))
+            comma = ",\n"
+        file.write('\n],\n"annotations": [')
+        comma, count = "\n", 0
+        for number, photo in enumerate(photos(), 1):
+            for each in photo["objects"]:
+                count += 1
+                file.write(comma + to_json({"id": count, "image_id": number} | _without_row(each)))
+                comma = ",\n"
+        file.write("\n]}\n")
+
+
+def _without_row(found: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in found.items() if name != "row"}

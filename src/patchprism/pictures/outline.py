@@ -1,0 +1,34 @@
+"""The foreground's outline on a photo's panel."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from patchprism.prism.morphology import erode
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from PIL import Image
+
+# Rare in photos, and not among the colours of scores.
+COLOR = (255, 0, 255)
+
+
+def outlined(panel: Image.Image, foreground: NDArray[Any]) -> Image.Image:
+    """A panel with a line of one pixel along the inner edge of the foreground; none along the panel's own edges.
+
+    Parameters
+    ----------
+    panel : Image
+    foreground : ndarray, shape (h, w), bool
+        Of patches; enlarged as the colours beside the photo are.
+    """
+    from PIL import Image
+
+    patches = np.asarray(foreground, np.bool_)
+    mask = np.asarray(Image.fromarray(patches).resize(panel.size, Image.Resampling.NEAREST), np.bool_)
+    pixels = np.array(panel)
+    pixels[mask & ~erode(mask)] = COLOR
+    return Image.fromarray(pixels)
