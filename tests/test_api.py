@@ -451,8 +451,8 @@ def test_a_comparison_shows_itself(photos):
             self.matrix = -self.matrix.flip(1)
 
     found = patchprism.compare(photos, models=[Toy(), Other()], size=64, foreground="none")
-    assert repr(found) == "Comparison(3 photos: toy, layer 0, toy, layer 0)"
-    assert repr(found.cells[0]) == "CompareCell(toy, layer 0, 3 photos)"
+    assert repr(found) == "Comparison(3 photos: toy (tests) #1, layer 0, toy (tests) #2, layer 0)"
+    assert repr(found.cells[0]) == "CompareCell(toy (tests) #1, layer 0, 3 photos)"
     assert found._repr_png_().startswith(PNG)
 
 

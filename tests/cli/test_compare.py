@@ -110,3 +110,33 @@ def test_in_a_work_folder_the_files_are_the_same(run, folder, engine, monkeypatc
         np.testing.assert_allclose(found[name], expected[name], atol=1e-3)
     assert not [path for path in (folder / "kept").iterdir() if path.is_dir()]
     assert report(folder / "kept")["failures"] == report(folder / "memory")["failures"]
+
+
+def test_the_same_command_resumes(run, folder, monkeypatch):
+    from patchprism.jobs.tasks import _Feed
+    from patchprism.lenses import comparison
+    from patchprism.support.folders import WORK
+
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(many, "IN_MEMORY", 1)
+    command = ("compare", folder / "photos", *TWICE, *SMALL, "-o", folder / "out")
+    with monkeypatch.context() as broken:
+        broken.setattr(comparison, "align", stop)
+        result = run(*command)
+    assert result.code != 0
+    assert "repeat the command to resume" in result.err
+    assert (folder / "out" / WORK / "model-2").is_dir()
+    monkeypatch.setattr(_Feed, "frame", stop)  # nothing is left for the network to do
+    result = run(*command)
+    assert (result.code, result.err) == (0, "")
+    assert not (folder / "out" / WORK).exists()
+
+
+def test_a_job_that_fails_leaves_nothing(run, folder, monkeypatch):
+    monkeypatch.setattr(many, "IN_MEMORY", 1)
+    result = run("compare", folder / "photos", *TWICE, "--layer", "99", *SMALL, "-o", folder / "out")
+    assert result.code == 1
+    assert "has no layer 99" in result.err
+    assert not (folder / "out").exists()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from patchprism.errors import PatchPrismError
 from patchprism.features.extraction import photo_names
 from patchprism.features.store import StoredFeatures
 from patchprism.jobs.working import tidied, working
@@ -20,7 +22,7 @@ from patchprism.pictures.render import write_picture
 from patchprism.pictures.sheet import Cell, cell_of, map_panel, panel_size, photo_panel, sheet
 from patchprism.support import checks
 from patchprism.support.files import atomic_write, refuse_what_is_read
-from patchprism.support.folders import WORK
+from patchprism.support.folders import WORK, is_remote, local_path
 from patchprism.support.written import Output, as_json
 
 if TYPE_CHECKING:
@@ -210,10 +212,16 @@ def write_comparison(
 
     if not large:
         return done(None)
-    work = output.folder.below(WORK)
-    with working(work, output.folder.name) as held, tidied(work.below("model-1"), held):
-        result = done(work)
-        held.end()
+    work, before = output.folder.below(WORK), not is_remote(out) and local_path(out).exists()
+    try:
+        with working(work, output.folder.name) as held, tidied(work.below("model-1"), held):
+            result = done(work)
+            held.end()
+    except PatchPrismError:
+        if not before and not is_remote(out):
+            with suppress(OSError):  # not empty
+                local_path(out).rmdir()
+        raise
     return result
 
 
