@@ -2,45 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import MISSING, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Annotated
 
 import typer
 
+from patchprism.cli import many, options
 from patchprism.cli.options import ColoringOptions, Running
 from patchprism.cli.takes import only, takes
 from patchprism.jobs.settings import Settings
 from patchprism.pictures.picture import PictureOptions
-from patchprism.support import checks
-from patchprism.support.checks import optional
-from patchprism.support.options import OUTPUT, Checked, option
 
-if TYPE_CHECKING:
-    from patchprism.cli import options
-
-
-@dataclass(frozen=True, kw_only=True)
-class TruthOptions(Checked):
-    """The true masks, and where the measures go."""
-
-    masks: str = option(
-        MISSING,
-        check=checks.path,
+TrueMasks = Annotated[
+    str,
+    typer.Option(
+        "--masks",
         metavar="DIR",
         help="Folder of true masks: PNG files with the photos' names; 0 is background.",
-    )
-    json: str | None = option(
-        None,
-        check=optional(checks.path),
-        metavar="FILE",
-        help="Also write the measures and settings to this file.",
-        panel=OUTPUT,
-    )
+    ),
+]
+JsonOut = Annotated[
+    str | None,
+    typer.Option("--json", metavar="FILE", help="Also write the measures and settings to this file."),
+]
 
 
 @takes(
-    truth=TruthOptions,
     settings=Settings,
     coloring=only(ColoringOptions, "prism", "force"),
     pictures=only(PictureOptions, "upsample"),
@@ -48,29 +35,30 @@ class TruthOptions(Checked):
 )
 def evaluate(
     photos: options.PhotosOrStore,
-    truth: TruthOptions,
+    masks: TrueMasks,
     settings: Settings,
     coloring: ColoringOptions,
     pictures: PictureOptions,
     running: Running,
+    json: JsonOut = None,
 ) -> None:
     """Measure the foreground against true masks: IoU, max F, MAE, max E, S and CorLoc, per photo and overall.
 
     Masks may have another size than their photos, but not another shape. Photos without a mask are named.
     """
-    from patchprism.cli import EXIT_SOME_PHOTOS_FAILED, many
+    from patchprism.cli import EXIT_SOME_PHOTOS_FAILED
     from patchprism.cli.console import print_table, say_notes, stdout
     from patchprism.jobs.evaluation import MEASURES, evaluate_photos
 
     with many.running("local", None, quiet=running.quiet, keeps=False) as run:
         found = evaluate_photos(
             photos,
-            truth.masks,
+            masks,
             settings=settings,
             run=run,
             coloring=coloring.coloring(),
             upsample=pictures.upsample,
-            out=truth.json,
+            out=json,
         )
     named = [] if running.quiet else [(Path(each["photo"]).name, each) for each in found.photos]
     named.append((f"all {len(found.photos):,}", found.overall))
