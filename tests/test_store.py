@@ -12,7 +12,7 @@ from roads import extract_features
 from toys import WIDTH, Toy, make_photos, tree
 
 from patchprism.errors import FeaturesError, OptionError, OutputError, PhotoError, StoreError
-from patchprism.features.extraction import Photos, extract
+from patchprism.features.extraction import Batches, Photos, extract
 from patchprism.features.store import PhotoRow, StoredFeatures, layout
 from patchprism.jobs.engines import open_engine
 from patchprism.jobs.settings import Settings
@@ -56,7 +56,7 @@ def expected(photos):
     """The tokens that the network gives, straight out of it."""
     paths = sorted(photos.iterdir())
     framing = SETTINGS.resolved().framing(Toy().record)
-    found = extract(Photos(paths, list(map(str, paths))), Toy(), framing, batch_size=1)
+    found = extract(Photos(paths, list(map(str, paths))), Toy(), framing, batches=Batches(size=1))
     return sorted(found, key=lambda each: each.index)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from patchprism.jobs import prisms, render, stores
+from patchprism.jobs.coloring import Coloring
 from patchprism.jobs.engines import open_engine
 from patchprism.jobs.run import Run, Sample
 from patchprism.jobs.viewing import make_view
@@ -29,7 +30,7 @@ def _take(options, names):
 
 def _coloring(options):
     sample = Sample(options.pop("sample", None), options.pop("seed", 0))
-    return render.Coloring(sample=sample, **_take(options, ("prism", "force", "fetch_from")))
+    return Coloring(sample=sample, **_take(options, ("prism", "force", "fetch_from")))
 
 
 def render_photos(photos, out, *, engine, **options):

@@ -10,11 +10,7 @@ import os
 import sys
 from typing import NoReturn
 
-EXIT_FAILED = 1
-EXIT_USAGE = 2  # Typer's own
-EXIT_SOME_PHOTOS_FAILED = 3
-EXIT_BUG = 70
-EXIT_INTERRUPTED = 130
+from patchprism.cli.exits import EXIT_BUG, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE
 
 
 def entry() -> None:

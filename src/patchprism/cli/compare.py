@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from patchprism.cli import EXIT_SOME_PHOTOS_FAILED, many, options
+from patchprism.cli import many, options
 from patchprism.cli.console import print_line, print_table, say_notes, stdout
+from patchprism.cli.exits import EXIT_SOME_PHOTOS_FAILED
 from patchprism.cli.options import ColoringOptions, Running
 from patchprism.cli.takes import only, takes, without
 from patchprism.features.extraction import TokenOptions

@@ -46,8 +46,8 @@ def evaluate(
 
     Masks may have another size than their photos, but not another shape. Photos without a mask are named.
     """
-    from patchprism.cli import EXIT_SOME_PHOTOS_FAILED
     from patchprism.cli.console import print_table, say_notes, stdout
+    from patchprism.cli.exits import EXIT_SOME_PHOTOS_FAILED
     from patchprism.jobs.evaluation import MEASURES, evaluate_photos
 
     with many.running("local", None, quiet=running.quiet, keeps=False) as run:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from patchprism.cli import EXIT_SOME_PHOTOS_FAILED, options
+from patchprism.cli import options  # noqa: TC001 - Typer evaluates the annotations
 from patchprism.cli.console import human_bytes, print_line, progress, say_notes
+from patchprism.cli.exits import EXIT_SOME_PHOTOS_FAILED
 from patchprism.cli.many import note_unasked, warn_if_inside, warn_of_failures
 from patchprism.cli.options import ColoringOptions, Running
 from patchprism.cli.takes import only, takes
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from patchprism.backbones import Backbone
     from patchprism.explorer.message import Message
-    from patchprism.jobs.render import Coloring
+    from patchprism.jobs.coloring import Coloring
     from patchprism.jobs.view import View
 
 _PAGE = "The page"

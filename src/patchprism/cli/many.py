@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from patchprism.cli import EXIT_SOME_PHOTOS_FAILED
 from patchprism.cli.console import note, print_line, print_table, progress, say_notes, stdout
+from patchprism.cli.exits import EXIT_SOME_PHOTOS_FAILED
 from patchprism.support.words import counted
 
 if TYPE_CHECKING:

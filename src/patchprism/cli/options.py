@@ -14,7 +14,7 @@ from patchprism.support.checks import optional
 from patchprism.support.options import FIT, INPUT, OUTPUT, SCALE, Checked, option
 
 if TYPE_CHECKING:
-    from patchprism.jobs.render import Coloring
+    from patchprism.jobs.coloring import Coloring
     from patchprism.jobs.run import Sample
 
 
@@ -66,7 +66,7 @@ class ColoringOptions(Checked):
         PrismError
             If the prism cannot be read.
         """
-        from patchprism.jobs.render import Coloring
+        from patchprism.jobs.coloring import Coloring
         from patchprism.prism.estimator import Prism
 
         return Coloring(

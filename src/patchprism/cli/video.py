@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from patchprism.cli import EXIT_SOME_PHOTOS_FAILED
 from patchprism.cli.console import note, print_line
+from patchprism.cli.exits import EXIT_SOME_PHOTOS_FAILED
 from patchprism.cli.options import ColoringOptions, Running
 from patchprism.cli.takes import only, takes, without
 from patchprism.errors import OutputError

@@ -256,7 +256,7 @@ class Workshop:
             session.view, session.message = made, content
 
     def _made(self, view: View, staged: list[tuple[str, NDArray[np.uint8]]], job: Job, wish: Wish) -> View:
-        from patchprism.features.extraction import Photos, extract
+        from patchprism.features.extraction import Batches, Photos, extract
         from patchprism.features.patch_features import PatchFeatures
         from patchprism.jobs.settings import describe_origin
 
@@ -281,7 +281,12 @@ class Workshop:
             origin = describe_origin(backbone.identity, settings, framing)
             job.tell("photos", 0, len(todo))
             for each in extract(
-                photos, backbone, framing, indices=todo, batch_size=1, options=settings.token_options()
+                photos,
+                backbone,
+                framing,
+                indices=todo,
+                batches=Batches(size=1),
+                options=settings.token_options(),
             ):
                 new[each.index] = each
                 job.tell("photos", len(new), len(todo))

@@ -311,16 +311,35 @@ def photo_names(sources: Sequence[Any]) -> list[str]:
     ]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Batches:
+    """How photos are put together for a forward pass.
+
+    Attributes
+    ----------
+    size : int, optional
+        Maximum number of photos; chosen by their number of patches by default.
+    patches : int, optional
+        Maximum number of patches where ``size`` is not given; by default found from the memory that is free
+        (:mod:`patchprism.features.batching`).
+    shard : int, optional
+        No batch holds photos of two runs of so many indices: what is in a batch, and with it the last bit of the
+        tokens, then depends on the photos of a run alone. Indices must rise.
+    """
+
+    size: int | None = None
+    patches: int | None = None
+    shard: int | None = None
+
+
 def extract(
     photos: Photos,
     backbone: Backbone,
     framing: Framing,
     *,
     indices: Iterable[int] | None = None,
-    batch_size: int | None = None,
+    batches: Batches | None = None,
     failed: Callable[[int, PhotoError], None] | None = None,
-    batch_patches: int | None = None,
-    shard: int | None = None,
     options: TokenOptions | None = None,
 ) -> Iterator[PhotoTokens]:
     """Patch tokens of photos, in no fixed order, in memory that does not grow with their number.
@@ -332,16 +351,9 @@ def extract(
     framing : Framing
     indices : iterable of int, optional
         Which photos; all by default.
-    batch_size : int, optional
-        Photos a forward pass, at most; chosen by their number of patches by default.
+    batches : Batches, optional
     failed : callable, optional
         Told of each photo that cannot be read or framed; without it the first one raises.
-    batch_patches : int, optional
-        Patches a forward pass, where ``batch_size`` is not given; by default found from the memory that is
-        free (:mod:`patchprism.features.batching`).
-    shard : int, optional
-        No batch holds photos of two runs of so many indices: what is in a batch, and with it the last bit of
-        the tokens, then depends on the photos of a run alone. Indices must rise.
     options : TokenOptions, optional
         Which tokens; the backbone's own patch tokens by default.
 
@@ -352,14 +364,15 @@ def extract(
     Raises
     ------
     OptionError
-        If ``batch_size`` is not a positive number.
+        If the size of a batch is not a positive number.
     PhotoError
         If a photo cannot be read or framed and nobody is told.
     FeaturesError
         If the network gives a photo tokens that are not finite, or larger than 1e12.
     """
-    batch_size = check_batch_size("batch_size", batch_size)
-    patches = batch_patches or patches_a_batch(backbone)
+    batches = batches or Batches()
+    batch_size = check_batch_size("batch_size", batches.size)
+    patches, shard = batches.patches or patches_a_batch(backbone), batches.shard
     options = options or TokenOptions()
     waiting: dict[tuple[int, int], list[tuple[int, Framed, tuple[int, int]]]] = {}
     run = 0

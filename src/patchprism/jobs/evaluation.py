@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from patchprism.errors import PatchPrismError, PhotoError
+from patchprism.jobs.coloring import NEW
 from patchprism.jobs.inputs import listed_input
 from patchprism.jobs.masks import Masks
 from patchprism.jobs.opened import resolved_for
-from patchprism.jobs.render import NEW, color
+from patchprism.jobs.render import color
 from patchprism.jobs.source import Failure
 from patchprism.pictures.measures import PhotoMeasures, measure, overall
 from patchprism.pictures.picture import PictureOptions
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from patchprism.jobs.render import Coloring
+    from patchprism.jobs.coloring import Coloring
     from patchprism.jobs.report import Colored
     from patchprism.jobs.run import Run
     from patchprism.jobs.settings import Settings

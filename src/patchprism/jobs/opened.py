@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from patchprism.backbones import WeightsOrigin, find_record
 from patchprism.errors import OptionError, PhotoError, StoreError
-from patchprism.features.extraction import Photos, extract, photo_names
+from patchprism.features.extraction import Batches, Photos, extract, photo_names
 from patchprism.features.records import record_from
 from patchprism.features.store import StoredFeatures
 from patchprism.features.store.reader import PhotoRow
+from patchprism.jobs.coloring import NEW, Coloring
 from patchprism.jobs.extraction import Extraction, failures_of, n_shards, notes_of
 from patchprism.jobs.inputs import sampled
 from patchprism.jobs.network import load_network, open_network
-from patchprism.jobs.run import ALL, Run, Sample
 from patchprism.jobs.settings import TOKEN_DEFAULTS, Settings, describe_origin
 from patchprism.jobs.shards import Shards
 from patchprism.jobs.source import SHARD, Failure, MemorySource, StoreSource
@@ -26,7 +26,8 @@ from patchprism.support.reading import Note
 from patchprism.support.words import none_could
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from patchprism.jobs.run import Run, Sample
+    from collections.abc import Callable
 
     from patchprism.backbones import Backbone, BackboneRecord
     from patchprism.jobs.source import Source
@@ -115,11 +116,9 @@ def open_tokens(
     given: StoredFeatures | list[Any],
     settings: Settings,
     run: Run,
+    coloring: Coloring = NEW,
     *,
     work: Folder | None = None,
-    sample: Sample = ALL,
-    fetch_from: Sequence[str] = (),
-    check: Callable[[dict[str, Any]], None] = lambda origin: None,
     sample_only: bool = False,
     strict: bool = False,
 ) -> Opened:
@@ -132,13 +131,10 @@ def open_tokens(
     settings : Settings
         Resolved.
     run : Run
+    coloring : Coloring
+        The sample, and the prism whose tokens these must be.
     work : Folder, optional
         Where tokens are kept shard by shard; in memory by default.
-    sample : Sample
-    fetch_from : sequence of str
-        As in :func:`~patchprism.visualize`.
-    check : callable
-        Given the origin of the tokens before the network runs; raises where they do not suit.
     sample_only : bool
         Whether only the photos of the sample are wanted.
     strict : bool
@@ -150,10 +146,10 @@ def open_tokens(
         One of its children.
     """
     if isinstance(given, StoredFeatures):
-        check(given.origin)
-        names = given.names if sample.count else []
-        only, origin = sampled_origin(names, given.origin, sample, len(given))
-        places = places_for(given.path, fetch_from)
+        coloring.check(given.origin)
+        names = given.names if coloring.sample.count else []
+        only, origin = sampled_origin(names, given.origin, coloring.sample, len(given))
+        places = places_for(given.path, coloring.fetch_from)
         return Opened(
             source=StoreSource(given, places, in_range(run.reader, settings.range)),
             origin=origin,
@@ -166,17 +162,17 @@ def open_tokens(
             notes=given.notes,
             places=places,
         )
-    if fetch_from:
+    if coloring.fetch_from:
         raise OptionError("fetch_from is for a feature store; photos that are named are read anyway")
     if work is None:
-        given = sampled(given, sample.count, sample.seed)
-        return open_in_memory(given, settings, run, check, strict=strict)
-    only, said = sampled_origin(given, {}, sample, len(given))
+        given = sampled(given, coloring.sample.count, coloring.sample.seed)
+        return open_in_memory(given, settings, run, coloring.check, strict=strict)
+    only, said = sampled_origin(given, {}, coloring.sample, len(given))
     if only is not None and sample_only:
         given, only = [name for name in given if name in only], None
     with run.watch("load model"):
         network = open_network(settings, backbone=run.backbone, engine=run.engine, tell=run.tell)
-    check(network.origin)
+    coloring.check(network.origin)
     network = remembered_batch(work, network)
     # float32: the colours of a hundred photos must not differ from those of ten for the sake of disk space.
     shards = Shards(work, n_shards(len(given)), "float32", in_range(run.reader, settings.range))
@@ -228,9 +224,7 @@ def open_in_memory(
             photos,
             backbone,
             network.framing,
-            batch_size=settings.batch_size,
-            batch_patches=network.batch_patches,
-            shard=SHARD,
+            batches=Batches(size=settings.batch_size, patches=network.batch_patches, shard=SHARD),
             failed=None if strict else failures.__setitem__,
             options=network.options,
         ):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from patchprism.features.store import StoredFeatures
+from patchprism.jobs.coloring import Coloring
 from patchprism.jobs.fitting import fit
 from patchprism.jobs.inputs import listed_input
 from patchprism.jobs.opened import open_tokens, resolved_for
@@ -63,7 +64,7 @@ def fit_prism(
     settings = resolved_for(settings, given, None)
     prism = settings.prism()
     with working(work, str(target)) as held, tidied(work, held):
-        opened = open_tokens(given, settings, run, work=work, sample=sample, sample_only=True)
+        opened = open_tokens(given, settings, run, Coloring(sample=sample), work=work, sample_only=True)
         fit(prism, opened, run)
         prism.save(target)
         held.end()

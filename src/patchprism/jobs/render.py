@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from patchprism.errors import OptionError, PatchPrismError
+from patchprism.errors import PatchPrismError
 from patchprism.features.extraction import photo_names
 from patchprism.features.store import StoredFeatures
+from patchprism.jobs.coloring import NEW, Coloring
 from patchprism.jobs.fitting import fit, fit_or_resume
 from patchprism.jobs.inputs import listed_input
 from patchprism.jobs.network import load_network
 from patchprism.jobs.opened import open_tokens, resolved_for
 from patchprism.jobs.pictures import Pictures
 from patchprism.jobs.report import Colored
-from patchprism.jobs.run import ALL, Sample
-from patchprism.jobs.settings import check_origin, with_mask
 from patchprism.jobs.working import tidied, working
 from patchprism.photos.paths import unique_stems
 from patchprism.support.files import refuse_what_is_read
@@ -32,45 +31,6 @@ if TYPE_CHECKING:
     from patchprism.jobs.run import Outcome, Run
     from patchprism.jobs.settings import Settings
     from patchprism.pictures.picture import PictureOptions
-    from patchprism.prism.estimator import Prism
-
-
-@dataclass(frozen=True, kw_only=True)
-class Coloring:
-    """Which prism colours the photos.
-
-    Attributes
-    ----------
-    prism : Prism, optional
-        A fitted one; by default one is fitted to the photos, or to a sample of them.
-    force : bool
-        Use the prism even where model, weights, framing or dtype differ from those it was fitted on.
-    sample : Sample
-    fetch_from : sequence of str
-        As in :func:`~patchprism.visualize`.
-    """
-
-    prism: Prism | None = None
-    force: bool = False
-    sample: Sample = ALL
-    fetch_from: Sequence[str] = ()
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot go together."""
-        if self.prism is not None and self.sample.count is not None:
-            raise OptionError("sample is for fitting; the prism is fitted already")
-
-    def unfitted(self, settings: Settings) -> Prism:
-        """The prism that is to be fitted; or the one that is given, with the settings' mask."""
-        return settings.prism() if self.prism is None else with_mask(self.prism, settings.mask_options())
-
-    def check(self, origin: dict[str, Any]) -> None:
-        """Refuse tokens that are not those the prism was fitted on."""
-        if self.prism is not None and not self.force:
-            check_origin(self.prism, origin)
-
-
-NEW = Coloring()
 
 
 def color(
@@ -108,10 +68,8 @@ def color(
         given,
         settings,
         run,
+        coloring,
         work=work,
-        sample=coloring.sample,
-        fetch_from=coloring.fetch_from,
-        check=coloring.check,
         strict=strict,
     )
     if coloring.prism is not None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from patchprism.errors import FeaturesError, PhotoError
-from patchprism.features.extraction import Photos, PhotoTokens, extract
+from patchprism.features.extraction import Batches, Photos, PhotoTokens, extract
 from patchprism.features.store.reader import PhotoRow
 from patchprism.jobs.shards import Shards, Table
 from patchprism.jobs.source import SHARD, Failure
@@ -117,9 +117,7 @@ class ExtractTask:
             backbone,
             self.framing,
             indices=feed.indices(),
-            batch_size=self.batch_size,
-            batch_patches=self.batch_patches,
-            shard=SHARD,
+            batches=Batches(size=self.batch_size, patches=self.batch_patches, shard=SHARD),
             failed=feed.fail,
             options=self.options,
         ):

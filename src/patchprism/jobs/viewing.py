@@ -21,7 +21,7 @@ from patchprism.support.memory import free_memory
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from patchprism.jobs.render import Coloring
+    from patchprism.jobs.coloring import Coloring
     from patchprism.jobs.report import Colored
     from patchprism.jobs.run import Run
     from patchprism.jobs.settings import Settings

@@ -14,6 +14,7 @@ import numpy as np
 
 from patchprism.errors import FeaturesError, PhotoError
 from patchprism.features.store import StoredFeatures
+from patchprism.jobs.coloring import Coloring
 from patchprism.jobs.engines import open_engine
 from patchprism.jobs.fitting import fit
 from patchprism.jobs.opened import open_tokens
@@ -357,7 +358,12 @@ def _see(model: Model, run: Run, work: Folder | None, only: frozenset[str] | Non
     """One model's cells; its tokens are let go of at the end."""
     run = replace(run, backbone=model.backbone)
     opened = open_tokens(
-        model.given, model.settings, run, work=work, fetch_from=model.fetch_from, strict=strict
+        model.given,
+        model.settings,
+        run,
+        Coloring(fetch_from=model.fetch_from),
+        work=work,
+        strict=strict,
     )
     opened.only = only
     rows = [

@@ -13,11 +13,11 @@ from patchprism.features.extraction import Photos, photo_names
 from patchprism.features.patch_features import PatchFeatures
 from patchprism.features.records import record_from
 from patchprism.features.store.reader import PhotoRow
+from patchprism.jobs.coloring import Coloring
 from patchprism.jobs.engines import open_engine
 from patchprism.jobs.fitting import fit
 from patchprism.jobs.inputs import list_photos, several, store_among
 from patchprism.jobs.opened import Opened
-from patchprism.jobs.render import Coloring
 from patchprism.jobs.report import Colored
 from patchprism.jobs.run import Run
 from patchprism.jobs.settings import TOKEN_DEFAULTS

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from patchprism.errors import OptionError
+from patchprism.jobs.coloring import Coloring
 from patchprism.jobs.engines import open_engine
-from patchprism.jobs.render import Coloring
 from patchprism.jobs.run import Run, nobody
 from patchprism.jobs.settings import (
     ERRORS,

@@ -14,10 +14,10 @@ from patchprism.backbones import find_record
 from patchprism.errors import OptionError, PhotoError, PrismError
 from patchprism.features.extraction import batch_for
 from patchprism.features.patch_features import PatchFeatures
+from patchprism.jobs.coloring import Coloring
 from patchprism.jobs.engines import open_engine
 from patchprism.jobs.hints import hints_about
 from patchprism.jobs.network import load_network, open_network
-from patchprism.jobs.render import Coloring
 from patchprism.jobs.run import nobody
 from patchprism.jobs.settings import Settings, Stopwatch, check_backbone
 from patchprism.jobs.video.canvas import Canvas
