@@ -26,10 +26,10 @@ from patchprism.support.reading import Note
 from patchprism.support.words import none_could
 
 if TYPE_CHECKING:
-    from patchprism.jobs.run import Run, Sample
     from collections.abc import Callable
 
     from patchprism.backbones import Backbone, BackboneRecord
+    from patchprism.jobs.run import Run, Sample
     from patchprism.jobs.source import Source
     from patchprism.photos.framing import Framing
     from patchprism.prism.estimator import Prism
