@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
+import sys
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from typer.main import get_command
 
 import patchprism
+from patchprism.cli import main
 from patchprism.cli.app import app
 from patchprism.cli.takes import only, takes, without
 from patchprism.errors import OptionError
@@ -110,6 +112,17 @@ def test_the_two_norms_have_names_that_tell_them_apart(command):
         assert not spelled[flag].hidden
     for flag in ("--no-norm", "--norm"):
         assert spelled[flag].hidden
+
+
+@pytest.mark.parametrize("options", [("--token-norm", "l2", "--norm", "none"), ("--final-norm", "--no-norm")])
+def test_an_option_and_its_old_name_are_not_given_together(options, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(
+        sys, "argv", ["patchprism", "fit", "a.png", "-o", str(tmp_path / "p.prism"), *options]
+    )
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 1
+    assert "are both given: keep one of them" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("text", ["", "x", "1,", "1,2", "1,2,3,4", "1;2;3", "1,2,x"])

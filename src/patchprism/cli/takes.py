@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from patchprism.errors import OptionError
 from patchprism.support.options import Option, option_of
 
 if TYPE_CHECKING:
@@ -94,6 +95,9 @@ def _made(part: Some, given: dict[str, Any]) -> Any:
     for each, said in _options(part):
         value = given.get(each.name)
         if (earlier := given.get(each.name + _WAS)) is not None:
+            if value not in (None, each.default):
+                new = said.flags(each.name)[0]
+                raise OptionError(f"{new} and its old name {said.was} are both given: keep one of them")
             value = earlier if _kind(each, said) is not bool else not earlier
         if value is not None:
             values[each.name] = said.parse(each.name, value) if said.parse else value

@@ -71,6 +71,8 @@ def models_of(
         checks.refuse("models", "at least one model, by name or as a backbone", models or [])
     models = [each if isinstance(each, Backbone) else checks.text("models", each) for each in models]
     weights = [weights] if isinstance(weights, (str, os.PathLike)) else weights
+    if not (weights is None or isinstance(weights, (list, tuple))):
+        checks.refuse("weights", "one path per model, or None", weights)
     files = [None] * len(models) if weights is None else list(weights)
     if len(files) != len(models):
         raise OptionError(
