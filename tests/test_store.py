@@ -142,7 +142,7 @@ def test_a_store_that_is_there(photos, store, tmp_path):
     before = tree(store)
     assert make(photos, store, tokens="float32").already
     assert tree(store) == before
-    with pytest.raises(OutputError, match="--overwrite replaces it"):
+    with pytest.raises(OutputError, match="overwrite=True replaces it"):
         make(photos, store, tokens="float16")
     assert tree(store) == before
     make(photos, store, tokens="float16", overwrite=True)

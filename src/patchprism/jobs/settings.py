@@ -307,5 +307,5 @@ def check_origin(prism: Prism, origin: dict[str, Any]) -> None:
             key = next(name for name in here if fitted.get(name) != here[name])
             word, fitted, here = f"framing ({key})", fitted.get(key), here[key]
         raise PrismError(
-            f"the prism was fitted with another {word}: {fitted}, now {here}; --force uses it anyway"
+            f"the prism was fitted with another {word}: {fitted}, now {here}; force=True uses it anyway"
         )

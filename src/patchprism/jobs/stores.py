@@ -187,7 +187,7 @@ def _finished(folder: Folder, key: str, overwrite: bool) -> Outcome | None:
         return None
     raise OutputError(
         folder.name,
-        "a feature store of other photos, or with other settings, is there; --overwrite replaces it",
+        "a feature store of other photos, or with other settings, is there; overwrite=True replaces it",
     )
 
 

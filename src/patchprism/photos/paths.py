@@ -52,9 +52,9 @@ VIDEO_SUFFIXES = (
 # What a file that is no photo may be, by its suffix, and what to do with it.
 _ADVICE = {
     **dict.fromkeys(VIDEO_SUFFIXES, "`patchprism video` takes videos"),
-    ".prism": "--prism takes a prism",
-    ".safetensors": "--prism takes a prism, --weights takes weights",
-    **dict.fromkeys((".pth", ".pt", ".ckpt"), "--weights takes weights"),
+    ".prism": "prism=FILE takes a prism",
+    ".safetensors": "prism=FILE takes a prism, weights=FILE takes weights",
+    **dict.fromkeys((".pth", ".pt", ".ckpt"), "weights=FILE takes weights"),
     ".parquet": "a table is for other programs; give the feature store (.zarr) that it was written with",
     ".html": "open a page in a browser",
 }

@@ -137,8 +137,8 @@ def _advice(path: Path) -> str:
     suffix = path.suffix.lower()
     if suffix in (*PHOTO_SUFFIXES, *VIDEO_SUFFIXES):
         kind = "photo" if suffix in PHOTO_SUFFIXES else "clip"
-        return f"; {kind}s are named without an option, and --prism takes what `patchprism fit` wrote"
-    return "; --weights takes weights" if suffix in (".pth", ".pt", ".ckpt") else ""
+        return f"; {kind}s are named without an option, and prism=FILE takes what `patchprism fit` wrote"
+    return "; weights=FILE takes weights" if suffix in (".pth", ".pt", ".ckpt") else ""
 
 
 def _read(path: Path, name: str) -> tuple[dict[str, Any], dict[str, np.ndarray[Any, Any]]]:
@@ -147,7 +147,7 @@ def _read(path: Path, name: str) -> tuple[dict[str, Any], dict[str, np.ndarray[A
     with safe_open(path, framework="numpy") as file:
         text = (file.metadata() or {}).get("patchprism")
         if text is None:
-            raise PrismError(f"{name}: a safetensors file, but not a prism (weights go to --weights)")
+            raise PrismError(f"{name}: a safetensors file, but not a prism (weights=FILE takes weights)")
         if len(text) > MAX_HEADER:
             raise PrismError(f"{name}: damaged prism, its header has {len(text):,} characters")
         header = from_json(text)
