@@ -435,14 +435,14 @@ def test_names_that_name_no_photo(store, name, at):
 
 def test_tokens_that_no_machine_holds(store, monkeypatch):
     from patchprism.features.store import reader
-    from patchprism.jobs import view
+    from patchprism.jobs import viewing
 
     monkeypatch.setattr(reader, "LARGE", 0)
     monkeypatch.setattr(reader, "free_memory", lambda: 1000)
     with pytest.raises(StoreError, match="more memory than this machine has free"):
         StoredFeatures(store)[0]
-    monkeypatch.setattr(view, "LARGE", 0)
-    monkeypatch.setattr(view, "free_memory", lambda: 1000)
+    monkeypatch.setattr(viewing, "LARGE", 0)
+    monkeypatch.setattr(viewing, "free_memory", lambda: 1000)
     with pytest.raises(StoreError, match="patchprism render takes a store photo by photo"):
         patchprism.visualize([store])
 
@@ -476,7 +476,7 @@ def test_a_stores_record_is_enough(store, version_1, tmp_path, name, nobody_is_a
     def asked(*args, **options):
         raise AssertionError("a record was looked up")
 
-    for module in ("base", "huggingface", "timm_models"):
+    for module in ("registry", "official", "huggingface", "timm_models"):
         monkeypatch.setattr(f"patchprism.backbones.{module}.find_record", asked)
     renamed(store, name)
     view = patchprism.visualize([store])

@@ -17,10 +17,10 @@ from patchprism.explorer.tokens import reduce_tokens
 from patchprism.jobs.video.steady import FrameColors
 from patchprism.lenses.base import unit_rows
 from patchprism.lenses.clusters import cluster
-from patchprism.lenses.comparison import make_cell
 from patchprism.lenses.matches import mutual_neighbors
 from patchprism.lenses.norm import token_norms
 from patchprism.lenses.similarity import cosine_map
+from patchprism.lenses.turning import make_cell
 from patchprism.pictures.histogram import count_scores
 from patchprism.prism.moments import _tensor_part
 from patchprism.prism.pca import StreamingPCA

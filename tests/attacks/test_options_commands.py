@@ -45,6 +45,7 @@ RUNS = {
     "features": ["a.png", "-o", "a.zarr", "-m", "toy", "--size", "32"],
     "compare": ["a.png", "-o", "out", "-m", "toy", "-m", "toy", "--size", "32"],
     "video": ["frames", "-o", "out", "-m", "toy", "--size", "32"],
+    "evaluate": ["a.png", "--masks", "truth", "-m", "toy", "--size", "32"],
     "models": [],
     "download": [],
 }
@@ -71,6 +72,8 @@ def toy(monkeypatch, tmp_path):
     for path in ("a.png", "frames/0.png", "frames/1.png"):
         Image.fromarray(photo.astype(np.uint8)).save(path)
     (tmp_path / "a.txt").write_text("no photo")
+    (tmp_path / "truth").mkdir()
+    Image.fromarray((disc[..., 0] * 255).astype(np.uint8)).save("truth/a.png")
     monkeypatch.setitem(catalog.RECORDS, "toy", RECORD)
     import patchprism.backbones
     import patchprism.explorer.serve

@@ -22,9 +22,11 @@ import patchprism.jobs.pictures
 import patchprism.jobs.shards
 import patchprism.jobs.store_writer
 import patchprism.jobs.tasks
+import patchprism.jobs.working
 import patchprism.photos.sources
 from patchprism import visualize
 from patchprism.errors import OutputError, PhotoError
+from patchprism.jobs import drawing, extraction, fitting, opened, source, tasks
 from patchprism.jobs.engines import open_engine
 from patchprism.jobs.settings import Settings
 from patchprism.jobs.source import digest
@@ -35,12 +37,13 @@ from patchprism.support.folders import MARKER, MARKER_TEXT, WORK, LocalFolder
 
 SETTINGS = Settings(model="toy", size=16, threshold=0.5)
 SHARD, COUNT = 4, 10
+WITH_SHARDS = (drawing, extraction, fitting, opened, source, tasks)
 
 
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch):
     """Shards of four photos and chunks of sixteen patches: what takes thousands of photos otherwise."""
-    for module in (patchprism.jobs.shards, patchprism.jobs.extraction, patchprism.jobs.tasks):
+    for module in WITH_SHARDS:
         monkeypatch.setattr(module, "SHARD", SHARD)
     monkeypatch.setattr(patchprism.features.store.layout, "CHUNK_BYTES", 16 * 24 * 2)
     monkeypatch.setattr(patchprism.jobs.store_writer, "CHUNKS_AT_ONCE", 1)
@@ -130,6 +133,10 @@ OTHER_PICTURES = {
     "upsample": "guided",
     "background": "photo",
     "basis": "all",
+    "masks": ("png", "coco"),
+    "instances": True,
+    "outline": True,
+    "pca": False,
 }
 PICTURES = {"overlay_alpha": 0.5, "arrays": True}
 
@@ -163,7 +170,7 @@ CHANGES = [{name: value} for name, value in OTHER_SETTINGS.items() if value is n
 def interrupted(tmp_path_factory):
     """Photos, and a run over them that was broken off."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in (patchprism.jobs.shards, patchprism.jobs.extraction, patchprism.jobs.tasks):
+        for module in WITH_SHARDS:
             patch.setattr(module, "SHARD", SHARD)
         folder = small(tmp_path_factory.mktemp("photos") / "p")
         return folder, broken_off(folder, tmp_path_factory.mktemp("broken") / "out", **PICTURES)
@@ -437,7 +444,7 @@ def test_a_photo_is_gone_when_pictures_are_drawn(photos, tmp_path, change, optio
             change(victim)
 
     outcome = do("render", photos, tmp_path / "out", tell=tell, **options)
-    assert [each.name for each in outcome.failures] == [str(victim)]
+    assert [each.photo for each in outcome.failures] == [str(victim)]
     assert "drawn without it" in outcome.failures[0].reason
     assert outcome.n_photos == before.n_photos == COUNT
     out, whole = tree(tmp_path / "out"), tree(tmp_path / "whole")
@@ -611,7 +618,7 @@ def test_a_folder_that_cannot_be_locked_is_not_said_to_be_in_use(photos, tmp_pat
     def refuse(*_):
         raise OSError(37, "No locks available")
 
-    monkeypatch.setattr(patchprism.jobs.extraction.fcntl, "flock", refuse)
+    monkeypatch.setattr(patchprism.jobs.working.fcntl, "flock", refuse)
     with pytest.raises(OutputError, match="cannot be locked: no locks available"):
         do("fit", photos, tmp_path / "d.prism")
 
@@ -663,7 +670,7 @@ def test_devices_are_no_photos(photos, tmp_path, name):
     if not os.path.exists(name):
         pytest.skip(f"this system has no {name}")
     outcome = do("fit", [name, str(photos)], tmp_path / "d.prism", reader=read_source)
-    assert [(each.name, each.reason) for each in outcome.failures] == [(name, "is a device, not a file")]
+    assert [(each.photo, each.reason) for each in outcome.failures] == [(name, "is a device, not a file")]
 
 
 def test_a_named_pipe_is_refused(photos, tmp_path):

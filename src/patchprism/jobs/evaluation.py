@@ -149,7 +149,9 @@ def _evaluated(colored: Colored, folder: Path, options: PictureOptions, run: Run
             part = prism.split(tokens, name=row.name)
             photo, reason = source.photo(row) if options.needs_photo else (None, None)
             if options.needs_photo and photo is None:
-                failures.append(Failure(row.name, reason or "the photo is gone, and guided upsampling needs it"))
+                failures.append(
+                    Failure(row.name, reason or "the photo is gone, and guided upsampling needs it")
+                )
                 continue
             found = measure(drawing.mask(row, part, photo), drawing.score(row, part, photo), truth)
             measured.append(found)

@@ -305,7 +305,9 @@ class Pictures:
         lost = dict(self.lost)
         for drawn in self._all():
             lost |= drawn["lost"]
-        return [*self.opened.failures, *(Failure(name, reason) for name, reason in lost.items())]
+        told = {each.photo for each in self.opened.failures}  # by an earlier save of the same view
+        more = [Failure(name, reason) for name, reason in lost.items() if name not in told]
+        return [*self.opened.failures, *more]
 
     def hints(self) -> list[str]:
         """What a person should know before believing the pictures."""

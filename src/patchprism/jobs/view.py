@@ -262,7 +262,7 @@ class View:
             background=background,
             basis=basis,
             pca=pca,
-            masks=tuple(masks) if not isinstance(masks, str) else (masks,),
+            masks=checks.texts("masks", masks),
             instances=instances,
             outline=outline,
         )
