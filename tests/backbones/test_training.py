@@ -77,3 +77,18 @@ def test_a_probe_is_trained_on_tokens_of_extract(mode):
         features = patchprism.extract([photo], "efficientnet_lite2", size=64)
     losses = train(torch.as_tensor(features[0]))
     assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize(
+    "mode", [nullcontext, torch.enable_grad, torch.inference_mode], ids=["plain", "grad", "inference"]
+)
+def test_no_gradients_are_recorded_while_tokens_are_made(mode):
+    seen = []
+
+    def fn(pixels):
+        seen.append((torch.is_grad_enabled(), torch.is_inference_mode_enabled()))
+        return torch.nn.functional.avg_pool2d(pixels, 8).permute(0, 2, 3, 1)
+
+    with mode():
+        own(fn).patch_tokens(torch.randn(1, 3, 16, 16, requires_grad=True))
+    assert seen == [(False, False)]
