@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 TOLERANCE = 0.03
 # This share of the pairs of different patches keeps the tolerance.
 SHARE = 0.999
+# No measured pair is off by more than this.
+WORST = 0.1
 # The number of dimensions is a multiple of this: rows of whole words.
 STEP = 8
 # Pairs that are looked at: of so many patches with all others.
@@ -63,7 +65,8 @@ def reduce_tokens(tokens: Sequence[Tokens]) -> ReducedTokens:
     Returns
     -------
     ReducedTokens
-        With as few dimensions as keep the tolerance for ``SHARE`` of the measured pairs, or with all D.
+        With as few dimensions as keep the tolerance for ``SHARE`` of the measured pairs and ``WORST`` for all of
+        them, or with all D.
     """
     for number, each in enumerate(tokens, start=1):
         check_tokens(each, f"photo-{number}")
@@ -88,7 +91,7 @@ def reduce_tokens(tokens: Sequence[Tokens]) -> ReducedTokens:
     while low < high:
         middle = (low + high) // 2
         error = sample.error(codes[:, : candidates[middle]], scales[: candidates[middle]])
-        if error["within"] >= SHARE:
+        if error["within"] >= SHARE and error["max"] < WORST:
             high = middle
         else:
             low = middle + 1

@@ -248,6 +248,8 @@ class Pictures:
 
     def _look(self) -> list[str]:
         """Write what other lenses found; the names of their figures and tables."""
+        if not self.fitted and not self.lenses:
+            return []
         entries = [each for drawn in self._all() for each in drawn["lenses"]]
         self.lenses += [lens.result([each[lens.name] for each in entries]) for lens in self.fitted]
         format, arrays = self.options.format, self.options.arrays
