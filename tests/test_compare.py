@@ -14,6 +14,7 @@ from PIL import Image
 from roads import extract_features
 from scipy.linalg import orthogonal_procrustes
 from scipy.stats import ortho_group
+from toys import make_cell
 
 import patchprism
 from patchprism.backbones import Backbone
@@ -25,7 +26,7 @@ from patchprism.jobs.settings import Settings
 from patchprism.lenses.compared import _labels, models_of
 from patchprism.lenses.comparison import compare, compare_models
 from patchprism.lenses.comparison_figures import save_comparison
-from patchprism.lenses.turning import align, fit_rotation, make_cell
+from patchprism.lenses.turning import align, fit_rotation
 from patchprism.prism.estimator import Prism
 from patchprism.support.folders import LocalFolder
 

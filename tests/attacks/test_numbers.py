@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from toys import make_cell
 
 import patchprism
 from patchprism.backbones import Backbone
@@ -20,7 +21,6 @@ from patchprism.lenses.clusters import cluster
 from patchprism.lenses.matches import mutual_neighbors
 from patchprism.lenses.norm import token_norms
 from patchprism.lenses.similarity import cosine_map
-from patchprism.lenses.turning import make_cell
 from patchprism.pictures.histogram import count_scores
 from patchprism.prism.moments import _tensor_part
 from patchprism.prism.pca import StreamingPCA

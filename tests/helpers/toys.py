@@ -18,6 +18,7 @@ from PIL import Image
 from patchprism.backbones import Backbone, BackboneRecord, WeightsOrigin, find_record
 from patchprism.errors import PhotoError
 from patchprism.jobs.engines import WorkerLost
+from patchprism.lenses.turning import CompareCell
 from patchprism.photos.sources import read_source
 
 PATCH, WIDTH = 8, 24
@@ -192,3 +193,11 @@ def copied(task):
     if hasattr(made, "_backbone"):
         made._backbone = None
     return made
+
+
+def make_cell(model, layer, features, crops, prism):
+    """A cell of a comparison from features: the prism is fitted on them."""
+    prism.fit(features)
+    cell = CompareCell(model=model, layer=layer, prism=prism)
+    cell.add(zip(features.names, features, crops, strict=True))
+    return cell

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from patchprism.errors import EngineError, PhotoError
 from patchprism.jobs.engines import WorkerLost
+from patchprism.jobs.run import nobody
 from patchprism.jobs.source import SHARD, Failure, digest
 from patchprism.jobs.tasks import ExtractTask, PhotoRun, ProbeTask
 from patchprism.photos.isolated import IsolatedReader, isolated
@@ -22,23 +23,14 @@ from patchprism.support.words import none_could
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    import numpy as np
-    from numpy.typing import NDArray
-
     from patchprism.jobs.engines import Engine
     from patchprism.jobs.network import Network
+    from patchprism.jobs.run import Reader, Tell
     from patchprism.jobs.shards import Shards, Table
     from patchprism.support.reading import Note
 
-    Tell = Callable[[str, int, int | None], None]
-    Reader = Callable[[str], NDArray[np.uint8]]
-
 
 _JOB_VERSION = 1
-
-
-def nobody(stage: str, done: int, total: int | None) -> None:
-    """Progress that nobody watches."""
 
 
 # ---------------------------------------------------------------- the network

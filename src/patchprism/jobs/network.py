@@ -17,17 +17,12 @@ from patchprism.support.memory import free_memory
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import numpy as np
-    from numpy.typing import NDArray
-
     from patchprism.backbones import Backbone, BackboneRecord, WeightsOrigin
     from patchprism.features.extraction import TokenOptions
     from patchprism.jobs.engines import Engine
+    from patchprism.jobs.run import Tell
     from patchprism.jobs.settings import Settings
     from patchprism.photos.framing import Framing
-
-    Tell = Callable[[str, int, int | None], None]
-    Reader = Callable[[str], NDArray[np.uint8]]
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from patchprism.errors import OptionError, OutputError, PatchPrismError, StoreError
 from patchprism.features.store import StoredFeatures, layout
-from patchprism.jobs.extraction import Extraction, failures_of, n_shards, nobody, notes_of
+from patchprism.jobs.extraction import Extraction, failures_of, n_shards, notes_of
 from patchprism.jobs.inputs import listed_input
 from patchprism.jobs.network import open_network
 from patchprism.jobs.opened import weights_of
-from patchprism.jobs.run import Outcome, Run
+from patchprism.jobs.run import Outcome, Run, nobody
 from patchprism.jobs.shards import Shards
 from patchprism.jobs.source import Failure
 from patchprism.jobs.store_writer import StoreWriter
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Sequence
 
-    from patchprism.jobs.extraction import Tell
+    from patchprism.jobs.run import Tell
     from patchprism.jobs.settings import Settings
     from patchprism.support.folders import Folder
 

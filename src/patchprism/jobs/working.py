@@ -15,18 +15,10 @@ from patchprism.jobs.source import digest
 from patchprism.support.folders import ENDING, LOCK, MARKER, LocalFolder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from patchprism.support.folders import Folder
-
-    Tell = Callable[[str, int, int | None], None]
-    Reader = Callable[[str], NDArray[np.uint8]]
-    from collections.abc import Callable
+    from collections.abc import Iterator
 
     from patchprism.jobs.network import Network
+    from patchprism.support.folders import Folder
 
 
 fcntl: Any

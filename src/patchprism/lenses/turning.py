@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from patchprism.features.patch_features import PatchFeatures, Tokens
+    from patchprism.features.patch_features import Tokens
     from patchprism.prism.colors import PhotoColors
     from patchprism.prism.estimator import Prism
 
@@ -174,16 +174,6 @@ class CompareCell:
     @property
     def _chosen(self) -> list[int]:
         return [abs(c) - 1 for c in self.prism.components]
-
-
-def make_cell(
-    model: str, layer: int, features: PatchFeatures, crops: Sequence[Crop], prism: Prism
-) -> CompareCell:
-    """A cell from features: the prism is fitted on them."""
-    prism.fit(features)
-    cell = CompareCell(model=model, layer=layer, prism=prism)
-    cell.add(zip(features.names, features, crops, strict=True))
-    return cell
 
 
 def align(cells: Sequence[CompareCell], *, seed: int = 0) -> None:

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from patchprism.features.patch_features import PatchFeatures
     from patchprism.jobs.view import View
 
-    Tell = Callable[[str, int, int | None], None]
-
 
 def extract(
     photos: Iterable[Any],
