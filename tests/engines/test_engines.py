@@ -205,10 +205,12 @@ class SlowReplies:
         return -item
 
 
-def test_a_death_is_no_neighbours_fault_where_the_reply_is_late():
+@pytest.mark.parametrize("workers", [1, 2, 4])
+@pytest.mark.parametrize("attempts", [1, 2, 3])
+def test_a_death_is_no_neighbours_fault_where_the_reply_is_late(workers, attempts):
     engine = object.__new__(RayEngine)
-    engine._ray, engine.workers, engine._kept = SlowReplies(), 2, []
-    done = dict(engine.map(Suicide(), range(6), attempts=1, alone=True))
+    engine._ray, engine.workers, engine._kept = SlowReplies(), workers, []
+    done = dict(engine.map(Suicide(), range(6), attempts=attempts))
     assert isinstance(done.pop(3), WorkerLost)
     assert done == {i: -i for i in (0, 1, 2, 4, 5)}
 

@@ -156,7 +156,7 @@ class FakeEngine:
     def __init__(self, seed=0, deaths=0):
         self.random, self.deaths = random.Random(seed), deaths
 
-    def map(self, task, items, *, attempts=3, alone=False):
+    def map(self, task, items, *, attempts=3):
         task = copied(task)
         todo, waiting = iter(items), deque()
         while True:

@@ -165,7 +165,7 @@ class Extraction:
         photos = [name for run in lost for name in run.names]
         killers = {
             name: f"killed the process that read it ({result.reason})"
-            for name, result in self.engine.map(probe, photos, attempts=2, alone=True)
+            for name, result in self.engine.map(probe, photos, attempts=2)
             if isinstance(result, WorkerLost)
         }
         return [

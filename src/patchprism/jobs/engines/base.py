@@ -55,13 +55,13 @@ class Engine(Protocol):
     local: bool
 
     def map(
-        self, task: Task, items: Iterable[Any], *, attempts: int = 3, alone: bool = False
+        self, task: Task, items: Iterable[Any], *, attempts: int = 3
     ) -> Iterator[tuple[Any, Any | WorkerLost]]:
         """Every item with its result, in the order in which they are done.
 
         Items are taken a bounded number in advance. What a task raises is raised here, and ends the walk.
-        A worker that dies is replaced, and its item given to another, up to ``attempts`` times. With ``alone`` a
-        worker has one item at a time, so that its death is the fault of no other item.
+        A worker that dies is replaced, and its items are given to others. An item is given up after ``attempts``
+        deaths of workers that had no other item, so that it is never blamed for another item's fault.
         """
 
     def __enter__(self) -> Self:

@@ -18,7 +18,7 @@ class LocalEngine:
     local = True
 
     def map(
-        self, task: Task, items: Iterable[Any], *, attempts: int = 3, alone: bool = False
+        self, task: Task, items: Iterable[Any], *, attempts: int = 3
     ) -> Iterator[tuple[Any, Any | WorkerLost]]:
         """See :class:`~patchprism.jobs.engines.Engine`; the order is that of the items."""
         taken: deque[Any] = deque()

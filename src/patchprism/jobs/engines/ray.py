@@ -77,22 +77,22 @@ class RayEngine:
             self._ray.shutdown()
 
     def map(
-        self, task: Task, items: Iterable[Any], *, attempts: int = 3, alone: bool = False
+        self, task: Task, items: Iterable[Any], *, attempts: int = 3
     ) -> Iterator[tuple[Any, Any | WorkerLost]]:
         """See :class:`~patchprism.jobs.engines.Engine`."""
         kept = [] if task.needs_device else self._kept
-        pool = _Pool(self._ray, task, kept, *self._room(task), ahead=1 if alone else AHEAD)
+        pool = _Pool(self._ray, task, kept, *self._room(task))
         self._kept = [] if kept else self._kept  # they are the pool's now
         todo = iter(items)
         again: deque[tuple[Any, int]] = deque()
         try:
             while True:
-                while pool.has_room():
+                while pool.has_room(alone=(suspect := bool(again))):
                     try:
-                        item, tried = again.popleft() if again else (next(todo), 0)
+                        item, tried = again.popleft() if suspect else (next(todo), 0)
                     except StopIteration:
                         break
-                    pool.submit(item, tried)
+                    pool.submit(item, tried, alone=suspect)
                 if not pool.running:
                     return
                 for item, tried, outcome in pool.collect():
@@ -143,49 +143,49 @@ def _safe_workers() -> Iterator[Any]:
 class _Pool:
     """Actors, and what they are at."""
 
-    def __init__(
-        self, ray: Any, task: Task, actors: list[Any], count: int, claim: dict[str, Any], *, ahead: int
-    ) -> None:
-        self.ray, self.count, self.ahead = ray, count, ahead
+    def __init__(self, ray: Any, task: Task, actors: list[Any], count: int, claim: dict[str, Any]) -> None:
+        self.ray, self.count = ray, count
         self.actor_class = ray.remote(max_restarts=0, **claim)(_Worker)
         self.threads = claim["num_cpus"] if task.needs_device else 0
         self.task = [ray.put(task)]  # in a list, or Ray would unpack it for every item
         self.name = uuid.uuid4().hex
-        self.actors = dict.fromkeys(actors, 0)  # and how many items each has
-        self.running: dict[Any, tuple[Any, int, Any]] = {}  # reference -> item, times tried, actor
+        self.actors = dict.fromkeys(actors, 0)  # and how many items each has; one that is alone counts as all
+        self.running: dict[
+            Any, tuple[Any, int, Any, int]
+        ] = {}  # reference -> item, times tried, actor, count
 
-    def has_room(self) -> bool:
-        """Whether another item may be given out."""
-        return len(self.running) < self.count * self.ahead
+    def has_room(self, *, alone: bool) -> bool:
+        """Whether another item may be given out; with ``alone``, one that needs an actor to itself."""
+        least = 0 if len(self.actors) < self.count else min(self.actors.values())
+        return least == 0 if alone else least < AHEAD
 
-    def submit(self, item: Any, tried: int) -> None:
-        """Give an item to the actor that has least to do."""
+    def submit(self, item: Any, tried: int, *, alone: bool) -> None:
+        """Give an item to the actor that has least to do; with ``alone``, that actor gets no other meanwhile."""
         if len(self.actors) < self.count:
             self.actors[self.actor_class.remote(self.threads)] = 0
         actor = min(self.actors, key=lambda each: self.actors[each])
-        self.actors[actor] += 1
-        self.running[actor.do.remote(self.name, self.task, item)] = item, tried, actor
+        counts = AHEAD if alone else 1
+        self.actors[actor] += counts
+        self.running[actor.do.remote(self.name, self.task, item)] = item, tried, actor, counts
 
     def collect(self) -> Iterator[tuple[Any, int, Any]]:
         """Wait for an item; gives it, with all that its worker had where that died."""
         (ready, *_), _ = self.ray.wait(list(self.running), num_returns=1)
-        item, tried, actor = self.running[ready]
+        item, tried, actor, counts = self.running[ready]
         outcome = self._outcome(ready)
         if not isinstance(outcome, WorkerLost):
             del self.running[ready]
-            self.actors[actor] -= 1
+            self.actors[actor] -= counts
             yield item, tried, outcome
             return
-        # The worker took its items in order: it died of the first without a result; later ones were not tried.
-        # A result that was still on its way is lost too, so that the first may be a neighbour of the one to blame.
+        # A result that was still on its way is lost with its worker, so that the first item without one may be a
+        # neighbour of the one that killed it. Only an item that had the worker to itself is blamed; each of the
+        # others gets a worker to itself next.
         del self.actors[actor]
-        died = False
-        for reference in [each for each, (_, _, its) in self.running.items() if its is actor]:
-            item, tried, _ = self.running.pop(reference)
+        for reference in [each for each, (_, _, its, _) in self.running.items() if its is actor]:
+            item, tried, _, counts = self.running.pop(reference)
             outcome = self._outcome(reference)
-            lost = isinstance(outcome, WorkerLost)
-            yield item, tried + (lost and not died), outcome
-            died = died or lost
+            yield item, tried + (counts == AHEAD), outcome
 
     def _outcome(self, reference: Any) -> Any:
         errors = self.ray.exceptions
