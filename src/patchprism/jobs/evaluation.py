@@ -18,7 +18,7 @@ from patchprism.jobs.opened import resolved_for
 from patchprism.jobs.render import color
 from patchprism.jobs.source import Failure
 from patchprism.pictures.measures import PhotoMeasures, measure, overall
-from patchprism.pictures.picture import PictureOptions
+from patchprism.pictures.options import PictureOptions
 from patchprism.support.files import atomic_write, check_target
 from patchprism.support.folders import LocalFolder
 from patchprism.support.version import __version__

@@ -10,7 +10,6 @@ import numpy as np
 
 from patchprism.pictures.instances import enlarge_labels, label_objects
 from patchprism.pictures.masks import (
-    COCO_FILE,
     COLUMNS,
     box_of,
     coco_object,
@@ -19,6 +18,7 @@ from patchprism.pictures.masks import (
     write_mask,
     write_table,
 )
+from patchprism.pictures.options import COCO_FILE
 from patchprism.pictures.picture import without_photo
 from patchprism.pictures.upsample import upsampled_strips
 from patchprism.support.arrays import to_uint8
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from patchprism.features.patch_features import Tokens
     from patchprism.features.store.reader import PhotoRow
-    from patchprism.pictures.picture import PictureOptions
+    from patchprism.pictures.options import PictureOptions
     from patchprism.prism.colors import PhotoColors
     from patchprism.prism.estimator import Prism
 

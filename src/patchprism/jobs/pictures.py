@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from patchprism.jobs.lens import Looking, PhotoLens
     from patchprism.jobs.report import Colored
     from patchprism.jobs.run import Run
+    from patchprism.pictures.options import PictureOptions
     from patchprism.pictures.outputs import LensResult
-    from patchprism.pictures.picture import PictureOptions
     from patchprism.prism.colors import PhotoColors
     from patchprism.support.folders import Folder
     from patchprism.support.written import Output

@@ -22,7 +22,8 @@ from patchprism.jobs.writers import (
     paths_of,
 )
 from patchprism.pictures.histogram import count_scores
-from patchprism.pictures.picture import PictureOptions, draw_picture
+from patchprism.pictures.options import PictureOptions
+from patchprism.pictures.picture import draw_picture
 from patchprism.support import checks
 from patchprism.support.reading import Note
 from patchprism.support.words import counted

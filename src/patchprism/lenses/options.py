@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from patchprism.lenses.points import parse_point
-from patchprism.pictures.picture import PictureOptions
+from patchprism.pictures.options import PictureOptions
 from patchprism.support import checks
 from patchprism.support.options import LENSES, Checked, number_or_word, option, same
 

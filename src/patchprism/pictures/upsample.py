@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from patchprism.errors import OptionError
+from patchprism.pictures.options import UPSAMPLES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 
     Crop = tuple[float, float, float, float]
     Float32 = NDArray[np.float32]
-
-UPSAMPLES = ("nearest", "bilinear", "guided")
 
 # Half a window's side in patches, and the regularisation: the variance of colour (in [0, 1]) within a window below
 # which it is smoothed rather than followed. Chosen on composites with known masks: benchmarks/upsample.py.

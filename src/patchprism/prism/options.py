@@ -7,12 +7,13 @@ from functools import partial
 from typing import Any, Self
 
 from patchprism.errors import OptionError
-from patchprism.prism.colors import SCALINGS, SPACES
 from patchprism.support import checks
 from patchprism.support.checks import optional
 from patchprism.support.options import FIT, check_options, number_or_word, numbers, option
 
 FOREGROUNDS = ("auto", "object", "pca", "above", "below", "none")
+SCALINGS = ("minmax", "percentile", "sigmoid")
+SPACES = ("rgb", "oklab")
 SIGNS = ("stable", "largest")
 MASK_SIDES = ("above", "below", "none")
 MAX_MORPHOLOGY = 16

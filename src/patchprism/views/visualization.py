@@ -11,7 +11,8 @@ from patchprism.errors import OptionError
 from patchprism.features.patch_features import PatchFeatures
 from patchprism.jobs.settings import check_backbone
 from patchprism.jobs.view import View
-from patchprism.lenses import LensOptions, look_through
+from patchprism.lenses.looking import look_through
+from patchprism.lenses.options import LensOptions
 from patchprism.pictures.outputs import LensResult, as_png
 from patchprism.support import checks
 from patchprism.views.extract import load_again
