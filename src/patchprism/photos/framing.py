@@ -201,6 +201,22 @@ class Framing:
         plan = self._plan(height, width, "photo")
         return plan.box_height // self.patch_size, plan.box_width // self.patch_size
 
+    def covered(self, height: int, width: int) -> tuple[float, float, float, float]:
+        """Left, top, right and bottom of what the pixels cover, as shares of a photo's width and height.
+
+        Raises
+        ------
+        PhotoError
+            If a photo of ``height`` by ``width`` pixels cannot be framed.
+        """
+        plan = self._plan(height, width, "photo")
+        return (
+            plan.left / plan.width,
+            plan.top / plan.height,
+            (plan.left + plan.box_width) / plan.width,
+            (plan.top + plan.box_height) / plan.height,
+        )
+
     def apply(self, photo: NDArray[np.uint8], *, name: str = "photo", show: bool = True) -> Framed:
         """Frame a photo.
 
