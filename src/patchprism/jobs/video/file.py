@@ -27,7 +27,7 @@ from patchprism.jobs.video.opened import (
     promised_end,
     said_of_streams,
 )
-from patchprism.photos.images import MAX_PIXELS
+from patchprism.photos.decoded import MAX_PIXELS
 from patchprism.photos.paths import photo_name
 
 if TYPE_CHECKING:
