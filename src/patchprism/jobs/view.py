@@ -12,7 +12,7 @@ from patchprism.features.store.reader import PhotoRow
 from patchprism.jobs.engines import open_engine
 from patchprism.jobs.fitting import fit as fit_prism
 from patchprism.jobs.opened import Opened
-from patchprism.jobs.pictures import FirstPhotos, Pictures, overview
+from patchprism.jobs.pictures import Pictures, first_photos, overview
 from patchprism.jobs.report import Colored, photo_entry, report_head, report_tail, with_notes
 from patchprism.jobs.run import Outcome, Run
 from patchprism.jobs.settings import Stopwatch
@@ -184,7 +184,7 @@ class View:
         colored = self._colored()
         counts = np.sum([count_scores(score) for score in self.scores], axis=0)
         inside = sum(int(mask.sum()) for mask in self.foreground)
-        return overview(colored, FirstPhotos(colored, len(self)), counts, inside)
+        return overview(colored, first_photos(colored, len(self)), counts, inside)
 
     def __repr__(self) -> str:
         prism = self.prism
