@@ -290,6 +290,9 @@ def test_a_split_between_photos_gets_a_hint(run, tmp_path):
     assert all(photo["foreground"] > 0.95 for photo in report["photos"])
     assert len(report["hints"]) == 1
     assert "hint    in 2 of 2 photos nearly all patches are foreground" in result.out
+    # The report has the library's names, the terminal the flags.
+    assert "or keep all patches with foreground='none'" in report["hints"][0]
+    assert "with --foreground none" in " ".join(result.out.split())
     kept = run("render", tmp_path, "--out", tmp_path / "all", *MODEL, "--foreground", "none")
     assert "hint" not in kept.out
 

@@ -69,8 +69,8 @@ def hints_about(
     # Which side is the object has no answer where the sides are photos.
     return [
         f"in {extreme} of {len(shares)} photos nearly all patches are foreground, or nearly none: this "
-        "component tells photos apart, not objects from their ground; try --foreground object, colour photos of one "
-        "subject together and others alone, or keep all patches with --foreground none"
+        "component tells photos apart, not objects from their ground; try foreground='object', colour photos of one "
+        "subject together and others alone, or keep all patches with foreground='none'"
         + "".join(f"; {hint}" for hint in hints)
     ]
 
@@ -89,13 +89,13 @@ def _about_objects(photos: Sequence[Mapping[str, Any]]) -> list[str]:
     if faint:
         hints.append(
             f"no object stands out in {named(faint)}: its foreground and background have similar features; "
-            "--foreground none keeps all patches"
+            "foreground='none' keeps all patches"
         )
     filling = [each for each in photos if each not in faint and each["border_ratio"] >= FULL_BORDER]
     if filling:
         hints.append(
             f"the foreground reaches along the border of {named(filling)}: the object may fill the photo, or the "
-            "ground may be taken for it; try --foreground pca, or keep all patches with --foreground none"
+            "ground may be taken for it; try foreground='pca', or keep all patches with foreground='none'"
         )
     unsure = [
         each
