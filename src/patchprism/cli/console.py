@@ -62,8 +62,6 @@ def print_table(
     title : str
         Empty for none.
     columns : sequence of (heading, "left" or "right")
-    rows : sequence of sequence of str
-    console : Console
     """
     rows = [[shown(cell) for cell in row] for row in rows]
     if console.is_terminal:

@@ -26,7 +26,6 @@ class Coloring:
         A fitted one; by default one is fitted to the photos, or to a sample of them.
     force : bool
         Use the prism even where model, weights, framing or dtype differ from those it was fitted on.
-    sample : Sample
     fetch_from : sequence of str
         As in :func:`~patchprism.visualize`.
     """

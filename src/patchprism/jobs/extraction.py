@@ -40,17 +40,7 @@ _JOB_VERSION = 1
 
 
 class Extraction:
-    """Runs the network over photos, shard by shard, skipping those that are committed.
-
-    Parameters
-    ----------
-    names : list of str
-    network : Network
-    shards : Shards
-    engine : Engine
-    batch_size : int, optional
-    tell : callable
-    """
+    """Runs the network over photos, shard by shard, skipping those that are committed."""
 
     def __init__(
         self,

@@ -50,7 +50,6 @@ def hints_about(
     ----------
     shares : ndarray, shape (n,)
         Of each photo's patches that are foreground.
-    prism : Prism
     fitted_here : bool
         Whether the prism was fitted on these photos.
     plain : sequence of str

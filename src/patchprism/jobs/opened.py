@@ -42,13 +42,8 @@ class Opened:
 
     Attributes
     ----------
-    source : Source
     origin : dict
         What features depend on, as a prism keeps it.
-    failures : list of Failure
-    framing : Framing
-    record : BackboneRecord
-    weights : WeightsOrigin
     settings : dict
         Every setting as it was used: what ``report.json`` has.
     only : frozenset of str, optional
@@ -130,7 +125,6 @@ def open_tokens(
         As :func:`~patchprism.jobs.inputs.open_input` gives it.
     settings : Settings
         Resolved.
-    run : Run
     coloring : Coloring
         The sample, and the prism whose tokens these must be.
     work : Folder, optional
@@ -139,11 +133,6 @@ def open_tokens(
         Whether only the photos of the sample are wanted.
     strict : bool
         Whether the first photo that cannot be read raises.
-
-    Raises
-    ------
-    PatchPrismError
-        One of its children.
     """
     if isinstance(given, StoredFeatures):
         coloring.check(given.origin)

@@ -79,10 +79,6 @@ class Pictures:
 
     Parameters
     ----------
-    colored : Colored
-    output : Output
-    options : PictureOptions
-    run : Run
     work : Folder, optional
         Where it is kept what is done, for a run that is interrupted; nowhere by default.
     lenses : sequence of LensResult
@@ -371,10 +367,8 @@ class FirstPhotos:
     ----------
     total : int
         Number of photos of the job.
-    names : list of str
     shown : list of ndarray
         Crops, each (h, w, 3) uint8; plain grey where a photo is gone.
-    parts : list of PhotoColors
     gone : set of str
         A store's photos that are not there any more.
     lost : dict
@@ -427,8 +421,6 @@ def overview(
 
     Parameters
     ----------
-    colored : Colored
-    first : FirstPhotos
     counts : ndarray
         Patches of all photos by score, as :func:`~patchprism.pictures.histogram.count_scores` gives them.
     inside : int

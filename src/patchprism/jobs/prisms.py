@@ -38,15 +38,8 @@ def fit_prism(
         As in :func:`extract_features`, or one feature store.
     out : path
         The prism's file, or its address.
-    settings : Settings
-    run : Run
     sample : Sample
         The photos to fit on; the prism says so in ``origin["sample"]``.
-
-    Raises
-    ------
-    PatchPrismError
-        One of its children.
     """
     given, said = listed_input(photos)
     if isinstance(given, StoredFeatures):

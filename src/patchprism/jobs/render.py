@@ -50,17 +50,10 @@ def color(
         As :func:`~patchprism.jobs.inputs.open_input` gives it.
     settings : Settings
         Resolved.
-    run : Run
-    coloring : Coloring
     work : Folder, optional
         Where tokens and the prism are kept for a run that is interrupted; in memory by default.
     strict : bool
         Whether the first photo that cannot be read raises.
-
-    Raises
-    ------
-    PatchPrismError
-        One of its children.
     """
     # What can be refused is refused before the network runs.
     prism = coloring.unfitted(settings)
@@ -97,20 +90,11 @@ def render_photos(
         Files, folders, patterns and addresses, or one feature store.
     out : path
         A folder or an address.
-    settings : Settings
-    pictures : PictureOptions
-    run : Run
-    coloring : Coloring
     looking : Looking, optional
         Lenses that look at the photos as well.
     in_memory : bool
         Hold all tokens in memory rather than in a work folder: faster for a few photos, but an interrupted run
         cannot be resumed. The files are the same.
-
-    Raises
-    ------
-    PatchPrismError
-        One of its children.
     """
     given, said = listed_input(photos)
     settings = resolved_for(settings, given, coloring.prism)

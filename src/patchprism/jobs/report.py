@@ -34,8 +34,6 @@ class Colored:
 
     Attributes
     ----------
-    opened : Opened
-    prism : Prism
     fitted_here : bool
         Whether the prism was fitted on these photos.
     parts : sequence of PhotoColors, optional
@@ -77,8 +75,6 @@ def photo_entry(
 
     Parameters
     ----------
-    row : PhotoRow
-    part : PhotoColors
     doubts : mapping
         As :meth:`Prism.doubts <patchprism.Prism.doubts>` gives them, and ``agreement`` where it is known.
     files : sequence of str

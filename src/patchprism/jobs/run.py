@@ -82,10 +82,8 @@ class Outcome:
         Photos and patches done, without those that failed.
     failures : list of Failure
         Photos that could not be done, and why.
-    model, weights_source : str
     seconds : dict
         Time spent in each stage, in this run.
-    prism : Prism or None
     missing : int
         Number of photos of a store that were not there any more when they were to be drawn.
     unasked : list of str

@@ -74,8 +74,6 @@ class MemorySource:
 
     Parameters
     ----------
-    photos : Photos
-    rows : sequence of PhotoRow
     tokens : sequence of ndarray
         One entry per photo each, in the same order.
     """
@@ -130,7 +128,6 @@ class StoreSource(_Shown):
 
     Parameters
     ----------
-    features : StoredFeatures
     places : collection of str
         Where photos may be read: as in :func:`~patchprism.photos.sources.read_stored`.
     reader : callable

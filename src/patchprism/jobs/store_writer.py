@@ -34,7 +34,6 @@ class StoreWriter:
 
     Parameters
     ----------
-    shards : Shards
     out : Folder
         The store.
     engine : Engine

@@ -50,8 +50,6 @@ def extract_features(
         Files, folders, patterns, and addresses that fsspec opens.
     out : path
         The store to make; a folder or an address.
-    settings : Settings
-    run : Run
     tokens : {"float16", "float32"}
         What tokens are stored in.
     overwrite : bool

@@ -54,7 +54,6 @@ class PhotoRun:
 
     Attributes
     ----------
-    shard : int
     key : str
         Digest of all that its tokens depend on.
     names : list of str
@@ -76,8 +75,6 @@ class ExtractTask:
     ----------
     load : callable
         Gives the backbone; called once a worker.
-    framing : Framing
-    shards : Shards
     batch_size, batch_patches : int, optional
         As in :func:`~patchprism.features.extraction.extract`.
     reader : callable

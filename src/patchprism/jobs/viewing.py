@@ -44,18 +44,10 @@ def make_view(
     photos : sequence
         Paths, addresses, images or arrays; or one feature store. The photos of a store are read, when they are
         first shown, from where the store says that they were; plain grey stands for one that is gone.
-    settings : Settings
-    run : Run
-    coloring : Coloring
     most : int, optional
         The largest number of photos that is allowed.
     strict : bool
         Whether the first photo that cannot be read raises.
-
-    Raises
-    ------
-    PatchPrismError
-        One of its children.
     """
     given, notes = listed_input(photos)
     count = min(len(given), coloring.sample.count or len(given))
@@ -117,7 +109,6 @@ def view_of(colored: Colored, notes: Sequence[Note], seconds: dict[str, float]) 
 
     Parameters
     ----------
-    colored : Colored
     notes : sequence of Note
         What is to be said of the job's inputs.
     seconds : dict

@@ -83,7 +83,6 @@ def cluster(rows: NDArray[np.floating], count: int | str, *, seed: int = 0) -> C
     rows : ndarray, shape (n, D)
     count : int or "auto"
         ``"auto"`` takes the number from 2 to 12 with the best mean silhouette on 2,000 patches drawn by seed.
-    seed : int
 
     Returns
     -------

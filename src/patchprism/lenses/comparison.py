@@ -291,8 +291,6 @@ def compare_models(
 
     Parameters
     ----------
-    models : sequence of Model
-    run : Run
     work : Folder, optional
         Where each model's tokens are kept shard by shard; in memory by default, one model's at a time.
     seed : int

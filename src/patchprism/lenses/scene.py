@@ -43,11 +43,6 @@ class Scene:
 
     Attributes
     ----------
-    source : Source
-    prism : Prism
-    framing : Framing
-    record : BackboneRecord
-    options : LensOptions
     load : callable, optional
         Gives the backbone; None where there is none.
     parts : sequence of PhotoColors, optional

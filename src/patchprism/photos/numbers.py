@@ -37,7 +37,6 @@ def eight_bits(
     Parameters
     ----------
     values : ndarray
-    label : str
     wanted : (low, high) or None
         The values that are black and white.
     top : int, optional

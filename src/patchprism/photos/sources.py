@@ -135,7 +135,6 @@ def read_again(
 
     Parameters
     ----------
-    name : str
     size : tuple of int
         The (H, W) that it had.
     content : str or None
@@ -246,7 +245,6 @@ def read_stored(
 
     Parameters
     ----------
-    name : str
     size : tuple of int
         The (H, W) that it had.
     places : collection of str

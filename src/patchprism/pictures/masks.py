@@ -58,7 +58,6 @@ def full_mask(
 
     Parameters
     ----------
-    part : PhotoColors
     threshold : float
         On the score; NaN where all patches are kept.
     crop : tuple of float
@@ -125,7 +124,6 @@ def write_coco(path: Path, photos: Callable[[], Iterable[Mapping[str, Any]]]) ->
 
     Parameters
     ----------
-    path : Path
     photos : callable
         Gives the photos with ``file_name``, ``width``, ``height`` and ``objects``; called twice.
     """

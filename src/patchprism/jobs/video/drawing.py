@@ -34,7 +34,6 @@ class VideoReport:
 
     Attributes
     ----------
-    out : Path
     frames : int
         Frames written.
     size : tuple of int
@@ -53,11 +52,8 @@ class VideoReport:
         What else the user should know.
     hints : list of str
         What a person should know before believing the pictures, by the frames that the prism was fitted on.
-    prism : Prism
     fitted_here : bool
         Whether the prism was fitted on this clip.
-    record : BackboneRecord
-    weights : WeightsOrigin
     seconds : dict
         Time spent in each stage: ``load model``, ``read photos and run network`` and ``fit prism`` for the frames
         of the fit, ``colour and write`` for all frames.

@@ -48,7 +48,6 @@ class FileClip:
 
     Attributes
     ----------
-    name : str
     rate : Fraction
         Frames a second, on average.
     duration : Fraction or None
@@ -57,7 +56,6 @@ class FileClip:
         An estimate.
     time_base : Fraction
         Unit of the frames' times.
-    sound : bool
     matrix : int
         What the planes' colours mean, in FFmpeg's numbers.
     problems : Problems
