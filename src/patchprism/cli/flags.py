@@ -10,8 +10,6 @@ from patchprism.errors import OptionError, PatchPrismError, PrismError
 
 # Where a command calls a parameter something else than the library does.
 _CALLED = {"layers": "layer", "models": "model", "lens": "lenses"}
-
-
 # What is quoted is a value, but for the one of ``name='value'``.
 _MENTIONED = re.compile(
     r"""(?<![\w/.?&=\\-])(?P<name>[a-z]+(?:_[a-z]+)*)=(?P<value>True\b|False\b|'[^']*'|\([^()]*\)|[\w.:-]+(?:,[\w.:-]+)*)"""

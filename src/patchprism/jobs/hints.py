@@ -20,15 +20,11 @@ if TYPE_CHECKING:
 # objects give a contrast of 0.64 and more. Networks whose tokens are centred per photo (efficientnet_lite2) have a mean
 # cosine of 0 and contrasts of 0.5 to 0.8 for both kinds of photos, so nothing is said of them.
 FAINT_CONTRAST = 0.5
-
-
 LIKE_PATCHES = 0.3
 
 
 # Border ratio from which the foreground runs along the border, and agreement below which a photo is named.
 FULL_BORDER = 0.7
-
-
 LOW_AGREEMENT = 0.6
 
 

@@ -17,7 +17,7 @@ from patchprism.jobs.engines import WorkerLost
 from patchprism.jobs.masks import mask_files
 from patchprism.jobs.report import report_head, report_tail, with_notes, write_report
 from patchprism.jobs.run import Outcome
-from patchprism.jobs.source import Failure, StoreSource, digest
+from patchprism.jobs.source import Failure, StoreSource, digest, read_all, rows_of
 from patchprism.photos.paths import unique_stems
 from patchprism.photos.sources import StoredPhoto, elsewhere, stored_paths
 from patchprism.pictures.figures import MAX_PHOTOS, fg_mask_figure, results_figure, sheet_sizes
@@ -234,7 +234,7 @@ class Pictures:
         mine = {name for its in self.stems for stem in its for name in self.options.photo_files(stem)}
         mine.update([*self.options.figure_files(), *self.options.mask_files()])
         if self.looking is not None:
-            names = [row.name for shard in range(self.source.n_shards) for row in self.source.rows(shard)]
+            names = [row.name for row in rows_of(self.source)]
             mine.update(self._lens_names([stem for its in self.stems for stem in its], names))
         markers = {f"drawn/{name}" for name in ours}
         record = Record(self.output.folder)
@@ -387,7 +387,7 @@ def first_photos(colored: Colored, total: int) -> FirstPhotos:
     """Read what figures show of a job of so many photos."""
     first = FirstPhotos(total)
     box, _ = sheet_sizes(total)
-    for index, (row, tokens) in enumerate(islice(_every(colored), MAX_PHOTOS)):
+    for index, (row, tokens) in enumerate(islice(read_all(colored.opened.source), MAX_PHOTOS)):
         shown, reason = colored.opened.source.shown(row, colored.opened.framing)
         if shown is not None:
             shown = _small(shown, box * 5 // 4)
@@ -403,11 +403,6 @@ def first_photos(colored: Colored, total: int) -> FirstPhotos:
         parts = colored.parts
         first.parts.append(colored.prism.split(tokens, name=row.name) if parts is None else parts[index])
     return first
-
-
-def _every(colored: Colored) -> Iterator[Any]:
-    for shard in range(colored.opened.source.n_shards):
-        yield from colored.opened.source.read(shard)
 
 
 def overview(

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 
 DEFAULT_MODEL = "dinov2_vits14"
-
-
 ERRORS = ("raise", "report")
 
 

@@ -15,7 +15,7 @@ from patchprism.jobs.network import open_network
 from patchprism.jobs.opened import weights_of
 from patchprism.jobs.run import Outcome, Run, nobody
 from patchprism.jobs.shards import Shards
-from patchprism.jobs.source import Failure
+from patchprism.jobs.source import Failure, rows_of
 from patchprism.jobs.store_writer import StoreWriter
 from patchprism.jobs.working import remembered_batch, working
 from patchprism.photos.sources import in_range
@@ -110,12 +110,7 @@ def extract_features(
                         "origin": network.origin,
                         "model": asdict(network.record),
                         "failures": [{"photo": each.photo, "reason": each.reason} for each in failures],
-                        "plain": [
-                            row.name
-                            for shard in range(shards.n_shards)
-                            for row in shards.rows(shard)
-                            if row.plain
-                        ],
+                        "plain": [row.name for row in rows_of(shards) if row.plain],
                         "notes": [{"photo": each.name, "note": each.text} for each in said],
                     }
                 )

@@ -16,7 +16,7 @@ from patchprism.jobs.pictures import Pictures, first_photos, overview
 from patchprism.jobs.report import Colored, photo_entry, report_head, report_tail, with_notes
 from patchprism.jobs.run import Outcome, Run
 from patchprism.jobs.settings import Stopwatch
-from patchprism.jobs.source import Failure, MemorySource
+from patchprism.jobs.source import Failure, MemorySource, rows_of
 from patchprism.jobs.writers import (
     check_folder,
     paths_of,
@@ -341,14 +341,11 @@ class View:
 
     def _entries(self, colored: Colored) -> list[dict[str, Any]]:
         """The photos' entries of the report."""
-        entries: list[dict[str, Any]] = []
-        doubts = self.doubts()
-        for shard in range(colored.opened.source.n_shards):
-            for row in colored.opened.source.rows(shard):
-                i = len(entries)
-                gone = i in self.photos.lost
-                entries.append(photo_entry(row, self.parts[i], doubts[i], gone=gone))
-        return entries
+        known = zip(rows_of(colored.opened.source), self.parts, self.doubts(), strict=True)
+        return [
+            photo_entry(row, part, doubts, gone=i in self.photos.lost)
+            for i, (row, part, doubts) in enumerate(known)
+        ]
 
     def report(self) -> dict[str, Any]:
         """All there is to say about the view, as JSON values: what ``report.json`` holds, but for files."""

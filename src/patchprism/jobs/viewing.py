@@ -13,7 +13,7 @@ from patchprism.features.store.reader import LARGE, PhotoRow
 from patchprism.jobs.inputs import listed_input
 from patchprism.jobs.opened import Opened, resolved_for
 from patchprism.jobs.render import color
-from patchprism.jobs.source import MemorySource, StoreSource
+from patchprism.jobs.source import MemorySource, StoreSource, read_all
 from patchprism.jobs.view import View
 from patchprism.photos.sources import StoredPhoto, places_for
 from patchprism.support.memory import free_memory
@@ -115,12 +115,7 @@ def view_of(colored: Colored, notes: Sequence[Note], seconds: dict[str, float]) 
         Time spent in each stage.
     """
     opened, prism = colored.opened, colored.prism
-    found = [
-        (row, tokens)
-        for shard in range(opened.source.n_shards)
-        for row, tokens in opened.source.read(shard)
-        if opened.only is None or row.name in opened.only
-    ]
+    found = list(read_all(opened.source, opened.only))
     rows = [row for row, _ in found]
     features = features_of(opened, found)
     return View(

@@ -28,7 +28,6 @@ except ImportError:  # Windows
     fcntl = None
 
 
-# In a work folder: what is locked, and what says that the job has ended and the folder is being taken away.
 _LOCK_ATTEMPTS = 100
 
 
