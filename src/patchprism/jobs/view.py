@@ -310,6 +310,7 @@ class View:
         """The same photos in the colours of another prism, which is fitted to them first if that is asked for."""
         again = replace(self, prism=prism, fitted_here=fit or self.fitted_here)
         if fit:
+            prism.head, prism.masks = self.prism.head, self.prism.masks
             with open_engine() as engine:
                 fit_prism(prism, again._colored().opened, Run(engine=engine))
         pairs = zip(again.names, again.features, strict=True)
@@ -347,7 +348,8 @@ class View:
             for row in colored.opened.source.rows(shard):
                 i = len(entries)
                 gone = i in self.photos.lost
-                entries.append(photo_entry(row, self.parts[i], doubts[i], gone=gone))
+                masked = row.name in self.prism.masks
+                entries.append(photo_entry(row, self.parts[i], doubts[i], gone=gone, masked=masked))
         return entries
 
     def report(self) -> dict[str, Any]:
