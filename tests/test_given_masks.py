@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from dataclasses import replace
 from importlib.resources import files
 
 import jsonschema
@@ -271,7 +272,7 @@ def test_soft_edges_palettes_and_classes_of_png_files(tmp_path):
     assert read_mask(path).tolist() == [[0, 1, 0]]
     Image.fromarray(np.array([[True, False]])).save(path)
     assert read_mask(path).tolist() == [[1, 0]]
-    image = Image.fromarray(np.array([[0, 1, 15, 255]], np.uint8), "P")
+    image = Image.frombytes("P", (4, 1), bytes([0, 1, 15, 255]))
     image.putpalette([*range(256)] * 3)
     image.save(path)
     assert read_mask(path).tolist() == [[0, 1, 1, -1]]
@@ -460,3 +461,75 @@ def test_the_command_line_teaches_and_uses_heads(photos, masks, tmp_path, capsys
     )
     assert "--foreground must be 'auto' or 'mask' with masks" in capsys.readouterr().err
     assert run_cli("teach", photos, "--masks", masks, "-o", ears, "--classes", "one", *model) != 0
+
+
+def test_heads_of_several_classes_write_their_classes(photos, tmp_path):
+    """Two halves of a disc, taught by numbers in PNG files, come out as numbers and as categories."""
+    coco = pytest.importorskip("pycocotools.coco")
+    (tmp_path / "masks").mkdir()
+    for name in ("p0000", "p0001"):
+        mask = disc(photos / f"{name}.png").astype(np.uint8)
+        bright = np.asarray(Image.open(photos / f"{name}.png")).astype(int)
+        mask[: int(bright.shape[0] * 0.3)] = 255  # not labelled
+        mask[(mask == 1) & (np.arange(mask.shape[1]) > mask.shape[1] / 2)] = 2
+        Image.fromarray(mask).save(tmp_path / "masks" / f"{name}.png")
+    path, names = tmp_path / "halves.head.safetensors", ("ground", "left", "right")
+    with open_engine() as engine:
+        run = Run(engine=engine, backbone=Toy())
+        given = open_masks(str(tmp_path / "masks"), classes=3)
+        teach_head([photos], given, path, head=Head(classes=names), settings=SETTINGS, run=run)
+        head = Head.load(path)
+        assert head.classes_ == names
+        out = tmp_path / "out"
+        render_photos(
+            [photos],
+            out,
+            settings=SETTINGS,
+            engine=engine,
+            backbone=Toy(),
+            head=head,
+            masks=("png", "coco"),
+            upsample="nearest",
+            pca=False,
+        )
+    view = patchprism.visualize([photos], size=48, backbone=Toy(), head=head)
+    index = coco.COCO(out / "masks.coco.json")
+    assert [(each["id"], each["name"]) for each in index.loadCats(index.getCatIds())] == [
+        (1, "left"),
+        (2, "right"),
+    ]
+    seen = set()
+    for number, photo in enumerate(sorted(photos.iterdir())):
+        image = Image.open(out / f"{photo.stem}.mask.png")
+        assert image.mode == "P"
+        pixels = np.asarray(image)
+        h, w = view[number].foreground.shape
+        expected = head.predict([view[number].features])[0]
+        rows, columns = (
+            ((np.arange(n) + 0.5) * size / n).astype(int)
+            for n, size in zip((h, w), pixels.shape, strict=True)
+        )
+        np.testing.assert_array_equal(pixels[rows][:, columns], expected)
+        np.testing.assert_array_equal(read_mask(out / f"{photo.stem}.mask.png", indexed=True), pixels)
+        for each in index.loadAnns(index.getAnnIds(imgIds=number + 1)):
+            seen.add(each["category_id"])
+            np.testing.assert_array_equal(index.annToMask(each) > 0, pixels == each["category_id"])
+    assert seen == {1, 2}
+
+
+def test_a_page_that_was_taught_keeps_its_head_until_the_model_changes(photos, masks):
+    view = patchprism.visualize([photos], size=48, backbone=Toy(), masks=masks)
+    again = view.recolored(Prism(foreground="mask", scaling="percentile"), fit=True)
+    assert again.prism.method_ == "mask"
+    for mine, theirs in zip(again.parts, view.parts, strict=True):
+        np.testing.assert_array_equal(mine.score, theirs.score)
+    assert view.recolored(Prism(foreground="object"), fit=True).prism.method_ == "object"
+    other = replace(view, origin={**view.origin, "model": "another"})
+    assert other.recolored(Prism(foreground="mask"), fit=True).prism.method_ == "object"
+
+
+def test_hints_name_masks_that_disagree_and_photos_without_foreground(photos, masks):
+    wrong = ~disc(photos / "p0003.png")
+    given = {f"p000{i}": disc(photos / f"p000{i}.png") for i in (0, 1, 2)} | {"p0003": wrong}
+    view = patchprism.visualize([photos], size=48, backbone=Toy(), masks=given)
+    assert any(each.startswith("check the masks of p0003.png") for each in view.hints())

@@ -298,7 +298,7 @@ class Pictures:
     def _masks(self) -> list[str]:
         """Write what holds the masks of all photos; gives the names of the files."""
         made = []
-        for name, write in mask_files(self.options, self._all):
+        for name, write in mask_files(self.options, self.prism, self._all):
             with self.output.staged(name) as path:
                 write(path)
             made.append(name)

@@ -319,6 +319,11 @@ def check_head(head: Head, origin: dict[str, Any]) -> None:
         raise HeadError(f"the head was taught with another {differs}; force=True uses it anyway")
 
 
+def is_taught_on(head: Head, origin: dict[str, Any]) -> bool:
+    """Whether a head belongs to such tokens."""
+    return not head.origin or not _difference(head.origin, origin, _TOKENS, framing=("mean", "std"))
+
+
 def _difference(
     fitted_on: dict[str, Any],
     origin: dict[str, Any],
