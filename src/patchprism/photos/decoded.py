@@ -34,7 +34,7 @@ def to_rgb(image: Image.Image, label: str, values: Range | None) -> NDArray[np.u
     image.load()
     image = straight(image)
     # Read after loading: PNG may store it behind the pixels, and Pillow turns TIFFs itself as it loads them.
-    orientation = _orientation(image)
+    orientation = orientation_of(image)
     frames = _note_frames(image)
     if image.mode[0] in "IF":
         image = _from_wide(image, label, values)
@@ -50,7 +50,7 @@ def to_rgb(image: Image.Image, label: str, values: Range | None) -> NDArray[np.u
         rgb = over_white(rgb, alpha)
     for text in frames:
         note(text)
-    return _turn(np.asarray(rgb), orientation)
+    return turned(np.asarray(rgb), orientation)
 
 
 def check_size(width: int, height: int, label: str) -> None:
@@ -106,7 +106,7 @@ def _finished(
     rgb = to_srgb(image)
     if alpha is not None:
         rgb = over_white(rgb, PILImage.fromarray(np.ascontiguousarray(alpha)))
-    return _turn(np.asarray(rgb), orientation)
+    return turned(np.asarray(rgb), orientation)
 
 
 def sixteen_bits(image: Image.Image, label: str) -> NDArray[np.uint16] | None:
@@ -131,7 +131,7 @@ def sixteen_bits(image: Image.Image, label: str) -> NDArray[np.uint16] | None:
             parts.append(np.asarray(part).astype(np.uint16))
             image.info.update(part.info)
             if raw == tile[3] or two:  # it may be stored behind the pixels
-                image.info["orientation"] = _orientation(part)
+                image.info["orientation"] = orientation_of(part)
     upper, lower = (parts[0][..., ::2], parts[0][..., 1::2]) if two else parts
     return upper * np.uint16(256) + lower
 
@@ -153,7 +153,7 @@ def from_sixteen(
     return _finished(pixels, alpha, image.info.get("icc_profile"), image.info["orientation"])
 
 
-def _orientation(image: Image.Image) -> int:
+def orientation_of(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(_ORIENTATION_TAG, 1))
     except Exception:
@@ -161,7 +161,7 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _turn(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+def turned(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
     """Upright, from the EXIF orientation: 5 to 8 are transposed; then rows or columns run backwards."""
     if orientation in (5, 6, 7, 8):
         pixels = pixels.swapaxes(0, 1)

@@ -19,9 +19,11 @@ from patchprism.photos.decoded import (
     check_size,
     from_sixteen,
     from_tiff,
+    orientation_of,
     over_white,
     sixteen_bits,
     to_rgb,
+    turned,
 )
 from patchprism.photos.framing import check_range
 from patchprism.photos.numbers import eight_bits, note_if_dark, opacity
@@ -104,6 +106,30 @@ def read_photo(
     raise OptionError(
         f"a photo must be a path, bytes, a binary file, a PIL image or an array, got {type(source).__name__}"
     )
+
+
+def alpha_of(source: str | os.PathLike[str] | IO[bytes], name: str) -> NDArray[np.uint8] | None:
+    """The alpha channel of a photo's file, (H, W) uint8, turned as :func:`read_photo` turns it; None without one.
+
+    Raises
+    ------
+    PhotoError
+        If the file cannot be read.
+    """
+    from PIL import Image
+
+    with _named(name), _quiet():
+        _register_plugins()
+        with Image.open(source, formats=[each for each in _FORMATS if each in Image.OPEN]) as image:
+            check_size(*image.size, name)
+            image.load()
+            orientation = orientation_of(image)
+            if image.mode not in ("RGBA", "LA", "PA", "RGBa", "La") and "transparency" not in image.info:
+                return None
+            return turned(np.asarray(image.convert("RGBA").getchannel("A")), orientation)
+
+
+# -- files ---------------------------------------------------------------------------------------------------
 
 
 @contextmanager
