@@ -62,7 +62,7 @@ def make_view(
     if most is not None and count > most:
         way = "name fewer" if coloring.prism else f"sample={most} picks some, or name fewer"
         raise OptionError(f"a page shows {most} photos at most, got {count:,}: {way}")
-    settings = resolved_for(settings, given, coloring.prism)
+    settings = resolved_for(settings, given, coloring.prism, run)
     if isinstance(given, StoredFeatures):
         if run.backbone is not None:
             raise OptionError("backbone is not needed with a feature store")
