@@ -266,7 +266,7 @@ def test_without_weights_and_network_three_ways_on_are_named(run, photos, tmp_pa
     monkeypatch.setenv("PATCHPRISM_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
     monkeypatch.setenv("PATCHPRISM_DINOV2_URL", "http://127.0.0.1:9")
-    result = run("render", photos, "--out", tmp_path / "out")
+    result = run("render", photos, "--out", tmp_path / "out", "--model", "dinov2_vits14")
     assert result.code == 1
     assert result.err.count("\n") == 1
     for way in ("--weights", "patchprism download dinov2_vits14", "--model efficientnet_lite2"):

@@ -96,7 +96,7 @@ def _summarise(report: VideoReport) -> None:
     (height, width), (rows, columns) = report.size, report.grid
     stages = ", ".join(f"{stage} {s:.1f} s" for stage, s in report.seconds.items() if s >= 0.05)
     for label, text in (
-        ("model", f"{report.record.name}, weights from {report.weights}"),
+        ("model", f"{report.record.title}, weights from {report.weights}"),
         ("colours", f"{where}; {split}"),
         ("frames", f"{report.frames}, {width} × {height} pixels, {columns} × {rows} patches each"),
         ("sound", report.sound),

@@ -348,7 +348,7 @@ class Pictures:
             n_photos=self.n_photos,
             n_patches=int(self.sums.counts.sum()),
             failures=self.failures(),
-            model=self.opened.record.name,
+            model=self.opened.record.title,
             weights_source=str(self.opened.weights),
             seconds=self.run.watch.seconds,
             prism=self.prism,

@@ -14,7 +14,7 @@ from patchprism.features.store import StoredFeatures
 from patchprism.jobs.coloring import NEW, Coloring
 from patchprism.jobs.fitting import fit, fit_or_resume
 from patchprism.jobs.inputs import listed_input
-from patchprism.jobs.network import load_network
+from patchprism.jobs.network import kept_model, load_network
 from patchprism.jobs.opened import open_tokens, resolved_for
 from patchprism.jobs.pictures import Pictures
 from patchprism.jobs.report import Colored
@@ -99,17 +99,16 @@ def render_photos(
         cannot be resumed. The files are the same.
     """
     given, said = listed_input(photos)
-    settings = resolved_for(settings, given, coloring)
     output = Output(out, prism=coloring.prism.loaded_from if coloring.prism else "")
+    work = output.folder.below(WORK)
+    settings = resolved_for(settings, given, run, coloring, kept="" if in_memory else kept_model(work))
     if isinstance(given, StoredFeatures):
         refuse_what_is_read(out, [given.path])
     folder = output.folder
 
     def finish(colored: Colored) -> Outcome:
         colored.opened.notes = [*said, *colored.opened.notes]
-        job = Pictures(
-            colored, output, pictures, run, work=None if in_memory else folder.below(WORK), looking=looking
-        )
+        job = Pictures(colored, output, pictures, run, work=None if in_memory else work, looking=looking)
         written = [os.path.join(folder.name, name) for name in job.write()]
         return replace(job.outcome(), written=written)
 
@@ -126,7 +125,6 @@ def render_photos(
                 run = replace(run, backbone=backbone)
     if in_memory:
         return finish(color(given, settings, run, coloring))
-    work = folder.below(WORK)
     before = not is_remote(out) and local_path(out).exists()
     try:
         with working(work, folder.name) as held, tidied(work, held):

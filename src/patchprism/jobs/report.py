@@ -108,6 +108,7 @@ def report_head(colored: Colored, seconds: Mapping[str, float]) -> dict[str, Any
         "patchprism": __version__,
         "model": {
             "name": opened.record.name,
+            **({"about": opened.record.about} if opened.record.about else {}),
             "patch_size": opened.record.patch_size,
             "width": int(prism.scene_mean_.shape[0]),
             "weights": opened.weights.report(),

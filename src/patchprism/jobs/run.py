@@ -44,6 +44,8 @@ class Run:
         Called with progress: ``tell(stage, done, total or None)``.
     watch : Stopwatch
         Keeps the seconds of each stage.
+    notes : list of Note
+        What is to be said of the network that was chosen, beside what photos give to say.
     """
 
     engine: Engine
@@ -51,6 +53,7 @@ class Run:
     reader: Reader = read_source
     tell: Tell = nobody
     watch: Stopwatch = field(default_factory=Stopwatch)
+    notes: list[Note] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ def make_view(
     if most is not None and count > most:
         way = "name fewer" if coloring.prism else f"sample={most} picks some, or name fewer"
         raise OptionError(f"a page shows {most} photos at most, got {count:,}: {way}")
-    settings = resolved_for(settings, given, coloring)
+    settings = resolved_for(settings, given, run, coloring)
     if isinstance(given, StoredFeatures):
         if run.backbone is not None:
             raise OptionError("backbone is not needed with a feature store")

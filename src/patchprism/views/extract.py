@@ -30,7 +30,7 @@ def extract(
     *,
     size: int | None = None,
     framing: Framing | None = None,
-    layer: int | Sequence[int] = -1,
+    layer: int | Sequence[int] | None = None,
     facet: str = "token",
     final_norm: bool = True,
     token_norm: str = "none",
@@ -99,7 +99,7 @@ def extract(
         token_norm=token_norm,
         dtype=dtype,
         batch_size=batch_size,
-    ).resolved()
+    ).resolved(record=record)
     if framing is not None:
         check_framing(framing)
         if size is not None:

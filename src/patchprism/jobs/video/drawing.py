@@ -125,7 +125,7 @@ class Drawing:
         report.network_seconds = frames.seconds - before
         report.grid = first[1].grid
         report.size = self.canvas.size(*first[0].rgb.shape[:2], even=not pictures)
-        report.sound, report.warnings = sink.sound, [*clip.warnings, *sink.warnings]
+        report.sound, report.warnings = sink.sound, [*report.warnings, *clip.warnings, *sink.warnings]
         report.n_problems, report.problems = clip.problems.count, clip.problems.named
 
     def _color_and_write(self, sink: Sink, seen: Seen) -> None:
