@@ -12,7 +12,7 @@ import numpy as np
 
 from patchprism.backbones import find_record
 from patchprism.errors import OptionError, PhotoError, PrismError
-from patchprism.features.extraction import batch_for
+from patchprism.features.extraction import batch_for, tokens_of
 from patchprism.features.patch_features import PatchFeatures
 from patchprism.jobs.coloring import Coloring
 from patchprism.jobs.engines import open_engine
@@ -127,6 +127,7 @@ def render_video(
     weights: str | None = None,
     preset: str | None = None,
     size: int | None = None,
+    stride: int | None = None,
     range: tuple[float, float] | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
@@ -140,6 +141,8 @@ def render_video(
     facet: str | None = None,
     final_norm: bool | None = None,
     token_norm: str | None = None,
+    tile: int | None = None,
+    refine: int | None = None,
     device: str = "auto",
     dtype: str | None = None,
     batch_size: int | None = None,
@@ -234,6 +237,9 @@ def render_video(
             weights=weights,
             preset=preset,
             size=size,
+            stride=stride,
+            tile=tile,
+            refine=refine,
             range=range,
             mean=mean,
             std=std,
@@ -340,7 +346,8 @@ class _Frames:
         leave_the_cores()
         framing = self.network.framing
         for frame in frames:
-            yield frame, framing.apply(frame.rgb, name=self.name(frame), show=False)
+            shown = self.network.options.refine > 1
+            yield frame, framing.apply(frame.rgb, name=self.name(frame), show=shown)
 
     def name(self, frame: Frame) -> str:
         """What to call a frame in errors."""
@@ -348,11 +355,8 @@ class _Frames:
 
     def tokens(self, batch: list[tuple[Frame, Framed]]) -> NDArray[np.float32]:
         """Tokens of a batch, (B, h, w, D)."""
-        import torch
-
-        pixels = torch.stack([framed.pixels for _, framed in batch])
-        tokens: NDArray[np.float32] = self.network.options.tokens(self.backbone, pixels).cpu().numpy()
-        return tokens
+        framed = [framed for _, framed in batch]
+        return np.stack(list(tokens_of(self.backbone, framed, self.network.options)))
 
     def batches(self, items: Iterator[tuple[Frame, Framed]]) -> Iterator[list[tuple[Frame, Framed]]]:
         """Framed frames, as many at a time as the network takes."""
