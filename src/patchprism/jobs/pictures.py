@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,38 +13,34 @@ import numpy as np
 from patchprism.errors import EngineError, OutputError
 from patchprism.jobs.drawing import DrawTask, drawn_key
 from patchprism.jobs.engines import WorkerLost
+from patchprism.jobs.figures import FirstPhotos, origin_of, overview, plan, seed_columns
 from patchprism.jobs.masks import mask_files
 from patchprism.jobs.report import report_head, report_tail, with_notes, write_report
 from patchprism.jobs.run import Outcome
 from patchprism.jobs.source import Failure, StoreSource, digest
 from patchprism.photos.paths import unique_stems
 from patchprism.photos.sources import StoredPhoto, elsewhere, stored_paths
-from patchprism.pictures.figures import MAX_PHOTOS, fg_mask_figure, results_figure, sheet_sizes
-from patchprism.pictures.histogram import counted_histogram
-from patchprism.pictures.options import PictureOptions
-from patchprism.pictures.outputs import figure_jobs, photo_jobs
-from patchprism.pictures.render import write_picture
+from patchprism.pictures.figure_options import FIGURE_OPTIONS
+from patchprism.pictures.figures import MAX_PHOTOS
+from patchprism.pictures.outputs import captions, figure_jobs, photo_jobs, write_text
 from patchprism.support.memory import give_back_memory
 from patchprism.support.version import __version__
 from patchprism.support.written import Record, Stamp
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterable, Iterator, Sequence
-
-    from numpy.typing import NDArray
+    from collections.abc import Iterable, Iterator, Sequence
 
     from patchprism.jobs.lens import Looking, PhotoLens
     from patchprism.jobs.report import Colored
     from patchprism.jobs.run import Run
+    from patchprism.pictures.options import PictureOptions
     from patchprism.pictures.outputs import LensResult
-    from patchprism.prism.colors import PhotoColors
     from patchprism.support.folders import Folder
     from patchprism.support.written import Output
 
 # In the work folder: the figures that this job writes.
 _FIGURES = "figures.json"
-_PLAIN = PictureOptions()
 # Photos that a summary shows.
 SHOWN_ROWS = 20
 
@@ -137,7 +132,12 @@ class Pictures:
             key=digest(
                 __version__,
                 vars(self.prism) | {"loaded_from": ""},
-                asdict(self.options),
+                # Figures are drawn again in any case; only a lens has some of single photos.
+                {
+                    key: value
+                    for key, value in asdict(self.options).items()
+                    if self.fitted or key not in FIGURE_OPTIONS
+                },
                 sorted(self.places),
                 [lens.key for lens in self.fitted],
             ),
@@ -145,6 +145,9 @@ class Pictures:
             parts=self.colored.parts,
             lenses=self.fitted,
         )
+        if self.options.pca:  # what cannot be drawn is refused before anything is written
+            columns = seed_columns(self.colored, self.n_photos)
+            plan(rows[:MAX_PHOTOS], self.n_photos, self.options, columns)
         names = [*self.options.names(stems), *self._lens_names(stems, [row.name for row in rows])]
         _check_distinct(names)
         self._tidy()
@@ -240,11 +243,10 @@ class Pictures:
     def _lens_names(self, stems: Sequence[str], photos: Sequence[str]) -> Iterator[str]:
         if self.looking is not None:
             yield from self.looking.files(stems, photos, self.options)
-        format, arrays = self.options.format, self.options.arrays
-        for path, _ in figure_jobs(self.lenses, Path(), arrays=arrays, format=format):
+        for path, _ in figure_jobs(self.lenses, Path(), self.options):
             yield path.name
         for index, stem in enumerate(stems):
-            for path, _ in photo_jobs(self.lenses, index, Path(stem), arrays=arrays, format=format):
+            for path, _ in photo_jobs(self.lenses, index, Path(stem), self.options):
                 yield path.name
 
     def _look(self) -> list[str]:
@@ -253,9 +255,11 @@ class Pictures:
             return []
         entries = [each for drawn in self._all() for each in drawn["lenses"]]
         self.lenses += [lens.result([each[lens.name] for each in entries]) for lens in self.fitted]
-        format, arrays = self.options.format, self.options.arrays
+        patches = sum(sum(drawn["counts"]) for drawn in self._all())
+        for lens in self.lenses:
+            lens.origin = lens.origin or origin_of(self.colored, self.n_photos, patches)
         made = []
-        for path, write in figure_jobs(self.lenses, Path(), arrays=arrays, format=format):
+        for path, write in figure_jobs(self.lenses, Path(), self.options):
             with self.output.staged(path.name) as part:
                 write(part)
             made.append(path.name)
@@ -264,7 +268,7 @@ class Pictures:
         stems = [stem for its in self.stems for stem in its]
         # What lenses in memory found; those that looked on the way have written theirs.
         for index, (photo, stem) in enumerate(zip(self._photos(), stems, strict=True)):
-            for path, write in photo_jobs(self.lenses, index, Path(stem), arrays=arrays, format=format):
+            for path, write in photo_jobs(self.lenses, index, Path(stem), self.options):
                 with self.output.staged(path.name) as part:
                     write(part)
                 photo["files"].append(path.name)
@@ -279,14 +283,18 @@ class Pictures:
             return []
         counts = np.sum([drawn["counts"] for drawn in self._all()], axis=0)
         inside = sum(drawn["n_foreground"] for drawn in self._all())
-        first = FirstPhotos(self.colored, self.n_photos)
+        first = FirstPhotos(self.colored, self.n_photos, self.options)
         figures = overview(self.colored, first, counts, inside, self.options)
         self.gone |= first.gone
         self.lost |= first.lost
-        for name, draw in zip(names, figures.values(), strict=True):
+        *figure_names, caption = names
+        for name, drawing in zip(figure_names, figures.values(), strict=True):
             with self.output.staged(name) as path:
-                write_picture(path, draw())
+                drawing.save(path)
             self._tidy_memory()  # a figure of 200 photos takes 100 MB while it is drawn
+        with self.output.staged(caption) as path:
+            origin = origin_of(self.colored, self.n_photos, int(counts.sum()))
+            write_text(captions(figures, origin), path)
         return names
 
     def _tidy_memory(self) -> None:
@@ -347,99 +355,6 @@ class Pictures:
         )
 
 
-class FirstPhotos:
-    """The photos that figures show: the first ones, each crop as small as a figure needs it.
-
-    Attributes
-    ----------
-    names : list of str
-    shown : list of ndarray
-        Crops, each (h, w, 3) uint8; plain grey where a photo is gone.
-    parts : list of PhotoColors
-    total : int
-        Number of photos of the job.
-    gone : set of str
-        A store's photos that are not there any more.
-    lost : dict
-        Other photos that are gone or replaced, and why.
-    """
-
-    def __init__(self, colored: Colored, total: int) -> None:
-        self.names: list[str] = []
-        self.shown: list[NDArray[np.uint8]] = []
-        self.parts: list[PhotoColors] = []
-        self.total = total
-        self.gone: set[str] = set()
-        self.lost: dict[str, str] = {}
-        box, _ = sheet_sizes(total)
-        for index, (row, tokens) in enumerate(islice(_every(colored), MAX_PHOTOS)):
-            shown, reason = colored.opened.source.shown(row, colored.opened.framing)
-            if shown is not None:
-                shown = _small(shown, box * 5 // 4)
-            else:
-                if reason is None:
-                    self.gone.add(row.name)
-                else:
-                    self.lost[row.name] = reason
-                side = 8 if row.grid[0] * row.grid[1] < 1 << 16 else 1
-                shown = np.full((row.grid[0] * side, row.grid[1] * side, 3), 128, np.uint8)
-            self.names.append(Path(row.name).name)
-            self.shown.append(shown)
-            parts = colored.parts
-            self.parts.append(colored.prism.split(tokens, name=row.name) if parts is None else parts[index])
-
-
-def _every(colored: Colored) -> Iterator[Any]:
-    for shard in range(colored.opened.source.n_shards):
-        yield from colored.opened.source.read(shard)
-
-
-def overview(
-    colored: Colored,
-    first: FirstPhotos,
-    counts: NDArray[np.int64],
-    inside: int,
-    options: PictureOptions = _PLAIN,
-) -> dict[str, Callable[[], NDArray[np.uint8]]]:
-    """What draws each figure, (H, W, 3) uint8, by the name of its file.
-
-    Parameters
-    ----------
-    colored : Colored
-    first : FirstPhotos
-    counts : ndarray
-        Patches of all photos by score, as :func:`~patchprism.pictures.histogram.count_scores` gives them.
-    inside : int
-        Number of patches in the foreground.
-    options : PictureOptions
-        Whether a line is drawn around the foreground on the photos, and how patches become pixels.
-    """
-    prism, parts = colored.prism, first.parts
-    side: Any = prism.side_
-    upsample = "nearest" if options.upsample == "auto" else options.upsample
-    named: dict[str, Any] = {"names": first.names, "total": first.total, "upsample": upsample}
-    outlines = [part.foreground for part in parts] if options.outline else None
-    scores, foreground = [part.score for part in parts], [part.foreground for part in parts]
-    return {
-        "fg_mask": partial(
-            fg_mask_figure, first.shown, scores, foreground, side=side, outline=options.outline, **named
-        ),
-        "results": partial(
-            results_figure, first.shown, [part.rgb for part in parts], outlines=outlines, **named
-        ),
-        "results_raw": partial(
-            results_figure, first.shown, [part.rgb_all for part in parts], outlines=outlines, **named
-        ),
-        "histogram": partial(
-            counted_histogram,
-            counts,
-            inside,
-            threshold=None if side == "none" else prism.threshold_,
-            side=side,
-        ),
-    }
-
-
 def read_json(folder: Folder, key: str) -> dict[str, Any]:
     """What a file of the work folder says; nothing where there is none, or a broken one."""
     try:
@@ -456,14 +371,3 @@ def _check_distinct(names: Sequence[str]) -> None:
         if name.casefold() in seen:
             raise OutputError(name, "two files of this job would have this name; rename a photo")
         seen.add(name.casefold())
-
-
-def _small(shown: NDArray[np.uint8], box: int) -> NDArray[np.uint8]:
-    """A crop no larger than about box² pixels: of two hundred of them, whole ones would fill the memory."""
-    from PIL import Image
-
-    scale = (box * box / (shown.shape[0] * shown.shape[1])) ** 0.5
-    if scale >= 1:
-        return shown
-    size = max(1, round(shown.shape[1] * scale)), max(1, round(shown.shape[0] * scale))
-    return np.asarray(Image.fromarray(shown).resize(size, Image.Resampling.LANCZOS))
