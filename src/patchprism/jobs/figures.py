@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -18,7 +19,7 @@ from patchprism.pictures.sheet import Group, Panel, Sheet
 from patchprism.support.words import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -35,6 +36,24 @@ def seed_columns(colored: Colored, total: int) -> tuple[int | None, int | None]:
     most = ((6, 1), (12, 2), (27, 3), (60, 4), (100, 5), (float("inf"), 7))
     shown = min(total, MAX_PHOTOS)
     return next(columns for count, columns in most if shown <= count), int(np.ceil(np.sqrt(shown)))
+
+
+def kept_labels(options: PictureOptions, given: Sequence[str], kept: Iterable[str]) -> PictureOptions:
+    """The options with the labels of those photos alone that could be read.
+
+    Parameters
+    ----------
+    options : PictureOptions
+    given : sequence of str
+        Names of all photos, in the order of their labels.
+    kept : iterable of str
+        Names of some of them, in the same order.
+    """
+    if len(options.own_labels) != len(given):
+        return options
+    pairs = iter(zip(given, options.own_labels, strict=True))
+    labels = tuple(next((label for name, label in pairs if name == wanted), "") for wanted in kept)
+    return replace(options, labels=labels) if labels else options
 
 
 def plan(

@@ -14,6 +14,7 @@ import numpy as np
 from patchprism.errors import PatchPrismError
 from patchprism.features.extraction import photo_names
 from patchprism.features.store import StoredFeatures
+from patchprism.jobs.figures import kept_labels
 from patchprism.jobs.working import tidied, working
 from patchprism.photos.paths import unique_stems
 from patchprism.photos.sources import StoredPhoto
@@ -262,12 +263,13 @@ def write_comparison(
         )
     else:
         names, read = photo_names(given), list(_read(given))
+    pictures.check_labels(len(names))
     stems = unique_stems([Path(name).name for name in names])
     output.check(comparison_names(stems, arrays=pictures.arrays, format=pictures.figures_as), read)
 
     def done(work: Folder | None) -> tuple[Comparison, list[Path] | list[str]]:
         found = compare_models(models, run, work=work, notes=notes)
-        return found, _save(found, out, pictures)
+        return found, _save(found, out, kept_labels(pictures, names, found.photos.names))
 
     if not large:
         return done(None)
