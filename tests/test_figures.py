@@ -15,8 +15,9 @@ from patchprism.pictures.captions import fit_lines
 from patchprism.pictures.drawing import Drawing
 from patchprism.pictures.figure_options import FigureOptions
 from patchprism.pictures.figures import fg_mask_sheet, results_sheet, tint
-from patchprism.pictures.layout import Picture, Text, lay_out, partition
+from patchprism.pictures.layout import lay_out, partition
 from patchprism.pictures.options import PictureOptions
+from patchprism.pictures.page import Picture, Text
 from patchprism.pictures.palette import class_colors, seen
 from patchprism.pictures.sheet import Bar, Group, Key, Panel, Sheet
 

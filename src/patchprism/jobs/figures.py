@@ -14,7 +14,8 @@ from patchprism.jobs.crops import crop_at
 from patchprism.pictures.drawing import Drawing, check_size
 from patchprism.pictures.figures import MAX_PHOTOS, fg_mask_sheet, results_sheet
 from patchprism.pictures.histogram import histogram_drawing
-from patchprism.pictures.layout import Picture, lay_out
+from patchprism.pictures.layout import lay_out
+from patchprism.pictures.page import Picture
 from patchprism.pictures.sheet import Group, Panel, Sheet
 from patchprism.support.words import counted
 

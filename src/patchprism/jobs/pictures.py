@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from itertools import chain, islice
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from patchprism.errors import EngineError, OutputError
-from patchprism.jobs.drawing import DrawTask, drawn_key
+from patchprism.jobs.drawing import WRITERS, DrawTask, drawn_key
 from patchprism.jobs.engines import WorkerLost
 from patchprism.jobs.figures import FirstPhotos, origin_of, overview, plan, seed_columns
 from patchprism.jobs.masks import mask_files
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from patchprism.jobs.lens import Looking, PhotoLens
     from patchprism.jobs.report import Colored
     from patchprism.jobs.run import Run
+    from patchprism.pictures.drawing import Drawing
     from patchprism.pictures.options import PictureOptions
     from patchprism.pictures.outputs import LensResult
     from patchprism.support.folders import Folder
@@ -288,10 +290,18 @@ class Pictures:
         self.gone |= first.gone
         self.lost |= first.lost
         *figure_names, caption = names
-        for name, drawing in zip(figure_names, figures.values(), strict=True):
+
+        def write(name: str, drawing: Drawing) -> None:
             with self.output.staged(name) as path:
                 drawing.save(path)
             self._tidy_memory()  # a figure of 200 photos takes 100 MB while it is drawn
+
+        # Where memory must stay flat one after the other.
+        with ThreadPoolExecutor(WRITERS if self.work is None else 1) as pool:
+            for future in [
+                pool.submit(write, *each) for each in zip(figure_names, figures.values(), strict=True)
+            ]:
+                future.result()
         with self.output.staged(caption) as path:
             origin = origin_of(self.colored, self.n_photos, int(counts.sum()))
             write_text(captions(figures, origin), path)

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from patchprism.pictures.captions import draw_text, load_font, text_width
-from patchprism.pictures.layout import ON_ANY, Box, Picture, Strokes
+from patchprism.pictures.page import ON_ANY, Box, Picture, Strokes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
 
-    from patchprism.pictures.layout import Measure, Page
+    from patchprism.pictures.layout import Measure
+    from patchprism.pictures.page import Page
 
 
 def measure_at(scale: float) -> Measure:

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-    from patchprism.pictures.layout import Measure, Page
+    from patchprism.pictures.layout import Measure
+    from patchprism.pictures.page import Page
 
 # What Pillow opens without a warning; Matplotlib and JPEG end at this many pixels a side, PDF at 200 inches.
 MAX_PIXELS, MAX_SIDE, MAX_POINTS = 89_478_485, 65_500, 14_400
@@ -80,11 +81,10 @@ class Drawing:
         if format not in ("pdf", "svg"):
             write_picture(path, self(options), dpi=options.resolution)
             return
-        from patchprism.pictures.vector import write_vector
+        from patchprism.pictures.vector import one_at_a_time, write_vector
 
-        figure = self.figure(options)
-        with atomic_write(path) as part:
-            write_vector(figure, part, format, clear=self.clear)
+        with one_at_a_time, atomic_write(path) as part:
+            write_vector(self.figure(options), part, format, clear=self.clear)
 
     def _page(self, options: FigureOptions, measure: Measure) -> Page:
         made = self.make()

@@ -11,13 +11,13 @@ from patchprism.errors import OptionError
 from patchprism.pictures.canvas import measure_at
 from patchprism.pictures.drawing import Drawing
 from patchprism.pictures.figure_options import PLAIN
-from patchprism.pictures.layout import INK, MUTED, RULE, SCREEN, Box, Page, Text
+from patchprism.pictures.page import INK, MUTED, RULE, SCREEN, Box, Page, Text
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from patchprism.pictures.figure_options import FigureOptions
-    from patchprism.pictures.layout import Color
+    from patchprism.pictures.page import Color
 
 _FOREGROUND, _BACKGROUND = (33, 131, 128), (196, 201, 208)
 

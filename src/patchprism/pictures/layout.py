@@ -7,13 +7,13 @@ Algorithm Design Manual", 2008, section 8.5). All lengths are points; a page kno
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from patchprism.pictures.captions import caption, fit_lines
+from patchprism.pictures.page import INK, MUTED, ON_ANY, SCREEN, Box, Page, Picture, Strokes, Text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -24,73 +24,15 @@ if TYPE_CHECKING:
     from patchprism.pictures.sheet import Bar, Draw, Group, Key, Panel, Sheet
 
     Measure = Callable[[str, float], float]
-    Color = tuple[int, int, int]
 
-INK, MUTED, RULE = (28, 32, 38), (104, 112, 122), (224, 227, 231)
-# Text that is read on white and on black: of figures without a ground.
-ON_ANY = (122, 128, 136)
 # Heights of panels in pixels at 144 per inch, by the number of pairs of panels.
 HEIGHTS = ((4, 608), (6, 512), (12, 416), (27, 352), (60, 288), (100, 240), (math.inf, 200))
-SCREEN = 2  # pixels per point, where no width in print is given
 _MARGIN = 18.0
 _LINE = 1.35  # height of a line of text
 # A panorama does not make all other rows tall, nor a tower its own.
 _WIDEST, _TALLEST = 2.0, 2.25
 _LEAST_TEXT, _MOST_TEXT = 7.0, 14.0
 _MOST_LINES = 2
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A panel in its place; ``draw`` makes it at a size in pixels."""
-
-    x: float
-    y: float
-    width: float
-    height: float
-    draw: Draw
-
-
-@dataclass(frozen=True)
-class Text:
-    """A line of text; ``y`` is its baseline, ``anchor`` what of it stands at ``x``: l, m or r."""
-
-    x: float
-    y: float
-    text: str
-    size: float
-    color: Color
-    anchor: str = "l"
-
-
-@dataclass(frozen=True)
-class Box:
-    """A filled rectangle."""
-
-    x: float
-    y: float
-    width: float
-    height: float
-    color: Color
-
-
-@dataclass(frozen=True)
-class Strokes:
-    """Lines with dots at their ends, the last on top: x, y, x, y of each."""
-
-    lines: Sequence[tuple[float, float, float, float]]
-    colors: Sequence[Color]
-    width: float
-    radius: float
-
-
-@dataclass
-class Page:
-    """A figure that is laid out: width and height in points, and what stands where."""
-
-    width: float
-    height: float = 0.0
-    items: list[Picture | Text | Box | Strokes] = field(default_factory=list)
 
 
 def panel_height(pairs: float) -> int:

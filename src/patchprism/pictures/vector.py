@@ -16,12 +16,12 @@ from matplotlib.patches import Rectangle
 from matplotlib.patheffects import Normal, Stroke
 
 from patchprism.pictures.captions import face_at, families_for, text_width
-from patchprism.pictures.layout import Box, Picture, Strokes
+from patchprism.pictures.page import Box, Picture, Strokes
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from patchprism.pictures.layout import Page
+    from patchprism.pictures.page import Page
 
 # Type 42 embeds fonts whole, so that text can be found and copied; in SVG text is drawn by the viewer's fonts.
 _STYLE: dict[Any, Any] = {
@@ -32,8 +32,8 @@ _STYLE: dict[Any, Any] = {
     "savefig.bbox": None,
     "text.usetex": False,
 }
-# Matplotlib's parameters are those of the whole process.
-_style = threading.Lock()
+# Matplotlib's parameters are those of the whole process, and figures are written by several threads.
+one_at_a_time = threading.RLock()
 
 
 class ShownFigure(Figure):
@@ -100,7 +100,7 @@ def _draw_strokes(axes: Any, strokes: Strokes) -> None:
 def write_vector(figure: Figure, path: Path, format: str, *, clear: bool = False) -> None:
     """Write a figure as PDF or SVG; the same figure gives the same bytes."""
     metadata: dict[str, Any] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}[format]
-    with _style, rc_context(_STYLE):
+    with one_at_a_time, rc_context(_STYLE):
         figure.savefig(path, format=format, dpi=figure.dpi, metadata=metadata, transparent=clear)
 
 

@@ -15,6 +15,7 @@ from patchprism.jobs.view import View
 from patchprism.lenses.looking import look_through
 from patchprism.lenses.options import LensOptions
 from patchprism.pictures.drawing import Drawing
+from patchprism.pictures.figure_options import SCREEN_DPI
 from patchprism.pictures.options import FIGURES, PictureOptions
 from patchprism.pictures.outputs import LensResult, as_png
 from patchprism.support import checks
@@ -351,7 +352,7 @@ class Visualization(View):
 
         checks.choice("name", name, allowed=("overview", *FIGURES))
         options = PictureOptions(
-            dpi=dpi,
+            dpi=SCREEN_DPI if dpi is None and width is None and name == "overview" else dpi,
             width=10.0 if width is None and name == "overview" else width,
             columns=columns,
             labels=checks.texts("labels", labels),
