@@ -15,15 +15,10 @@ from PIL import Image
 
 from patchprism.errors import OptionError, OutputError
 from patchprism.pictures.captions import fit_text, load_font
-from patchprism.pictures.render import (
-    fg_mask_figure,
-    overlay,
-    paint,
-    results_figure,
-    score_histogram,
-    viridis,
-    write_picture,
-)
+from patchprism.pictures.figures import fg_mask_figure, results_figure
+from patchprism.pictures.histogram import score_histogram
+from patchprism.pictures.render import overlay, paint, write_picture
+from patchprism.pictures.sheet import viridis
 
 
 def rng() -> np.random.Generator:
@@ -271,8 +266,8 @@ def test_panels_of_fg_mask_stand_in_a_square_and_show_score_over_photo():
 
         for score in (0.0, value):
             found = (np.abs(figure - blend(score)) <= 2).all(-1)
-            assert runs(found.any(0)) == [144, 144]
-            assert runs(found.any(1)) == [288, 288]
+            assert runs(found.any(0)) == [304, 304]
+            assert runs(found.any(1)) == [608, 608]
 
 
 @pytest.mark.parametrize("count", [1, 2, 5, 6, 7, 30, 100, 250])
@@ -294,7 +289,7 @@ def test_figures_of_any_number_of_photos(count):
 def test_figures_of_any_shape(grid):
     shown, colors = cases([grid, (32, 32)])
     figure = results_figure(shown, colors, names=["a", "b"])
-    assert max(figure.shape) < 2000
+    assert max(figure.shape) < 3000
     assert (figure == (0, 0, 255)).all(-1).any()
 
 

@@ -148,7 +148,7 @@ class DrawTask:
         jobs = list(self._jobs(row, part, photo, stem)) if self.options.pca else []
         looks = {lens.name: lens.look(row, tokens, part, index) for lens in self.lenses}
         for lens, look in looks.items():
-            made = look.jobs(lens, Path(stem), arrays=self.options.arrays, format=self.options.format)
+            made = look.jobs(lens, Path(stem), self.options)
             jobs += [(path.name, write) for path, write in made]
         masks: dict[str, Any] = {}
         if self.options.has_masks:

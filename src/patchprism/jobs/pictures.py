@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,41 +12,41 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from patchprism.errors import EngineError, OutputError
-from patchprism.jobs.drawing import DrawTask, drawn_key
+from patchprism.jobs.drawing import WRITERS, DrawTask, drawn_key
 from patchprism.jobs.engines import WorkerLost
+from patchprism.jobs.figures import first_photos, origin_of, overview, plan, seed_columns
 from patchprism.jobs.fitting import state_of
 from patchprism.jobs.masks import mask_files
 from patchprism.jobs.report import report_head, report_tail, with_notes, write_report
 from patchprism.jobs.run import Outcome
-from patchprism.jobs.source import Failure, StoreSource, digest, read_all, rows_of
+from patchprism.jobs.source import Failure, StoreSource, digest, rows_of
 from patchprism.photos.paths import unique_stems
 from patchprism.photos.sources import StoredPhoto, elsewhere, stored_paths
-from patchprism.pictures.figures import MAX_PHOTOS, fg_mask_figure, results_figure, sheet_sizes
-from patchprism.pictures.histogram import count_scores, counted_histogram
-from patchprism.pictures.options import PictureOptions
-from patchprism.pictures.outputs import figure_jobs, photo_jobs
-from patchprism.pictures.render import write_picture
+from patchprism.pictures.figure_options import FIGURE_OPTIONS
+from patchprism.pictures.figures import MAX_PHOTOS
+from patchprism.pictures.histogram import count_scores
+from patchprism.pictures.outputs import captions, figure_jobs, photo_jobs, write_text
 from patchprism.support.memory import give_back_memory
 from patchprism.support.version import __version__
 from patchprism.support.written import Record, Stamp
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from patchprism.jobs.lens import Looking, PhotoLens
     from patchprism.jobs.report import Colored
     from patchprism.jobs.run import Run
+    from patchprism.pictures.drawing import Drawing
+    from patchprism.pictures.options import PictureOptions
     from patchprism.pictures.outputs import LensResult
-    from patchprism.prism.colors import PhotoColors
     from patchprism.support.folders import Folder
     from patchprism.support.written import Output
 
 # In the work folder: the figures that this job writes.
 _FIGURES = "figures.json"
-_PLAIN = PictureOptions()
 # Photos that a summary shows.
 SHOWN_ROWS = 20
 
@@ -171,7 +171,12 @@ class Pictures:
             key=digest(
                 __version__,
                 state_of(self.prism),
-                asdict(self.options),
+                # Figures are drawn again in any case; only a lens has some of single photos.
+                {
+                    key: value
+                    for key, value in asdict(self.options).items()
+                    if self.fitted or key not in FIGURE_OPTIONS
+                },
                 sorted(self.places),
                 [lens.key for lens in self.fitted],
             ),
@@ -179,6 +184,9 @@ class Pictures:
             parts=self.colored.parts,
             lenses=self.fitted,
         )
+        if self.options.pca:  # what cannot be drawn is refused before anything is written
+            columns = seed_columns(self.colored, self.n_photos)
+            plan(rows[:MAX_PHOTOS], self.n_photos, self.options, columns)
         names = [*self.options.names(stems), *self._lens_names(stems, [row.name for row in rows])]
         _check_distinct(names)
         self._tidy()
@@ -274,11 +282,10 @@ class Pictures:
     def _lens_names(self, stems: Sequence[str], photos: Sequence[str]) -> Iterator[str]:
         if self.looking is not None:
             yield from self.looking.files(stems, photos, self.options)
-        format, arrays = self.options.format, self.options.arrays
-        for path, _ in figure_jobs(self.lenses, Path(), arrays=arrays, format=format):
+        for path, _ in figure_jobs(self.lenses, Path(), self.options):
             yield path.name
         for index, stem in enumerate(stems):
-            for path, _ in photo_jobs(self.lenses, index, Path(stem), arrays=arrays, format=format):
+            for path, _ in photo_jobs(self.lenses, index, Path(stem), self.options):
                 yield path.name
 
     def _look(self) -> list[str]:
@@ -286,9 +293,11 @@ class Pictures:
         if not self.fitted and not self.lenses:
             return []
         self.lenses += [lens.result([each[lens.name] for each in self.sums.lenses]) for lens in self.fitted]
-        format, arrays = self.options.format, self.options.arrays
+        patches = int(self.sums.counts.sum())
+        for lens in self.lenses:
+            lens.origin = lens.origin or origin_of(self.colored, self.n_photos, patches)
         made = []
-        for path, write in figure_jobs(self.lenses, Path(), arrays=arrays, format=format):
+        for path, write in figure_jobs(self.lenses, Path(), self.options):
             with self.output.staged(path.name) as part:
                 write(part)
             made.append(path.name)
@@ -297,7 +306,7 @@ class Pictures:
         stems = [stem for its in self.stems for stem in its]
         # What lenses in memory found; those that looked on the way have written theirs.
         for index, (photo, stem) in enumerate(zip(self._photos(), stems, strict=True)):
-            for path, write in photo_jobs(self.lenses, index, Path(stem), arrays=arrays, format=format):
+            for path, write in photo_jobs(self.lenses, index, Path(stem), self.options):
                 with self.output.staged(path.name) as part:
                     write(part)
                 photo["files"].append(path.name)
@@ -310,14 +319,26 @@ class Pictures:
         names = self.options.figure_files()
         if not names:
             return []
-        first = first_photos(self.colored, self.n_photos)
+        first = first_photos(self.colored, self.n_photos, self.options)
         figures = overview(self.colored, first, self.sums.counts, self.sums.inside, self.options)
         self.gone |= first.gone
         self.lost |= first.lost
-        for name, draw in zip(names, figures.values(), strict=True):
+        *figure_names, caption = names
+
+        def write(name: str, drawing: Drawing) -> None:
             with self.output.staged(name) as path:
-                write_picture(path, draw())
+                drawing.save(path)
             self._tidy_memory()  # a figure of 200 photos takes 100 MB while it is drawn
+
+        # Where memory must stay flat one after the other.
+        with ThreadPoolExecutor(WRITERS if self.work is None else 1) as pool:
+            for future in [
+                pool.submit(write, *each) for each in zip(figure_names, figures.values(), strict=True)
+            ]:
+                future.result()
+        with self.output.staged(caption) as path:
+            origin = origin_of(self.colored, self.n_photos, int(self.sums.counts.sum()))
+            write_text(captions(figures, origin), path)
         return names
 
     def _tidy_memory(self) -> None:
@@ -360,96 +381,6 @@ class Pictures:
         )
 
 
-@dataclass
-class FirstPhotos:
-    """The photos that figures show: the first ones, each crop as small as a figure needs it.
-
-    Attributes
-    ----------
-    total : int
-        Number of photos of the job.
-    shown : list of ndarray
-        Crops, each (h, w, 3) uint8; plain grey where a photo is gone.
-    gone : set of str
-        A store's photos that are not there any more.
-    lost : dict
-        Other photos that are gone or replaced, and why.
-    """
-
-    total: int
-    names: list[str] = field(default_factory=list)
-    shown: list[NDArray[np.uint8]] = field(default_factory=list)
-    parts: list[PhotoColors] = field(default_factory=list)
-    gone: set[str] = field(default_factory=set)
-    lost: dict[str, str] = field(default_factory=dict)
-
-
-def first_photos(colored: Colored, total: int) -> FirstPhotos:
-    """Read what figures show of a job of so many photos."""
-    first = FirstPhotos(total)
-    box, _ = sheet_sizes(total)
-    for index, (row, tokens) in enumerate(islice(read_all(colored.opened.source), MAX_PHOTOS)):
-        shown, reason = colored.opened.source.shown(row, colored.opened.framing)
-        if shown is not None:
-            shown = _small(shown, box * 5 // 4)
-        else:
-            if reason is None:
-                first.gone.add(row.name)
-            else:
-                first.lost[row.name] = reason
-            side = 8 if row.grid[0] * row.grid[1] < 1 << 16 else 1
-            shown = np.full((row.grid[0] * side, row.grid[1] * side, 3), 128, np.uint8)
-        first.names.append(Path(row.name).name)
-        first.shown.append(shown)
-        parts = colored.parts
-        first.parts.append(colored.prism.split(tokens, name=row.name) if parts is None else parts[index])
-    return first
-
-
-def overview(
-    colored: Colored,
-    first: FirstPhotos,
-    counts: NDArray[np.int64],
-    inside: int,
-    options: PictureOptions = _PLAIN,
-) -> dict[str, Callable[[], NDArray[np.uint8]]]:
-    """What draws each figure, (H, W, 3) uint8, by the name of its file.
-
-    Parameters
-    ----------
-    counts : ndarray
-        Patches of all photos by score, as :func:`~patchprism.pictures.histogram.count_scores` gives them.
-    inside : int
-        Number of patches in the foreground.
-    options : PictureOptions
-        Whether a line is drawn around the foreground on the photos, and how patches become pixels.
-    """
-    prism, parts = colored.prism, first.parts
-    side: Any = prism.side_
-    upsample = "nearest" if options.upsample == "auto" else options.upsample
-    named: dict[str, Any] = {"names": first.names, "total": first.total, "upsample": upsample}
-    outlines = [part.foreground for part in parts] if options.outline else None
-    scores, foreground = [part.score for part in parts], [part.foreground for part in parts]
-    return {
-        "fg_mask": partial(
-            fg_mask_figure, first.shown, scores, foreground, side=side, outline=options.outline, **named
-        ),
-        "results": partial(
-            results_figure, first.shown, [part.rgb for part in parts], outlines=outlines, **named
-        ),
-        "results_raw": partial(
-            results_figure, first.shown, [part.rgb_all for part in parts], outlines=outlines, **named
-        ),
-        "histogram": partial(
-            counted_histogram,
-            counts,
-            inside,
-            threshold=None if side == "none" else prism.threshold_,
-            side=side,
-        ),
-    }
-
-
 def read_json(folder: Folder, key: str) -> dict[str, Any]:
     """What a file of the work folder says; nothing where there is none, or a broken one."""
     try:
@@ -466,14 +397,3 @@ def _check_distinct(names: Sequence[str]) -> None:
         if name.casefold() in seen:
             raise OutputError(name, "two files of this job would have this name; rename a photo")
         seen.add(name.casefold())
-
-
-def _small(shown: NDArray[np.uint8], box: int) -> NDArray[np.uint8]:
-    """A crop no larger than about box² pixels: of two hundred of them, whole ones would fill the memory."""
-    from PIL import Image
-
-    scale = (box * box / (shown.shape[0] * shown.shape[1])) ** 0.5
-    if scale >= 1:
-        return shown
-    size = max(1, round(shown.shape[1] * scale)), max(1, round(shown.shape[0] * scale))
-    return np.asarray(Image.fromarray(shown).resize(size, Image.Resampling.LANCZOS))

@@ -12,12 +12,14 @@ from patchprism.errors import PatchPrismError
 from patchprism.features.extraction import photo_names
 from patchprism.features.store import StoredFeatures
 from patchprism.jobs.coloring import NEW, Coloring
+from patchprism.jobs.figures import kept_labels
 from patchprism.jobs.fitting import fit, fit_or_resume
 from patchprism.jobs.inputs import listed_input
 from patchprism.jobs.network import kept_model, load_network
 from patchprism.jobs.opened import open_tokens, resolved_for
 from patchprism.jobs.pictures import Pictures
 from patchprism.jobs.report import Colored
+from patchprism.jobs.source import rows_of
 from patchprism.jobs.teaching import teach
 from patchprism.jobs.working import tidied, working
 from patchprism.photos.paths import unique_stems
@@ -108,15 +110,18 @@ def render_photos(
 
     def finish(colored: Colored) -> Outcome:
         colored.opened.notes = [*said, *colored.opened.notes]
-        job = Pictures(colored, output, pictures, run, work=None if in_memory else work, looking=looking)
+        chosen = kept_labels(pictures, given_names, (row.name for row in rows_of(colored.opened.source)))
+        job = Pictures(colored, output, chosen, run, work=None if in_memory else work, looking=looking)
         written = [os.path.join(folder.name, name) for name in job.write()]
         return replace(job.outcome(), written=written)
 
+    # All photos of a store have their rows: none can fail, and its names need not be held.
+    given_names = [] if isinstance(given, StoredFeatures) else photo_names(given)
+    pictures.check_labels(len(given))
     if not isinstance(given, StoredFeatures):
         # Once more when it is known which photos can be read: they alone have files.
-        names = photo_names(given)
-        stems = unique_stems([Path(name).name for name in names])
-        more = looking.files(stems, names, pictures) if looking is not None else ()
+        stems = unique_stems([Path(name).name for name in given_names])
+        more = looking.files(stems, given_names, pictures) if looking is not None else ()
         output.check([*pictures.names(stems), *more], given)
         if looking is not None and looking.needs_backbone:
             backbone = run.backbone or load_network(settings, run.tell)

@@ -96,7 +96,7 @@ class Comparison:
         """What a notebook shows: a row per photo, a column per cell."""
         # By its name: that module draws comparisons, so it imports this one.
         figures = importlib.import_module("patchprism.lenses.comparison_figures")
-        return as_png(figures.overview(self, turned=True))
+        return as_png(figures.overview(self, turned=True)())
 
     def all_notes(self) -> list[Note]:
         """What is to be said of the job and of its photos."""

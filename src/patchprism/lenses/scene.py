@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from patchprism.jobs.crops import crop_at
 from patchprism.jobs.source import SHARD, rows_of
 from patchprism.lenses.points import find_photo, parse_point, point_in
 from patchprism.photos.sources import grey
@@ -124,9 +125,12 @@ class Scene:
             self.lost[row.name] = reason
         return photo
 
-    def shown(self, row: PhotoRow) -> NDArray[np.uint8]:
-        """What the network saw of a photo, (H, W, 3) uint8; plain grey stands for one that is gone."""
-        shown, reason = self.source.shown(row, self.framing)
+    def shown(self, row: PhotoRow, size: tuple[int, int]) -> NDArray[np.uint8]:
+        """What the network saw of a photo, (H, W, 3) uint8, about as large as the (width, height) at which it is shown.
+
+        Plain grey stands for one that is gone.
+        """
+        shown, reason = crop_at(self.source, row, self.framing, size)
         if reason is not None:
             self.lost[row.name] = reason
         return self.framing.show(grey(row.size), name=row.name) if shown is None else shown

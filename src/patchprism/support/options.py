@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 # The panels of ``--help``.
 INPUT, MODEL, FIT, OUTPUT = "What goes in", "The network", "Foreground and colours", "What comes out"
-LENSES, SCALE = "Lenses", "Many photos"
+LENSES, SCALE, FIGURES = "Lenses", "Many photos", "Figures"
 
 _KEY = "option"
 
