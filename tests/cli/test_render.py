@@ -39,11 +39,11 @@ def test_it_writes_what_it_says(run, photos, tmp_path):
     result = run("render", photos, "--out", out, *MODEL, "--overlay", "0.5", "--arrays")
     assert result.code == 0, result.err
     stems = ["a", "b", "a-2"]
-    expected = {f"{name}.png" for name in FIGURES} | {"prism.safetensors", "report.json"}
+    expected = {f"{name}.png" for name in FIGURES} | {"results.txt", "prism.safetensors", "report.json"}
     expected |= {f"{stem}.{end}" for stem in stems for end in ("pca.png", "overlay.png", "npz")}
     assert {path.name for path in out.iterdir()} == expected
     assert result.err == ""
-    assert "wrote   15 files" in result.out
+    assert "wrote   16 files" in result.out
     assert "foreground: score" in result.out
 
     report = json.loads((out / "report.json").read_text())
@@ -102,7 +102,7 @@ def test_quiet_prints_paths_and_nothing_else(run, photos, tmp_path):
     assert result.err == ""
     lines = result.out.splitlines()
     assert {str(path) for path in (tmp_path / "out").iterdir()} == set(lines)
-    assert len(lines) == len(set(lines)) == 4 + 3 + 2
+    assert len(lines) == len(set(lines)) == 4 + 1 + 3 + 2
     assert (tmp_path / "out" / "results.jpg").read_bytes()[:3] == b"\xff\xd8\xff"
 
 

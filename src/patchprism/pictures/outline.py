@@ -17,7 +17,7 @@ COLOR = (255, 0, 255)
 
 
 def outlined(panel: Image.Image, foreground: NDArray[Any]) -> Image.Image:
-    """A panel with a line along the inner edge of the foreground, one pixel wide per 300; none along its edges.
+    """A panel with a line along the inner edge of the foreground, a pixel per 300; none along the panel's own edges.
 
     Parameters
     ----------
