@@ -533,3 +533,20 @@ def test_hints_name_masks_that_disagree_and_photos_without_foreground(photos, ma
     given = {f"p000{i}": disc(photos / f"p000{i}.png") for i in (0, 1, 2)} | {"p0003": wrong}
     view = patchprism.visualize([photos], size=48, backbone=Toy(), masks=given)
     assert any(each.startswith("check the masks of p0003.png") for each in view.hints())
+
+
+def test_a_sample_always_has_the_photos_with_masks(photos, masks, tmp_path):
+    for sample in (1, 3):
+        with open_engine() as engine:
+            outcome = fit_prism(
+                [photos],
+                tmp_path / "a.prism",
+                settings=SETTINGS,
+                engine=engine,
+                backbone=Toy(),
+                sample=sample,
+                given=open_masks(str(masks)),
+            )
+        assert outcome.prism.n_voters_ == 2
+        assert 2 <= outcome.n_photos <= 2 + sample
+        assert outcome.prism.origin["sample"]["photos"] == outcome.n_photos

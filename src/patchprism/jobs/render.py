@@ -18,7 +18,7 @@ from patchprism.jobs.network import kept_model, load_network
 from patchprism.jobs.opened import open_tokens, resolved_for
 from patchprism.jobs.pictures import Pictures
 from patchprism.jobs.report import Colored
-from patchprism.jobs.teaching import teach
+from patchprism.jobs.teaching import check_given, teach
 from patchprism.jobs.working import tidied, working
 from patchprism.photos.paths import unique_stems
 from patchprism.support.files import refuse_what_is_read
@@ -58,6 +58,7 @@ def color(
     """
     # What can be refused is refused before the network runs.
     prism = coloring.unfitted(settings)
+    check_given(coloring.masks, given)
     opened = open_tokens(
         given,
         settings,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from patchprism.errors import EngineError, MaskError, PhotoError
+from patchprism.features.extraction import photo_names
 from patchprism.features.store import StoredFeatures
 from patchprism.jobs.engines import WorkerLost
 from patchprism.jobs.given import ALPHA
@@ -161,6 +162,20 @@ def no_mask(masks: GivenMasks, names: Sequence[str]) -> str:
     return f"{masks.said}: no mask belongs to a photo{example}"
 
 
+def check_given(masks: GivenMasks | None, given: StoredFeatures | list[Any]) -> None:
+    """Refuse masks of which none belongs to a photo, before the network runs.
+
+    Raises
+    ------
+    MaskError
+        If none does.
+    """
+    if masks is not None:
+        names = given.names if isinstance(given, StoredFeatures) else photo_names(given)
+        if not masks.match(names):
+            raise MaskError(no_mask(masks, names))
+
+
 def fit_head(
     head: Head, labels: Mapping[int, Mask], source: Source, engine: Engine, origin: dict[str, Any]
 ) -> Head:
@@ -242,9 +257,8 @@ def teach_head(
         target = check_target(out, given, read=used, make_folder=True)
     settings = resolved_for(settings, given, run)
     if not isinstance(given, StoredFeatures):
+        check_given(masks, given)
         matched = masks.match(given)
-        if not matched:
-            raise MaskError(no_mask(masks, given))
         given = [name for name in given if name in matched]
     opened = open_tokens(given, settings, run)
     taught = read_given(opened.source, masks)
