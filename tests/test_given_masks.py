@@ -550,3 +550,25 @@ def test_a_sample_always_has_the_photos_with_masks(photos, masks, tmp_path):
         assert outcome.prism.n_voters_ == 2
         assert 2 <= outcome.n_photos <= 2 + sample
         assert outcome.prism.origin["sample"]["photos"] == outcome.n_photos
+
+
+def test_masks_by_order_keep_their_photos_where_another_cannot_be_read(photos, masks, tmp_path):
+    folder = tmp_path / "p"
+    shutil.copytree(photos, folder)
+    (folder / "p0001.png").write_bytes(b"no photo")
+    given = [None] * 5
+    given[2] = disc(photos / "p0002.png")
+    view = patchprism.visualize([folder], size=48, backbone=Toy(), masks=given, errors="report")
+    assert [each.get("mask_given", False) for each in view.report()["photos"]] == [False, True, False, False]
+    assert view.report()["settings"]["mask"] == "masks"
+    both = tmp_path / "both"
+    shutil.copytree(photos, both)
+    shutil.copytree(masks, both / "masks")
+    refused(both, "one of them is the mask itself", masks=both / "masks")
+
+
+def test_alpha_is_not_read_from_where_a_store_says(photos, tmp_path):
+    with open_engine() as engine:
+        extract_features([photos], tmp_path / "a.zarr", settings=SETTINGS, engine=engine, backbone=Toy())
+    with pytest.raises(MaskError, match="alpha is for photos; with a feature store, give a folder of masks"):
+        patchprism.visualize(tmp_path / "a.zarr", masks="alpha")

@@ -71,10 +71,19 @@ class Coloring:
         """
         if self.masks is not None or self.head is not None:
             check_taught(settings.foreground or "auto")
-            settings = replace(settings, foreground="mask", threshold=settings.threshold or "auto")
+            threshold = "auto" if settings.threshold is None else settings.threshold
+            settings = replace(settings, foreground="mask", threshold=threshold)
         elif self.prism is None and settings.foreground == "mask":
             raise OptionError("foreground 'mask' needs masks, or a head that was taught by some")
         return settings.resolved(self.prism, head=self.head, record=record)
+
+    def said(self) -> dict[str, str]:
+        """What a report says of masks and heads that were given."""
+        given = {
+            "mask": "" if self.masks is None else self.masks.said,
+            "head": "" if self.head is None else self.head.loaded_from or repr(self.head),
+        }
+        return {name: text for name, text in given.items() if text}
 
     def unfitted(self, settings: Settings) -> Prism:
         """The prism that is to be fitted; or the one that is given, with the settings' mask."""

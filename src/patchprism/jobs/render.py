@@ -67,6 +67,7 @@ def color(
         work=work,
         strict=strict,
     )
+    opened.settings |= coloring.said()
     if coloring.prism is not None:
         return Colored(opened=opened, prism=prism, fitted_here=False)
     teach(prism, opened, coloring.masks, run)
