@@ -333,10 +333,10 @@ def test_what_does_not_go_together_is_refused(photos, masks):
         foreground="pca",
     )
     refused(photos, "foreground 'mask' needs masks", error=OptionError, foreground="mask")
-    refused(photos, "masks and head both say", error=OptionError, masks=masks, head=head)
+    refused(photos, "the masks and the head both say", error=OptionError, masks=masks, head=head)
     refused(photos, "head must be a fitted Head", error=OptionError, head=Head())
     prism = patchprism.visualize([photos], size=48, backbone=Toy()).prism
-    refused(photos, "masks is for fitting", error=OptionError, masks=masks, prism=prism)
+    refused(photos, "the masks are for fitting", error=OptionError, masks=masks, prism=prism)
 
 
 @pytest.fixture(scope="module")

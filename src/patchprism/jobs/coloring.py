@@ -50,10 +50,10 @@ class Coloring:
         if self.prism is not None and self.sample.count is not None:
             raise OptionError("sample is for fitting; the prism is fitted already")
         if self.prism is not None and (self.masks is not None or self.head is not None):
-            name = "masks" if self.masks is not None else "head"
-            raise OptionError(f"{name} is for fitting; the prism is fitted already")
+            what = "the masks are" if self.masks is not None else "the head is"
+            raise OptionError(f"{what} for fitting, and the prism is fitted already: give one of them")
         if self.masks is not None and self.head is not None:
-            raise OptionError("masks and head both say what is foreground: give one of them")
+            raise OptionError("the masks and the head both say what is foreground: give one of them")
 
     @property
     def model(self) -> str | None:
