@@ -333,10 +333,10 @@ def test_what_does_not_go_together_is_refused(photos, masks):
         foreground="pca",
     )
     refused(photos, "foreground 'mask' needs masks", error=OptionError, foreground="mask")
-    refused(photos, "masks and head both say", error=OptionError, masks=masks, head=head)
+    refused(photos, "the masks and the head both say", error=OptionError, masks=masks, head=head)
     refused(photos, "head must be a fitted Head", error=OptionError, head=Head())
     prism = patchprism.visualize([photos], size=48, backbone=Toy()).prism
-    refused(photos, "masks is for fitting", error=OptionError, masks=masks, prism=prism)
+    refused(photos, "the masks are for fitting", error=OptionError, masks=masks, prism=prism)
 
 
 @pytest.fixture(scope="module")
@@ -533,3 +533,42 @@ def test_hints_name_masks_that_disagree_and_photos_without_foreground(photos, ma
     given = {f"p000{i}": disc(photos / f"p000{i}.png") for i in (0, 1, 2)} | {"p0003": wrong}
     view = patchprism.visualize([photos], size=48, backbone=Toy(), masks=given)
     assert any(each.startswith("check the masks of p0003.png") for each in view.hints())
+
+
+def test_a_sample_always_has_the_photos_with_masks(photos, masks, tmp_path):
+    for sample in (1, 3):
+        with open_engine() as engine:
+            outcome = fit_prism(
+                [photos],
+                tmp_path / "a.prism",
+                settings=SETTINGS,
+                engine=engine,
+                backbone=Toy(),
+                sample=sample,
+                given=open_masks(str(masks)),
+            )
+        assert outcome.prism.n_voters_ == 2
+        assert 2 <= outcome.n_photos <= 2 + sample
+        assert outcome.prism.origin["sample"]["photos"] == outcome.n_photos
+
+
+def test_masks_by_order_keep_their_photos_where_another_cannot_be_read(photos, masks, tmp_path):
+    folder = tmp_path / "p"
+    shutil.copytree(photos, folder)
+    (folder / "p0001.png").write_bytes(b"no photo")
+    given = [None] * 5
+    given[2] = disc(photos / "p0002.png")
+    view = patchprism.visualize([folder], size=48, backbone=Toy(), masks=given, errors="report")
+    assert [each.get("mask_given", False) for each in view.report()["photos"]] == [False, True, False, False]
+    assert view.report()["settings"]["mask"] == "masks"
+    both = tmp_path / "both"
+    shutil.copytree(photos, both)
+    shutil.copytree(masks, both / "masks")
+    refused(both, "one of them is the mask itself", masks=both / "masks")
+
+
+def test_alpha_is_not_read_from_where_a_store_says(photos, tmp_path):
+    with open_engine() as engine:
+        extract_features([photos], tmp_path / "a.zarr", settings=SETTINGS, engine=engine, backbone=Toy())
+    with pytest.raises(MaskError, match="alpha is for photos; with a feature store, give a folder of masks"):
+        patchprism.visualize(tmp_path / "a.zarr", masks="alpha")

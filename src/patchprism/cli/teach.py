@@ -11,6 +11,7 @@ from patchprism.cli.options import Running
 from patchprism.cli.takes import only, takes, without
 from patchprism.jobs.settings import Settings
 from patchprism.prism.options import DEFAULTS
+from patchprism.support import checks
 from patchprism.support.words import counted
 
 HeadOut = Annotated[
@@ -63,6 +64,7 @@ def teach(
     from patchprism.prism.head import Head
     from patchprism.prism.head_file import class_names
 
+    c = checks.number("c", c, low=1e-6, high=1e6)
     names = class_names([each.strip() for each in classes.split(",")]) if classes is not None else None
     given = open_masks(masks, classes=len(names) if names else 0)
     with many.running("local", None, quiet=running.quiet, keeps=False) as run:

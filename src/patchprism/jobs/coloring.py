@@ -50,10 +50,10 @@ class Coloring:
         if self.prism is not None and self.sample.count is not None:
             raise OptionError("sample is for fitting; the prism is fitted already")
         if self.prism is not None and (self.masks is not None or self.head is not None):
-            name = "masks" if self.masks is not None else "head"
-            raise OptionError(f"{name} is for fitting; the prism is fitted already")
+            what = "the masks are" if self.masks is not None else "the head is"
+            raise OptionError(f"{what} for fitting, and the prism is fitted already: give one of them")
         if self.masks is not None and self.head is not None:
-            raise OptionError("masks and head both say what is foreground: give one of them")
+            raise OptionError("the masks and the head both say what is foreground: give one of them")
 
     @property
     def model(self) -> str | None:
@@ -71,10 +71,19 @@ class Coloring:
         """
         if self.masks is not None or self.head is not None:
             check_taught(settings.foreground or "auto")
-            settings = replace(settings, foreground="mask", threshold=settings.threshold or "auto")
+            threshold = "auto" if settings.threshold is None else settings.threshold
+            settings = replace(settings, foreground="mask", threshold=threshold)
         elif self.prism is None and settings.foreground == "mask":
             raise OptionError("foreground 'mask' needs masks, or a head that was taught by some")
         return settings.resolved(self.prism, head=self.head, record=record)
+
+    def said(self) -> dict[str, str]:
+        """What a report says of masks and heads that were given."""
+        given = {
+            "mask": "" if self.masks is None else self.masks.said,
+            "head": "" if self.head is None else self.head.loaded_from or repr(self.head),
+        }
+        return {name: text for name, text in given.items() if text}
 
     def unfitted(self, settings: Settings) -> Prism:
         """The prism that is to be fitted; or the one that is given, with the settings' mask."""

@@ -138,11 +138,17 @@ class FolderMasks:
                 continue
             if stem in taken:
                 raise MaskError(
-                    f"{self.files[stem]}: this mask is of two photos, {taken[stem]} and {name}; name them differently"
+                    f"{self.files[stem]}: this mask is of two photos, {self._which(taken[stem], name)}"
                 )
             taken[stem] = name
             found[name] = partial(read_mask, self.files[stem], indexed=self.classes > 0)
         return found
+
+    def _which(self, *photos: str) -> str:
+        path = os.path.realpath(self.files[Path(photos[0]).stem])
+        if path in map(os.path.realpath, photos):
+            return "and one of them is the mask itself; keep masks beside the photos' folder, not in it"
+        return f"{' and '.join(photos)}; name them differently"
 
     def unused(self, names: Sequence[str]) -> list[str]:
         """See :class:`GivenMasks`."""
@@ -239,25 +245,24 @@ class ArrayMasks:
         MaskError
             If they are not one per photo.
         """
-        if isinstance(self.masks, Mapping):
-            given = self._named(names)
-        elif len(self.masks) != len(names):
-            raise MaskError(
-                f"masks must be one per photo (None for a photo without): got {len(self.masks)} for "
-                f"{counted(len(names), 'photo')}"
-            )
-        else:
-            given = dict(zip(names, self.masks, strict=True))
+        if not isinstance(self.masks, Mapping):
+            if len(self.masks) != len(names):
+                raise MaskError(
+                    f"masks must be one per photo (None for a photo without): got {len(self.masks)} for "
+                    f"{counted(len(names), 'photo')}"
+                )
+            # By name from now on: photos that cannot be read leave the others their masks.
+            self.masks = dict(zip(names, self.masks, strict=True))
+        given = self._named(names)
         arrays = {name: as_mask(name, each) for name, each in given.items() if each is not None}
         white = all(((each == 0) | (each == VOID)).all() for each in arrays.values())
         return {name: partial(_plain, each, white) for name, each in arrays.items()}
 
     def unused(self, names: Sequence[str]) -> list[str]:
         """See :class:`GivenMasks`."""
-        if not isinstance(self.masks, Mapping):
-            return []
         ends = {Path(name).name for name in names} | set(names) | {Path(name).stem for name in names}
-        return [str(each) for each in self.masks if str(each) not in ends]
+        given = self.masks if isinstance(self.masks, Mapping) else {}
+        return [str(name) for name, mask in given.items() if mask is not None and str(name) not in ends]
 
     def _named(self, names: Sequence[str]) -> dict[str, Any]:
         assert isinstance(self.masks, Mapping)

@@ -13,6 +13,7 @@ from patchprism.features.store import StoredFeatures
 from patchprism.features.store.reader import PhotoRow
 from patchprism.jobs.coloring import NEW, Coloring
 from patchprism.jobs.extraction import Extraction, failures_of, n_shards, notes_of
+from patchprism.jobs.given import ALPHA
 from patchprism.jobs.inputs import sampled
 from patchprism.jobs.network import load_network, open_network, said_of, with_model
 from patchprism.jobs.settings import TOKEN_DEFAULTS, Settings, describe_origin
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from patchprism.backbones import Backbone, BackboneRecord
-    from patchprism.jobs.run import Run, Sample
+    from patchprism.jobs.run import Run
     from patchprism.jobs.source import Source
     from patchprism.photos.framing import Framing
     from patchprism.support.folders import Folder
@@ -149,7 +150,7 @@ def open_tokens(
     if isinstance(given, StoredFeatures):
         coloring.check(given.origin)
         names = given.names if coloring.sample.count else []
-        only, origin = sampled_origin(names, given.origin, coloring.sample, len(given))
+        only, origin = sampled_origin(names, given.origin, coloring, len(given))
         places = places_for(given.path, coloring.fetch_from)
         return Opened(
             source=StoreSource(given, places, in_range(run.reader, settings.range)),
@@ -166,9 +167,9 @@ def open_tokens(
     if coloring.fetch_from:
         raise OptionError("fetch_from is for a feature store; photos that are named are read anyway")
     if work is None:
-        given = sampled(given, coloring.sample.count, coloring.sample.seed)
+        given = sample_of(given, coloring)
         return open_in_memory(given, settings, run, coloring.check, strict=strict)
-    only, said = sampled_origin(given, {}, coloring.sample, len(given))
+    only, said = sampled_origin(given, {}, coloring, len(given))
     if only is not None and sample_only:
         given, only = [name for name in given if name in only], None
     with run.watch("load model"):
@@ -295,11 +296,22 @@ def weights_of(origin: dict[str, Any]) -> WeightsOrigin:
     )
 
 
+def sample_of(names: list[Any], coloring: Coloring) -> list[Any]:
+    """A job's sample, in order. Photos with a mask are always in it, but alpha channels are not looked for."""
+    sample = coloring.sample
+    chosen = sampled(names, sample.count, sample.seed)
+    if coloring.masks is None or coloring.masks.said == ALPHA or len(chosen) == len(names):
+        return chosen
+    wanted = {*coloring.masks.match(names), *chosen}
+    return [name for name in names if name in wanted]
+
+
 def sampled_origin(
-    names: list[str], origin: dict[str, Any], sample: Sample, total: int
+    names: list[str], origin: dict[str, Any], coloring: Coloring, total: int
 ) -> tuple[frozenset[str] | None, dict[str, Any]]:
     """The names of a sample, None for all, and the origin of a prism that is fitted on it."""
-    chosen = sampled(names, sample.count, sample.seed)
+    sample = coloring.sample
+    chosen = sample_of(names, coloring)
     if sample.count is None or len(chosen) == total:
         return None, origin
     return frozenset(chosen), origin | {"sample": {"photos": len(chosen), "of": total, "seed": sample.seed}}

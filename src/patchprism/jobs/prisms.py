@@ -11,7 +11,7 @@ from patchprism.jobs.inputs import listed_input
 from patchprism.jobs.network import kept_model
 from patchprism.jobs.opened import open_tokens, resolved_for
 from patchprism.jobs.run import Outcome, Run
-from patchprism.jobs.teaching import teach
+from patchprism.jobs.teaching import check_given, teach
 from patchprism.jobs.working import tidied, working
 from patchprism.support.files import check_target
 from patchprism.support.folders import WORK, LocalFolder, is_remote, local_path, split_address
@@ -59,6 +59,7 @@ def fit_prism(
         work = LocalFolder(beside, work=beside)
     settings = resolved_for(settings, given, run, coloring, kept=kept_model(work))
     prism = coloring.unfitted(settings)
+    check_given(coloring.masks, given)
     with working(work, str(target)) as held, tidied(work, held):
         opened = open_tokens(given, settings, run, coloring, work=work, sample_only=True)
         teach(prism, opened, coloring.masks, run)

@@ -20,7 +20,7 @@ from patchprism.jobs.opened import open_tokens, resolved_for
 from patchprism.jobs.pictures import Pictures
 from patchprism.jobs.report import Colored
 from patchprism.jobs.source import rows_of
-from patchprism.jobs.teaching import teach
+from patchprism.jobs.teaching import check_given, teach
 from patchprism.jobs.working import tidied, working
 from patchprism.photos.paths import unique_stems
 from patchprism.support.files import refuse_what_is_read
@@ -60,6 +60,7 @@ def color(
     """
     # What can be refused is refused before the network runs.
     prism = coloring.unfitted(settings)
+    check_given(coloring.masks, given)
     opened = open_tokens(
         given,
         settings,
@@ -68,6 +69,7 @@ def color(
         work=work,
         strict=strict,
     )
+    opened.settings |= coloring.said()
     if coloring.prism is not None:
         return Colored(opened=opened, prism=prism, fitted_here=False)
     teach(prism, opened, coloring.masks, run)

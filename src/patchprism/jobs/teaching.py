@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from patchprism.errors import EngineError, MaskError, PhotoError
+from patchprism.features.extraction import photo_names
 from patchprism.features.store import StoredFeatures
 from patchprism.jobs.engines import WorkerLost
 from patchprism.jobs.given import ALPHA
 from patchprism.jobs.inputs import listed_input
 from patchprism.jobs.opened import open_tokens, resolved_for
+from patchprism.jobs.run import nobody
 from patchprism.jobs.source import SHARD
 from patchprism.jobs.tasks import FoldTask
 from patchprism.prism.head import Head, LabelledRows
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
     from patchprism.jobs.engines import Engine
     from patchprism.jobs.given import GivenMasks
     from patchprism.jobs.opened import Opened
-    from patchprism.jobs.run import Run
+    from patchprism.jobs.run import Run, Tell
     from patchprism.jobs.settings import Settings
     from patchprism.jobs.source import Failure, Source
     from patchprism.prism.estimator import Prism
@@ -62,7 +64,7 @@ class Taught:
     notes: list[Note]
 
 
-def read_given(source: Source, masks: GivenMasks) -> Taught:
+def read_given(source: Source, masks: GivenMasks, tell: Tell = nobody) -> Taught:
     """Read the masks of a source's photos.
 
     Raises
@@ -80,7 +82,8 @@ def read_given(source: Source, masks: GivenMasks) -> Taught:
     names = [row.name for row in rows.values()]
     readers = masks.match(names)
     taught = Taught(labels={}, packed={}, notes=list(_left_over(masks, names)))
-    for index, row in rows.items():
+    for done, (index, row) in enumerate(rows.items()):
+        tell("masks", done, len(rows))
         mask = readers[row.name]() if row.name in readers else None
         if mask is None:
             continue
@@ -161,6 +164,22 @@ def no_mask(masks: GivenMasks, names: Sequence[str]) -> str:
     return f"{masks.said}: no mask belongs to a photo{example}"
 
 
+def check_given(masks: GivenMasks | None, given: StoredFeatures | list[Any]) -> None:
+    """Refuse masks of which none belongs to a photo, before the network runs; arrays learn whose they are.
+
+    Raises
+    ------
+    MaskError
+        If none does.
+    """
+    if masks is not None:
+        if masks.said == ALPHA and isinstance(given, StoredFeatures):
+            raise MaskError("alpha is for photos; with a feature store, give a folder of masks")
+        names = given.names if isinstance(given, StoredFeatures) else photo_names(given)
+        if not masks.match(names):
+            raise MaskError(no_mask(masks, names))
+
+
 def fit_head(
     head: Head, labels: Mapping[int, Mask], source: Source, engine: Engine, origin: dict[str, Any]
 ) -> Head:
@@ -189,7 +208,7 @@ def teach(prism: Prism, opened: Opened, masks: GivenMasks | None, run: Run) -> N
     if masks is None:
         return
     with run.watch("read masks and fit head"):
-        taught = read_given(opened.source, masks)
+        taught = read_given(opened.source, masks, run.tell)
         opened.notes = [*opened.notes, *taught.notes]
         prism.head = fit_head(Head(), taught.labels, opened.source, run.engine, opened.origin)
         prism.masks = taught.packed
@@ -235,19 +254,18 @@ def teach_head(
         One of its children.
     """
     given, said = listed_input(photos)
-    used = [settings.weights, settings.model]
+    used = [settings.weights, settings.model, None if masks.said == ALPHA else masks.said]
     if isinstance(given, StoredFeatures):
         target = check_target(out, read=[given.path, *used], make_folder=True)
     else:
         target = check_target(out, given, read=used, make_folder=True)
     settings = resolved_for(settings, given, run)
+    check_given(masks, given)
     if not isinstance(given, StoredFeatures):
         matched = masks.match(given)
-        if not matched:
-            raise MaskError(no_mask(masks, given))
         given = [name for name in given if name in matched]
     opened = open_tokens(given, settings, run)
-    taught = read_given(opened.source, masks)
+    taught = read_given(opened.source, masks, run.tell)
     fitted = fit_head(head, taught.labels, opened.source, run.engine, opened.origin)
     fitted.save(target)
     found = [

@@ -21,7 +21,7 @@ from patchprism.jobs.report import Colored
 from patchprism.jobs.run import Run
 from patchprism.jobs.settings import TOKEN_DEFAULTS
 from patchprism.jobs.source import Failure, MemorySource
-from patchprism.jobs.teaching import teach
+from patchprism.jobs.teaching import check_given, teach
 from patchprism.jobs.viewing import view_of
 from patchprism.photos.framing import MAX_SIZE, Framing
 from patchprism.photos.sources import GONE_GREY
@@ -106,9 +106,10 @@ def view_features(
             framing=framing,
             record=record,
             weights=weights,
-            settings=asdict(settings) | used,
+            settings=asdict(settings) | used | coloring.said(),
         )
         if coloring.prism is None:
+            check_given(coloring.masks, found.names)
             teach(prism, opened, coloring.masks, run)
             fit(prism, opened, run)
         colored = Colored(opened=opened, prism=prism, fitted_here=coloring.prism is None)
