@@ -92,12 +92,25 @@ def cases(photos, masks):
         laid(ground_for(n), [pieces[objects[(n + k) % len(objects)]] for k in (0, 5, 11)], three)
         for n in range(len(objects))
     ]
+    made["sky and land"] = [
+        laid(two_grounds(grounds, i, n), [pieces[i]], [(0.5, 0.65, 0.5)]) for n, i in enumerate(objects)
+    ]
     made["filling"] = [filling(photos[i], masks[i]) for i in objects]
     made["crop"] = [
         crop(photo, mask, seed) for seed, (photo, mask) in enumerate(zip(photos, masks, strict=True))
     ]
     made["none"] = [(np.asarray(grounds[i]), np.zeros((SIDE, SIDE), np.uint8)) for i in has_ground]
     return made
+
+
+def two_grounds(grounds, besides, seed):
+    """A light ground above a dark one, from other photos than ``besides``."""
+    random = np.random.default_rng(seed)
+    others = [each for i, each in enumerate(grounds) if each is not None and i != besides]
+    pair = [np.asarray(others[i]) for i in random.choice(len(others), 2, replace=False)]
+    light, dark = sorted(pair, key=np.mean, reverse=True)
+    horizon = int(SIDE * random.uniform(0.3, 0.55))
+    return Image.fromarray(np.concatenate([light[:horizon], dark[horizon:]]))
 
 
 def filling(photo, mask):

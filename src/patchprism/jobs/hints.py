@@ -111,7 +111,8 @@ def _about_objects(photos: Sequence[Mapping[str, Any]]) -> list[str]:
     if filling:
         hints.append(
             f"the foreground reaches along the border of {_named(filling)}: the object may fill the photo, or the "
-            "ground may be taken for it; try foreground='pca', or keep all patches with foreground='none'"
+            "ground may be taken for it; try it in one job with other photos of such objects, or keep all patches with "
+            "foreground='none'"
         )
     unsure = [
         each

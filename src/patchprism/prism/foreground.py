@@ -183,7 +183,8 @@ def _cluster_distances(rows: Float32) -> Float32:
     """Squared distances of rows (n, D) to the centres of k-means, (n, k).
 
     The first centre is the row farthest from the mean, the others come from k-means++ (Arthur and
-    Vassilvitskii, 2007) with a fixed seed. Unlike scikit-learn's, the result does not depend on threads.
+    Vassilvitskii, 2007) with a fixed seed. The number of threads changes the last bits of the distances;
+    with 1, 2 and 4 threads the labels of 22 photos were the same.
     """
     random = np.random.default_rng(0)
     count = min(CLUSTERS, len(rows))
