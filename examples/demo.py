@@ -30,7 +30,7 @@ def main() -> int:
             f"\nLook at {out}/results.png: photos on the left, their colours on the right.\n"
             f"When a mask is wrong, {out}/histogram.png shows where the threshold lies.\n\n"
             "Try next, on your own photos:\n"
-            "  .venv/bin/patchprism render PHOTO... --out out/mine --model focus_vits14         # the network of this demo\n"
+            "  .venv/bin/patchprism render PHOTO... --out out/mine --model focus_vits14         # the demo's network\n"
             "  .venv/bin/patchprism render PHOTO... --out out/mine --model efficientnet_lite2   # small and fast\n"
             "  .venv/bin/patchprism render PHOTO... --out out/mine        # DINOv2 ViT-S/14, downloads 88 MB once\n"
             "  .venv/bin/patchprism models                                # all that can be named"

@@ -112,6 +112,7 @@ def test_the_default_layer_is_the_records_and_another_can_be_asked_for(backbone:
     pixels = backbone.framing(size=28).apply(PHOTO).pixels[None]
     eighth, last = (each[0].numpy() for each in backbone.layer_tokens(pixels, [8, 11]))
     assert not np.allclose(eighth, last)
+    np.testing.assert_array_equal(backbone.patch_tokens(pixels)[0].numpy(), eighth)
     for given in (backbone, "focus_vits14"):
         features = patchprism.extract([PHOTO], given, size=28)
         np.testing.assert_array_equal(features[0], eighth)
