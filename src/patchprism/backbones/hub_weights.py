@@ -69,8 +69,8 @@ def from_copies(record: BackboneRecord, *, progress: Progress | None, download: 
         repo = next(each for each in (record.open_repo, record.hub_repo) if _folder(each) in path.parts)
         return _origin(repo, path)
     by_hand = (
-        f"download Meta's file ({record.source.rsplit('/', 1)[1]}) or one of these repositories elsewhere and name it "
-        "with weights='FILE'"
+        f"get Meta's {record.source.rsplit('/', 1)[1]}, or {_FILE} of https://huggingface.co/{record.open_repo}, by "
+        "other means and name it with weights='FILE'"
     )
     if not (download and hub_answers()):
         raise WeightsError(

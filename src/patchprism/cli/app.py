@@ -34,7 +34,7 @@ def root(
     """Split the patch features of DINOv2 and its kin into colour.
 
     Start with [bold]patchprism render PHOTO... --out DIR[/bold]; with
-    [bold]--model efficientnet_lite2[/bold] it needs no download.
+    [bold]--model focus_vits14[/bold] it needs no download.
     """
 
 
