@@ -20,52 +20,6 @@ _FOREGROUND, _BACKGROUND = (33, 131, 128), (196, 201, 208)
 BARS = 100
 
 
-def score_histogram(
-    scores: NDArray[np.floating[Any]],
-    *,
-    threshold: float | None,
-    side: Literal["above", "below", "none"],
-    title: str = "Scores of all patches",
-) -> NDArray[np.uint8]:
-    """How the scores are spread, with the threshold drawn in: the first thing to see when a mask is wrong.
-
-    Parameters
-    ----------
-    scores : np.ndarray, any shape, floating
-        Scores of all patches, in [0, 1]; what lies outside (a prism fitted on other photos) is counted in
-        the outermost bars.
-    threshold : float or None
-        Where foreground and background part; None where ``side`` is ``"none"``.
-    side : {"above", "below", "none"}
-        Where the foreground lies.
-    title : str
-        Heading.
-
-    Returns
-    -------
-    np.ndarray, shape (840, 1440, 3), uint8
-        Drawn for screens of two pixels a point.
-
-    Raises
-    ------
-    OptionError
-        If there are no scores, or they are not finite, or the threshold and the side do not agree.
-    """
-    flat = np.asarray(scores).reshape(-1)
-    if not flat.size or not np.isfinite(flat.min()) or not np.isfinite(flat.max()):
-        raise OptionError("scores must be finite numbers, at least one")
-    if side not in ("above", "below", "none"):
-        raise OptionError(f"side must be above, below or none, got {side!r}")
-    if (threshold is None) != (side == "none"):
-        raise OptionError(
-            f"threshold must be a number just where side is not none, got {threshold!r} and {side!r}"
-        )
-    inside = flat.size
-    if threshold is not None:
-        inside = int(np.count_nonzero(flat < threshold if side == "below" else flat > threshold))
-    return counted_histogram(count_scores(flat), inside, threshold=threshold, side=side, title=title)
-
-
 def count_scores(scores: NDArray[np.floating[Any]]) -> NDArray[np.int64]:
     """How many scores fall to each bar, (100,) int; those of several photos add up.
 
@@ -88,9 +42,8 @@ def counted_histogram(
     *,
     threshold: float | None,
     side: Literal["above", "below", "none"],
-    title: str = "Scores of all patches",
 ) -> NDArray[np.uint8]:
-    """The same picture from counts alone.
+    """How the scores are spread, with the threshold drawn in: the first thing to see when a mask is wrong.
 
     Parameters
     ----------
@@ -98,8 +51,13 @@ def counted_histogram(
         Of `count_scores`.
     n_foreground : int
         Patches in the foreground.
-    threshold, side, title
-        As in `score_histogram`.
+    threshold : float or None
+        What separates foreground from background; None where ``side`` is ``"none"``.
+
+    Returns
+    -------
+    np.ndarray, shape (840, 1440, 3), uint8
+        Drawn for screens of two pixels a point.
     """
     from PIL import Image as PILImage
     from PIL import ImageDraw as PILImageDraw
@@ -107,7 +65,7 @@ def counted_histogram(
     bins, n_patches = BARS, int(counts.sum())
     sheet = PILImage.new("RGB", (1440, 840), WHITE)
     draw = PILImageDraw.Draw(sheet)
-    draw.text((120, 40), title, font=load_font(36), fill=_INK)
+    draw.text((120, 40), "Scores of all patches", font=load_font(36), fill=_INK)
     _legend(draw, n_patches, n_foreground, threshold, side)
     left, top, right, bottom = 120, 180, 1390, 720
     ticks = _count_ticks(int(counts.max()))

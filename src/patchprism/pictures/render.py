@@ -9,9 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from patchprism.errors import OptionError, OutputError
-from patchprism.pictures.figures import fg_mask_figure, results_figure
-from patchprism.pictures.histogram import score_histogram
-from patchprism.pictures.sheet import viridis
 from patchprism.support.arrays import to_uint8
 from patchprism.support.files import atomic_write
 
@@ -24,16 +21,6 @@ if TYPE_CHECKING:
 
     from patchprism.prism.colors import PhotoColors
 
-
-__all__ = [
-    "fg_mask_figure",
-    "overlay",
-    "paint",
-    "results_figure",
-    "score_histogram",
-    "viridis",
-    "write_picture",
-]
 
 _FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 # zlib's run-length strategy, measured at 4000 x 3000 beside level 1 and Pillow's default, level 6:
