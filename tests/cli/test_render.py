@@ -205,7 +205,7 @@ def test_nothing_is_written_when_all_photos_are_bad(run, tmp_path):
         (("--threshold", "half"), "threshold must be 'auto', 'otsu' or a number from 0 to 1, got 'half'"),
         (
             ("--foreground", "left"),
-            "foreground must be one of auto, object, pca, above, below, none, got 'left'",
+            "foreground must be one of auto, object, mask, pca, above, below, none, got 'left'",
         ),
         (("--scaling", "log"), "scaling must be one of minmax, percentile, sigmoid, got 'log'"),
         (("--preset", "sed"), "preset must be one of default, seed, got 'sed'"),
