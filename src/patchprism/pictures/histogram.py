@@ -24,52 +24,6 @@ _FOREGROUND, _BACKGROUND = (33, 131, 128), (196, 201, 208)
 BARS = 100
 
 
-def score_histogram(
-    scores: NDArray[np.floating[Any]],
-    *,
-    threshold: float | None,
-    side: Literal["above", "below", "none"],
-    title: str = "Scores of all patches",
-) -> NDArray[np.uint8]:
-    """How the scores are spread, with the threshold drawn in: the first thing to see when a mask is wrong.
-
-    Parameters
-    ----------
-    scores : np.ndarray, any shape, floating
-        Scores of all patches, in [0, 1]; what lies outside (a prism fitted on other photos) is counted in
-        the outermost bars.
-    threshold : float or None
-        Where foreground and background part; None where ``side`` is ``"none"``.
-    side : {"above", "below", "none"}
-        Where the foreground lies.
-    title : str
-        Heading.
-
-    Returns
-    -------
-    np.ndarray, shape (840, 1440, 3), uint8
-        Drawn for screens of two pixels a point.
-
-    Raises
-    ------
-    OptionError
-        If there are no scores, or they are not finite, or the threshold and the side do not agree.
-    """
-    flat = np.asarray(scores).reshape(-1)
-    if not flat.size or not np.isfinite(flat.min()) or not np.isfinite(flat.max()):
-        raise OptionError("scores must be finite numbers, at least one")
-    if side not in ("above", "below", "none"):
-        raise OptionError(f"side must be above, below or none, got {side!r}")
-    if (threshold is None) != (side == "none"):
-        raise OptionError(
-            f"threshold must be a number just where side is not none, got {threshold!r} and {side!r}"
-        )
-    inside = flat.size
-    if threshold is not None:
-        inside = int(np.count_nonzero(flat < threshold if side == "below" else flat > threshold))
-    return counted_histogram(count_scores(flat), inside, threshold=threshold, side=side, title=title)
-
-
 def count_scores(scores: NDArray[np.floating[Any]]) -> NDArray[np.int64]:
     """How many scores fall to each bar, (100,) int; those of several photos add up.
 
@@ -86,39 +40,28 @@ def count_scores(scores: NDArray[np.floating[Any]]) -> NDArray[np.int64]:
     return np.bincount(places, minlength=BARS).astype(np.int64)
 
 
-def counted_histogram(
-    counts: NDArray[np.int64],
-    n_foreground: int,
-    *,
-    threshold: float | None,
-    side: Literal["above", "below", "none"],
-    title: str = "Scores of all patches",
-) -> NDArray[np.uint8]:
-    """The same picture from counts alone.
-
-    Parameters
-    ----------
-    counts : np.ndarray, shape (100,), int
-        Of `count_scores`.
-    n_foreground : int
-        Patches in the foreground.
-    threshold, side, title
-        As in `score_histogram`.
-    """
-    return histogram_drawing(counts, n_foreground, threshold=threshold, side=side, title=title)()
-
-
 def histogram_drawing(
     counts: NDArray[np.int64],
     n_foreground: int,
     *,
     threshold: float | None,
     side: Literal["above", "below", "none"],
-    title: str = "Scores of all patches",
     options: FigureOptions = PLAIN,
 ) -> Drawing:
-    """What draws it, in any format, always 10 inches wide."""
-    make = partial(_page, counts, n_foreground, threshold, side, title)
+    """How the scores are spread, with the threshold drawn in: the first thing to see when a mask is wrong.
+
+    Parameters
+    ----------
+    counts : ndarray, shape (100,), int
+        As :func:`count_scores` gives them, added up over the photos.
+    n_foreground : int
+        Patches in the foreground.
+    threshold : float or None
+        What separates foreground from background; None where ``side`` is ``"none"``.
+    options : FigureOptions
+        The format; the figure is always 10 inches wide.
+    """
+    make = partial(_page, counts, n_foreground, threshold, side)
     return Drawing(make, options=options)
 
 
@@ -127,11 +70,10 @@ def _page(
     n_foreground: int,
     threshold: float | None,
     side: Literal["above", "below", "none"],
-    title: str,
 ) -> Page:
     n_patches = int(counts.sum())
     page = Page(720.0, 420.0)
-    page.items.append(Text(60, 34, title, 18, INK))
+    page.items.append(Text(60, 34, "Scores of all patches", 18, INK))
     _legend(page, n_patches, n_foreground, threshold, side)
     left, top, right, bottom = 60.0, 90.0, 695.0, 360.0
     ticks = _count_ticks(int(counts.max()))
