@@ -26,9 +26,9 @@ UPSAMPLES = ("nearest", "bilinear", "guided")
 WAYS = {
     "size 448": {},
     "size 448, refine 4": {"refine": 4},
+    "size 896, tile 448": {"size": 896, "tile": 448},
     "size 448, stride 7": {"stride": 7},
     "size 896": {"size": 896},
-    "size 896, tile 448": {"size": 896, "tile": 448},
 }
 
 

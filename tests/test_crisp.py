@@ -243,3 +243,15 @@ def test_a_photo_too_large_for_the_memory_is_cut_into_tiles(vit, monkeypatch):
 def test_options_that_are_refused(photos, vit, options, message):
     with pytest.raises(OptionError, match=message):
         patchprism.extract(photos, vit, size=56, **options)
+
+
+def test_masks_teach_refined_tokens_and_overlapping_patches(photos, vit):
+    features = patchprism.extract(photos, vit, size=56, refine=2, stride=7)
+    masks = []
+    for path in photos:
+        photo = patchprism.read_photo(path)
+        masks.append(photo[..., 0] > photo[..., 2])
+    head = patchprism.Head().fit(features, masks)
+    assert head.origin["refine"] == 2
+    with pytest.raises(patchprism.errors.PatchPrismError, match="its mask of 150 x 40 has another shape"):
+        patchprism.Head().fit(features, [np.ones((40, 150), bool), *masks[1:]])

@@ -150,7 +150,8 @@ def _evaluated(colored: Colored, folder: Path, options: PictureOptions, run: Run
                 continue
             part = prism.split(tokens, name=row.name)
             photo, reason = source.photo(row) if options.needs_photo else (None, None)
-            if options.needs_photo and photo is None:
+            # By default, masks of a store's photos that are gone are bilinear.
+            if options.needs_photo and photo is None and (reason or options.upsample != "auto"):
                 failures.append(
                     Failure(row.name, reason or "the photo is gone, and guided upsampling needs it")
                 )

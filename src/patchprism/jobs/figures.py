@@ -233,7 +233,7 @@ def origin_of(colored: Colored, n_photos: int, n_patches: int) -> str:
     facet = settings.get("facet", "token")
     norm = "" if settings.get("final_norm", True) else ", without the final norm"
     preset = ", preset seed" if settings.get("preset") == "seed" else ""
-    return f"{given}; model {record.name}, weights from {opened.weights}; {facet}s of {last}{norm}{preset}."
+    return f"{given}; model {record.title}, weights from {opened.weights}; {facet}s of {last}{norm}{preset}."
 
 
 def _notes(colored: Colored) -> dict[str, tuple[str, ...]]:

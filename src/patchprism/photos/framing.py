@@ -285,15 +285,14 @@ class Framing:
         """
         import torch
 
-        from patchprism.photos.resizing import check_photo, is_plain, overlapping, resize
-        from patchprism.support.arrays import to_uint8
+        from patchprism.photos.resizing import check_photo, is_plain, overlapping, resize, to_bytes
 
         check_photo(photo, name)
         height, width = photo.shape[:2]
         plan = self._plan(height, width, name)
         with own_settings():
             unit = resize(photo, plan, self.interpolation)
-            shown = to_uint8(unit.permute(1, 2, 0).contiguous().numpy()) if show else None
+            shown = to_bytes(unit) if show else None
             mean = torch.tensor(self.mean, dtype=torch.float32)[:, None, None]
             std = torch.tensor(self.std, dtype=torch.float32)[:, None, None]
             pixels = unit.sub_(mean).div_(std)

@@ -123,7 +123,7 @@ class Drawing:
                     tell("frames", report.frames, total)
             report.fps = report.frames / (time.perf_counter() - began)
         report.network_seconds = frames.seconds - before
-        report.grid = first[1].grid
+        report.grid = first[2].shape[:2]
         report.size = self.canvas.size(*first[0].rgb.shape[:2], even=not pictures)
         report.sound, report.warnings = sink.sound, [*report.warnings, *clip.warnings, *sink.warnings]
         report.n_problems, report.problems = clip.problems.count, clip.problems.named

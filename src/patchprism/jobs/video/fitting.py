@@ -122,7 +122,7 @@ def _taken(frames: Frames, span: Span, count: int, run: Run) -> Iterator[Source]
                 if len(rows) == SHARD:
                     _commit(work, rows, tokens)
                 name = f"{frames.clip.name} at {float(frame.time):.3f} s"
-                rows.append(PhotoRow(name, framed.grid, frame.rgb.shape[:2], framed.crop, framed.plain))
+                rows.append(PhotoRow(name, each.shape[:2], frame.rgb.shape[:2], framed.crop, framed.plain))
                 tokens.append(each)
                 done += 1
                 run.tell("fit", done, count)

@@ -108,7 +108,7 @@ def fit_head_to_frames(frames: Frames, readers: Readers) -> Head:
             if mask is not None:
                 size = (frame.rgb.shape[0], frame.rgb.shape[1])
                 shares = shares_of_mask(
-                    frames.name(frame), mask, framed.grid, size, framed.crop, most_classes=2
+                    frames.name(frame), mask, tokens.shape[:2], size, framed.crop, most_classes=2
                 )
                 labels[frame.index], held[frame.index] = patch_labels(shares), tokens
     if not held:
