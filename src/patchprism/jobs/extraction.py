@@ -193,10 +193,7 @@ def failures_of(shards: Shards) -> list[Failure]:
         failures += table.failures
         any_photo = any_photo or bool(table.photos)
     if not any_photo:
-        raise PhotoError(
-            failures[0].photo,
-            none_could(failures[0].reason, len(failures)),
-        )
+        raise PhotoError(failures[0].photo, none_could(failures[0].reason, len(failures)))
     return failures
 
 

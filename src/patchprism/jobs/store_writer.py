@@ -115,9 +115,7 @@ class StoreWriter:
         rows, size = spec.chunks[0], spec.row_bytes
         parts = [
             self.out.read(
-                spec.key(chunk),
-                max(start - chunk * rows, 0) * size,
-                min(stop - chunk * rows, rows) * size,
+                spec.key(chunk), max(start - chunk * rows, 0) * size, min(stop - chunk * rows, rows) * size
             )
             for chunk in self._chunks(start, stop)
         ]

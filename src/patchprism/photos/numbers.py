@@ -82,8 +82,7 @@ def eight_bits(
             )
         if not (low >= 0 and high <= 1):
             raise PhotoError(
-                label,
-                f"floats must lie in [0, 1], got values from {low:g} to {high:g}: {_say_range()}",
+                label, f"floats must lie in [0, 1], got values from {low:g} to {high:g}: {_say_range()}"
             )
         note_if_dark(high, 1, zero)
         return to_uint8(values if size >= 4 else values.astype(np.float32))

@@ -7,16 +7,7 @@ from math import ceil
 from typing import TYPE_CHECKING, Any
 
 from patchprism.errors import PhotoError
-from patchprism.jobs.video.frames import (
-    BT601,
-    BT709,
-    Frame,
-    Problems,
-    Span,
-    converted,
-    import_av,
-    turning,
-)
+from patchprism.jobs.video.frames import BT601, BT709, Frame, Problems, Span, converted, import_av, turning
 from patchprism.jobs.video.opened import (
     Holes,
     aspect_of,
@@ -135,14 +126,7 @@ class FileClip:
             )
 
     def _check_the_end(
-        self,
-        container: Any,
-        stream: Any,
-        last: Fraction | None,
-        end: Fraction,
-        span: Span,
-        *,
-        jumped: bool,
+        self, container: Any, stream: Any, last: Fraction | None, end: Fraction, span: Span, *, jumped: bool
     ) -> None:
         """Hold what came against what the header promises, once the file has ended."""
         if ends_in_a_packet(self.path, container):
