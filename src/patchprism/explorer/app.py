@@ -19,6 +19,7 @@ from starlette.exceptions import HTTPException
 
 from patchprism.errors import OutputError, PatchPrismError, PhotoError
 from patchprism.explorer.html import page_html
+from patchprism.explorer.teach import head_answer, head_from, teach_head
 from patchprism.explorer.work import (
     MAX_PHOTOS,
     MAX_UPLOAD_BYTES,
@@ -40,6 +41,7 @@ STATUS: dict[type[PatchPrismError], int] = {
     OutputError: 409,  # the folder is in a state that does not allow it
     PhotoError: 410,  # a photo that was there; of uploads, adding them speaks
 }
+MAX_MARKS = 20_000
 DECODERS = 2  # photos decoded at once; a photo of 60 megapixels takes 180 MB
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -76,6 +78,15 @@ class SaveBody(BaseModel):
     overlay: Share | None = None
 
 
+class TeachBody(BaseModel):
+    """Marked patches to fit a head to."""
+
+    model_config = ConfigDict(extra="forbid")
+    classes: Annotated[list[Annotated[str, Field(max_length=100)]], Field(min_length=2, max_length=255)]
+    marks: Annotated[list[tuple[int, int]], Field(min_length=2, max_length=MAX_MARKS)]
+    C: Annotated[float, Field(ge=1e-6, le=1e6)] = 10.0
+
+
 def make_app(workshop: Workshop, *, out: str | os.PathLike[str]) -> FastAPI:
     """The application; it sees paths without the token.
 
@@ -94,6 +105,7 @@ def make_app(workshop: Workshop, *, out: str | os.PathLike[str]) -> FastAPI:
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
     decoding = asyncio.Semaphore(DECODERS)
     saving = asyncio.Lock()
+    teaching = asyncio.Lock()  # each fit takes the processor for itself
     page = page_html()
     found = re.search(r'http-equiv="Content-Security-Policy" content="([^"]+)"', page)
     assert found is not None
@@ -182,6 +194,26 @@ def make_app(workshop: Workshop, *, out: str | os.PathLike[str]) -> FastAPI:
     async def fit(name: str, body: FitBody) -> dict[str, Any]:
         job = await run_in_threadpool(workshop.start, workshop.session(name), Wish(**body.model_dump()))
         return job.public()
+
+    @app.post("/api/sessions/{name}/head")
+    async def teach(name: str, body: TeachBody) -> Response:
+        view = workshop.session(name).view
+
+        def answer() -> bytes:
+            return head_answer(view, teach_head(view, body.marks, body.classes, body.C))
+
+        async with teaching:
+            return Response(await run_in_threadpool(answer), media_type="application/octet-stream")
+
+    @app.post("/api/sessions/{name}/head/apply")
+    async def apply_head(name: str, request: Request) -> Response:
+        view, content = workshop.session(name).view, await request.body()
+
+        def answer() -> bytes:
+            return head_answer(view, head_from(content))
+
+        async with teaching:
+            return Response(await run_in_threadpool(answer), media_type="application/octet-stream")
 
     @app.get("/api/sessions/{name}/job")
     async def job(name: str) -> dict[str, Any]:

@@ -123,6 +123,7 @@ def build_message(
         hints=view.hints(),
         failures=[{"photo": Path(f.photo).name, "reason": f.reason} for f in view.failures],
         command=_command(view, prism_path),
+        origin=view.origin,
     )
     message = Message(header)
     message.add("prism", "deflate", prism.to_bytes())
@@ -133,6 +134,7 @@ def build_message(
     message.add("components", "int32", components)
     message.add("scores", "float32", np.concatenate([part.score.ravel() for part in view.parts]))
     message.add("token-scales", "float32", reduced.scales)
+    message.add("token-axes", "int16", reduced.axes)
     message.add("tokens", "int8", reduced.codes)
     return message
 

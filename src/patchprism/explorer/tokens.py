@@ -24,6 +24,8 @@ SHARE = 0.999
 WORST = 0.1
 # The number of dimensions is a multiple of this: rows of whole words.
 STEP = 8
+# Axes are kept as multiples of 1 / AXIS_STEPS.
+AXIS_STEPS = 32767
 # Pairs that are looked at: of so many patches with all others.
 MEASURED_QUERIES = 384
 
@@ -39,6 +41,9 @@ class ReducedTokens:
     codes : ndarray, shape (N, dims), int8
     scales : ndarray, shape (dims,), float32
         What one step of a dimension's codes is worth.
+    axes : ndarray, shape (dims, D), int16
+        The dimensions' directions among full tokens, in steps of 1 / ``AXIS_STEPS``: what leads a head from reduced to
+        full tokens and back.
     error : dict
         Of the cosine similarity, over a sample of pairs of different patches: ``within``, the share of them that keep
         the tolerance; ``median``, ``p99``, ``p999`` and ``max``; how many ``pairs`` were looked at.
@@ -46,6 +51,7 @@ class ReducedTokens:
 
     codes: NDArray[np.int8]
     scales: NDArray[np.float32]
+    axes: NDArray[np.int16]
     error: dict[str, float]
 
     def cosine(self, rows: NDArray[np.intp]) -> NDArray[np.float64]:
@@ -79,7 +85,8 @@ def reduce_tokens(tokens: Sequence[Tokens]) -> ReducedTokens:
     # Not centred: products of coordinates are then cosines without a correction for the mean.
     with one_blas_thread():
         _, vectors = np.linalg.eigh((rows.T @ rows).astype(np.float64))
-    values = rows @ np.ascontiguousarray(vectors[:, ::-1], np.float32)
+    directions = np.ascontiguousarray(vectors[:, ::-1])
+    values = rows @ directions.astype(np.float32)
     steps = np.abs(values).max(axis=0) / 127
     scales = np.where(steps > 0, steps, 1).astype(np.float32)
     codes = np.rint(values / scales).astype(np.int8)
@@ -97,7 +104,8 @@ def reduce_tokens(tokens: Sequence[Tokens]) -> ReducedTokens:
             low = middle + 1
     kept = candidates[high]
     codes, scales = np.ascontiguousarray(codes[:, :kept]), scales[:kept]
-    return ReducedTokens(codes, scales, sample.error(codes, scales))
+    axes = np.rint(directions.T[:kept] * AXIS_STEPS).astype(np.int16)
+    return ReducedTokens(codes, scales, axes, sample.error(codes, scales))
 
 
 class _Sample:

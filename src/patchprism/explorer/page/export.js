@@ -1,11 +1,13 @@
 // What leaves the page as files: the figure, all images, all masks.
 
+import { byId, element } from "./dom.js";
 import { INKS, PAPERS, POINTS_PER, layOut, panelPixels, pinItems } from "./figure.js";
 import { checkCanvas, measureText, toPdf, toPng, toSvg } from "./figure_files.js";
 import { cocoFile, fullMask } from "./masks.js";
+import { MOST_LINES, PIN_COLORS } from "./links.js";
 import { encodePng } from "./png.js";
 import { commandText } from "./state.js";
-import { PIN_COLORS, element } from "./view.js";
+import { pictureName, pictureOf } from "./take.js";
 import { zip } from "./zip.js";
 
 const FILLS = { white: [255, 255, 255, 255], transparent: [0, 0, 0, 0], black: [0, 0, 0, 255] };
@@ -30,13 +32,15 @@ export function captionOf(header, state, panels) {
     if (state.side !== "none") said.push(`Foreground: score ${state.side} ${state.threshold.toFixed(3)}.`);
   }
   if (panels.includes("score")) said.push("Foreground score from 0 (dark) to 1 (bright).");
-  if (panels.some((panel) => panel.startsWith("pin"))) said.push("Cosine similarity to the marked patch from 0 (dark) to 1 (bright).");
+  const [low, high] = state.heatRange;
+  if (panels.some((panel) => panel.startsWith("pin"))) said.push(`Cosine similarity to the marked patch from ${low} (dark) to ${high} (bright).`);
   return said.join(" ");
 }
 
 export class Exporter {
   constructor(app) {
     this.app = app;
+    this.links = [];
     const pick = (id, values, chosen) => {
       const select = element("select", { id: `export-${id}`, onchange: () => this.changed() }, ...values.map(([value, label]) => new Option(label, value)));
       select.value = chosen;
@@ -81,6 +85,14 @@ export class Exporter {
     };
     this.dialog = element("dialog", { id: "export", "aria-labelledby": "export-title" }, element("h2", { id: "export-title" }, "Export figure"), form);
     document.body.append(this.dialog);
+    app.on("load", () => this.load());
+    app.on("pins", (links) => (this.links = links));
+    const all = byId("download-all");
+    all.textContent = "All images (.zip)";
+    all.onclick = () => app.report(this.allImages());
+    all.before(element("button", { type: "button", id: "export-figure", class: "primary", onclick: () => this.open() }, "Export figure"));
+    all.after(element("button", { type: "button", id: "download-masks", title: "A PNG per photo, and all as COCO", onclick: () => app.report(this.masks()) }, "Masks (.zip)"));
+    app.exportMasks = (classes, names) => this.masks(classes, names);
   }
 
   load() {
@@ -91,14 +103,14 @@ export class Exporter {
 
   // Which panels there are now: a page's pins come and go.
   kinds() {
-    return { ...PANELS, ...Object.fromEntries(this.app.links.map((_, k) => [`pin-${k}`, `Similarity to pin ${k + 1}`])) };
+    return { ...PANELS, ...Object.fromEntries(this.links.map((_, k) => [`pin-${k}`, `Similarity to pin ${k + 1}`])) };
   }
 
   open() {
     const { app } = this;
     const kinds = Object.entries(this.kinds());
     const before = this.picked(this.panels);
-    const first = new Set(this.known ? before : ["photo", app.state.mode === "photo" ? "colours" : app.state.mode, ...app.links.map((_, k) => `pin-${k}`).slice(0, 1)]);
+    const first = new Set(this.known ? before : ["photo", app.state.mode === "photo" ? "colours" : app.state.mode, ...this.links.map((_, k) => `pin-${k}`).slice(0, 1)]);
     const pick = (root, entries, chosen) => root.replaceChildren(...entries.map(([value, label]) =>
       element("label", { class: "inline" }, element("input", { type: "checkbox", value, checked: chosen(value), onchange: () => this.changed() }), ` ${label}`)));
     pick(this.panels, kinds, (value) => first.has(value));
@@ -108,7 +120,7 @@ export class Exporter {
       this.perRow.value = String(Math.min(app.model.photos.length, Math.max(1, Math.round(Math.sqrt(app.model.photos.length / (shape * first.size))))));
     }
     this.known = app.model;
-    this.pins.parentElement.hidden = !app.links.length;
+    this.pins.parentElement.hidden = !this.links.length;
     this.dialog.showModal();
     this.changed();
   }
@@ -161,7 +173,7 @@ export class Exporter {
       perRow: Math.round(within(this.perRow, 1, 48, "Photos per row")),
       paper: this.paper.value,
       labels: this.labels.checked,
-      pins: this.pins.checked && this.app.links.length > 0,
+      pins: this.pins.checked && this.links.length > 0,
       below: this.withCaption.checked,
       caption: this.caption.value.trim(),
       command: this.command.textContent,
@@ -197,7 +209,7 @@ export class Exporter {
       items.push({ kind: "image", x: cell.x, y: cell.y, width: cell.width, height: cell.height, pixels, columns: size[1], rows: size[0], clear: wish.paper === "transparent" });
     }
     items.push(...layout.items);
-    if (wish.pins) items.push(...pinItems(layout, photos, app.links, PIN_COLORS));
+    if (wish.pins) items.push(...pinItems(layout, photos, this.links.map(({ pin, matches }) => ({ pin, matches: matches.slice(0, MOST_LINES) })), PIN_COLORS));
     return { width: layout.width, height: layout.height, panel: layout.cells[0].width, paper: PAPERS[wish.paper], title: model.header.title, caption: wish.caption, command: wish.command, items };
   }
 
@@ -206,8 +218,8 @@ export class Exporter {
     const { model } = this.app;
     if (panel === "photo") return { source: { visible: new Uint8Array(model.count) }, over: true };
     if (panel.startsWith("pin-")) {
-      const { pin } = this.app.links[Number(panel.slice(4))];
-      return { source: { values: model.similarity.of(model.photos[pin.photo].start + pin.index).slice() }, over: false };
+      const { pin } = this.links[Number(panel.slice(4))];
+      return { source: { values: model.similarity.of(model.photos[pin.photo].start + pin.index).slice(), range: state.heatRange }, over: false };
     }
     const { colors, visible } = model.layer({ ...state, mode: panel });
     return { source: { colors, visible, alpha: panel === "overlay" ? state.alpha : 1 }, over: panel === "overlay" || (panel === "colours" && state.background === "photo") };
@@ -255,28 +267,28 @@ export class Exporter {
 
   async allImages() {
     const { app } = this;
-    const suffix = { photo: "photo", colours: "pca", overlay: "overlay", score: "score" }[app.state.mode];
     const files = [];
-    for (const [i, photo] of app.model.photos.entries()) files.push({ name: `${stemOf(photo.name)}.${suffix}.png`, blob: await app.picture(i) });
+    for (const index of app.gallery.shown) files.push({ name: pictureName(app, index), blob: await pictureOf(app, index) });
     files.push({ name: "command.txt", blob: new Blob([`${commandText(app.model.header, app.state)}\n`]) });
     app.give(await zip(files), "images.zip");
   }
 
-  // Masks of the foreground that is shown: a PNG per photo, and all of them as COCO.
-  async allMasks() {
+  // Masks of the foreground that is shown, or of classes (a number per patch) with their names: a PNG per photo, whose
+  // values are 0 and 255, or the classes' numbers; and all of them as COCO.
+  async masks(classes = null, names = ["background", "object"]) {
     const { app } = this;
     const { model } = app;
     model.update(app.state);
-    const files = [];
-    const masks = [];
+    const [files, masks] = [[], []];
+    const white = names.length === 2 ? 255 : 1;
     for (const [i, photo] of model.photos.entries()) {
-      const mask = fullMask(model.mask, photo);
+      const mask = fullMask(classes ?? model.mask, photo);
       const rgba = new Uint8Array(4 * mask.length);
-      for (let k = 0; k < mask.length; k++) rgba[4 * k] = mask[k] ? 255 : 0;
+      for (let k = 0; k < mask.length; k++) rgba[4 * k] = white * mask[k];
       files.push({ name: `${stemOf(photo.name)}.mask.png`, blob: await encodePng(rgba, photo.size[1], photo.size[0], { kind: "grey" }) });
-      masks.push({ photo: i, category: 1, mask });
+      names.slice(1).forEach((_, k) => masks.push({ photo: i, category: k + 1, mask: mask.map((value) => (value === k + 1 ? 1 : 0)) }));
     }
-    files.push({ name: "masks.coco.json", blob: new Blob([cocoFile(model.photos, masks, ["object"], model.header.patchprism)]) });
+    files.push({ name: "masks.coco.json", blob: new Blob([cocoFile(model.photos, masks, names.slice(1), model.header.patchprism)]) });
     app.give(await zip(files), "masks.zip");
   }
 }

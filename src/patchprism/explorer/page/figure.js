@@ -3,12 +3,12 @@
 import { mappedTable, patchAlong, roundHalfEven } from "./math.js";
 
 export const POINTS_PER = { in: 72, mm: 72 / 25.4 };
-const GAP = 3; // between panels, in points
+const PANEL_GAP = 3; // between panels, in points
 const GROUP_GAP = 7; // between photos
-const LABEL = 7; // height of the letters
-const LINE = 1.35;
-const HEAT_STEPS = 256;
-const heatTable = mappedTable("magma", HEAT_STEPS);
+const LABEL_SIZE = 7; // height of the letters
+const LINE_HEIGHT = 1.35;
+const FIGURE_STEPS = 256;
+const figureHeat = mappedTable("magma", FIGURE_STEPS);
 
 export const INKS = { white: "#1c2026", transparent: "#1c2026", black: "#e8eaee" };
 export const PAPERS = { white: "#ffffff", transparent: null, black: "#000000" };
@@ -50,19 +50,19 @@ export function fitted(text, width, measure) {
 // -> { width, height, cells: [{ photo, column, x, y, width, height }], items: texts }
 export function layOut({ photos, columns, perRow, width, labels, caption, command, ink, measure }) {
   const each = Math.min(perRow, photos.length);
-  const gaps = each * (columns.length - 1) * GAP + (each - 1) * GROUP_GAP;
+  const gaps = each * (columns.length - 1) * PANEL_GAP + (each - 1) * GROUP_GAP;
   const panel = (width - gaps) / (each * columns.length);
   if (panel < 4) throw new Error("So many panels do not fit into this width. Choose fewer photos per row, or a wider figure.");
   const [cells, items] = [[], []];
   const text = (said, x, y, size, mono = false) => items.push({ kind: "text", text: said, x, y, size, mono, ink });
   const ofSize = (size, mono) => (said) => measure(said, size, mono);
-  const group = columns.length * panel + (columns.length - 1) * GAP;
+  const group = columns.length * panel + (columns.length - 1) * PANEL_GAP;
   let y = 0;
   if (labels && columns.length > 1) {
     for (let i = 0; i < each; i++) {
-      columns.forEach((label, k) => text(fitted(label, panel, ofSize(LABEL)), i * (group + GROUP_GAP) + k * (panel + GAP), y + LABEL, LABEL));
+      columns.forEach((label, k) => text(fitted(label, panel, ofSize(LABEL_SIZE)), i * (group + GROUP_GAP) + k * (panel + PANEL_GAP), y + LABEL_SIZE, LABEL_SIZE));
     }
-    y += LABEL * LINE + 1;
+    y += LABEL_SIZE * LINE_HEIGHT + 1;
   }
   for (let first = 0; first < photos.length; first += each) {
     const row = photos.slice(first, first + each);
@@ -70,31 +70,31 @@ export function layOut({ photos, columns, perRow, width, labels, caption, comman
     row.forEach(({ name, size }, i) => {
       const left = i * (group + GROUP_GAP);
       const height = (panel * size[0]) / size[1];
-      columns.forEach((_, k) => cells.push({ photo: first + i, column: k, x: left + k * (panel + GAP), y, width: panel, height }));
-      if (labels) text(fitted(name, group, ofSize(LABEL)), left, y + height + LABEL + 1, LABEL);
+      columns.forEach((_, k) => cells.push({ photo: first + i, column: k, x: left + k * (panel + PANEL_GAP), y, width: panel, height }));
+      if (labels) text(fitted(name, group, ofSize(LABEL_SIZE)), left, y + height + LABEL_SIZE + 1, LABEL_SIZE);
     });
-    y += tall + (labels ? LABEL * LINE + 2 : 0) + (first + each < photos.length ? GAP : 0);
+    y += tall + (labels ? LABEL_SIZE * LINE_HEIGHT + 2 : 0) + (first + each < photos.length ? PANEL_GAP : 0);
   }
-  for (const [said, size, mono] of [[caption, LABEL, false], [command, 5.5, true]]) {
+  for (const [said, size, mono] of [[caption, LABEL_SIZE, false], [command, 5.5, true]]) {
     if (!said) continue;
     y += 3;
     for (const line of wrapped(said, width, ofSize(size, mono))) {
       text(line, 0, y + size, size, mono);
-      y += size * LINE;
+      y += size * LINE_HEIGHT;
     }
   }
   return { width, height: y, cells, items };
 }
 
-// The pixels of a panel, RGBA at [height, width]. source: { colors, visible, alpha, values }, where `visible` says which
-// patches have a colour and `values` are similarities that replace the colours; photo: RGBA at that size, or null;
+// The pixels of a panel, RGBA at [height, width]. source: { colors, visible, alpha, values, range }, where `visible` says
+// which patches have a colour and `values` are similarities, dark to bright over `range`, in place of colours; photo: RGBA at that size, or null;
 // fill: [red, green, blue, alpha] where there is nothing.
 export function panelPixels({ start, grid, crop, size }, [height, width], source, photo, fill) {
   const [h, w] = grid;
   const [across, down] = [width / size[1], height / size[0]];
   const rows = patchAlong(height, h, crop[1] * down, crop[3] * down);
   const columns = patchAlong(width, w, crop[0] * across, crop[2] * across);
-  const { colors, visible, values } = source;
+  const { colors, visible, values, range: [low, high] = [0, 1] } = source;
   const share = photo ? roundHalfEven((source.alpha ?? 1) * 256) : 256;
   const out = new Uint8ClampedArray(4 * height * width);
   for (let y = 0, at = 0; y < height; y++) {
@@ -102,7 +102,7 @@ export function panelPixels({ start, grid, crop, size }, [height, width], source
       const patch = rows[y] < h && columns[x] < w ? start + rows[y] * w + columns[x] : -1;
       const shown = patch >= 0 && (!visible || visible[patch]);
       let [table, from] = [colors, 3 * patch];
-      if (shown && values) [table, from] = [heatTable, 3 * Math.round(Math.min(Math.max(values[patch], 0), 1) * (HEAT_STEPS - 1))];
+      if (shown && values) [table, from] = [figureHeat, 3 * Math.round(Math.min(Math.max((values[patch] - low) / (high - low), 0), 1) * (FIGURE_STEPS - 1))];
       for (let c = 0; c < 3; c++) {
         const under = photo ? photo[at + c] : fill[c];
         out[at + c] = shown ? (photo ? (table[from + c] * share + under * (256 - share) + 128) >> 8 : table[from + c]) : under;

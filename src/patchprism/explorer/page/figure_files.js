@@ -77,9 +77,9 @@ function drawItem(context, item) {
   }
 }
 
-const number = (value) => String(Math.round(value * 1000) / 1000);
+const short = (value) => String(Math.round(value * 1000) / 1000);
 // Characters that XML does not know are left out.
-const escaped = (text) =>
+const xmlText = (text) =>
   text.replace(/[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\u{10000}-\u{10ffff}]/gu, "").replace(/[&<>"]/g, (sign) => ({ "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;" })[sign]);
 
 async function dataUrl(blob) {
@@ -92,21 +92,21 @@ async function dataUrl(blob) {
 export async function toSvg(scene) {
   const { width, height } = scene;
   const parts = [
-    `<svg xmlns="http://www.w3.org/2000/svg" width="${number(width)}pt" height="${number(height)}pt" viewBox="0 0 ${number(width)} ${number(height)}">`,
-    `<title>${escaped(scene.title)}</title>`,
-    `<desc>${escaped(`${scene.caption}\n${scene.command}`)}</desc>`,
+    `<svg xmlns="http://www.w3.org/2000/svg" width="${short(width)}pt" height="${short(height)}pt" viewBox="0 0 ${short(width)} ${short(height)}">`,
+    `<title>${xmlText(scene.title)}</title>`,
+    `<desc>${xmlText(`${scene.caption}\n${scene.command}`)}</desc>`,
   ];
   if (scene.paper) parts.push(`<rect width="100%" height="100%" fill="${scene.paper}"/>`);
   for (const item of scene.items) {
-    const at = (names) => names.map((name) => `${name}="${number(item[name])}"`).join(" ");
+    const at = (names) => names.map((name) => `${name}="${short(item[name])}"`).join(" ");
     if (item.kind === "image") {
       const url = await dataUrl(await encodePng(item.pixels, item.columns, item.rows, { kind: item.clear ? "rgba" : "rgb" }));
       parts.push(`<image ${at(["x", "y", "width", "height"])} preserveAspectRatio="none" style="image-rendering:pixelated" href="${url}"/>`);
     } else if (item.kind === "text") {
-      parts.push(`<text ${at(["x", "y"])} font-size="${number(item.size)}" font-family="${FONTS[Boolean(item.mono)]}" fill="${item.ink}" xml:space="preserve">${escaped(item.text)}</text>`);
+      parts.push(`<text ${at(["x", "y"])} font-size="${short(item.size)}" font-family="${FONTS[Boolean(item.mono)]}" fill="${item.ink}" xml:space="preserve">${xmlText(item.text)}</text>`);
     } else {
       const shape = item.kind === "rect" ? at(["x", "y", "width", "height"]) : at(["x1", "y1", "x2", "y2"]);
-      parts.push(`<${item.kind} ${shape} fill="none" stroke="${item.stroke}" stroke-width="${number(item.wide)}"${item.dashed ? ' stroke-dasharray="2.5 2"' : ""}/>`);
+      parts.push(`<${item.kind} ${shape} fill="none" stroke="${item.stroke}" stroke-width="${short(item.wide)}"${item.dashed ? ' stroke-dasharray="2.5 2"' : ""}/>`);
     }
   }
   return new Blob([parts.join("\n"), "\n</svg>\n"], { type: "image/svg+xml" });
@@ -131,7 +131,7 @@ function winAnsi(text) {
 
 const utf16 = (text) => `<feff${[...Array(text.length).keys()].map((i) => text.charCodeAt(i).toString(16).padStart(4, "0")).join("")}>`;
 const ascii = (text) => new TextEncoder().encode(text);
-const rgb = (color) => [1, 3, 5].map((i) => number(parseInt(color.slice(i, i + 2), 16) / 255)).join(" ");
+const pdfColor = (color) => [1, 3, 5].map((i) => short(parseInt(color.slice(i, i + 2), 16) / 255)).join(" ");
 
 // A text that PDF's own fonts have no letters for, as an image.
 function textImage(item) {
@@ -191,24 +191,24 @@ class PdfFile {
 
 export async function toPdf(scene) {
   const file = new PdfFile();
-  const [width, height] = [number(scene.width), number(scene.height)];
+  const [width, height] = [short(scene.width), short(scene.height)];
   const drawn = [];
   const images = [];
-  if (scene.paper) drawn.push(`${rgb(scene.paper)} rg 0 0 ${width} ${height} re f`);
-  const up = (y) => number(scene.height - y);
+  if (scene.paper) drawn.push(`${pdfColor(scene.paper)} rg 0 0 ${width} ${height} re f`);
+  const up = (y) => short(scene.height - y);
   for (let item of scene.items) {
     const code = item.kind === "text" ? winAnsi(item.text) : null;
     if (item.kind === "text" && code === null) item = textImage(item);
     if (item.kind === "image") {
       images.push(await file.image(item));
-      drawn.push(`q ${number(item.width)} 0 0 ${number(item.height)} ${number(item.x)} ${up(item.y + item.height)} cm /I${images.length} Do Q`);
+      drawn.push(`q ${short(item.width)} 0 0 ${short(item.height)} ${short(item.x)} ${up(item.y + item.height)} cm /I${images.length} Do Q`);
     } else if (item.kind === "text") {
-      drawn.push(`BT ${rgb(item.ink)} rg /${item.mono ? "M" : "F"} ${number(item.size)} Tf ${number(item.x)} ${up(item.y)} Td <${code}> Tj ET`);
+      drawn.push(`BT ${pdfColor(item.ink)} rg /${item.mono ? "M" : "F"} ${short(item.size)} Tf ${short(item.x)} ${up(item.y)} Td <${code}> Tj ET`);
     } else {
       const path = item.kind === "rect"
-        ? `${number(item.x)} ${up(item.y + item.height)} ${number(item.width)} ${number(item.height)} re`
-        : `${number(item.x1)} ${up(item.y1)} m ${number(item.x2)} ${up(item.y2)} l`;
-      drawn.push(`${rgb(item.stroke)} RG ${number(item.wide)} w ${item.dashed ? "[2.5 2]" : "[]"} 0 d ${path} S`);
+        ? `${short(item.x)} ${up(item.y + item.height)} ${short(item.width)} ${short(item.height)} re`
+        : `${short(item.x1)} ${up(item.y1)} m ${short(item.x2)} ${up(item.y2)} l`;
+      drawn.push(`${pdfColor(item.stroke)} RG ${short(item.wide)} w ${item.dashed ? "[2.5 2]" : "[]"} 0 d ${path} S`);
     }
   }
   const content = file.add("/Filter /FlateDecode", await deflate(ascii(drawn.join("\n"))));

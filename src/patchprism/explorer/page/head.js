@@ -4,11 +4,11 @@
 
 import { readTensors, writeTensors } from "./prism.js";
 
-const GRID = 2 ** -12; // decisions are rounded to multiples of this
-const MEMORY = 12; // steps that L-BFGS remembers
-const TOLERANCE = 1e-9; // largest partial derivative, by C and the number of patches
-const VERSION = 1;
-const ENTRY = "patchprism_head";
+export const DECISION_GRID = 2 ** -12; // decisions are rounded to multiples of this
+const FIT_MEMORY = 12; // steps that L-BFGS remembers
+const FIT_TOLERANCE = 1e-9; // largest partial derivative, by C and the number of patches
+const HEAD_VERSION = 1;
+const HEAD_ENTRY = "patchprism_head";
 const AXIS_STEPS = 32767;
 
 const dot = (a, b) => {
@@ -91,7 +91,7 @@ export class HeadFit {
   // One step; false once nothing is left to gain.
   advance() {
     const steepest = this.slope.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
-    if (steepest <= TOLERANCE * this.C * this.n) return false;
+    if (steepest <= FIT_TOLERANCE * this.C * this.n) return false;
     const way = this.direction();
     const fall = dot(way, this.slope);
     if (!(fall < 0)) return false;
@@ -104,7 +104,7 @@ export class HeadFit {
       const bent = dot(step, turn);
       if (bent > 1e-12 * dot(turn, turn)) {
         this.steps.push({ step, turn, rho: 1 / bent });
-        if (this.steps.length > MEMORY) this.steps.shift();
+        if (this.steps.length > FIT_MEMORY) this.steps.shift();
       }
       const gained = this.value - value;
       [this.at, this.value, this.slope] = [next, value, slope];
@@ -157,7 +157,7 @@ export function decisionsOf({ weights, bias, width }, { codes, count }, scales) 
     for (let k = 0; k < K; k++) {
       let sum = bias[k];
       for (let d = 0, c = i * width, w = k * width; d < width; d++, c++, w++) sum += scaled[w] * codes[c];
-      out[i * K + k] = Math.round(sum / GRID) * GRID;
+      out[i * K + k] = Math.round(sum / DECISION_GRID) * DECISION_GRID;
     }
   }
   return out;
@@ -214,9 +214,9 @@ export function narrowed({ weights, bias, width: full }, axes) {
 
 // The head's file, as prism/head_file.py lays it out; a head of full tokens with classes, C, patches and origin.
 export function writeHead({ weights, bias, width, classes, C, photos, patches, origin }) {
-  const header = { version: VERSION, classes, C, n_photos: photos, n_patches: patches, origin };
+  const header = { version: HEAD_VERSION, classes, C, n_photos: photos, n_patches: patches, origin };
   const K = bias.length;
-  return writeTensors({ weights: [[K, width], weights], bias: [[K], bias] }, { [ENTRY]: JSON.stringify(header) });
+  return writeTensors({ weights: [[K, width], weights], bias: [[K], bias] }, { [HEAD_ENTRY]: JSON.stringify(header) });
 }
 
 export function readHead(bytes) {
@@ -224,13 +224,13 @@ export function readHead(bytes) {
   let tensors;
   try {
     const found = readTensors(bytes);
-    said = JSON.parse(found.metadata[ENTRY]);
+    said = JSON.parse(found.metadata[HEAD_ENTRY]);
     tensors = found.tensors;
   } catch {
     throw new Error("This file is not a head, or it is damaged.");
   }
   if (!Number.isInteger(said?.version) || said.version < 1) throw new Error("This head is damaged: it has no version.");
-  if (said.version > VERSION) throw new Error(`This head has version ${said.version}; the page reads up to version ${VERSION}.`);
+  if (said.version > HEAD_VERSION) throw new Error(`This head has version ${said.version}; the page reads up to version ${HEAD_VERSION}.`);
   const { classes, C, n_photos: photos, n_patches: patches, origin } = said;
   const K = Array.isArray(classes) ? classes.length : 0;
   const names = K >= 2 && K <= 255 && classes.every((name) => typeof name === "string" && name.trim() && name.length <= 100) && new Set(classes).size === K;

@@ -1,7 +1,7 @@
 // Points of the scatter, drawn pixel by pixel, so that 50,000 of them follow the hand without a GPU. No DOM.
 
-const MUTED = 0x59908880; // 0xAABBGGRR: the background's patches
-const DIM = 0x38000000;
+const MUTED_POINT = 0x59908880; // 0xAABBGGRR: the background's patches
+const DIM_POINT = 0x38000000;
 
 export class PointField {
   constructor() {
@@ -66,8 +66,10 @@ export class PointField {
     return [this.width / 2 + this.scale * (sum(right) - this.centre[0]), this.height / 2 - this.scale * (sum(up) - this.centre[1])];
   }
 
-  // colors (n, 3) bytes; visible (n) or null for all; chosen (n) or null; size of a point in pixels.
-  draw(colors, visible, chosen, size) {
+  // colors (n, 3) bytes; visible (n) or null for all; chosen (n) or null; size of a point in pixels; background: whether
+  // patches that are not visible have a point, too.
+  draw({ colors, visible, chosen, size, background }) {
+    this.drawn = background ? null : visible;
     const { words, ids, depths, x, y, z, axes, width, height, count } = this;
     const [right, up, near] = this.matrix();
     const { scale, centre } = this;
@@ -84,7 +86,8 @@ export class PointField {
     // What is less important first: it must not hide the rest.
     const rank = (i) => (visible && !visible[i] ? 0 : 1) + (chosen?.[i] ? 2 : 0);
     const last = chosen ? 3 : 1;
-    for (let pass = visible ? 0 : 1; pass <= last; pass++) {
+    for (let pass = visible && background ? 0 : 1; pass <= last; pass++) {
+      if (pass === 2 && !background) continue;
       const behind = pass * 4; // later passes lie before earlier ones
       const wide = pass === 0 ? Math.max(1, size - 1) : size;
       for (let i = 0; i < count; i++) {
@@ -93,8 +96,8 @@ export class PointField {
         const py = Math.round(y[i] - wide / 2);
         if (px < 0 || py < 0 || px + wide > width || py + wide > height) continue;
         const shown = pass & 1;
-        let word = shown ? 0xff000000 | (colors[3 * i + 2] << 16) | (colors[3 * i + 1] << 8) | colors[3 * i] : MUTED;
-        if (chosen && pass < 2) word = (word & 0xffffff) | DIM;
+        let word = shown ? 0xff000000 | (colors[3 * i + 2] << 16) | (colors[3 * i + 1] << 8) | colors[3 * i] : MUTED_POINT;
+        if (chosen && pass < 2) word = (word & 0xffffff) | DIM_POINT;
         else if (pass === 2) word = 0xff00b4ff; // a chosen patch of the background
         const depth = z[i] + behind;
         for (let row = py; row < py + wide; row++) {
@@ -126,7 +129,9 @@ export class PointField {
 
   // Which points lie inside of a closed line [[x, y], ...], a byte each.
   within(line) {
-    return insideOf(line, this.x, this.y);
+    const found = insideOf(line, this.x, this.y);
+    if (this.drawn) for (let i = 0; i < found.length; i++) found[i] &= this.drawn[i];
+    return found;
   }
 }
 

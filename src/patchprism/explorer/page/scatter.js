@@ -1,13 +1,12 @@
 // The patches as points along two or three components, linked with the photos.
 
-import { PatchLayer } from "./layer.js";
+import { element } from "./dom.js";
 import { PointField } from "./points.js";
-import { element } from "./view.js";
+import { addSection } from "./sections.js";
 
-const MIN_ZOOM = 1;
-const MAX_ZOOM = 40;
-const SHADE = 0xa0000000; // over patches that are not chosen
-const LIT = 0xa000b4ff; // over chosen patches that have no colour
+const SCATTER_ZOOM = 40;
+const SHADE = 0xa0000000; // over patches that are not chosen: 0xAABBGGRR
+const LIT = 0x7000b4ff; // over chosen patches that have no colour
 
 export class Scatter {
   constructor(app) {
@@ -23,25 +22,30 @@ export class Scatter {
     this.solid = element("input", { type: "checkbox", id: "scatter-3d", onchange: () => this.redraw(true) });
     this.lassoing = element("input", { type: "checkbox", id: "scatter-lasso", onchange: () => this.drawMarks() });
     this.lassoRow = element("label", { class: "inline", title: "Drag to choose points instead of turning them" }, this.lassoing, " Lasso");
+    this.background = element("input", { type: "checkbox", id: "scatter-background", onchange: () => this.paint() });
     this.clear = element("button", { type: "button", onclick: () => this.choose(null) }, "Clear");
-    this.said = element("span", { class: "aside", role: "status" });
-    this.section = element(
-      "section",
-      { id: "scatter", "aria-labelledby": "scatter-title" },
-      element("h2", { id: "scatter-title" }, "Patches in PCA space ", this.said),
+    const { section, body, aside } = addSection({ id: "scatter", title: "Patches in PCA space", before: "leave" });
+    this.said = aside;
+    aside.setAttribute("role", "status");
+    body.append(
       element("div", { class: "points-box" }, this.canvas, this.marks),
-      element("div", { class: "row" }, ...this.selects, element("label", { class: "inline" }, this.solid, " 3D"), this.lassoRow, this.clear),
-      element("p", { class: "note" }, "Drag around points to light up their patches. Ctrl and wheel zooms, a double click goes back."),
+      element("div", { class: "row" }, ...this.selects, element("label", { class: "inline" }, this.solid, " 3D"), this.lassoRow),
+      element("div", { class: "row between" }, element("label", { class: "inline" }, this.background, " Background too"), this.clear),
+      element("p", { class: "note" }, "Drag around points to light up their patches. Ctrl and wheel zooms; a double click zooms back out."),
     );
+    section.addEventListener("toggle", () => this.redraw());
     this.listen();
     new ResizeObserver(() => this.redraw()).observe(this.canvas);
+    app.on("load", (model) => this.load(model));
+    app.on("draw", (state) => this.draw(state));
+    app.on("hover", (at) => this.mark(at ? at.patch : -1));
+    app.on("theme", () => this.drawMarks());
   }
 
-  // A new message is shown.
-  load() {
-    const { model, gallery } = this.app;
-    this.layer = new PatchLayer(gallery, model, "chosen");
+  load(model) {
     this.chosen = null;
+    this.clear.disabled = true;
+    this.said.textContent = "";
     this.key = "";
     this.over = -1;
     this.field.home();
@@ -95,7 +99,7 @@ export class Scatter {
     field.resize(side, side);
     if (canvas.width !== side) canvas.width = canvas.height = this.marks.width = this.marks.height = side;
     const size = Math.max(1, Math.round((field.count > 20_000 ? 1.5 : field.count > 5000 ? 2 : 3) * this.ratio));
-    field.draw(this.shown.colors, this.shown.visible, this.chosen, size);
+    field.draw({ ...this.shown, chosen: this.chosen, size, background: this.background.checked });
     this.image = this.image?.width === side ? this.image : new ImageData(side, side);
     new Uint32Array(this.image.data.buffer).set(field.words);
     canvas.getContext("2d").putImageData(this.image, 0, 0);
@@ -169,6 +173,7 @@ export class Scatter {
       }
     }
     this.chosen = total ? chosen : null;
+    this.clear.disabled = !total;
     this.said.textContent = total ? `${total.toLocaleString("en")} patch${total > 1 ? "es" : ""} in ${photos.size} photo${photos.size > 1 ? "s" : ""}` : "";
     this.paint();
     this.light();
@@ -177,7 +182,10 @@ export class Scatter {
   light() {
     const { chosen } = this;
     const shaded = this.shown?.visible;
-    this.layer.paint(chosen && ((patch) => (!chosen[patch] ? SHADE : shaded && !shaded[patch] ? LIT : 0)));
+    if (!chosen) return this.app.gallery.paint("chosen", null);
+    const words = new Uint32Array(chosen.length);
+    for (let i = 0; i < words.length; i++) words[i] = !chosen[i] ? SHADE : shaded && !shaded[i] ? LIT : 0;
+    this.app.gallery.paint("chosen", new Uint8ClampedArray(words.buffer));
   }
 
   place(event) {
@@ -222,7 +230,7 @@ export class Scatter {
     };
     canvas.addEventListener("pointerup", end);
     canvas.addEventListener("pointercancel", end);
-    canvas.addEventListener("pointerleave", () => app.leave());
+    canvas.addEventListener("pointerleave", () => app.hover(null));
     canvas.addEventListener("dblclick", () => this.redraw(true));
     canvas.addEventListener(
       "wheel",
@@ -238,7 +246,7 @@ export class Scatter {
 
   zoomBy(factor, [x, y] = [this.field.width / 2, this.field.height / 2]) {
     const { field } = this;
-    const zoom = Math.min(Math.max(field.zoom * factor, MIN_ZOOM), MAX_ZOOM);
+    const zoom = Math.min(Math.max(field.zoom * factor, 1), SCATTER_ZOOM);
     const shift = [x - field.width / 2, field.height / 2 - y];
     const before = field.scale;
     field.zoom = zoom;
@@ -267,8 +275,8 @@ export class Scatter {
   point(here) {
     const { app, field } = this;
     const patch = field.at(...here, Math.round(5 * this.ratio));
-    if (patch < 0) return app.leave();
+    if (patch < 0) return app.hover(null);
     const photo = app.model.photoOf(patch);
-    app.hover(photo, patch - app.model.photos[photo].start);
+    app.hover({ photo, index: patch - app.model.photos[photo].start });
   }
 }

@@ -1,5 +1,7 @@
 // The served page's way to the server it came from. The single file has none of this.
 
+import { DECISION_GRID } from "./head.js";
+
 const STORED = "patchprism-session";
 
 export class Server {
@@ -91,7 +93,27 @@ export class Server {
     return this.json("POST", `${this.path}/save`, { json: wish });
   }
 
+  // A head fitted to marks, { classes, marks, C }, and what it says: { head: its file, decisions (n, K), classes (n) }.
+  async teach(wish) {
+    return headAnswer(await this.ask("POST", `${this.path}/head`, { json: wish }), wish.classes.length);
+  }
+
+  // The same for a head's file with K classes.
+  async applyHead(bytes, K) {
+    const headers = { "Content-Type": "application/octet-stream" };
+    return headAnswer(await this.ask("POST", `${this.path}/head/apply`, { body: bytes, headers }), K);
+  }
+
   async photo(index) {
     return (await this.ask("GET", `${this.path}/photos/${index}`)).blob();
   }
+}
+
+async function headAnswer(response, K) {
+  const content = await response.arrayBuffer();
+  const view = new DataView(content);
+  const length = view.getUint32(0, true);
+  const n = (content.byteLength - 4 - length) / (4 * K + 1);
+  const decisions = Float64Array.from({ length: n * K }, (_, i) => view.getInt32(4 + length + 4 * i, true) * DECISION_GRID);
+  return { head: new Uint8Array(content.slice(4, 4 + length)), decisions, classes: new Uint8Array(content.slice(4 + length + 4 * n * K)) };
 }
