@@ -44,11 +44,21 @@ MODULES = (
     "navigate",
     "take",
     "keys",
+    "points",
+    "scatter",
+    "head",
+    "teach",
+    "zip",
+    "masks",
+    "figure",
+    "figure_files",
+    "export",
+    "tools",
     "server",
     "served",
     "main",
 )
-STYLES = ("style", "gallery")
+STYLES = ("style", "gallery", "tools")
 _IMPORT = re.compile(r"^import\s[^;]*?from\s+\"\./\w+\.js\";\n", re.MULTILINE)
 _EXPORT = re.compile(r"^export\s+", re.MULTILINE)
 NOTEBOOK_HEIGHT = 760

@@ -12,10 +12,11 @@ import { foldWhatDoesNotFit } from "./sections.js";
 import { openServer, served } from "./served.js";
 import { fromFragment, initialState } from "./state.js";
 import { take } from "./take.js";
+import { tools } from "./tools.js";
 import { Gallery } from "./view.js";
 
 // Each is called once with the app, in this order; app.js says how they hear of things.
-const PARTS = [navigate, panel, inspect, take, keys];
+const PARTS = [navigate, panel, inspect, take, keys, tools];
 
 const app = new App();
 
