@@ -14,9 +14,9 @@ from patchprism.prism.head import decisions
 
 def marked(rng, n_classes, width=24, photos=3, side=9):
     """Tokens of photos, and marks [[patch, class], ...] on some of their patches."""
-    tokens = rng.normal(size=(photos, side, side, width)).astype(np.float32) + 2 * rng.normal(size=width).astype(
-        np.float32
-    )
+    tokens = rng.normal(size=(photos, side, side, width)).astype(np.float32) + 2 * rng.normal(
+        size=width
+    ).astype(np.float32)
     flat = tokens.reshape(-1, width)
     patches = rng.choice(len(flat), 20 * n_classes, replace=False)
     classes = np.concatenate([np.arange(n_classes), rng.integers(0, n_classes, len(patches) - n_classes)])
@@ -38,7 +38,9 @@ def test_the_page_finds_pythons_weights(modules, tmp_path, n_classes):
     rows = tokens.reshape(-1, tokens.shape[-1]).astype(np.float64)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     rows.tofile(tmp_path / "rows.bin")
-    (tmp_path / "case.json").write_text(json.dumps({"marks": marks, "width": rows.shape[1], "count": n_classes}))
+    (tmp_path / "case.json").write_text(
+        json.dumps({"marks": marks, "width": rows.shape[1], "count": n_classes})
+    )
     head.save(tmp_path / "python.head.safetensors")
     text = modules(
         """
@@ -53,15 +55,19 @@ def test_the_page_finds_pythons_weights(modules, tmp_path, n_classes):
         const fit = new HeadFit({ rows, width, classes: marks.map(([, k]) => k), count });
         fit.run();
         // Interrupted and begun from elsewhere, it ends at the same place.
-        const again = new HeadFit({ rows, width, classes: marks.map(([, k]) => k), count, start: fit.at.map((value, i) => value + Math.sin(i)) });
+        const start = fit.at.map((value, i) => value + Math.sin(i));
+        const again = new HeadFit({ rows, width, classes: marks.map(([, k]) => k), count, start });
         while (!again.run(0)) {}
         const given = readHead(new Uint8Array(fs.readFileSync(`${folder}/python.head.safetensors`)));
-        const said = { classes: given.classes, C: 10, photos: given.photos, patches: fit.sizes, origin: { dtype: "float32" } };
+        const origin = { dtype: "float32" };
+        const said = { classes: given.classes, C: 10, photos: given.photos, patches: fit.sizes, origin };
         fs.writeFileSync(`${folder}/page.head.safetensors`, writeHead({ ...fit.head, ...said }));
-        const decided = decisionsOf(given, { codes: all, count: all.length / width }, new Float64Array(width).fill(1));
+        const ones = new Float64Array(width).fill(1);
+        const decided = decisionsOf(given, { codes: all, count: all.length / width }, ones);
         const read = readDecisions(decided, count);
-        console.log(JSON.stringify({ patches: given.patches, photos: given.photos, decided: [...decided], classes: [...read.classes],
-          score: [...read.score], sure: [...read.sure], again: [...again.head.weights] }));
+        const { score, sure, classes } = read;
+        console.log(JSON.stringify({ decided: [...decided], classes: [...classes], score: [...score], sure: [...sure],
+          again: [...again.head.weights] }));
         """,
         tmp_path,
     )
@@ -70,14 +76,23 @@ def test_the_page_finds_pythons_weights(modules, tmp_path, n_classes):
     scale = np.abs(head.weights_).max()
     np.testing.assert_allclose(page.weights_, head.weights_, atol=1e-5 * scale)
     np.testing.assert_allclose(page.bias_, head.bias_, atol=1e-5 * scale)
-    np.testing.assert_allclose(np.reshape(found["again"], head.weights_.shape), head.weights_, atol=1e-5 * scale)
-    assert (page.classes_, page.n_photos_, page.n_patches_) == (head.classes_, head.n_photos_, head.n_patches_)
+    np.testing.assert_allclose(
+        np.reshape(found["again"], head.weights_.shape), head.weights_, atol=1e-5 * scale
+    )
+    assert (page.classes_, page.n_photos_, page.n_patches_) == (
+        head.classes_,
+        head.n_photos_,
+        head.n_patches_,
+    )
     assert page.origin == {"dtype": "float32"}
     # One application of it: the same decisions of Python's head on the same tokens, to the last bit.
     np.testing.assert_array_equal(
-        np.reshape(found["decided"], (-1, n_classes)), decisions(tokens, head.weights_, head.bias_).reshape(-1, n_classes)
+        np.reshape(found["decided"], (-1, n_classes)),
+        decisions(tokens, head.weights_, head.bias_).reshape(-1, n_classes),
     )
-    np.testing.assert_array_equal(found["classes"], np.concatenate([each.ravel() for each in head.predict(tokens)]))
+    np.testing.assert_array_equal(
+        found["classes"], np.concatenate([each.ravel() for each in head.predict(tokens)])
+    )
     shares = np.concatenate([each.reshape(-1, n_classes) for each in head.predict_proba(tokens)])
     np.testing.assert_allclose(found["score"], 1 - shares[:, 0], atol=1e-6)
     np.testing.assert_allclose(found["sure"], shares[np.arange(len(shares)), found["classes"]], atol=1e-6)
@@ -95,7 +110,9 @@ def test_a_head_of_reduced_tokens_is_one_of_full_tokens(modules, tmp_path):
     np.testing.assert_allclose(unit @ axes.T, reduced.codes * reduced.scales, atol=reduced.scales.max())
     weights = rng.normal(size=(2, len(axes)))
     (tmp_path / "case.json").write_text(
-        json.dumps({"weights": weights.ravel().tolist(), "axes": reduced.axes.ravel().tolist(), "width": len(axes)})
+        json.dumps(
+            {"weights": weights.ravel().tolist(), "axes": reduced.axes.ravel().tolist(), "width": len(axes)}
+        )
     )
     text = modules(
         """
@@ -103,7 +120,8 @@ def test_a_head_of_reduced_tokens_is_one_of_full_tokens(modules, tmp_path):
         import { narrowed, widened } from "./head.mjs";
         const { weights, axes, width } = JSON.parse(fs.readFileSync(process.argv[2]));
         const full = widened({ weights, bias: [1, 2], width }, Int16Array.from(axes));
-        console.log(JSON.stringify({ full: [...full.weights], back: [...narrowed(full, Int16Array.from(axes)).weights], width: full.width }));
+        const back = narrowed(full, Int16Array.from(axes));
+        console.log(JSON.stringify({ full: [...full.weights], back: [...back.weights], width: full.width }));
         """,
         tmp_path / "case.json",
     )

@@ -20,7 +20,8 @@ def test_an_archive_holds_its_files(modules, tmp_path):
         import fs from "fs";
         import { zip } from "./zip.mjs";
         const names = ["dog.png", "Dog.png", "a/../b.png", "\\u65e5\\u672c.png", "con\\u0001.png", "..", ""];
-        const blob = await zip(names.map((name, i) => ({ name, blob: new Blob([`${i} `.repeat(i * 40)]) })), new Date(2024, 1, 29, 12, 30, 10));
+        const files = names.map((name, i) => ({ name, blob: new Blob([`${i} `.repeat(i * 40)]) }));
+        const blob = await zip(files, new Date(2024, 1, 29, 12, 30, 10));
         fs.writeFileSync(process.argv[2], new Uint8Array(await blob.arrayBuffer()));
         """,
         tmp_path / "a.zip",
@@ -45,7 +46,9 @@ def test_masks_are_pythons_and_cocos(modules, tmp_path):
         ((6, 3), (300, 40), (0, 0, 40, 300)),
     ):
         for mask in (rng.random(grid) > 0.5, np.zeros(grid, bool), np.ones(grid, bool)):
-            cases.append({"grid": grid, "size": size, "crop": crop, "mask": mask.astype(int).ravel().tolist()})
+            cases.append(
+                {"grid": grid, "size": size, "crop": crop, "mask": mask.astype(int).ravel().tolist()}
+            )
     (tmp_path / "cases.json").write_text(json.dumps(cases))
     text = modules(
         """
@@ -89,7 +92,11 @@ def test_pictures_keep_their_channels_and_say_their_resolution(modules, tmp_path
         tmp_path,
     )
     rgba = np.frombuffer((tmp_path / "rgba.bin").read_bytes(), np.uint8).reshape(7, 11, 4)
-    for kind, mode, expected in (("rgb", "RGB", rgba[..., :3]), ("rgba", "RGBA", rgba), ("grey", "L", rgba[..., 0])):
+    for kind, mode, expected in (
+        ("rgb", "RGB", rgba[..., :3]),
+        ("rgba", "RGBA", rgba),
+        ("grey", "L", rgba[..., 0]),
+    ):
         with Image.open(io.BytesIO((tmp_path / f"{kind}.png").read_bytes())) as image:
             image.load()
             assert image.mode == mode
@@ -104,20 +111,32 @@ def test_a_figure_is_laid_out_in_rows_and_columns(modules):
         import { layOut, patchBox, wrapped } from "./figure.mjs";
         const measure = (said, size) => said.length * size * 0.5;
         const photos = [[300, 400], [400, 300], [200, 400]].map((size, i) => ({ name: `photo ${i}.png`, size }));
-        const layout = layOut({ photos, columns: ["Photo", "Colours"], perRow: 2, width: 400, labels: true, caption: "one two three ".repeat(20), command: "", ink: "#000000", measure });
+        const plain = { photos, command: "", ink: "#000000", measure };
+        const caption = "one two three ".repeat(20);
+        const columns = ["Photo", "Colours"];
+        const layout = layOut({ ...plain, columns, perRow: 2, width: 400, labels: true, caption });
         const box = patchBox(layout.cells[0], { grid: [4, 8], crop: [40, 20, 360, 280], size: [300, 400] }, 11);
         let refused = "";
-        try { layOut({ photos, columns: Array(40).fill("x"), perRow: 3, width: 100, labels: false, caption: "", command: "", ink: "", measure }); }
+        try { layOut({ ...plain, columns: Array(40).fill("x"), perRow: 3, width: 100, labels: false, caption: "" }); }
         catch (error) { refused = error.message; }
         console.log(JSON.stringify({ layout, box, refused, lines: wrapped("aaa bbbbbbbbbbbb c", 5, (s) => s.length) }));
         """
     )
     found = json.loads(text)
     cells = found["layout"]["cells"]
-    assert [(cell["photo"], cell["column"]) for cell in cells] == [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0), (2, 1)]
+    assert [(cell["photo"], cell["column"]) for cell in cells] == [
+        (0, 0),
+        (0, 1),
+        (1, 0),
+        (1, 1),
+        (2, 0),
+        (2, 1),
+    ]
     assert cells[3]["x"] + cells[3]["width"] == pytest.approx(400)
     assert len({round(cell["width"], 9) for cell in cells}) == 1
-    for cell, (height, width) in zip(cells, [(300, 400)] * 2 + [(400, 300)] * 2 + [(200, 400)] * 2, strict=True):
+    for cell, (height, width) in zip(
+        cells, [(300, 400)] * 2 + [(400, 300)] * 2 + [(200, 400)] * 2, strict=True
+    ):
         assert cell["height"] / cell["width"] == pytest.approx(height / width)
     assert cells[4]["y"] > cells[2]["y"] + cells[2]["height"]
     assert all(cell["y"] + cell["height"] < found["layout"]["height"] for cell in cells)

@@ -56,10 +56,11 @@ class FitBody(BaseModel):
     model_config = ConfigDict(extra="forbid")
     model: Annotated[str, Field(max_length=100)] | None = None
     threshold: Share | Literal["auto", "otsu"] | None = None
-    foreground: Literal["auto", "object", "pca", "above", "below", "none"] | None = None
+    foreground: Literal["auto", "object", "mask", "pca", "above", "below", "none"] | None = None
     scaling: Literal["minmax", "percentile", "sigmoid"] | None = None
     components: Components | None = None
     space: Literal["rgb", "oklab"] | None = None
+    head: bool | None = None
 
 
 class SaveBody(BaseModel):
@@ -197,20 +198,26 @@ def make_app(workshop: Workshop, *, out: str | os.PathLike[str]) -> FastAPI:
 
     @app.post("/api/sessions/{name}/head")
     async def teach(name: str, body: TeachBody) -> Response:
-        view = workshop.session(name).view
+        session = workshop.session(name)
 
         def answer() -> bytes:
-            return head_answer(view, teach_head(view, body.marks, body.classes, body.C))
+            head = teach_head(session.view, body.marks, body.classes, body.C)
+            content = head_answer(session.view, head)
+            session.head = head
+            return content
 
         async with teaching:
             return Response(await run_in_threadpool(answer), media_type="application/octet-stream")
 
     @app.post("/api/sessions/{name}/head/apply")
     async def apply_head(name: str, request: Request) -> Response:
-        view, content = workshop.session(name).view, await request.body()
+        session, given = workshop.session(name), await request.body()
 
         def answer() -> bytes:
-            return head_answer(view, head_from(content))
+            head = head_from(given)
+            content = head_answer(session.view, head)
+            session.head = head
+            return content
 
         async with teaching:
             return Response(await run_in_threadpool(answer), media_type="application/octet-stream")

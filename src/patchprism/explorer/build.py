@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 # A photo in the page: about the resolution that the network saw, in few enough bytes that ten make 300 kB.
 PREVIEW_BYTES = 24_000
 PREVIEW_LONGEST = 1400
+# The head that the page saves; page/head.js has the same name.
+HEAD_NAME = "taught.head.safetensors"
 MAX_CODE = 1 << 30  # components travel as int32
 _QUALITIES = (80, 70, 60, 50, 40, 30)
 
@@ -256,6 +258,8 @@ def _command(view: View, prism_path: str | None) -> CommandInfo:
 
 def _command_of(view: View, prism_path: str | None, options: list[list[str]]) -> CommandInfo:
     prism = view.prism
+    if view.fitted_here and prism.head_ is not None:
+        options = [*options, ["--head", prism.head_.loaded_from or HEAD_NAME]]
     files = all(isinstance(source, (str, os.PathLike)) for source in view.photos.sources)
     return {
         "input": view.store,

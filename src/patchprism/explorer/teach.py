@@ -68,7 +68,7 @@ def head_from(content: bytes) -> Head:
 
 def head_answer(view: View, head: Head) -> bytes:
     """What the page is sent: the length of the head's file (uint32), the file, w_k . x + b_k of all patches (N, K)
-    as int32 multiples of ``GRID``, and the class of each (uint8); all little-endian.
+    as int32 multiples of ``GRID``, their scores (float32) and their classes (uint8); all little-endian.
 
     Raises
     ------
@@ -78,5 +78,7 @@ def head_answer(view: View, head: Head) -> bytes:
     content = head.to_bytes()
     decisions = [each.reshape(-1, each.shape[-1]) for each in head.decision_function(view.features)]
     codes = np.clip(np.rint(np.concatenate(decisions) / GRID), -_MOST, _MOST).astype("<i4")
+    score = np.concatenate([head.score_of(tokens).ravel() for tokens in view.features]).astype("<f4")
     classes = np.concatenate([each.ravel() for each in head.predict(view.features)]).astype(np.uint8)
-    return b"".join([struct.pack("<I", len(content)), content, codes.tobytes(), classes.tobytes()])
+    parts = [codes.tobytes(), score.tobytes(), classes.tobytes()]
+    return b"".join([struct.pack("<I", len(content)), content, *parts])

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from patchprism.backbones import Backbone
     from patchprism.jobs.settings import Settings
     from patchprism.jobs.view import View
+    from patchprism.prism.head import Head
 
 MAX_SESSIONS = 16
 MAX_PHOTOS = 48
@@ -92,6 +93,7 @@ class Session:
     message: bytes
     staged: list[tuple[str, NDArray[np.uint8]]] = field(default_factory=list)
     job: Job | None = None
+    head: Head | None = None  # the last that was taught or given
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
@@ -105,6 +107,8 @@ class Wish:
     scaling: str | None = None
     components: tuple[int, int, int] | None = None
     space: str | None = None
+    # The tab's head becomes the foreground.
+    head: bool | None = None
 
     @property
     def changes_fit(self) -> bool:
@@ -246,7 +250,7 @@ class Workshop:
         with session.lock:
             view, staged = session.view, list(session.staged)
         try:
-            made = self._made(view, staged, job, wish)
+            made = self._made(view, staged, job, wish, session.head)
             content = build_message(made, progress=job.tell).to_bytes()
         finally:
             # Also after a failure: photos that break a fit must not break all that follow.
@@ -255,7 +259,14 @@ class Workshop:
         with session.lock:
             session.view, session.message = made, content
 
-    def _made(self, view: View, staged: list[tuple[str, NDArray[np.uint8]]], job: Job, wish: Wish) -> View:
+    def _made(
+        self,
+        view: View,
+        staged: list[tuple[str, NDArray[np.uint8]]],
+        job: Job,
+        wish: Wish,
+        head: Head | None,
+    ) -> View:
         from patchprism.features.extraction import Batches, Photos, extract
         from patchprism.features.patch_features import PatchFeatures
         from patchprism.jobs.settings import describe_origin
@@ -314,7 +325,10 @@ class Workshop:
         )
         fit = view.fitted_here or wish.changes_fit
         job.tell("fit" if fit else "colour", 0, None)
-        return made.recolored(settings.prism() if fit else view.prism, fit=fit)
+        prism = settings.prism() if fit else view.prism
+        if fit:
+            prism.head = head_of(view, wish, head)
+        return made.recolored(prism, fit=fit)
 
     def _backbone(self, settings: Settings, job: Job) -> Backbone:
         from patchprism.jobs.network import load_network
@@ -362,7 +376,9 @@ def settings_of(view: View, wish: Wish) -> Settings:
     kept = {key: value for key, value in view.settings.items() if key in names}
     # Where no network ran, none was chosen.
     settings = Settings(**kept | {"device": kept.get("device") or "auto"})
-    changes = {key: value for key, value in asdict(wish).items() if value is not None}
+    changes = {key: value for key, value in asdict(wish).items() if value is not None and key != "head"}
+    if wish.head:
+        changes["foreground"] = "mask"
     if "model" in changes and changes["model"] != view.record.name:
         # Weights and dtype were for the other network; size stays.
         changes |= {"mean": None, "std": None}
@@ -370,6 +386,17 @@ def settings_of(view: View, wish: Wish) -> Settings:
     # The foreground that is shown is the page's affair; what is fitted starts by showing itself.
     changes |= {"mask_threshold": None, "mask_side": None, "opening": 0, "closing": 0}
     return replace(settings, **changes).resolved()
+
+
+def head_of(view: View, wish: Wish, head: Head | None) -> Head | None:
+    """The head that a fit takes its foreground from: the tab's where that is asked for, or the one it had."""
+    if wish.head:
+        if head is None:
+            raise OptionError("no head was taught in this tab; mark patches first")
+        return head
+    if wish.foreground in (None, "mask") and wish.model in (None, view.record.name):
+        return view.prism.head_
+    return None
 
 
 def check_wish(view: View, wish: Wish) -> None:
@@ -400,22 +427,24 @@ def reshown(view: View, options: dict[str, Any]) -> View:
         if not view.fitted_here:
             raise OptionError("components, scaling and space are settled by the prism; refit to change them")
         shown = {"scaling": scaling, "components": components, "space": space}
-        view = view.recolored(Prism(**prism.get_params() | MASK_OPTIONS | shown), fit=True)
+        again = Prism(**prism.get_params() | MASK_OPTIONS | shown)
+        again.head = prism.head_
+        view = view.recolored(again, fit=True)
         prism = view.prism
     if options["mask_side"] == prism.side_ and options["mask_threshold"] == prism.threshold_:
         options |= {"mask_side": None, "mask_threshold": None}
     elif options["mask_side"] == "none":
         options["mask_threshold"] = None
-    again = view.recolored(with_mask(prism, options), fit=False)
-    again.settings = {
+    made = view.recolored(with_mask(prism, options), fit=False)
+    made.settings = {
         **view.settings,
         **options,
         "scaling": scaling,
         "components": components,
         "space": space,
     }
-    again.seconds = dict(view.seconds)
-    return again
+    made.seconds = dict(view.seconds)
+    return made
 
 
 def read_upload(content: bytes, name: str, *, range: Sequence[float] | None = None) -> NDArray[np.uint8]:

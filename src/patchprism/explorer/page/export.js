@@ -92,7 +92,6 @@ export class Exporter {
     all.onclick = () => app.report(this.allImages());
     all.before(element("button", { type: "button", id: "export-figure", class: "primary", onclick: () => this.open() }, "Export figure"));
     all.after(element("button", { type: "button", id: "download-masks", title: "A PNG per photo, and all as COCO", onclick: () => app.report(this.masks()) }, "Masks (.zip)"));
-    app.exportMasks = (classes, names) => this.masks(classes, names);
   }
 
   load() {
@@ -130,14 +129,14 @@ export class Exporter {
   }
 
   changed() {
+    const { model, state } = this.app;
+    this.command.textContent = commandText(model.header, state);
+    if (!this.ownCaption) this.caption.value = captionOf(model.header, state, this.picked(this.panels));
     clearTimeout(this.later);
     this.later = setTimeout(() => this.show(), 60);
   }
 
   async show() {
-    const { app } = this;
-    this.command.textContent = commandText(app.model.header, app.state);
-    if (!this.ownCaption) this.caption.value = captionOf(app.model.header, app.state, this.picked(this.panels));
     const turn = (this.turn = (this.turn ?? 0) + 1);
     try {
       const wish = this.wish();

@@ -9,6 +9,7 @@ const FIT_MEMORY = 12; // steps that L-BFGS remembers
 const FIT_TOLERANCE = 1e-9; // largest partial derivative, by C and the number of patches
 const HEAD_VERSION = 1;
 const HEAD_ENTRY = "patchprism_head";
+export const HEAD_NAME = "taught.head.safetensors"; // build.py has the same, for commands
 const AXIS_STEPS = 32767;
 
 const dot = (a, b) => {

@@ -32,6 +32,14 @@ export class Model {
     this.made = {};
   }
 
+  // Shows other scores than the fit's, such as a taught head's; null brings the fit's back.
+  setScores(scores) {
+    this.scores = scores ?? this.buffers.scores;
+    this.histogram = histogramOf(this.scores, BINS);
+    this.scoreBytes = null;
+    this.made.mask = null;
+  }
+
   // Masks and colours for some settings; only what the settings change is computed again.
   update(state) {
     const maskKey = [state.threshold, state.side, state.opening, state.closing].join();

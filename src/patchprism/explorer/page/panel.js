@@ -46,7 +46,6 @@ class Panel {
   load(model) {
     this.model = model;
     this.shown = null;
-    this.most = undefined;
     this.describe();
   }
 
@@ -106,7 +105,8 @@ class Panel {
     context.clearRect(0, 0, width, height);
     const counts = this.model.histogram;
     // The square root, or the bins of a flat wall hide those of everything else.
-    this.most ??= Math.sqrt(Math.max(...counts));
+    if (counts !== this.counted) this.most = Math.sqrt(Math.max(...counts));
+    this.counted = counts;
     const edge = state.threshold * BINS;
     for (let i = 0; i < BINS; i++) {
       const centre = i + 0.5;

@@ -26,6 +26,19 @@ function movedPatch(patch, before, after) {
   return { photo: patch.photo, index: row * grid[1] + column };
 }
 
+// Marks [[patch, class], ...] whose patches are counted over all photos.
+function movedMarks(marks, before, after) {
+  const moved = new Map();
+  for (const [patch, k] of marks) {
+    const photo = before.findLastIndex(({ start }) => start <= patch);
+    const there = movedPatch({ photo, index: patch - before[photo].start }, before, after);
+    if (there) moved.set(startOf(after, photo) + there.index, k);
+  }
+  return [...moved].sort((a, b) => a[0] - b[0]);
+}
+
+const startOf = (photos, photo) => photos.slice(0, photo).reduce((sum, { grid }) => sum + grid[0] * grid[1], 0);
+
 // What stays of a view when another fit is shown: everything but its threshold, side and colours, which were the
 // other fit's. Pins stay on what they were set on.
 export function keptState(state, opening, before, after) {
@@ -33,6 +46,7 @@ export function keptState(state, opening, before, after) {
   const kept = { ...state, threshold, side, components, scaling, space };
   kept.pins = state.pins.map((pin) => movedPatch(pin, before, after)).filter(Boolean);
   kept.held = movedPatch(state.held, before, after);
+  kept.marks = movedMarks(state.marks, before, after);
   return kept;
 }
 
@@ -89,7 +103,8 @@ export async function served(app) {
   const fitWish = () => {
     const { threshold, side, scaling, components, space } = app.state;
     // Scores along a foreground direction are those of its fit alone; its side is always above.
-    const method = app.model.header.fit.method === "object" && side !== "none" ? "object" : side;
+    const { method: fitted } = app.model.header.fit;
+    const method = ["object", "mask"].includes(fitted) && side !== "none" ? fitted : side;
     return { threshold: side === "none" ? "auto" : threshold, foreground: method, scaling, components, space };
   };
   const save = async () => {

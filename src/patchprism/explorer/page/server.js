@@ -93,7 +93,8 @@ export class Server {
     return this.json("POST", `${this.path}/save`, { json: wish });
   }
 
-  // A head fitted to marks, { classes, marks, C }, and what it says: { head: its file, decisions (n, K), classes (n) }.
+  // A head fitted to marks, { classes, marks, C }, and what it says: 
+  // { head: its file, decisions (n, K), score (n), classes (n) }.
   async teach(wish) {
     return headAnswer(await this.ask("POST", `${this.path}/head`, { json: wish }), wish.classes.length);
   }
@@ -113,7 +114,12 @@ async function headAnswer(response, K) {
   const content = await response.arrayBuffer();
   const view = new DataView(content);
   const length = view.getUint32(0, true);
-  const n = (content.byteLength - 4 - length) / (4 * K + 1);
-  const decisions = Float64Array.from({ length: n * K }, (_, i) => view.getInt32(4 + length + 4 * i, true) * DECISION_GRID);
-  return { head: new Uint8Array(content.slice(4, 4 + length)), decisions, classes: new Uint8Array(content.slice(4 + length + 4 * n * K)) };
+  const n = (content.byteLength - 4 - length) / (4 * K + 5);
+  const [decided, scored, classed] = [4 + length, 4 + length + 4 * n * K, 4 + length + 4 * n * (K + 1)];
+  return {
+    head: new Uint8Array(content.slice(4, decided)),
+    decisions: Float64Array.from({ length: n * K }, (_, i) => view.getInt32(decided + 4 * i, true) * DECISION_GRID),
+    score: Float32Array.from({ length: n }, (_, i) => view.getFloat32(scored + 4 * i, true)),
+    classes: new Uint8Array(content.slice(classed)),
+  };
 }

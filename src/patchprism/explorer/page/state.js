@@ -1,5 +1,7 @@
 // What the page is set to: its defaults, its way into the URL's fragment and back, and the command.
 
+import { HEAD_NAME } from "./head.js";
+
 export const MODES = ["photo", "colours", "overlay", "score"];
 export const BACKGROUNDS = ["black", "photo", "grey"];
 export const SPACES = ["rgb", "oklab"];
@@ -169,14 +171,18 @@ export function commandWords(header, state) {
   const { command, fit } = header;
   const words = ["patchprism", "render", ...(command.input ?? header.photos.map((photo) => photo.source))];
   for (const option of command.options) words.push(...option);
-  if (command.prism === null) {
-    words.push("--threshold", command.threshold, "--foreground", command.foreground);
+  // A head of the page's own is the foreground: the command fits the colours to it.
+  const taught = state.headForeground;
+  if (taught) words.push("--head", HEAD_NAME);
+  if (taught || command.prism === null) {
+    if (!taught) words.push("--threshold", command.threshold, "--foreground", command.foreground);
     words.push("--scaling", state.scaling, `--components=${state.components.join(",")}`);
     if (state.space !== "rgb") words.push("--space", state.space);
   } else {
     words.push("--prism", needsOwnPrism(header, state) ? PRISM_NAME : command.prism);
   }
-  const changed = state.side !== fit.side || (state.side !== "none" && state.threshold !== fit.threshold);
+  const fitted = taught ? { threshold: 0.5, side: "above" } : fit;
+  const changed = state.side !== fitted.side || (state.side !== "none" && state.threshold !== fitted.threshold);
   // The downloaded prism has these inside already, but saying them again changes nothing.
   if (changed || header.mask.threshold !== null || header.mask.side !== null) {
     if (state.side !== "none") words.push("--mask-threshold", String(state.threshold));

@@ -83,12 +83,7 @@ export function take(app) {
     app.toast(told);
   };
   app.download = async (index) => app.give(await pictureOf(app, index), pictureName(app, index));
-  const downloadAll = async () => {
-    for (const index of app.gallery.shown) {
-      await app.download(index);
-      await new Promise((resolve) => setTimeout(resolve, 150)); // browsers drop downloads that come at once
-    }
-  };
+  app.copy = copy;
   byId("copy").onclick = () => {
     show();
     copy(byId("command").textContent, "The command is copied.");
@@ -97,7 +92,6 @@ export function take(app) {
     show();
     copy(location.href, "The link to this view is copied.");
   };
-  byId("download-all").onclick = () => app.report(downloadAll());
   byId("download-prism").onclick = () => {
     app.give(new Blob([app.model.prism(app.state)], { type: "application/octet-stream" }), PRISM_NAME);
   };

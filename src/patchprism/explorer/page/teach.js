@@ -1,42 +1,32 @@
 // "It can be taught": marks on patches, a linear head fitted to them in the page, and what it says shown in all photos.
 
 import { element } from "./dom.js";
-import { HeadFit, decisionsOf, markedRows, narrowed, readDecisions, readHead, widened, writeHead } from "./head.js";
+import { HEAD_NAME, HeadFit, decisionsOf, markedRows, narrowed, readDecisions, readHead, widened, writeHead } from "./head.js";
+import { CLASS_COLORS, MOST_CLASSES, MOST_MARKS, firstClasses, readClasses, readMarks, withMarks, writeClasses, writeMarks } from "./marks.js";
 import { insideOf } from "./points.js";
 import { addSection } from "./sections.js";
+import { linked } from "./state.js";
 
 const TEACH_C = 10;
 const LIVE = 35; // milliseconds of fitting before what there is so far is shown
 const QUIET = 250; // milliseconds without a new mark before the server is asked
-const MOST_CLASSES = 12;
-const MOST_MARKS = 20_000;
-const CLASS_COLORS = ["#8a8f9c", "#ffb000", "#00c2a8", "#ff4d6d", "#7c5cff", "#4da3ff", "#b4e33d", "#ff8ad8", "#c97b3d", "#00e5ff", "#f4f1de", "#9b2226"];
-
-export const firstClasses = () => [{ name: "background", color: CLASS_COLORS[0] }, { name: "object", color: CLASS_COLORS[1] }];
 
 const rgbOf = (color) => [1, 3, 5].map((i) => parseInt(color.slice(i, i + 2), 16));
-
-// Marks as a new sorted list, with some patches of one class, or without them where the class is -1.
-export function withMarks(marks, patches, k) {
-  const all = new Map(marks);
-  for (const patch of patches) {
-    if (k < 0) all.delete(patch);
-    else all.set(patch, k);
-  }
-  return [...all].sort((a, b) => a[0] - b[0]);
-}
 
 export class Teacher {
   constructor(app) {
     this.app = app;
-    Object.assign(app.defaults, { marks: [], classes: firstClasses(), teachShown: true });
+    Object.assign(app.defaults, { marks: [], classes: firstClasses(), teachShown: true, headForeground: false });
+    linked.set("marks", { write: writeMarks, read: readMarks });
+    linked.set("classes", { write: writeClasses, read: readClasses });
+    linked.set("headForeground", { write: (value) => (value ? "1" : ""), read: (text) => text === "1" });
     this.current = 1;
     this.brush = "paint";
     this.build();
     app.on("load", () => this.load());
     app.on("change", (patch) => {
       if ("marks" in patch || "classes" in patch) this.refit();
-      if ("teachShown" in patch) this.show();
+      else if ("teachShown" in patch || "headForeground" in patch) this.show();
     });
     app.on("tool", (tool) => {
       this.start.setAttribute("aria-pressed", String(tool === this.tool));
@@ -71,11 +61,10 @@ export class Teacher {
 
   load() {
     clearTimeout(this.asking);
-    this.fit = null;
-    this.loaded = null;
-    this.result = null;
-    this.asked = 0;
+    this.fit = this.result = this.exact = null;
+    this.asked = (this.asked ?? 0) + 1;
     this.refit();
+    if (this.loaded) this.app.report(this.apply(this.loaded));
   }
 
   // -- marks ----------------------------------------------------------------------------------------------------
@@ -193,11 +182,13 @@ export class Teacher {
     const total = state.marks.length;
     this.said.textContent = total ? `${total.toLocaleString("en")} mark${total > 1 ? "s" : ""}` : "";
     this.exact = null;
+    this.asked++;
     if (total) this.loaded = null;
     const missing = state.classes.filter((_, k) => !counts[k]).map(({ name }) => name);
     if (this.loaded && !total) this.tell(this.loaded.said);
     else if (missing.length) {
       this.fit = this.result = null;
+      if (state.headForeground) return app.change({ headForeground: false }, { remember: false });
       this.tell(total ? `Mark a patch of ${missing.join(", ")} as well.` : "Choose a class and mark a few patches of it in any photo, and a few of the background.");
       return this.show();
     } else {
@@ -230,8 +221,10 @@ export class Teacher {
     return `marks in ${count} photo${count > 1 ? "s" : ""}`;
   }
 
-  judge(decisions, K) {
-    this.result = { ...readDecisions(decisions, K), K };
+  // exact: score and classes as the server found them.
+  judge(decisions, K, exact = {}) {
+    const { score, classes } = exact;
+    this.result = { ...readDecisions(decisions, K), ...(score && { score, classes }) };
     this.show();
   }
 
@@ -246,9 +239,7 @@ export class Teacher {
     const answer = await this.app.server.teach({ classes: state.classes.map(({ name }) => name), marks: state.marks, C: TEACH_C });
     if (turn !== this.asked || this.fit === null) return;
     this.exact = answer;
-    this.judge(answer.decisions, state.classes.length);
-    this.result.classes = answer.classes;
-    this.show();
+    this.judge(answer.decisions, state.classes.length, answer);
     this.tell(`Fitted to the full tokens of ${this.photosOf(state.marks)}.`);
   }
 
@@ -256,12 +247,16 @@ export class Teacher {
 
   show() {
     const { app, result } = this;
-    const { classes, marks, teachShown } = app.state;
+    const { classes, marks, teachShown, headForeground } = app.state;
     this.shown.checked = teachShown;
+    this.useIt.textContent = headForeground ? "Use the fit’s foreground" : "Use as foreground";
+    const scores = headForeground && result ? result.score : app.model.buffers.scores;
+    if (scores !== app.model.scores) {
+      app.model.setScores(scores);
+      app.schedule("view");
+    }
     for (const each of [this.useIt, this.saveIt, this.masksIt]) each.disabled = !result;
     this.clear.disabled = !marks.length;
-    app.emit("taught", result);
-    if (!app.gallery) return;
     if (!teachShown || (!result && !marks.length)) {
       app.gallery.paint("taught", null);
       app.gallery.paint("marked", null);
@@ -310,8 +305,7 @@ export class Teacher {
 
   async save() {
     await this.settled();
-    const name = this.app.state.classes[1].name.replace(/[^\p{L}\p{N}]+/gu, "-").replace(/^-+|-+$/g, "") || "taught";
-    this.app.give(new Blob([this.bytes()], { type: "application/octet-stream" }), `${name}.head.safetensors`);
+    this.app.give(new Blob([this.bytes()], { type: "application/octet-stream" }), HEAD_NAME);
   }
 
   async take() {
@@ -321,29 +315,45 @@ export class Teacher {
     const { app } = this;
     const bytes = new Uint8Array(await file.arrayBuffer());
     const head = readHead(bytes);
-    const { width, name: model } = app.model.header.model;
-    if (head.width !== width) throw new Error(`${file.name} was taught on features of width ${head.width}; ${model} has ${width}.`);
-    let classes;
-    let decisions;
-    if (app.server) ({ decisions, classes } = await app.server.applyHead(bytes, head.classes.length));
-    else decisions = decisionsOf(narrowed(head, app.model.buffers["token-axes"]), app.model.similarity, this.scales);
-    app.change({ marks: [], classes: head.classes.map((each, k) => ({ name: each, color: CLASS_COLORS[k % CLASS_COLORS.length] })) });
+    if (head.classes.length > MOST_CLASSES) throw new Error(`${file.name} has ${head.classes.length} classes; the page shows ${MOST_CLASSES} at most.`);
+    if (head.width !== app.model.header.model.width) throw new Error(`${file.name} was taught on features of width ${head.width}; ${app.model.header.model.name} has ${app.model.header.model.width}.`);
+    app.change({ marks: [], classes: head.classes.map((each, k) => ({ name: each, color: CLASS_COLORS[k % CLASS_COLORS.length] })), headForeground: false });
     this.fit = null;
-    const other = head.origin?.weights?.sha256 && app.model.header.origin?.weights?.sha256 && head.origin.weights.sha256 !== app.model.header.origin.weights.sha256;
-    this.loaded = { bytes, said: `${file.name}: taught on ${head.photos} photo${head.photos > 1 ? "s" : ""}.${other ? " It was taught with other weights than those shown here." : ""} New marks begin a new head.` };
-    this.judge(decisions, head.classes.length);
-    if (classes) this.result.classes = classes;
-    this.show();
-    this.tell(this.loaded.said);
+    const [own, other] = [app.model.header.origin, head.origin].map((origin) => origin?.weights?.sha256);
+    const doubt = own && other && own !== other ? " It was taught with other weights than those shown here." : "";
+    await this.apply({ bytes, head, said: `${file.name}: taught on ${head.photos} photo${head.photos > 1 ? "s" : ""}.${doubt} New marks begin a new head.` });
   }
 
+  // Shows what a head says that came from a file.
+  async apply(given) {
+    const { app } = this;
+    const { bytes, head, said } = given;
+    if (head.width !== app.model.header.model.width) {
+      this.loaded = null;
+      throw new Error(`This head was taught on features of width ${head.width}; ${app.model.header.model.name} has ${app.model.header.model.width}.`);
+    }
+    this.loaded = given;
+    const K = head.classes.length;
+    if (app.server) {
+      const answer = await app.server.applyHead(bytes, K);
+      this.judge(answer.decisions, K, answer);
+    } else this.judge(decisionsOf(narrowed(head, app.model.buffers["token-axes"]), app.model.similarity, this.scales), K);
+    this.tell(said);
+  }
+
+  // The served page fits its colours to the head's foreground; the single file shows it with the colours that it has.
   async use() {
+    const { app } = this;
+    if (app.state.headForeground) return app.change({ headForeground: false, ...this.fitsOwn });
     await this.settled();
-    await this.app.useHead(this.bytes(), this.result);
+    if (app.server) return app.work({ head: true, threshold: "auto" });
+    const { threshold, side } = app.state;
+    this.fitsOwn = { threshold, side };
+    app.change({ headForeground: true, threshold: 0.5, side: "above" });
   }
 
   async masks() {
     await this.settled();
-    await this.app.exportMasks(this.result.classes, this.app.state.classes.map(({ name }) => name));
+    await this.app.exporter.masks(this.result.classes, this.app.state.classes.map(({ name }) => name));
   }
 }
