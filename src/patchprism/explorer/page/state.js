@@ -28,6 +28,7 @@ export function initialState(header, defaults = {}) {
     space: fit.space,
     alpha: 0.6,
     smooth: false,
+    guided: false, // colours of the open photo with the photo's edges
     beside: true, // the photo beside what the mode shows
     divide: 0.5,
     size: 1,
@@ -67,6 +68,7 @@ export function toFragment(state, opening) {
   put("a", state.alpha, opening.alpha);
   put("i", state.smooth ? 1 : 0, opening.smooth ? 1 : 0);
   put("h", state.heat ? 1 : 0, opening.heat ? 1 : 0);
+  put("f", state.guided ? 1 : 0, opening.guided ? 1 : 0);
   put("w", state.beside ? 1 : 0, opening.beside ? 1 : 0);
   put("d", round(state.divide, 3), opening.divide);
   put("y", round(state.size, 2), opening.size);
@@ -120,6 +122,7 @@ export function fromFragment(text, opening, photos) {
   state.alpha = within(get("a"), 0, 1, opening.alpha);
   state.smooth = (get("i") ?? (opening.smooth ? "1" : "0")) === "1";
   state.heat = (get("h") ?? (opening.heat ? "1" : "0")) === "1";
+  state.guided = (get("f") ?? (opening.guided ? "1" : "0")) === "1";
   state.beside = (get("w") ?? (opening.beside ? "1" : "0")) === "1";
   state.divide = within(get("d"), 0, 1, opening.divide);
   state.size = within(get("y"), 1, MAX_SIZE, opening.size);
@@ -156,6 +159,7 @@ export function needsOwnPrism(header, state) {
     (state.components.join() !== header.fit.components.join() ||
       state.scaling !== header.fit.scaling ||
       state.space !== header.fit.space ||
+      (state.basis === "all" && state.side === "none" && header.fit.side !== "none") ||
       // An option of 0 leaves the prism's own as it is.
       (header.mask.opening > 0 && state.opening === 0) ||
       (header.mask.closing > 0 && state.closing === 0))
@@ -169,16 +173,18 @@ export function commandWords(header, state) {
   const { command, fit } = header;
   const words = ["patchprism", "render", ...(command.input ?? header.photos.map((photo) => photo.source))];
   for (const option of command.options) words.push(...option);
+  // The whole image is scaled over all of its patches, as a fit on all of them does.
+  const whole = state.basis === "all" && state.side === "none" && fit.side !== "none" && command.prism === null;
   if (command.prism === null) {
-    words.push("--threshold", command.threshold, "--foreground", command.foreground);
+    words.push("--threshold", whole ? "auto" : command.threshold, "--foreground", whole ? "none" : command.foreground);
     words.push("--scaling", state.scaling, `--components=${state.components.join(",")}`);
     if (state.space !== "rgb") words.push("--space", state.space);
   } else {
     words.push("--prism", needsOwnPrism(header, state) ? PRISM_NAME : command.prism);
   }
-  const changed = state.side !== fit.side || (state.side !== "none" && state.threshold !== fit.threshold);
+  const changed = !whole && (state.side !== fit.side || (state.side !== "none" && state.threshold !== fit.threshold));
   // The downloaded prism has these inside already, but saying them again changes nothing.
-  if (changed || header.mask.threshold !== null || header.mask.side !== null) {
+  if (changed || (!whole && header.mask.threshold !== null) || (!whole && header.mask.side !== null)) {
     if (state.side !== "none") words.push("--mask-threshold", String(state.threshold));
     words.push("--mask-side", state.side);
   }
