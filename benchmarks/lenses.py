@@ -21,7 +21,8 @@ import numpy as np
 import torch
 
 import patchprism
-from patchprism.lenses import LensOptions, look_through
+from patchprism.lenses.looking import look_through
+from patchprism.lenses.options import LensOptions
 
 
 def photos() -> list[np.ndarray]:

@@ -25,7 +25,7 @@ from patchprism.jobs.render import render_photos
 from patchprism.jobs.run import Run
 from patchprism.jobs.settings import Settings
 from patchprism.jobs.stores import extract_features
-from patchprism.pictures.picture import PictureOptions
+from patchprism.pictures.options import PictureOptions
 
 
 class Timed:

@@ -26,7 +26,8 @@ import time
 import numpy as np
 
 from patchprism.pictures import upsample as module
-from patchprism.pictures.upsample import UPSAMPLES, overlay_smooth, paint_smooth, upsample
+from patchprism.pictures.options import UPSAMPLES
+from patchprism.pictures.upsample import overlay_smooth, paint_smooth, upsample
 
 
 def composites(side: int = 1120) -> list[tuple[str, np.ndarray, np.ndarray]]:

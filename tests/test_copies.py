@@ -16,7 +16,8 @@ from toys import Toy, make_photos
 import patchprism
 from patchprism.features.patch_features import PatchFeatures
 from patchprism.features.store import StoredFeatures
-from patchprism.lenses import LensOptions, look_through
+from patchprism.lenses.looking import look_through
+from patchprism.lenses.options import LensOptions
 from patchprism.prism.estimator import Prism
 
 COPIES = {

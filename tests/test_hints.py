@@ -15,7 +15,7 @@ from patchprism.explorer.build import build_message
 from patchprism.jobs.engines import open_engine
 from patchprism.jobs.hints import hints_about
 from patchprism.jobs.settings import Settings
-from patchprism.photos.framing import is_plain
+from patchprism.photos.resizing import is_plain
 from patchprism.prism.estimator import Prism
 
 

@@ -17,11 +17,11 @@ from patchprism.cli import main
 from patchprism.cli.app import app
 from patchprism.cli.takes import only, takes, without
 from patchprism.errors import OptionError
-from patchprism.features.extraction import TokenOptions
+from patchprism.features.options import TokenOptions
 from patchprism.jobs.settings import Settings
 from patchprism.jobs.video.options import VideoOptions
-from patchprism.lenses import LensOptions
-from patchprism.pictures.picture import PictureOptions
+from patchprism.lenses.options import LensOptions
+from patchprism.pictures.options import PictureOptions
 from patchprism.prism.options import MASK_OPTIONS, PrismOptions
 from patchprism.support import checks
 from patchprism.support.options import Checked, left_open, number_or_word, numbers, option, option_of, same

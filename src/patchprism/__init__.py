@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from patchprism.photos.images import read_photo
     from patchprism.pictures.outputs import LensResult
     from patchprism.prism.estimator import Prism
+    from patchprism.prism.head import Head
     from patchprism.prism.pca import StreamingPCA
     from patchprism.views.extract import extract
     from patchprism.views.visualization import Visualization
@@ -33,6 +34,7 @@ _HOMES = {
     "Backbone": "backbones",
     "Comparison": "lenses.comparison",
     "Framing": "photos.framing",
+    "Head": "prism.head",
     "LensResult": "pictures.outputs",
     "PatchFeatures": "features.patch_features",
     "PatchPrismError": "errors",
@@ -52,6 +54,7 @@ __all__ = [
     "Backbone",
     "Comparison",
     "Framing",
+    "Head",
     "LensResult",
     "PatchFeatures",
     "PatchPrismError",

@@ -66,6 +66,10 @@ class PrismError(PatchPrismError):
     """A prism cannot be fitted, read, or used with these features."""
 
 
+class HeadError(PatchPrismError):
+    """A head cannot be read, or used with these features."""
+
+
 class ExtraError(PatchPrismError, ImportError):
     """An optional dependency is not installed.
 

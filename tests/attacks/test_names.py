@@ -12,9 +12,10 @@ from PIL import Image, ImageDraw
 from toys import Toy
 
 import patchprism
-from patchprism.lenses import LensOptions, look_through
 from patchprism.lenses.comparison import compare
 from patchprism.lenses.comparison_figures import overview, photo_sheet
+from patchprism.lenses.looking import look_through
+from patchprism.lenses.options import LensOptions
 from patchprism.pictures import captions
 from patchprism.pictures.captions import caption, draw_text, fit_text, load_font, text_width
 from patchprism.pictures.figures import results_figure

@@ -18,9 +18,10 @@ from toys import Toy
 
 import patchprism
 from patchprism import Backbone, Framing, PatchFeatures, PatchPrismError, Prism, StreamingPCA
-from patchprism.lenses import LensOptions, look_through
 from patchprism.lenses.comparison import compare
 from patchprism.lenses.comparison_figures import save_comparison
+from patchprism.lenses.looking import look_through
+from patchprism.lenses.options import LensOptions
 
 VALUES = [
     None, True, False, 0, 1, -1, 3, 2**31, 10**9, -(10**9), 10**5000, 0.5, -0.0, 1e308, float("nan"), float("inf"),

@@ -31,7 +31,7 @@ from patchprism.jobs.engines import open_engine
 from patchprism.jobs.settings import Settings
 from patchprism.jobs.source import digest
 from patchprism.photos.sources import read_source
-from patchprism.pictures.picture import PictureOptions
+from patchprism.pictures.options import PictureOptions
 from patchprism.prism.estimator import Prism
 from patchprism.support.folders import MARKER, MARKER_TEXT, WORK, LocalFolder
 
@@ -503,7 +503,8 @@ def test_in_memory_too(photos, tmp_path, monkeypatch, change, options):
 
 
 def test_lenses_and_the_page_too(photos, tmp_path, monkeypatch):
-    from patchprism.lenses import LensOptions, look_through
+    from patchprism.lenses.looking import look_through
+    from patchprism.lenses.options import LensOptions
 
     monkeypatch.setattr(patchprism.features.extraction, "KEPT_BYTES", 0)
     view = visualize([photos], backbone=Toy(), size=16, threshold=0.5)

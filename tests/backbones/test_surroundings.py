@@ -13,7 +13,7 @@ from tiny import PATCH, build, save
 import patchprism
 from patchprism.backbones import Backbone, find_record, load_backbone
 from patchprism.backbones.dinov2 import build as build_dinov2
-from patchprism.features.extraction import TokenOptions
+from patchprism.features.options import TokenOptions
 from patchprism.photos.framing import Framing
 from patchprism.support.surroundings import own_settings
 

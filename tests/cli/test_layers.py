@@ -10,7 +10,7 @@ import skimage
 import torch
 
 import patchprism
-from patchprism.features.extraction import TokenOptions
+from patchprism.features.options import TokenOptions
 from patchprism.prism.estimator import Prism
 
 MODEL = ("--model", "efficientnet_lite2", "--size", "96")

@@ -7,7 +7,7 @@ from patchprism.jobs.coloring import Coloring
 from patchprism.jobs.engines import open_engine
 from patchprism.jobs.run import Run, Sample
 from patchprism.jobs.viewing import make_view
-from patchprism.pictures.picture import PictureOptions
+from patchprism.pictures.options import PictureOptions
 
 _RUN = ("backbone", "reader", "tell")
 _PICTURES = (

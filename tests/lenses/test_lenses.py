@@ -15,10 +15,11 @@ from sklearn.neighbors import NearestNeighbors
 import patchprism
 from patchprism.backbones import Backbone
 from patchprism.errors import ModelError, OptionError
-from patchprism.lenses import LENSES, LensOptions, check_lenses, look_through, scene_of
 from patchprism.lenses.clusters import cluster
+from patchprism.lenses.looking import LENSES, check_lenses, look_through, scene_of
 from patchprism.lenses.matches import matched, mutual_neighbors
 from patchprism.lenses.norm import outlier_threshold, token_norms
+from patchprism.lenses.options import LensOptions
 from patchprism.lenses.points import patch_center
 from patchprism.lenses.similarity import cosine_map
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from patchprism.errors import OptionError
-from patchprism.lenses import LensOptions, scene_of
+from patchprism.lenses.looking import scene_of
+from patchprism.lenses.options import LensOptions
 from patchprism.lenses.points import find_photo, parse_point, patch_center
 
 NAMES = ["a/dog.jpg", "b/dog.jpg", "a/cat.png", "7.jpg", "c:1,2.jpg"]

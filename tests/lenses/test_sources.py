@@ -18,8 +18,10 @@ from patchprism.jobs.fitting import walk_over
 from patchprism.jobs.settings import Settings
 from patchprism.jobs.shards import Shards, Table
 from patchprism.jobs.source import StoreSource
-from patchprism.lenses import LENSES, LensOptions, Scene, fit_lenses, look_through, scene_of
+from patchprism.lenses.looking import LENSES, fit_lenses, look_through, scene_of
+from patchprism.lenses.options import LensOptions
 from patchprism.lenses.passes import Sample
+from patchprism.lenses.scene import Scene
 from patchprism.photos.sources import read_source
 from patchprism.support.folders import LocalFolder
 

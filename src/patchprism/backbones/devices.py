@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from patchprism.errors import OptionError
 from patchprism.support import checks
 
 if TYPE_CHECKING:
     import torch
-
-DEVICES = ("auto", "cpu", "cuda", "mps")
-DTYPES = ("auto", "float32", "bfloat16", "float16")
-
-
-def check_device(name: str, value: Any) -> str:
-    """A device's name, if its kind is one of ``DEVICES``; whether this machine has it is not asked."""
-    device = checks.device(name, value)
-    if device.split(":")[0] not in DEVICES:
-        checks.refuse(name, f"one of {', '.join(DEVICES)}", value)
-    return device
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
@@ -30,7 +19,7 @@ def resolve_device(device: str | torch.device) -> torch.device:
     OptionError
         If the name is not one of these, or this machine has no such device.
     """
-    device = check_device("device", device)
+    device = checks.device("device", device)
     import torch
 
     has_cuda, has_mps = torch.cuda.is_available(), torch.backends.mps.is_available()
@@ -52,9 +41,9 @@ def resolve_dtype(dtype: str | torch.dtype) -> torch.dtype:
     Raises
     ------
     OptionError
-        If the name is not one of ``DTYPES``.
+        If the name is not one of ``checks.DTYPES``.
     """
-    dtype = checks.dtype("dtype", dtype, allowed=DTYPES)
+    dtype = checks.dtype("dtype", dtype, allowed=checks.DTYPES)
     import torch
 
     resolved: torch.dtype = torch.float32 if dtype == "auto" else getattr(torch, dtype)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Protocol
 
 from patchprism.backbones import official
 from patchprism.backbones.catalog import RECORDS
-from patchprism.backbones.devices import DTYPES, check_device
 from patchprism.errors import ModelError
 from patchprism.support import checks
 from patchprism.support.surroundings import own_settings
@@ -176,7 +175,7 @@ def load_backbone(
     name = checks.text("name", name)
     weights = None if weights is None else checks.path("weights", weights)
     kind = _kind_of(name)
-    device, dtype = check_device("device", device), checks.dtype("dtype", dtype, allowed=DTYPES)
+    device, dtype = checks.device("device", device), checks.dtype("dtype", dtype, allowed=checks.DTYPES)
     download = checks.flag("download", download)
     checks.callback("progress", progress)
     with own_settings():

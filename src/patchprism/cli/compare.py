@@ -12,9 +12,9 @@ from patchprism.cli.console import print_line, print_table, say_notes, stdout
 from patchprism.cli.exits import EXIT_SOME_PHOTOS_FAILED
 from patchprism.cli.options import ColoringOptions, Running
 from patchprism.cli.takes import only, takes, without
-from patchprism.features.extraction import TokenOptions
+from patchprism.features.options import TokenOptions
 from patchprism.jobs.settings import Settings
-from patchprism.pictures.picture import PictureOptions
+from patchprism.pictures.options import PictureOptions
 from patchprism.prism.options import MASK_OPTIONS
 from patchprism.support import checks
 from patchprism.support.options import MODEL, Checked, left_open, option, same

@@ -11,7 +11,7 @@ from patchprism.cli import many, options
 from patchprism.cli.options import ColoringOptions, Running
 from patchprism.cli.takes import only, takes
 from patchprism.jobs.settings import Settings
-from patchprism.pictures.picture import PictureOptions
+from patchprism.pictures.options import PictureOptions
 
 TrueMasks = Annotated[
     str,

@@ -17,8 +17,6 @@ from patchprism.cli.takes import only, takes
 from patchprism.jobs.settings import Settings
 from patchprism.support import checks
 from patchprism.support.checks import optional
-from patchprism.support.files import check_target, check_writable, refuse_what_is_read
-from patchprism.support.folders import is_remote
 from patchprism.support.options import Checked, option
 from patchprism.support.words import counted
 
@@ -103,6 +101,7 @@ def explore(
     from patchprism.explorer import serve
     from patchprism.jobs.inputs import store_among
     from patchprism.photos.sources import elsewhere, places_for
+    from patchprism.support.files import check_target
 
     # What can be refused is refused before the network runs.
     bound = None if page.html is not None else _listen(photos, page, settings)
@@ -149,6 +148,8 @@ def _listen(photos: list[str], page: PageOptions, settings: Settings) -> socket:
     from patchprism.explorer import serve
     from patchprism.jobs.inputs import store_among
     from patchprism.jobs.writers import check_folder
+    from patchprism.support.files import check_writable, refuse_what_is_read
+    from patchprism.support.folders import is_remote
 
     serve.check_extra()
     if is_remote(page.out):
@@ -175,6 +176,7 @@ def _made(
     from patchprism.jobs.network import load_network
     from patchprism.jobs.run import Run
     from patchprism.jobs.viewing import make_view
+    from patchprism.support.files import check_target
 
     backbone = None
     with progress(quiet=quiet) as tell, open_engine() as engine:

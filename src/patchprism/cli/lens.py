@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from patchprism.jobs.settings import Settings
     from patchprism.lenses.options import LensOptions
-    from patchprism.pictures.picture import PictureOptions
+    from patchprism.pictures.options import PictureOptions
 
 _PANEL = "Lenses"
 
@@ -40,7 +40,7 @@ def lens_options(
     OptionError
         If a name or a value is not allowed.
     """
-    from patchprism.lenses import check_lenses
+    from patchprism.lenses.looking import check_lenses
 
     layer = settings.layer
     if layer is not None and not isinstance(layer, int):

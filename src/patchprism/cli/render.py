@@ -9,7 +9,7 @@ from patchprism.cli.options import ColoringOptions, Running
 from patchprism.cli.takes import takes, without
 from patchprism.jobs.settings import Settings
 from patchprism.lenses.options import LensOptions
-from patchprism.pictures.picture import PictureOptions
+from patchprism.pictures.options import PictureOptions
 
 
 @takes(

@@ -31,7 +31,7 @@ def check_origin(origin: Any) -> None:
         Naming the field and its value.
     """
     from patchprism.errors import OptionError
-    from patchprism.features.extraction import TOKEN_NORMS
+    from patchprism.features.options import TOKEN_NORMS
     from patchprism.photos.framing import PRESETS, Framing
 
     if not isinstance(origin, dict):

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from patchprism.features.store.reader import PhotoRow
     from patchprism.jobs.lens import PhotoLens
     from patchprism.jobs.source import Source
-    from patchprism.pictures.picture import PictureOptions
+    from patchprism.pictures.options import PictureOptions
     from patchprism.prism.colors import PhotoColors
     from patchprism.prism.estimator import Prism
     from patchprism.support.folders import Folder

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from patchprism.features.store.reader import PhotoRow
     from patchprism.jobs.report import Colored
     from patchprism.jobs.run import Run
+    from patchprism.pictures.options import PictureOptions
     from patchprism.pictures.outputs import LensResult, PhotoLook
-    from patchprism.pictures.picture import PictureOptions
     from patchprism.prism.colors import PhotoColors
 
 

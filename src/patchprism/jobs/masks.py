@@ -10,7 +10,6 @@ import numpy as np
 
 from patchprism.pictures.instances import enlarge_labels, label_objects
 from patchprism.pictures.masks import (
-    COCO_FILE,
     COLUMNS,
     box_of,
     coco_object,
@@ -19,6 +18,7 @@ from patchprism.pictures.masks import (
     write_mask,
     write_table,
 )
+from patchprism.pictures.options import COCO_FILE
 from patchprism.pictures.picture import without_photo
 from patchprism.pictures.upsample import upsampled_strips
 from patchprism.support.arrays import to_uint8
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from patchprism.features.patch_features import Tokens
     from patchprism.features.store.reader import PhotoRow
-    from patchprism.pictures.picture import PictureOptions
+    from patchprism.pictures.options import PictureOptions
     from patchprism.prism.colors import PhotoColors
     from patchprism.prism.estimator import Prism
 
@@ -51,17 +51,13 @@ class Masks:
 
     def mask(self, row: PhotoRow, part: PhotoColors, photo: NDArray[np.uint8] | None) -> NDArray[np.bool_]:
         """The foreground at the photo's resolution, (H, W) bool; ``photo`` is None where it is not needed or gone."""
-        method = self.options.upsample
-        if photo is None:
-            method, _ = without_photo(method, "black")
+        method = self._method(photo)
         threshold = self.prism.shown_threshold
         return full_mask(part, threshold, crop=row.crop, size=row.size, method=method, photo=photo)
 
     def score(self, row: PhotoRow, part: PhotoColors, photo: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
         """The score at the photo's resolution, (H, W) uint8, counted towards the foreground; 0 outside the crop."""
-        method = (
-            self.options.upsample if photo is not None else without_photo(self.options.upsample, "black")[0]
-        )
+        method = self._method(photo)
         score = 1 - part.score if self.prism.shown_side == "below" else part.score
         found = np.zeros(row.size, np.uint8)
         for rows, columns, strip in upsampled_strips(
@@ -69,6 +65,10 @@ class Masks:
         ):
             found[rows, columns] = to_uint8(strip[..., 0])
         return found
+
+    def _method(self, photo: NDArray[np.uint8] | None) -> str:
+        method = self.options.mask_upsample
+        return method if photo is not None else without_photo(method, "black")[0]
 
     def draw(
         self, row: PhotoRow, tokens: Tokens, part: PhotoColors, photo: NDArray[np.uint8] | None

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from patchprism.backbones import Backbone, BackboneRecord, WeightsOrigin
-    from patchprism.features.extraction import TokenOptions
+    from patchprism.features.options import TokenOptions
     from patchprism.jobs.engines import Engine
     from patchprism.jobs.run import Tell
     from patchprism.jobs.settings import Settings

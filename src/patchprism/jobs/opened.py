@@ -19,7 +19,7 @@ from patchprism.jobs.settings import TOKEN_DEFAULTS, Settings, describe_origin
 from patchprism.jobs.shards import Shards
 from patchprism.jobs.source import SHARD, Failure, MemorySource, StoreSource
 from patchprism.jobs.working import remembered_batch
-from patchprism.photos.images import value_range
+from patchprism.photos.framing import check_range
 from patchprism.photos.sources import in_range, places_for
 from patchprism.support.memory import give_back_memory
 from patchprism.support.reading import Note
@@ -107,7 +107,7 @@ def resolved_for(settings: Settings, given: StoredFeatures | list[str], prism: P
 
 def _range_of(store: StoredFeatures) -> tuple[float, float] | None:
     try:
-        return value_range(store.origin.get("range"))
+        return check_range("range", store.origin.get("range"))  # type: ignore[no-any-return]
     except OptionError as error:
         raise StoreError(f"{store.path}: damaged feature store: {error}") from error
 

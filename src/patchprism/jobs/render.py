@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from patchprism.jobs.lens import Looking
     from patchprism.jobs.run import Outcome, Run
     from patchprism.jobs.settings import Settings
-    from patchprism.pictures.picture import PictureOptions
+    from patchprism.pictures.options import PictureOptions
 
 
 def color(

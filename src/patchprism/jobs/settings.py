@@ -7,21 +7,13 @@ import time
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from inspect import signature
 from typing import TYPE_CHECKING, Any
 
-from patchprism.backbones import Backbone
-from patchprism.backbones.devices import DTYPES, check_device, resolve_device
 from patchprism.errors import OptionError, PrismError
 from patchprism.features.batching import bytes_for
-from patchprism.features.extraction import (
-    TokenOptions,
-    check_batch_size,
-)
-from patchprism.photos.framing import DEFAULT_SIZE, PRESETS, Framing
-from patchprism.photos.images import value_range
-from patchprism.prism.estimator import Prism
-from patchprism.prism.options import FIT_OPTIONS, MASK_OPTIONS, PrismOptions
+from patchprism.features.options import TokenOptions, check_batch_size
+from patchprism.photos.framing import DEFAULT_SIZE, PRESETS, Framing, check_range
+from patchprism.prism.options import DEFAULTS, FIT_OPTIONS, MASK_OPTIONS, PrismOptions
 from patchprism.support import checks
 from patchprism.support.checks import optional
 from patchprism.support.memory import free_memory
@@ -31,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from patchprism.backbones import BackboneRecord, Identity
+    from patchprism.prism.estimator import Prism
 
 
 DEFAULT_MODEL = "dinov2_vits14"
@@ -68,7 +61,7 @@ class Settings(Checked):
     size: int | None = left_open(Framing, "size")
     range: tuple[float, float] | None = option(
         None,
-        check=optional(checks.two_ends),
+        check=check_range,
         metavar="LOW,HIGH",
         help="Values that are black and white in photos that do not hold 8 bits, like 0,4095 for 12 bits in 16. "
         "Default: all that the file's numbers can hold, or the prism's.",
@@ -99,14 +92,14 @@ class Settings(Checked):
     token_norm: str | None = left_open(TokenOptions, "token_norm")
     device: str = option(
         "auto",
-        check=check_device,
+        check=checks.device,
         metavar="auto|cpu|cuda|mps",
         help="Device that the network runs on; auto uses a GPU if there is one.",
         panel=MODEL,
     )
     dtype: str | None = option(
         None,
-        check=optional(partial(checks.dtype, allowed=DTYPES)),
+        check=optional(partial(checks.dtype, allowed=checks.DTYPES)),
         metavar="auto|float32|bfloat16|float16",
         help="Number format that the network computes in; auto is float32.",
         panel=MODEL,
@@ -164,8 +157,7 @@ class Settings(Checked):
 
     def for_tokens(self) -> dict[str, Any]:
         """Every setting that tokens may depend on: all but the options of the prism."""
-        own = signature(Prism).parameters
-        return {name: value for name, value in asdict(self).items() if name not in own}
+        return {name: value for name, value in asdict(self).items() if name not in DEFAULTS}
 
     def token_options(self) -> TokenOptions:
         """Which tokens of the backbone are taken, once resolved; they are checked."""
@@ -187,6 +179,8 @@ class Settings(Checked):
 
     def prism(self) -> Prism:
         """The prism to fit, once resolved; its options are checked."""
+        from patchprism.prism.estimator import Prism
+
         prism = Prism(
             # The seed's script had scikit-learn's signs, those of near ties too.
             signs="largest" if self.preset == "seed" else "stable",
@@ -209,6 +203,8 @@ def check_memory(size: int, record: BackboneRecord, device: str) -> None:
     OptionError
         If it does not, by the estimate that batches are made by (:mod:`patchprism.features.batching`).
     """
+    from patchprism.backbones.devices import resolve_device
+
     needed, free = bytes_for(size, record), free_memory()
     # Only where much is needed is torch imported to ask for the device; a GPU has a memory of its own.
     if needed > free and resolve_device(device).type == "cpu":
@@ -253,6 +249,8 @@ def with_mask(prism: Prism, options: dict[str, Any]) -> Prism:
 
 def check_backbone(name: str, value: Any) -> None:
     """Refuse what is no backbone."""
+    from patchprism.backbones import Backbone
+
     if value is not None and not isinstance(value, Backbone):
         checks.refuse(name, "a Backbone, as load_backbone gives one", value)
 
@@ -275,7 +273,7 @@ def describe_origin(network: Identity, settings: Settings, framing: Framing) -> 
 def _range_of(origin: dict[str, Any]) -> tuple[float, float] | None:
     """The range of the photos that a prism was fitted on."""
     try:
-        return value_range(origin.get("range"))
+        return check_range("range", origin.get("range"))  # type: ignore[no-any-return]
     except OptionError as error:
         raise PrismError(f"the prism is damaged: {error}") from error
 

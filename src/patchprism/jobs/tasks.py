@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from patchprism.backbones import Backbone
-    from patchprism.features.extraction import TokenOptions
+    from patchprism.features.options import TokenOptions
     from patchprism.features.store.layout import ArraySpec
     from patchprism.jobs.source import Source
     from patchprism.photos.framing import Framed, Framing

@@ -17,7 +17,7 @@ from patchprism.jobs.working import tidied, working
 from patchprism.photos.paths import unique_stems
 from patchprism.photos.sources import StoredPhoto
 from patchprism.pictures.captions import caption
-from patchprism.pictures.picture import PictureOptions
+from patchprism.pictures.options import PictureOptions
 from patchprism.pictures.render import write_picture
 from patchprism.pictures.sheet import Cell, cell_of, map_panel, panel_size, photo_panel, sheet
 from patchprism.support import checks

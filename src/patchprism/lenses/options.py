@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from patchprism.lenses.points import parse_point
-from patchprism.pictures.picture import PictureOptions
+from patchprism.pictures.options import PictureOptions
 from patchprism.support import checks
 from patchprism.support.options import LENSES, Checked, number_or_word, option, same
 
@@ -36,8 +36,8 @@ class LensOptions(Checked):
         Match patches of the background too.
     match_lines : int
         Lines drawn for a pair of photos at most, the most similar first. The table holds all.
-    upsample : {"nearest", "bilinear", "guided"}
-        From patches to pixels in the pictures of photos.
+    upsample : {"auto", "nearest", "bilinear", "guided"}
+        From patches to pixels in the pictures of photos; ``"auto"`` is ``"nearest"``.
     layer : int
         The layer whose attention is shown.
     seed : int

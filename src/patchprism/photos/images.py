@@ -14,7 +14,7 @@ import numpy as np
 
 from patchprism.errors import OptionError, PhotoError
 from patchprism.photos.content import HEAD, check_content, check_jpeg_2000
-from patchprism.photos.framing import DEFAULT_SIZE, PRESETS, Framed, Framing
+from patchprism.photos.framing import DEFAULT_SIZE, PRESETS, Framed, Framing, check_range
 from patchprism.photos.paths import (
     PHOTO_SUFFIXES,
     advice_on,
@@ -25,7 +25,6 @@ from patchprism.photos.paths import (
 )
 from patchprism.photos.profiles import gamma_of, gamma_table, straight, to_srgb, to_srgb_curve
 from patchprism.photos.tiffs import Tiff, open_tiff, unread
-from patchprism.support import checks
 from patchprism.support.arrays import to_uint8
 from patchprism.support.reading import BYTES_A_PIXEL, claim, note
 
@@ -106,7 +105,7 @@ def read_photo(
     from PIL import Image
 
     label = photo_name(source) if name is None else name
-    values = value_range(range)
+    values = check_range("range", range)
     if isinstance(source, np.ndarray):
         return _read_array(source, label, values)
     with _named(label), _quiet():
@@ -129,17 +128,6 @@ def read_photo(
     raise OptionError(
         f"a photo must be a path, bytes, a binary file, a PIL image or an array, got {type(source).__name__}"
     )
-
-
-def value_range(given: object) -> Range | None:
-    """The values that are black and white, as ``read_photo`` takes them.
-
-    Raises
-    ------
-    OptionError
-        If they are not two finite numbers, the lower one first.
-    """
-    return None if given is None else checks.two_ends("range", given)
 
 
 # -- files ---------------------------------------------------------------------------------------------------

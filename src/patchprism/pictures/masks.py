@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from patchprism.errors import ExtraError
+from patchprism.pictures.options import coco_tools
 from patchprism.pictures.upsample import upsampled_strips
 from patchprism.support.json_values import to_json
 from patchprism.support.version import __version__
@@ -16,16 +16,12 @@ from patchprism.support.version import __version__
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
-    from types import ModuleType
 
     from numpy.typing import NDArray
 
     from patchprism.pictures.render import Crop
     from patchprism.prism.colors import PhotoColors
 
-MASKS = ("png", "coco")
-COCO_FILE = "masks.coco.json"
-INSTANCES_FILE = "instances.csv"
 COLUMNS = (
     "photo",
     "object",
@@ -108,22 +104,6 @@ def write_table(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
         table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         table.writeheader()
         table.writerows(rows)
-
-
-def coco_tools() -> ModuleType:
-    """The module of pycocotools that encodes masks.
-
-    Raises
-    ------
-    ExtraError
-        If it is not installed.
-    """
-    try:
-        from pycocotools import mask
-    except ImportError as error:
-        raise ExtraError.of(error, "masks", "writing masks as COCO JSON", "pycocotools") from error
-    found: ModuleType = mask
-    return found
 
 
 def coco_object(mask: NDArray[np.bool_], score: float) -> dict[str, Any]:

@@ -2,154 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from patchprism.pictures.masks import COCO_FILE, INSTANCES_FILE, MASKS, coco_tools
 from patchprism.pictures.render import overlay, paint
-from patchprism.pictures.upsample import UPSAMPLES
-from patchprism.support import checks
-from patchprism.support.checks import optional
-from patchprism.support.options import OUTPUT, Checked, option
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable
 
     from numpy.typing import NDArray
 
     from patchprism.pictures.render import Crop
     from patchprism.prism.colors import PhotoColors
 
-FORMATS = ("png", "jpg")
-BACKGROUNDS = ("black", "grey", "photo")
-BASES = ("object", "all")
-FIGURES = ("fg_mask", "results", "results_raw", "histogram")
 GREY = 0.5
-
-
-def _chosen_masks(name: str, value: object) -> tuple[str, ...]:
-    """Some of the formats of masks, in a sequence or apart by commas."""
-    words = [word.strip() for text in checks.texts(name, value or ()) for word in text.split(",")]
-    chosen = [checks.choice(name, word, allowed=MASKS) for word in words]
-    return tuple(each for each in MASKS if each in chosen)
-
-
-@dataclass(frozen=True, kw_only=True)
-class PictureOptions(Checked):
-    """What is written for a photo: the options of :meth:`Visualization.save` with the same names."""
-
-    overlay_alpha: float | None = option(
-        None,
-        check=optional(partial(checks.number, low=0, high=1)),
-        flag="--overlay",
-        metavar="ALPHA",
-        help="Also write each photo under its colours, with this opacity from 0 to 1.",
-        panel=OUTPUT,
-    )
-    arrays: bool = option(
-        False,
-        check=checks.flag,
-        help="Also write the score, foreground, rgb and rgb_all of each photo as .npz.",
-        panel=OUTPUT,
-    )
-    format: str = option(
-        "png",
-        check=partial(checks.choice, allowed=FORMATS),
-        metavar="png|jpg",
-        help="Format of the pictures.",
-        panel=OUTPUT,
-    )
-    upsample: str = option(
-        "nearest",
-        check=partial(checks.choice, allowed=UPSAMPLES),
-        metavar="nearest|bilinear|guided",
-        help="How patches become pixels in the pictures of photos; guided follows the photo's edges.",
-        panel=OUTPUT,
-    )
-    background: str = option(
-        "black",
-        check=partial(checks.choice, allowed=BACKGROUNDS),
-        metavar="black|grey|photo",
-        help="What a picture shows where there is no foreground.",
-        panel=OUTPUT,
-    )
-    basis: str = option(
-        "object",
-        check=partial(checks.choice, allowed=BASES),
-        metavar="object|all",
-        help="Which colours a picture shows: those of the foreground, or those of all patches.",
-        panel=OUTPUT,
-    )
-    pca: bool = option(True, check=checks.flag)
-    masks: tuple[str, ...] = option(
-        (),
-        check=_chosen_masks,
-        metavar="png[,coco]",
-        help="Also write the foreground at the photos' resolution: png, a mask of each photo; coco, one COCO JSON.",
-        panel=OUTPUT,
-    )
-    instances: bool = option(
-        False,
-        check=checks.flag,
-        help="Part the foreground into objects: instances.csv, and one annotation per object in --masks coco.",
-        panel=OUTPUT,
-    )
-    outline: bool = option(
-        False,
-        check=checks.flag,
-        help="Draw a line around the foreground on the photos of the figures.",
-        panel=OUTPUT,
-    )
-
-    def __post_init__(self) -> None:
-        """Refuse what is not allowed."""
-        super().__post_init__()
-        if "coco" in self.masks:
-            coco_tools()
-
-    @property
-    def has_masks(self) -> bool:
-        """Whether masks are drawn, for whatever file."""
-        return bool(self.masks) or self.instances
-
-    @property
-    def needs_photo(self) -> bool:
-        """Whether a photo is read again to draw its files."""
-        guided = self.has_masks and self.upsample == "guided"
-        return guided or (self.pca and needs_photo(self.overlay_alpha, self.upsample, self.background))
-
-    def mask_files(self) -> list[str]:
-        """Names of the files of all photos' masks."""
-        return [
-            *([COCO_FILE] if "coco" in self.masks else []),
-            *([INSTANCES_FILE] if self.instances else []),
-        ]
-
-    def figure_files(self) -> list[str]:
-        """Names of the figures of all photos."""
-        return [f"{name}.{self.format}" for name in FIGURES] if self.pca else []
-
-    def photo_files(self, stem: str) -> list[str]:
-        """Names of the files that a photo of this stem may get."""
-        mask = [f"{stem}.mask.png"] if "png" in self.masks else []
-        if not self.pca:
-            return mask
-        overlay = [f"{stem}.overlay.{self.format}"] if self.overlay_alpha is not None else []
-        return [f"{stem}.pca.{self.format}", *overlay, *([f"{stem}.npz"] if self.arrays else []), *mask]
-
-    def names(self, stems: Sequence[str]) -> Iterator[str]:
-        """Names of the files of a job over photos of such stems; those of other lenses are not among them."""
-        yield from ("prism.safetensors", "report.json", *self.figure_files(), *self.mask_files())
-        for stem in stems:
-            yield from self.photo_files(stem)
-
-
-def needs_photo(overlay_alpha: float | None, upsample: str, background: str) -> bool:
-    """Whether a picture so drawn asks for the photo itself."""
-    return overlay_alpha is not None or background == "photo" or upsample == "guided"
 
 
 def without_photo(upsample: str, background: str) -> tuple[str, str]:
@@ -167,7 +34,7 @@ def draw_picture(
     crop: Crop,
     size: tuple[int, int],
     overlay_alpha: float | None = None,
-    upsample: str = "nearest",
+    upsample: str = "auto",
     background: str = "black",
     basis: str = "object",
 ) -> NDArray[np.uint8]:
@@ -189,6 +56,8 @@ def draw_picture(
     colors = part.rgb_all if basis == "all" else part.rgb
     if overlay_alpha is None and background == "photo":
         overlay_alpha = 1.0
+    if upsample == "auto":
+        upsample = "nearest" if overlay_alpha is None else "guided"
     if overlay_alpha is None:
         fill = GREY if background == "grey" else 0.0
         colors = np.where(colored[..., np.newaxis], colors, np.float32(fill))

@@ -12,9 +12,6 @@ from patchprism.prism.oklab import fill_cube
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-SCALINGS = ("minmax", "percentile", "sigmoid")
-SPACES = ("rgb", "oklab")
-
 # What a channel without any spread shows: neither dark nor bright, since it says nothing.
 FLAT = 0.5
 

@@ -29,6 +29,9 @@ MAX_SEED = 2**32 - 2
 MAX_PATH = 4096
 # The smallest normal number of float32, in which pixels are divided by deviations.
 MIN_POSITIVE = 2.0**-126
+DEVICES = ("auto", "cpu", "cuda", "mps")
+# Number formats that a network computes in.
+DTYPES = ("auto", "float32", "bfloat16", "float16")
 _SHOWN = 100
 
 
@@ -200,10 +203,12 @@ def callback(name: str, value: Any) -> None:
 
 
 def device(name: str, value: Any) -> str:
-    """The name of a device; torch's own objects are as good. Whether there is such a device is not asked."""
+    """The name of a device; torch's own objects are as good. Whether this machine has it is not asked."""
     given = str(value) if _is_torch(value, "device") else _plain(value)
     if not isinstance(given, str):
         refuse(name, "the name of a device, like cpu or cuda:1", value)
+    if given.split(":")[0] not in DEVICES:
+        refuse(name, f"one of {', '.join(DEVICES)}", value)
     return str.__str__(given)
 
 

@@ -194,6 +194,8 @@ export function commandWords(header, state) {
   if (state.mode === "overlay") words.push("--overlay", String(state.alpha));
   else if (state.mode === "score") words.push("--arrays");
   else if (state.background !== "black") words.push("--background", state.background);
+  // Where the photo shows, pictures are guided by it unless they are told not to be; those of the page are not.
+  if (state.mode === "overlay" || words.includes("photo")) words.push("--upsample", "nearest");
   words.push("--out", "out");
   return words;
 }

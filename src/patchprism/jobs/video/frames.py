@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from patchprism.errors import ExtraError, OptionError
+from patchprism.jobs.video.options import MAX_SECONDS
 from patchprism.support import checks
 
 if TYPE_CHECKING:
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
 
     Turn = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
     Planes = tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]
-
-# Beyond, times do not fit into the integers that FFmpeg counts them in; it is 31 years.
-MAX_SECONDS = 10**9
 
 # FFmpeg's numbers (AVColorSpace): what a stream may say of its luma and chroma.
 BT709, BT601 = 1, (4, 5, 6)

@@ -9,8 +9,7 @@ from functools import partial
 from typing import Any
 
 from patchprism.errors import OptionError
-from patchprism.jobs.video.frames import MAX_SECONDS
-from patchprism.pictures.upsample import UPSAMPLES
+from patchprism.pictures.options import UPSAMPLES
 from patchprism.support import checks
 from patchprism.support.checks import optional
 from patchprism.support.options import FIT, INPUT, OUTPUT, Checked, option
@@ -18,6 +17,8 @@ from patchprism.support.options import FIT, INPUT, OUTPUT, Checked, option
 LAYOUTS = ("side", "overlay", "colors")
 # Time bases are fractions of small numbers.
 MIN_FPS, MAX_FPS = 0.001, 1000
+# Beyond, times do not fit into the integers that FFmpeg counts them in; it is 31 years.
+MAX_SECONDS = 10**9
 
 Seconds = int | float | Fraction
 

@@ -1,0 +1,239 @@
+"""Masks at a photo's resolution -> labels of its patches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from patchprism.errors import OptionError, PhotoError
+from patchprism.photos.framing import Framing
+from patchprism.prism.head_file import MAX_CLASSES
+from patchprism.support import checks
+from patchprism.support.words import counted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from patchprism.features.patch_features import PatchFeatures
+
+    Shares = NDArray[np.float64]
+
+UNLABELLED = -1
+# Unlabelled in masks of 8 bits, as in the masks of Pascal VOC.
+VOID = 255
+# A patch gets a label where at least this share of its labelled area has it; the others are mixed.
+PURE = 0.75
+
+
+def class_shares(
+    mask: NDArray[np.integer], grid: tuple[int, int], crop: tuple[float, float, float, float], n_classes: int
+) -> Shares:
+    """Which share of each patch every class covers.
+
+    Parameters
+    ----------
+    mask : ndarray, shape (H, W), int
+        Classes from 0; negative values are unlabelled.
+    grid : tuple of int
+        Rows and columns of patches (h, w).
+    crop : tuple of float
+        Left, top, right and bottom of what the patches cover, as shares of the mask's width and height.
+    n_classes : int
+
+    Returns
+    -------
+    ndarray, shape (h, w, n_classes), float64, in [0, 1]
+        The exact areas, also where a patch's edge lies within a pixel. Their sum is below 1 where pixels are
+        unlabelled.
+
+    Examples
+    --------
+    >>> class_shares(np.array([[0, 0, 1, 1]]), (1, 2), (0.25, 0, 1, 1), 2)[0].round(3)
+    array([[0.667, 0.333],
+           [0.   , 1.   ]])
+    """
+    left, top, right, bottom = crop
+    down = _overlaps(mask.shape[0], grid[0], top, bottom)
+    across = _overlaps(mask.shape[1], grid[1], left, right).T
+    shares = [down @ ((mask == number).astype(np.float64) @ across) for number in range(n_classes)]
+    found: Shares = np.clip(np.stack(shares, axis=-1), 0.0, 1.0)
+    return found
+
+
+def _overlaps(n_pixels: int, n_patches: int, start: float, stop: float) -> Shares:
+    """The share of each patch's extent that each pixel takes, (n_patches, n_pixels); rows add up to 1."""
+    edges = np.linspace(start * n_pixels, stop * n_pixels, n_patches + 1)
+    pixels = np.arange(n_pixels)
+    ends = np.minimum(edges[1:, np.newaxis], pixels + 1)
+    overlap = np.maximum(ends - np.maximum(edges[:-1, np.newaxis], pixels), 0.0)
+    shares: Shares = overlap / (edges[1:] - edges[:-1])[:, np.newaxis]
+    return shares
+
+
+def patch_labels(shares: Shares) -> NDArray[np.int16]:
+    """Labels of patches by the shares of their area, (h, w, K) -> (h, w); ``UNLABELLED`` where they are mixed.
+
+    A patch has the class that covers at least three quarters of its labelled area. One labelled pixel is enough, so
+    that clicks and scribbles count.
+    """
+    labelled = shares.sum(axis=-1)
+    # Areas are sums of floats: exactly three quarters must not depend on their rounding.
+    pure = shares.max(axis=-1) >= (PURE - 1e-9) * labelled
+    labels = np.where(pure & (labelled > 1e-9), shares.argmax(axis=-1), UNLABELLED)
+    return labels.astype(np.int16)
+
+
+def packed_shares(shares: Shares) -> bytes:
+    """How much of each patch is object, of the shares of classes (h, w, K): a byte per patch.
+
+    0 to 254 are the share of the labelled area that is not background; 255 is a patch without labels.
+    """
+    labelled = shares.sum(axis=-1)
+    with np.errstate(invalid="ignore"):
+        objects = shares[..., 1:].sum(axis=-1) / labelled
+    return np.where(labelled > 1e-9, np.rint(254 * objects), 255).astype(np.uint8).tobytes()
+
+
+def with_shares(score: NDArray[np.float32], packed: bytes) -> NDArray[np.float32]:
+    """Scores (h, w), replaced by what :func:`packed_shares` made of a mask wherever it has labels."""
+    codes = np.frombuffer(packed, np.uint8).reshape(score.shape)
+    return np.where(codes == 255, score, codes.astype(np.float32) / np.float32(254))
+
+
+def shares_of_masks(photos: PatchFeatures, masks: Any, *, n_classes: int | None = None) -> dict[int, Shares]:
+    """Which share of each patch every class covers, (h, w, K), of the photos that have a mask, by their place.
+
+    Parameters are those of :meth:`Head.fit <patchprism.Head.fit>`.
+
+    Raises
+    ------
+    OptionError
+        If the masks are in no form that is allowed, or name a photo that is not there.
+    PhotoError
+        If a mask does not fit its photo.
+    """
+    names, grids = photos.names, photos.grids
+    given = {index: as_mask(names[index], each) for index, each in _by_place(names, masks).items()}
+    values = {index: _values(each) for index, each in given.items()}
+    if all(each <= {0, VOID} for each in values.values()):  # 255 is white here
+        given = {index: (each == VOID).astype(np.int16) for index, each in given.items()}
+        values = {index: _values(each) for index, each in given.items()}
+    most = MAX_CLASSES if n_classes is None else n_classes
+    for index, found in values.items():
+        wrong = sorted(value for value in found - {UNLABELLED, VOID} if not 0 <= value < most)
+        if wrong:
+            raise PhotoError(
+                names[index],
+                f"its mask has the value {wrong[0]}: classes are 0 to {most - 1}, and -1 and 255 are unlabelled",
+            )
+    count = max([2, n_classes or 2, *(max(found - {VOID}, default=0) + 1 for found in values.values())])
+    return {
+        index: class_shares(mask, grids[index], crop, count)
+        for index, mask, crop in _with_crops(photos, names, grids, given)
+    }
+
+
+def _by_place(names: Sequence[str], masks: Any) -> dict[int, Any]:
+    """Masks by the photos' places, of a mapping by name or a sequence."""
+    if isinstance(masks, Mapping):
+        places = {name: index for index, name in enumerate(names)}
+        for name in masks:
+            if name not in places:
+                raise OptionError(f"masks: there is no photo {checks.said(name)}", option="masks")
+        return {places[name]: each for name, each in masks.items() if each is not None}
+    try:
+        given = list(masks)
+    except TypeError:
+        checks.refuse("masks", "a sequence with a mask or None per photo, or masks by photo", masks)
+    if len(given) != len(names):
+        raise OptionError(
+            f"masks must be one per photo (None for a photo without): got {len(given)} for "
+            f"{counted(len(names), 'photo')}",
+            option="masks",
+        )
+    return {index: each for index, each in enumerate(given) if each is not None}
+
+
+def as_mask(name: str, mask: Any) -> NDArray[np.int16]:
+    """A mask as an array (H, W) of int16.
+
+    Raises
+    ------
+    PhotoError
+        If it is no array (H, W) of bool or whole numbers.
+    """
+    try:
+        array = np.asarray(mask)
+    except (TypeError, ValueError):
+        array = np.empty(0, object)
+    if array.dtype.kind not in "biu" or array.ndim != 2 or 0 in array.shape:
+        said = f"{array.shape} of {array.dtype}"
+        raise PhotoError(name, f"its mask must be an array (H, W) of bool or whole numbers, got {said}")
+    bounded: NDArray[np.int16] = np.clip(array, -2, 256).astype(np.int16)
+    return bounded  # what is beyond is refused by its value
+
+
+def _values(mask: NDArray[np.int16]) -> set[int]:
+    counts = np.bincount(mask.ravel() + 2)
+    return {int(value) - 2 for value in np.flatnonzero(counts)}
+
+
+def _with_crops(
+    photos: PatchFeatures,
+    names: Sequence[str],
+    grids: Sequence[tuple[int, int]],
+    masks: dict[int, NDArray[np.int16]],
+) -> Iterator[tuple[int, NDArray[np.int16], tuple[float, float, float, float]]]:
+    """Each photo's place, mask, and what its patches cover of it, as shares of width and height."""
+    said = photos.origin.get("framing", {})
+    framing = Framing.from_dict(said) if set(said) == {each.name for each in fields(Framing)} else None
+    rows = getattr(photos, "rows", None)
+    for index, mask in masks.items():
+        name, grid = names[index], grids[index]
+        if mask.shape == grid:
+            yield index, mask, (0.0, 0.0, 1.0, 1.0)
+        elif rows is not None:  # a feature store knows the photos' sizes
+            row = rows(index, index + 1)[0]
+            check_shape(name, mask.shape, row.size)
+            yield index, mask, relative_crop(row.crop, row.size)
+        elif framing is not None:
+            expected = framing.grid(*mask.shape)
+            # Sizes are rounded: a smaller mask of the same shape may get one more row or column.
+            if max(abs(expected[0] - grid[0]), abs(expected[1] - grid[1])) > 1:
+                height, width = mask.shape
+                raise PhotoError(
+                    name,
+                    f"its mask of {width} x {height} has another shape than the photo: its patches are "
+                    f"{grid[1]} x {grid[0]}, and the mask's would be {expected[1]} x {expected[0]}",
+                )
+            yield index, mask, framing.covered(*mask.shape)
+        else:
+            yield index, mask, (0.0, 0.0, 1.0, 1.0)
+
+
+def relative_crop(
+    crop: tuple[float, float, float, float], size: tuple[int, int]
+) -> tuple[float, float, float, float]:
+    """A crop in pixels of a photo of (H, W) as shares of its width and height."""
+    return crop[0] / size[1], crop[1] / size[0], crop[2] / size[1], crop[3] / size[0]
+
+
+def check_shape(name: str, mask: tuple[int, ...], size: tuple[int, int]) -> None:
+    """Refuse a mask of another shape (aspect ratio) than its photo of (H, W).
+
+    Raises
+    ------
+    PhotoError
+        If it has one.
+    """
+    height, width = mask
+    # Sizes rounded after scaling differ by up to a pixel of the smaller one.
+    if abs(height * size[1] - width * size[0]) > max(*size, height, width):
+        raise PhotoError(
+            name, f"its mask is {width} x {height}, another shape than the photo of {size[1]} x {size[0]}"
+        )
