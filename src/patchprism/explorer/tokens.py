@@ -11,7 +11,7 @@ from patchprism.features.patch_features import check_tokens
 from patchprism.support.threads import one_blas_thread
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -55,12 +55,16 @@ class ReducedTokens:
         return cosine
 
 
-def reduce_tokens(tokens: Sequence[Tokens]) -> ReducedTokens:
+def reduce_tokens(
+    tokens: Sequence[Tokens], *, tell: Callable[[int, int], None] | None = None
+) -> ReducedTokens:
     """Reduce patch tokens so that their cosine similarities stay within a tolerance.
 
     Parameters
     ----------
     tokens : sequence of ndarray, each (h, w, D)
+    tell : callable, optional
+        Called as ``tell(done, total)`` after each step.
 
     Returns
     -------
@@ -88,7 +92,11 @@ def reduce_tokens(tokens: Sequence[Tokens]) -> ReducedTokens:
     candidates = [*range(STEP, width, STEP), width]
     sample = _Sample(rows)
     low, high = 0, len(candidates) - 1
+    done, total = 1, 2 + high.bit_length()
     while low < high:
+        if tell:
+            tell(done, total)
+        done += 1
         middle = (low + high) // 2
         error = sample.error(codes[:, : candidates[middle]], scales[: candidates[middle]])
         if error["within"] >= SHARE and error["max"] < WORST:
@@ -97,6 +105,8 @@ def reduce_tokens(tokens: Sequence[Tokens]) -> ReducedTokens:
             low = middle + 1
     kept = candidates[high]
     codes, scales = np.ascontiguousarray(codes[:, :kept]), scales[:kept]
+    if tell:
+        tell(total, total)
     return ReducedTokens(codes, scales, sample.error(codes, scales))
 
 

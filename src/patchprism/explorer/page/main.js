@@ -25,13 +25,14 @@ const app = new App();
 app.load = async (content, settings) => {
   const message = await readMessage(content);
   const before = app.model?.photos;
-  app.gallery?.close();
-  app.model = new Model(message);
+  const model = new Model(message);
+  app.setTool(null);
+  app.model = model;
   const { header } = message;
-  app.opening = initialState(header, app.defaults);
+  app.opening = initialState(header, { ...app.defaults, fit: app.server?.fitNumber ?? 0 });
   app.state = typeof settings === "string" ? fromFragment(settings, app.opening, header.photos) : settings(app.opening, before, header.photos);
   app.hovered = null;
-  app.history.clear();
+  app.gallery?.close();
   document.title = header.title;
   byId("title").textContent = header.title;
   byId("failures").textContent = header.failures.map((failure) => `${failure.photo}: ${failure.reason}`).join(" · ");
@@ -43,6 +44,7 @@ app.load = async (content, settings) => {
     pin: (photo, index) => app.pin(photo, index),
     open: (photo, double) => app.open(photo, double),
     hide: (photo) => app.hide(photo),
+    remove: app.remove,
     arrow: (step, shift) => app.arrow(step, shift),
     divide: (at, by = 0) => app.change({ divide: Math.min(Math.max((at ?? app.state.divide) + by, 0), 1) }),
     download: (photo) => app.report(app.download(photo)),

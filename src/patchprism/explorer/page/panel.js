@@ -163,8 +163,10 @@ class Panel {
   describe() {
     const { fit, model, tokens, photos } = this.model.header;
     const shown = fit.threshold === null ? "all patches" : `score ${fit.side} ${fit.threshold.toFixed(3)}`;
+    byId("hints").textContent = (this.model.header.hints ?? []).map((hint) => `Hint: ${hint}.`).join(" ");
     const how = { otsu: ", Otsu’s threshold", labels: ", threshold fitted to the photos", given: ", as given", none: "" }[fit.threshold_from] ?? "";
-    byId("fit-note").textContent = `Colours are fitted on ${fit.n_foreground} patches: ${shown}${how}.`;
+    const reason = fit.side_reason ? ` Foreground: ${fit.side_reason}.` : "";
+    byId("fit-note").textContent = `Colours are fitted on ${fit.n_foreground.toLocaleString("en")} patches: ${shown}${how}.${reason}`;
     byId("about").textContent =
       `${model.name} · ${photos.length} photo${photos.length > 1 ? "s" : ""} · ${this.model.count.toLocaleString("en")} patches × ${model.width} dims`;
     byId("accuracy").textContent = accuracyOf(tokens);

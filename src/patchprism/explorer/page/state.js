@@ -43,6 +43,7 @@ export function initialState(header, defaults = {}) {
     panX: 0.5,
     panY: 0.5,
     pins: [],
+    fit: 0, // the server's number of the fit that is shown
     ...defaults,
   };
 }

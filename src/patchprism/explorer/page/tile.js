@@ -3,7 +3,7 @@
 // A tile has two panes. "main" shows the mode that was chosen; "side" shows the photo beside it, or, where one frame
 // holds both, left of a divide. Canvases have one pixel per patch, which the browser enlarges.
 
-import { DOWNLOAD_ICON, HIDE_ICON, OPEN_ICON, element, icon, svgElement } from "./dom.js";
+import { DOWNLOAD_ICON, HIDE_ICON, OPEN_ICON, REMOVE_ICON, element, icon, svgElement } from "./dom.js";
 
 const LONG_PRESS = 500; // milliseconds
 const DOUBLE = 400;
@@ -72,6 +72,7 @@ export function makeTile(photo, index, address, actions) {
     button("Download the picture of", "Download this picture as shown (PNG)", DOWNLOAD_ICON, () => actions.download(index)),
     button("Open", "Open over the whole window (Enter or double click)", OPEN_ICON, () => actions.open(index)),
     button("Hide", "Hide this photo", HIDE_ICON, () => actions.hide(index)),
+    ...(actions.remove ? [button("Remove", "Remove this photo and fit the colours again", REMOVE_ICON, () => actions.remove(index))] : []),
   );
   const tile = {
     photo, index, frame, share, divide, main, side, panes: [side, main], at: -1, pinMarks: [],
