@@ -77,7 +77,7 @@ def test_hovering_shows_similarity_and_leaving_takes_it_away(opened, view):
     page.mouse.move(x, y)
     opened.frame()
     assert page.locator("#gallery").evaluate("node => node.classList.contains('heating')")
-    assert "row 5, column 7" in page.locator("#similar").inner_text()
+    assert "row 5, column 7" in page.locator("#readout").inner_text()
     rows = [tokens.reshape(-1, tokens.shape[-1]).astype(float) for tokens in view.features]
     rows = [part / np.linalg.norm(part, axis=1, keepdims=True) for part in rows]
     w = view.features.grids[0][1]
@@ -138,11 +138,17 @@ def test_components_signs_scaling_and_basis_change_colours(opened, view):
     np.testing.assert_array_equal(
         opened.canvas(0)[part.foreground][:, :3], to_uint8(part.rgb[part.foreground])
     )
+    # The whole image is the whole image: its background has its own colours, too.
     opened.choose("basis", "all")
     opened.frame()
     pixels = opened.canvas(0)
     assert (pixels[..., 3] == 255).all()
-    np.testing.assert_array_equal(pixels[..., :3], to_uint8(part.rgb_all))
+    whole = Prism(components=(4, -2, 3), foreground="none").fit(view.features).split(view.features[0])
+    np.testing.assert_array_equal(pixels[..., :3], to_uint8(whole.rgb_all))
+    # With the fit's foreground, the background has the photo's smallest value, as in results_raw.
+    opened.choose("side", view.prism.side_)
+    opened.frame()
+    np.testing.assert_array_equal(opened.canvas(0)[..., :3], to_uint8(part.rgb_all))
     # The options and the bars are the scene PCA's now, and say which components are shown.
     shares = page.locator("#component-red option").all_inner_texts()
     assert shares == [f"{k + 1} · {100 * share:.1f} %" for k, share in enumerate(prism.scene_ratio_)]
@@ -161,7 +167,7 @@ def test_the_page_says_when_a_picture_holds_its_smaller_photo(opened, view, serv
     assert "smaller, compressed copies" in note.inner_text()
     download = downloaded(opened, lambda: opened.page.get_by_label("Download the picture of cat.png").click())
     picture = np.asarray(Image.open(download.path()).convert("RGB")).astype(float)
-    expected = view.picture(0, overlay_alpha=0.6)
+    expected = view.picture(0, overlay_alpha=0.6, upsample="nearest")
     # The photo's size, the same patches; the photo below as WebP keeps it.
     assert picture.shape == expected.shape
     assert 0 < np.abs(picture - expected).mean() < 3

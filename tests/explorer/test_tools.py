@@ -368,7 +368,7 @@ def test_all_images_and_all_masks_come_as_one_archive(opened, view, tmp_path):
         assert archive.read("command.txt").startswith(b"patchprism render ")
         sizes = [Image.open(archive.open(each)).size for each in archive.namelist()[:3]]
     assert sizes == [(size[1], size[0]) for size in view.sizes]
-    view.save(tmp_path / "out", masks=("png", "coco"))
+    view.save(tmp_path / "out", masks=("png", "coco"), upsample="nearest")
     name, content = downloaded(opened, lambda: opened.page.locator("#download-masks").click())
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         masks = {each: np.asarray(Image.open(archive.open(each))) for each in archive.namelist()[:3]}

@@ -20,15 +20,10 @@ from starlette.exceptions import HTTPException
 from patchprism.errors import OutputError, PatchPrismError, PhotoError
 from patchprism.explorer.html import page_html
 from patchprism.explorer.teach import head_answer, head_from, teach_head
-from patchprism.explorer.work import (
-    MAX_PHOTOS,
-    MAX_UPLOAD_BYTES,
-    BusyError,
-    NoSessionError,
-    Wish,
-    Workshop,
-    models_here,
-)
+from patchprism.explorer.uploads import MAX_UPLOAD_BYTES
+from patchprism.explorer.wishes import Wish, models_here
+from patchprism.explorer.work import MAX_PHOTOS, BusyError, NoSessionError, Workshop
+from patchprism.prism.options import FOREGROUNDS
 from patchprism.support.folders import reason_of
 
 if TYPE_CHECKING:
@@ -56,10 +51,11 @@ class FitBody(BaseModel):
     model_config = ConfigDict(extra="forbid")
     model: Annotated[str, Field(max_length=100)] | None = None
     threshold: Share | Literal["auto", "otsu"] | None = None
-    foreground: Literal["auto", "object", "mask", "pca", "above", "below", "none"] | None = None
+    foreground: Annotated[str, Field(min_length=1, max_length=20)] | None = None
     scaling: Literal["minmax", "percentile", "sigmoid"] | None = None
     components: Components | None = None
     space: Literal["rgb", "oklab"] | None = None
+    without: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(max_length=MAX_PHOTOS)] = ()
     head: bool | None = None
 
 
@@ -144,23 +140,41 @@ def make_app(workshop: Workshop, *, out: str | os.PathLike[str]) -> FastAPI:
 
     @app.get("/api/limits")
     async def limits() -> dict[str, Any]:
-        return {"bytes": MAX_UPLOAD_BYTES, "photos": MAX_PHOTOS, "save": str(out)}
+        return {
+            "bytes": MAX_UPLOAD_BYTES,
+            "photos": MAX_PHOTOS,
+            "save": str(out),
+            "foregrounds": [name for name in FOREGROUNDS if name != "mask"],
+        }
 
     @app.get("/api/models")
     async def models() -> dict[str, list[str]]:
-        return {"models": await run_in_threadpool(models_here)}
+        return {"models": await run_in_threadpool(models_here, workshop.first[0].record.name)}
 
     @app.post("/api/sessions")
-    async def open_session() -> dict[str, str]:
-        return {"session": workshop.open()}
+    async def open_session(like: str | None = None) -> dict[str, str]:
+        return {"session": workshop.open(like)}
 
     @app.get("/api/sessions/{name}")
     async def session(name: str) -> dict[str, int]:
         return {"photos": len(workshop.session(name).view)}
 
+    @app.post("/api/sessions/{name}/fits/{number}")
+    async def go_back(name: str, number: int) -> dict[str, int]:
+        wanted = workshop.session(name)
+        with wanted.lock:
+            if wanted.job and not wanted.job.over:
+                raise BusyError("this tab has a fit running; stop it or wait for it")
+            wanted.back(number)
+        return {"fit": number}
+
     @app.get("/api/sessions/{name}/message")
     async def message(name: str) -> Response:
-        return Response(workshop.session(name).message, media_type="application/octet-stream")
+        wanted = workshop.session(name)
+        with wanted.lock:
+            content, number = wanted.message, wanted.fit
+        headers = {"x-fit": str(number)}
+        return Response(content, media_type="application/octet-stream", headers=headers)
 
     @app.get("/api/sessions/{name}/photos/{index}")
     async def photo(name: str, index: int) -> Response:

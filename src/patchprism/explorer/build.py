@@ -84,8 +84,8 @@ def build_message(
         )
         for name, size, part, crop in zip(view.names, view.sizes, view.parts, view.crops, strict=True)
     ]
-    tell("similarity", 0, None)
-    reduced = reduce_tokens(list(view.features))
+    tell("similarities", 0, None)
+    reduced = reduce_tokens(list(view.features), tell=lambda done, total: tell("similarities", done, total))
     header = Header(
         version=VERSION,
         patchprism=__version__,

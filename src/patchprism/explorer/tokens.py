@@ -11,7 +11,7 @@ from patchprism.features.patch_features import check_tokens
 from patchprism.support.threads import one_blas_thread
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -61,12 +61,16 @@ class ReducedTokens:
         return cosine
 
 
-def reduce_tokens(tokens: Sequence[Tokens]) -> ReducedTokens:
+def reduce_tokens(
+    tokens: Sequence[Tokens], *, tell: Callable[[int, int], None] | None = None
+) -> ReducedTokens:
     """Reduce patch tokens so that their cosine similarities stay within a tolerance.
 
     Parameters
     ----------
     tokens : sequence of ndarray, each (h, w, D)
+    tell : callable, optional
+        Called as ``tell(done, total)`` after each step.
 
     Returns
     -------
@@ -95,7 +99,11 @@ def reduce_tokens(tokens: Sequence[Tokens]) -> ReducedTokens:
     candidates = [*range(STEP, width, STEP), width]
     sample = _Sample(rows)
     low, high = 0, len(candidates) - 1
+    done, total = 1, 2 + high.bit_length()
     while low < high:
+        if tell:
+            tell(done, total)
+        done += 1
         middle = (low + high) // 2
         error = sample.error(codes[:, : candidates[middle]], scales[: candidates[middle]])
         if error["within"] >= SHARE and error["max"] < WORST:
@@ -105,6 +113,8 @@ def reduce_tokens(tokens: Sequence[Tokens]) -> ReducedTokens:
     kept = candidates[high]
     codes, scales = np.ascontiguousarray(codes[:, :kept]), scales[:kept]
     axes = np.rint(directions.T[:kept] * AXIS_STEPS).astype(np.int16)
+    if tell:
+        tell(total, total)
     return ReducedTokens(codes, scales, axes, sample.error(codes, scales))
 
 

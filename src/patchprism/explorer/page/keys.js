@@ -43,7 +43,7 @@ export function keys(app) {
   byId("help").onclick = () => byId("keys").showModal();
   byId("undo").onclick = () => app.undo();
   byId("redo").onclick = () => app.redo();
-  app.on("change", () => {
+  app.on("draw", () => {
     byId("undo").disabled = !app.history.past.length;
     byId("redo").disabled = !app.history.future.length;
   });

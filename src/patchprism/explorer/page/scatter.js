@@ -3,6 +3,7 @@
 import { element } from "./dom.js";
 import { PointField } from "./points.js";
 import { addSection } from "./sections.js";
+import { boxOf } from "./tile.js";
 
 const SCATTER_ZOOM = 40;
 const SHADE = 0xa0000000; // over patches that are not chosen: 0xAABBGGRR
@@ -277,6 +278,7 @@ export class Scatter {
     const patch = field.at(...here, Math.round(5 * this.ratio));
     if (patch < 0) return app.hover(null);
     const photo = app.model.photoOf(patch);
-    app.hover({ photo, index: patch - app.model.photos[photo].start });
+    const { start, grid } = app.model.photos[photo];
+    app.hover({ photo, index: patch - start, box: boxOf(app.gallery.tiles[photo].main, grid, patch - start) });
   }
 }

@@ -35,9 +35,18 @@ export class Server {
     return (await this.ask(method, path, options)).json();
   }
 
-  // A session a tab; a reload comes back to its own.
-  async open() {
+  // A session per tab; a reload comes back to its own. like: another tab's session, from a link, whose fit is shown.
+  async open(like) {
     this.limits = await this.json("GET", "/limits");
+    if (like) {
+      try {
+        this.session = (await this.json("POST", `/sessions?like=${encodeURIComponent(like)}`)).session;
+        sessionStorage.setItem(STORED, this.session);
+        return;
+      } catch (error) {
+        if (error.status !== 404) throw error; // that tab is long gone: the view as it was opened
+      }
+    }
     const known = sessionStorage.getItem(STORED);
     if (known) {
       try {
@@ -56,8 +65,16 @@ export class Server {
     return `/sessions/${this.session}`;
   }
 
+  // What the session shows; `fitNumber` is the number of its fit then.
   async message() {
-    return new Uint8Array(await (await this.ask("GET", `${this.path}/message`)).arrayBuffer());
+    const response = await this.ask("GET", `${this.path}/message`);
+    this.fitNumber = Number(response.headers.get("x-fit"));
+    return new Uint8Array(await response.arrayBuffer());
+  }
+
+  // Goes back to a fit that the server keeps.
+  back(fit) {
+    return this.json("POST", `${this.path}/fits/${fit}`);
   }
 
   async upload(file) {

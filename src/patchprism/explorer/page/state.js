@@ -30,6 +30,7 @@ export function initialState(header, defaults = {}) {
     space: fit.space,
     alpha: 0.6,
     smooth: false,
+    guided: false, // colours of the open photo with the photo's edges
     beside: true, // the photo beside what the mode shows
     divide: 0.5,
     size: 1,
@@ -44,6 +45,7 @@ export function initialState(header, defaults = {}) {
     panX: 0.5,
     panY: 0.5,
     pins: [],
+    fit: 0, // the server's number of the fit that is shown
     ...defaults,
   };
 }
@@ -69,6 +71,7 @@ export function toFragment(state, opening) {
   put("a", state.alpha, opening.alpha);
   put("i", state.smooth ? 1 : 0, opening.smooth ? 1 : 0);
   put("h", state.heat ? 1 : 0, opening.heat ? 1 : 0);
+  put("f", state.guided ? 1 : 0, opening.guided ? 1 : 0);
   put("w", state.beside ? 1 : 0, opening.beside ? 1 : 0);
   put("d", round(state.divide, 3), opening.divide);
   put("y", round(state.size, 2), opening.size);
@@ -122,6 +125,7 @@ export function fromFragment(text, opening, photos) {
   state.alpha = within(get("a"), 0, 1, opening.alpha);
   state.smooth = (get("i") ?? (opening.smooth ? "1" : "0")) === "1";
   state.heat = (get("h") ?? (opening.heat ? "1" : "0")) === "1";
+  state.guided = (get("f") ?? (opening.guided ? "1" : "0")) === "1";
   state.beside = (get("w") ?? (opening.beside ? "1" : "0")) === "1";
   state.divide = within(get("d"), 0, 1, opening.divide);
   state.size = within(get("y"), 1, MAX_SIZE, opening.size);
@@ -158,6 +162,7 @@ export function needsOwnPrism(header, state) {
     (state.components.join() !== header.fit.components.join() ||
       state.scaling !== header.fit.scaling ||
       state.space !== header.fit.space ||
+      (state.basis === "all" && state.side === "none" && header.fit.side !== "none") ||
       // An option of 0 leaves the prism's own as it is.
       (header.mask.opening > 0 && state.opening === 0) ||
       (header.mask.closing > 0 && state.closing === 0))
@@ -174,17 +179,19 @@ export function commandWords(header, state) {
   // A head of the page's own is the foreground: the command fits the colours to it.
   const taught = state.headForeground;
   if (taught) words.push("--head", HEAD_NAME);
+  // The whole image is scaled over all of its patches, as a fit on all of them does.
+  const whole = !taught && state.basis === "all" && state.side === "none" && fit.side !== "none" && command.prism === null;
   if (taught || command.prism === null) {
-    if (!taught) words.push("--threshold", command.threshold, "--foreground", command.foreground);
+    if (!taught) words.push("--threshold", whole ? "auto" : command.threshold, "--foreground", whole ? "none" : command.foreground);
     words.push("--scaling", state.scaling, `--components=${state.components.join(",")}`);
     if (state.space !== "rgb") words.push("--space", state.space);
   } else {
     words.push("--prism", needsOwnPrism(header, state) ? PRISM_NAME : command.prism);
   }
   const fitted = taught ? { threshold: 0.5, side: "above" } : fit;
-  const changed = state.side !== fitted.side || (state.side !== "none" && state.threshold !== fitted.threshold);
+  const changed = !whole && (state.side !== fitted.side || (state.side !== "none" && state.threshold !== fitted.threshold));
   // The downloaded prism has these inside already, but saying them again changes nothing.
-  if (changed || header.mask.threshold !== null || header.mask.side !== null) {
+  if (changed || (!whole && header.mask.threshold !== null) || (!whole && header.mask.side !== null)) {
     if (state.side !== "none") words.push("--mask-threshold", String(state.threshold));
     words.push("--mask-side", state.side);
   }
@@ -194,6 +201,8 @@ export function commandWords(header, state) {
   if (state.mode === "overlay") words.push("--overlay", String(state.alpha));
   else if (state.mode === "score") words.push("--arrays");
   else if (state.background !== "black") words.push("--background", state.background);
+  // Where the photo shows, pictures are guided by it unless they are told not to be; those of the page are not.
+  if (state.mode === "overlay" || words.includes("photo")) words.push("--upsample", "nearest");
   words.push("--out", "out");
   return words;
 }

@@ -88,9 +88,12 @@ export function take(app) {
     show();
     copy(byId("command").textContent, "The command is copied.");
   };
+  // A page inside another, such as a notebook's, has no address that would open it.
+  byId("link").hidden = location.protocol === "about:";
   byId("link").onclick = () => {
     show();
-    copy(location.href, "The link to this view is copied.");
+    const fit = app.server ? `${location.hash ? "&" : "#"}v=${app.server.session}` : ""; // whose fit it shows
+    copy(location.href + fit, "The link to this view is copied.");
   };
   byId("download-prism").onclick = () => {
     app.give(new Blob([app.model.prism(app.state)], { type: "application/octet-stream" }), PRISM_NAME);

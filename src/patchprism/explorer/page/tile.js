@@ -3,7 +3,7 @@
 // A tile has two panes. "main" shows the mode that was chosen; "side" shows the photo beside it, or, where one frame
 // holds both, left of a divide. Canvases have one pixel per patch, which the browser enlarges.
 
-import { DOWNLOAD_ICON, HIDE_ICON, OPEN_ICON, element, icon, svgElement } from "./dom.js";
+import { DOWNLOAD_ICON, HIDE_ICON, OPEN_ICON, REMOVE_ICON, element, icon, svgElement } from "./dom.js";
 
 const LONG_PRESS = 500; // milliseconds
 const DOUBLE = 400;
@@ -72,6 +72,7 @@ export function makeTile(photo, index, address, actions) {
     button("Download the picture of", "Download this picture as shown (PNG)", DOWNLOAD_ICON, () => actions.download(index)),
     button("Open", "Open over the whole window (Enter or double click)", OPEN_ICON, () => actions.open(index)),
     button("Hide", "Hide this photo", HIDE_ICON, () => actions.hide(index)),
+    ...(actions.remove ? [button("Remove", "Remove this photo and fit the colours again", REMOVE_ICON, () => actions.remove(index))] : []),
   );
   const tile = {
     photo, index, frame, share, divide, main, side, panes: [side, main], at: -1, pinMarks: [],
@@ -86,7 +87,7 @@ export function makeTile(photo, index, address, actions) {
   return tile;
 }
 
-// Where in a photo a pointer is: { index (-1 outside), x, y }, x and y in patches of the grid.
+// Where in a photo a pointer is: { index (-1 outside), x, y, pane }, x and y in patches of the grid.
 export function placeOf(tile, event) {
   const within = ({ pane }) => {
     const box = pane.getBoundingClientRect();
@@ -99,6 +100,13 @@ export function placeOf(tile, event) {
   const y = ((event.clientY - box.top) / box.height) * h;
   const inside = x >= 0 && y >= 0 && x < w && y < h;
   return { index: inside ? Math.floor(y) * w + Math.floor(x) : -1, x, y, pane };
+}
+
+// Where a patch lies in the window.
+export function boxOf(pane, [h, w], index) {
+  const box = pane.marks.getBoundingClientRect();
+  const [left, top] = [box.left + ((index % w) / w) * box.width, box.top + (Math.floor(index / w) / h) * box.height];
+  return { left, top, right: left + box.width / w, bottom: top + box.height / h };
 }
 
 function listenPointer(tile, actions) {
@@ -115,7 +123,7 @@ function listenPointer(tile, actions) {
     if (place.index === tile.at) return;
     tile.at = place.index;
     if (place.index < 0) actions.leave();
-    else actions.hover(tile.index, place.index);
+    else actions.hover(tile.index, place.index, boxOf(place.pane, tile.photo.grid, place.index));
   };
   const pinch = (box) => {
     const [a, b] = [...pointers.values()];
@@ -176,12 +184,15 @@ function listenPointer(tile, actions) {
       return;
     }
     if (event.type !== "pointerup" || !known || travelled > 8 || event.button !== 0) return;
-    const { index } = placeOf(tile, event);
+    const { index, pane } = placeOf(tile, event);
     const double = event.timeStamp - tapped.at < DOUBLE;
     tapped = { at: double ? -Infinity : event.timeStamp, index };
-    if (double) actions.open(tile.index);
+    if (double) actions.open(tile.index, true);
     else if (index < 0) return;
-    else if (event.pointerType === "touch") actions.hover(tile.index, index);
+    else if (event.pointerType === "touch") {
+      tile.at = index;
+      actions.hover(tile.index, index, boxOf(pane, tile.photo.grid, index));
+    }
     else actions.pin(tile.index, index);
   };
   frame.addEventListener("pointerup", end);
@@ -222,7 +233,8 @@ function listenKeys(tile, actions) {
       const x = Math.min(Math.max((from % w) + (first ? 0 : step[0]), 0), w - 1);
       const y = Math.min(Math.max(Math.floor(from / w) + (first ? 0 : step[1]), 0), h - 1);
       tile.at = y * w + x;
-      actions.hover(tile.index, tile.at, true);
+      actions.reach(tile.index, tile.at);
+      actions.hover(tile.index, tile.at, boxOf(tile.main, tile.photo.grid, tile.at), true);
     } else if (event.key === " " && tile.at >= 0) {
       actions.pin(tile.index, tile.at);
     } else if (event.key === "Enter") {
