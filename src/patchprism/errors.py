@@ -70,6 +70,10 @@ class HeadError(PatchPrismError):
     """A head cannot be read, or used with these features."""
 
 
+class MaskError(PatchPrismError):
+    """A mask cannot be read, or does not fit its photo."""
+
+
 class ExtraError(PatchPrismError, ImportError):
     """An optional dependency is not installed.
 

@@ -77,9 +77,7 @@ def test_the_server_fits_pythons_head(tab, view):
 
 
 def test_the_taught_foreground_is_fitted_as_python_fits_it(tab, view):
-    *_, classes = read_answer(
-        tab.post("/head", {"classes": ["background", "object"], "marks": MARKS})[1], 2
-    )
+    *_, classes = read_answer(tab.post("/head", {"classes": ["background", "object"], "marks": MARKS})[1], 2)
     assert tab.post("/fit", {"head": True, "threshold": "auto"})[0] == 202
     while json.loads(tab.ask("GET", f"/sessions/{tab.name}/job")[1])["state"] in ("queued", "running"):
         pass

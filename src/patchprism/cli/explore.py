@@ -183,7 +183,7 @@ def _made(
         if store_among(photos) is None:
             if page.html is not None:
                 check_target(page.html, list_photos(photos))
-            backbone = load_network(settings.resolved(coloring.prism), tell)
+            backbone = load_network(coloring.resolved(settings), tell)
         run = Run(engine=engine, backbone=backbone, tell=tell)
         view = make_view(photos, settings, run, coloring, most=MAX_SHOWN)
         return view, build_message(view, title=page.title, prism_path=prism, progress=tell), backbone

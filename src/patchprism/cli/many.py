@@ -119,7 +119,9 @@ def lines_of_fit(outcome: Outcome) -> list[tuple[str, str]]:
     prism = outcome.prism
     assert prism is not None
     summary = prism.summary()
-    how = {"otsu": "Otsu's", "labels": "fitted", "given": "as given"}.get(summary["threshold_from"], "")
+    how = {"otsu": "Otsu's", "labels": "fitted", "head": "even odds", "given": "as given"}.get(
+        summary["threshold_from"], ""
+    )
     split = f"foreground: score {prism.side_} {prism.threshold_:.3g} ({how}); {summary['side_reason']}"
     shares = summary["explained_variance_ratio"]["object"]
     chosen = " + ".join(f"{shares[abs(c) - 1]:.0%}" for c in prism.components)

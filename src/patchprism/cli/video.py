@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 @takes(
     clip_options=VideoOptions,
     settings=without(Settings, *MASK_OPTIONS),
-    coloring=only(ColoringOptions, "prism", "force"),
+    coloring=only(ColoringOptions, "prism", "mask", "head", "force"),
     running=only(Running, "quiet"),
 )
 def video(

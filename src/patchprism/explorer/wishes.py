@@ -182,9 +182,7 @@ def reshown(view: View, options: dict[str, Any], *, basis: str = "object") -> Vi
         if not view.fitted_here:
             raise OptionError("components, scaling and space are settled by the prism; refit to change them")
         shown = {"scaling": scaling, "components": components, "space": space}
-        again = Prism(**prism.get_params() | MASK_OPTIONS | shown)
-        again.head = prism.head_
-        view = view.recolored(again, fit=True)
+        view = view.recolored(Prism(**prism.get_params() | MASK_OPTIONS | shown), fit=True)
         prism = view.prism
     if options["mask_side"] == prism.side_ and options["mask_threshold"] == prism.threshold_:
         options |= {"mask_side": None, "mask_threshold": None}
@@ -193,13 +191,13 @@ def reshown(view: View, options: dict[str, Any], *, basis: str = "object") -> Vi
     shown_prism = with_mask(prism, options)
     if basis == "all" and options["mask_side"] == "none":
         shown_prism = over_all_patches(shown_prism, view)
-    made = view.recolored(shown_prism, fit=False)
-    made.settings = {
+    again = view.recolored(shown_prism, fit=False)
+    again.settings = {
         **view.settings,
         **options,
         "scaling": scaling,
         "components": components,
         "space": space,
     }
-    made.seconds = dict(view.seconds)
-    return made
+    again.seconds = dict(view.seconds)
+    return again

@@ -7,6 +7,7 @@ import secrets
 import threading
 import time
 from collections import OrderedDict
+from copy import copy
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -353,10 +354,12 @@ class Workshop:
         )
         fit = view.fitted_here or wish.changes_fit
         job.tell("fit" if fit else "colour", 0, None)
-        prism = settings.prism() if fit else view.prism
-        if fit:
-            prism.head = head_of(view, wish, head)
-        return made.recolored(prism, fit=fit)
+        if fit:  # which takes its head from the view that it is made of
+            made.prism = copy(view.prism)
+            made.prism.head = head_of(view, wish, head)
+            if made.prism.head is not view.prism.head_:
+                made.prism.masks = {}
+        return made.recolored(settings.prism() if fit else view.prism, fit=fit)
 
     def _backbone(self, settings: Settings, job: Job) -> Backbone:
         from patchprism.jobs.network import load_network

@@ -167,7 +167,8 @@ class DrawTask:
         doubts = self.prism.doubts(tokens, part.foreground)
         if index in self.agreements:
             doubts["agreement"] = round(self.agreements[index], 4)
-        photo_row = photo_entry(row, part, doubts, files=list(files), gone=gone)
+        masked = row.name in self.prism.masks
+        photo_row = photo_entry(row, part, doubts, files=list(files), gone=gone, masked=masked)
         return photo_row, part, files, reason, {name: look.entry for name, look in looks.items()} | masks
 
     def _staged(self, name: str) -> AbstractContextManager[Path]:

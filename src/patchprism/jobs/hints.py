@@ -63,6 +63,8 @@ def hints_about(
     hints = _about_plain(plain)
     if prism.method_ == "object":
         return hints + _about_objects([each for each in photos if each["photo"] not in plain])
+    if prism.method_ == "mask":
+        return hints + _about_masks([each for each in photos if each["photo"] not in plain])
     extreme = int(np.count_nonzero((shares < EXTREME_SHARE) | (shares > 1 - EXTREME_SHARE)))
     if len(shares) < 2 or 2 * extreme < len(shares):
         return hints + (prism.hints() if fitted_here else [])
@@ -75,26 +77,45 @@ def hints_about(
     ]
 
 
+def _named(found: Sequence[Mapping[str, Any]]) -> str:
+    """The first photos by their names, and how many more there are."""
+    first = ", ".join(Path(each["photo"]).name for each in found[:3])
+    return first + (f" and {len(found) - 3:,} more" if len(found) > 3 else "")
+
+
+def _about_masks(photos: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Which photos to check first, where the foreground was learned from masks."""
+    hints = []
+    unlike = [each for each in photos if each.get("agreement", 1.0) < LOW_AGREEMENT]
+    if unlike:
+        unlike.sort(key=lambda each: float(each["agreement"]))
+        hints.append(
+            f"check the masks of {_named(unlike)} first: what was learned from all masks together finds another "
+            f"foreground there (agreement {unlike[0]['agreement']:.2f})"
+        )
+    without = [each for each in photos if not each["foreground"] and not each.get("mask_given")]
+    if without:
+        hints.append(
+            f"no foreground was found in {_named(without)}: if there is an object, give a mask of such a photo, too"
+        )
+    return hints
+
+
 def _about_objects(photos: Sequence[Mapping[str, Any]]) -> list[str]:
     """Which photos to check first, where the foreground is found by a direction."""
-
-    def named(found: list[Mapping[str, Any]]) -> str:
-        first = ", ".join(Path(each["photo"]).name for each in found[:3])
-        return first + (f" and {len(found) - 3:,} more" if len(found) > 3 else "")
-
     hints = []
     faint = [
         each for each in photos if 0 < each["contrast"] < FAINT_CONTRAST and each["likeness"] > LIKE_PATCHES
     ]
     if faint:
         hints.append(
-            f"no object stands out in {named(faint)}: its foreground and background have similar features; "
+            f"no object stands out in {_named(faint)}: its foreground and background have similar features; "
             "--foreground none keeps all patches"
         )
     filling = [each for each in photos if each not in faint and each["border_ratio"] >= FULL_BORDER]
     if filling:
         hints.append(
-            f"the foreground reaches along the border of {named(filling)}: the object may fill the photo, or the "
+            f"the foreground reaches along the border of {_named(filling)}: the object may fill the photo, or the "
             "ground may be taken for it; try --foreground pca, or keep all patches with --foreground none"
         )
     unsure = [
@@ -105,7 +126,7 @@ def _about_objects(photos: Sequence[Mapping[str, Any]]) -> list[str]:
     if unsure:
         unsure.sort(key=lambda each: float(each["agreement"]))
         hints.append(
-            f"check {named(unsure)} first: the foreground differs from what this photo alone suggests "
+            f"check {_named(unsure)} first: the foreground differs from what this photo alone suggests "
             f"(agreement {unsure[0]['agreement']:.2f}); photos of one subject agree better"
         )
     return hints

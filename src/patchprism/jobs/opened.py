@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from patchprism.jobs.run import Run, Sample
     from patchprism.jobs.source import Source
     from patchprism.photos.framing import Framing
-    from patchprism.prism.estimator import Prism
     from patchprism.support.folders import Folder
 
 
@@ -74,7 +73,7 @@ class Opened:
     load: Callable[[], Backbone] | None = None
 
 
-def resolved_for(settings: Settings, given: StoredFeatures | list[str], prism: Prism | None) -> Settings:
+def resolved_for(settings: Settings, given: StoredFeatures | list[str], coloring: Coloring = NEW) -> Settings:
     """Settings with every choice made; a store has made those of the network."""
     if isinstance(given, StoredFeatures):
         made: dict[str, Any] = {
@@ -101,8 +100,8 @@ def resolved_for(settings: Settings, given: StoredFeatures | list[str], prism: P
         }
         settings = replace(settings, **kept)
         # A prism's range is none of the store's photos'.
-        return replace(settings.resolved(prism), range=made["range"])
-    return settings.resolved(prism)
+        return replace(coloring.resolved(settings), range=made["range"])
+    return coloring.resolved(settings)
 
 
 def _range_of(store: StoredFeatures) -> tuple[float, float] | None:

@@ -14,6 +14,7 @@ import numpy as np
 from patchprism.errors import EngineError, OutputError
 from patchprism.jobs.drawing import DrawTask, drawn_key
 from patchprism.jobs.engines import WorkerLost
+from patchprism.jobs.fitting import state_of
 from patchprism.jobs.masks import mask_files
 from patchprism.jobs.report import report_head, report_tail, with_notes, write_report
 from patchprism.jobs.run import Outcome
@@ -136,7 +137,7 @@ class Pictures:
             # Each of them whole: what a later version adds to them counts by itself.
             key=digest(
                 __version__,
-                vars(self.prism) | {"loaded_from": ""},
+                state_of(self.prism),
                 asdict(self.options),
                 sorted(self.places),
                 [lens.key for lens in self.fitted],
@@ -297,7 +298,7 @@ class Pictures:
     def _masks(self) -> list[str]:
         """Write what holds the masks of all photos; gives the names of the files."""
         made = []
-        for name, write in mask_files(self.options, self._all):
+        for name, write in mask_files(self.options, self.prism, self._all):
             with self.output.staged(name) as path:
                 write(path)
             made.append(name)

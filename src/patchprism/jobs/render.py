@@ -18,6 +18,7 @@ from patchprism.jobs.network import load_network
 from patchprism.jobs.opened import open_tokens, resolved_for
 from patchprism.jobs.pictures import Pictures
 from patchprism.jobs.report import Colored
+from patchprism.jobs.teaching import teach
 from patchprism.jobs.working import tidied, working
 from patchprism.photos.paths import unique_stems
 from patchprism.support.files import refuse_what_is_read
@@ -74,6 +75,7 @@ def color(
     )
     if coloring.prism is not None:
         return Colored(opened=opened, prism=prism, fitted_here=False)
+    teach(prism, opened, coloring.masks, run)
     fitted = fit(prism, opened, run) if work is None else fit_or_resume(prism, opened, run, work)
     return Colored(opened=opened, prism=fitted, fitted_here=True)
 
@@ -113,7 +115,7 @@ def render_photos(
         One of its children.
     """
     given, said = listed_input(photos)
-    settings = resolved_for(settings, given, coloring.prism)
+    settings = resolved_for(settings, given, coloring)
     output = Output(out, prism=coloring.prism.loaded_from if coloring.prism else "")
     if isinstance(given, StoredFeatures):
         refuse_what_is_read(out, [given.path])

@@ -72,6 +72,7 @@ def photo_entry(
     *,
     files: Sequence[str] = (),
     gone: bool = False,
+    masked: bool = False,
 ) -> dict[str, Any]:
     """A photo's entry in the report.
 
@@ -85,6 +86,8 @@ def photo_entry(
         Names of the files that were written for the photo.
     gone : bool
         Whether the photo was not there any more when its pictures were drawn.
+    masked : bool
+        Whether a mask was given for it.
     """
     return {
         "photo": row.name,
@@ -95,6 +98,7 @@ def photo_entry(
         "files": list(files),
         **({"photo_missing": True} if gone else {}),
         **({"plain": True} if row.plain else {}),
+        **({"mask_given": True} if masked else {}),
         **doubts,
     }
 

@@ -15,7 +15,7 @@ from patchprism.jobs.opened import Opened
 from patchprism.jobs.pictures import FirstPhotos, Pictures, overview
 from patchprism.jobs.report import Colored, photo_entry, report_head, report_tail, with_notes
 from patchprism.jobs.run import Outcome, Run
-from patchprism.jobs.settings import Stopwatch
+from patchprism.jobs.settings import Stopwatch, is_taught_on
 from patchprism.jobs.source import Failure, MemorySource
 from patchprism.jobs.writers import (
     check_folder,
@@ -310,6 +310,10 @@ class View:
         """The same photos in the colours of another prism, which is fitted to them first if that is asked for."""
         again = replace(self, prism=prism, fitted_here=fit or self.fitted_here)
         if fit:
+            prism.head, prism.masks = self.prism.head, self.prism.masks
+            if prism.head is not None and not is_taught_on(prism.head, self.origin):
+                prism.head, prism.masks = None, {}  # the page took another model
+                prism.foreground = "auto" if prism.foreground == "mask" else prism.foreground
             with open_engine() as engine:
                 fit_prism(prism, again._colored().opened, Run(engine=engine))
         pairs = zip(again.names, again.features, strict=True)
@@ -347,7 +351,8 @@ class View:
             for row in colored.opened.source.rows(shard):
                 i = len(entries)
                 gone = i in self.photos.lost
-                entries.append(photo_entry(row, self.parts[i], doubts[i], gone=gone))
+                masked = row.name in self.prism.masks
+                entries.append(photo_entry(row, self.parts[i], doubts[i], gone=gone, masked=masked))
         return entries
 
     def report(self) -> dict[str, Any]:

@@ -62,7 +62,7 @@ def make_view(
     if most is not None and count > most:
         way = "name fewer" if coloring.prism else f"sample={most} picks some, or name fewer"
         raise OptionError(f"a page shows {most} photos at most, got {count:,}: {way}")
-    settings = resolved_for(settings, given, coloring.prism)
+    settings = resolved_for(settings, given, coloring)
     if isinstance(given, StoredFeatures):
         if run.backbone is not None:
             raise OptionError("backbone is not needed with a feature store")
@@ -131,9 +131,14 @@ def view_of(colored: Colored, notes: Sequence[Note], seconds: dict[str, float]) 
         if opened.only is None or row.name in opened.only
     ]
     rows = [row for row, _ in found]
-    features = features_of(opened, found)
+    features, photos = features_of(opened, found), photos_of(opened, rows)
+    places = {row.name: place for place, row in enumerate(rows)}
+    for note in opened.notes:  # those on masks came after the photos were read
+        place = places.get(note.name)
+        if place is not None and note.text not in photos.notes.get(place, ()):
+            photos.notes[place] = (*photos.notes.get(place, ()), note.text)
     return View(
-        photos=photos_of(opened, rows),
+        photos=photos,
         framing=opened.framing,
         features=features,
         prism=prism,

@@ -118,7 +118,7 @@ def _stores(
     if len(stores) < 2:
         raise OptionError("compare needs at least two feature stores of the same photos")
     opened = [StoredFeatures(each) for each in stores]
-    resolved = [resolved_for(settings, each, None) for each in opened]
+    resolved = [resolved_for(settings, each) for each in opened]
     for its in resolved:
         its.prism()
     labels = _labels([str(its.model) for its in resolved], [each.path for each in opened])

@@ -130,6 +130,27 @@ def read_photo(
     )
 
 
+def alpha_of(source: str | os.PathLike[str] | IO[bytes], name: str) -> NDArray[np.uint8] | None:
+    """The alpha channel of a photo's file, (H, W) uint8, turned as :func:`read_photo` turns it; None without one.
+
+    Raises
+    ------
+    PhotoError
+        If the file cannot be read.
+    """
+    from PIL import Image
+
+    with _named(name), _quiet():
+        _register_plugins()
+        with Image.open(source, formats=[each for each in _FORMATS if each in Image.OPEN]) as image:
+            _check_size(*image.size, name)
+            image.load()
+            orientation = _orientation(image)
+            if image.mode not in ("RGBA", "LA", "PA", "RGBa", "La") and "transparency" not in image.info:
+                return None
+            return _turn(np.asarray(image.convert("RGBA").getchannel("A")), orientation)
+
+
 # -- files ---------------------------------------------------------------------------------------------------
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from patchprism.errors import OptionError
 from patchprism.jobs.coloring import Coloring
 from patchprism.jobs.engines import open_engine
+from patchprism.jobs.given import masks_of
 from patchprism.jobs.run import Run, nobody
 from patchprism.jobs.settings import (
     ERRORS,
@@ -15,6 +16,7 @@ from patchprism.jobs.settings import (
 )
 from patchprism.jobs.viewing import make_view
 from patchprism.prism.estimator import Prism
+from patchprism.prism.head import Head
 from patchprism.support import checks
 from patchprism.views.extract import check_framing
 from patchprism.views.visualization import Visualization
@@ -57,6 +59,8 @@ def visualize(
     batch_size: int | None = None,
     prism: Prism | None = None,
     force: bool = False,
+    masks: Any = None,
+    head: Head | None = None,
     backbone: Backbone | None = None,
     errors: str = "raise",
     fetch_from: Sequence[str] = (),
@@ -91,7 +95,7 @@ def visualize(
     mean, std : sequence of three float, optional
         Normalisation of RGB in [0, 1]: ``(value - mean) / std``. By default the model's, or the preset's.
     threshold : float in [0, 1], "auto" or "otsu"
-    foreground : {"auto", "object", "pca", "above", "below", "none"}
+    foreground : {"auto", "object", "mask", "pca", "above", "below", "none"}
     foreground_component : {1, 2, 3}
     scaling : {"minmax", "percentile", "sigmoid"}
     components : tuple of three int
@@ -116,8 +120,15 @@ def visualize(
         Photos a forward pass, at most. Colours do not depend on it.
     prism : Prism, optional
         Colour with this one instead of fitting. It brings its own model and framing.
+    masks : sequence or mapping of arrays, or path, optional
+        Masks of some of the photos, from which the foreground of the others is learned; photos that have one keep it.
+        Arrays (H, W) at any resolution of the photo's shape, bool or whole numbers as :meth:`Head.fit
+        <patchprism.Head.fit>` takes them: one per photo, None for a photo without, or by the photos' names. Or a
+        folder of PNG files with the photos' names, a COCO file, or ``"alpha"`` for the photos' own alpha channels.
+    head : Head, optional
+        Find the foreground with this one, in place of masks.
     force : bool
-        Use the prism even where model, weights, framing or dtype differ from those it was fitted on.
+        Use the prism or the head even where model, weights, framing or dtype differ from those it was fitted on.
     backbone : Backbone, optional
         Use this one, already loaded, instead of ``model``, ``weights``, ``device`` and ``dtype``.
     errors : {"raise", "report"}
@@ -184,6 +195,9 @@ def visualize(
     )
     if prism is not None and not isinstance(prism, Prism):
         checks.refuse("prism", "a Prism, as Prism.load reads one", prism)
+    if head is not None and not (isinstance(head, Head) and head.is_fitted):
+        checks.refuse("head", "a fitted Head, as Head.load reads one", head)
+    coloring = Coloring(prism=prism, masks=masks_of(masks), head=head, force=force, fetch_from=fetch_from)
     if features is not None:
         from patchprism.views.own import check_own, view_features
 
@@ -191,13 +205,12 @@ def visualize(
         if framing is not None:
             check_framing(framing)
         return view_features(
-            features, photos, settings=settings, framing=framing, prism=prism, force=force, errors=errors
+            features, photos, settings=settings, framing=framing, coloring=coloring, errors=errors
         )
     if framing is not None:
         raise OptionError(
             "framing is for features; size, mean, std and preset frame photos", option="framing"
         )
-    coloring = Coloring(prism=prism, force=force, fetch_from=fetch_from)
     with open_engine() as engine:
         run = Run(engine=engine, backbone=backbone, tell=progress or nobody)
         return Visualization.of(make_view(photos, settings, run, coloring, strict=errors == "raise"))
