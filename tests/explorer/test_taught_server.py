@@ -8,8 +8,14 @@ import struct
 
 import numpy as np
 import pytest
+from PIL import Image
+from typer.testing import CliRunner
 
 import patchprism
+from patchprism.cli.app import app
+from patchprism.explorer import Message
+from patchprism.pictures.masks import full_mask
+from patchprism.prism.colors import PhotoColors
 from patchprism.prism.head import GRID
 
 MARKS = [[0, 0], [1, 0], [25, 0], [44, 1], [45, 1], [55, 1], [130, 0]]
@@ -76,13 +82,15 @@ def test_the_server_fits_pythons_head(tab, view):
     assert tab.post("/head/apply", head) == (200, content)
 
 
-def test_the_taught_foreground_is_fitted_as_python_fits_it(tab, view):
-    *_, classes = read_answer(tab.post("/head", {"classes": ["background", "object"], "marks": MARKS})[1], 2)
+def test_the_taught_foreground_is_fitted_as_python_and_the_command_fit_it(
+    tab, view, photo_files, tmp_path, monkeypatch
+):
+    head, *_, classes = read_answer(
+        tab.post("/head", {"classes": ["background", "object"], "marks": MARKS})[1], 2
+    )
     assert tab.post("/fit", {"head": True, "threshold": "auto"})[0] == 202
     while json.loads(tab.ask("GET", f"/sessions/{tab.name}/job")[1])["state"] in ("queued", "running"):
         pass
-    from patchprism.explorer import Message
-
     message = Message.from_bytes(tab.ask("GET", f"/sessions/{tab.name}/message")[1])
     assert message.header["fit"]["method"] == "mask"
     assert ["--head", "taught.head.safetensors"] in message.header["command"]["options"]
@@ -92,6 +100,26 @@ def test_the_taught_foreground_is_fitted_as_python_fits_it(tab, view):
     masks = np.concatenate([own.split(tokens).foreground.ravel() for tokens in view.features])
     np.testing.assert_array_equal(masks, classes > 0)
     assert message.header["fit"]["n_foreground"] == own.n_foreground_ == int(masks.sum())
+    # The page's command, with the head that the page saves, gives the same masks and scores, byte for byte.
+    (tmp_path / "taught.head.safetensors").write_bytes(head)
+    monkeypatch.chdir(tmp_path)
+    command = message.header["command"]
+    words = ["render", *photo_files, *(word for option in command["options"] for word in option)]
+    words += ["--threshold", command["threshold"], "--foreground", command["foreground"]]
+    words += ["--arrays", "--masks", "png", "--upsample", "nearest", "--out", "out"]
+    done = CliRunner().invoke(app, [str(word) for word in words])
+    assert done.exit_code == 0, done.output
+    start = 0
+    for path, size, grid, crop in zip(photo_files, view.sizes, view.features.grids, view.crops, strict=True):
+        n = grid[0] * grid[1]
+        own = classes[start : start + n].reshape(grid) > 0
+        with np.load(tmp_path / "out" / f"{path.stem}.npz") as arrays:
+            np.testing.assert_array_equal(arrays["score"].ravel(), scores[start : start + n])
+            np.testing.assert_array_equal(arrays["foreground"], own)
+        part = PhotoColors(own.astype(np.float32), own, None, None)
+        written = np.asarray(Image.open(tmp_path / "out" / f"{path.stem}.mask.png"))
+        np.testing.assert_array_equal(written > 0, full_mask(part, 0.5, crop=crop, size=size))
+        start += n
     # Another model's tokens go with no head of these; the same model's keep it.
     status, content = tab.post("/fit", {"scaling": "percentile"})
     assert status == 202, content
