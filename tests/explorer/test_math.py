@@ -159,7 +159,9 @@ def test_the_downloaded_prism_gives_the_same_bytes(view, results, index):
     for part, again in zip(by_python(view, setting), map(prism.split, view.features), strict=True):
         np.testing.assert_array_equal(again.foreground, part.foreground)
         np.testing.assert_array_equal(again.rgb_all, part.rgb_all)
-        if setting.get("side") != "none" or setting.get("basis") != "all":  # or the object PCA is another fit's
+        if (
+            setting.get("side") != "none" or setting.get("basis") != "all"
+        ):  # or the object PCA is another fit's
             np.testing.assert_array_equal(again.rgb, part.rgb)
     assert answers[index]["command"].startswith("patchprism render ")
 

@@ -43,7 +43,7 @@ MODULES = (
     "sections",
     "panel",
     "navigate",
-    "guided",
+    "finer",
     "crisp",
     "take",
     "keys",
