@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import patchprism
-from patchprism.cli import compare, evaluate, explore, features, fit, models, render, video
+from patchprism.cli import compare, evaluate, explore, features, fit, models, render, teach, video
 
 app = typer.Typer(
     name="patchprism",
@@ -41,6 +41,7 @@ def root(
 app.command("render")(render.render)
 app.command("explore")(explore.explore)
 app.command("fit")(fit.fit)
+app.command("teach")(teach.teach)
 app.command("features")(features.features)
 app.command("compare")(compare.compare)
 app.command("evaluate")(evaluate.evaluate)

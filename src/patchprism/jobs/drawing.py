@@ -48,13 +48,10 @@ class DrawTask:
 
     Attributes
     ----------
-    prism : Prism
-    source : Source
     out : Folder
         Where pictures go.
     work : Folder, optional
         Where it is kept which shards are drawn; nowhere by default.
-    options : PictureOptions
     key : str
         Digest of all that pictures depend on beside the photos of the shard, their tokens and their files' stems.
     agreements : mapping of int to float
@@ -167,7 +164,8 @@ class DrawTask:
         doubts = self.prism.doubts(tokens, part.foreground)
         if index in self.agreements:
             doubts["agreement"] = round(self.agreements[index], 4)
-        photo_row = photo_entry(row, part, doubts, files=list(files), gone=gone)
+        masked = row.name in self.prism.masks
+        photo_row = photo_entry(row, part, doubts, files=list(files), gone=gone, masked=masked)
         return photo_row, part, files, reason, {name: look.entry for name, look in looks.items()} | masks
 
     def _staged(self, name: str) -> AbstractContextManager[Path]:

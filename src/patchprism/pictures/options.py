@@ -164,6 +164,6 @@ def coco_tools() -> ModuleType:
     try:
         from pycocotools import mask
     except ImportError as error:
-        raise ExtraError.of(error, "masks", "writing masks as COCO JSON", "pycocotools") from error
+        raise ExtraError.of(error, "masks", "reading or writing masks as COCO JSON", "pycocotools") from error
     found: ModuleType = mask
     return found

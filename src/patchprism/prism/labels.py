@@ -235,5 +235,5 @@ def check_shape(name: str, mask: tuple[int, ...], size: tuple[int, int]) -> None
     # Sizes rounded after scaling differ by up to a pixel of the smaller one.
     if abs(height * size[1] - width * size[0]) > max(*size, height, width):
         raise PhotoError(
-            name, f"its mask is {width} x {height}, another shape than the photo of {size[1]} x {size[0]}"
+            name, f"a mask of {width} x {height} has another shape than its photo of {size[1]} x {size[0]}"
         )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from patchprism.errors import OptionError
 from patchprism.jobs.coloring import Coloring
 from patchprism.jobs.engines import open_engine
+from patchprism.jobs.given import masks_of
 from patchprism.jobs.run import Run, nobody
 from patchprism.jobs.settings import (
     ERRORS,
@@ -15,6 +16,7 @@ from patchprism.jobs.settings import (
 )
 from patchprism.jobs.viewing import make_view
 from patchprism.prism.estimator import Prism
+from patchprism.prism.head import Head
 from patchprism.support import checks
 from patchprism.views.extract import check_framing
 from patchprism.views.visualization import Visualization
@@ -57,6 +59,8 @@ def visualize(
     batch_size: int | None = None,
     prism: Prism | None = None,
     force: bool = False,
+    masks: Any = None,
+    head: Head | None = None,
     backbone: Backbone | None = None,
     errors: str = "raise",
     fetch_from: Sequence[str] = (),
@@ -78,8 +82,10 @@ def visualize(
     framing : Framing, optional
         With ``features``: how the photos were framed. By default the framing of :func:`~patchprism.extract`, or
         the one that keeps each photo's shape and gives the shorter edge as many patches as the features have.
-    model : str, default="dinov2_vits14"
-        A registered name. With ``features``: what to call them, ``"own features"`` by default.
+    model : str, optional
+        A registered name. By default ``"dinov2_vits14"``, and where its weights are neither here nor can be fetched
+        ``"focus_vits14"``, which comes in a Python package; ``notes`` of the result then says so.
+        With ``features``: what to call them, ``"own features"`` by default.
     weights : str, optional
         File, address or ``hf:REPO``; by default looked for in the caches, then downloaded.
     preset : {"default", "seed"}
@@ -91,7 +97,7 @@ def visualize(
     mean, std : sequence of three float, optional
         Normalisation of RGB in [0, 1]: ``(value - mean) / std``. By default the model's, or the preset's.
     threshold : float in [0, 1], "auto" or "otsu"
-    foreground : {"auto", "object", "pca", "above", "below", "none"}
+    foreground : {"auto", "object", "mask", "pca", "above", "below", "none"}
     foreground_component : {1, 2, 3}
     scaling : {"minmax", "percentile", "sigmoid"}
     components : tuple of three int
@@ -101,9 +107,9 @@ def visualize(
     mask_threshold, mask_side, opening, closing
         Which patches are shown as foreground, without touching the fit; see
         :class:`~patchprism.Prism`. They may be given beside a prism, and then replace its own.
-    layer : int or sequence of int, default=-1
+    layer : int or sequence of int, optional
         Block whose tokens are taken, counted from 0, or from the end with negative numbers. The tokens of
-        several blocks lie side by side.
+        several blocks lie side by side. By default the model's own: -1, the last, but 8 for ``"focus_vits14"``.
     facet : {"token", "query", "key", "value"}
         What is taken of that block, where the model has it.
     final_norm : bool, default=True
@@ -116,8 +122,15 @@ def visualize(
         Photos a forward pass, at most. Colours do not depend on it.
     prism : Prism, optional
         Colour with this one instead of fitting. It brings its own model and framing.
+    masks : sequence or mapping of arrays, or path, optional
+        Masks of some of the photos, from which the foreground of the others is learned; photos that have one keep it.
+        Arrays (H, W) at any resolution of the photo's shape, bool or whole numbers as :meth:`Head.fit
+        <patchprism.Head.fit>` takes them: one per photo, None for a photo without, or by the photos' names. Or a
+        folder of PNG files with the photos' names, a COCO file, or ``"alpha"`` for the photos' own alpha channels.
+    head : Head, optional
+        Find the foreground with this one, in place of masks.
     force : bool
-        Use the prism even where model, weights, framing or dtype differ from those it was fitted on.
+        Use the prism or the head even where model, weights, framing or dtype differ from those it was fitted on.
     backbone : Backbone, optional
         Use this one, already loaded, instead of ``model``, ``weights``, ``device`` and ``dtype``.
     errors : {"raise", "report"}
@@ -184,6 +197,9 @@ def visualize(
     )
     if prism is not None and not isinstance(prism, Prism):
         checks.refuse("prism", "a Prism, as Prism.load reads one", prism)
+    if head is not None and not (isinstance(head, Head) and head.is_fitted):
+        checks.refuse("head", "a fitted Head, as Head.load reads one", head)
+    coloring = Coloring(prism=prism, masks=masks_of(masks), head=head, force=force, fetch_from=fetch_from)
     if features is not None:
         from patchprism.views.own import check_own, view_features
 
@@ -191,13 +207,12 @@ def visualize(
         if framing is not None:
             check_framing(framing)
         return view_features(
-            features, photos, settings=settings, framing=framing, prism=prism, force=force, errors=errors
+            features, photos, settings=settings, framing=framing, coloring=coloring, errors=errors
         )
     if framing is not None:
         raise OptionError(
             "framing is for features; size, mean, std and preset frame photos", option="framing"
         )
-    coloring = Coloring(prism=prism, force=force, fetch_from=fetch_from)
     with open_engine() as engine:
         run = Run(engine=engine, backbone=backbone, tell=progress or nobody)
         return Visualization.of(make_view(photos, settings, run, coloring, strict=errors == "raise"))

@@ -6,6 +6,7 @@ import { Server } from "./server.js";
 const BUTTONS = ["refit", "save", "model", "method", "files"];
 const METHODS = {
   auto: "Auto", object: "Unlike the borders", pca: "First component", above: "Component, high", below: "Component, low", none: "Keep everything",
+  mask: "From masks",
 };
 
 function showJob(job) {
@@ -122,8 +123,9 @@ export async function served(app) {
   };
   const fitWish = () => {
     const { threshold, side, scaling, components, space } = app.state;
-    // Scores along a foreground direction are those of its fit alone; its side is always above.
-    const method = app.model.header.fit.method === "object" && side !== "none" ? "object" : side;
+    // Scores along a foreground direction, or of a head, are those of its fit alone; their side is always above.
+    const found = app.model.header.fit.method;
+    const method = (found === "object" || found === "mask") && side !== "none" ? found : side;
     return { threshold: side === "none" ? "auto" : threshold, foreground: method, scaling, components, space };
   };
   const save = async () => {
@@ -141,6 +143,8 @@ export async function served(app) {
   const showFit = () => {
     const { model, command, hints } = app.model.header;
     choose.value = model.name;
+    const known = [...methods.options].some((option) => option.value === command.foreground);
+    if (!known) methods.add(new Option(METHODS[command.foreground] ?? command.foreground, command.foreground));
     methods.value = command.foreground;
     setText(byId("hints"), (hints ?? []).map((hint) => `Hint: ${inWords(hint)}.`).join(" "));
   };
