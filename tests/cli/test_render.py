@@ -266,7 +266,7 @@ def test_without_weights_and_network_three_ways_on_are_named(run, photos, tmp_pa
     monkeypatch.setenv("PATCHPRISM_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
     monkeypatch.setenv("PATCHPRISM_DINOV2_URL", "http://127.0.0.1:9")
-    result = run("render", photos, "--out", tmp_path / "out")
+    result = run("render", photos, "--out", tmp_path / "out", "--model", "dinov2_vits14")
     assert result.code == 1
     assert result.err.count("\n") == 1
     for way in ("--weights", "patchprism download dinov2_vits14", "--model efficientnet_lite2"):
@@ -290,6 +290,9 @@ def test_a_split_between_photos_gets_a_hint(run, tmp_path):
     assert all(photo["foreground"] > 0.95 for photo in report["photos"])
     assert len(report["hints"]) == 1
     assert "hint    in 2 of 2 photos nearly all patches are foreground" in result.out
+    # The report has the library's names, the terminal the flags.
+    assert "or keep all patches with foreground='none'" in report["hints"][0]
+    assert "with --foreground none" in " ".join(result.out.split())
     kept = run("render", tmp_path, "--out", tmp_path / "all", *MODEL, "--foreground", "none")
     assert "hint" not in kept.out
 

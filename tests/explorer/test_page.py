@@ -389,6 +389,7 @@ def test_in_a_notebook_it_shows_in_a_frame_of_its_own(view, browser):
     frame.locator("html[data-ready=true]").wait_for(timeout=20_000, state="attached")
     frame.locator("input[name=mode][value=overlay]").click()
     frame.locator("#alpha").wait_for()
+    assert frame.locator("#link").is_hidden()  # no link could open it
     page.wait_for_timeout(250)
     assert problems == []
     context.close()

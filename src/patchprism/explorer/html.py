@@ -44,7 +44,7 @@ MODULES = (
     "sections",
     "panel",
     "navigate",
-    "guided",
+    "finer",
     "crisp",
     "take",
     "keys",

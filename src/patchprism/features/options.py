@@ -45,7 +45,7 @@ class TokenOptions(Checked):
         check=checks.layers,
         metavar="N[,N...]",
         help="Block whose tokens are taken, counted from 0, or from the end: -1 is the last. The tokens of several "
-        "blocks are concatenated.",
+        "blocks are concatenated. focus_vits14 has a default of its own, 8.",
         panel=MODEL,
         parse=numbers("a number or several like 2,5,8,11", int),
     )

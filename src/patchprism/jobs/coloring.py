@@ -13,6 +13,7 @@ from patchprism.prism.options import check_taught
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from patchprism.backbones import BackboneRecord
     from patchprism.jobs.given import GivenMasks
     from patchprism.jobs.settings import Settings
     from patchprism.prism.estimator import Prism
@@ -29,7 +30,6 @@ class Coloring:
         A fitted one; by default one is fitted to the photos, or to a sample of them.
     force : bool
         Use the prism even where model, weights, framing or dtype differ from those it was fitted on.
-    sample : Sample
     fetch_from : sequence of str
         As in :func:`~patchprism.visualize`.
     masks : GivenMasks, optional
@@ -55,7 +55,13 @@ class Coloring:
         if self.masks is not None and self.head is not None:
             raise OptionError("masks and head both say what is foreground: give one of them")
 
-    def resolved(self, settings: Settings) -> Settings:
+    @property
+    def model(self) -> str | None:
+        """Name of the model that the prism or the head belongs to, where they know it."""
+        taught = self.prism or self.head
+        return taught.origin.get("model") if taught else None
+
+    def resolved(self, settings: Settings, record: BackboneRecord | None = None) -> Settings:
         """Settings with every choice made; masks and a head settle how the foreground is found.
 
         Raises
@@ -68,7 +74,7 @@ class Coloring:
             settings = replace(settings, foreground="mask", threshold=settings.threshold or "auto")
         elif self.prism is None and settings.foreground == "mask":
             raise OptionError("foreground 'mask' needs masks, or a head that was taught by some")
-        return settings.resolved(self.prism, head=self.head)
+        return settings.resolved(self.prism, head=self.head, record=record)
 
     def unfitted(self, settings: Settings) -> Prism:
         """The prism that is to be fitted; or the one that is given, with the settings' mask."""

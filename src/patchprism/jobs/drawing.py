@@ -48,13 +48,10 @@ class DrawTask:
 
     Attributes
     ----------
-    prism : Prism
-    source : Source
     out : Folder
         Where pictures go.
     work : Folder, optional
         Where it is kept which shards are drawn; nowhere by default.
-    options : PictureOptions
     key : str
         Digest of all that pictures depend on beside the photos of the shard, their tokens and their files' stems.
     agreements : mapping of int to float

@@ -120,7 +120,7 @@ def evaluate_photos(
         check_target(
             out, given if isinstance(given, list) else (), read=[folder, settings.weights], make_folder=True
         )
-    settings = resolved_for(settings, given, coloring)
+    settings = resolved_for(settings, given, run, coloring)
     with tempfile.TemporaryDirectory(prefix="patchprism-") as made:
         work = LocalFolder(Path(made), work=Path(made)) if len(given) > IN_MEMORY else None
         colored = color(given, settings, run, coloring, work=work)

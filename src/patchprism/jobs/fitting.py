@@ -49,8 +49,6 @@ def walk_over(
 
     Parameters
     ----------
-    source : Source
-    engine : Engine
     only : mapping of str to int, optional
         Names of the photos to fit on, and their places among them; all by default.
     tell : callable

@@ -20,15 +20,11 @@ if TYPE_CHECKING:
 # objects give a contrast of 0.64 and more. Networks whose tokens are centred per photo (efficientnet_lite2) have a mean
 # cosine of 0 and contrasts of 0.5 to 0.8 for both kinds of photos, so nothing is said of them.
 FAINT_CONTRAST = 0.5
-
-
 LIKE_PATCHES = 0.3
 
 
 # Border ratio from which the foreground runs along the border, and agreement below which a photo is named.
 FULL_BORDER = 0.7
-
-
 LOW_AGREEMENT = 0.6
 
 
@@ -50,7 +46,6 @@ def hints_about(
     ----------
     shares : ndarray, shape (n,)
         Of each photo's patches that are foreground.
-    prism : Prism
     fitted_here : bool
         Whether the prism was fitted on these photos.
     plain : sequence of str
@@ -71,8 +66,8 @@ def hints_about(
     # Which side is the object has no answer where the sides are photos.
     return [
         f"in {extreme} of {len(shares)} photos nearly all patches are foreground, or nearly none: this "
-        "component tells photos apart, not objects from their ground; try --foreground object, colour photos of one "
-        "subject together and others alone, or keep all patches with --foreground none"
+        "component tells photos apart, not objects from their ground; try foreground='object', colour photos of one "
+        "subject together and others alone, or keep all patches with foreground='none'"
         + "".join(f"; {hint}" for hint in hints)
     ]
 
@@ -110,13 +105,13 @@ def _about_objects(photos: Sequence[Mapping[str, Any]]) -> list[str]:
     if faint:
         hints.append(
             f"no object stands out in {_named(faint)}: its foreground and background have similar features; "
-            "--foreground none keeps all patches"
+            "foreground='none' keeps all patches"
         )
     filling = [each for each in photos if each not in faint and each["border_ratio"] >= FULL_BORDER]
     if filling:
         hints.append(
             f"the foreground reaches along the border of {_named(filling)}: the object may fill the photo, or the "
-            "ground may be taken for it; try --foreground pca, or keep all patches with --foreground none"
+            "ground may be taken for it; try foreground='pca', or keep all patches with foreground='none'"
         )
     unsure = [
         each

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from patchprism.errors import MaskError
-from patchprism.photos.images import MAX_PIXELS, alpha_of
+from patchprism.photos.decoded import MAX_PIXELS
+from patchprism.photos.images import alpha_of
 from patchprism.photos.sources import fetch_source
 from patchprism.pictures.options import coco_tools
 from patchprism.support.folders import local_path

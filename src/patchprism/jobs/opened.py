@@ -14,7 +14,7 @@ from patchprism.features.store.reader import PhotoRow
 from patchprism.jobs.coloring import NEW, Coloring
 from patchprism.jobs.extraction import Extraction, failures_of, n_shards, notes_of
 from patchprism.jobs.inputs import sampled
-from patchprism.jobs.network import load_network, open_network
+from patchprism.jobs.network import load_network, open_network, said_of, with_model
 from patchprism.jobs.settings import TOKEN_DEFAULTS, Settings, describe_origin
 from patchprism.jobs.shards import Shards
 from patchprism.jobs.source import SHARD, Failure, MemorySource, StoreSource
@@ -41,13 +41,8 @@ class Opened:
 
     Attributes
     ----------
-    source : Source
     origin : dict
         What features depend on, as a prism keeps it.
-    failures : list of Failure
-    framing : Framing
-    record : BackboneRecord
-    weights : WeightsOrigin
     settings : dict
         Every setting as it was used: what ``report.json`` has.
     only : frozenset of str, optional
@@ -73,8 +68,18 @@ class Opened:
     load: Callable[[], Backbone] | None = None
 
 
-def resolved_for(settings: Settings, given: StoredFeatures | list[str], coloring: Coloring = NEW) -> Settings:
-    """Settings with every choice made; a store has made those of the network."""
+def resolved_for(
+    settings: Settings,
+    given: StoredFeatures | list[Any],
+    run: Run | None = None,
+    coloring: Coloring = NEW,
+    *,
+    kept: str = "",
+) -> Settings:
+    """Settings with every choice made; a store has made those of the network.
+
+    ``run`` and ``kept`` tell which network it is where none is named: see :func:`~patchprism.jobs.network.with_model`.
+    """
     if isinstance(given, StoredFeatures):
         made: dict[str, Any] = {
             "model": given.origin.get("model"),
@@ -95,13 +100,15 @@ def resolved_for(settings: Settings, given: StoredFeatures | list[str], coloring
         if settings.weights is not None:
             raise OptionError("weights is for photos; a feature store holds what the network made of them")
         # Mean and deviation are in the store's framing.
-        kept = {
+        given_by_store = {
             name: value for name, value in made.items() if value is not None and name not in ("mean", "std")
         }
-        settings = replace(settings, **kept)
+        settings = replace(settings, **given_by_store)
         # A prism's range is none of the store's photos'.
         return replace(coloring.resolved(settings), range=made["range"])
-    return coloring.resolved(settings)
+    if run is not None:
+        settings = with_model(settings, run, coloring, kept=kept)
+    return coloring.resolved(settings, run.backbone.record if run and run.backbone else None)
 
 
 def _range_of(store: StoredFeatures) -> tuple[float, float] | None:
@@ -129,7 +136,6 @@ def open_tokens(
         As :func:`~patchprism.jobs.inputs.open_input` gives it.
     settings : Settings
         Resolved.
-    run : Run
     coloring : Coloring
         The sample, and the prism whose tokens these must be.
     work : Folder, optional
@@ -138,11 +144,6 @@ def open_tokens(
         Whether only the photos of the sample are wanted.
     strict : bool
         Whether the first photo that cannot be read raises.
-
-    Raises
-    ------
-    PatchPrismError
-        One of its children.
     """
     if isinstance(given, StoredFeatures):
         coloring.check(given.origin)
@@ -189,7 +190,7 @@ def open_tokens(
         weights=WeightsOrigin(**first.weights | {"left_out": tuple(first.weights["left_out"])}),
         settings=_as_used(settings, run, network.origin, device=first.device),
         only=only,
-        notes=notes_of(shards),
+        notes=[*said_of(run, network.weights), *notes_of(shards)],
         load=network.load,
     )
 
@@ -253,7 +254,10 @@ def open_in_memory(
         record=network.record,
         weights=network.weights,
         settings=_as_used(settings, run, network.origin, device=backbone.device.type),
-        notes=[Note(kept.names[i], text) for i in sorted(kept.notes) for text in kept.notes[i]],
+        notes=[
+            *said_of(run, network.weights),
+            *(Note(kept.names[i], text) for i in sorted(kept.notes) for text in kept.notes[i]),
+        ],
         load=network.load,
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
@@ -18,11 +18,11 @@ from patchprism.jobs.fitting import state_of
 from patchprism.jobs.masks import mask_files
 from patchprism.jobs.report import report_head, report_tail, with_notes, write_report
 from patchprism.jobs.run import Outcome
-from patchprism.jobs.source import Failure, StoreSource, digest
+from patchprism.jobs.source import Failure, StoreSource, digest, read_all, rows_of
 from patchprism.photos.paths import unique_stems
 from patchprism.photos.sources import StoredPhoto, elsewhere, stored_paths
 from patchprism.pictures.figures import MAX_PHOTOS, fg_mask_figure, results_figure, sheet_sizes
-from patchprism.pictures.histogram import counted_histogram
+from patchprism.pictures.histogram import count_scores, counted_histogram
 from patchprism.pictures.options import PictureOptions
 from patchprism.pictures.outputs import figure_jobs, photo_jobs
 from patchprism.pictures.render import write_picture
@@ -32,7 +32,7 @@ from patchprism.support.written import Record, Stamp
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -51,15 +51,35 @@ _PLAIN = PictureOptions()
 SHOWN_ROWS = 20
 
 
+@dataclass
+class _Sums:
+    """What all drawn shards say together."""
+
+    counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros_like(count_scores(np.zeros(0))))
+    inside: int = 0
+    lost: dict[str, str] = field(default_factory=dict)
+    gone: list[str] = field(default_factory=list)  # a store's photos that were not there any more
+    lenses: list[dict[str, Any]] = field(default_factory=list)
+    photos: list[dict[str, Any]] = field(default_factory=list)  # what hints are made of
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+    def add(self, drawn: Mapping[str, Any]) -> None:
+        self.counts += np.array(drawn["counts"])
+        self.inside += drawn["n_foreground"]
+        self.lost |= drawn["lost"]
+        self.lenses += drawn["lenses"]
+        self.rows += drawn["photos"][: SHOWN_ROWS - len(self.rows)]
+        for photo in drawn["photos"]:
+            if "photo_missing" in photo and photo["photo"] not in drawn["lost"]:
+                self.gone.append(photo["photo"])
+            self.photos.append({key: photo[key] for key in photo.keys() - {"size", "grid", "crop", "files"}})
+
+
 class Pictures:
     """Writes the pictures of a job, and what is said of them together.
 
     Parameters
     ----------
-    colored : Colored
-    output : Output
-    options : PictureOptions
-    run : Run
     work : Folder, optional
         Where it is kept what is done, for a run that is interrupted; nowhere by default.
     lenses : sequence of LensResult
@@ -89,6 +109,8 @@ class Pictures:
         self.stems: list[list[str]] = []  # of each shard
         self.gone: set[str] = set()  # of a store's photos that the figures show
         self.lost: dict[str, str] = {}  # photos that were gone or replaced when they were drawn, and why
+        self.sums = _Sums()
+        self.hints: list[str] = []
         self._drawn: dict[int, dict[str, Any]] = {}  # without a work folder: what came of each shard
 
     def write(self) -> list[str]:
@@ -98,6 +120,7 @@ class Pictures:
                 self.fitted = self.looking.fit(self.colored, self.run)
         with self.run.watch("colour and write"):
             self._draw()
+            self._sum_up()
             self._tidy_memory()
             if self.work is not None:
                 names = [*self.options.figure_files(), *self.options.mask_files()]
@@ -106,16 +129,26 @@ class Pictures:
             figures += self._masks()
             figures += self._look()
         saved = self.output.save_prism(self.prism.save)
-        for drawn in self._all():
-            self.output.written |= {name: Stamp(*made) for name, made in drawn["files"].items()}
         head = report_head(self.colored, self.run.watch.seconds)
         found = {lens.name: lens.report for lens in self.lenses}
-        tail = report_tail(self.opened, self.hints(), self.failures(), found)
+        tail = report_tail(self.opened, self.hints, self.failures(), found)
+        of_photos: list[str] = []
+
+        def photos() -> Iterator[dict[str, Any]]:
+            for photo in with_notes(self._photos(), self.opened):
+                of_photos.extend(photo["files"])
+                yield photo
+
         with self.output.staged("report.json") as path:
-            write_report(path, head, dict(self.output.written), with_notes(self._photos(), self.opened), tail)
+            write_report(path, head, dict(self.output.written), photos(), tail)
         self.output.finish()
-        of_photos = [name for photo in self._photos() for name in photo["files"]]
         return [*figures, *of_photos, *saved, "report.json"]
+
+    def _sum_up(self) -> None:
+        for drawn in self._all():
+            self.sums.add(drawn)
+            self.output.written |= {name: Stamp(*made) for name, made in drawn["files"].items()}
+        self.hints = self.colored.hints(self.sums.photos)
 
     # ------------------------------------------------------------ photos
 
@@ -202,7 +235,7 @@ class Pictures:
         mine = {name for its in self.stems for stem in its for name in self.options.photo_files(stem)}
         mine.update([*self.options.figure_files(), *self.options.mask_files()])
         if self.looking is not None:
-            names = [row.name for shard in range(self.source.n_shards) for row in self.source.rows(shard)]
+            names = [row.name for row in rows_of(self.source)]
             mine.update(self._lens_names([stem for its in self.stems for stem in its], names))
         markers = {f"drawn/{name}" for name in ours}
         record = Record(self.output.folder)
@@ -252,8 +285,7 @@ class Pictures:
         """Write what other lenses found; the names of their figures and tables."""
         if not self.fitted and not self.lenses:
             return []
-        entries = [each for drawn in self._all() for each in drawn["lenses"]]
-        self.lenses += [lens.result([each[lens.name] for each in entries]) for lens in self.fitted]
+        self.lenses += [lens.result([each[lens.name] for each in self.sums.lenses]) for lens in self.fitted]
         format, arrays = self.options.format, self.options.arrays
         made = []
         for path, write in figure_jobs(self.lenses, Path(), arrays=arrays, format=format):
@@ -278,10 +310,8 @@ class Pictures:
         names = self.options.figure_files()
         if not names:
             return []
-        counts = np.sum([drawn["counts"] for drawn in self._all()], axis=0)
-        inside = sum(drawn["n_foreground"] for drawn in self._all())
-        first = FirstPhotos(self.colored, self.n_photos)
-        figures = overview(self.colored, first, counts, inside, self.options)
+        first = first_photos(self.colored, self.n_photos)
+        figures = overview(self.colored, first, self.sums.counts, self.sums.inside, self.options)
         self.gone |= first.gone
         self.lost |= first.lost
         for name, draw in zip(names, figures.values(), strict=True):
@@ -306,93 +336,74 @@ class Pictures:
 
     def failures(self) -> list[Failure]:
         """Photos that could not be done, and those that were gone or replaced when they were drawn."""
-        lost = dict(self.lost)
-        for drawn in self._all():
-            lost |= drawn["lost"]
+        lost = self.lost | self.sums.lost
         told = {each.photo for each in self.opened.failures}  # by an earlier save of the same view
         more = [Failure(name, reason) for name, reason in lost.items() if name not in told]
         return [*self.opened.failures, *more]
 
-    def hints(self) -> list[str]:
-        """What a person should know before believing the pictures."""
-        return self.colored.hints(self._photos())
-
     def outcome(self) -> Outcome:
         """What to tell the user."""
-        missing = n_patches = 0
-        unasked = set(elsewhere(self.gone, self.places))
-        shown = set(self.gone)  # in figures alone: their pictures need no photo
-        for drawn in self._all():
-            gone = [
-                photo["photo"]
-                for photo in drawn["photos"]
-                if "photo_missing" in photo and photo["photo"] not in drawn["lost"]
-            ]
-            missing += len(gone)
-            unasked.update(elsewhere(gone, self.places))
-            shown.difference_update(gone)
-            n_patches += sum(drawn["counts"])
+        gone = {*self.sums.gone, *self.gone}  # some in figures alone: their pictures need no photo
         return Outcome(
             n_photos=self.n_photos,
-            n_patches=n_patches,
+            n_patches=int(self.sums.counts.sum()),
             failures=self.failures(),
-            model=self.opened.record.name,
+            model=self.opened.record.title,
             weights_source=str(self.opened.weights),
             seconds=self.run.watch.seconds,
             prism=self.prism,
-            missing=missing + len(shown),
-            unasked=sorted(unasked),
-            rows=list(islice(self._photos(), SHOWN_ROWS)),
-            hints=self.hints(),
+            missing=len(gone),
+            unasked=sorted(set(elsewhere(gone, self.places))),
+            rows=self.sums.rows,
+            hints=self.hints,
             notes=self.opened.notes,
         )
 
 
+@dataclass
 class FirstPhotos:
     """The photos that figures show: the first ones, each crop as small as a figure needs it.
 
     Attributes
     ----------
-    names : list of str
-    shown : list of ndarray
-        Crops, each (h, w, 3) uint8; plain grey where a photo is gone.
-    parts : list of PhotoColors
     total : int
         Number of photos of the job.
+    shown : list of ndarray
+        Crops, each (h, w, 3) uint8; plain grey where a photo is gone.
     gone : set of str
         A store's photos that are not there any more.
     lost : dict
         Other photos that are gone or replaced, and why.
     """
 
-    def __init__(self, colored: Colored, total: int) -> None:
-        self.names: list[str] = []
-        self.shown: list[NDArray[np.uint8]] = []
-        self.parts: list[PhotoColors] = []
-        self.total = total
-        self.gone: set[str] = set()
-        self.lost: dict[str, str] = {}
-        box, _ = sheet_sizes(total)
-        for index, (row, tokens) in enumerate(islice(_every(colored), MAX_PHOTOS)):
-            shown, reason = colored.opened.source.shown(row, colored.opened.framing)
-            if shown is not None:
-                shown = _small(shown, box * 5 // 4)
+    total: int
+    names: list[str] = field(default_factory=list)
+    shown: list[NDArray[np.uint8]] = field(default_factory=list)
+    parts: list[PhotoColors] = field(default_factory=list)
+    gone: set[str] = field(default_factory=set)
+    lost: dict[str, str] = field(default_factory=dict)
+
+
+def first_photos(colored: Colored, total: int) -> FirstPhotos:
+    """Read what figures show of a job of so many photos."""
+    first = FirstPhotos(total)
+    box, _ = sheet_sizes(total)
+    for index, (row, tokens) in enumerate(islice(read_all(colored.opened.source), MAX_PHOTOS)):
+        shown, reason = colored.opened.source.shown(row, colored.opened.framing)
+        if shown is not None:
+            shown = _small(shown, box * 5 // 4)
+        else:
+            if reason is None:
+                first.gone.add(row.name)
             else:
-                if reason is None:
-                    self.gone.add(row.name)
-                else:
-                    self.lost[row.name] = reason
-                side = 8 if row.grid[0] * row.grid[1] < 1 << 16 else 1
-                shown = np.full((row.grid[0] * side, row.grid[1] * side, 3), 128, np.uint8)
-            self.names.append(Path(row.name).name)
-            self.shown.append(shown)
-            parts = colored.parts
-            self.parts.append(colored.prism.split(tokens, name=row.name) if parts is None else parts[index])
-
-
-def _every(colored: Colored) -> Iterator[Any]:
-    for shard in range(colored.opened.source.n_shards):
-        yield from colored.opened.source.read(shard)
+                first.lost[row.name] = reason
+            side = 8 if row.grid[0] * row.grid[1] < 1 << 16 else 1
+            shown = np.full((row.grid[0] * side, row.grid[1] * side, 3), 128, np.uint8)
+        first.names.append(Path(row.name).name)
+        first.shown.append(shown)
+        parts = colored.parts
+        first.parts.append(colored.prism.split(tokens, name=row.name) if parts is None else parts[index])
+    return first
 
 
 def overview(
@@ -406,8 +417,6 @@ def overview(
 
     Parameters
     ----------
-    colored : Colored
-    first : FirstPhotos
     counts : ndarray
         Patches of all photos by score, as :func:`~patchprism.pictures.histogram.count_scores` gives them.
     inside : int

@@ -8,6 +8,7 @@ from patchprism.features.store import StoredFeatures
 from patchprism.jobs.coloring import NEW
 from patchprism.jobs.fitting import fit
 from patchprism.jobs.inputs import listed_input
+from patchprism.jobs.network import kept_model
 from patchprism.jobs.opened import open_tokens, resolved_for
 from patchprism.jobs.run import Outcome, Run
 from patchprism.jobs.teaching import teach
@@ -40,15 +41,8 @@ def fit_prism(
         As in :func:`extract_features`, or one feature store.
     out : path
         The prism's file, or its address.
-    settings : Settings
-    run : Run
     coloring : Coloring
         The sample to fit on, which the prism keeps in ``origin["sample"]``; masks, or a head.
-
-    Raises
-    ------
-    PatchPrismError
-        One of its children.
     """
     given, said = listed_input(photos)
     if isinstance(given, StoredFeatures):
@@ -63,7 +57,7 @@ def fit_prism(
         beside = local_path(out)
         beside = beside.with_name(f".{beside.name}{WORK}")
         work = LocalFolder(beside, work=beside)
-    settings = resolved_for(settings, given, coloring)
+    settings = resolved_for(settings, given, run, coloring, kept=kept_model(work))
     prism = coloring.unfitted(settings)
     with working(work, str(target)) as held, tidied(work, held):
         opened = open_tokens(given, settings, run, coloring, work=work, sample_only=True)
@@ -75,7 +69,7 @@ def fit_prism(
         n_photos=prism.n_photos_,
         n_patches=prism.n_patches_,
         failures=opened.failures,
-        model=opened.record.name,
+        model=opened.record.title,
         weights_source=str(opened.weights),
         seconds=run.watch.seconds,
         prism=prism,

@@ -14,7 +14,7 @@ from patchprism.features.store import StoredFeatures
 from patchprism.jobs.coloring import NEW, Coloring
 from patchprism.jobs.fitting import fit, fit_or_resume
 from patchprism.jobs.inputs import listed_input
-from patchprism.jobs.network import load_network
+from patchprism.jobs.network import kept_model, load_network
 from patchprism.jobs.opened import open_tokens, resolved_for
 from patchprism.jobs.pictures import Pictures
 from patchprism.jobs.report import Colored
@@ -51,17 +51,10 @@ def color(
         As :func:`~patchprism.jobs.inputs.open_input` gives it.
     settings : Settings
         Resolved.
-    run : Run
-    coloring : Coloring
     work : Folder, optional
         Where tokens and the prism are kept for a run that is interrupted; in memory by default.
     strict : bool
         Whether the first photo that cannot be read raises.
-
-    Raises
-    ------
-    PatchPrismError
-        One of its children.
     """
     # What can be refused is refused before the network runs.
     prism = coloring.unfitted(settings)
@@ -99,33 +92,23 @@ def render_photos(
         Files, folders, patterns and addresses, or one feature store.
     out : path
         A folder or an address.
-    settings : Settings
-    pictures : PictureOptions
-    run : Run
-    coloring : Coloring
     looking : Looking, optional
         Lenses that look at the photos as well.
     in_memory : bool
         Hold all tokens in memory rather than in a work folder: faster for a few photos, but an interrupted run
         cannot be resumed. The files are the same.
-
-    Raises
-    ------
-    PatchPrismError
-        One of its children.
     """
     given, said = listed_input(photos)
-    settings = resolved_for(settings, given, coloring)
     output = Output(out, prism=coloring.prism.loaded_from if coloring.prism else "")
+    work = output.folder.below(WORK)
+    settings = resolved_for(settings, given, run, coloring, kept="" if in_memory else kept_model(work))
     if isinstance(given, StoredFeatures):
         refuse_what_is_read(out, [given.path])
     folder = output.folder
 
     def finish(colored: Colored) -> Outcome:
         colored.opened.notes = [*said, *colored.opened.notes]
-        job = Pictures(
-            colored, output, pictures, run, work=None if in_memory else folder.below(WORK), looking=looking
-        )
+        job = Pictures(colored, output, pictures, run, work=None if in_memory else work, looking=looking)
         written = [os.path.join(folder.name, name) for name in job.write()]
         return replace(job.outcome(), written=written)
 
@@ -142,7 +125,6 @@ def render_photos(
                 run = replace(run, backbone=backbone)
     if in_memory:
         return finish(color(given, settings, run, coloring))
-    work = folder.below(WORK)
     before = not is_remote(out) and local_path(out).exists()
     try:
         with working(work, folder.name) as held, tidied(work, held):

@@ -34,8 +34,6 @@ class Colored:
 
     Attributes
     ----------
-    opened : Opened
-    prism : Prism
     fitted_here : bool
         Whether the prism was fitted on these photos.
     parts : sequence of PhotoColors, optional
@@ -78,8 +76,6 @@ def photo_entry(
 
     Parameters
     ----------
-    row : PhotoRow
-    part : PhotoColors
     doubts : mapping
         As :meth:`Prism.doubts <patchprism.Prism.doubts>` gives them, and ``agreement`` where it is known.
     files : sequence of str
@@ -112,6 +108,7 @@ def report_head(colored: Colored, seconds: Mapping[str, float]) -> dict[str, Any
         "patchprism": __version__,
         "model": {
             "name": opened.record.name,
+            **({"about": opened.record.about} if opened.record.about else {}),
             "patch_size": opened.record.patch_size,
             "width": int(prism.scene_mean_.shape[0]),
             "weights": opened.weights.report(),

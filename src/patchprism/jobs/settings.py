@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from patchprism.backbones.catalog import DEFAULT_MODEL, EMBEDDED_MODEL, RECORDS
 from patchprism.errors import HeadError, OptionError, PrismError
 from patchprism.features.batching import bytes_for
 from patchprism.features.options import TokenOptions, check_batch_size
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
     from patchprism.backbones import BackboneRecord, Identity
     from patchprism.prism.estimator import Prism
     from patchprism.prism.head import Head
-
-
-DEFAULT_MODEL = "dinov2_vits14"
 
 
 ERRORS = ("raise", "report")
@@ -77,7 +75,7 @@ class Settings(Checked):
         flag="--model -m",
         metavar="NAME",
         help="A name that [bold]patchprism models[/bold] lists, hf:REPO, hf:FOLDER or timm:NAME. "
-        f"Default: {DEFAULT_MODEL}, or the prism's.",
+        f"Default: the prism's, or {DEFAULT_MODEL}; {EMBEDDED_MODEL} where that cannot be fetched.",
         panel=MODEL,
     )
     weights: str | None = option(
@@ -123,11 +121,13 @@ class Settings(Checked):
     opening: int = same(PrismOptions, "opening")
     closing: int = same(PrismOptions, "closing")
 
-    def resolved(self, prism: Prism | None = None, *, head: Head | None = None) -> Settings:
+    def resolved(
+        self, prism: Prism | None = None, *, head: Head | None = None, record: BackboneRecord | None = None
+    ) -> Settings:
         """The same with every choice made.
 
         A prism or a head brings its own model, tokens, framing and dtype for what is left open; what a prism fitted
-        cannot be changed.
+        cannot be changed. The record of a backbone that is given, or else of the model, has the default layer.
 
         Raises
         ------
@@ -141,7 +141,10 @@ class Settings(Checked):
                     raise OptionError(f"{name} is settled by the prism; fit anew to change it")
         preset = self.preset or origin.get("preset") or "default"
         open_to = FIT_OPTIONS | PRESET_OPTIONS[preset]
-        open_to |= {name: origin.get(name, default) for name, default in TOKEN_DEFAULTS.items()}
+        model = self.model or origin.get("model") or (record.name if record else DEFAULT_MODEL)
+        known = record or RECORDS.get(model)
+        tokens = TOKEN_DEFAULTS | ({"layer": known.layer} if known else {})
+        open_to |= {name: origin.get(name, default) for name, default in tokens.items()}
         # The network's own, or the preset's, unless a prism of the same says otherwise.
         alike = self.model in (None, origin.get("model")) and self.preset in (None, origin.get("preset"))
         framed: dict[str, Any] = origin.get("framing", {}) if alike else {}
@@ -149,7 +152,7 @@ class Settings(Checked):
             self,
             mean=framed.get("mean") if self.mean is None else self.mean,
             std=framed.get("std") if self.std is None else self.std,
-            model=self.model or origin.get("model") or DEFAULT_MODEL,
+            model=model,
             preset=preset,
             size=origin.get("framing", {}).get("size") or DEFAULT_SIZE if self.size is None else self.size,
             range=self.range or _range_of(origin),

@@ -240,7 +240,7 @@ def teach_head(
         target = check_target(out, read=[given.path, *used], make_folder=True)
     else:
         target = check_target(out, given, read=used, make_folder=True)
-    settings = resolved_for(settings, given)
+    settings = resolved_for(settings, given, run)
     if not isinstance(given, StoredFeatures):
         matched = masks.match(given)
         if not matched:

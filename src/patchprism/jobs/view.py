@@ -12,11 +12,11 @@ from patchprism.features.store.reader import PhotoRow
 from patchprism.jobs.engines import open_engine
 from patchprism.jobs.fitting import fit as fit_prism
 from patchprism.jobs.opened import Opened
-from patchprism.jobs.pictures import FirstPhotos, Pictures, overview
+from patchprism.jobs.pictures import Pictures, first_photos, overview
 from patchprism.jobs.report import Colored, photo_entry, report_head, report_tail, with_notes
 from patchprism.jobs.run import Outcome, Run
 from patchprism.jobs.settings import Stopwatch, is_taught_on
-from patchprism.jobs.source import Failure, MemorySource
+from patchprism.jobs.source import Failure, MemorySource, rows_of
 from patchprism.jobs.writers import (
     check_folder,
     paths_of,
@@ -184,7 +184,7 @@ class View:
         colored = self._colored()
         counts = np.sum([count_scores(score) for score in self.scores], axis=0)
         inside = sum(int(mask.sum()) for mask in self.foreground)
-        return overview(colored, FirstPhotos(colored, len(self)), counts, inside)
+        return overview(colored, first_photos(colored, len(self)), counts, inside)
 
     def __repr__(self) -> str:
         prism = self.prism
@@ -345,15 +345,11 @@ class View:
 
     def _entries(self, colored: Colored) -> list[dict[str, Any]]:
         """The photos' entries of the report."""
-        entries: list[dict[str, Any]] = []
-        doubts = self.doubts()
-        for shard in range(colored.opened.source.n_shards):
-            for row in colored.opened.source.rows(shard):
-                i = len(entries)
-                gone = i in self.photos.lost
-                masked = row.name in self.prism.masks
-                entries.append(photo_entry(row, self.parts[i], doubts[i], gone=gone, masked=masked))
-        return entries
+        known = zip(rows_of(colored.opened.source), self.parts, self.doubts(), strict=True)
+        return [
+            photo_entry(row, part, doubts, gone=i in self.photos.lost, masked=row.name in self.prism.masks)
+            for i, (row, part, doubts) in enumerate(known)
+        ]
 
     def report(self) -> dict[str, Any]:
         """All there is to say about the view, as JSON values: what ``report.json`` holds, but for files."""

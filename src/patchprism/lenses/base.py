@@ -42,10 +42,6 @@ class Lens:
 
     First :meth:`fit` learns what all photos must share, such as one scale. Then the lens is small, can be pickled, and
     workers :meth:`look` at the photos with it. At last :meth:`result` puts together what is said of all of them.
-
-    Parameters
-    ----------
-    scene : Scene
     """
 
     name: ClassVar[str]
@@ -74,7 +70,6 @@ class Lens:
 
         Parameters
         ----------
-        row : PhotoRow
         tokens : ndarray, shape (h, w, D)
         part : PhotoColors
             What the prism makes of it.

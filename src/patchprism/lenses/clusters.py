@@ -83,7 +83,6 @@ def cluster(rows: NDArray[np.floating], count: int | str, *, seed: int = 0) -> C
     rows : ndarray, shape (n, D)
     count : int or "auto"
         ``"auto"`` takes the number from 2 to 12 with the best mean silhouette on 2,000 patches drawn by seed.
-    seed : int
 
     Returns
     -------
@@ -161,7 +160,7 @@ class Clusters(Lens):
     def fit(self, walk: Walk) -> Self:
         """See :class:`Lens`: k-means on all patches, or on a share of them that fits into memory."""
         options = self.scene.options
-        self.n_patches_ = sum(row.grid[0] * row.grid[1] for row in self.scene.rows())
+        self.n_patches_ = self.scene.n_patches
         _, first = self.scene.tokens(0)
         share = FITTED_VALUES / (self.n_patches_ * first.shape[-1])
         rows = walk(partial(Sample, _rows, share, options.seed)).rows()

@@ -20,6 +20,7 @@ from patchprism.jobs.fitting import fit
 from patchprism.jobs.opened import open_tokens
 from patchprism.jobs.run import Run, nobody
 from patchprism.jobs.settings import ERRORS, Settings
+from patchprism.jobs.source import read_all, rows_of
 from patchprism.jobs.view import all_notes
 from patchprism.jobs.viewing import photos_of
 from patchprism.lenses.compared import models_of
@@ -291,8 +292,6 @@ def compare_models(
 
     Parameters
     ----------
-    models : sequence of Model
-    run : Run
     work : Folder, optional
         Where each model's tokens are kept shard by shard; in memory by default, one model's at a time.
     seed : int
@@ -366,12 +365,7 @@ def _see(model: Model, run: Run, work: Folder | None, only: frozenset[str] | Non
         strict=strict,
     )
     opened.only = only
-    rows = [
-        row
-        for shard in range(opened.source.n_shards)
-        for row in opened.source.rows(shard)
-        if only is None or row.name in only
-    ]
+    rows = list(rows_of(opened.source, only))
     cells = []
     for layer, source in _layers(opened):
         try:
@@ -380,12 +374,7 @@ def _see(model: Model, run: Run, work: Folder | None, only: frozenset[str] | Non
             raise FeaturesError(f"{model.label}, layer {layer}: {error}") from error
         cell = CompareCell(model=model.label, layer=layer, prism=prism)
         with run.watch("colour and write"):
-            cell.add(
-                (row.name, tokens, row.crop)
-                for shard in range(source.n_shards)
-                for row, tokens in source.read(shard)
-                if only is None or row.name in only
-            )
+            cell.add((row.name, tokens, row.crop) for row, tokens in read_all(source, only))
         cells.append(cell)
     photos = photos_of(opened, rows)
     at = {name: i for i, name in enumerate(photos.names)}

@@ -107,7 +107,6 @@ def save_comparison(
 
     Parameters
     ----------
-    comparison : Comparison
     out : path
         A folder, made if it is missing, or an address that fsspec opens.
     arrays : bool
@@ -179,18 +178,12 @@ def write_comparison(
         As :func:`~patchprism.lenses.compared.models_of` gives them.
     out : path
         A folder or an address.
-    run : Run
     pictures : PictureOptions
         Its ``arrays`` and ``format`` count.
     notes : sequence of str
         What is to be said of the job's inputs.
     large : bool
         Keep tokens in a work folder of the output rather than in memory: the same command resumes the job.
-
-    Raises
-    ------
-    PatchPrismError
-        One of its children.
     """
     from patchprism.lenses.comparison import compare_models
 

@@ -46,8 +46,6 @@ def check_lenses(
 
     Parameters
     ----------
-    names : sequence of str
-    options : LensOptions, optional
     photos : int, optional
         How many photos there are, where that is known.
 
@@ -80,7 +78,6 @@ def fit_lenses(names: Sequence[str], scene: Scene, walk: Walk) -> list[Lens]:
     ----------
     names : sequence of str
         From ``LENSES``; ``"pca"`` gives none.
-    scene : Scene
     walk : Walk
         Over all photos of its source, as :func:`~patchprism.jobs.fitting.walk_over` gives one.
 
@@ -111,10 +108,8 @@ def look_through(
 
     Parameters
     ----------
-    view : View
     names : sequence of str
         From ``LENSES``; ``"pca"`` is the view itself and gives no result of its own.
-    options : LensOptions, optional
     backbone : Backbone, optional
         The one that the view was made with; only ``"attention"`` needs it.
 
@@ -190,7 +185,6 @@ class Lenses:
     ----------
     names : sequence of str
         From ``LENSES``, checked.
-    options : LensOptions
     """
 
     names: Sequence[str]

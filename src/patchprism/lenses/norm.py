@@ -64,7 +64,7 @@ class Norm(Lens):
 
     def fit(self, walk: Walk) -> Self:
         """See :class:`Lens`: the shortest and the longest token, and from where on a length stands out."""
-        self.n_patches_ = sum(row.grid[0] * row.grid[1] for row in self.scene.rows())
+        self.n_patches_ = self.scene.n_patches
         seen = walk(partial(Sample, _column, SAMPLE / self.n_patches_, self.scene.options.seed))
         assert seen.extent is not None, "there is a photo"
         self.low_, self.high_ = float(seen.extent.low[0]), float(seen.extent.high[0])

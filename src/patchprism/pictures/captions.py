@@ -27,7 +27,6 @@ def caption(text: str, number: int = 0) -> str:
 
     Parameters
     ----------
-    text : str
     number : int
         The photo's number, which stands before a name that is spelt out; 0 for none.
 

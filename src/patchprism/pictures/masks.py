@@ -57,7 +57,6 @@ def full_mask(
 
     Parameters
     ----------
-    part : PhotoColors
     threshold : float
         On the score; NaN where all patches are kept.
     crop : tuple of float
@@ -147,7 +146,6 @@ def write_coco(
 
     Parameters
     ----------
-    path : Path
     photos : callable
         Gives the photos with ``file_name``, ``width``, ``height`` and ``objects``; called twice.
     categories : sequence of str

@@ -21,7 +21,6 @@ def outlined(panel: Image.Image, foreground: NDArray[Any]) -> Image.Image:
 
     Parameters
     ----------
-    panel : Image
     foreground : ndarray, shape (h, w), bool
         Of patches; enlarged as the colours beside the photo are.
     """

@@ -42,7 +42,6 @@ def draw_picture(
 
     Parameters
     ----------
-    part : PhotoColors
     read : callable
         Gives the photo, (H, W, 3) uint8; called only where :func:`needs_photo` says so.
     crop : tuple of float

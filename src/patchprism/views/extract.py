@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 from typing import TYPE_CHECKING, Any
 
 from patchprism.backbones import Backbone, find_record, load_backbone
@@ -13,6 +12,7 @@ from patchprism.jobs.inputs import listed_input
 from patchprism.jobs.opened import open_in_memory
 from patchprism.jobs.run import Run, nobody
 from patchprism.jobs.settings import ERRORS, Settings
+from patchprism.jobs.source import read_all
 from patchprism.jobs.viewing import features_of
 from patchprism.photos.framing import Framing
 from patchprism.support import checks
@@ -30,7 +30,7 @@ def extract(
     *,
     size: int | None = None,
     framing: Framing | None = None,
-    layer: int | Sequence[int] = -1,
+    layer: int | Sequence[int] | None = None,
     facet: str = "token",
     final_norm: bool = True,
     token_norm: str = "none",
@@ -99,7 +99,7 @@ def extract(
         token_norm=token_norm,
         dtype=dtype,
         batch_size=batch_size,
-    ).resolved()
+    ).resolved(record=record)
     if framing is not None:
         check_framing(framing)
         if size is not None:
@@ -116,8 +116,7 @@ def extract(
     with open_engine() as engine:
         run = Run(engine=engine, backbone=loaded, tell=progress or nobody)
         opened = open_in_memory(given, settings, run, framing=framing, strict=errors == "raise")
-    found = [pair for shard in builtins.range(opened.source.n_shards) for pair in opened.source.read(shard)]
-    return features_of(opened, found)
+    return features_of(opened, list(read_all(opened.source)))
 
 
 def load_again(view: View) -> Backbone:

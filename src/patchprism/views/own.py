@@ -70,7 +70,6 @@ def view_features(
         As in :func:`~patchprism.visualize`.
     settings : Settings
         Options of the fit and of the shown foreground, and what the model is called.
-    coloring : Coloring
 
     Raises
     ------

@@ -342,7 +342,6 @@ class PhotoResult:
 
     Attributes
     ----------
-    view : Visualization
     index : int
         The photo's place in the view, from 0.
     """

@@ -82,8 +82,10 @@ def visualize(
     framing : Framing, optional
         With ``features``: how the photos were framed. By default the framing of :func:`~patchprism.extract`, or
         the one that keeps each photo's shape and gives the shorter edge as many patches as the features have.
-    model : str, default="dinov2_vits14"
-        A registered name. With ``features``: what to call them, ``"own features"`` by default.
+    model : str, optional
+        A registered name. By default ``"dinov2_vits14"``, and where its weights are neither here nor can be fetched
+        ``"focus_vits14"``, which comes in a Python package; ``notes`` of the result then says so.
+        With ``features``: what to call them, ``"own features"`` by default.
     weights : str, optional
         File, address or ``hf:REPO``; by default looked for in the caches, then downloaded.
     preset : {"default", "seed"}
@@ -105,9 +107,9 @@ def visualize(
     mask_threshold, mask_side, opening, closing
         Which patches are shown as foreground, without touching the fit; see
         :class:`~patchprism.Prism`. They may be given beside a prism, and then replace its own.
-    layer : int or sequence of int, default=-1
+    layer : int or sequence of int, optional
         Block whose tokens are taken, counted from 0, or from the end with negative numbers. The tokens of
-        several blocks lie side by side.
+        several blocks lie side by side. By default the model's own: -1, the last, but 8 for ``"focus_vits14"``.
     facet : {"token", "query", "key", "value"}
         What is taken of that block, where the model has it.
     final_norm : bool, default=True

@@ -1,7 +1,7 @@
 // The open photo's colours at the photo's resolution, with the photo's edges.
 
 import { byId, element } from "./dom.js";
-import { guidedUp } from "./guided.js";
+import { doublingsFor, finer, guidesOf } from "./finer.js";
 
 // The page's copy of a photo's crop, as pixels.
 function cropPixels(tile) {
@@ -16,7 +16,7 @@ function cropPixels(tile) {
 }
 
 export function crisp(app) {
-  let drawn = null; // { tile, canvas, source }
+  let drawn = null; // { tile, canvas, guides }
 
   const clear = () => {
     drawn?.canvas.remove();
@@ -29,13 +29,16 @@ export function crisp(app) {
     if (!tile) return clear();
     if (drawn?.tile !== tile) {
       clear();
-      const source = cropPixels(tile);
-      const canvas = element("canvas", { class: "layer colors-crisp", width: source.size[1], height: source.size[0], "aria-hidden": "true" });
-      const { left, top, width, height } = tile.marks.style;
-      Object.assign(canvas.style, { left, top, width, height });
+      const { size, pixels } = cropPixels(tile);
+      const { grid } = tile.photo;
+      const doublings = doublingsFor(size, grid);
+      const guides = guidesOf(pixels, size, grid, doublings);
+      const [height, width] = grid.map((cells) => cells << doublings);
+      const canvas = element("canvas", { class: "layer colors-crisp", width, height, "aria-hidden": "true" });
+      for (const edge of ["left", "top", "width", "height"]) canvas.style[edge] = tile.marks.style[edge];
       tile.main.marks.before(canvas);
       tile.figure.classList.add("crisp");
-      drawn = { tile, canvas, source };
+      drawn = { tile, canvas, guides };
     }
     const { start, grid } = tile.photo;
     const { colors, visible } = app.model.layer(state);
@@ -47,9 +50,8 @@ export function crisp(app) {
       for (let c = 0; c < 3; c++) values[4 * i + c] = colors[3 * (start + i) + c];
       values[4 * i + 3] = 255;
     }
-    const { size, pixels } = drawn.source;
-    const made = guidedUp(values, grid, 4, pixels, size);
-    const shown = new ImageData(size[1], size[0]);
+    const made = finer(values, grid, 4, drawn.guides);
+    const shown = new ImageData(drawn.canvas.width, drawn.canvas.height);
     for (let i = 0; i < made.length; i += 4) {
       const share = made[i + 3] / 255;
       for (let c = 0; c < 3; c++) shown.data[i + c] = share > 0 ? made[i + c] / share : 0;

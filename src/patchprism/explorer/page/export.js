@@ -2,7 +2,7 @@
 
 import { byId, element } from "./dom.js";
 import { INKS, PAPERS, POINTS_PER, layOut, panelPixels, pinItems } from "./figure.js";
-import { checkCanvas, measureText, toPdf, toPng, toSvg } from "./figure_files.js";
+import { checkCanvas, checkSize, measureText, toPdf, toPng, toSvg } from "./figure_files.js";
 import { cocoFile, fullMask } from "./masks.js";
 import { MOST_LINES, PIN_COLORS } from "./links.js";
 import { encodePng } from "./png.js";
@@ -141,7 +141,8 @@ export class Exporter {
     try {
       const wish = this.wish();
       const dpi = Math.min(wish.dpi, (PREVIEW_WIDTH * 72) / wish.width);
-      const scene = await this.scene({ ...wish, dpi }, false);
+      const scene = await this.scene({ ...wish, dpi, format: "png" }, false);
+      checkSize(scene, wish.dpi, wish.format);
       const png = await toPng(scene, dpi);
       if (turn !== this.turn) return;
       URL.revokeObjectURL(this.preview.src);
@@ -197,6 +198,7 @@ export class Exporter {
       photos, columns: wish.panels.map((panel) => kinds[panel]), perRow: wish.perRow, width: wish.width, labels: wish.labels,
       caption: wish.below ? wish.caption : "", command: wish.below ? wish.command : "", ink: INKS[wish.paper], measure: measureText,
     });
+    checkSize(layout, wish.dpi, wish.format);
     const items = [];
     for (const cell of layout.cells) {
       const photo = photos[cell.photo];

@@ -33,11 +33,16 @@ export function figureSize(scene, dpi) {
   return [Math.max(1, Math.round((scene.width * dpi) / 72)), Math.max(1, Math.round((scene.height * dpi) / 72))];
 }
 
+// Refuses what a browser's memory or its canvas cannot hold.
+export function checkSize(figure, dpi, format) {
+  const [width, height] = figureSize(figure, dpi);
+  if (width * height > MOST_PIXELS || (format === "png" && Math.max(width, height) > MOST_SIDE)) {
+    throw new Error(`The figure would have ${width} × ${height} pixels, which is more than a browser can draw. Lower the resolution or the width, or choose fewer photos.`);
+  }
+}
+
 export async function toPng(scene, dpi) {
   const [width, height] = figureSize(scene, dpi);
-  if (width > MOST_SIDE || height > MOST_SIDE || width * height > MOST_PIXELS) {
-    throw new Error(`The figure would have ${width} × ${height} pixels, which is more than a browser can draw. Lower the dpi or the width.`);
-  }
   const canvas = new OffscreenCanvas(width, height);
   const context = canvas.getContext("2d", { willReadFrequently: true });
   checkCanvas(context);

@@ -29,10 +29,26 @@ export class HeadFit {
     // All classes weigh the same.
     this.shares = this.sizes.map((size) => (size ? (C * this.n) / (count * size) : 0));
     this.length = count * (width + 1);
+    this.curved = this.curvature();
     this.at = start?.length === this.length ? Float64Array.from(start) : new Float64Array(this.length);
     this.steps = [];
     this.done = false;
     [this.value, this.slope] = this.evaluate(this.at);
+  }
+
+  // One over the curvature along each weight where all classes are equally probable. Reduced tokens lie along their own
+  // principal axes, so this is most of what there is to know of the curvature.
+  curvature() {
+    const { rows, width, classes, count, n, shares } = this;
+    const sums = new Float64Array(width + 1);
+    for (let i = 0; i < n; i++) {
+      const share = shares[classes[i]] * (1 / count) * (1 - 1 / count);
+      for (let d = 0, at = i * width; d < width; d++, at++) sums[d] += share * rows[at] * rows[at];
+      sums[width] += share;
+    }
+    const inverse = new Float64Array(this.length);
+    for (let k = 0; k < count; k++) for (let d = 0; d < width; d++) inverse[k * width + d] = 1 / (1 + sums[d]);
+    return inverse.fill(1 / (sums[width] || 1), count * width);
   }
 
   // The objective and its derivatives at some weights (K, width) and intercepts (K).
@@ -46,6 +62,7 @@ export class HeadFit {
       slope[i] = at[i];
     }
     value /= 2;
+    if (count === 2) return [value + this.twoClasses(at, slope), slope];
     const score = new Float64Array(count);
     for (let i = 0; i < n; i++) {
       const row = i * width;
@@ -70,6 +87,33 @@ export class HeadFit {
     return [value, slope];
   }
 
+  // The same sum over the patches for two classes, whose scores differ by one product; adds to the derivatives.
+  twoClasses(at, slope) {
+    const { rows, width, classes, n, shares } = this;
+    const between = new Float64Array(width);
+    for (let d = 0; d < width; d++) between[d] = at[width + d] - at[d];
+    const pulls = new Float64Array(width);
+    let [value, total] = [0, 0];
+    for (let i = 0; i < n; i++) {
+      const row = i * width;
+      let sum = at[2 * width + 1] - at[2 * width];
+      for (let d = 0; d < width; d++) sum += between[d] * rows[row + d];
+      const own = classes[i] ? sum : -sum;
+      const share = shares[classes[i]];
+      value += share * (own > 0 ? Math.log1p(Math.exp(-own)) : Math.log1p(Math.exp(own)) - own);
+      const pull = (classes[i] ? -share : share) / (1 + Math.exp(own));
+      total += pull;
+      for (let d = 0; d < width; d++) pulls[d] += pull * rows[row + d];
+    }
+    for (let d = 0; d < width; d++) {
+      slope[d] -= pulls[d];
+      slope[width + d] += pulls[d];
+    }
+    slope[2 * width] -= total;
+    slope[2 * width + 1] += total;
+    return value;
+  }
+
   // The direction of L-BFGS (Nocedal and Wright, 2006, algorithm 7.4).
   direction() {
     const way = Float64Array.from(this.slope, (value) => -value);
@@ -80,8 +124,13 @@ export class HeadFit {
       for (let i = 0; i < way.length; i++) way[i] -= share * turn[i];
     }
     const last = this.steps.at(-1);
-    const scale = last ? 1 / (last.rho * dot(last.turn, last.turn)) : 1 / Math.max(1, Math.sqrt(dot(way, way)));
-    for (let i = 0; i < way.length; i++) way[i] *= scale;
+    let scale = 1;
+    if (last) {
+      let bent = 0;
+      for (let i = 0; i < way.length; i++) bent += last.turn[i] * last.turn[i] * this.curved[i];
+      scale = 1 / (last.rho * bent);
+    }
+    for (let i = 0; i < way.length; i++) way[i] *= scale * this.curved[i];
     for (const { step, turn, rho } of this.steps) {
       const share = shares.pop() - rho * dot(turn, way);
       for (let i = 0; i < way.length; i++) way[i] += share * step[i];
@@ -154,11 +203,23 @@ export function decisionsOf({ weights, bias, width }, { codes, count }, scales) 
   const K = bias.length;
   const scaled = weights.map((value, i) => value * scales[i % width]);
   const out = new Float64Array(count * K);
-  for (let i = 0; i < count; i++) {
-    for (let k = 0; k < K; k++) {
-      let sum = bias[k];
-      for (let d = 0, c = i * width, w = k * width; d < width; d++, c++, w++) sum += scaled[w] * codes[c];
-      out[i * K + k] = Math.round(sum / DECISION_GRID) * DECISION_GRID;
+  // Of two classes one is enough where the other has the same weights with the other sign, as a fit has.
+  const opposite = K === 2 && bias[0] === -bias[1] && scaled.subarray(0, width).every((value, d) => value === -scaled[width + d]);
+  for (let k = opposite ? 1 : 0; k < K; k++) {
+    const own = scaled.subarray(k * width, (k + 1) * width);
+    for (let i = 0, c = 0; i < count; i++) {
+      // Four sums, none of which waits for the one before.
+      let [e, f, g, h] = [bias[k], 0, 0, 0];
+      let d = 0;
+      for (; d + 3 < width; d += 4, c += 4) {
+        e += own[d] * codes[c];
+        f += own[d + 1] * codes[c + 1];
+        g += own[d + 2] * codes[c + 2];
+        h += own[d + 3] * codes[c + 3];
+      }
+      for (; d < width; d++, c++) e += own[d] * codes[c];
+      out[i * K + k] = Math.round((e + f + g + h) / DECISION_GRID) * DECISION_GRID;
+      if (opposite) out[i * K] = -out[i * K + 1];
     }
   }
   return out;

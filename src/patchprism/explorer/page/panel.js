@@ -188,7 +188,8 @@ class Panel {
     for (const id of ["alpha", "opening", "closing", "threshold", "size"]) {
       const input = byId(id);
       if (Number(input.value) !== state[id]) input.value = state[id];
-      const value = id === "threshold" ? state.threshold.toFixed(3) : id === "alpha" ? `${Math.round(100 * state.alpha)} %` : state[id];
+      const radius = id === "opening" || id === "closing";
+      const value = radius ? (state[id] ? `radius ${state[id]}` : "off") : id === "threshold" ? state.threshold.toFixed(3) : id === "alpha" ? `${Math.round(100 * state.alpha)} %` : state[id];
       const output = byId(`${id}-value`);
       if (output && output.textContent !== String(value)) output.textContent = value;
     }

@@ -40,7 +40,10 @@ export class Scatter {
     app.on("load", (model) => this.load(model));
     app.on("draw", (state) => this.draw(state));
     app.on("hover", (at) => this.mark(at ? at.patch : -1));
-    app.on("theme", () => this.drawMarks());
+    app.on("theme", () => {
+      this.colors = null;
+      this.drawMarks();
+    });
   }
 
   load(model) {
@@ -128,10 +131,14 @@ export class Scatter {
     const { field, ratio } = this;
     if (!field.width || !field.axes) return;
     const context = this.marks.getContext("2d");
-    const style = getComputedStyle(this.canvas);
+    if (!this.colors) {
+      const style = getComputedStyle(this.canvas);
+      this.colors = ["--muted", "--accent"].map((name) => style.getPropertyValue(name));
+    }
+    const [muted, accent] = this.colors;
     context.clearRect(0, 0, field.width, field.height);
     context.font = `${10 * ratio}px system-ui, sans-serif`;
-    context.fillStyle = context.strokeStyle = style.getPropertyValue("--muted");
+    context.fillStyle = context.strokeStyle = muted;
     context.lineWidth = ratio;
     field.ends().forEach(([from, to], k) => {
       context.beginPath();
@@ -146,7 +153,7 @@ export class Scatter {
       context.beginPath();
       this.line.forEach(([x, y], i) => (i ? context.lineTo(x, y) : context.moveTo(x, y)));
       context.closePath();
-      context.strokeStyle = style.getPropertyValue("--accent");
+      context.strokeStyle = accent;
       context.lineWidth = 2 * ratio;
       context.stroke();
     }
@@ -219,6 +226,12 @@ export class Scatter {
         held = here;
         this.soon();
       }
+    });
+    // Comes at once, where pointermove waits for the next frame: time enough for the similarities that it will show.
+    canvas.addEventListener("pointerrawupdate", (event) => {
+      const patch = held ? -1 : field.at(...this.place(event), Math.round(5 * this.ratio));
+      const photo = patch < 0 ? -1 : app.model.photoOf(patch);
+      if (photo >= 0) app.foresee(photo, patch - app.model.photos[photo].start);
     });
     const end = (event) => {
       if (!held) return;

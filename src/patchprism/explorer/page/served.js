@@ -5,7 +5,12 @@ import { Server } from "./server.js";
 
 const BUTTONS = ["refit", "save", "model", "method", "files"];
 const METHODS = {
+<<<<<<< HEAD
   auto: "Auto", object: "Unlike the borders", mask: "Taught head", pca: "First component", above: "Component, high", below: "Component, low", none: "Keep everything",
+=======
+  auto: "Auto", object: "Unlike the borders", pca: "First component", above: "Component, high", below: "Component, low", none: "Keep everything",
+  mask: "From masks",
+>>>>>>> h15a
 };
 
 function showJob(job) {
@@ -156,6 +161,8 @@ export async function served(app) {
   const showFit = () => {
     const { model, command, hints } = app.model.header;
     choose.value = model.name;
+    const known = [...methods.options].some((option) => option.value === command.foreground);
+    if (!known) methods.add(new Option(METHODS[command.foreground] ?? command.foreground, command.foreground));
     methods.value = command.foreground;
     setText(byId("hints"), (hints ?? []).map((hint) => `Hint: ${inWords(hint)}.`).join(" "));
   };

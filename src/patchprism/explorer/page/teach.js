@@ -1,6 +1,6 @@
 // "It can be taught": marks on patches, a linear head fitted to them in the page, and what it says shown in all photos.
 
-import { element } from "./dom.js";
+import { element, setText } from "./dom.js";
 import { HEAD_NAME, HeadFit, decisionsOf, markedRows, narrowed, readDecisions, readHead, widened, writeHead } from "./head.js";
 import { CLASS_COLORS, MOST_CLASSES, MOST_MARKS, firstClasses, readClasses, readMarks, withMarks, writeClasses, writeMarks } from "./marks.js";
 import { insideOf } from "./points.js";
@@ -8,7 +8,7 @@ import { addSection } from "./sections.js";
 import { linked } from "./state.js";
 
 const TEACH_C = 10;
-const LIVE = 35; // milliseconds of fitting before what there is so far is shown
+const LIVE = 12; // milliseconds of fitting before what there is so far is shown
 const QUIET = 250; // milliseconds without a new mark before the server is asked
 
 const rgbOf = (color) => [1, 3, 5].map((i) => parseInt(color.slice(i, i + 2), 16));
@@ -25,9 +25,10 @@ export class Teacher {
     this.build();
     app.on("load", () => this.load());
     app.on("change", (patch) => {
-      if ("marks" in patch || "classes" in patch) this.refit();
+      if ("marks" in patch || "classes" in patch) this.stale = true; // fitted once per frame
       else if ("teachShown" in patch || "headForeground" in patch) this.show();
     });
+    app.on("draw", () => this.stale && this.refit());
     app.on("tool", (tool) => {
       this.start.setAttribute("aria-pressed", String(tool === this.tool));
       this.start.textContent = tool === this.tool ? "Stop marking" : "Mark patches";
@@ -156,7 +157,13 @@ export class Teacher {
 
   showClasses() {
     const { classes, marks } = this.app.state;
-    const counts = classes.map((_, k) => marks.filter(([, own]) => own === k).length);
+    const counts = new Array(classes.length).fill(0);
+    for (const [, own] of marks) counts[own]++;
+    if (classes === this.listed && this.list.children[this.current]?.querySelector("input").checked) {
+      [...this.list.querySelectorAll(".count")].forEach((node, k) => setText(node, String(counts[k])));
+      return counts;
+    }
+    this.listed = classes;
     this.current = Math.min(this.current, classes.length - 1);
     this.list.replaceChildren(...classes.map(({ name, color }, k) =>
       element("li", {},
@@ -176,6 +183,9 @@ export class Teacher {
   refit() {
     const { app } = this;
     const { model, state } = app;
+    this.stale = false;
+    // A link may come from anywhere: marks of classes that are not there are nobody's.
+    if (state.marks.some(([, k]) => k >= state.classes.length)) state.marks = state.marks.filter(([, k]) => k < state.classes.length);
     clearTimeout(this.going);
     clearTimeout(this.asking);
     const counts = this.showClasses();
@@ -229,7 +239,7 @@ export class Teacher {
   }
 
   tell(text) {
-    if (this.note.textContent !== text) this.note.textContent = text;
+    setText(this.note, text);
   }
 
   // The server's fit to the full tokens, which is the head that is saved; the page's own is of reduced tokens.
@@ -292,6 +302,7 @@ export class Teacher {
   }
 
   async settled() {
+    if (this.stale) this.refit();
     if (this.fit && !this.fit.done) {
       clearTimeout(this.going);
       this.fit.run();

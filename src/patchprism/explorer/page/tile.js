@@ -66,14 +66,14 @@ export function makeTile(photo, index, address, actions) {
   const share = element("span", { class: "share" });
   const button = (label, title, path, does) =>
     element("button", { type: "button", class: "quiet", title, "aria-label": `${label} ${photo.name}`, onclick: does }, icon(path));
-  const caption = element(
-    "figcaption", {},
-    element("span", { class: "name", title: photo.name }, photo.name), share,
+  const tools = element(
+    "span", { class: "tools" },
     button("Download the picture of", "Download this picture as shown (PNG)", DOWNLOAD_ICON, () => actions.download(index)),
     button("Open", "Open over the whole window (Enter or double click)", OPEN_ICON, () => actions.open(index)),
     button("Hide", "Hide this photo", HIDE_ICON, () => actions.hide(index)),
     ...(actions.remove ? [button("Remove", "Remove this photo and fit the colours again", REMOVE_ICON, () => actions.remove(index))] : []),
   );
+  const caption = element("figcaption", {}, element("span", { class: "name", title: photo.name }, photo.name), share, tools);
   const tile = {
     photo, index, frame, share, divide, main, side, panes: [side, main], at: -1, pinMarks: [],
     figure: element("figure", { class: "tile" }, frame, caption),
@@ -115,7 +115,7 @@ function listenPointer(tile, actions) {
   let travelled = 0;
   let spread = 0;
   let held = 0; // the timer of a long press
-  let tapped = { at: -Infinity, index: -1 };
+  let tapped = { at: -Infinity, x: 0, y: 0 };
   let tool = null; // that has taken this press
   const at = (event) => ({ tile, photo: tile.index, event, ...placeOf(tile, event) });
   const over = (event) => {
@@ -185,8 +185,9 @@ function listenPointer(tile, actions) {
     }
     if (event.type !== "pointerup" || !known || travelled > 8 || event.button !== 0) return;
     const { index, pane } = placeOf(tile, event);
-    const double = event.timeStamp - tapped.at < DOUBLE;
-    tapped = { at: double ? -Infinity : event.timeStamp, index };
+    const [x, y] = [event.clientX, event.clientY];
+    const double = event.timeStamp - tapped.at < DOUBLE && Math.hypot(x - tapped.x, y - tapped.y) < 8;
+    tapped = { at: double ? -Infinity : event.timeStamp, x, y };
     if (double) actions.open(tile.index, true);
     else if (index < 0) return;
     else if (event.pointerType === "touch") {

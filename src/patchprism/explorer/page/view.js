@@ -57,8 +57,6 @@ export class Gallery {
       width, height, gap: GAP, beside: beside && !split, size: single ? 1 : state.size,
       window: board.closest("section").offsetWidth * innerHeight,
     });
-    const fold = split ? "split" : laid.fold;
-    this.root.dataset.fold = fold;
     this.area = laid.area;
     this.root.style.height = `${Math.max(laid.height, 0)}px`;
     this.root.style.top = `${Math.max(0, (height - laid.height) / 2)}px`;
@@ -67,10 +65,10 @@ export class Gallery {
       const box = laid.boxes[k];
       Object.assign(figure.style, { left: `${box.x}px`, top: `${box.y}px`, width: `${box.width}px` });
       frame.style.height = `${box.height}px`;
+      figure.dataset.fold = split ? "split" : box.fold;
     });
-    const inside = fold === "row" || fold === "column" || fold === "split";
     for (const tile of this.tiles) {
-      const home = inside ? tile.side : tile.main;
+      const home = beside ? tile.side : tile.main;
       if (tile.heatCanvas.parentElement !== home.stage) home.marks.before(tile.heatCanvas);
     }
     this.moved();

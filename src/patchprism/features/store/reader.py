@@ -37,7 +37,6 @@ class PhotoRow:
 
     Attributes
     ----------
-    name : str
     grid : tuple of int
         Rows and columns of patches.
     size : tuple of int

@@ -27,7 +27,7 @@ from patchprism.jobs.video.opened import (
     promised_end,
     said_of_streams,
 )
-from patchprism.photos.images import MAX_PIXELS
+from patchprism.photos.decoded import MAX_PIXELS
 from patchprism.photos.paths import photo_name
 
 if TYPE_CHECKING:
@@ -48,7 +48,6 @@ class FileClip:
 
     Attributes
     ----------
-    name : str
     rate : Fraction
         Frames a second, on average.
     duration : Fraction or None
@@ -57,7 +56,6 @@ class FileClip:
         An estimate.
     time_base : Fraction
         Unit of the frames' times.
-    sound : bool
     matrix : int
         What the planes' colours mean, in FFmpeg's numbers.
     problems : Problems

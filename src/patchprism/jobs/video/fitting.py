@@ -16,7 +16,7 @@ from patchprism.jobs.fitting import fit
 from patchprism.jobs.opened import Opened
 from patchprism.jobs.report import Colored, photo_entry
 from patchprism.jobs.shards import Shards, Table
-from patchprism.jobs.source import SHARD, MemorySource
+from patchprism.jobs.source import SHARD, MemorySource, read_all
 from patchprism.jobs.video.relay import read_ahead
 from patchprism.support.folders import LocalFolder
 from patchprism.support.threads import leave_the_cores
@@ -153,13 +153,10 @@ def _commit(work: Shards | None, rows: list[PhotoRow], tokens: list[NDArray[np.f
 
 def _entries(prism: Prism, source: Source) -> Iterator[dict[str, Any]]:
     """The frames as a report has photos."""
-    index = 0
-    for shard in range(source.n_shards):
-        for row, tokens in source.read(shard):
-            part = prism.split(tokens, name=row.name)
-            known = {"agreement": prism.agreements[index]} if index in prism.agreements else {}
-            yield photo_entry(row, part, prism.doubts(tokens, part.foreground) | known)
-            index += 1
+    for index, (row, tokens) in enumerate(read_all(source)):
+        part = prism.split(tokens, name=row.name)
+        known = {"agreement": prism.agreements[index]} if index in prism.agreements else {}
+        yield photo_entry(row, part, prism.doubts(tokens, part.foreground) | known)
 
 
 def nothing(clip: Clip, span: Span) -> str:

@@ -10,9 +10,10 @@ from patchprism.errors import OptionError, PrismError
 from patchprism.jobs.coloring import Coloring
 from patchprism.jobs.engines import open_engine
 from patchprism.jobs.given import masks_of
-from patchprism.jobs.network import load_network, open_network
+from patchprism.jobs.network import load_network, open_network, said_of
+from patchprism.jobs.opened import resolved_for
 from patchprism.jobs.run import Run, nobody
-from patchprism.jobs.settings import Settings, Stopwatch, check_backbone
+from patchprism.jobs.settings import Settings, check_backbone
 from patchprism.jobs.video.canvas import Canvas
 from patchprism.jobs.video.drawing import Drawing, VideoReport
 from patchprism.jobs.video.fitting import Frames, fit_frames
@@ -216,7 +217,10 @@ def color_clip(
     if backbone:
         dtype = str(backbone.dtype).removeprefix("torch.")
         settings = replace(settings, model=backbone.record.name, dtype=dtype)
-    values, settings = settings.range, coloring.resolved(settings)
+    tell, engine = progress or nobody, open_engine()
+    run = Run(engine=engine, backbone=backbone, tell=tell)
+    watch = run.watch
+    values, settings = settings.range, resolved_for(settings, [], run, coloring)
     # Everything that can be refused is refused before anything heavy is loaded.
     fitted = coloring.unfitted(settings)
     settings.framing(backbone.record if backbone else find_record(str(settings.model)))
@@ -237,7 +241,6 @@ def color_clip(
         upsample=options.upsample or "nearest",
         matrix=clip.matrix,
     )
-    watch, tell, engine = Stopwatch(), progress or nobody, open_engine()
     with watch("load model"):
         backbone = backbone or load_network(settings, tell)
         network = open_network(settings, backbone=backbone, engine=engine, tell=tell)
@@ -248,7 +251,6 @@ def color_clip(
         )
     coloring.check(network.origin)
     frames = Frames(clip=clip, backbone=backbone, network=network, batch_size=settings.batch_size)
-    run = Run(engine=engine, tell=tell, watch=watch)
     if readers:
         with watch("read masks and fit head"):
             fitted.head = fit_head_to_frames(frames, readers)
@@ -262,6 +264,7 @@ def color_clip(
         hints=hints,
         record=backbone.record,
         weights=backbone.weights,
+        warnings=[note.text for note in said_of(run, network.weights)],
         seconds=watch.seconds,
     )
     drawing = Drawing(
