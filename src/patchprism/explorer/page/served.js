@@ -5,12 +5,8 @@ import { Server } from "./server.js";
 
 const BUTTONS = ["refit", "save", "model", "method", "files"];
 const METHODS = {
-<<<<<<< HEAD
-  auto: "Auto", object: "Unlike the borders", mask: "Taught head", pca: "First component", above: "Component, high", below: "Component, low", none: "Keep everything",
-=======
   auto: "Auto", object: "Unlike the borders", pca: "First component", above: "Component, high", below: "Component, low", none: "Keep everything",
-  mask: "From masks",
->>>>>>> h15a
+  mask: "From masks or a head",
 };
 
 function showJob(job) {
