@@ -11,6 +11,7 @@ import io
 import json
 import shlex
 import time
+import zipfile
 
 import numpy as np
 import pytest
@@ -413,3 +414,50 @@ def test_the_recorder_hears_complaints(driver, tmp_path):
     told = json.dumps(driver.until("complaints.length >= 4 && complaints"))
     for words in ("script-src", "img-src", "not loaded", "told 1"):
         assert words in told
+
+
+def test_the_tools_work(opened, view):
+    """Scatter, teaching and figures: drawn, fitted and written by every engine."""
+    found = opened.script("""(async () => {
+      const { scatter, teacher, exporter, model } = patchprism;
+      for (const id of ["scatter", "teach"]) document.getElementById(id).open = true;
+      await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
+      const drawn = [...scatter.field.ids].filter((id) => id >= 0);
+      scatter.choose(scatter.field.within([[0, 0], [1e4, 0], [1e4, 1e4], [0, 1e4]]));
+      const chosen = scatter.chosen.reduce((sum, one) => sum + one, 0);
+      patchprism.change({ marks: [[0, 0], [1, 0], [25, 0], [44, 1], [45, 1], [55, 1], [130, 0]] });
+      await teacher.settled();
+      exporter.open();
+      const scene = await exporter.scene({ ...exporter.wish(), dpi: 72, format: "png" }, false);
+      const files = [];
+      exporter.dialog.close();
+      const give = patchprism.give;
+      patchprism.give = (blob, name) => files.push([name, blob]);
+      for (const format of ["png", "svg", "pdf"]) {
+        exporter.open();
+        exporter.format.value = format;
+        exporter.dpi.value = "72";
+        await exporter.save();
+      }
+      await exporter.allImages();
+      await exporter.masks();
+      patchprism.give = give;
+      const text = async (blob) => btoa(String.fromCharCode(...new Uint8Array(await blob.arrayBuffer())));
+      return {
+        drawn: new Set(drawn).size, chosen, classes: [...teacher.result.classes], width: scene.width,
+        files: await Promise.all(files.map(async ([name, blob]) => [name, await text(blob)])),
+      };
+    })()""")
+    foreground = sum(int(part.foreground.sum()) for part in view.parts)
+    assert 0.5 * foreground < found["drawn"] <= foreground
+    assert found["chosen"] == foreground
+    assert 0 < sum(found["classes"]) < len(found["classes"])
+    files = {name: base64.b64decode(text) for name, text in found["files"]}
+    assert list(files) == ["figure.png", "figure.svg", "figure.pdf", "images.zip", "masks.zip"]
+    assert Image.open(io.BytesIO(files["figure.png"])).width == 486
+    assert files["figure.pdf"].endswith(b"%%EOF\n")
+    assert files["figure.svg"].count(b"<image ") == 6
+    with zipfile.ZipFile(io.BytesIO(files["masks.zip"])) as archive:
+        assert archive.testzip() is None
+        masks = [np.asarray(Image.open(archive.open(name))) for name in archive.namelist()[:3]]
+    assert [mask.shape for mask in masks] == [tuple(size) for size in view.sizes]
