@@ -145,7 +145,9 @@ def test_a_lasso_lights_up_patches_in_all_photos(opened, view):
             np.testing.assert_array_equal(pane == 0, expected)
         start += part.score.size
     assert f"{chosen.sum()} patches in" in page.locator("#scatter .aside").inner_text()
-    page.locator("#scatter button").click()
+    page.locator("#scatter-teach").click()
+    assert marks_of(opened) == [(patch, 1) for patch in np.flatnonzero(chosen)]
+    assert page.evaluate("patchprism.scatter.chosen") is None
     assert page.evaluate("patchprism.gallery.tiles[0].layers.chosen ?? null") is None
 
 

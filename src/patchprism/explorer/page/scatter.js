@@ -25,13 +25,14 @@ export class Scatter {
     this.lassoRow = element("label", { class: "inline", title: "Drag to choose points instead of turning them" }, this.lassoing, " Lasso");
     this.background = element("input", { type: "checkbox", id: "scatter-background", onchange: () => this.paint() });
     this.clear = element("button", { type: "button", onclick: () => this.choose(null) }, "Clear");
+    this.teach = element("button", { type: "button", id: "scatter-teach", title: "Mark the chosen patches as the class that is chosen under Teach", onclick: () => this.markChosen() }, "Mark as class");
     const { section, body, aside } = addSection({ id: "scatter", title: "Patches in PCA space", before: "leave" });
     this.said = aside;
     aside.setAttribute("role", "status");
     body.append(
       element("div", { class: "points-box" }, this.canvas, this.marks),
       element("div", { class: "row" }, ...this.selects, element("label", { class: "inline" }, this.solid, " 3D"), this.lassoRow),
-      element("div", { class: "row between" }, element("label", { class: "inline" }, this.background, " Background too"), this.clear),
+      element("div", { class: "row between" }, element("label", { class: "inline" }, this.background, " Background too"), element("span", { class: "row" }, this.teach, this.clear)),
       element("p", { class: "note" }, "Drag around points to light up their patches. Ctrl and wheel zooms; a double click zooms back out."),
     );
     section.addEventListener("toggle", () => this.redraw());
@@ -48,7 +49,7 @@ export class Scatter {
 
   load(model) {
     this.chosen = null;
-    this.clear.disabled = true;
+    this.clear.disabled = this.teach.disabled = true;
     this.said.textContent = "";
     this.key = "";
     this.over = -1;
@@ -181,10 +182,16 @@ export class Scatter {
       }
     }
     this.chosen = total ? chosen : null;
-    this.clear.disabled = !total;
+    this.clear.disabled = this.teach.disabled = !total;
     this.said.textContent = total ? `${total.toLocaleString("en")} patch${total > 1 ? "es" : ""} in ${photos.size} photo${photos.size > 1 ? "s" : ""}` : "";
     this.paint();
     this.light();
+  }
+
+  markChosen() {
+    const { app, chosen } = this;
+    document.getElementById("teach").open = true;
+    if (app.teacher.mark([...chosen.keys()].filter((patch) => chosen[patch]), "scatter")) this.choose(null);
   }
 
   light() {

@@ -118,12 +118,20 @@ export class Teacher {
   }
 
   put(photo, indexes, kind) {
+    const { start } = this.app.model.photos[photo];
+    this.mark(indexes.map((index) => start + index), kind, this.brush === "erase" ? -1 : this.current);
+  }
+
+  // Marks patches, counted over all photos, as a class; false where there are too many.
+  mark(patches, kind, k = this.current) {
     const { app } = this;
-    const { start } = app.model.photos[photo];
-    const k = this.brush === "erase" ? -1 : this.current;
-    const marks = withMarks(app.state.marks, indexes.map((index) => start + index), k);
-    if (marks.length > MOST_MARKS) return app.toast(`There are ${MOST_MARKS.toLocaleString("en")} marks at most.`);
+    const marks = withMarks(app.state.marks, patches, k);
+    if (marks.length > MOST_MARKS) {
+      app.toast(`There are ${MOST_MARKS.toLocaleString("en")} marks at most.`);
+      return false;
+    }
     app.change({ marks }, { kind });
+    return true;
   }
 
   addClass() {
