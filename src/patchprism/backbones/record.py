@@ -89,6 +89,7 @@ class BackboneRecord:
         preset: str = "default",
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
+        stride: int | None = None,
     ) -> Framing:
         """How photos are resized, cropped and normalised for this network.
 
@@ -100,6 +101,8 @@ class BackboneRecord:
             See :meth:`Framing.preset`.
         mean, std : sequence of three float, optional
             Normalisation of RGB in [0, 1], instead of the network's own or the preset's.
+        stride : int, optional
+            Pixels from one patch to the next, where patches overlap; see :class:`Framing`.
 
         Returns
         -------
@@ -129,6 +132,7 @@ class BackboneRecord:
             patch_size=self.patch_size,
             mean=self.mean or half,
             std=self.std or half,
+            stride=stride,
         )
         return replace(framing, **given)
 

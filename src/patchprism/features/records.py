@@ -33,7 +33,7 @@ def check_origin(origin: Any) -> None:
         Naming the field and its value.
     """
     from patchprism.errors import OptionError
-    from patchprism.features.options import TOKEN_NORMS
+    from patchprism.features.options import REFINES, TOKEN_NORMS
     from patchprism.photos.framing import PRESETS, Framing
 
     if not isinstance(origin, dict):
@@ -62,6 +62,8 @@ def check_origin(origin: Any) -> None:
         "facet": lambda value: is_text(value) and value in _FACETS,
         "final_norm": lambda value: isinstance(value, bool),
         "token_norm": lambda value: is_text(value) and value in TOKEN_NORMS,
+        "tile": lambda value: is_whole(value, 1, MAX_PIXELS),
+        "refine": lambda value: is_whole(value) and value in REFINES,
         "framing": lambda value: isinstance(value, dict),
         "sample": sample,
     }

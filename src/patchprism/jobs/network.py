@@ -116,17 +116,16 @@ def load_network(settings: Settings, tell: Tell, *, download: bool = True) -> Ba
         download=download,
     )
     tell("load model", 1, 1)
+    loaded.check_overlap(settings.framing(loaded.record))
     return loaded
 
 
 def open_network(settings: Settings, *, backbone: Backbone | None, engine: Engine, tell: Tell) -> Network:
     """The network that resolved settings name: its weights found or fetched, the rest left to the workers."""
-    options = settings.token_options()
-    said = settings.for_tokens()
-    if engine.local:  # what "auto" means; elsewhere only the workers know
-        said["device"] = resolve_device(settings.device).type
     if backbone is not None:
         framing = settings.framing(backbone.record)
+        backbone.check_overlap(framing)
+        settings = settings.fitting(framing, backbone.record)
         # What the model does not say was given, and is kept with the tokens.
         record = replace(
             backbone.record,
@@ -142,8 +141,8 @@ def open_network(settings: Settings, *, backbone: Backbone | None, engine: Engin
             origin,
             partial(_same, backbone),
             patches,
-            options,
-            said,
+            settings.token_options(),
+            _said(settings, engine),
         )
     load = partial(load_network, settings, nobody)
     if ":" in str(settings.model) or settings.weights is not None:
@@ -152,6 +151,8 @@ def open_network(settings: Settings, *, backbone: Backbone | None, engine: Engin
         return opened if engine.local else replace(opened, load=load)
     record = find_record(str(settings.model))
     framing = settings.framing(record)
+    settings = settings.fitting(framing, record)
+    options, said = settings.token_options(), _said(settings, engine)
     dtype = resolve_dtype(settings.dtype or "auto")
     weights = obtain_weights(record, settings.weights, progress=tell)
     known = Identity(record=record, weights=weights, dtype=str(dtype).removeprefix("torch."))
@@ -166,6 +167,13 @@ def open_network(settings: Settings, *, backbone: Backbone | None, engine: Engin
         )
     patches = patches_for(record, kind=device.type, itemsize=dtype.itemsize, free=free_memory())
     return Network(record, weights, framing, origin, load, patches, options, said)
+
+
+def _said(settings: Settings, engine: Engine) -> dict[str, Any]:
+    said = settings.for_tokens()
+    if engine.local:  # what "auto" means; elsewhere only the workers know
+        said["device"] = resolve_device(settings.device).type
+    return said
 
 
 def _same(backbone: Backbone) -> Backbone:

@@ -85,6 +85,7 @@ def resolved_for(
             "model": given.origin.get("model"),
             "preset": given.origin.get("preset"),
             "size": given.framing.size,
+            "stride": given.framing.stride,
             "mean": given.framing.mean,
             "std": given.framing.std,
             "dtype": given.origin.get("dtype"),
@@ -214,8 +215,10 @@ def open_in_memory(
         backbone = backbone or load_network(settings, run.tell)
         network = open_network(settings, backbone=backbone, engine=run.engine, tell=run.tell)
     if framing is not None:
-        origin = describe_origin(backbone.identity, settings, framing)
-        network = replace(network, framing=framing, origin=origin)
+        backbone.check_overlap(framing)
+        fitting = settings.fitting(framing, backbone.record)
+        origin = describe_origin(backbone.identity, fitting, framing)
+        network = replace(network, framing=framing, origin=origin, options=fitting.token_options())
     check(network.origin)
     found: dict[int, Any] = {}
     failures: dict[int, PhotoError] = {}
@@ -265,6 +268,7 @@ def open_in_memory(
 def _as_used(settings: Settings, run: Run, origin: dict[str, Any], *, device: str | None) -> dict[str, Any]:
     """Settings as a report has them; no device where no network ran."""
     known = {"model": origin.get("model", settings.model), "dtype": origin.get("dtype")}
+    known["tile"] = origin.get("tile", settings.tile)
     return asdict(settings) | known | {"device": device, "engine": run.engine.name}
 
 

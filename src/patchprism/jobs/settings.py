@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from patchprism.backbones.catalog import DEFAULT_MODEL, EMBEDDED_MODEL, RECORDS
 from patchprism.errors import HeadError, OptionError, PrismError
 from patchprism.features.batching import bytes_for
-from patchprism.features.options import TokenOptions, check_batch_size
+from patchprism.features.options import DEFAULT_TILE, TokenOptions, check_batch_size
 from patchprism.photos.framing import DEFAULT_SIZE, PRESETS, Framing, check_range
 from patchprism.prism.options import DEFAULTS, FIT_OPTIONS, MASK_OPTIONS, PrismOptions
 from patchprism.support import checks
@@ -58,6 +58,7 @@ class Settings(Checked):
         panel=INPUT,
     )
     size: int | None = left_open(Framing, "size")
+    stride: int | None = left_open(Framing, "stride")
     range: tuple[float, float] | None = option(
         None,
         check=check_range,
@@ -89,6 +90,8 @@ class Settings(Checked):
     facet: str | None = left_open(TokenOptions, "facet")
     final_norm: bool | None = left_open(TokenOptions, "final_norm")
     token_norm: str | None = left_open(TokenOptions, "token_norm")
+    tile: int | None = left_open(TokenOptions, "tile")
+    refine: int | None = left_open(TokenOptions, "refine")
     device: str = option(
         "auto",
         check=checks.device,
@@ -150,6 +153,7 @@ class Settings(Checked):
         framed: dict[str, Any] = origin.get("framing", {}) if alike else {}
         return replace(
             self,
+            stride=framed.get("stride") if self.stride is None else self.stride,
             mean=framed.get("mean") if self.mean is None else self.mean,
             std=framed.get("std") if self.std is None else self.std,
             model=model,
@@ -177,10 +181,25 @@ class Settings(Checked):
             If an option is not allowed, or mean and deviation are neither given nor known of the model.
         """
         framing = record.framing(
-            size=self.size, preset=self.preset or "default", mean=self.mean, std=self.std
+            size=self.size,
+            preset=self.preset or "default",
+            mean=self.mean,
+            std=self.std,
+            stride=self.stride,
         )
-        check_memory(framing.size, record, self.device)
+        check_memory(framing, record, self.device, self.fitting(framing, record).tile)
         return framing
+
+    def fitting(self, framing: Framing, record: BackboneRecord) -> Settings:
+        """The same with a tile where nobody chose one and not even one square photo would fit into the memory whole."""
+        if self.tile is not None or framing.size <= DEFAULT_TILE:
+            return self
+        from patchprism.backbones.devices import resolve_device
+
+        needed = bytes_for(framing.size * framing.enlargement, record)
+        if needed <= free_memory() or resolve_device(self.device).type != "cpu":
+            return self
+        return replace(self, tile=DEFAULT_TILE)
 
     def prism(self) -> Prism:
         """The prism to fit, once resolved; its options are checked."""
@@ -200,8 +219,8 @@ class Settings(Checked):
         return {name: getattr(self, name) for name in MASK_OPTIONS}
 
 
-def check_memory(size: int, record: BackboneRecord, device: str) -> None:
-    """Refuse a size at which not even one square photo fits into this machine's memory.
+def check_memory(framing: Framing, record: BackboneRecord, device: str, tile: int | None) -> None:
+    """Refuse a size, a stride or a tile at which not even one square photo fits into this machine's memory.
 
     Raises
     ------
@@ -210,12 +229,17 @@ def check_memory(size: int, record: BackboneRecord, device: str) -> None:
     """
     from patchprism.backbones.devices import resolve_device
 
-    needed, free = bytes_for(size, record), free_memory()
+    free, size = free_memory(), framing.size * framing.enlargement
+    window = size if tile is None else min(tile * framing.enlargement, size)
+    needed = bytes_for(window, record)
+    if window < size:  # its pixels, and its tokens beside those of the window
+        needed += 4 * (3 * size**2 + (size // framing.patch_size) ** 2 * record.width)
     # Only where much is needed is torch imported to ask for the device; a GPU has a memory of its own.
     if needed > free and resolve_device(device).type == "cpu":
+        stride = f" with stride {framing.stride}" if framing.stride else ""
         raise OptionError(
-            f"size {size} needs about {needed / 1e9:,.0f} GB of memory for one photo, and {free / 1e9:,.1f} GB are "
-            "free; choose a smaller size",
+            f"size {framing.size}{stride} needs about {needed / 1e9:,.0f} GB of memory for one photo, and "
+            f"{free / 1e9:,.1f} GB are free; choose a smaller size",
             option="size",
         )
 
@@ -302,9 +326,8 @@ def check_origin(prism: Prism, origin: dict[str, Any]) -> None:
     PrismError
         If model, weights, dtype, tokens or framing differ; the message names the first that does.
     """
-    differs = _difference(
-        prism.origin, origin, (*_TOKENS[:2], ("dtype", "dtype"), *_TOKENS[2:]), framing=None
-    )
+    keys = (*_TOKENS[:2], ("dtype", "dtype"), *_TOKENS[2:], ("tile", "tile"), ("refine", "refine"))
+    differs = _difference(prism.origin, origin, keys, framing=None)
     if differs:
         raise PrismError(f"the prism was fitted with another {differs}; force=True uses it anyway")
 
@@ -338,13 +361,13 @@ def _difference(
     if not fitted_on:
         return ""  # fitted on somebody's own features: what they were is the user's to know
     for key, word in keys:
-        fitted, here = fitted_on.get(key, TOKEN_DEFAULTS.get(key)), origin[key]
+        fitted, here = (each.get(key, TOKEN_DEFAULTS.get(key)) for each in (fitted_on, origin))
         if fitted != here:
             return f"{word}: {fitted}, now {here}"
     fitted, here = fitted_on.get("framing"), origin["framing"]
     if not isinstance(fitted, dict):
         return "" if fitted == here else f"framing: {fitted}, now {here}"
-    for key in here if framing is None else framing:
-        if fitted.get(key) != here[key]:
-            return f"framing ({key}): {fitted.get(key)}, now {here[key]}"
+    for key in fitted | here if framing is None else framing:
+        if fitted.get(key) != here.get(key):
+            return f"framing ({key}): {fitted.get(key)}, now {here.get(key)}"
     return ""

@@ -103,6 +103,7 @@ class ExtractTask:
         """See :class:`~patchprism.jobs.engines.Task`."""
         self._backbone = backbone = self._backbone or self.load()
         feed = _Feed(items, self.reader, self.seen or nothing)
+        feed.shows = self.options is not None and self.options.refine > 1
         for tokens in extract(
             feed,
             backbone,
@@ -162,6 +163,7 @@ class _Feed(Photos):
         seen: Callable[[], None],
     ) -> None:
         super().__init__([], [])
+        self.shows = False  # whether crops are wanted beside pixels
         self.items, self.reader, self.seen = items, reader, seen
         self.open: deque[PhotoRun] = deque()
         self.runs: dict[int, PhotoRun] = {}
@@ -181,7 +183,7 @@ class _Feed(Photos):
         name = self.name(index)
         with reading() as heard:
             photo = self.reader(name)
-            framed = framing.apply(photo, name=name, show=False)
+            framed = framing.apply(photo, name=name, show=self.shows)
         self.notes[index] = tuple(heard.notes)
         self.contents[index] = content_of(photo)
         return framed, (photo.shape[0], photo.shape[1])

@@ -177,7 +177,12 @@ class Attention(Lens):
         return found
 
     def _of(self, pixels: Any, row: PhotoRow, number: int, point: Point | None) -> Attended:
-        query: Any = "cls" if point is None else (point.row, point.column)
+        # The network's own patches; the grid of the photo's tokens may be finer.
+        patch = self.scene.framing.patch_size
+        rows, columns = (length // patch for length in pixels.shape[-2:])
+        query: Any = "cls"
+        if point is not None:
+            query = (point.row * rows // row.grid[0], point.column * columns // row.grid[1])
         with _network:
             backbone = self.scene.backbone
             assert backbone is not None

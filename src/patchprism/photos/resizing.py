@@ -68,6 +68,28 @@ def resize(photo: NDArray[np.uint8], plan: Plan, interpolation: str) -> torch.Te
     return box.clamp_(0.0, 1.0)
 
 
+def overlapping(pixels: torch.Tensor, patch: int, stride: int) -> torch.Tensor:
+    """Overlapping patches laid side by side: (3, H, W) -> (3, H / stride * patch, W / stride * patch).
+
+    Beyond the borders, pixels are mirrored.
+    """
+    from torch.nn.functional import pad
+
+    rows, columns = pixels.shape[1] // stride, pixels.shape[2] // stride
+    around, odd = divmod(patch - stride, 2)
+    reach = around + 2 * odd
+    mode = "reflect" if reach < min(pixels.shape[1:]) else "replicate"
+    pixels = pad(pixels[None], (reach, reach, reach, reach), mode=mode)[0]
+    if odd:
+        # The middle of a patch lies half a pixel off that of its cell: pixels are interpolated half-way (cubic).
+        for axis in (1, 2):
+            count = pixels.shape[axis] - 3
+            taps = [pixels.narrow(axis, i, count) for i in range(4)]
+            pixels = (taps[1] + taps[2]) * (9 / 16) - (taps[0] + taps[3]) / 16
+    patches = pixels.unfold(1, patch, stride)[:, :rows].unfold(2, patch, stride)[:, :, :columns]
+    return patches.permute(0, 1, 3, 2, 4).reshape(3, rows * patch, columns * patch)  # (3, h, P, w, P)
+
+
 def is_plain(photo: NDArray[np.uint8]) -> bool:
     """Whether nothing is in a photo, (H, W, 3): it is of one colour, no channel differing by more than 2, or noise.
 

@@ -29,11 +29,14 @@ def extract(
     backbone: Backbone | str,
     *,
     size: int | None = None,
+    stride: int | None = None,
     framing: Framing | None = None,
     layer: int | Sequence[int] | None = None,
     facet: str = "token",
     final_norm: bool = True,
     token_norm: str = "none",
+    tile: int | None = None,
+    refine: int = 1,
     range: tuple[float, float] | None = None,
     batch_size: int | None = None,
     errors: str = "raise",
@@ -50,10 +53,12 @@ def extract(
         A backbone, or the name of a model, which :func:`~patchprism.load_backbone` loads.
     size : int, default=448
         The photo's shorter edge as the network sees it, in pixels.
+    stride : int, optional
+        Pixels from one patch to the next, a divisor of the patch size; a smaller one makes patches overlap.
     framing : Framing, optional
         How photos are resized, cropped and normalised, instead of ``size``. By default photos keep their shape and
         are normalised as the model expects.
-    layer, facet, final_norm, token_norm, range
+    layer, facet, final_norm, token_norm, tile, refine, range
         As in :func:`~patchprism.visualize`.
     batch_size : int, optional
         Maximum number of photos per forward pass. By default it depends on the free memory.
@@ -92,18 +97,22 @@ def extract(
     settings = Settings(
         model=record.name,
         size=size,
+        stride=stride,
         range=range,
         layer=layer,
         facet=facet,
         final_norm=final_norm,
         token_norm=token_norm,
+        tile=tile,
+        refine=refine,
         dtype=dtype,
         batch_size=batch_size,
     ).resolved(record=record)
     if framing is not None:
         check_framing(framing)
-        if size is not None:
-            raise OptionError("size is part of framing; give one of them", option="size")
+        for name, said in (("size", size), ("stride", stride)):
+            if said is not None:
+                raise OptionError(f"{name} is part of framing; give one of them", option=name)
         if framing.patch_size != record.patch_size:
             raise OptionError(
                 f"framing must have the patch size of {record.name}, {record.patch_size}, got {framing.patch_size}",

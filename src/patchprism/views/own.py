@@ -39,7 +39,7 @@ OWN = "own features"
 # Where neither photos nor a framing say how large a patch is: that of DINOv2.
 PATCH = 14
 # Settings that say how photos become tokens.
-_OF_NETWORK = ("weights", "size", "mean", "std", *TOKEN_DEFAULTS, "dtype", "batch_size")
+_OF_NETWORK = ("weights", "size", "stride", "mean", "std", *TOKEN_DEFAULTS, "dtype", "batch_size")
 
 
 def check_own(settings: Settings, **others: Any) -> None:

@@ -37,6 +37,7 @@ def visualize(
     weights: str | None = None,
     preset: str | None = None,
     size: int | None = None,
+    stride: int | None = None,
     range: tuple[float, float] | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
@@ -54,6 +55,8 @@ def visualize(
     facet: str | None = None,
     final_norm: bool | None = None,
     token_norm: str | None = None,
+    tile: int | None = None,
+    refine: int | None = None,
     device: str = "auto",
     dtype: str | None = None,
     batch_size: int | None = None,
@@ -91,6 +94,9 @@ def visualize(
     preset : {"default", "seed"}
     size : int, default=448
         The photo's shorter edge as the network sees it, in pixels.
+    stride : int, optional
+        Pixels from one patch to the next, a divisor of the patch size. With a smaller one than the patch size patches
+        overlap and the grid is finer; for vision transformers.
     range : (low, high), optional
         The values that are black and white in photos that do not hold 8 bits; see
         :func:`~patchprism.read_photo`. By default the prism's, where one is given.
@@ -116,6 +122,11 @@ def visualize(
         Whether the network's final norm is applied to the tokens, of earlier blocks too.
     token_norm : {"none", "l2"}
         ``"l2"`` gives each token unit length before anything is fitted.
+    tile : int, optional
+        Side in pixels of overlapping windows in which larger photos are taken, with their tokens blended. By default
+        photos are taken whole, or in windows of 896 where the memory is too small for that.
+    refine : {1, 2, 4, 8}, default=1
+        Bring the tokens to a grid this many times as fine, along the photo's edges.
     device, dtype : str
         See :func:`~patchprism.backbones.load_backbone`.
     batch_size : int, optional
@@ -174,6 +185,9 @@ def visualize(
         weights=weights,
         preset=preset,
         size=size,
+        stride=stride,
+        tile=tile,
+        refine=refine,
         range=range,
         mean=mean,
         std=std,

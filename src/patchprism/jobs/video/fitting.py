@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from patchprism.errors import PhotoError
-from patchprism.features.extraction import Photos, batch_for
+from patchprism.features.extraction import Photos, batch_for, tokens_of
 from patchprism.features.store.reader import PhotoRow
 from patchprism.jobs.fitting import fit
 from patchprism.jobs.opened import Opened
@@ -59,8 +59,9 @@ class Frames:
     def framed(self, frames: Iterator[Frame]) -> Iterator[tuple[Frame, Framed]]:
         """Each frame with what the network gets; for a thread of its own."""
         leave_the_cores()
+        show = self.network.options.refine > 1
         for frame in frames:
-            yield frame, self.network.framing.apply(frame.rgb, name=self.name(frame), show=False)
+            yield frame, self.network.framing.apply(frame.rgb, name=self.name(frame), show=show)
 
     def tokens(self, items: Iterator[tuple[Frame, Framed]]) -> Iterator[Seen]:
         """Framed frames with their tokens, (h, w, D), in order."""
@@ -76,11 +77,8 @@ class Frames:
             yield from self._forward(batch)
 
     def _forward(self, batch: list[tuple[Frame, Framed]]) -> Iterator[Seen]:
-        import torch
-
         asked = time.perf_counter()
-        pixels = torch.stack([framed.pixels for _, framed in batch])
-        tokens = self.network.options.tokens(self.backbone, pixels).cpu().numpy()
+        tokens = list(tokens_of(self.backbone, [framed for _, framed in batch], self.network.options))
         self.seconds += time.perf_counter() - asked
         for (frame, framed), each in zip(batch, tokens, strict=True):
             yield frame, framed, each
