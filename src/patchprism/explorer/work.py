@@ -5,7 +5,6 @@ from __future__ import annotations
 import queue
 import secrets
 import threading
-import time
 from collections import OrderedDict
 from copy import copy
 from dataclasses import asdict, dataclass, field, replace
@@ -20,7 +19,6 @@ from patchprism.support.written import PRISM, Output
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable
     from pathlib import Path
 
     import numpy as np
@@ -397,11 +395,3 @@ def map_sources(view: View) -> list[NDArray[np.uint8]]:
     import numpy
 
     return [source for source in view.photos.sources if isinstance(source, numpy.ndarray)]
-
-
-def wait_for(job: Job, seconds: float, *, clock: Callable[[], float] = time.monotonic) -> Job:
-    """Wait until a job is over, for those who have no page."""
-    end = clock() + seconds
-    while not job.over and clock() < end:
-        time.sleep(0.01)
-    return job

@@ -26,7 +26,7 @@ export class Scatter {
     this.background = element("input", { type: "checkbox", id: "scatter-background", onchange: () => this.paint() });
     this.clear = element("button", { type: "button", onclick: () => this.choose(null) }, "Clear");
     this.teach = element("button", { type: "button", id: "scatter-teach", title: "Mark the chosen patches as the class that is chosen under Teach", onclick: () => this.markChosen() }, "Mark as class");
-    const { section, body, aside } = addSection({ id: "scatter", title: "Patches in PCA space", before: "leave" });
+    const { body, aside } = addSection({ id: "scatter", title: "Patches in PCA space", before: "leave" });
     this.said = aside;
     aside.setAttribute("role", "status");
     body.append(
@@ -35,9 +35,12 @@ export class Scatter {
       element("div", { class: "row between" }, element("label", { class: "inline" }, this.background, " Background too"), element("span", { class: "row" }, this.teach, this.clear)),
       element("p", { class: "note" }, "Drag around points to light up their patches. Ctrl and wheel zooms; a double click zooms back out."),
     );
-    section.addEventListener("toggle", () => this.redraw());
     this.listen();
-    new ResizeObserver(() => this.redraw()).observe(this.canvas);
+    this.side = 0; // of the canvas in pixels; asking for it in every frame would lay the page out anew
+    new ResizeObserver(([{ contentRect }]) => {
+      this.side = Math.round(contentRect.width * this.ratio);
+      this.redraw();
+    }).observe(this.canvas);
     app.on("load", (model) => this.load(model));
     app.on("draw", (state) => this.draw(state));
     app.on("hover", (at) => this.mark(at ? at.patch : -1));
@@ -72,8 +75,7 @@ export class Scatter {
 
   // After every change of the view; the points are placed anew only where it moves them.
   draw(state, always = false) {
-    const side = Math.round(this.canvas.clientWidth * this.ratio);
-    if (!side) {
+    if (!this.side) {
       this.key = ""; // folded away
       return;
     }
@@ -95,11 +97,11 @@ export class Scatter {
       this.placedFor = model;
     }
     this.shown = { colors, visible: none ? null : visible };
-    this.paint(side);
+    this.paint();
   }
 
-  paint(side = this.field.width) {
-    const { field, canvas } = this;
+  paint() {
+    const { field, canvas, side } = this;
     if (!this.shown || !side) return;
     field.resize(side, side);
     if (canvas.width !== side) canvas.width = canvas.height = this.marks.width = this.marks.height = side;
@@ -130,7 +132,7 @@ export class Scatter {
 
   drawMarks() {
     const { field, ratio } = this;
-    if (!field.width || !field.axes) return;
+    if (!this.side || !field.axes) return;
     const context = this.marks.getContext("2d");
     if (!this.colors) {
       const style = getComputedStyle(this.canvas);
