@@ -197,22 +197,33 @@ def test_the_open_photos_colours_can_follow_its_edges(app, twelve, modules, tmp_
 
 
 def test_strokes_keep_their_width_and_leave_the_patch_free(app):
-    app.mouse.click(*place(app, 0, 1, 1))
-    drawn(app)
-    change(app, zoom=8, panX=0.3, panY=0.3)
-    strokes = app.evaluate("""() => [...document.querySelectorAll(".pin rect, .match rect, .cursor rect")].map(
-    (rect) => {
-      const { strokeWidth, vectorEffect, fill } = getComputedStyle(rect);
-      return [parseFloat(strokeWidth), vectorEffect, fill];
-    })""")
-    assert strokes
-    assert all(
-        width <= 6 and effect == "non-scaling-stroke" and fill == "none" for width, effect, fill in strokes
-    )
+    app.mouse.click(*place(app, 0, 2, 3))
+    for zoom in (1, 8):
+        change(app, zoom=zoom, panX=0.4, panY=0.3)
+        app.mouse.move(*place(app, 1, 2, 2))
+        drawn(app)
+        marks = app.evaluate("""() => [
+          ...document.querySelectorAll(".tile .pin, .tile .match, .cursor[visibility=visible]"),
+        ].flatMap((group) => {
+          const svg = group.closest("svg");
+          const [, , w, h] = svg.getAttribute("viewBox").split(" ").map(Number);
+          const box = svg.getBoundingClientRect();
+          return [...group.children].map((rect) => {
+            const style = getComputedStyle(rect);
+            const drawn = rect.getBoundingClientRect(); // without its stroke
+            return { stroke: parseFloat(style.strokeWidth), effect: style.vectorEffect, fill: style.fill,
+              inner: drawn.width - parseFloat(style.strokeWidth), patch: box.width / w };
+          });
+        })""")
+        assert len(marks) >= 8
+        assert all(mark["stroke"] <= 5 and mark["effect"] == "non-scaling-stroke" for mark in marks)
+        assert all(mark["fill"] == "none" for mark in marks)
+        for mark in marks:  # what the stroke leaves free is the patch
+            assert mark["inner"] == pytest.approx(mark["patch"], abs=0.6)
 
 
 def test_lines_carry_their_cosine_in_a_casing_and_are_five_at_most(app, twelve):
-    app.mouse.click(*place(app, 0, 2, 3))
+    app.mouse.click(*place(app, 0, 5, 6))
     drawn(app)
     lines = app.locator("#lines line").count()
     assert 1 <= lines <= 5

@@ -43,6 +43,19 @@ function makePane(photo, address, kind) {
   return { pane, stage, image, marks, halo, outline, cursor };
 }
 
+// Marks lie around their patch, never over it. A group's two rectangles, the dark edge and the line upon it, have
+// strokes of these widths in pixels, whatever the zoom; unit is a patch's size in pixels.
+const STROKES = { cursor: [4, 2], pin: [5, 3], match: [4, 2] };
+
+export function fitMark(group, kind, unit) {
+  STROKES[kind].forEach((stroke, i) => {
+    const out = stroke / 2 / unit;
+    const rect = group.children[i];
+    for (const [name, value] of [["x", -out], ["y", -out], ["width", 1 + 2 * out], ["height", 1 + 2 * out]]) rect.setAttribute(name, value);
+    rect.setAttribute("stroke-width", stroke);
+  });
+}
+
 export function makeTile(photo, index, address, actions) {
   const [h, w] = photo.grid;
   const side = makePane(photo, address, "side");
