@@ -62,7 +62,7 @@ export class Exporter {
     this.caption = element("textarea", { id: "export-caption", rows: 4, spellcheck: "false", oninput: () => { this.ownCaption = true; this.changed(); } });
     this.command = element("pre", { class: "command", tabindex: "0", "aria-label": "The command that makes this view" });
     this.preview = element("img", { id: "export-preview", alt: "The figure as it will be saved" });
-    this.said = element("p", { class: "note", role: "status", id: "export-said" });
+    this.said = element("p", { class: "note", role: "status", id: "export-said", "aria-label": "Size of the figure" });
     this.go = element("button", { type: "submit", class: "primary" }, "Save figure");
     const row = (label, ...controls) => element("div", { class: "choice" }, element("label", { for: controls[0].id }, label), element("span", { class: "row" }, ...controls));
     const form = element(

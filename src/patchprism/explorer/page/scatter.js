@@ -29,6 +29,7 @@ export class Scatter {
     const { body, aside } = addSection({ id: "scatter", title: "Patches in PCA space", before: "leave" });
     this.said = aside;
     aside.setAttribute("role", "status");
+    aside.setAttribute("aria-label", "Chosen patches");
     body.append(
       element("div", { class: "points-box" }, this.canvas, this.marks),
       element("div", { class: "row" }, ...this.selects, element("label", { class: "inline" }, this.solid, " 3D"), this.lassoRow),
