@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 import toys
@@ -11,7 +13,7 @@ from patchprism.errors import OptionError
 from patchprism.explorer.build import build_message
 from patchprism.explorer.message import Message
 from patchprism.explorer.wishes import Wish, check_wish, models_here, over_all_patches, reshown, without
-from patchprism.explorer.work import MAX_FITS, NoSessionError, Workshop, wait_for
+from patchprism.explorer.work import MAX_FITS, NoSessionError, Workshop
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +30,10 @@ def workshop(seen):
 
 
 def fitted(workshop, session, **wish):
-    job = wait_for(workshop.start(session, Wish(**wish)), 60)
+    job = workshop.start(session, Wish(**wish))
+    end = time.monotonic() + 60
+    while not job.over and time.monotonic() < end:
+        time.sleep(0.01)
     assert job.state == "done", job.error
     return session.view
 
