@@ -25,6 +25,15 @@ export class Similarity {
     return this.fill(this.back, query, start, start + grid[0] * grid[1]);
   }
 
+  // Of two patches.
+  between(a, b) {
+    if (a === b) return 1;
+    const { codes, squares, dims } = this;
+    let sum = 0;
+    for (let d = 0, i = a * dims, j = b * dims; d < dims; d++, i++, j++) sum += squares[d] * codes[i] * codes[j];
+    return sum;
+  }
+
   fill(result, query, start, end) {
     const { codes, squares, dims } = this;
     const weights = squares.map((square, d) => square * codes[query * dims + d]);
