@@ -125,9 +125,7 @@ def without(view: View, rows: Collection[int]) -> View:
         [view.names[row] for row in kept],
         range=view.photos.range,
     )
-    photos.notes |= {
-        new: view.photos.notes[row] for new, row in enumerate(kept) if row in view.photos.notes
-    }
+    photos.notes |= {new: view.photos.notes[row] for new, row in enumerate(kept) if row in view.photos.notes}
     tokens = list(view.features)
     return replace(
         view,

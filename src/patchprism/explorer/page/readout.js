@@ -59,6 +59,7 @@ export function readout(app) {
       line.append(dot, element("b"));
       return line;
     });
+    if (app.hovered) fill(app.hovered);
   });
   app.on("hover", (at) => {
     if (box.hidden !== !at) box.hidden = !at;
