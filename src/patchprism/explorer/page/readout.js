@@ -38,7 +38,7 @@ export function readout(app) {
   color.append(swatch, hex);
   let pins = [];
   let size = [0, 0];
-  new ResizeObserver(() => (size = [box.offsetWidth, box.offsetHeight])).observe(box);
+  new ResizeObserver(([{ borderBoxSize: [{ inlineSize, blockSize }] }]) => (size = [inlineSize, blockSize])).observe(box);
 
   const fill = (at) => {
     const facts = factsOf(app, at);
