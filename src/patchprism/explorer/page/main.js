@@ -17,7 +17,7 @@ import { take } from "./take.js";
 import { Gallery } from "./view.js";
 
 // Each is called once with the app, in this order; app.js says how they hear of things.
-const PARTS = [navigate, panel, inspect, readout, crisp, take, keys];
+const PARTS = [navigate, panel, readout, inspect, crisp, take, keys];
 
 const app = new App();
 
