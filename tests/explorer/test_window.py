@@ -156,7 +156,7 @@ def test_one_photo_over_the_whole_window(app):
     app.keyboard.press("ArrowRight")
     assert state(app, "single") == 3
     app.keyboard.press("Shift+ArrowDown")
-    drawn(app)
+    app.wait_for_timeout(150)
     assert app.locator("#readout").inner_text().startswith("photo-4")
     app.keyboard.press("ArrowLeft")
     app.keyboard.press("ArrowLeft")
@@ -245,7 +245,7 @@ def test_lines_carry_their_cosine_in_a_casing_and_are_five_at_most(app, twelve):
 def test_the_readout_tells_what_python_knows(app, twelve):
     app.mouse.click(*place(app, 1, 2, 3))
     app.mouse.move(*place(app, 0, 1, 2))
-    drawn(app)
+    app.wait_for_timeout(150)
     text = app.locator("#readout").inner_text()
     part = twelve.parts[0]
     w = part.score.shape[1]

@@ -18,7 +18,7 @@ import { tools } from "./tools.js";
 import { Gallery } from "./view.js";
 
 // Each is called once with the app, in this order; app.js says how they hear of things.
-const PARTS = [navigate, panel, inspect, readout, crisp, take, keys, tools];
+const PARTS = [navigate, panel, readout, inspect, crisp, take, keys, tools];
 
 const app = new App();
 
