@@ -7,6 +7,8 @@ import { DOWNLOAD_ICON, HIDE_ICON, OPEN_ICON, REMOVE_ICON, element, icon, svgEle
 
 const LONG_PRESS = 500; // milliseconds
 const DOUBLE = 400;
+// The last click, on any photo: a double click is two at one place with none elsewhere between them.
+let tapped = { at: -Infinity, x: 0, y: 0 };
 
 function placed(node, { size, crop }) {
   const [height, width] = size;
@@ -128,7 +130,6 @@ function listenPointer(tile, actions) {
   let travelled = 0;
   let spread = 0;
   let held = 0; // the timer of a long press
-  let tapped = { at: -Infinity, x: 0, y: 0 };
   let tool = null; // that has taken this press
   const at = (event) => ({ tile, photo: tile.index, event, ...placeOf(tile, event) });
   const over = (event) => {
