@@ -8,7 +8,7 @@ const GROUP_GAP = 7; // between photos
 const LABEL_SIZE = 7; // height of the letters
 const LINE_HEIGHT = 1.35;
 const FIGURE_STEPS = 256;
-const figureHeat = mappedTable("magma", FIGURE_STEPS);
+const figureHeat = mappedTable(FIGURE_STEPS);
 
 export const INKS = { white: "#1c2026", transparent: "#1c2026", black: "#e8eaee" };
 export const PAPERS = { white: "#ffffff", transparent: null, black: "#000000" };

@@ -17,7 +17,7 @@ export class Gallery {
   constructor(root, model, actions) {
     this.root = root;
     this.model = model;
-    this.heatTable = mappedTable("viridis", HEAT_STEPS);
+    this.heatTable = mappedTable(HEAT_STEPS);
     const address = (i) => URL.createObjectURL(new Blob([model.buffers[`photo-${i}`]], { type: "image/webp" }));
     this.tiles = model.photos.map((photo, i) => makeTile(photo, i, address(i), actions));
     root.replaceChildren(...this.tiles.map((tile) => tile.figure));
