@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 import time
+from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
 import pytest
+import skimage
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -169,6 +171,41 @@ def test_the_same_picture_gives_the_same_bytes(tmp_path, photo):
             write_picture(path, photo[::-1] if index == 2 else photo[::-1].copy())
             digests.add(hashlib.sha256(path.read_bytes()).hexdigest())
         assert len(digests) == 1
+
+
+def ramp(height, width, channels):
+    """Each pixel the mean of its neighbours, which the filter "average" leaves nothing of."""
+    return np.add.outer(np.arange(height), np.arange(width))[:, :, None].repeat(channels, 2).astype(np.uint8)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3), (1, 300, 4), (70, 1, 3), (64, 33, 4), (97, 201, 3)])
+@pytest.mark.parametrize("kind", ["noise", "flat", "ramp", "rows", "columns", "mixed"])
+def test_png_holds_every_pixel(tmp_path, shape, kind):
+    noise = rng().integers(0, 256, shape, dtype=np.uint8)
+    kinds = {
+        "noise": noise,
+        "flat": np.full(shape, 255, np.uint8),
+        "ramp": ramp(*shape),
+        "rows": np.broadcast_to(noise[:, :1], shape),
+        "columns": np.broadcast_to(noise[:1], shape)[::-1, ::-1],
+    }
+    kinds["mixed"] = np.concatenate([each[:20] for each in kinds.values()])
+    write_picture(tmp_path / "a.png", kinds[kind], dpi=300)
+    with Image.open(tmp_path / "a.png") as image:
+        image.verify()  # checksums, which loading passes over
+    with Image.open(tmp_path / "a.png") as image:
+        assert image.info["dpi"] == pytest.approx((300, 300), abs=0.01)
+        np.testing.assert_array_equal(np.asarray(image), kinds[kind])
+
+
+def test_png_is_about_as_small_as_pillow_makes_it(tmp_path):
+    photo = np.asarray(Image.open(Path(skimage.__file__).parent / "data" / "chelsea.png"))
+    grid = rng().integers(0, 256, (12, 18, 3), dtype=np.uint8)
+    patches = grid.repeat(30, 0).repeat(30, 1)
+    for picture, most in ((photo, 1.15), (patches, 1.1)):
+        write_picture(tmp_path / "ours.png", picture)
+        Image.fromarray(picture).save(tmp_path / "theirs.png", compress_type=3)
+        assert (tmp_path / "ours.png").stat().st_size < most * (tmp_path / "theirs.png").stat().st_size
 
 
 def test_jpegs_keep_the_edges_of_patches(tmp_path):

@@ -16,7 +16,7 @@ from patchprism.pictures.sheet import Bar, Group, Panel, Sheet, map_panel, photo
 from patchprism.support.arrays import to_uint8
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
     from PIL import Image
@@ -112,7 +112,7 @@ def fg_mask_sheet(
         mask = np.asarray(foregrounds[index], dtype=bool)
         strength = np.where(mask, 1.0 - score if side == "below" else score, 0.0)
         photo = photo_panel(shown[index], size)
-        score_map = colors_panel(viridis(strength), None, photo, upsample=upsample)
+        score_map = colors_panel(viridis(strength), None, size, lambda: photo, upsample=upsample)
         panel = Image.blend(photo, score_map, 1 - TINT)
         return outlined(panel, mask) if outline else panel
 
@@ -201,8 +201,8 @@ def results_sheet(
 
     def painted(index: int, size: tuple[int, int]) -> Image.Image:
         kept = None if foregrounds is None else foregrounds[index]
-        under = photo_panel(shown[index], size)
-        return colors_panel(colors[index], kept, under, background=background, upsample=upsample)
+        under = partial(photo_panel, shown[index], size)
+        return colors_panel(colors[index], kept, size, under, background=background, upsample=upsample)
 
     groups = [
         Group(
@@ -217,24 +217,25 @@ def results_sheet(
 def colors_panel(
     colors: NDArray[np.floating[Any]],
     foreground: NDArray[np.bool_] | None,
-    photo: Image.Image,
+    size: tuple[int, int],
+    photo: Callable[[], Image.Image],
     *,
     background: str = "black",
     upsample: str = "nearest",
 ) -> Image.Image:
-    """Colours of patches at the size of the photo's panel, which guides them if asked to.
+    """Colours of patches at a panel's size; the photo's panel, drawn where it is needed, guides them if asked to.
 
     Where there is no foreground, the background; without foregrounds all patches have colours.
     """
     from PIL import Image
 
-    width, height = photo.size
+    width, height = size
     if upsample in ("auto", "nearest") and background == "black":
-        return map_panel(colors, photo.size)
+        return map_panel(colors, size)
     picture = draw_colors(
         np.asarray(colors),
         np.ones(np.shape(colors)[:2], bool) if foreground is None else np.asarray(foreground, bool),
-        lambda: np.asarray(photo),
+        lambda: np.asarray(photo()),
         crop=(0.0, 0.0, float(width), float(height)),
         size=(height, width),
         upsample=upsample,
