@@ -11,8 +11,9 @@ from safetensors.numpy import load_file, save_file
 from scipy.optimize import minimize
 from sklearn.base import clone
 
-from patchprism import Head, PatchFeatures
-from patchprism.errors import FeaturesError, HeadError, OptionError, PhotoError
+from patchprism import Head, PatchFeatures, Prism
+from patchprism.errors import FeaturesError, HeadError, OptionError, PhotoError, PrismError
+from patchprism.jobs.video.steady import FrameColors
 from patchprism.photos.framing import Framing
 from patchprism.prism.head import LabelledRows
 from patchprism.prism.labels import class_shares, patch_labels
@@ -309,3 +310,99 @@ def test_what_is_no_head_is_refused(saved, tmp_path):
     save_file({"a": np.zeros(3)}, path)
     with pytest.raises(HeadError, match="a safetensors file, but not a head"):
         Head.load(path)
+
+
+# ---------------------------------------------------------------- in a prism
+
+
+def test_a_prism_keeps_the_masks_that_it_is_given_and_follows_the_head_elsewhere():
+    tokens, masks = photos()
+    odd = masks[0] > 0
+    odd[0, :3] = True  # no head would find these
+    prism = Prism().fit(tokens, [odd, None, None])
+    head = Head().fit(tokens, [odd, None, None])
+    assert (prism.method_, prism.side_, prism.threshold_, prism.n_voters_) == ("mask", "above", 0.5, 1)
+    np.testing.assert_array_equal(prism.head_.weights_, head.weights_)
+    np.testing.assert_array_equal(prism.split(tokens[0], name="photo-1").foreground, odd)
+    for each in tokens:
+        found = prism.split(each, name="another name")
+        np.testing.assert_array_equal(found.foreground, head.predict([each])[0] > 0)
+        np.testing.assert_array_equal(found.score, head.score_of(each))
+    inside = [odd, *(head.predict([each])[0] > 0 for each in tokens[1:])]
+    assert prism.n_foreground_ == sum(each.sum() for each in inside)
+    pixels = np.concatenate([each[mask] for each, mask in zip(tokens, inside, strict=True)]).astype(float)
+    np.testing.assert_allclose(prism.object_mean_, pixels.mean(axis=0), atol=1e-6)
+    learned = head.predict(tokens[:1])[0] > 0
+    assert prism.agreement_ == pytest.approx((learned & odd).sum() / (learned | odd).sum())
+    assert prism.summary()["classes"] == ["background", "object"]
+
+
+def test_patches_without_a_label_follow_the_head_in_a_photo_with_clicks():
+    tokens, masks = photos()
+    clicks = np.full(masks[0].shape, -1)
+    clicks[0, 0], clicks[3, 3] = 1, 0  # the wrong way around
+    prism = Prism().fit(tokens, [clicks, masks[1] > 0, None])
+    found = prism.split(tokens[0], name="photo-1")
+    assert found.foreground[0, 0]
+    assert not found.foreground[3, 3]
+    rest = clicks < 0
+    np.testing.assert_array_equal(found.score[rest], prism.head_.score_of(tokens[0])[rest])
+
+
+def test_a_prism_with_a_head_comes_back_and_needs_no_masks(tmp_path):
+    tokens, masks = photos()
+    head = Head(classes=CLASSES).fit(tokens, masks)
+    prism = Prism(foreground="mask", threshold=0.7).fit(tokens, head)
+    prism.save(tmp_path / "halves.prism")
+    again = Prism.load(tmp_path / "halves.prism")
+    assert again.to_bytes() == prism.to_bytes()
+    for mine, theirs in zip(prism.transform(tokens), again.transform(tokens), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    assert again.head_.classes_ == CLASSES
+    np.testing.assert_array_equal(again.split(tokens[0]).foreground, head.score_of(tokens[0]) > 0.7)
+    frame, photo = FrameColors(again).split(tokens[0]), again.split(tokens[0])
+    np.testing.assert_array_equal(frame.foreground, photo.foreground)
+    np.testing.assert_allclose(frame.score, photo.score, atol=1e-4)
+
+
+def test_what_does_not_go_with_masks_is_refused():
+    tokens, masks = photos()
+    with pytest.raises(OptionError, match="foreground 'mask' needs masks, or a head"):
+        Prism(foreground="mask").fit(tokens)
+    with pytest.raises(
+        OptionError, match="foreground must be 'auto' or 'mask' with masks or a head, got 'pca'"
+    ):
+        Prism(foreground="pca").fit(tokens, masks)
+    wide = Head().fit(photos()[0], masks)
+    with pytest.raises(HeadError, match="taught on features of width 12, got 5"):
+        Prism().fit([each[..., :5] for each in tokens], wide)
+    again = Prism().fit(tokens, masks)
+    assert again.fit(tokens).method_ == "object"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda said, tensors: said["learned"]["head"].update(classes=["a", "b"]), "header does not fit"),
+        (lambda said, tensors: said["learned"].pop("head"), "header does not fit"),
+        (lambda said, tensors: said["learned"].update(head=[]), "header does not fit"),
+        (lambda said, tensors: said["learned"].update(agreement=2), "agreement 2"),
+        (lambda said, tensors: said["learned"].update(side="below"), "below its threshold"),
+        (lambda said, tensors: tensors.pop("head_bias"), "lacks head_bias"),
+        (lambda said, tensors: tensors.update(head_bias=np.zeros(4)), "head_"),
+        (lambda said, tensors: tensors.update(head_weights=np.zeros((3, 5))), "head_weights has shape"),
+        (lambda said, tensors: tensors.update(head_weights=np.full((3, WIDTH), np.nan)), "or NaN"),
+    ],
+)
+def test_a_prism_with_a_damaged_head_is_refused(tmp_path, change, words):
+    tokens, masks = photos()
+    path = tmp_path / "halves.prism"
+    Prism().fit(tokens, masks).save(path)
+    content = path.read_bytes()
+    header = json.loads(content[8 : 8 + struct.unpack("<Q", content[:8])[0]])
+    said, tensors = json.loads(header["__metadata__"]["patchprism"]), load_file(path)
+    assert said["version"] == 3
+    change(said, tensors)
+    save_file(tensors, path, {"patchprism": json.dumps(said)})
+    with pytest.raises(PrismError, match=words):
+        Prism.load(path)

@@ -53,7 +53,7 @@ def part_of(score, foreground):
 
 
 def test_nearest_enlarges_the_patches(view, tmp_path):
-    view.save(tmp_path / "out", masks="png")
+    view.save(tmp_path / "out", masks="png", upsample="nearest")
     for i, mask in enumerate(view.foreground):
         height, width = view.sizes[i]
         left, top, right, bottom = view.crops[i]

@@ -389,7 +389,7 @@ def rewrite(path, change):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda t, h: h.update(version=3), "version 3, this PatchPrism reads up to version 2"),
+        (lambda t, h: h.update(version=4), "version 4, this PatchPrism reads up to version 3"),
         (lambda t, h: t.pop("object_mean"), "lacks object_mean"),
         (lambda t, h: t.update(object_mean=np.zeros(31)), "object_mean has shape"),
         (lambda t, h: t.update(object_mean=np.zeros(32, np.float32)), "object_mean has shape"),
@@ -448,7 +448,7 @@ def test_a_clone_has_equal_options_and_no_fit():
     prism.origin = {"model": "some"}
     for fresh in (clone(prism), Prism(**prism.get_params(deep=False))):
         assert fresh.get_params() == prism.get_params()
-        assert vars(fresh) == {**prism.get_params(), "origin": {}, "agreements": {}}
+        assert vars(fresh) == {**prism.get_params(), "origin": {}, "agreements": {}, "masks": {}}
         with pytest.raises(PrismError, match="not fitted"):
             fresh.transform(scene())
     np.testing.assert_array_equal(clone(prism).fit(scene()).object_range_, prism.object_range_)

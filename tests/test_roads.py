@@ -150,11 +150,31 @@ def test_a_clip_of_the_photos_gives_their_prism(tmp_path):
         steady=False,
     )
     prism = Prism.load(saved)
-    np.testing.assert_allclose(prism.scene_components_[:3], view.prism.scene_components_[:3], atol=1e-5)
-    assert prism.threshold_ == pytest.approx(view.prism.threshold_, abs=1e-6)
+    np.testing.assert_array_equal(prism.scene_components_, view.prism.scene_components_)
+    assert prism.threshold_ == view.prism.threshold_
     for index, name in enumerate(sorted(path.name for path in (tmp_path / "frames").glob("*.png"))):
         frame = np.asarray(Image.open(tmp_path / "frames" / name)).astype(int)
         assert np.abs(frame - view.picture(index)).max() <= 1
+
+
+def test_more_frames_than_a_shard_holds_give_the_prism_of_the_same_photos(tmp_path):
+    """Their tokens lie on disk, one shard in memory at a time."""
+    folder = make_photos(tmp_path / "p", 66, shapes=((24, 32),))
+    view = patchprism.visualize([folder], size=24, backbone=Toy())
+    out, seen = tmp_path / "frames", []
+    report = patchprism.render_video(
+        folder,
+        out,
+        size=24,
+        backbone=Toy(),
+        fit_frames=1000,
+        progress=lambda stage, done, total: seen.append((stage, done)),
+    )
+    np.testing.assert_array_equal(report.prism.object_components_, view.prism.object_components_)
+    assert report.prism.n_photos_ == 66
+    assert report.prism.threshold_ == view.prism.threshold_
+    assert len(report.hints) == len(view.hints())
+    assert ("fit, pass 1", 2) in seen  # two shards
 
 
 def test_the_first_64_photos_do_not_depend_on_the_65th(tmp_path):

@@ -1,4 +1,4 @@
-"""Patches to pixels, against torch, against filters written out in loops, and on composites with known masks."""
+"""Patches to pixels, against torch, against a filter written out in loops, and on composites with known masks."""
 
 from __future__ import annotations
 
@@ -7,15 +7,9 @@ import pytest
 import torch
 
 from patchprism.errors import OptionError
+from patchprism.features.finer import COLOR, DISTANCE, doublings_for, finer
 from patchprism.pictures.render import overlay, paint
-from patchprism.pictures.upsample import (
-    box_mean,
-    guided_coefficients,
-    overlay_smooth,
-    paint_smooth,
-    upsample,
-    upsampled_strips,
-)
+from patchprism.pictures.upsample import overlay_smooth, paint_smooth, upsample, upsampled_strips
 
 
 @pytest.fixture
@@ -39,53 +33,64 @@ def test_nearest_paints_what_paint_paints(rng, crop):
     np.testing.assert_array_equal(ours, paint(colors, crop=crop, size=(30, 40)))
 
 
-@pytest.mark.parametrize("radius", [0, 1, 3, 50])
-def test_box_mean_is_the_mean_of_each_window(rng, radius):
-    values = rng.random((9, 11, 2))
-    expected = np.empty_like(values)
-    for y in range(9):
-        for x in range(11):
-            window = values[max(0, y - radius) : y + radius + 1, max(0, x - radius) : x + radius + 1]
-            expected[y, x] = window.mean(axis=(0, 1))
-    np.testing.assert_allclose(box_mean(values, radius), expected, atol=1e-12)
+def doubled_in_loops(values, coarse, fine):
+    """Joint bilateral upsampling as the paper writes it, cell by cell, over the 3 x 3 nearest cells."""
+    h, w, channels = values.shape
+    found = np.empty((2 * h, 2 * w, channels))
+    for y in range(2 * h):
+        for x in range(2 * w):
+            total, weights = np.zeros(channels), 0.0
+            for down in (-1, 0, 1):
+                for across in (-1, 0, 1):
+                    near = min(max(y // 2 + down, 0), h - 1), min(max(x // 2 + across, 0), w - 1)
+                    far = (down - (y % 2 - 0.5) / 2) ** 2 + (across - (x % 2 - 0.5) / 2) ** 2
+                    unlike = ((fine[y, x] - coarse[near]) ** 2).sum()
+                    weight = np.exp(-far / (2 * DISTANCE**2) - unlike / (2 * COLOR**2))
+                    total, weights = total + weight * values[near], weights + weight
+            found[y, x] = total / weights
+    return found
 
 
-def test_guided_coefficients_are_ridge_regressions_of_windows(rng):
-    guide, values, radius, epsilon = rng.random((7, 8, 3)), rng.random((7, 8, 2)), 1, 1e-2
-    slopes, offsets = np.zeros((7, 8, 3, 2)), np.zeros((7, 8, 2))
-    for y in range(7):
-        for x in range(8):
-            ys, xs = slice(max(0, y - 1), y + 2), slice(max(0, x - 1), x + 2)
-            g, v = guide[ys, xs].reshape(-1, 3), values[ys, xs].reshape(-1, 2)
-            centered = g - g.mean(axis=0)
-            a = np.linalg.solve(
-                centered.T @ centered / len(g) + epsilon * np.eye(3),
-                centered.T @ (v - v.mean(axis=0)) / len(g),
-            )
-            slopes[y, x], offsets[y, x] = a, v.mean(axis=0) - g.mean(axis=0) @ a
-    ours = guided_coefficients(guide, values, radius, epsilon)
-    np.testing.assert_allclose(ours[0], box_mean(slopes, 1), atol=1e-10)
-    np.testing.assert_allclose(ours[1], box_mean(offsets, 1), atol=1e-10)
+def test_finer_is_joint_bilateral_upsampling(rng, monkeypatch):
+    photo = (120 + rng.integers(0, 40, (24, 20, 3))).astype(np.uint8)
+    values = rng.normal(size=(6, 5, 7)).astype(np.float32)
+    guides = [photo / 255.0]  # a cell of the finest grid is one pixel
+    for _ in range(2):
+        h, w = guides[-1].shape[:2]
+        guides.append(guides[-1].reshape(h // 2, 2, w // 2, 2, 3).mean(axis=(1, 3)))
+    expected = values
+    for coarse, fine in ((guides[2], guides[1]), (guides[1], guides[0])):
+        expected = doubled_in_loops(expected, coarse, fine)
+    found = finer(values, photo, (0, 0, 20, 24), doublings=2)
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
+    monkeypatch.setattr("patchprism.features.finer._STRIP_VALUES", 1)
+    np.testing.assert_array_equal(finer(values, photo, (0, 0, 20, 24), doublings=2), found)
+    np.testing.assert_array_equal(finer(values, photo, (0, 0, 20, 24), doublings=0), values)
 
 
-def test_what_is_linear_in_the_photo_comes_back_whole(rng):
-    """Patch means of a linear function of the photo are all the filter sees; it must find the pixels."""
-    smooth = (
-        torch.nn.functional.interpolate(
-            torch.from_numpy(rng.random((1, 3, 13, 17)).astype(np.float32)), size=(96, 128), mode="bicubic"
-        )[0]
-        .permute(1, 2, 0)
-        .clamp(0, 1)
-    )
-    photo = (smooth.numpy() * 255).round().astype(np.uint8)
-    truth = photo.astype(np.float32) / 255 @ np.array([[0.5], [0.3], [-0.2]], np.float32) + 0.1
-    patches = truth.reshape(12, 8, 16, 8, 1).mean(axis=(1, 3))
-    found = {
-        method: upsample(patches, crop=(0, 0, 128, 96), size=(96, 128), method=method, photo=photo)
-        for method in ("bilinear", "guided")
-    }
-    errors = {method: np.abs(values - truth).mean() for method, values in found.items()}
-    assert errors["guided"] < 0.35 * errors["bilinear"]
+@pytest.mark.parametrize(
+    ("crop", "expected"),
+    [
+        ((0, 0, 448, 448), 3),
+        ((0, 0, 448, 100), 1),
+        ((0, 0, 30, 448), 0),
+        ((0, 0, 10, 10), 0),
+        ((0, 0, 9e3, 9e3), 3),
+    ],
+)
+def test_cells_are_not_smaller_than_pixels(crop, expected):
+    assert doublings_for(crop, (32, 32)) == expected
+
+
+@pytest.mark.parametrize("edge", [61, 64, 70])
+def test_a_guided_border_lies_where_the_photo_has_it(edge):
+    """Patches of 16 pixels whose shares are known: the border is found within the patch, to a pixel."""
+    photo = np.full((96, 128, 3), 40, np.uint8)
+    photo[:, edge:] = 210
+    truth = (np.arange(128) >= edge).astype(np.float32)
+    patches = np.tile(truth.reshape(1, 8, 16).mean(axis=2)[..., None], (6, 1, 1))
+    found = upsample(patches, crop=(0, 0, 128, 96), size=(96, 128), method="guided", photo=photo)[..., 0]
+    assert (np.abs(np.argmax(found > 0.5, axis=1) - edge) <= 1).all()
 
 
 def composite(rng, shape=(320, 320)):

@@ -86,6 +86,7 @@ class Watched:
         self.page = page
         self.problems = []
         self.requests = []
+        page.set_default_timeout(10_000)
         page.on("console", self.note)
         page.on("pageerror", lambda error: self.problems.append(str(error)))
         page.on("request", lambda request: self.requests.append(request.url))
@@ -100,6 +101,13 @@ class Watched:
         self.page.goto(address)
         self.page.wait_for_selector("html[data-ready]", timeout=20_000)
         assert self.page.evaluate("document.documentElement.dataset.ready") == "true"
+        self.unfold()
+
+    def unfold(self):
+        """Open every section of the panel; in a small window some are folded."""
+        self.page.evaluate(
+            "document.querySelectorAll('details.section').forEach((section) => { section.open = true; })"
+        )
 
     def frame(self):
         """Until what was asked for is drawn."""

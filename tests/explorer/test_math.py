@@ -172,6 +172,7 @@ def test_pictures_at_the_photos_resolution_are_the_same_bytes(view, results, ind
         expected = shown.picture(
             0,
             overlay_alpha=setting.get("alpha"),
+            upsample="nearest",
             background=setting.get("background", "black"),
             basis=setting.get("basis", "object"),
         )

@@ -240,7 +240,7 @@ def test_what_is_taken_away_is_pythons(opened, view, tmp_path):
     choose(opened, "background", "grey")
     np.testing.assert_array_equal(picture(opened)[1], view.picture(0, background="grey"))
     choose(opened, "mode", "overlay")
-    expected = view.picture(0, overlay_alpha=0.6).astype(int)
+    expected = view.picture(0, overlay_alpha=0.6, upsample="nearest").astype(int)
     # The photo's size, the same patches; the photo below as WebP keeps it.
     assert 0 < np.abs(picture(opened)[1] - expected).mean() < 3
     drag_threshold(opened, 0.5, 0.4)
@@ -363,7 +363,9 @@ def test_the_served_page_adds_refits_and_comes_back(driver, served, view, tmp_pa
     # Over the photo itself: the server has it.
     choose(driver, "mode", "overlay")
     shown = picture(driver)[1].astype(int)
-    np.testing.assert_allclose(shown, again.picture(0, overlay_alpha=0.6).astype(int), atol=1)
+    np.testing.assert_allclose(
+        shown, again.picture(0, overlay_alpha=0.6, upsample="nearest").astype(int), atol=1
+    )
     assert driver.script("document.getElementById('message').textContent") == ""
     # Left with its buttons off, as in the middle of a fit: they work again. Firefox would keep them off, were
     # the page not sent with no-store.

@@ -124,7 +124,9 @@ def test_the_served_page_shows_adds_refits_and_saves(served, watch, view, tmp_pa
     with page.expect_download() as waiting:
         page.get_by_label("Download the picture of cat.png").click()
     shown = np.asarray(Image.open(waiting.value.path()).convert("RGB")).astype(int)
-    np.testing.assert_allclose(shown, again.picture(0, overlay_alpha=0.6).astype(int), atol=1)
+    np.testing.assert_allclose(
+        shown, again.picture(0, overlay_alpha=0.6, upsample="nearest").astype(int), atol=1
+    )
     assert watched.left_the_page(served.address) == []
 
 

@@ -356,7 +356,7 @@ def test_the_pages_command_names_the_store_and_gives_its_colours(real_store, wat
     page.locator("#threshold").fill("0.45")
     page.locator("#component-red").select_option("4")
     page.locator("#opening").fill("1")
-    watched.choose("background", "grey")
+    watched.page.locator("#background").select_option("grey")
     watched.frame()
     page.locator("#copy").click()  # it brings the command up to date
     words = shlex.split(page.locator("#command").inner_text())

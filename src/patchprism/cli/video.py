@@ -23,7 +23,7 @@ from patchprism.support.words import counted
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from patchprism.jobs.video.job import VideoReport
+    from patchprism.jobs.video.drawing import VideoReport
 
 
 @takes(

@@ -203,8 +203,8 @@ def _ranges(view: View) -> dict[str, RangeInfo]:
 
     def walk(make: Callable[[], PassT]) -> PassT:
         made = make()
-        for index, tokens in enumerate(view.features):
-            made.update(tokens, index)
+        for name, tokens in zip(view.names, view.features, strict=True):
+            made.update(tokens, name)  # type: ignore[arg-type]  # these passes take either
         return made
 
     own = "percentile" if prism.scaling == "percentile" else "minmax"

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 # In the order of their needs: each imports only from those before it.
 MODULES = (
+    "dom",
     "oklab",
     "math",
     "message",
@@ -31,11 +32,23 @@ MODULES = (
     "state",
     "similarity",
     "model",
+    "history",
+    "app",
+    "arrange",
+    "tile",
     "view",
+    "links",
+    "inspect",
+    "sections",
     "panel",
+    "navigate",
+    "take",
+    "keys",
     "server",
+    "served",
     "main",
 )
+STYLES = ("style", "gallery")
 _IMPORT = re.compile(r"^import\s[^;]*?from\s+\"\./\w+\.js\";\n", re.MULTILINE)
 _EXPORT = re.compile(r"^export\s+", re.MULTILINE)
 NOTEBOOK_HEIGHT = 760
@@ -54,7 +67,7 @@ def page_html(message: Message | None = None) -> str:
     str
         Scripts, styles and message are inside; its content security policy allows nothing else.
     """
-    script, style = _script(), _asset("style.css")
+    script, style = _script(), "".join(_asset(f"{name}.css") for name in STYLES)
     connect = "'none'" if message else "'self'"
     policy = "; ".join(
         [

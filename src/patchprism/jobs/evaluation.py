@@ -84,7 +84,7 @@ def evaluate_photos(
     settings: Settings,
     run: Run,
     coloring: Coloring = NEW,
-    upsample: str = "nearest",
+    upsample: str = "auto",
     out: str | os.PathLike[str] | None = None,
 ) -> Evaluation:
     """Photos or a store, and a folder of masks -> measures.
@@ -99,8 +99,8 @@ def evaluate_photos(
     settings : Settings
     run : Run
     coloring : Coloring
-    upsample : {"nearest", "bilinear", "guided"}
-        How the foreground gets from patches to pixels.
+    upsample : {"auto", "nearest", "bilinear", "guided"}
+        How the foreground gets from patches to pixels; ``"auto"`` is ``"guided"``.
     out : path, optional
         A JSON file to write.
 
@@ -162,7 +162,7 @@ def _evaluated(colored: Colored, folder: Path, options: PictureOptions, run: Run
     return Evaluation(
         photos=rows,
         overall=_rounded(overall(measured)),
-        settings=colored.opened.settings | {"upsample": options.upsample},
+        settings=colored.opened.settings | {"upsample": options.mask_upsample},
         model=colored.opened.record.name,
         failures=failures,
     )

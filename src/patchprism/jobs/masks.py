@@ -51,17 +51,13 @@ class Masks:
 
     def mask(self, row: PhotoRow, part: PhotoColors, photo: NDArray[np.uint8] | None) -> NDArray[np.bool_]:
         """The foreground at the photo's resolution, (H, W) bool; ``photo`` is None where it is not needed or gone."""
-        method = self.options.upsample
-        if photo is None:
-            method, _ = without_photo(method, "black")
+        method = self._method(photo)
         threshold = self.prism.shown_threshold
         return full_mask(part, threshold, crop=row.crop, size=row.size, method=method, photo=photo)
 
     def score(self, row: PhotoRow, part: PhotoColors, photo: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
         """The score at the photo's resolution, (H, W) uint8, counted towards the foreground; 0 outside the crop."""
-        method = (
-            self.options.upsample if photo is not None else without_photo(self.options.upsample, "black")[0]
-        )
+        method = self._method(photo)
         score = 1 - part.score if self.prism.shown_side == "below" else part.score
         found = np.zeros(row.size, np.uint8)
         for rows, columns, strip in upsampled_strips(
@@ -69,6 +65,10 @@ class Masks:
         ):
             found[rows, columns] = to_uint8(strip[..., 0])
         return found
+
+    def _method(self, photo: NDArray[np.uint8] | None) -> str:
+        method = self.options.mask_upsample
+        return method if photo is not None else without_photo(method, "black")[0]
 
     def draw(
         self, row: PhotoRow, tokens: Tokens, part: PhotoColors, photo: NDArray[np.uint8] | None

@@ -22,6 +22,7 @@ from patchprism.photos.paths import unique_stems
 from patchprism.photos.sources import StoredPhoto, elsewhere, stored_paths
 from patchprism.pictures.figures import MAX_PHOTOS, fg_mask_figure, results_figure, sheet_sizes
 from patchprism.pictures.histogram import counted_histogram
+from patchprism.pictures.options import PictureOptions
 from patchprism.pictures.outputs import figure_jobs, photo_jobs
 from patchprism.pictures.render import write_picture
 from patchprism.support.memory import give_back_memory
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from patchprism.jobs.lens import Looking, PhotoLens
     from patchprism.jobs.report import Colored
     from patchprism.jobs.run import Run
-    from patchprism.pictures.options import PictureOptions
     from patchprism.pictures.outputs import LensResult
     from patchprism.prism.colors import PhotoColors
     from patchprism.support.folders import Folder
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
 # In the work folder: the figures that this job writes.
 _FIGURES = "figures.json"
+_PLAIN = PictureOptions()
 # Photos that a summary shows.
 SHOWN_ROWS = 20
 
@@ -279,7 +280,7 @@ class Pictures:
         counts = np.sum([drawn["counts"] for drawn in self._all()], axis=0)
         inside = sum(drawn["n_foreground"] for drawn in self._all())
         first = FirstPhotos(self.colored, self.n_photos)
-        figures = overview(self.colored, first, counts, inside, self.options.outline)
+        figures = overview(self.colored, first, counts, inside, self.options)
         self.gone |= first.gone
         self.lost |= first.lost
         for name, draw in zip(names, figures.values(), strict=True):
@@ -394,7 +395,11 @@ def _every(colored: Colored) -> Iterator[Any]:
 
 
 def overview(
-    colored: Colored, first: FirstPhotos, counts: NDArray[np.int64], inside: int, outline: bool = False
+    colored: Colored,
+    first: FirstPhotos,
+    counts: NDArray[np.int64],
+    inside: int,
+    options: PictureOptions = _PLAIN,
 ) -> dict[str, Callable[[], NDArray[np.uint8]]]:
     """What draws each figure, (H, W, 3) uint8, by the name of its file.
 
@@ -406,17 +411,18 @@ def overview(
         Patches of all photos by score, as :func:`~patchprism.pictures.histogram.count_scores` gives them.
     inside : int
         Number of patches in the foreground.
-    outline : bool
-        Whether a line is drawn around the foreground on the photos.
+    options : PictureOptions
+        Whether a line is drawn around the foreground on the photos, and how patches become pixels.
     """
     prism, parts = colored.prism, first.parts
     side: Any = prism.side_
-    named: dict[str, Any] = {"names": first.names, "total": first.total}
-    outlines = [part.foreground for part in parts] if outline else None
+    upsample = "nearest" if options.upsample == "auto" else options.upsample
+    named: dict[str, Any] = {"names": first.names, "total": first.total, "upsample": upsample}
+    outlines = [part.foreground for part in parts] if options.outline else None
     scores, foreground = [part.score for part in parts], [part.foreground for part in parts]
     return {
         "fg_mask": partial(
-            fg_mask_figure, first.shown, scores, foreground, side=side, outline=outline, **named
+            fg_mask_figure, first.shown, scores, foreground, side=side, outline=options.outline, **named
         ),
         "results": partial(
             results_figure, first.shown, [part.rgb for part in parts], outlines=outlines, **named

@@ -139,7 +139,7 @@ class View:
         index: int,
         *,
         overlay_alpha: float | None = None,
-        upsample: str = "nearest",
+        upsample: str = "auto",
         background: str = "black",
         basis: str = "object",
     ) -> NDArray[np.uint8]:
@@ -151,8 +151,9 @@ class View:
             Counted from 0, or from the end with negative numbers.
         overlay_alpha : float in [0, 1], optional
             Lay the colours over the photo with this opacity, the background showing the photo as it is.
-        upsample : {"nearest", "bilinear", "guided"}
-            From patches to pixels; see :mod:`patchprism.pictures.upsample`.
+        upsample : {"auto", "nearest", "bilinear", "guided"}
+            From patches to pixels; see :mod:`patchprism.pictures.upsample`. ``"auto"`` is ``"guided"`` where the photo
+            shows (an overlay, or ``background="photo"``), and otherwise ``"nearest"``.
         background : {"black", "grey", "photo"}
             What shows where there is no colour; ``overlay_alpha`` goes before it.
         basis : {"object", "all"}
@@ -202,7 +203,7 @@ class View:
         overlay_alpha: float | None = None,
         arrays: bool = False,
         format: str = "png",
-        upsample: str = "nearest",
+        upsample: str = "auto",
         lenses: Sequence[LensResult] = (),
         pca: bool = True,
         background: str = "black",
@@ -224,8 +225,9 @@ class View:
         arrays : bool
             Also write ``<stem>.npz`` with ``score``, ``foreground``, ``rgb`` and ``rgb_all``.
         format : {"png", "jpg"}
-        upsample : {"nearest", "bilinear", "guided"}
-            From patches to pixels in the pictures of photos.
+        upsample : {"auto", "nearest", "bilinear", "guided"}
+            From patches to pixels in the pictures of photos, in masks and in the figures. ``"auto"`` is
+            ``"guided"`` for masks and overlays, and ``"nearest"`` for the rest.
         lenses : sequence of LensResult
             What :func:`patchprism.lenses.look_through` found: written too.
         pca : bool

@@ -228,7 +228,7 @@ class Clusters(Lens):
 
     def _picture(self, row: PhotoRow, labels: NDArray[np.int64]) -> NDArray[np.uint8]:
         palette, draw = self.palette_, self.scene.draw_map
-        if self.scene.options.upsample == "nearest":
+        if self.scene.upsample == "nearest":
             return draw(row, labels[..., None], lambda strip: palette[strip[..., 0].astype(np.intp)])
         # Labels have no middle: membership in each cluster is upsampled, and the strongest wins.
         member = np.eye(len(palette), dtype=np.float32)[labels]

@@ -36,8 +36,8 @@ class LensOptions(Checked):
         Match patches of the background too.
     match_lines : int
         Lines drawn for a pair of photos at most, the most similar first. The table holds all.
-    upsample : {"nearest", "bilinear", "guided"}
-        From patches to pixels in the pictures of photos.
+    upsample : {"auto", "nearest", "bilinear", "guided"}
+        From patches to pixels in the pictures of photos; ``"auto"`` is ``"nearest"``.
     layer : int
         The layer whose attention is shown.
     seed : int

@@ -166,6 +166,11 @@ class Scene:
 
     # ------------------------------------------------------------ pictures
 
+    @property
+    def upsample(self) -> str:
+        """How pictures of photos get from patches to pixels."""
+        return "nearest" if self.options.upsample == "auto" else self.options.upsample
+
     def draw_map(
         self,
         row: PhotoRow,
@@ -173,7 +178,7 @@ class Scene:
         finish: Callable[[NDArray[Any]], NDArray[np.uint8]],
     ) -> NDArray[np.uint8]:
         """A picture of a photo at its own resolution: values per patch, (h, w, C), upsampled, then made colours."""
-        method, guide = self.options.upsample, None
+        method, guide = self.upsample, None
         if method == "guided":
             guide = self.photo(row)
             method = "bilinear" if guide is None else method

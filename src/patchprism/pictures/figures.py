@@ -21,6 +21,7 @@ from patchprism.pictures.sheet import (
     sheet,
     viridis,
 )
+from patchprism.pictures.upsample import paint_smooth
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -41,6 +42,7 @@ def fg_mask_figure(
     side: Literal["above", "below", "none"] = "above",
     total: int | None = None,
     outline: bool = False,
+    upsample: str = "nearest",
 ) -> NDArray[np.uint8]:
     """Each crop with its score laid over it, background at 0; the panels in a grid near square.
 
@@ -60,6 +62,8 @@ def fg_mask_figure(
         How many photos there are, where only the first 200 of them are given.
     outline : bool, default False
         Draw a line around the foreground.
+    upsample : {"nearest", "bilinear", "guided"}
+        From patches to the figure's pixels.
 
     Returns
     -------
@@ -83,7 +87,7 @@ def fg_mask_figure(
         mask = np.asarray(foregrounds[index], dtype=bool)
         strength = np.where(mask, 1.0 - score if side == "below" else score, 0.0)
         photo = photo_panel(shown[index], sizes[index])
-        panel = PILImage.blend(photo, map_panel(viridis(strength), sizes[index]), 0.5)
+        panel = PILImage.blend(photo, color_panel(viridis(strength), photo, upsample), 0.5)
         return [outlined(panel, mask) if outline else panel]
 
     columns = math.ceil(math.sqrt(min(total, MAX_PHOTOS)))
@@ -98,6 +102,7 @@ def results_figure(
     names: Sequence[str] | None = None,
     total: int | None = None,
     outlines: Sequence[NDArray[np.bool_]] | None = None,
+    upsample: str = "nearest",
 ) -> NDArray[np.uint8]:
     """Each crop beside its colours, a row a photo; many photos go into several columns of such pairs.
 
@@ -113,6 +118,8 @@ def results_figure(
         How many photos there are, where only the first 200 of them are given.
     outlines : sequence of np.ndarray, shape (h, w), bool, optional
         Foregrounds, to draw a line around them on the photos.
+    upsample : {"nearest", "bilinear", "guided"}
+        From patches to the figure's pixels.
 
     Returns
     -------
@@ -130,11 +137,25 @@ def results_figure(
 
     def panels(index: int) -> list[Image.Image]:
         photo = photo_panel(shown[index], sizes[index])
+        colored = color_panel(np.asarray(colors[index]), photo, upsample)
         if outlines is not None:
             photo = outlined(photo, outlines[index])
-        return [photo, map_panel(np.asarray(colors[index]), sizes[index])]
+        return [photo, colored]
 
     return _figure(total, sizes, panels, names, n_panels=2, columns=sheet_sizes(total)[1])
+
+
+def color_panel(colors: NDArray[np.floating[Any]], photo: Image.Image, upsample: str) -> Image.Image:
+    """Colours of patches, (h, w, 3) in [0, 1], at the size of the photo's panel, which guides them if asked to."""
+    if upsample == "nearest":
+        return map_panel(colors, photo.size)
+    from PIL import Image as PILImage
+
+    width, height = photo.size
+    crop, guide = (0, 0, width, height), np.asarray(photo)
+    return PILImage.fromarray(
+        paint_smooth(colors, crop=crop, size=(height, width), method=upsample, photo=guide)
+    )
 
 
 def _check(shown: Sequence[Any], values: Sequence[Any], names: Sequence[str] | None, *, ndim: int) -> None:

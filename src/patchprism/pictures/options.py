@@ -58,10 +58,11 @@ class PictureOptions(Checked):
         panel=OUTPUT,
     )
     upsample: str = option(
-        "nearest",
-        check=partial(checks.choice, allowed=UPSAMPLES),
-        metavar="nearest|bilinear|guided",
-        help="How patches become pixels in the pictures of photos; guided follows the photo's edges.",
+        "auto",
+        check=partial(checks.choice, allowed=("auto", *UPSAMPLES)),
+        metavar="auto|nearest|bilinear|guided",
+        help="How patches become pixels in pictures, masks and figures; guided follows the photo's edges. auto is "
+        "guided for masks and overlays, and nearest for the rest.",
         panel=OUTPUT,
     )
     background: str = option(
@@ -113,8 +114,13 @@ class PictureOptions(Checked):
     @property
     def needs_photo(self) -> bool:
         """Whether a photo is read again to draw its files."""
-        guided = self.has_masks and self.upsample == "guided"
+        guided = self.has_masks and self.mask_upsample == "guided"
         return guided or (self.pca and needs_photo(self.overlay_alpha, self.upsample, self.background))
+
+    @property
+    def mask_upsample(self) -> str:
+        """How masks get from patches to pixels."""
+        return "guided" if self.upsample == "auto" else self.upsample
 
     def mask_files(self) -> list[str]:
         """Names of the files of all photos' masks."""

@@ -34,7 +34,7 @@ def draw_picture(
     crop: Crop,
     size: tuple[int, int],
     overlay_alpha: float | None = None,
-    upsample: str = "nearest",
+    upsample: str = "auto",
     background: str = "black",
     basis: str = "object",
 ) -> NDArray[np.uint8]:
@@ -56,6 +56,8 @@ def draw_picture(
     colors = part.rgb_all if basis == "all" else part.rgb
     if overlay_alpha is None and background == "photo":
         overlay_alpha = 1.0
+    if upsample == "auto":
+        upsample = "nearest" if overlay_alpha is None else "guided"
     if overlay_alpha is None:
         fill = GREY if background == "grey" else 0.0
         colors = np.where(colored[..., np.newaxis], colors, np.float32(fill))

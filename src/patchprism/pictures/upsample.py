@@ -1,11 +1,9 @@
 """Patches -> pixels: maps of a few values a patch, brought to the photo's own resolution.
 
-``nearest`` shows what there is: a value a patch. ``bilinear`` interpolates between patches. ``guided`` lets
-edges of the photo say where values change between patches: the guided filter of He, Sun and Tang, "Guided
-Image Filtering" (2013), fitted on patches and applied to pixels, as in He and Sun, "Fast Guided Filter" (2015).
-What is linear in colour within a window is linear in the means of patches too, so slopes fitted on means are
-right for pixels; fitted on interpolated values, as one would at full size, they are too flat by far (see
-benchmarks/upsample.py). It follows the photo's edges whether or not the features know of them.
+``nearest`` shows what there is: a value a patch. ``bilinear`` interpolates between patches. ``guided`` lets edges of
+the photo say where values change between patches: joint bilateral upsampling to cells of a pixel or two
+(:mod:`patchprism.features.finer`), and bilinear interpolation between these. It follows the photo's edges whether or
+not the features know of them.
 """
 
 from __future__ import annotations
@@ -15,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from patchprism.errors import OptionError
+from patchprism.features.finer import doublings_for, finer
 from patchprism.pictures.options import UPSAMPLES
 
 if TYPE_CHECKING:
@@ -24,11 +23,6 @@ if TYPE_CHECKING:
 
     Crop = tuple[float, float, float, float]
     Float32 = NDArray[np.float32]
-
-# Half a window's side in patches, and the regularisation: the variance of colour (in [0, 1]) within a window below
-# which it is smoothed rather than followed. Chosen on composites with known masks: benchmarks/upsample.py.
-RADIUS = 1
-EPSILON = 1e-3
 
 # Pixels are computed in strips of about this many values, which stay in the processor's cache.
 _STRIP_VALUES = 1 << 19
@@ -59,7 +53,7 @@ def upsample(
     Returns
     -------
     ndarray, shape (H, W, C), float32
-        0 outside of the crop. Within the range of ``values``: a guided result beyond it is clipped.
+        0 outside of the crop. Within the range of ``values``.
 
     Raises
     ------
@@ -97,8 +91,7 @@ def upsampled_strips(
         return
     if method == "guided":
         assert photo is not None
-        yield from _guided_strips(values, crop, rows, columns, photo)
-        return
+        values = finer(values, photo, crop, doublings=doublings_for(crop, values.shape[:2]))
     along = _nearest if method == "nearest" else _linear
     take_rows = along(values.shape[0], crop[1], crop[3], rows)
     wide = along(values.shape[1], crop[0], crop[2], columns)(values, 1)
@@ -148,95 +141,6 @@ def overlay_smooth(
         under += np.float32(255 * alpha) * np.minimum(strip[..., :3], strip[..., 3:])
         result[rows, columns] = np.rint(under, out=under).astype(np.uint8)
     return result
-
-
-def box_mean(values: NDArray[np.floating[Any]], radius: int) -> NDArray[np.float64]:
-    """Mean over the window of ``2 * radius + 1`` squared around each pixel, cut off at the borders.
-
-    By running sums, so its cost does not grow with the radius.
-
-    Parameters
-    ----------
-    values : ndarray, shape (H, W, ...), floating
-    radius : int
-        At least 0.
-    """
-    result = np.asarray(values, np.float64)
-    for axis in (0, 1):
-        length = result.shape[axis]
-        sums = np.zeros((length + 1, *np.moveaxis(result, axis, 0).shape[1:]))
-        np.cumsum(np.moveaxis(result, axis, 0), axis=0, out=sums[1:])
-        stop = np.minimum(np.arange(length) + radius + 1, length)
-        start = np.maximum(np.arange(length) - radius, 0)
-        counts = (stop - start).reshape(-1, *([1] * (result.ndim - 1)))
-        result = np.moveaxis((sums[stop] - sums[start]) / counts, 0, axis)
-    return result
-
-
-def guided_coefficients(
-    guide: NDArray[np.floating[Any]], values: NDArray[np.floating[Any]], radius: int, epsilon: float
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The guided filter's slopes and offsets, averaged over the windows that hold a pixel.
-
-    In each window ``values`` are fitted as a linear function of the guide's three channels, by least squares
-    with ``epsilon`` on the slopes; ``slopes . guide + offsets`` is the filtered result.
-
-    Parameters
-    ----------
-    guide : ndarray, shape (H, W, 3), in [0, 1]
-    values : ndarray, shape (H, W, C)
-    radius : int
-    epsilon : float
-
-    Returns
-    -------
-    slopes : ndarray, shape (H, W, 3, C), float64
-    offsets : ndarray, shape (H, W, C), float64
-    """
-    guide, values = np.asarray(guide, np.float64), np.asarray(values, np.float64)
-    # Far from 0 the difference of mean squares would lose digits.
-    guide = guide - (center := guide.mean(axis=(0, 1)))
-    mean_guide, mean_values = box_mean(guide, radius), box_mean(values, radius)
-    spread = box_mean(guide[..., :, None] * guide[..., None, :], radius)
-    spread -= mean_guide[..., :, None] * mean_guide[..., None, :]
-    shared = box_mean(guide[..., :, None] * values[..., None, :], radius)
-    shared -= mean_guide[..., :, None] * mean_values[..., None, :]
-    slopes = np.linalg.solve(spread + epsilon * np.eye(3), shared)
-    offsets = mean_values - np.einsum("hwg,hwgc->hwc", mean_guide + center, slopes)
-    return box_mean(slopes, radius), box_mean(offsets, radius)
-
-
-def _guided_strips(
-    values: Float32, crop: Crop, rows: slice, columns: slice, photo: NDArray[np.uint8]
-) -> Iterator[tuple[slice, slice, Float32]]:
-    h, w, channels = values.shape
-    slopes, offsets = guided_coefficients(_patch_means(photo, crop, (h, w)), values, RADIUS, EPSILON)
-    # Planes first, (C, 4, h, w): slopes of red, green and blue, then the offset. Products of whole rows
-    # are five times as fast as products of three values.
-    planes = np.concatenate([slopes, offsets[:, :, None]], axis=2).transpose(3, 2, 0, 1).astype(np.float32)
-    take_rows = _linear(h, crop[1], crop[3], rows)
-    wide = np.ascontiguousarray(_linear(w, crop[0], crop[2], columns)(planes, 3))
-    low, high = values.min(axis=(0, 1)), values.max(axis=(0, 1))
-    for strip in _strips(rows, 4 * channels * wide.shape[-1]):
-        pixels = photo[strip, columns].transpose(2, 0, 1).astype(np.float32, order="C")
-        pixels *= np.float32(1 / 255)
-        result = np.empty((channels, *pixels.shape[1:]), np.float32)
-        for channel in range(channels):
-            plane = take_rows(wide[channel], 1, strip.start - rows.start, strip.stop - rows.start)
-            plane[:3] *= pixels
-            np.sum(plane, axis=0, out=result[channel])
-            np.clip(result[channel], low[channel], high[channel], out=result[channel])
-        yield strip, columns, result.transpose(1, 2, 0)
-
-
-def _patch_means(photo: NDArray[np.uint8], crop: Crop, grid: tuple[int, int]) -> NDArray[np.float32]:
-    """Mean colour of each patch, (h, w, 3) in [0, 1]."""
-    from PIL import Image
-
-    height, width = photo.shape[:2]
-    box = (max(crop[0], 0), max(crop[1], 0), min(crop[2], width), min(crop[3], height))
-    image = Image.fromarray(photo).resize((grid[1], grid[0]), Image.Resampling.BOX, box=box)
-    return np.asarray(image, np.float32) / np.float32(255)
 
 
 def _inside(start: float, stop: float, pixels: int) -> slice:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from patchprism.errors import PrismError
 from patchprism.prism.colors import scale_range
+from patchprism.prism.labels import with_shares
 from patchprism.prism.moments import project
 from patchprism.prism.options import KEPT_COMPONENTS
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
     from patchprism.features.patch_features import Tokens
+    from patchprism.prism.head import Head
     from patchprism.prism.moments import Moments
 
     Float64 = NDArray[np.float64]
@@ -86,6 +90,11 @@ class Scorer:
     threshold : float
         In [0, 1]; NaN where all patches are foreground.
     side : {"above", "below", "none"}
+    head : Head, optional
+        What was taught by masks; its score takes the place of a component or direction.
+    given : mapping of int or str to bytes
+        Photos with a mask, by their place or name, as :func:`~patchprism.prism.labels.packed_shares` makes them: what
+        the mask covers of a patch is its score.
     """
 
     scene: Axes
@@ -94,9 +103,13 @@ class Scorer:
     extent: tuple[float, float] = (0.0, 1.0)
     threshold: float = float("nan")
     side: str = "none"
+    head: Head | None = None
+    given: Mapping[Any, bytes] = field(default_factory=dict)
 
     def values(self, tokens: Tokens, *, scene: Float64 | None = None) -> Float64:
         """What becomes the score, before it is scaled, (h, w); ``scene`` saves projecting the tokens again."""
+        if self.head is not None:
+            return self.head.score_of(tokens).astype(np.float64)
         if self.direction is None:
             scene = self.scene.coordinates(tokens) if scene is None else scene
             return scene[..., self.component - 1]
@@ -115,16 +128,26 @@ class Scorer:
     def scaled(self, values: Float64) -> NDArray[np.float32]:
         """Scores from :meth:`values`, float32 in [0, 1]."""
         low, high = self.extent
-        flat = self.direction is None and not self.scene.variance[self.component - 1]
+        taught = self.head is not None or self.direction is not None
+        flat = not taught and not self.scene.variance[self.component - 1]
         return scale_range(values, low, low if flat else high)
 
-    def score_of(self, tokens: Tokens, *, scene: Float64 | None = None) -> NDArray[np.float32]:
-        """Scores of one photo, (h, w) float32 in [0, 1]; ``scene`` as for :meth:`values`."""
-        return self.scaled(self.values(tokens, scene=scene))
+    def score_of(
+        self, tokens: Tokens, *, scene: Float64 | None = None, photo: int | str | None = None
+    ) -> NDArray[np.float32]:
+        """Scores of one photo, (h, w) float32 in [0, 1].
 
-    def foreground_of(self, tokens: Tokens, *, scene: Float64 | None = None) -> NDArray[np.bool_]:
-        """Foreground of one photo, (h, w) bool; ``scene`` as for :meth:`values`."""
-        return split_at(self.score_of(tokens, scene=scene), self.threshold, self.side)
+        ``scene`` is as for :meth:`values`; ``photo`` is its place or name, by which a mask is given.
+        """
+        score = self.scaled(self.values(tokens, scene=scene))
+        mask = None if photo is None else self.given.get(photo)
+        return score if mask is None else with_shares(score, mask)
+
+    def foreground_of(
+        self, tokens: Tokens, *, scene: Float64 | None = None, photo: int | str | None = None
+    ) -> NDArray[np.bool_]:
+        """Foreground of one photo, (h, w) bool; ``scene`` and ``photo`` as for :meth:`score_of`."""
+        return split_at(self.score_of(tokens, scene=scene, photo=photo), self.threshold, self.side)
 
 
 def split_at(score: NDArray[np.float32], threshold: float, side: str) -> NDArray[np.bool_]:

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from patchprism.errors import FeaturesError, PrismError
+from patchprism.errors import FeaturesError, OptionError, PrismError
 from patchprism.features.patch_features import as_features
 from patchprism.prism.axes import Axes, Scorer
 from patchprism.prism.file import LEARNED, State, prism_bytes, read_prism
 from patchprism.prism.fitted import FittedPrism
 from patchprism.prism.foreground import Voters
+from patchprism.prism.head import Head
+from patchprism.prism.labels import packed_shares, shares_of_masks
 from patchprism.prism.options import DEFAULTS
 from patchprism.prism.passes import (
     ObjectHistogram,
@@ -32,7 +34,7 @@ from patchprism.support.words import counted
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from numpy.typing import NDArray
 
@@ -49,11 +51,13 @@ class Prism(FittedPrism):
     threshold : float, "auto" or "otsu", default="auto"
         Between 0 and 1; patches whose score is on the foreground's side of it are foreground. ``"otsu"`` finds it
         from the scores of all photos. ``"auto"`` takes the threshold that agrees best with the photos' own labels
-        where the foreground is ``"object"``, and Otsu's otherwise.
-    foreground : {"auto", "object", "pca", "above", "below", "none"}, default="auto"
-        How foreground is told from background. ``"object"``, which ``"auto"`` stands for, learns one direction from
-        labels that each photo gives its own patches: objects are what differs from the patches along the photos'
-        borders (:mod:`patchprism.prism.foreground`). ``"pca"`` takes a component of the scene PCA as the score, and the
+        where the foreground is ``"object"``, 0.5 where it is ``"mask"``, and Otsu's otherwise.
+    foreground : {"auto", "object", "mask", "pca", "above", "below", "none"}, default="auto"
+        How foreground is told from background. ``"object"`` learns one direction from labels that each photo gives its
+        own patches: objects are what differs from the patches along the photos' borders
+        (:mod:`patchprism.prism.foreground`). ``"mask"`` takes a head, or fits one to masks
+        (:class:`~patchprism.Head`); a photo that has a mask keeps it. ``"auto"`` is ``"mask"`` where the fit is given
+        masks or a head, and ``"object"`` otherwise. ``"pca"`` takes a component of the scene PCA as the score, and the
         side of the threshold whose patches lie less on the photos' borders; ``"above"`` and ``"below"`` name that
         side. ``"none"`` keeps all patches.
     foreground_component : {1, 2, 3}, default=1
@@ -86,12 +90,14 @@ class Prism(FittedPrism):
     scene_ratio_, object_ratio_ : ndarray, shape (k,), float64
         Share of the variance that each component explains.
     direction_ : ndarray, shape (D,), float64, or None
-        The foreground direction; None where a scene component is the score.
+        The foreground direction; None where something else is the score.
+    head_ : Head or None
+        What says where the foreground is, with ``"mask"``.
     agreement_ : float
-        Mean over the labelled photos of the intersection over union of their foreground with their labels; NaN
-        without a direction.
+        Mean over the labelled photos of the intersection over union of their foreground with their labels, or of the
+        head's foreground with the masks; NaN without labels and masks.
     n_voters_ : int
-        Photos that gave the direction; 0 without one.
+        Photos that gave the direction, or taught the head; 0 without either.
     score_range_ : ndarray, shape (2,), float64
         What became score 0 and score 1.
     threshold_ : float
@@ -111,6 +117,11 @@ class Prism(FittedPrism):
         mean of; not in the file.
     origin : dict
         Model, weights, framing and dtype of the features; set by who knows, kept in the file.
+    head : Head or None
+        What the next fit takes with ``"mask"``; set by who fits.
+    masks : dict
+        By the photos' names, masks that replace their scores
+        (:func:`~patchprism.prism.labels.packed_shares`); not in the file.
 
     Notes
     -----
@@ -134,28 +145,44 @@ class Prism(FittedPrism):
     # The file that the fit was read from: a job that reads it does not write it.
     loaded_from: str = field(init=False, default="")
     agreements: dict[int, float] = field(init=False, default_factory=dict)
+    head: Head | None = field(init=False, default=None)
+    masks: dict[str, bytes] = field(init=False, default_factory=dict)
 
     # ---------------------------------------------------------------- fitting
 
-    def fit(self, X: PatchFeatures | Any, y: None = None) -> Self:
+    def fit(self, X: PatchFeatures | Any, y: Any = None) -> Self:
         """Learn from the patches of all photos together.
 
         Parameters
         ----------
         X : PatchFeatures or sequence of array-like, each (h, w, D)
-        y : None
-            Ignored; there for scikit-learn's pipelines.
+        y : Head, or sequence or mapping of masks, optional
+            A fitted head, or the masks that one is to be fitted to, as :meth:`Head.fit <patchprism.Head.fit>` takes
+            them.
 
         Raises
         ------
         OptionError
-            If an option has a value that is not allowed.
+            If an option has a value that is not allowed, or does not go with ``y``.
+        PhotoError
+            If a mask does not fit its photo; the photo is named.
         FeaturesError
             If a token is not finite; the photo is named.
         PrismError
             If no patch is left in the foreground.
         """
         photos = as_features(X)
+        self.check_options()
+        self.head, self.masks, given = None, {}, {}
+        if y is not None:
+            check_taught(self.foreground)
+        if isinstance(y, Head):
+            self.head = y
+        elif y is not None:
+            shares = shares_of_masks(photos, y)
+            self.head = Head().fit_shares(photos, shares)
+            given = {index: packed_shares(each) for index, each in shares.items()}
+            self.masks = {photos.names[index]: each for index, each in given.items()}
 
         def walk(make: Callable[[], PassT]) -> PassT:
             made = make()
@@ -166,9 +193,9 @@ class Prism(FittedPrism):
                     raise FeaturesError(f"{name}: {error}") from error
             return made
 
-        return self.fit_by(walk, n_photos=len(photos))
+        return self.fit_by(walk, n_photos=len(photos), masks=given)
 
-    def fit_by(self, walk: Walk, *, n_photos: int) -> Self:
+    def fit_by(self, walk: Walk, *, n_photos: int, masks: Mapping[int, bytes] | None = None) -> Self:
         """Learn by passes that somebody else walks: ``walk(make)`` folds all photos into ``make()``.
 
         Parameters
@@ -176,10 +203,13 @@ class Prism(FittedPrism):
         walk : callable
         n_photos : int
             How many photos there are, at most; from it follows which of them are labelled.
+        masks : mapping of int to bytes, optional
+            The photos' ``masks`` by their places.
         """
         self.check_options()
         self.loaded_from = ""
-        voters = Voters(n_photos) if self.foreground in ("auto", "object") else None
+        head = self._head_for_fit()
+        voters = Voters(n_photos) if head is None and self.foreground in ("auto", "object") else None
         patches = walk(partial(SceneMoments, voters))
         if patches.moments is None:
             raise FeaturesError("features need at least one photo, got none")
@@ -188,9 +218,15 @@ class Prism(FittedPrism):
         direction = None if votes is None else votes.direction()
         labels = {} if votes is None or direction is None else votes.labels
         scorer = Scorer(scene, self.foreground_component, direction)
-        extent = walk(partial(ScoreRange, scorer)).extent
-        scorer = replace(scorer, extent=(extent.low[0], extent.high[0]))
+        if head is not None:
+            head.check_width(len(scene.mean))
+            scorer = replace(scorer, head=head, given=masks or {})
+        else:
+            extent = walk(partial(ScoreRange, scorer)).extent
+            scorer = replace(scorer, extent=(extent.low[0], extent.high[0]))
         given = None if isinstance(self.threshold, str) else float(self.threshold)
+        if head is not None and self.threshold == "auto":
+            given = 0.5  # where object and background are equally probable
         counts = walk(partial(ScoreCounts, scorer, given, labels))
         scorer, shares = self._separate(scorer, counts)
         in_object = walk(partial(ObjectMoments, scorer, self.components, labels))
@@ -205,6 +241,9 @@ class Prism(FittedPrism):
         self.n_photos_, self.n_patches_ = patches.n_photos, patches.moments.count
         self.n_foreground_ = in_object.moments.count
         self.n_voters_ = 0 if votes is None or direction is None else votes.count
+        self.head_ = head
+        if head is not None:
+            self.n_voters_ = head.n_photos_
         self.agreements = in_object.agreements
         self.agreement_ = float(np.mean(list(self.agreements.values()))) if self.agreements else float("nan")
         self.scene_mean_, self.scene_components_ = scene.mean, scene.components
@@ -229,12 +268,19 @@ class Prism(FittedPrism):
         if self.foreground == "none":
             return scorer, shares
         side = self.foreground
-        if scorer.direction is not None:
+        if scorer.direction is not None or scorer.head is not None:
             side = "above"
         elif side in ("auto", "object", "pca"):
             above_less = shares["above"] <= shares["below"] and sides.above
             side = "above" if above_less or not sides.below else "below"
         return replace(scorer, threshold=threshold, side=side), shares
+
+    def _head_for_fit(self) -> Head | None:
+        if self.foreground not in ("auto", "mask"):
+            return None
+        if self.head is None and self.foreground == "mask":
+            raise OptionError("foreground 'mask' needs masks, or a head that was taught by some")
+        return self.head
 
     # ---------------------------------------------------------------- using
 
@@ -309,6 +355,7 @@ class Prism(FittedPrism):
         prism.loaded_from = name if is_remote(name) else str(local_path(name).absolute())
         for name, value in state.learned.items():
             setattr(prism, f"{name}_", value)
+        prism.head = prism.head_
         return prism
 
     def __sklearn_tags__(self) -> Any:
@@ -327,6 +374,21 @@ class Prism(FittedPrism):
         if self.is_fitted and self.undecided_:
             parts.append(f"side {self.side_} but undecided")
         return f"Prism({', '.join(parts)})"
+
+
+def check_taught(foreground: str) -> None:
+    """Refuse a way to find the foreground that masks or a head do not go with.
+
+    Raises
+    ------
+    OptionError
+        If it is another than theirs.
+    """
+    if foreground not in ("auto", "mask"):
+        raise OptionError(
+            f"foreground must be 'auto' or 'mask' with masks or a head, got {foreground!r}",
+            option="foreground",
+        )
 
 
 def _no_foreground(scorer: Scorer) -> str:

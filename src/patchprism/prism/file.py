@@ -1,11 +1,13 @@
 """The file of a prism: safetensors, with the options and the origin as JSON in its metadata.
 
-Layout, version 2. Tensors (float64 but for the histogram, int64) are the learned arrays of
+Layout, version 3. Tensors (float64 but for the histogram, int64) are the learned arrays of
 :class:`~patchprism.Prism`, without the trailing underscore; ``direction`` is there only where the foreground
-was found by one. The metadata has one entry, ``patchprism``: a JSON object with ``version``, ``options``, ``learned``
-(numbers and words) and ``origin``. The same prism always gives the same bytes.
+was found by one, ``head_weights`` and ``head_bias`` only where a head found it. The metadata has one entry,
+``patchprism``: a JSON object with ``version``, ``options``, ``learned`` (numbers and words; of a head, what
+:mod:`patchprism.prism.head_file` describes) and ``origin``. The same prism always gives the same bytes.
 
-Version 1 knew no direction, and its foreground ``"auto"`` is what is called ``"pca"`` today.
+Version 1 knew no direction, and its foreground ``"auto"`` is what is called ``"pca"`` today. Version 2 knew no head; a
+prism without one is still written as version 2.
 """
 
 from __future__ import annotations
@@ -21,6 +23,8 @@ from patchprism.errors import OptionError, PatchPrismError, PrismError
 from patchprism.features.records import MAX_WIDTH, check_origin
 from patchprism.photos.paths import PHOTO_SUFFIXES, VIDEO_SUFFIXES
 from patchprism.prism.foreground import VERSION as LABELS_VERSION
+from patchprism.prism.head import Head
+from patchprism.prism.head_file import MAX_CLASSES, check_header
 from patchprism.prism.options import DEFAULTS, KEPT_COMPONENTS, PrismOptions
 from patchprism.prism.passes import OTSU_BINS
 from patchprism.support import checks
@@ -30,7 +34,7 @@ from patchprism.support.json_values import from_json, is_number, is_whole, to_js
 if TYPE_CHECKING:
     import os
 
-VERSION = 2
+VERSION = 3
 
 _SCALARS = ("threshold", "side", "n_photos", "n_patches", "n_foreground", "border_share")
 # What goes with a direction.
@@ -51,7 +55,8 @@ _TENSORS = {
     "score_histogram": "b",
 }
 _DIRECTION = {"direction": "D"}
-LEARNED = (*_SCALARS, *_VOTES, *_TENSORS, *_DIRECTION)
+_HEAD = {"head_weights": "cD", "head_bias": "c"}
+LEARNED = (*_SCALARS, *_VOTES, *_TENSORS, *_DIRECTION, "head")
 # Options that every file has; the others only where they differ from their defaults. Files of version 1 lack
 # ``space``, which means rgb.
 _ALWAYS = {"threshold", "foreground", "scaling", "components"}
@@ -79,14 +84,18 @@ def prism_bytes(state: State) -> bytes:
     """
     from safetensors.numpy import save
 
-    direction = state.learned["direction"] is not None
+    direction, head = state.learned["direction"] is not None, state.learned["head"]
     learned = {name: state.learned[name] for name in _SCALARS}
     if math.isnan(learned["threshold"]):
         learned["threshold"] = None  # JSON has no NaN
     if direction:
         learned |= {name: state.learned[name] for name in _VOTES} | {"labels_version": LABELS_VERSION}
+    if head is not None:
+        learned |= {name: state.learned[name] for name in _VOTES} | {"head": head.header()}
+        if math.isnan(learned["agreement"]):
+            learned["agreement"] = None
     header = {
-        "version": VERSION,
+        "version": VERSION if head is not None else VERSION - 1,
         "options": {
             name: list(value) if name == "components" else value
             for name, value in state.options.get_params().items()
@@ -96,14 +105,16 @@ def prism_bytes(state: State) -> bytes:
         "origin": state.origin,
     }
     names = _TENSORS | _DIRECTION if direction else _TENSORS
-    tensors = {name: np.ascontiguousarray(state.learned[name]) for name in names}
+    tensors = {name: state.learned[name] for name in names}
+    if head is not None:
+        tensors |= {"head_weights": head.weights_, "head_bias": head.bias_}
     try:
         text = to_json(header, sort_keys=True)
         check_origin(from_json(text)["origin"])
     except (TypeError, ValueError, RecursionError) as error:
         raise PrismError(f"this prism's origin cannot be saved: {error}") from error
     # One metadata entry: safetensors keeps several in no fixed order.
-    return save(tensors, {"patchprism": text})
+    return save({name: np.ascontiguousarray(each) for name, each in tensors.items()}, {"patchprism": text})
 
 
 def read_prism(path: str | os.PathLike[str]) -> State:
@@ -158,8 +169,11 @@ def _read(path: Path, name: str) -> tuple[dict[str, Any], dict[str, np.ndarray[A
             raise PrismError(
                 f"{name}: prism of version {_short(version)}, this PatchPrism reads up to version {VERSION}: upgrade it"
             )
-        names = _TENSORS | _DIRECTION if version != 1 and "direction" in file.keys() else _TENSORS  # noqa: SIM118
-        missing = sorted(set(_TENSORS) - set(file.keys()))
+        there = set(file.keys())
+        names = _TENSORS | _DIRECTION if version != 1 and "direction" in there else _TENSORS
+        if version == VERSION and there & set(_HEAD):
+            names = names | _HEAD
+        missing = sorted(set(names) - there)
         if missing:
             raise PrismError(f"{name}: not a whole prism, it lacks {', '.join(missing)}")
         # Shapes are known before a byte of the tensors is read: a small file may promise large ones.
@@ -169,7 +183,7 @@ def _read(path: Path, name: str) -> tuple[dict[str, Any], dict[str, np.ndarray[A
 
 def _check_shapes(name: str, slices: dict[str, Any]) -> None:
     lengths = {"2": 2, "3": 3, "b": OTSU_BINS}
-    for key, axes in (_TENSORS | _DIRECTION).items():
+    for key, axes in (_TENSORS | _DIRECTION | _HEAD).items():
         if key not in slices:
             continue
         shape, dtype = tuple(slices[key].get_shape()), slices[key].get_dtype()
@@ -178,6 +192,8 @@ def _check_shapes(name: str, slices: dict[str, Any]) -> None:
         )
         if shape != expected or dtype != ("I64" if key == "score_histogram" else "F64"):
             raise PrismError(f"{name}: damaged prism, tensor {key} has shape {shape} of {dtype}")
+    if not 2 <= lengths.get("c", 2) <= MAX_CLASSES:
+        raise PrismError(f"{name}: damaged prism, a head of {lengths['c']} classes")
     if not 3 <= lengths["k"] <= KEPT_COMPONENTS or not 1 <= lengths["D"] <= MAX_WIDTH:
         raise PrismError(f"{name}: damaged prism, {lengths['k']} components of width {lengths['D']}")
 
@@ -201,7 +217,16 @@ def _checked(name: str, header: dict[str, Any], tensors: dict[str, np.ndarray[An
     _check_tensors(name, tensors)
     try:
         options = _checked_options(header.get("options"))
-        learned = _checked_learned(header.get("learned"), with_direction="direction" in tensors)
+        heads = {key: tensors.pop(key) for key in _HEAD if key in tensors}
+        learned = _checked_learned(
+            header.get("learned"), with_direction="direction" in tensors, with_head=bool(heads)
+        )
+        if heads:
+            if len(learned["head"]["classes"]) != len(heads["head_bias"]):
+                raise ValueError(f"{len(heads['head_bias'])} classes with other names")
+            learned["head"] = Head.of(
+                learned["head"] | {"origin": header.get("origin")}, heads["head_weights"], heads["head_bias"]
+            )
         if header["version"] == 1 and options.foreground == "auto":
             options.foreground = "pca"
         if "direction" in tensors and not tensors["direction"].any():
@@ -212,7 +237,7 @@ def _checked(name: str, header: dict[str, Any], tensors: dict[str, np.ndarray[An
             raise ValueError(f"components {options.components}")
     except (ValueError, OptionError) as error:
         raise PrismError(f"{name}: damaged prism, its header does not fit ({error})") from error
-    return State(options, {"direction": None} | learned | tensors, header["origin"])
+    return State(options, {"direction": None, "head": None} | learned | tensors, header["origin"])
 
 
 def _checked_options(options: Any) -> PrismOptions:
@@ -231,8 +256,10 @@ def _checked_options(options: Any) -> PrismOptions:
     return PrismOptions(**options | {"components": tuple(options["components"])})
 
 
-def _checked_learned(learned: Any, *, with_direction: bool) -> dict[str, Any]:
+def _checked_learned(learned: Any, *, with_direction: bool, with_head: bool) -> dict[str, Any]:
     wanted = {*_SCALARS, *_VOTES, "labels_version"} if with_direction else set(_SCALARS)
+    if with_head:
+        wanted = wanted | {*_VOTES, "head"}
     if not isinstance(learned, dict) or set(learned) != wanted:
         found = set(learned) if isinstance(learned, dict) else set()
         raise ValueError(f"learned: {', '.join(sorted(wanted ^ found))[:200]}")
@@ -255,6 +282,17 @@ def _checked_learned(learned: Any, *, with_direction: bool) -> dict[str, Any]:
         and side != "below"
     ):
         raise ValueError("a direction without votes")
+    if with_head:
+        if with_direction or side == "below":
+            raise ValueError("a head beside a direction, or below its threshold")
+        if learned["agreement"] is None:
+            learned["agreement"] = math.nan
+        elif not is_number(learned["agreement"], 0, 1):
+            raise ValueError(f"agreement {_short(learned['agreement'])}")
+        if not is_whole(learned["n_voters"], 1):
+            raise ValueError(f"n_voters {_short(learned['n_voters'])}")
+        check_header(learned["head"])
+    votes = with_direction or with_head
     counts = learned["n_photos"], learned["n_foreground"], learned["n_patches"]
     if not all(is_whole(count, 1) for count in counts) or not counts[0] <= counts[2] >= counts[1]:
         raise ValueError(f"counts {_short(counts)}")
@@ -262,8 +300,9 @@ def _checked_learned(learned: Any, *, with_direction: bool) -> dict[str, Any]:
         **{name: learned[name] for name in _SCALARS},
         "threshold": float("nan") if threshold is None else float(threshold),
         "border_share": {side: float(shares[side]) for side in ("above", "below")},
-        "n_voters": learned["n_voters"] if with_direction else 0,
-        "agreement": float(learned["agreement"]) if with_direction else float("nan"),
+        "n_voters": learned["n_voters"] if votes else 0,
+        "agreement": float(learned["agreement"]) if votes else float("nan"),
+        "head": learned.get("head"),
     }
 
 

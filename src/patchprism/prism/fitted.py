@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from patchprism.features.patch_features import Tokens
+    from patchprism.prism.head import Head
 
     Float64 = NDArray[np.float64]
 
@@ -36,6 +37,7 @@ class FittedPrism(PrismOptions):
     scene_variance_: Float64
     scene_ratio_: Float64
     direction_: Float64 | None
+    head_: Head | None
     agreement_: float
     n_voters_: int
     score_range_: Float64
@@ -52,6 +54,7 @@ class FittedPrism(PrismOptions):
     n_photos_: int
     n_patches_: int
     n_foreground_: int
+    masks: dict[str, bytes]
 
     # ---------------------------------------------------------------- using
 
@@ -70,6 +73,8 @@ class FittedPrism(PrismOptions):
             extent=(self.score_range_[0], self.score_range_[1]),
             threshold=self.threshold_,
             side=self.side_,
+            head=self.head_,
+            given=self.masks if self.head_ is not None else {},
         )
 
     @property
@@ -86,7 +91,7 @@ class FittedPrism(PrismOptions):
         tokens = self._checked(tokens, name)
         scorer = self.scorer
         scene = scorer.scene.coordinates(tokens)
-        score = scorer.score_of(tokens, scene=scene)
+        score = scorer.score_of(tokens, scene=scene, photo=name)
         foreground = self._shown_mask(score)
         rgb = np.zeros((*foreground.shape, 3), np.float32)
         rgb[foreground] = self.colors_of(self.object_components(tokens[foreground]))
@@ -105,7 +110,7 @@ class FittedPrism(PrismOptions):
         return self.object_axes.coordinates(tokens)
 
     def score_of(self, tokens: Tokens) -> NDArray[np.float32]:
-        """Scores of one photo, (h, w) float32 in [0, 1]."""
+        """Scores of one photo without a mask, (h, w) float32 in [0, 1]."""
         return self.scorer.score_of(tokens)
 
     def foreground_of(self, tokens: Tokens) -> NDArray[np.bool_]:
@@ -175,23 +180,28 @@ class FittedPrism(PrismOptions):
             "n_foreground": self.n_foreground_,
             "n_voters": self.n_voters_,
             "agreement": None if np.isnan(self.agreement_) else round(self.agreement_, 6),
+            **({"classes": list(self.head_.classes_)} if self.head_ is not None else {}),
         }
 
     @property
     def method_(self) -> str:
-        """How the foreground was found: ``"object"``, ``"pca"`` (a scene component), or ``"none"``."""
+        """How the foreground was found: ``"object"``, ``"mask"``, ``"pca"`` (a scene component), or ``"none"``."""
+        if self.head_ is not None:
+            return "mask"
         return "none" if self.side_ == "none" else "pca" if self.direction_ is None else "object"
 
     def _threshold_from(self) -> str:
         if not isinstance(self.threshold, str):
             return "given"
-        return "labels" if self.threshold == "auto" and self.direction_ is not None else "otsu"
+        if self.threshold == "auto" and self.method_ in ("object", "mask"):
+            return "labels" if self.method_ == "object" else "head"
+        return "otsu"
 
     @property
     def undecided_(self) -> bool:
         """Whether a side was chosen by the border shares though they are too close to tell."""
-        chosen = self.direction_ is None and self.foreground in ("auto", "object", "pca")
-        return chosen and not self._sides_differ()
+        chosen = self.foreground in ("auto", "object", "pca")
+        return self.method_ == "pca" and chosen and not self._sides_differ()
 
     def doubts(self, tokens: Tokens, foreground: NDArray[np.bool_]) -> dict[str, float]:
         """What tells whether one photo's foreground can be believed.
@@ -246,6 +256,10 @@ class FittedPrism(PrismOptions):
         ]
 
     def _side_reason(self) -> str:
+        if self.head_ is not None:
+            photos = counted(self.n_voters_, "photo")
+            agree = "" if np.isnan(self.agreement_) else f", which it agrees with to {self.agreement_:.0%}"
+            return f"taught by masks of {photos}{agree}"
         if self.direction_ is not None:
             voters = counted(self.n_voters_, "photo")
             return (

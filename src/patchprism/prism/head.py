@@ -12,7 +12,7 @@ from patchprism.errors import FeaturesError, HeadError, OptionError
 from patchprism.features.patch_features import as_features, check_tokens
 from patchprism.prism.foreground import unit
 from patchprism.prism.head_file import class_names, default_names, head_bytes, read_head
-from patchprism.prism.labels import UNLABELLED, labels_of_masks
+from patchprism.prism.labels import UNLABELLED, patch_labels, shares_of_masks
 from patchprism.support import checks
 from patchprism.support.files import atomic_write
 from patchprism.support.folders import address_text
@@ -21,13 +21,13 @@ from patchprism.support.words import counted
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from patchprism.features.patch_features import PatchFeatures, Tokens
-    from patchprism.prism.passes import Walk
 
+    Walk = Callable[[Callable[[], "LabelledRows"]], "LabelledRows"]
     Float64 = NDArray[np.float64]
     Labels = NDArray[np.int16]
 
@@ -155,7 +155,12 @@ class Head:
         """
         photos = as_features(X)
         check_options(self)
-        labels = labels_of_masks(photos, y, n_classes=len(self.classes) if self.classes else None)
+        n_classes = len(self.classes) if self.classes else None
+        return self.fit_shares(photos, shares_of_masks(photos, y, n_classes=n_classes))
+
+    def fit_shares(self, photos: PatchFeatures, shares: Mapping[int, NDArray[np.float64]]) -> Self:
+        """The same, of the shares of classes that masks cover of the patches, (h, w, K), by the photos' places."""
+        labels = {index: patch_labels(each) for index, each in shares.items()}
 
         def walk(make: Any) -> Any:
             made = make()
@@ -245,10 +250,21 @@ class Head:
     def _photos(self, X: Any) -> PatchFeatures:
         if not self.is_fitted:
             raise HeadError("this head is not fitted yet: call fit, or load one")
-        photos, width = as_features(X), self.weights_.shape[1]
-        if photos.width != width:
-            raise HeadError(f"this head is taught on features of width {width}, got {photos.width}")
+        photos = as_features(X)
+        self.check_width(photos.width)
         return photos
+
+    def check_width(self, width: int) -> None:
+        """Refuse tokens of another width than those that the head was taught on.
+
+        Raises
+        ------
+        HeadError
+            If they are.
+        """
+        taught = self.weights_.shape[1]
+        if width != taught:
+            raise HeadError(f"this head is taught on features of width {taught}, got {width}")
 
     # ---------------------------------------------------------------- keeping
 
@@ -262,17 +278,25 @@ class Head:
         """
         if not self.is_fitted:
             raise HeadError("this head is not fitted yet: there is nothing to save")
-        return head_bytes(
-            {
-                "classes": list(self.classes_),
-                "C": float(self.C),
-                "n_photos": self.n_photos_,
-                "n_patches": list(self.n_patches_),
-                "origin": self.origin,
-            },
-            self.weights_,
-            self.bias_,
-        )
+        return head_bytes(self.header() | {"origin": self.origin}, self.weights_, self.bias_)
+
+    def header(self) -> dict[str, Any]:
+        """What its file says of it beside the weights and the origin, as JSON values."""
+        return {
+            "classes": list(self.classes_),
+            "C": float(self.C),
+            "n_photos": self.n_photos_,
+            "n_patches": list(self.n_patches_),
+        }
+
+    @classmethod
+    def of(cls, header: Mapping[str, Any], weights: Float64, bias: Float64) -> Self:
+        """The head of a header that is checked, with its origin, and its arrays."""
+        head = cls(C=float(header["C"]), classes=tuple(header["classes"]))
+        head.weights_, head.bias_ = weights, bias
+        head.classes_, head.n_photos_ = tuple(header["classes"]), header["n_photos"]
+        head.n_patches_, head.origin = tuple(header["n_patches"]), header["origin"]
+        return head
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the head to a file, by custom ``NAME.head.safetensors``.
@@ -298,10 +322,7 @@ class Head:
             If the file is missing, not a head, damaged, or from a newer version.
         """
         header, weights, bias = read_head(path)
-        head = cls(C=float(header["C"]), classes=tuple(header["classes"]))
-        head.weights_, head.bias_ = weights, bias
-        head.classes_, head.n_photos_ = tuple(header["classes"]), header["n_photos"]
-        head.n_patches_, head.origin = tuple(header["n_patches"]), header["origin"]
+        head = cls.of(header, weights, bias)
         head.loaded_from = address_text(path)
         return head
 
@@ -326,10 +347,15 @@ class Head:
 def decisions(tokens: Tokens, weights: Float64, bias: Float64) -> Float64:
     """w_k . x + b_k of unit tokens x, (..., D) -> (..., K), rounded to multiples of ``GRID``."""
     rows = np.asarray(tokens, np.float64).reshape(-1, tokens.shape[-1])
-    length = np.sqrt(np.einsum("nd,nd->n", rows, rows))[:, np.newaxis]
-    values = rows @ weights.T / np.where(length > 0, length, 1.0) + bias
-    rounded: Float64 = np.rint(values / GRID) * GRID
-    return rounded.reshape(*tokens.shape[:-1], len(bias))
+    values = decisions_from(rows @ weights.T, np.einsum("nd,nd->n", rows, rows), bias)
+    return values.reshape(*tokens.shape[:-1], len(bias))
+
+
+def decisions_from(products: Float64, squares: Float64, bias: Float64) -> Float64:
+    """The same, (n, K), from the tokens' products with the weights (n, K) and their squares (n,)."""
+    length = np.sqrt(squares)[:, np.newaxis]
+    rounded: Float64 = np.rint((products / np.where(length > 0, length, 1.0) + bias) / GRID) * GRID
+    return rounded
 
 
 def softmax(values: Float64) -> Float64:

@@ -117,7 +117,11 @@ def _read(path: Path, name: str) -> tuple[dict[str, Any], Float64, Float64]:
                 f"{name}: head of version {checks.said(version)}, this PatchPrism reads up to version {VERSION}: "
                 "upgrade it"
             )
-        _check_header(name, header)
+        try:
+            check_header(header)
+            check_origin(header.get("origin"))
+        except (ValueError, OptionError) as error:
+            raise HeadError(f"{name}: damaged head, its header does not fit ({error})") from error
         # Shapes are known before a byte of the tensors is read: a small file may promise large ones.
         shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
         kinds = {file.get_slice(key).get_dtype() for key in shapes}
@@ -136,22 +140,23 @@ def _read(path: Path, name: str) -> tuple[dict[str, Any], Float64, Float64]:
     return header, weights, bias
 
 
-def _check_header(name: str, header: dict[str, Any]) -> None:
-    try:
-        names, counts = header.get("classes"), header.get("n_patches")
-        if not isinstance(names, list) or not all(is_text(each) for each in names):
-            raise ValueError(f"classes {checks.said(names)}")
-        class_names(names)
-        if not is_number(header.get("C"), 1e-6, 1e6):
-            raise ValueError(f"C {checks.said(header.get('C'))}")
-        if not is_whole(header.get("n_photos"), 1):
-            raise ValueError(f"n_photos {checks.said(header.get('n_photos'))}")
-        if (
-            not isinstance(counts, list)
-            or len(counts) != len(names)
-            or not all(is_whole(n, 1) for n in counts)
-        ):
-            raise ValueError(f"n_patches {checks.said(counts)}")
-        check_origin(header.get("origin"))
-    except (ValueError, OptionError) as error:
-        raise HeadError(f"{name}: damaged head, its header does not fit ({error})") from error
+def check_header(header: Any) -> None:
+    """Refuse what a file says of a head where it makes no sense; its version and origin are others' to check.
+
+    Raises
+    ------
+    ValueError
+        Naming what is wrong.
+    """
+    if not isinstance(header, dict):
+        raise ValueError(f"head {checks.said(header)}")
+    names, counts = header.get("classes"), header.get("n_patches")
+    if not isinstance(names, list) or not all(is_text(each) for each in names):
+        raise ValueError(f"classes {checks.said(names)}")
+    class_names(names)
+    if not is_number(header.get("C"), 1e-6, 1e6):
+        raise ValueError(f"C {checks.said(header.get('C'))}")
+    if not is_whole(header.get("n_photos"), 1):
+        raise ValueError(f"n_photos {checks.said(header.get('n_photos'))}")
+    if not isinstance(counts, list) or len(counts) != len(names) or not all(is_whole(n, 1) for n in counts):
+        raise ValueError(f"n_patches {checks.said(counts)}")

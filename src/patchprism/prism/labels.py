@@ -88,10 +88,27 @@ def patch_labels(shares: Shares) -> NDArray[np.int16]:
     return labels.astype(np.int16)
 
 
-def labels_of_masks(
-    photos: PatchFeatures, masks: Any, *, n_classes: int | None = None
-) -> dict[int, NDArray[np.int16]]:
-    """Labels of the photos that have a mask, by their place; parameters as for :meth:`Head.fit <patchprism.Head.fit>`.
+def packed_shares(shares: Shares) -> bytes:
+    """How much of each patch is object, of the shares of classes (h, w, K): a byte per patch.
+
+    0 to 254 are the share of the labelled area that is not background; 255 is a patch without labels.
+    """
+    labelled = shares.sum(axis=-1)
+    with np.errstate(invalid="ignore"):
+        objects = shares[..., 1:].sum(axis=-1) / labelled
+    return np.where(labelled > 1e-9, np.rint(254 * objects), 255).astype(np.uint8).tobytes()
+
+
+def with_shares(score: NDArray[np.float32], packed: bytes) -> NDArray[np.float32]:
+    """Scores (h, w), replaced by what :func:`packed_shares` made of a mask wherever it has labels."""
+    codes = np.frombuffer(packed, np.uint8).reshape(score.shape)
+    return np.where(codes == 255, score, codes.astype(np.float32) / np.float32(254))
+
+
+def shares_of_masks(photos: PatchFeatures, masks: Any, *, n_classes: int | None = None) -> dict[int, Shares]:
+    """Which share of each patch every class covers, (h, w, K), of the photos that have a mask, by their place.
+
+    Parameters are those of :meth:`Head.fit <patchprism.Head.fit>`.
 
     Raises
     ------
@@ -100,7 +117,7 @@ def labels_of_masks(
     PhotoError
         If a mask does not fit its photo.
     """
-    names = photos.names
+    names, grids = photos.names, photos.grids
     given = {index: as_mask(names[index], each) for index, each in _by_place(names, masks).items()}
     values = {index: _values(each) for index, each in given.items()}
     if all(each <= {0, VOID} for each in values.values()):  # 255 is white here
@@ -114,20 +131,11 @@ def labels_of_masks(
                 names[index],
                 f"its mask has the value {wrong[0]}: classes are 0 to {most - 1}, and -1 and 255 are unlabelled",
             )
-    grids = photos.grids
+    count = max([2, n_classes or 2, *(max(found - {VOID}, default=0) + 1 for found in values.values())])
     return {
-        index: labels_of(np.where(mask == VOID, UNLABELLED, mask), grids[index], crop)
+        index: class_shares(mask, grids[index], crop, count)
         for index, mask, crop in _with_crops(photos, names, grids, given)
     }
-
-
-def labels_of(
-    mask: NDArray[np.integer], grid: tuple[int, int], crop: tuple[float, float, float, float]
-) -> NDArray[np.int16]:
-    """Labels of one photo's patches, (h, w); a mask of the grid's own shape is taken as it is."""
-    if mask.shape == grid:
-        return mask.astype(np.int16)
-    return patch_labels(class_shares(mask, grid, crop, int(mask.max(initial=0)) + 1))
 
 
 def _by_place(names: Sequence[str], masks: Any) -> dict[int, Any]:

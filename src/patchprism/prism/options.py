@@ -11,7 +11,7 @@ from patchprism.support import checks
 from patchprism.support.checks import optional
 from patchprism.support.options import FIT, check_options, number_or_word, numbers, option
 
-FOREGROUNDS = ("auto", "object", "pca", "above", "below", "none")
+FOREGROUNDS = ("auto", "object", "mask", "pca", "above", "below", "none")
 SCALINGS = ("minmax", "percentile", "sigmoid")
 SPACES = ("rgb", "oklab")
 SIGNS = ("stable", "largest")
@@ -37,9 +37,9 @@ class PrismOptions:
         "auto",
         check=partial(checks.choice, allowed=FOREGROUNDS),
         metavar="METHOD",
-        help="How the foreground is found: object (learned from what differs from the photos' borders), pca (first "
-        "component, side by the borders), above or below (that side of the component), or none (keep all patches). "
-        "auto is object.",
+        help="How the foreground is found: object (learned from what differs from the photos' borders), mask (learned "
+        "from masks or a head), pca (first component, side by the borders), above or below (that side of the "
+        "component), or none (keep all patches). auto is mask where masks or a head are given, and object otherwise.",
         panel=FIT,
     )
     foreground_component: int = option(

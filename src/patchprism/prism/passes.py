@@ -190,7 +190,7 @@ class ScoreCounts:
         self.curves = AgreementCurves()
 
     def update(self, tokens: Tokens, index: int) -> None:
-        scores = self.scorer.score_of(tokens)
+        scores = self.scorer.score_of(tokens, photo=index)
         for row, values in enumerate((scores.ravel(), scores[on_border(*scores.shape)])):
             self.counts[row] += np.bincount(score_bins(values, CURVE_BINS), minlength=CURVE_BINS)
             if self.threshold is not None:
@@ -219,7 +219,7 @@ class ScoreCounts:
 
 
 class ObjectMoments:
-    """Moments of the foreground patches, extent of the all-patch picture, agreement with each photo's labels."""
+    """Moments of the foreground patches, extent of the all-patch picture, agreement with labels or masks."""
 
     def __init__(self, scorer: Scorer, components: tuple[int, int, int], labels: Mapping[int, bytes]) -> None:
         self.scorer = scorer
@@ -236,10 +236,12 @@ class ObjectMoments:
 
     def update(self, tokens: Tokens, index: int) -> None:
         scene = self.scorer.scene.coordinates(tokens)
-        foreground = self.scorer.foreground_of(tokens, scene=scene)
+        foreground = self.scorer.foreground_of(tokens, scene=scene, photo=index)
         labels = labels_of(self.labels, index, foreground.shape)
         if labels is not None:
             self.agreements[index] = agreement(foreground, labels)
+        elif index in self.scorer.given:
+            self.agreements[index] = agreement(self.scorer.foreground_of(tokens), foreground)
         self._rows.add(tokens[foreground])
         self.extent.add(all_patch_values(scene, foreground, self.components).reshape(-1, 3))
 
@@ -256,8 +258,8 @@ class ObjectRange:
         self.scorer, self.axes = scorer, axes
         self.extent = Extent(len(axes.components))
 
-    def update(self, tokens: Tokens, index: int) -> None:
-        self.extent.add(self.axes.coordinates(tokens[self.scorer.foreground_of(tokens)]))
+    def update(self, tokens: Tokens, index: int | str) -> None:
+        self.extent.add(self.axes.coordinates(tokens[self.scorer.foreground_of(tokens, photo=index)]))
 
     def merge(self, other: ObjectRange) -> None:
         self.extent.merge(other.extent)
@@ -272,8 +274,8 @@ class ObjectHistogram:
         self.step = (extent.high - extent.low) / PERCENTILE_BINS
         self.counts = np.zeros((len(extent.low), PERCENTILE_BINS), np.int64)
 
-    def update(self, tokens: Tokens, index: int) -> None:
-        values = self.axes.coordinates(tokens[self.scorer.foreground_of(tokens)])
+    def update(self, tokens: Tokens, index: int | str) -> None:
+        values = self.axes.coordinates(tokens[self.scorer.foreground_of(tokens, photo=index)])
         steps = np.where(self.step > 0, self.step, 1.0)
         bins = np.clip((values - self.low) / steps, 0, PERCENTILE_BINS - 1).astype(np.int64)
         for counts, column in zip(self.counts, bins.T, strict=True):

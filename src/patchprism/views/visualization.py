@@ -106,7 +106,7 @@ class Visualization(View):
     # ------------------------------------------------------------ lenses
 
     def similarity(
-        self, photo: int | str | os.PathLike[str], x: float, y: float, *, upsample: str = "nearest"
+        self, photo: int | str | os.PathLike[str], x: float, y: float, *, upsample: str = "auto"
     ) -> LensResult:
         """Cosine similarity of every patch of all photos to the patch at a point.
 
@@ -116,7 +116,7 @@ class Visualization(View):
             The photo with the point: its index from 0, or its name.
         x, y : float
             The point in the photo's pixels, from its upper left corner.
-        upsample : {"nearest", "bilinear", "guided"}
+        upsample : {"auto", "nearest", "bilinear", "guided"}
             From patches to pixels in the pictures of photos.
 
         Returns
@@ -140,7 +140,7 @@ class Visualization(View):
         options = LensOptions(at=(self._at(photo, x, y),), upsample=upsample)
         return look_through(self, ["similarity"], options)[0]
 
-    def clusters(self, k: int | str = "auto", *, seed: int = 0, upsample: str = "nearest") -> LensResult:
+    def clusters(self, k: int | str = "auto", *, seed: int = 0, upsample: str = "auto") -> LensResult:
         """k-means clusters of the patches of all photos.
 
         Parameters
@@ -149,7 +149,7 @@ class Visualization(View):
             Number of clusters, from 2 to 64; ``"auto"`` takes the number with the best silhouette.
         seed : int
             Random seed of k-means.
-        upsample : {"nearest", "bilinear", "guided"}
+        upsample : {"auto", "nearest", "bilinear", "guided"}
             From patches to pixels in the pictures of photos.
 
         Returns
@@ -226,7 +226,7 @@ class Visualization(View):
         *,
         layer: int = -1,
         backbone: Backbone | None = None,
-        upsample: str = "nearest",
+        upsample: str = "auto",
     ) -> LensResult:
         """What the class token, or the patch at a point, attends to: head by head, and rolled out over all layers.
 
@@ -240,7 +240,7 @@ class Visualization(View):
             Block whose attention is shown, counted from 0, or from the end with negative numbers.
         backbone : Backbone, optional
             The one that the view was made with. By default it is loaded again from the same weights.
-        upsample : {"nearest", "bilinear", "guided"}
+        upsample : {"auto", "nearest", "bilinear", "guided"}
             From patches to pixels in the pictures of photos.
 
         Returns
@@ -279,12 +279,12 @@ class Visualization(View):
         result.figures = dict(sorted(result.figures.items(), key=lambda figure: figure[0] == "attention"))
         return result
 
-    def norms(self, *, upsample: str = "nearest") -> LensResult:
+    def norms(self, *, upsample: str = "auto") -> LensResult:
         """Lengths of the patch tokens, and which patches stand out.
 
         Parameters
         ----------
-        upsample : {"nearest", "bilinear", "guided"}
+        upsample : {"auto", "nearest", "bilinear", "guided"}
             From patches to pixels in the pictures of photos.
 
         Returns
@@ -394,7 +394,7 @@ class PhotoResult:
         self,
         *,
         overlay_alpha: float | None = None,
-        upsample: str = "nearest",
+        upsample: str = "auto",
         background: str = "black",
         basis: str = "object",
     ) -> NDArray[uint8]:

@@ -89,8 +89,10 @@ export class Model {
     return at;
   }
 
-  matches(pin) {
-    return pinMatches(this.similarity, this.photos, pin.photo, this.photos[pin.photo].start + pin.index);
+  // Of a pin { photo, index }: in the foreground, or everywhere.
+  matches(pin, everywhere = false) {
+    const among = everywhere ? null : this.mask;
+    return pinMatches(this.similarity, this.photos, pin.photo, this.photos[pin.photo].start + pin.index, among);
   }
 
   // A photo's picture as shown, RGBA at `size`; pixels is the photo itself there, where the mode needs it.

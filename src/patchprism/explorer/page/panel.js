@@ -1,10 +1,9 @@
 // The controls beside the photos. They only tell what was asked for; main.js sets the state.
 
+import { byId, element } from "./dom.js";
+import { PIN_COLORS } from "./links.js";
 import { BINS } from "./model.js";
 import { MAX_MORPHOLOGY } from "./state.js";
-import { PIN_COLORS, element } from "./view.js";
-
-const byId = (id) => document.getElementById(id);
 
 // What the three components become.
 const CHANNELS = { rgb: ["Red", "Green", "Blue"], oklab: ["Lightness", "Green–red", "Blue–yellow"] };
@@ -15,53 +14,54 @@ function accuracyOf({ tolerance, error }) {
   return `similarities within ${tolerance} of the full tokens’ for ${share} of ${error.pairs.toLocaleString("en")} pairs of patches, median error ${error.median.toFixed(3)}, largest ${error.max.toFixed(2)}`;
 }
 
-export class Panel {
-  // change(patch of the state), unpin(i), command()
-  constructor(model, opening, actions) {
-    this.model = model;
-    this.opening = opening;
-    this.actions = actions;
-    this.stop = new AbortController();
-    this.radios("mode", "mode");
-    this.radios("background", "background");
-    this.radios("side", "side");
-    this.radios("basis", "basis");
-    this.radios("scaling", "scaling");
-    this.radios("space", "space");
-    this.number("alpha", "alpha");
-    this.number("opening", "opening");
-    this.number("closing", "closing");
-    this.check("smooth", "smooth");
-    this.check("heat", "heat");
-    this.number("threshold", "threshold");
+export function panel(app) {
+  const made = new Panel(app);
+  app.panel = made;
+  app.on("load", (model) => made.load(model));
+  app.on("draw", (state) => made.show(state));
+  app.on("pins", (links) => made.showPins(links));
+  app.on("theme", () => {
+    made.histogramColors = null;
+    made.drawHistogram();
+  });
+}
+
+class Panel {
+  constructor(app) {
+    this.app = app;
+    for (const name of ["mode", "side", "basis", "scaling", "space"]) this.radios(name, name);
+    for (const id of ["alpha", "opening", "closing", "threshold", "size"]) this.number(id, id);
+    for (const id of ["smooth", "heat", "beside", "everywhere"]) this.check(id, id);
+    for (const id of ["sort", "background"]) byId(id).addEventListener("change", (event) => app.change({ [id]: event.target.value }));
     byId("opening").max = byId("closing").max = String(Math.min(6, MAX_MORPHOLOGY));
-    this.on(byId("reset-threshold"), "click", () =>
-      actions.change({ threshold: model.header.fit.threshold ?? 0.5, side: model.header.fit.side, opening: 0, closing: 0 }));
+    byId("reset-threshold").addEventListener("click", () => {
+      const { fit } = this.model.header;
+      app.change({ threshold: fit.threshold ?? 0.5, side: fit.side, opening: 0, closing: 0 });
+    });
+    byId("clear-pins").addEventListener("click", () => app.change({ pins: [], held: null }));
     this.makeHistogram();
     this.makeComponents();
+  }
+
+  load(model) {
+    this.model = model;
+    this.shown = null;
+    this.most = undefined;
     this.describe();
-  }
-
-  close() {
-    this.stop.abort();
-  }
-
-  on(target, type, listener) {
-    target.addEventListener(type, listener, { signal: this.stop.signal });
   }
 
   radios(name, key) {
     for (const input of document.querySelectorAll(`input[name=${name}]`)) {
-      this.on(input, "change", () => this.actions.change({ [key]: input.value }));
+      input.addEventListener("change", () => this.app.change({ [key]: input.value }));
     }
   }
 
   number(id, key) {
-    this.on(byId(id), "input", (event) => this.actions.change({ [key]: Number(event.target.value) }));
+    byId(id).addEventListener("input", (event) => this.app.change({ [key]: Number(event.target.value) }));
   }
 
   check(id, key) {
-    this.on(byId(id), "change", (event) => this.actions.change({ [key]: event.target.checked }));
+    byId(id).addEventListener("change", (event) => this.app.change({ [key]: event.target.checked }));
   }
 
   makeHistogram() {
@@ -72,19 +72,16 @@ export class Panel {
       const value = Math.min(Math.max((event.clientX - box.left) / box.width, 0), 1);
       const patch = { threshold: Math.round(value * 1000) / 1000 };
       if (this.side === "none") patch.side = this.model.header.fit.side === "below" ? "below" : "above";
-      this.actions.change(patch);
+      this.app.change(patch, { kind: "threshold" });
     };
-    this.on(canvas, "pointerdown", (event) => {
+    canvas.addEventListener("pointerdown", (event) => {
       canvas.setPointerCapture(event.pointerId);
       toThreshold(event);
     });
-    this.on(canvas, "pointermove", (event) => {
+    canvas.addEventListener("pointermove", (event) => {
       if (event.buttons & 1) toThreshold(event);
     });
-    const sizes = new ResizeObserver(() => this.drawHistogram());
-    sizes.observe(canvas);
-    this.stop.signal.addEventListener("abort", () => sizes.disconnect());
-    this.on(matchMedia("(prefers-color-scheme: dark)"), "change", () => this.drawHistogram());
+    new ResizeObserver(() => this.drawHistogram()).observe(canvas);
   }
 
   drawHistogram(state = this.state) {
@@ -133,8 +130,8 @@ export class Panel {
     this.selects = ["red", "green", "blue"].map((name, channel) => {
       const select = byId(`component-${name}`);
       const turn = byId(`turn-${name}`);
-      this.on(select, "change", () => this.component(channel, Number(select.value) * (turn.checked ? -1 : 1)));
-      this.on(turn, "change", () => this.component(channel, Number(select.value) * (turn.checked ? -1 : 1)));
+      select.addEventListener("change", () => this.component(channel, Number(select.value) * (turn.checked ? -1 : 1)));
+      turn.addEventListener("change", () => this.component(channel, Number(select.value) * (turn.checked ? -1 : 1)));
       return { select, turn };
     });
   }
@@ -142,7 +139,7 @@ export class Panel {
   component(channel, value) {
     const components = this.state.components.slice();
     components[channel] = value;
-    this.actions.change({ components });
+    this.app.change({ components });
   }
 
   describe() {
@@ -151,7 +148,7 @@ export class Panel {
     const how = { otsu: ", Otsu’s threshold", labels: ", threshold fitted to the photos", given: ", as given", none: "" }[fit.threshold_from] ?? "";
     byId("fit-note").textContent = `Colours are fitted on ${fit.n_foreground} patches: ${shown}${how}.`;
     byId("about").textContent =
-      `${model.name} · ${photos.length} photo${photos.length > 1 ? "s" : ""} · ${this.model.count} patches of ${model.width} numbers · ${accuracyOf(tokens)}`;
+      `${model.name} · ${photos.length} photo${photos.length > 1 ? "s" : ""} · ${this.model.count.toLocaleString("en")} patches × ${model.width} dims · ${accuracyOf(tokens)}`;
   }
 
   // Every control as the state has it.
@@ -163,22 +160,23 @@ export class Panel {
     this.shown = { basis: state.basis, colors };
     this.state = state;
     this.side = state.side;
-    for (const name of ["mode", "background", "side", "basis", "scaling", "space"]) {
+    for (const name of ["mode", "side", "basis", "scaling", "space"]) {
       const input = document.querySelector(`input[name=${name}][value=${state[name]}]`);
       if (!input.checked) input.checked = true;
     }
-    for (const id of ["alpha", "opening", "closing", "threshold"]) {
+    for (const id of ["alpha", "opening", "closing", "threshold", "size"]) {
       const input = byId(id);
       if (Number(input.value) !== state[id]) input.value = state[id];
       const value = id === "threshold" ? state.threshold.toFixed(3) : id === "alpha" ? `${Math.round(100 * state.alpha)} %` : state[id];
       const output = byId(`${id}-value`);
-      if (output.textContent !== String(value)) output.textContent = value;
+      if (output && output.textContent !== String(value)) output.textContent = value;
     }
-    byId("smooth").checked = state.smooth;
-    byId("heat").checked = state.heat;
+    for (const id of ["smooth", "heat", "beside", "everywhere"]) byId(id).checked = state[id];
+    byId("beside").disabled = state.mode === "photo";
+    for (const id of ["sort", "background"]) if (byId(id).value !== state[id]) byId(id).value = state[id];
     byId("threshold").disabled = state.side === "none";
     byId("alpha-row").hidden = state.mode !== "overlay";
-    byId("background-row").hidden = state.mode !== "colours";
+    byId("background").hidden = state.mode !== "colours";
     byId("scaling-row").hidden = state.basis === "all";
     const changed = state.threshold !== (this.model.header.fit.threshold ?? 0.5) || state.side !== this.model.header.fit.side || state.opening || state.closing;
     byId("reset-threshold").disabled = !changed;
@@ -190,10 +188,10 @@ export class Panel {
   showComponents(state, rebuilt) {
     const pca = this.model.header[state.basis === "all" ? "scene" : "object"];
     const names = CHANNELS[state.space];
-    byId("explained").closest("section").dataset.space = state.space;
+    byId("explained").closest("details").dataset.space = state.space;
     this.selects.forEach(({ select, turn }, channel) => {
       select.previousElementSibling.textContent = names[channel];
-      turn.setAttribute("aria-label", `Turn ${names[channel].toLowerCase()}’s component around`);
+      turn.setAttribute("aria-label", `Flip ${names[channel].toLowerCase()}`);
       if (rebuilt) {
         select.replaceChildren(
           ...pca.explained.map((share, k) => element("option", { value: k + 1 }, `${k + 1} · ${(100 * share).toFixed(1)} %`)),
@@ -222,8 +220,13 @@ export class Panel {
       }),
     );
     const sum = new Set(state.components.map((c) => Math.abs(c) - 1));
-    byId("explained-note").textContent =
-      `The three explain ${(100 * [...sum].reduce((total, k) => total + pca.explained[k], 0)).toFixed(1)} % of the ${state.basis === "all" ? "variance of all patches" : "foreground’s variance"}.`;
+    byId("explained-note").textContent = `${(100 * [...sum].reduce((total, k) => total + pca.explained[k], 0)).toFixed(1)} % of the variance`;
+  }
+
+  unpin(pin) {
+    const { pins, held } = this.app.state;
+    const left = pins.filter((other) => other !== pin);
+    this.app.change({ pins: left, held: left.includes(held) ? held : null });
   }
 
   showPins(links) {
@@ -241,11 +244,12 @@ export class Panel {
           {},
           swatch,
           element("span", {}, text),
-          element("button", { type: "button", class: "quiet", "aria-label": `Remove pin ${i + 1}, ${text}`, onclick: () => this.actions.unpin(i) }, "×"),
+          element("button", { type: "button", class: "quiet", "aria-label": `Remove pin ${i + 1}, ${text}`, onclick: () => this.unpin(pin) }, "×"),
         );
       }),
     );
     byId("clear-pins").hidden = links.length === 0;
+    byId("clear-pins").textContent = `Clear ${links.length} ${links.length === 1 ? "pin" : "pins"}`;
     byId("pins-note").hidden = links.length > 0;
   }
 }

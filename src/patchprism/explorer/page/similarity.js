@@ -46,21 +46,26 @@ export class Similarity {
   }
 }
 
-// The patch of a photo that is most similar.
-function bestIn(similarities, { start, grid }) {
-  let best = start;
-  for (let i = start + 1; i < start + grid[0] * grid[1]; i++) if (similarities[i] > similarities[best]) best = i;
+// The patch of a photo that is most similar among those of `among` (all where it is null); -1 if there is none.
+function bestIn(similarities, { start, grid }, among, also = -1) {
+  let best = -1;
+  for (let i = start; i < start + grid[0] * grid[1]; i++) {
+    if (among && !among[i] && i !== also) continue;
+    if (best < 0 || similarities[i] > similarities[best]) best = i;
+  }
   return best;
 }
 
-// A pin's best match in every other photo, each told mutual if the pin is also its best in the pin's photo:
-// [{ photo, patch, value, mutual }].
-export function pinMatches(similarity, photos, own, patch) {
+// A pin's best match in every other photo, best first, each told mutual if the pin is also its best in the pin's
+// photo: [{ photo, patch, value, mutual }]. among: a mask of the patches that may match, or null for all.
+export function pinMatches(similarity, photos, own, patch, among = null) {
   const similarities = similarity.of(patch);
-  return photos.flatMap((photo, index) => {
+  const matches = photos.flatMap((photo, index) => {
     if (index === own) return [];
-    const match = bestIn(similarities, photo);
-    const mutual = bestIn(similarity.within(own, match), photos[own]) === patch;
+    const match = bestIn(similarities, photo, among);
+    if (match < 0) return [];
+    const mutual = bestIn(similarity.within(own, match), photos[own], among, patch) === patch;
     return [{ photo: index, patch: match, value: similarities[match], mutual }];
   });
+  return matches.sort((a, b) => b.value - a.value);
 }

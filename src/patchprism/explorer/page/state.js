@@ -3,10 +3,17 @@
 export const MODES = ["photo", "colours", "overlay", "score"];
 export const BACKGROUNDS = ["black", "photo", "grey"];
 export const SPACES = ["rgb", "oklab"];
+export const SORTS = ["given", "name", "share", "similar"];
 export const MAX_MORPHOLOGY = 16;
+export const MAX_PINS = 8;
+export const MAX_SIZE = 6;
 
-// The view that a message opens with.
-export function initialState(header) {
+// What parts of the page add to a link: a state's key -> { write(value) -> text, read(text, photos) -> value, or
+// undefined for what makes no sense }.
+export const linked = new Map();
+
+// The view that a message opens with; defaults are those of the page's parts.
+export function initialState(header, defaults = {}) {
   const { fit, mask } = header;
   return {
     mode: "colours",
@@ -21,11 +28,21 @@ export function initialState(header) {
     space: fit.space,
     alpha: 0.6,
     smooth: false,
+    beside: true, // the photo beside what the mode shows
+    divide: 0.5,
+    size: 1,
+    sort: "given",
+    hidden: [],
+    single: null, // the photo that is open over the whole window
     heat: true,
+    heatRange: [0, 1],
+    held: null, // the patch whose heat map stays, { photo, index }
+    everywhere: false, // whether matches may lie in the background
     zoom: 1,
     panX: 0.5,
     panY: 0.5,
     pins: [],
+    ...defaults,
   };
 }
 
@@ -50,6 +67,16 @@ export function toFragment(state, opening) {
   put("a", state.alpha, opening.alpha);
   put("i", state.smooth ? 1 : 0, opening.smooth ? 1 : 0);
   put("h", state.heat ? 1 : 0, opening.heat ? 1 : 0);
+  put("w", state.beside ? 1 : 0, opening.beside ? 1 : 0);
+  put("d", round(state.divide, 3), opening.divide);
+  put("y", round(state.size, 2), opening.size);
+  put("r", state.sort, opening.sort);
+  put("x", state.hidden.join(","), opening.hidden.join(","));
+  put("e", state.single ?? "", opening.single ?? "");
+  put("u", state.heatRange.join(","), opening.heatRange.join(","));
+  put("j", state.everywhere ? 1 : 0, opening.everywhere ? 1 : 0);
+  if (state.held) parts.push(`q=${state.held.photo}.${state.held.index}`);
+  for (const [key, { write }] of linked) put(key, write(state[key]), write(opening[key]));
   if (state.zoom !== 1) parts.push(`z=${round(state.zoom, 3)},${round(state.panX, 4)},${round(state.panY, 4)}`);
   if (state.pins.length) parts.push(`p=${state.pins.map((pin) => `${pin.photo}.${pin.index}`).join(",")}`);
   return parts.join("&");
@@ -64,6 +91,13 @@ const whole = (text, low, high, otherwise) => {
   const value = within(text, low, high, otherwise);
   return Number.isInteger(value) ? value : otherwise;
 };
+
+// "2.17" -> { photo: 2, index: 17 }, or null where there is no such patch.
+function patchOf(text, photos) {
+  const [photo, index] = text.split(".").map((number) => (number === "" ? NaN : Number(number)));
+  const grid = photos[photo]?.grid;
+  return grid && Number.isInteger(index) && index >= 0 && index < grid[0] * grid[1] ? { photo, index } : null;
+}
 
 // A fragment may come from anywhere: what is not understood leaves the opening view as it is.
 export function fromFragment(text, opening, photos) {
@@ -86,14 +120,26 @@ export function fromFragment(text, opening, photos) {
   state.alpha = within(get("a"), 0, 1, opening.alpha);
   state.smooth = (get("i") ?? (opening.smooth ? "1" : "0")) === "1";
   state.heat = (get("h") ?? (opening.heat ? "1" : "0")) === "1";
+  state.beside = (get("w") ?? (opening.beside ? "1" : "0")) === "1";
+  state.divide = within(get("d"), 0, 1, opening.divide);
+  state.size = within(get("y"), 1, MAX_SIZE, opening.size);
+  state.sort = oneOf(get("r"), SORTS, opening.sort);
+  const hidden = new Set((get("x") ?? "").split(",").map((part) => whole(part, 0, photos.length - 1, -1)));
+  hidden.delete(-1);
+  if (hidden.size < photos.length) state.hidden = [...hidden];
+  state.single = whole(get("e"), 0, photos.length - 1, opening.single);
+  const [low, high] = (get("u") ?? "").split(",").map((part) => within(part, -1, 1, NaN));
+  if (low < high) state.heatRange = [low, high];
+  state.everywhere = (get("j") ?? (opening.everywhere ? "1" : "0")) === "1";
+  state.held = patchOf(get("q") ?? "", photos);
+  for (const [key, { read }] of linked) if (get(key) !== null) state[key] = read(get(key), photos) ?? opening[key];
   const [zoom, panX, panY] = (get("z") ?? "").split(",");
   state.zoom = within(zoom ?? null, 1, 16, 1);
   state.panX = within(panX ?? null, 0, 1, 0.5);
   state.panY = within(panY ?? null, 0, 1, 0.5);
   for (const part of (get("p") ?? "").split(",")) {
-    const [photo, index] = part.split(".").map((number) => (number === "" ? NaN : Number(number)));
-    const grid = photos[photo]?.grid;
-    if (grid && Number.isInteger(index) && index >= 0 && index < grid[0] * grid[1]) state.pins.push({ photo, index });
+    const pin = patchOf(part, photos);
+    if (pin && state.pins.length < MAX_PINS) state.pins.push(pin);
   }
   return state;
 }
@@ -142,6 +188,8 @@ export function commandWords(header, state) {
   if (state.mode === "overlay") words.push("--overlay", String(state.alpha));
   else if (state.mode === "score") words.push("--arrays");
   else if (state.background !== "black") words.push("--background", state.background);
+  // Where the photo shows, pictures are guided by it unless they are told not to be; those of the page are not.
+  if (state.mode === "overlay" || words.includes("photo")) words.push("--upsample", "nearest");
   words.push("--out", "out");
   return words;
 }

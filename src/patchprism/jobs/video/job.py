@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass, field, replace
-from fractions import Fraction
-from functools import partial
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from patchprism.backbones import find_record
-from patchprism.errors import OptionError, PhotoError, PrismError
-from patchprism.features.extraction import batch_for
-from patchprism.features.patch_features import PatchFeatures
+from patchprism.errors import OptionError, PrismError
 from patchprism.jobs.coloring import Coloring
 from patchprism.jobs.engines import open_engine
-from patchprism.jobs.hints import hints_about
 from patchprism.jobs.network import load_network, open_network
-from patchprism.jobs.run import nobody
+from patchprism.jobs.run import Run, nobody
 from patchprism.jobs.settings import Settings, Stopwatch, check_backbone
 from patchprism.jobs.video.canvas import Canvas
-from patchprism.jobs.video.frames import Frame, Problems, Span, import_av
+from patchprism.jobs.video.drawing import Drawing, VideoReport
+from patchprism.jobs.video.fitting import Frames, fit_frames
+from patchprism.jobs.video.frames import Span, import_av
 from patchprism.jobs.video.options import Seconds, VideoOptions
-from patchprism.jobs.video.relay import read_ahead, write_behind
-from patchprism.jobs.video.sink import check_output, is_pictures, open_sink
+from patchprism.jobs.video.sink import check_output, is_pictures
 from patchprism.jobs.video.source import AnimationClip, FileClip, open_clip
 from patchprism.jobs.video.steady import FrameColors, Steady
 from patchprism.prism.estimator import Prism
@@ -32,79 +25,12 @@ from patchprism.prism.options import MASK_OPTIONS
 from patchprism.support import checks
 from patchprism.support.files import check_target
 from patchprism.support.folders import local_path
-from patchprism.support.threads import leave_the_cores
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Sequence
 
-    from numpy.typing import NDArray
-
-    from patchprism.backbones import Backbone, BackboneRecord, WeightsOrigin
-    from patchprism.jobs.network import Network
-    from patchprism.jobs.run import Tell
-    from patchprism.jobs.video.sink import Sink
-    from patchprism.jobs.video.source import Clip
-    from patchprism.photos.framing import Framed
-
-# A batch holds its frames in memory, and they may be large however few patches they have.
-MAX_BATCH = 8
-
-
-@dataclass(kw_only=True)
-class VideoReport:
-    """What came of a clip.
-
-    Attributes
-    ----------
-    out : Path
-    frames : int
-        Frames written.
-    size : tuple of int
-        Height and width of what was written.
-    grid : tuple of int
-        Rows and columns of patches a frame.
-    fps : float
-        Frames worked off a second, from the first to the last.
-    sound : str
-        ``"copied"``, ``"re-encoded from ... to ..."``, ``"left out"`` or ``"none"``.
-    n_problems : int
-        Packets, frames or photos that could not be read, or only in part.
-    problems : list of str
-        The first ten of them by name.
-    warnings : list of str
-        What else the user should know.
-    hints : list of str
-        What a person should know before believing the pictures, by the frames that the prism was fitted on.
-    prism : Prism
-    fitted_here : bool
-        Whether the prism was fitted on this clip.
-    record : BackboneRecord
-    weights : WeightsOrigin
-    seconds : dict
-        Time spent in each stage: ``load model``, ``read photos and run network`` and ``fit prism`` for the frames
-        of the fit, ``colour and write`` for all frames.
-    network_seconds : float
-        How much of ``colour and write`` was the network's.
-    """
-
-    out: Path
-    frames: int = 0
-    size: tuple[int, int] = (0, 0)
-    grid: tuple[int, int] = (0, 0)
-    fps: float = 0.0
-    sound: str = "none"
-    n_problems: int = 0
-    problems: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-    hints: list[str] = field(default_factory=list)
-    prism: Prism
-    fitted_here: bool
-    record: BackboneRecord
-    weights: WeightsOrigin
-    seconds: dict[str, float]
-    network_seconds: float = 0.0
+    from patchprism.backbones import Backbone
 
 
 def render_video(
@@ -196,8 +122,8 @@ def render_video(
     force, backbone
         As in :func:`~patchprism.visualize`.
     progress : callable, optional
-        Called as ``progress(stage, done, total or None)`` with the stages ``fit`` and ``frames``, and those of
-        a download.
+        Called as ``progress(stage, done, total or None)`` with the stages ``fit`` (frames to fit on), ``fit, pass 1``
+        and so on, ``frames``, and those of a download.
 
     Returns
     -------
@@ -297,18 +223,19 @@ def color_clip(
         upsample=options.upsample or "nearest",
         matrix=clip.matrix,
     )
-    watch, tell = Stopwatch(), progress or nobody
+    watch, tell, engine = Stopwatch(), progress or nobody, open_engine()
     with watch("load model"):
         backbone = backbone or load_network(settings, tell)
-        network = open_network(settings, backbone=backbone, engine=open_engine(), tell=tell)
+        network = open_network(settings, backbone=backbone, engine=engine, tell=tell)
     if prism and any(getattr(prism, name) != unset for name, unset in MASK_OPTIONS.items()):
         raise PrismError(
             "videos show the foreground that was fitted: this prism shows another (it was saved with a "
             "mask, an opening or a closing); save it without"
         )
     coloring.check(network.origin)
-    frames = _Frames(clip=clip, backbone=backbone, network=network, batch_size=settings.batch_size)
-    hints = frames.fit(fitted, span, options.fit_frames, watch, tell) if prism is None else []
+    frames = Frames(clip=clip, backbone=backbone, network=network, batch_size=settings.batch_size)
+    run = Run(engine=engine, tell=tell, watch=watch)
+    hints = fit_frames(fitted, frames, span, options.fit_frames, run) if prism is None else []
     if save_prism is not None:
         fitted.save(save_prism)
     report = VideoReport(
@@ -320,179 +247,15 @@ def color_clip(
         weights=backbone.weights,
         seconds=watch.seconds,
     )
-    steadied = Steady(fitted.threshold_, fitted.side_) if options.steady else None
-    job = _Job(frames, span, FrameColors(fitted), steadied, canvas, watch, tell)
-    job.run(report, crf=crf, sound=options.sound)
+    drawing = Drawing(
+        frames=frames,
+        span=span,
+        colors=FrameColors(fitted),
+        steady=Steady(fitted.threshold_, fitted.side_) if options.steady else None,
+        canvas=canvas,
+        crf=crf,
+        sound=options.sound,
+    )
+    with watch("colour and write"):
+        drawing.write(report, tell)
     return report
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Frames:
-    """Frames of a clip to tokens: decoded and framed in a thread ahead of the network."""
-
-    clip: Clip
-    backbone: Backbone
-    network: Network
-    batch_size: int | None
-
-    def framed(self, frames: Iterator[Frame]) -> Iterator[tuple[Frame, Framed]]:
-        """Each frame with what the network gets; for a thread of its own."""
-        leave_the_cores()
-        framing = self.network.framing
-        for frame in frames:
-            yield frame, framing.apply(frame.rgb, name=self.name(frame), show=False)
-
-    def name(self, frame: Frame) -> str:
-        """What to call a frame in errors."""
-        return f"{self.clip.name}, frame {frame.index}"
-
-    def tokens(self, batch: list[tuple[Frame, Framed]]) -> NDArray[np.float32]:
-        """Tokens of a batch, (B, h, w, D)."""
-        import torch
-
-        pixels = torch.stack([framed.pixels for _, framed in batch])
-        tokens: NDArray[np.float32] = self.network.options.tokens(self.backbone, pixels).cpu().numpy()
-        return tokens
-
-    def batches(self, items: Iterator[tuple[Frame, Framed]]) -> Iterator[list[tuple[Frame, Framed]]]:
-        """Framed frames, as many at a time as the network takes."""
-        batch: list[tuple[Frame, Framed]] = []
-        patches = self.network.batch_patches
-        assert patches is not None  # the engine is the local one
-        for item in items:
-            batch.append(item)
-            if len(batch) >= (self.batch_size or min(batch_for(item[1].grid, patches), MAX_BATCH)):
-                yield batch
-                batch = []
-        if batch:
-            yield batch
-
-    def fit(self, prism: Prism, span: Span, count: int, watch: Stopwatch, tell: Tell) -> list[str]:
-        """Fit a prism on at most ``count`` frames, evenly spread; what a person should know of it."""
-        tokens: list[NDArray[np.float32]] = []
-        names: list[str] = []
-        plain: list[str] = []
-        tell("fit", 0, count)
-        with (
-            watch("read photos and run network"),
-            read_ahead(self.framed(self.clip.spread(count, span)), 2) as items,
-        ):
-            for batch in self.batches(items):
-                tokens += list(self.tokens(batch))
-                its = [f"{self.clip.name} at {float(frame.time):.3f} s" for frame, _ in batch]
-                names += its
-                plain += [name for name, (_, framed) in zip(its, batch, strict=True) if framed.plain]
-                tell("fit", len(tokens), count)
-        if not tokens:
-            # Looked for once more, frame by frame, to say what is wrong.
-            for _ in self.clip.frames(span, planes=False):
-                pass
-            raise PhotoError(self.clip.name, _nothing(self.clip, span))
-        tell("fit", len(tokens), len(tokens))
-        with watch("fit prism"):
-            prism.fit(PatchFeatures(tokens, names))
-            prism.origin = self.network.origin
-            return _hints(prism, names, tokens, plain)
-
-
-class _Job:
-    """Frames through decode, network, colours and encode; the first and the last in threads beside the network."""
-
-    def __init__(
-        self,
-        frames: _Frames,
-        span: Span,
-        colors: FrameColors,
-        steady: Steady | None,
-        canvas: Canvas,
-        watch: Stopwatch,
-        tell: Tell,
-    ) -> None:
-        self.frames, self.clip, self.span = frames, frames.clip, span
-        self.colors, self.steady, self.canvas = colors, steady, canvas
-        self.watch, self.tell = watch, tell
-
-    def run(self, report: VideoReport, *, crf: int | None, sound: bool) -> None:
-        pictures = is_pictures(report.out)
-        whole = self.span.start is None
-        total = _expected(self.clip, self.span)
-        self.tell("frames", 0, total)
-        wanted = self.clip.frames(self.span, planes=not pictures)
-        with self.watch("colour and write"), read_ahead(self.frames.framed(wanted), 2) as items:
-            batches = self.frames.batches(items)
-            first_batch = next(batches, None)
-            if first_batch is None:
-                raise PhotoError(self.clip.name, _nothing(self.clip, self.span))
-            first = first_batch[0][0]
-            began = time.perf_counter()
-            with (
-                open_sink(
-                    report.out,
-                    self.clip,
-                    self.canvas,
-                    first=first,
-                    every=self.span.every,
-                    crf=crf,
-                    whole=whole,
-                    sound=sound,
-                ) as sink,
-                write_behind(partial(self._colour_and_write, sink), 4) as write,
-            ):
-                batch: list[tuple[Frame, Framed]] | None = first_batch
-                while batch:
-                    asked = time.perf_counter()
-                    tokens = self.frames.tokens(batch)
-                    report.network_seconds += time.perf_counter() - asked
-                    for (frame, framed), each in zip(batch, tokens, strict=True):
-                        write((frame, framed, each))
-                        report.frames += 1
-                    self.tell("frames", report.frames, total)
-                    batch = next(batches, None)
-            report.fps = report.frames / (time.perf_counter() - began)
-        report.grid = first_batch[0][1].grid
-        report.size = self.canvas.size(*first.rgb.shape[:2], even=not pictures)
-        report.sound, report.warnings = sink.sound, [*self.clip.warnings, *sink.warnings]
-        problems: Problems = self.clip.problems
-        report.n_problems, report.problems = problems.count, problems.named
-
-    def _colour_and_write(self, sink: Sink, item: tuple[Frame, Framed, NDArray[np.float32]]) -> None:
-        """A frame's last steps, in the thread that encodes: meanwhile the network has the next frame."""
-        frame, framed, tokens = item
-        patches = self.colors.split(tokens, name=self.frames.name(frame))
-        if self.steady:
-            patches = self.steady(patches)
-        sink.write(frame, patches, framed.crop)
-
-
-def _hints(
-    prism: Prism, names: Sequence[str], tokens: Sequence[NDArray[np.float32]], plain: Sequence[str]
-) -> list[str]:
-    """What a person should know before believing the pictures, by the frames that the prism was fitted on."""
-    colors, frames = FrameColors(prism), []
-    for index, (name, each) in enumerate(zip(names, tokens, strict=True)):
-        foreground = colors.split(each, name=name).foreground
-        found: dict[str, Any] = {"photo": name, "share": float(foreground.mean())}
-        if index in prism.agreements:
-            found["agreement"] = prism.agreements[index]
-        frames.append(found | prism.doubts(each, foreground))
-    shares = np.array([frame["share"] for frame in frames])
-    return hints_about(shares, prism, fitted_here=True, plain=plain, photos=frames)
-
-
-def _expected(clip: Clip, span: Span) -> int | None:
-    if clip.duration is None:
-        return None
-    end = clip.duration if span.end is None else min(span.end, clip.duration)
-    length = max(end - (span.start or 0), Fraction(0))
-    count = clip.n_frames if clip.n_frames and length == clip.duration else round(length * clip.rate)
-    return max(1, -(-count // span.every))
-
-
-def _nothing(clip: Clip, span: Span) -> str:
-    if clip.problems.count:
-        return f"no frame could be read ({clip.problems.named[0]})"
-    if span.start is not None or span.end is not None:
-        until = "its end" if span.end is None else f"{float(span.end):g} s"
-        length = "" if clip.duration is None else f"; it is {float(clip.duration):.2f} s long"
-        return f"holds no frame from {float(span.start or 0):g} s to {until}{length}"
-    return "holds no frame"

@@ -10,6 +10,7 @@ import numpy as np
 from patchprism.errors import PrismError
 from patchprism.features.patch_features import check_tokens
 from patchprism.prism.axes import on_grid, split_at
+from patchprism.prism.head import decisions_from, foreground_score
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -71,8 +72,10 @@ class FrameColors:
         at = prism.foreground_component - 1
         scene, in_object = prism.scene_components_[at : at + 1], prism.object_components_[self.wanted]
         self._scene_variance = prism.scene_variance_[at : at + 1]
-        # The first column gives the score: a scene component or the foreground direction.
+        # The first columns give the score: a scene component, the foreground direction, or a head's classes.
         first = scene if prism.direction_ is None else prism.direction_[np.newaxis]
+        first = first if prism.head_ is None else prism.head_.weights_
+        self._n_first = len(first)
         self._columns = np.ascontiguousarray(np.concatenate([first, in_object]).T)
         # The means' coordinates, taken off the products: taking the mean off every token costs as much as those do.
         self._scene_shift = prism.scene_mean_ @ scene.T
@@ -102,18 +105,21 @@ class FrameColors:
             piece = slice(start, start + step)
             wide = rows[piece].astype(np.float64)
             np.matmul(wide, self._columns, out=values[piece])
-            if prism.direction_ is not None:
+            if prism.direction_ is not None or prism.head_ is not None:
                 np.einsum("nd,nd->n", wide, wide, out=squares[piece])
         if not np.isfinite(values).all():
             raise PrismError("this prism cannot be used: its means or components are too large")
-        if prism.direction_ is None:
-            along = on_grid(values[:, :1] - self._scene_shift, self._scene_variance)[:, 0]
+        first = values[:, : self._n_first]
+        if prism.head_ is not None:
+            along = foreground_score(decisions_from(first, squares, prism.head_.bias_)).astype(np.float64)
+        elif prism.direction_ is None:
+            along = on_grid(first - self._scene_shift, self._scene_variance)[:, 0]
         else:
             along = prism.scorer.along_direction(values[:, 0], squares)
         score = prism.scorer.scaled(along.reshape(h, w))
         components = np.zeros((h * w, len(prism.object_components_)))
         components[:, self.wanted] = on_grid(
-            values[:, 1:] - self._object_shift, prism.object_variance_[self.wanted]
+            values[:, self._n_first :] - self._object_shift, prism.object_variance_[self.wanted]
         )
         return PatchColors(
             colors=prism.colors_of(components).reshape(h, w, 3),

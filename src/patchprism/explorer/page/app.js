@@ -1,0 +1,133 @@
+// What the parts of the page share: the message's model, the state of the view, who wants to know of changes.
+//
+// A part is a function of the app, called once. It listens with app.on(event, listener):
+//   "load"    (model)          another message is shown; state and gallery are new
+//   "change"  (patch, state)   the state has changed, at once
+//   "draw"    (state)          once per frame after changes: masks and colours are up to date
+//   "hover"   (at or null)     once per frame: { photo, index, patch }, patch counted over all photos
+//   "tool"    (tool or null)   what a press in a photo does
+//   "theme"   ()               light or dark has changed
+// It keeps in app.defaults what it adds to the opening view, so that links, undo and redo know of it.
+
+import { byId } from "./dom.js";
+import { History } from "./history.js";
+
+const sameValue = (a, b) => a === b || (typeof a === "object" && JSON.stringify(a) === JSON.stringify(b));
+
+export class App {
+  constructor() {
+    this.listeners = {};
+    this.defaults = {};
+    this.keys = new Map();
+    this.history = new History();
+    this.stale = {};
+    this.tool = null;
+    this.server = null;
+    this.model = null;
+    this.gallery = null;
+  }
+
+  on(event, listener) {
+    (this.listeners[event] ??= new Set()).add(listener);
+    return () => this.listeners[event].delete(listener);
+  }
+
+  emit(event, ...values) {
+    for (const listener of this.listeners[event] ?? []) listener(...values);
+  }
+
+  // Sets some of the state. { remember: false } keeps it out of undo.
+  change(patch, { remember = true, kind } = {}) {
+    const changed = Object.keys(patch).filter((key) => !sameValue(this.state[key], patch[key]));
+    if (!changed.length) return;
+    if (remember) this.history.note({ ...this.state }, kind ?? changed.sort().join());
+    this.put(patch);
+  }
+
+  put(patch) {
+    Object.assign(this.state, patch);
+    this.emit("change", patch, this.state);
+    this.schedule("view");
+  }
+
+  undo() {
+    this.restore(this.history.undo({ ...this.state }), "Nothing to undo.");
+  }
+
+  redo() {
+    this.restore(this.history.redo({ ...this.state }), "Nothing to redo.");
+  }
+
+  restore(state, otherwise) {
+    if (state) this.put(state);
+    else this.toast(otherwise);
+  }
+
+  // All that happens between two frames is drawn once.
+  schedule(what) {
+    this.stale[what] = true;
+    this.frame ||= requestAnimationFrame(() => {
+      this.frame = 0;
+      const { view, hover } = this.stale;
+      this.stale = {};
+      if (view) this.draw();
+      if (hover) this.emit("hover", this.hovered);
+    });
+  }
+
+  draw() {
+    this.model.update(this.state);
+    this.gallery.draw(this.state);
+    this.emit("draw", this.state);
+  }
+
+  // The patch that is pointed at, by mouse or keys; null for none.
+  hover(at) {
+    this.hovered = at && { ...at, patch: this.model.photos[at.photo].start + at.index };
+    this.schedule("hover");
+  }
+
+  // What a press in a photo does instead of pinning: { name, cursor, down(at), move(at), up(at), cancel() }, where
+  // at is { tile, photo, index, x, y, event }, x and y counted in patches of the photo's grid; null takes it away.
+  setTool(tool) {
+    if (this.tool === tool) return;
+    this.tool?.cancel?.();
+    this.tool = tool;
+    this.gallery?.showTool(tool);
+    this.emit("tool", tool);
+  }
+
+  // A key's meaning, listed under "?".
+  addKey(key, does) {
+    this.keys.set(key, does);
+  }
+
+  async report(promise) {
+    try {
+      return await promise;
+    } catch (error) {
+      this.toast(error.message);
+    }
+  }
+
+  toast(text) {
+    const toast = byId("toast");
+    toast.textContent = text;
+    toast.classList.add("seen");
+    clearTimeout(this.toastTimer);
+    this.toastTimer = setTimeout(() => toast.classList.remove("seen"), 4000);
+  }
+
+  // Read out by screen readers.
+  say(text) {
+    byId("live").textContent = text;
+  }
+
+  give(blob, name) {
+    const anchor = document.createElement("a");
+    anchor.href = URL.createObjectURL(blob);
+    anchor.download = name;
+    anchor.click();
+    setTimeout(() => URL.revokeObjectURL(anchor.href), 10_000);
+  }
+}

@@ -1,0 +1,97 @@
+// Hover, heat map, readout, pins: what the page says about one patch.
+
+import { byId, setText } from "./dom.js";
+import { Links } from "./links.js";
+import { MAX_PINS } from "./state.js";
+
+const MOST_LINED = 12; // photos; beyond, a strip of matches takes the place of lines
+
+export function inspect(app) {
+  const soon = new MessageChannel(); // a task at once, where timers wait
+  let foreseen;
+  let links = null;
+  let linked = [];
+  let mask = null;
+  let relinking = 0;
+  soon.port1.onmessage = () => {
+    const query = foreseen;
+    foreseen = undefined;
+    if (query < app.model.count) app.model.similarity.of(query);
+  };
+
+  // Similarities of the patch that the pointer has reached, in a task of their own before the frame that shows
+  // them; of several patches passed since the last task, only the latest.
+  app.foresee = (photo, index) => {
+    if (!app.state.heat || app.state.held) return;
+    const asked = foreseen !== undefined;
+    foreseen = app.model.photos[photo].start + index;
+    if (!asked) soon.port2.postMessage(null);
+  };
+
+  const heat = () => {
+    const { held, heat: wanted, heatRange } = app.state;
+    const patch = held ? app.model.photos[held.photo].start + held.index : wanted && app.hovered ? app.hovered.patch : -1;
+    app.gallery.drawHeat(patch >= 0 ? app.model.similarity.of(patch) : null, heatRange);
+  };
+
+  const where = ({ photo, index }) => {
+    const w = app.model.photos[photo].grid[1];
+    return `row ${Math.floor(index / w) + 1}, column ${(index % w) + 1}`;
+  };
+  app.where = where;
+
+  app.on("hover", (at) => {
+    const { model, gallery } = app;
+    gallery.drawCursor(at ? at.photo : -1, at?.index);
+    heat();
+    const text = at ? `${where(at)} · score ${model.scores[at.patch].toFixed(2)}` : "";
+    setText(byId("similar"), text);
+    if (at?.spoken) {
+      const best = model.matches(at, app.state.everywhere).map((match) => `${model.photos[match.photo].name} ${match.value.toFixed(2)}`);
+      app.hovered.spoken = false; // once a move, not once a frame
+      app.say(`${text}, ${model.mask[at.patch] ? "foreground" : "background"}. Best matches: ${best.slice(0, 5).join(", ") || "no other photo"}`);
+    }
+  });
+
+  app.pin = (photo, index) => {
+    const same = (pin) => pin?.photo === photo && pin.index === index;
+    const { pins, held } = app.state;
+    const known = pins.findIndex(same);
+    if (known < 0 && pins.length >= MAX_PINS) {
+      app.toast(`There are ${MAX_PINS} pins, which is the most. Remove one first.`);
+      return;
+    }
+    app.history.cut();
+    if (known >= 0) app.change({ pins: pins.filter((_, i) => i !== known), held: same(held) ? null : held });
+    else app.change({ pins: [...pins, { photo, index }], held: { photo, index } });
+    if (app.hovered) app.hovered.spoken = false; // the next frame must not speak over what is said here
+    const count = app.state.pins.length;
+    app.say(known >= 0 ? "Pin removed." : `Pinned. ${count} ${count === 1 ? "pin" : "pins"}.`);
+  };
+
+  const link = () => {
+    const { model, state } = app;
+    model.update(state);
+    mask = state.everywhere ? null : model.mask;
+    linked = state.pins.map((pin) => ({ pin, matches: model.matches(pin, state.everywhere) }));
+    links.show(linked, model.photos.length - state.hidden.length <= MOST_LINED);
+    app.emit("pins", linked);
+    heat();
+  };
+
+  app.on("load", () => {
+    links?.close();
+    links = new Links(byId("lines"), app.gallery);
+    link();
+  });
+  app.on("change", (patch) => {
+    if (patch.pins || "everywhere" in patch || patch.hidden) link();
+    else if ("held" in patch || patch.heatRange || "heat" in patch) heat();
+  });
+  // Matches lie in the foreground, but need not follow the hand that drags its threshold.
+  app.on("draw", (state) => {
+    clearTimeout(relinking);
+    if (state.pins.length && !state.everywhere && mask !== app.model.mask) relinking = setTimeout(link, 120);
+  });
+  addEventListener("scroll", () => links?.drawLines(), { passive: true, capture: true });
+}

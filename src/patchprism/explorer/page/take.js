@@ -1,0 +1,104 @@
+// What leaves the page: pictures, the prism, the command and the link.
+
+import { byId, setText } from "./dom.js";
+import { encodePng } from "./png.js";
+import { PRISM_NAME, commandText, needsOwnPrism, toFragment } from "./state.js";
+
+const KINDS = { photo: "photo", colours: "pca", overlay: "overlay", score: "score" };
+
+export function showsPhoto({ mode, background }) {
+  return mode === "photo" || mode === "overlay" || (mode === "colours" && background === "photo");
+}
+
+// The photo's pixels at its own resolution: the server's, or the page's smaller copy enlarged.
+async function pixelsOf(app, index) {
+  const [height, width] = app.model.photos[index].size;
+  const canvas = new OffscreenCanvas(width, height);
+  const context = canvas.getContext("2d", { willReadFrequently: true });
+  context.fillStyle = "#123456";
+  context.fillRect(0, 0, 1, 1);
+  const [red, green, blue] = context.getImageData(0, 0, 1, 1).data;
+  if (Math.max(Math.abs(red - 0x12), Math.abs(green - 0x34), Math.abs(blue - 0x56)) > 8) {
+    throw new Error("This browser guards against fingerprinting and gives noise for the photo’s pixels. The command below makes the picture.");
+  }
+  let { image } = app.gallery.tiles[index];
+  if (app.server) image = await createImageBitmap(await app.server.photo(index), { colorSpaceConversion: "none" });
+  context.drawImage(image, 0, 0, width, height);
+  return context.getImageData(0, 0, width, height).data;
+}
+
+// A photo's picture as shown, a PNG file at the photo's resolution.
+export async function pictureOf(app, index) {
+  const { state, model } = app;
+  const { size } = model.photos[index];
+  model.update(state);
+  const pixels = showsPhoto(state) ? await pixelsOf(app, index) : null;
+  return encodePng(model.picture(index, state, size, pixels), size[1], size[0]);
+}
+
+export function pictureName(app, index) {
+  return `${app.model.photos[index].name.replace(/\.[^.]+$/, "")}.${KINDS[app.state.mode]}.png`;
+}
+
+export function take(app) {
+  let later = 0;
+  // What need not follow the hand: the address and the command.
+  const show = () => {
+    clearTimeout(later);
+    const { state, opening, model } = app;
+    const fragment = toFragment(state, opening);
+    try {
+      history.replaceState(null, "", fragment ? `#${fragment}` : location.pathname + location.search);
+    } catch {
+      // a frame in a notebook has no address of its own
+    }
+    const { header } = model;
+    setText(byId("command"), commandText(header, state));
+    setText(byId("command-note"), !header.command.files
+      ? "Some photos came without a file; put their files’ names in place of those above."
+      : needsOwnPrism(header, state) ? `Download the prism first: the command reads ${PRISM_NAME}.` : "");
+    // What people would not expect of a picture that has the photo in it.
+    setText(byId("picture-note"), !app.server && showsPhoto(state)
+      ? "This file holds smaller, compressed copies of the photos. Pictures with the photo in them are made of these, enlarged to the photo’s size; the command below takes the photos themselves."
+      : "");
+    setText(byId("zoom-value"), `${Math.round(100 * state.zoom)} %`);
+  };
+  app.showAddress = show;
+  app.on("draw", () => {
+    clearTimeout(later);
+    later = setTimeout(show, 120);
+  });
+
+  const copy = async (text, told) => {
+    try {
+      await navigator.clipboard.writeText(text);
+    } catch {
+      const area = document.createElement("textarea"); // a file has no clipboard in some browsers
+      area.value = text;
+      document.body.append(area);
+      area.select();
+      if (!document.execCommand("copy")) told = "This browser does not let the page copy.";
+      area.remove();
+    }
+    app.toast(told);
+  };
+  app.download = async (index) => app.give(await pictureOf(app, index), pictureName(app, index));
+  const downloadAll = async () => {
+    for (const index of app.gallery.shown) {
+      await app.download(index);
+      await new Promise((resolve) => setTimeout(resolve, 150)); // browsers drop downloads that come at once
+    }
+  };
+  byId("copy").onclick = () => {
+    show();
+    copy(byId("command").textContent, "The command is copied.");
+  };
+  byId("link").onclick = () => {
+    show();
+    copy(location.href, "The link to this view is copied.");
+  };
+  byId("download-all").onclick = () => app.report(downloadAll());
+  byId("download-prism").onclick = () => {
+    app.give(new Blob([app.model.prism(app.state)], { type: "application/octet-stream" }), PRISM_NAME);
+  };
+}

@@ -1,0 +1,151 @@
+"""Frames through decode, network, colours and encode; the first and the last in threads beside the network."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from fractions import Fraction
+from functools import partial
+from itertools import chain
+from typing import TYPE_CHECKING
+
+from patchprism.errors import PhotoError
+from patchprism.jobs.video.fitting import nothing
+from patchprism.jobs.video.relay import read_ahead, write_behind
+from patchprism.jobs.video.sink import is_pictures, open_sink
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from patchprism.backbones import BackboneRecord, WeightsOrigin
+    from patchprism.jobs.run import Tell
+    from patchprism.jobs.video.canvas import Canvas
+    from patchprism.jobs.video.fitting import Frames, Seen
+    from patchprism.jobs.video.frames import Span
+    from patchprism.jobs.video.sink import Sink
+    from patchprism.jobs.video.source import Clip
+    from patchprism.jobs.video.steady import FrameColors, Steady
+    from patchprism.prism.estimator import Prism
+
+
+@dataclass(kw_only=True)
+class VideoReport:
+    """What came of a clip.
+
+    Attributes
+    ----------
+    out : Path
+    frames : int
+        Frames written.
+    size : tuple of int
+        Height and width of what was written.
+    grid : tuple of int
+        Rows and columns of patches a frame.
+    fps : float
+        Frames worked off a second, from the first to the last.
+    sound : str
+        ``"copied"``, ``"re-encoded from ... to ..."``, ``"left out"`` or ``"none"``.
+    n_problems : int
+        Packets, frames or photos that could not be read, or only in part.
+    problems : list of str
+        The first ten of them by name.
+    warnings : list of str
+        What else the user should know.
+    hints : list of str
+        What a person should know before believing the pictures, by the frames that the prism was fitted on.
+    prism : Prism
+    fitted_here : bool
+        Whether the prism was fitted on this clip.
+    record : BackboneRecord
+    weights : WeightsOrigin
+    seconds : dict
+        Time spent in each stage: ``load model``, ``read photos and run network`` and ``fit prism`` for the frames
+        of the fit, ``colour and write`` for all frames.
+    network_seconds : float
+        How much of ``colour and write`` was the network's.
+    """
+
+    out: Path
+    frames: int = 0
+    size: tuple[int, int] = (0, 0)
+    grid: tuple[int, int] = (0, 0)
+    fps: float = 0.0
+    sound: str = "none"
+    n_problems: int = 0
+    problems: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    hints: list[str] = field(default_factory=list)
+    prism: Prism
+    fitted_here: bool
+    record: BackboneRecord
+    weights: WeightsOrigin
+    seconds: dict[str, float]
+    network_seconds: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawing:
+    """What is drawn of a clip, and how it is written."""
+
+    frames: Frames
+    span: Span
+    colors: FrameColors
+    steady: Steady | None
+    canvas: Canvas
+    crf: int | None
+    sound: bool
+
+    def write(self, report: VideoReport, tell: Tell) -> None:
+        """Colour and write all wanted frames; the report says what came of them."""
+        clip, frames = self.frames.clip, self.frames
+        pictures = is_pictures(report.out)
+        total = _expected(clip, self.span)
+        tell("frames", 0, total)
+        before = frames.seconds
+        with read_ahead(frames.framed(clip.frames(self.span, planes=not pictures)), 2) as items:
+            began = time.perf_counter()
+            seen = frames.tokens(items)
+            first = next(seen, None)
+            if first is None:
+                raise PhotoError(clip.name, nothing(clip, self.span))
+            with (
+                open_sink(
+                    report.out,
+                    clip,
+                    self.canvas,
+                    first=first[0],
+                    every=self.span.every,
+                    crf=self.crf,
+                    whole=self.span.start is None,
+                    sound=self.sound,
+                ) as sink,
+                write_behind(partial(self._color_and_write, sink), 4) as write,
+            ):
+                for each in chain([first], seen):
+                    write(each)
+                    report.frames += 1
+                    tell("frames", report.frames, total)
+            report.fps = report.frames / (time.perf_counter() - began)
+        report.network_seconds = frames.seconds - before
+        report.grid = first[1].grid
+        report.size = self.canvas.size(*first[0].rgb.shape[:2], even=not pictures)
+        report.sound, report.warnings = sink.sound, [*clip.warnings, *sink.warnings]
+        report.n_problems, report.problems = clip.problems.count, clip.problems.named
+
+    def _color_and_write(self, sink: Sink, seen: Seen) -> None:
+        """A frame's last steps, in the thread that encodes: meanwhile the network has the next frame."""
+        frame, framed, tokens = seen
+        patches = self.colors.split(tokens, name=self.frames.name(frame))
+        if self.steady:
+            patches = self.steady(patches)
+        sink.write(frame, patches, framed.crop)
+
+
+def _expected(clip: Clip, span: Span) -> int | None:
+    """Number of frames, as far as the clip says."""
+    if clip.duration is None:
+        return None
+    end = clip.duration if span.end is None else min(span.end, clip.duration)
+    length = max(end - (span.start or 0), Fraction(0))
+    count = clip.n_frames if clip.n_frames and length == clip.duration else round(length * clip.rate)
+    return max(1, -(-count // span.every))

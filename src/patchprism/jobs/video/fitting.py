@@ -1,0 +1,173 @@
+"""Frames of a clip through the network, and the prism that is fitted on some of them."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from patchprism.errors import PhotoError
+from patchprism.features.extraction import Photos, batch_for
+from patchprism.features.store.reader import PhotoRow
+from patchprism.jobs.fitting import fit
+from patchprism.jobs.opened import Opened
+from patchprism.jobs.report import Colored, photo_entry
+from patchprism.jobs.shards import Shards, Table
+from patchprism.jobs.source import SHARD, MemorySource
+from patchprism.jobs.video.relay import read_ahead
+from patchprism.support.folders import LocalFolder
+from patchprism.support.threads import leave_the_cores
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from patchprism.backbones import Backbone
+    from patchprism.jobs.network import Network
+    from patchprism.jobs.run import Run
+    from patchprism.jobs.source import Source
+    from patchprism.jobs.video.frames import Frame, Span
+    from patchprism.jobs.video.source import Clip
+    from patchprism.photos.framing import Framed
+    from patchprism.prism.estimator import Prism
+
+    Seen = tuple[Frame, Framed, NDArray[np.float32]]
+
+# A batch holds its frames in memory, and they may be large however few patches they have.
+MAX_BATCH = 8
+
+
+@dataclass(kw_only=True)
+class Frames:
+    """Frames of a clip to tokens: decoded and framed in a thread ahead of the network."""
+
+    clip: Clip
+    backbone: Backbone
+    network: Network
+    batch_size: int | None
+    seconds: float = field(default=0.0, init=False)  # of the network
+
+    def name(self, frame: Frame) -> str:
+        """What to call a frame in errors."""
+        return f"{self.clip.name}, frame {frame.index}"
+
+    def framed(self, frames: Iterator[Frame]) -> Iterator[tuple[Frame, Framed]]:
+        """Each frame with what the network gets; for a thread of its own."""
+        leave_the_cores()
+        for frame in frames:
+            yield frame, self.network.framing.apply(frame.rgb, name=self.name(frame), show=False)
+
+    def tokens(self, items: Iterator[tuple[Frame, Framed]]) -> Iterator[Seen]:
+        """Framed frames with their tokens, (h, w, D), in order."""
+        batch: list[tuple[Frame, Framed]] = []
+        patches = self.network.batch_patches
+        assert patches is not None  # the engine is the local one
+        for item in items:
+            batch.append(item)
+            if len(batch) >= (self.batch_size or min(batch_for(item[1].grid, patches), MAX_BATCH)):
+                yield from self._forward(batch)
+                batch = []
+        if batch:
+            yield from self._forward(batch)
+
+    def _forward(self, batch: list[tuple[Frame, Framed]]) -> Iterator[Seen]:
+        import torch
+
+        asked = time.perf_counter()
+        pixels = torch.stack([framed.pixels for _, framed in batch])
+        tokens = self.network.options.tokens(self.backbone, pixels).cpu().numpy()
+        self.seconds += time.perf_counter() - asked
+        for (frame, framed), each in zip(batch, tokens, strict=True):
+            yield frame, framed, each
+
+
+def fit_frames(prism: Prism, frames: Frames, span: Span, count: int, run: Run) -> list[str]:
+    """Fit a prism on at most ``count`` frames, evenly spread; what a person should know of it."""
+    network = frames.network
+    with _taken(frames, span, count, run) as source:
+        opened = Opened(
+            source=source,
+            origin=network.origin,
+            failures=[],
+            framing=network.framing,
+            record=network.record,
+            weights=network.weights,
+            settings={},
+        )
+        fit(prism, opened, run)
+        with run.watch("fit prism"):
+            return Colored(opened=opened, prism=prism, fitted_here=True).hints(_entries(prism, source))
+
+
+@contextmanager
+def _taken(frames: Frames, span: Span, count: int, run: Run) -> Iterator[Source]:
+    """The frames to fit on, with their tokens: more than a shard of them lie on disk, one shard in memory at a time."""
+    with ExitStack() as until:
+        work = None
+        if count > SHARD:
+            scratch = until.enter_context(TemporaryDirectory(prefix="patchprism-"))
+            work = Shards(LocalFolder(Path(scratch)), 0, "float32")
+        rows: list[PhotoRow] = []
+        tokens: list[NDArray[np.float32]] = []
+        done = 0
+        run.tell("fit", 0, count)
+        with (
+            run.watch("read photos and run network"),
+            read_ahead(frames.framed(frames.clip.spread(count, span)), 2) as items,
+        ):
+            for frame, framed, each in frames.tokens(items):
+                if len(rows) == SHARD:
+                    _commit(work, rows, tokens)
+                name = f"{frames.clip.name} at {float(frame.time):.3f} s"
+                rows.append(PhotoRow(name, framed.grid, frame.rgb.shape[:2], framed.crop, framed.plain))
+                tokens.append(each)
+                done += 1
+                run.tell("fit", done, count)
+        if not done:
+            # Looked for once more, frame by frame, to say what is wrong.
+            for _ in frames.clip.frames(span, planes=False):
+                pass
+            raise PhotoError(frames.clip.name, nothing(frames.clip, span))
+        run.tell("fit", done, done)
+        if work is None:
+            names = [row.name for row in rows]
+            yield MemorySource(Photos(names, names), rows, tokens)
+        else:
+            _commit(work, rows, tokens)
+            yield work
+
+
+def _commit(work: Shards | None, rows: list[PhotoRow], tokens: list[NDArray[np.float32]]) -> None:
+    """Write the frames of one shard, and forget them."""
+    assert work is not None  # there are more frames than one shard holds
+    work.write(work.n_shards, Table("", rows, width=tokens[0].shape[-1]), tokens)
+    work.n_shards += 1
+    rows.clear()
+    tokens.clear()
+
+
+def _entries(prism: Prism, source: Source) -> Iterator[dict[str, Any]]:
+    """The frames as a report has photos."""
+    index = 0
+    for shard in range(source.n_shards):
+        for row, tokens in source.read(shard):
+            part = prism.split(tokens, name=row.name)
+            known = {"agreement": prism.agreements[index]} if index in prism.agreements else {}
+            yield photo_entry(row, part, prism.doubts(tokens, part.foreground) | known)
+            index += 1
+
+
+def nothing(clip: Clip, span: Span) -> str:
+    """Why a clip has no frame."""
+    if clip.problems.count:
+        return f"no frame could be read ({clip.problems.named[0]})"
+    if span.start is not None or span.end is not None:
+        until = "its end" if span.end is None else f"{float(span.end):g} s"
+        length = "" if clip.duration is None else f"; it is {float(clip.duration):.2f} s long"
+        return f"holds no frame from {float(span.start or 0):g} s to {until}{length}"
+    return "holds no frame"
