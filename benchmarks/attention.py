@@ -58,7 +58,7 @@ def _error(backbone, mode: str) -> float:  # type: ignore[no-untyped-def]
     product, last = None, None
     with torch.inference_mode():
         for layer, tokens in enumerate(backbone.network.block_inputs(pixels, backbone.depth - 1)):
-            query, key = backbone.network.query_key(tokens, layer)
+            query, key = backbone.network.query_key(tokens, layer, pixels)
             logits = query.double() @ key.double().transpose(-1, -2) * query.shape[-1] ** -0.5
             last = logits.softmax(-1)
             mixed = 0.5 * last.mean(1)[0] + 0.5 * torch.eye(last.shape[-1], dtype=torch.float64)

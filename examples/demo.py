@@ -1,4 +1,4 @@
-"""The main job on photos that scikit-image ships (CC0), with the embedded default: no download, no GPU.
+"""The main job on photos that scikit-image ships (CC0), with the embedded ViT: no download, no GPU.
 
 Run as ``python examples/demo.py OUT``; ``make demo`` does.
 """
@@ -22,7 +22,7 @@ def main() -> int:
     photos.mkdir(parents=True, exist_ok=True)
     for name in PHOTOS:
         shutil.copyfile(Path(skimage.__file__).parent / "data" / name, photos / name)
-    command = ["render", str(photos), "--out", str(out), "--model", "efficientnet_lite2", "--overlay", "0.6"]
+    command = ["render", str(photos), "--out", str(out), "--model", "focus_vits14", "--overlay", "0.6"]
     print(f"$ patchprism {' '.join(command)}\n", flush=True)
     code = subprocess.run([sys.executable, "-m", "patchprism", *command], check=False).returncode
     if code == 0:
@@ -30,7 +30,8 @@ def main() -> int:
             f"\nLook at {out}/results.png: photos on the left, their colours on the right.\n"
             f"When a mask is wrong, {out}/histogram.png shows where the threshold lies.\n\n"
             "Try next, on your own photos:\n"
-            "  .venv/bin/patchprism render PHOTO... --out out/mine --model efficientnet_lite2\n"
+            "  .venv/bin/patchprism render PHOTO... --out out/mine --model focus_vits14         # the demo's network\n"
+            "  .venv/bin/patchprism render PHOTO... --out out/mine --model efficientnet_lite2   # small and fast\n"
             "  .venv/bin/patchprism render PHOTO... --out out/mine        # DINOv2 ViT-S/14, downloads 88 MB once\n"
             "  .venv/bin/patchprism models                                # all that can be named"
         )

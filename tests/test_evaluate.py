@@ -164,7 +164,7 @@ def test_masks_that_do_not_fit_are_named(folders, tmp_path):
     assert [each.photo for each in found.failures] == photos[:4]
     reasons = [each.reason.removeprefix(str(masks)) for each in found.failures]
     assert reasons[0] == "/p0000.png: no such mask"
-    assert re.search("this mask is 40 x 10, another shape than its photo of 48 x 64", reasons[1])
+    assert re.search("a mask of 40 x 10 has another shape than its photo of 48 x 64", reasons[1])
     assert "empty" in reasons[2]
     assert "cannot be read" in reasons[3]
     with pytest.raises(PatchPrismError, match=r"no photo has a mask that fits; the first: .*no such mask"):

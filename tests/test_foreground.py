@@ -19,6 +19,7 @@ from patchprism.prism.foreground import (
     Voters,
     agreement,
     border_ratio,
+    is_land,
     label_patches,
     labels_of,
     on_border,
@@ -39,6 +40,19 @@ def photo(h=12, w=16, *, box=(3, 9, 4, 11), width=24, seed=0, noise=0.35):
     mask[top:bottom, left:right] = True
     tokens = kinds[which] + noise / math.sqrt(width) * rng.normal(size=(h, w, width))
     return (7 * tokens).astype(np.float32), mask
+
+
+def landscape(h=14, w=16, *, horizon=5, box=(8, 11, 6, 10), width=24, seed=0, noise=0.3):
+    """Tokens of an object on land under a sky that is far more unlike the land than the object is, and its mask."""
+    rng = np.random.default_rng(seed)
+    sky, land, object_ = np.linalg.qr(rng.normal(size=(width, 3)))[0].T
+    tokens = np.empty((h, w, width))
+    tokens[:horizon], tokens[horizon:] = sky - land, land
+    top, bottom, left, right = box
+    tokens[top:bottom, left:right] = 0.8 * land + object_
+    mask = np.zeros((h, w), bool)
+    mask[top:bottom, left:right] = True
+    return (tokens + noise / math.sqrt(width) * rng.normal(size=tokens.shape)).astype(np.float32), mask
 
 
 # ---------------------------------------------------------------- the same rules, written plainly
@@ -74,7 +88,8 @@ def plain_labels(tokens):
     q = np.exp(-distance / temperature)
     q /= q.sum(axis=1, keepdims=True)
 
-    def mask_with(border):
+    def mask_with(border, cosine=cosine, graph=graph, q=q):
+        n = len(q)
         vote = q[~border].mean(axis=0) / (q[~border].mean(axis=0) + q[border].mean(axis=0))
         first = q @ vote
         second = []
@@ -100,13 +115,31 @@ def plain_labels(tokens):
     border = ring & ~lower
     if first[border].mean() / first.mean() < 0.4:
         return first.reshape(h, w)
-    return mask_with(ring).reshape(h, w)
+    second = mask_with(ring).reshape(h, w)
+    edges = [second[-1], second[:, 0], second[:, -1]]
+    if second[0].mean() >= 0.05 or min(edge.mean() for edge in edges) < 0.5:
+        return second
+    land = np.flatnonzero(second)
+    if border[land].all():
+        return second
+    part = cosine[np.ix_(land, land)]
+    tau = (part.mean() + np.percentile(part[:: max(1, len(land) // 256)], 90)) / 2
+    third = np.zeros(n, bool)
+    third[land] = mask_with(border[land], part, np.where(part > tau, 1.0, 1e-5), q[land])
+    return third.reshape(h, w) if third.any() else second
 
 
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("box", [(3, 9, 4, 11), (5, 12, 4, 12), (0, 8, 1, 15), (6, 12, 0, 16)])
 def test_labels_are_those_of_a_plain_implementation(box, seed):
     tokens, _ = photo(box=box, seed=seed, noise=0.9)
+    np.testing.assert_array_equal(label_patches(tokens), plain_labels(tokens))
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("noise", [0.3, 0.7])
+def test_labels_on_land_are_those_of_a_plain_implementation(noise, seed):
+    tokens, _ = landscape(seed=seed, noise=noise)
     np.testing.assert_array_equal(label_patches(tokens), plain_labels(tokens))
 
 
@@ -121,6 +154,38 @@ def test_labels_are_those_of_a_plain_implementation(box, seed):
 def test_an_object_is_labelled_wherever_it_stands(box):
     tokens, mask = photo(box=box)
     np.testing.assert_array_equal(label_patches(tokens), mask)
+
+
+@pytest.mark.parametrize("box", [(8, 11, 6, 10), (10, 14, 5, 9)], ids=["on land", "cut by the lower edge"])
+def test_land_under_a_sky_is_no_object(box):
+    tokens, mask = landscape(box=box)
+    np.testing.assert_array_equal(label_patches(tokens), mask)
+
+
+@pytest.mark.parametrize(
+    ("box", "land"),
+    [
+        (np.s_[4:], True),
+        (np.s_[5:, :], True),
+        (np.s_[:], False),
+        (np.s_[4:, :9], False),
+        (np.s_[4:9], False),
+        (np.s_[6:], False),
+        (np.s_[:6], False),
+    ],
+    ids=["all below a line", "half the sides", "all", "not the right", "not the lower", "too low", "the sky"],
+)
+def test_what_is_land(box, land):
+    mask = np.zeros((10, 12), bool)
+    mask[box] = True
+    assert is_land(mask) == land
+
+
+def test_land_without_an_object_keeps_its_labels():
+    tokens, _ = landscape(box=(0, 0, 0, 0), noise=0)
+    land = np.zeros(tokens.shape[:2], bool)
+    land[5:] = True
+    np.testing.assert_array_equal(label_patches(tokens), land)
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e-3, 1.0, 1e18, 1e37])
@@ -204,7 +269,7 @@ def test_voters_are_evenly_spaced(count):
     assert voters[0] == 0
 
 
-def test_the_threshold_agrees_best_with_the_labels():
+def test_the_threshold_is_in_the_middle_of_those_that_agree_best_with_the_labels():
     rng = np.random.default_rng(1)
     curves = AgreementCurves()
     scores, labels = [], []
@@ -220,8 +285,31 @@ def test_the_threshold_agrees_best_with_the_labels():
         np.mean([((s > t) & m).sum() / ((s > t) | m).sum() for s, m in zip(scores, labels, strict=True)])
         for t in thresholds
     ]
-    assert curves.best() == thresholds[int(np.argmax(means))]
+    first = last = int(np.argmax(means))
+    while first > 0 and means[first - 1] >= 0.99 * max(means):
+        first -= 1
+    while last < CURVE_BINS - 1 and means[last + 1] >= 0.99 * max(means):
+        last += 1
+    assert last > first + 1
+    assert curves.best() == thresholds[(first + last) // 2]
     np.testing.assert_allclose(curves.total[1:] / curves.count, means[1:], rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("curve", "best"),
+    [
+        ([1.0] * CURVE_BINS, (CURVE_BINS - 1) // 2),
+        ([0.0] * CURVE_BINS, (CURVE_BINS - 1) // 2),
+        ([1.0] + [0.0] * (CURVE_BINS - 1), 0),
+        ([0.0] * (CURVE_BINS - 1) + [1.0], CURVE_BINS - 1),
+        ([0.995, 0.5, 0.995, 1.0, 0.995] + [0.0] * (CURVE_BINS - 5), 3),
+    ],
+    ids=["all alike", "no votes", "first", "last", "a gap"],
+)
+def test_the_threshold_of_odd_curves(curve, best):
+    curves = AgreementCurves()
+    curves.total = np.array(curve)
+    assert curves.best() == best / CURVE_BINS
 
 
 def test_on_border():

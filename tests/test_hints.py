@@ -45,7 +45,7 @@ def test_noise_is_undecided_in_summary_repr_and_hint():
     assert "undecided" in repr(prism)
     (hint,) = prism.hints()
     assert "no object was found" in hint
-    assert "--foreground above, below or none" in hint
+    assert "foreground='above', foreground='below' or foreground='none'" in hint
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_the_other_side_is_named_where_it_is_the_object(inside, asked):
     else:
         (hint,) = prism.hints()
         assert f"the object seems to lie {found} the threshold" in hint
-        assert hint.endswith(f"try --foreground {found}")
+        assert hint.endswith(f"try foreground={found!r}")
         prism.mask_side = found
         assert prism.hints() == []
 
@@ -178,7 +178,7 @@ def test_hints_are_the_same_on_every_road(photos, tmp_path):
         assert fitted.hints == view.prism.hints()
     later = patchprism.visualize(photos, backbone=Toy(), prism=view.prism)
     assert later.hints()[0] == expected[0]
-    assert not any("--foreground" in hint for hint in later.hints() if "nearly all" not in hint)
+    assert not any("foreground=" in hint for hint in later.hints() if "nearly all" not in hint)
 
 
 def test_noise_alone_is_said_to_have_no_object(photos):

@@ -17,7 +17,8 @@ import pytest
 from PIL import Image, ImageCms
 
 from patchprism.errors import OptionError, PhotoError
-from patchprism.photos.images import MAX_PIXELS, read_photo
+from patchprism.photos.decoded import MAX_PIXELS
+from patchprism.photos.images import read_photo
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -206,7 +207,7 @@ def test_floats_out_of_range_are_named(value):
 
 def test_wide_integers_are_named():
     image = Image.fromarray(np.array([[0, 70000]], dtype=np.int32))
-    with pytest.raises(PhotoError, match=r"int32 values from 0 to 70000.*--range LOW,HIGH"):
+    with pytest.raises(PhotoError, match=r"int32 values from 0 to 70000.*range=\(LOW, HIGH\)"):
         read_photo(image)
 
 

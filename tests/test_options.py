@@ -42,7 +42,8 @@ FUNCTIONS = [
     pytest.param(
         patchprism.compare, [Settings], {"model", "layer", "components", *MASK_OPTIONS}, id="compare"
     ),
-    pytest.param(patchprism.extract, [TokenOptions], set(), id="extract"),
+    # The backbone's record has the default of its layer.
+    pytest.param(patchprism.extract, [TokenOptions], {"layer"}, id="extract"),
 ]
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from patchprism.errors import OptionError
 from patchprism.features.finer import COLOR, DISTANCE, doublings_for, finer
+from patchprism.pictures.figures import color_panel, results_figure
 from patchprism.pictures.render import overlay, paint
 from patchprism.pictures.upsample import overlay_smooth, paint_smooth, upsample, upsampled_strips
 
@@ -149,6 +151,25 @@ def test_an_overlay_leaves_the_background_and_blends_the_rest(rng):
     assert np.abs(ours.astype(int) - theirs).max() <= 1
     smooth = overlay_smooth(photo, colors, foreground, 0.6, crop=crop, method="guided")
     assert smooth.shape == photo.shape
+
+
+def test_figures_are_guided_by_their_photos_where_asked():
+    photo = np.full((128, 128, 3), 40, np.uint8)
+    photo[:, 70:] = 210
+    colors = np.zeros((8, 8, 3), np.float32)
+    colors[:, 5:] = 1
+    colors[:, 4] = 58 / 64  # the share of these patches right of the photo's edge, which is at 4.375
+    panel = Image.fromarray(photo)
+    plain, guided = (np.asarray(color_panel(colors, panel, way)) for way in ("nearest", "guided"))
+    assert (plain == plain[:1]).all()
+    assert (np.argmax(plain[:, :, 0] > 127, axis=1) == 64).all()
+    assert (np.abs(np.argmax(guided[:, :, 0] > 127, axis=1) - 70) <= 2).all()
+    figures = [
+        results_figure([photo], [colors], upsample=upsample).astype(int)
+        for upsample in ("nearest", "guided", "guided")
+    ]
+    assert np.abs(figures[0] - figures[1]).max() > 100
+    np.testing.assert_array_equal(figures[1], figures[2])
 
 
 PHOTO = np.zeros((6, 8, 3), np.uint8)

@@ -70,6 +70,10 @@ class HeadError(PatchPrismError):
     """A head cannot be read, or used with these features."""
 
 
+class MaskError(PatchPrismError):
+    """A mask cannot be read, or does not fit its photo."""
+
+
 class ExtraError(PatchPrismError, ImportError):
     """An optional dependency is not installed.
 
@@ -81,16 +85,20 @@ class ExtraError(PatchPrismError, ImportError):
         What needs it.
     package : str, optional
         The package that is missing, where the extra does not bring it or is installed but for it.
+    how : str, optional
+        The command that installs that package, where it is not the usual one.
     """
 
-    def __init__(self, extra: str, purpose: str, package: str = "") -> None:
+    def __init__(self, extra: str, purpose: str, package: str = "", how: str = "") -> None:
         if package:
-            super().__init__(f"{purpose} needs the package {package}: pip install '{package}'")
+            how = how or f"pip install '{package}'"
+            super().__init__(f"{purpose} needs the package {package}: {how}")
         else:
             super().__init__(f"{purpose} needs an extra: pip install 'patchprism[{extra}]'")
         self.extra = extra
         self.purpose = purpose
         self.package = package
+        self.how = how
 
     @classmethod
     def of(cls, error: ImportError, extra: str, purpose: str, *brought: str) -> ExtraError:
@@ -115,8 +123,8 @@ class ExtraError(PatchPrismError, ImportError):
             return cls(extra, purpose)
         return cls(extra, purpose, _PACKAGES.get(module, module))
 
-    def __reduce__(self) -> tuple[type[ExtraError], tuple[str, str, str]]:
-        return type(self), (self.extra, self.purpose, self.package)
+    def __reduce__(self) -> tuple[type[ExtraError], tuple[str, str, str, str]]:
+        return type(self), (self.extra, self.purpose, self.package, self.how)
 
 
 class OutputError(PatchPrismError):

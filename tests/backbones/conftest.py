@@ -76,6 +76,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         time.sleep(site.delay)
         self.wfile.write(body[: site.cut.pop(0)] if site.cut else body)
 
+    def do_HEAD(self) -> None:
+        self.site.requests.append({"path": self.path})
+        self.send_response(self.site.status)
+        self.end_headers()
+
     def log_message(self, *args: object) -> None:
         """Say nothing: the requests are kept."""
 

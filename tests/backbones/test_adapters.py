@@ -139,6 +139,21 @@ def test_tokens_on_grids_of_any_shape(case: Case, grid: tuple[int, int]) -> None
 
 
 @pytest.mark.parametrize("case", KINDS, indirect=True)
+def test_patches_overlap_where_the_first_layer_sees_each_alone(case: Case) -> None:
+    backbone = case.load()
+    patch = backbone.record.patch_size
+    photo = np.random.default_rng(0).integers(0, 256, (2 * patch, 3 * patch, 3), dtype=np.uint8)
+    options: dict[str, Any] = {"size": 2 * patch, "stride": patch // 2, "mean": MEAN, "std": STD}
+    if case.staged or case.kind in ("hf_siglip2", "callable"):
+        with pytest.raises(OptionError, match=r"stride must be left out: patches of .* cannot overlap"):
+            backbone.framing(**options)
+        return
+    framed = backbone.framing(**options).apply(photo)
+    assert framed.grid == (4, 6)
+    assert backbone.patch_tokens(framed.pixels[None]).shape == (1, 4, 6, backbone.record.width)
+
+
+@pytest.mark.parametrize("case", KINDS, indirect=True)
 def test_record(case: Case) -> None:
     backbone = case.load()
     record = backbone.record

@@ -16,7 +16,11 @@ from patchprism.errors import ModelError, OptionError
 if TYPE_CHECKING:
     from pathlib import Path
 
-NAMES = [f"dinov2_vit{size}14{suffix}" for suffix in ("", "_reg") for size in "sblg"] + ["efficientnet_lite2"]
+NAMES = [
+    *(f"dinov2_vit{size}14{suffix}" for suffix in ("", "_reg") for size in "sblg"),
+    *(f"dinov3_vit{size}" for size in ("s16", "s16plus", "b16", "l16", "h16plus")),
+    *("focus_vits14", "efficientnet_lite2"),
+]
 
 
 def test_importing_loads_no_torch_and_opens_no_network() -> None:
@@ -62,10 +66,10 @@ def test_unknown_names(name: str) -> None:
         ("google/siglip-base-patch16-224@main", "hf:google/siglip-base-patch16-224@main"),
         ("https://huggingface.co/facebook/dinov2-base/tree/main", "hf:facebook/dinov2-base?"),
         ("HF:facebook/dinov2-base", "hf:facebook/dinov2-base"),
-        ("dinov3_vits16", "hf:facebook/dinov3-vits16-pretrain-lvd1689m"),
-        ("dinov3-vits16plus", "hf:facebook/dinov3-vits16plus-pretrain-lvd1689m"),
+        ("dinov3-vits16", "did you mean dinov3_vits16?"),
+        ("dinov3-vits16plus", "did you mean dinov3_vits16plus?"),
         ("dinov3_vit7b16", "hf:facebook/dinov3-vit7b16-pretrain-lvd1689m"),
-        ("DINOv3", "hf:facebook/dinov3-vits16-pretrain-lvd1689m"),
+        ("DINOv3", "did you mean dinov3_vits16?"),
         ("dinov3_convnext_tiny", "hf:facebook/dinov3-convnext-tiny-pretrain-lvd1689m"),
         ("DINOV2_ViTS14", "dinov2_vits14?"),
         ("dinov2_vits14_reg4", "dinov2_vits14_reg"),
@@ -85,7 +89,9 @@ def test_an_unknown_name_leads_on(name: str, meant: str) -> None:
 def test_an_unknown_family_is_refused_before_weights_are_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     record = replace(find_record("efficientnet_lite2"), name="other", family="convnet")
     monkeypatch.setitem(RECORDS, "other", record)
-    with pytest.raises(ModelError, match="unknown family 'convnet', known are dinov2, efficientnet"):
+    with pytest.raises(
+        ModelError, match="unknown family 'convnet', known are dinov2, dinov3, efficientnet, focus"
+    ):
         load_backbone("other", weights="/no/such/file")
 
 

@@ -87,8 +87,8 @@ def test_photos_of_a_store_that_are_gone(run, photos, tmp_path):
     said = [line for line in result.err.splitlines() if "gone" in line]
     assert said == ["note: 1 photo gone or replaced since: drawn without"]
     last = result.out.splitlines()[-1]
-    assert last == f"wrote   12 files to {tmp_path}/q; look at {tmp_path}/q/results.jpg first"
-    assert len(list((tmp_path / "q").iterdir())) == 12
+    assert last == f"wrote   13 files to {tmp_path}/q; look at {tmp_path}/q/results.jpg first"
+    assert len(list((tmp_path / "q").iterdir())) == 13
 
 
 def test_a_sample_is_seeded_and_said(run, photos, tmp_path):

@@ -39,11 +39,11 @@ def test_it_writes_what_it_says(run, photos, tmp_path):
     result = run("render", photos, "--out", out, *MODEL, "--overlay", "0.5", "--arrays")
     assert result.code == 0, result.err
     stems = ["a", "b", "a-2"]
-    expected = {f"{name}.png" for name in FIGURES} | {"prism.safetensors", "report.json"}
+    expected = {f"{name}.png" for name in FIGURES} | {"results.txt", "prism.safetensors", "report.json"}
     expected |= {f"{stem}.{end}" for stem in stems for end in ("pca.png", "overlay.png", "npz")}
     assert {path.name for path in out.iterdir()} == expected
     assert result.err == ""
-    assert "wrote   15 files" in result.out
+    assert "wrote   16 files" in result.out
     assert "foreground: score" in result.out
 
     report = json.loads((out / "report.json").read_text())
@@ -102,7 +102,7 @@ def test_quiet_prints_paths_and_nothing_else(run, photos, tmp_path):
     assert result.err == ""
     lines = result.out.splitlines()
     assert {str(path) for path in (tmp_path / "out").iterdir()} == set(lines)
-    assert len(lines) == len(set(lines)) == 4 + 3 + 2
+    assert len(lines) == len(set(lines)) == 4 + 1 + 3 + 2
     assert (tmp_path / "out" / "results.jpg").read_bytes()[:3] == b"\xff\xd8\xff"
 
 
@@ -205,7 +205,7 @@ def test_nothing_is_written_when_all_photos_are_bad(run, tmp_path):
         (("--threshold", "half"), "threshold must be 'auto', 'otsu' or a number from 0 to 1, got 'half'"),
         (
             ("--foreground", "left"),
-            "foreground must be one of auto, object, pca, above, below, none, got 'left'",
+            "foreground must be one of auto, object, mask, pca, above, below, none, got 'left'",
         ),
         (("--scaling", "log"), "scaling must be one of minmax, percentile, sigmoid, got 'log'"),
         (("--preset", "sed"), "preset must be one of default, seed, got 'sed'"),
@@ -266,7 +266,7 @@ def test_without_weights_and_network_three_ways_on_are_named(run, photos, tmp_pa
     monkeypatch.setenv("PATCHPRISM_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
     monkeypatch.setenv("PATCHPRISM_DINOV2_URL", "http://127.0.0.1:9")
-    result = run("render", photos, "--out", tmp_path / "out")
+    result = run("render", photos, "--out", tmp_path / "out", "--model", "dinov2_vits14")
     assert result.code == 1
     assert result.err.count("\n") == 1
     for way in ("--weights", "patchprism download dinov2_vits14", "--model efficientnet_lite2"):
@@ -290,6 +290,9 @@ def test_a_split_between_photos_gets_a_hint(run, tmp_path):
     assert all(photo["foreground"] > 0.95 for photo in report["photos"])
     assert len(report["hints"]) == 1
     assert "hint    in 2 of 2 photos nearly all patches are foreground" in result.out
+    # The report has the library's names, the terminal the flags.
+    assert "or keep all patches with foreground='none'" in report["hints"][0]
+    assert "with --foreground none" in " ".join(result.out.split())
     kept = run("render", tmp_path, "--out", tmp_path / "all", *MODEL, "--foreground", "none")
     assert "hint" not in kept.out
 

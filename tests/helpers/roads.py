@@ -30,7 +30,8 @@ def _take(options, names):
 
 def _coloring(options):
     sample = Sample(options.pop("sample", None), options.pop("seed", 0))
-    return Coloring(sample=sample, **_take(options, ("prism", "force", "fetch_from")))
+    given = options.pop("given", None)  # masks that come in; "masks" are those that go out
+    return Coloring(sample=sample, masks=given, **_take(options, ("prism", "force", "fetch_from", "head")))
 
 
 def render_photos(photos, out, *, engine, **options):
@@ -46,7 +47,9 @@ def extract_features(photos, out, *, engine, **options):
 
 def fit_prism(photos, out, *, engine, sample=None, seed=0, **options):
     run = Run(engine=engine, **_take(options, _RUN))
-    return prisms.fit_prism(photos, out, run=run, sample=Sample(sample, seed), **options)
+    options |= {"sample": sample, "seed": seed}
+    coloring = _coloring(options)
+    return prisms.fit_prism(photos, out, run=run, coloring=coloring, **options)
 
 
 def view_store(store, *, settings, **options):

@@ -42,6 +42,7 @@ def test_each_lens_writes_what_it_promises(run, folder):
     ]  # fmt: skip
     shared = ["clusters.npz", "clusters.png", "matches-1-2.png", "matches.csv", "matches.npz", "norm.png"]
     shared += ["prism.safetensors", "report.json", "score.png", "similarity-1.png", "similarity-2.png"]
+    shared += [f"{lens}.txt" for lens in lenses]
     assert names(folder / "out") == sorted(of_photo + shared)
     report = json.loads((folder / "out" / "report.json").read_text())
     assert list(report["lenses"]) == list(lenses)
@@ -57,7 +58,7 @@ def test_pca_is_the_default_and_other_lenses_leave_its_bytes_alone(run, folder):
     both = ("--lens", "pca", "--lens", "norm")
     assert run("render", folder / "a.png", folder / "b.png", *MODEL, *both, "-o", folder / "both").code == 0
     plain = set(names(folder / "plain"))
-    assert set(names(folder / "both")) - plain == {"norm.png", "a.norm.png", "b.norm.png"}
+    assert set(names(folder / "both")) - plain == {"norm.png", "norm.txt", "a.norm.png", "b.norm.png"}
     for name in plain - {"report.json"}:
         assert (folder / "plain" / name).read_bytes() == (folder / "both" / name).read_bytes(), name
     assert "lenses" not in json.loads((folder / "plain" / "report.json").read_text())
@@ -131,7 +132,7 @@ def test_compare_writes_its_grid(run, folder):
     assert result.code == 0, result.err
     assert names(folder / "out") == [
         "a.compare.npz", "a.compare.png", "b.compare.npz", "b.compare.png",
-        "compare-as-fitted.png", "compare.json", "compare.png",
+        "compare-as-fitted.png", "compare.json", "compare.png", "compare.txt",
     ]  # fmt: skip
     assert "the reference" in result.out
     assert "shuffled patches" in result.out

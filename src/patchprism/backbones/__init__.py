@@ -1,9 +1,28 @@
-"""Frozen networks that turn pixels into patch tokens. Importing it loads no torch."""
+"""Frozen networks that turn pixels into patch tokens. Names are imported when they are used; it loads no torch."""
 
-from patchprism.backbones.base import Backbone
-from patchprism.backbones.record import BackboneRecord, Identity, Progress, WeightsOrigin
-from patchprism.backbones.registry import download_weights, find_record, load_backbone, records
-from patchprism.backbones.weights import locate_weights
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from patchprism.backbones.base import Backbone
+    from patchprism.backbones.record import BackboneRecord, Identity, Progress, WeightsOrigin
+    from patchprism.backbones.registry import download_weights, find_record, load_backbone, records
+    from patchprism.backbones.weights import locate_weights
+
+_HOMES = {
+    "Backbone": "base",
+    "BackboneRecord": "record",
+    "Identity": "record",
+    "Progress": "record",
+    "WeightsOrigin": "record",
+    "download_weights": "registry",
+    "find_record": "registry",
+    "load_backbone": "registry",
+    "locate_weights": "weights",
+    "records": "registry",
+}
 
 __all__ = [
     "Backbone",
@@ -17,3 +36,11 @@ __all__ = [
     "locate_weights",
     "records",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'patchprism.backbones' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"patchprism.backbones.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value

@@ -12,6 +12,28 @@ import torch
 ROWS_AT_ONCE = 256
 
 
+def rotate_patches(x: torch.Tensor, rotation: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+    """Queries or keys, turned by the positions of their patches; tokens before the patches are left as they are.
+
+    Parameters
+    ----------
+    x : torch.Tensor, shape (B, heads, N, d)
+        The last of the N tokens are the patches.
+    rotation : tuple of torch.Tensor, each (patches, d)
+        Cosine and sine of each patch's angles; the second half of d repeats those of the first.
+
+    Returns
+    -------
+    torch.Tensor, shape (B, heads, N, d)
+    """
+    cos, sin = rotation
+    n_prefix = x.shape[2] - len(cos)
+    prefix, patches = x[:, :, :n_prefix], x[:, :, n_prefix:]
+    first, second = patches.chunk(2, dim=-1)
+    turned = torch.addcmul(patches * cos, torch.cat([-second, first], dim=-1), sin)
+    return torch.cat([prefix, turned], dim=2)
+
+
 def attention_row(query: torch.Tensor, key: torch.Tensor, token: int, scale: float) -> torch.Tensor:
     """One token's attention to all tokens.
 

@@ -122,10 +122,12 @@ class Backbone(ABC):
         preset: str = "default",
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
+        stride: int | None = None,
     ) -> Framing:
         """How photos are resized, cropped and normalised for this network.
 
-        Parameters and errors are those of :meth:`BackboneRecord.framing`.
+        Parameters and errors are those of :meth:`BackboneRecord.framing`; OptionError also where patches are to overlap
+        and this network's cannot.
 
         Examples
         --------
@@ -136,10 +138,39 @@ class Backbone(ABC):
         >>> backbone.patch_tokens(framed.pixels[None]).shape
         torch.Size([1, 4, 6, 536])
         """
-        return self.record.framing(size=size, preset=preset, mean=mean, std=std)
+        framing = self.record.framing(size=size, preset=preset, mean=mean, std=std, stride=stride)
+        self.check_overlap(framing)
+        return framing
+
+    def check_overlap(self, framing: Framing) -> None:
+        """Refuse overlapping patches where the first layer does not see each patch alone.
+
+        Raises
+        ------
+        OptionError
+            If the framing has a stride, and the network has no such first layer, or takes one size only.
+        """
+        if framing.stride is None:
+            return
+        import torch
+
+        network, side = getattr(self, "network", None), (self.record.patch_size,) * 2
+        layers = network.modules() if isinstance(network, torch.nn.Module) else ()
+        plain = (
+            isinstance(each, torch.nn.Conv2d)
+            and each.in_channels == 3
+            and each.kernel_size == each.stride == side
+            for each in layers
+        )
+        if getattr(self, "_fixed", None) or not any(plain):
+            raise OptionError(
+                f"stride must be left out: patches of {self.record.name} cannot overlap, which takes a vision "
+                "transformer whose first layer sees each patch alone, at any size",
+                option="stride",
+            )
 
     def patch_tokens(
-        self, pixels: torch.Tensor, *, layer: int = -1, facet: str = "token", norm: bool = True
+        self, pixels: torch.Tensor, *, layer: int | None = None, facet: str = "token", norm: bool = True
     ) -> torch.Tensor:
         """Patch tokens of a batch of framed photos.
 
@@ -148,7 +179,8 @@ class Backbone(ABC):
         pixels : torch.Tensor, shape (B, 3, H, W)
             Normalised model input on any device; H and W multiples of the patch size.
         layer, facet, norm
-            As in :meth:`layer_tokens`; the defaults give the network's own patch tokens.
+            As in :meth:`layer_tokens`; the defaults give the network's own patch tokens, which are those of the
+            last layer, or of the one that the record says.
 
         Returns
         -------
@@ -161,6 +193,7 @@ class Backbone(ABC):
         ModelError
             If the network has no such layer or facet.
         """
+        layer = self.record.layer if layer is None else layer
         return self.layer_tokens(pixels, [layer], facet=facet, norm=norm)[0]
 
     def layer_tokens(

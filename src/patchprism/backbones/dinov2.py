@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from patchprism.backbones.attention import attention_row, roll_back
+from patchprism.backbones.attention import attention_row, roll_back, rotate_patches
 from patchprism.backbones.base import Backbone
 from patchprism.backbones.checkpoint import load_strictly, read_checkpoint
 from patchprism.backbones.layouts import find_network, native_grid, official_names
@@ -25,7 +25,10 @@ from patchprism.backbones.linear import Linear, pack_linears
 from patchprism.errors import WeightsError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    # Cosine and sine of each patch's angles, each (h * w, D / heads).
+    Rotation = tuple[torch.Tensor, torch.Tensor]
+
+    from collections.abc import Callable, Iterator, Sequence
 
     from patchprism.backbones.record import BackboneRecord, WeightsOrigin
 
@@ -43,20 +46,24 @@ class Attention(nn.Module):
         self.qkv = Linear(width, 3 * width)
         self.proj = Linear(width, width)
 
-    def project(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def project(
+        self, x: torch.Tensor, rotation: Rotation | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """(B, N, D) -> query, key and value, each (B, heads, N, D / heads)."""
         batch, n, width = x.shape
         qkv = self.qkv(x).view(batch, n, 3, self.heads, width // self.heads)
         query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        if rotation is not None:
+            query, key = rotate_patches(query, rotation), rotate_patches(key, rotation)
         return query, key, value
 
     def facet(self, x: torch.Tensor, facet: str) -> torch.Tensor:
         """(B, N, D) -> query, key or value with the heads side by side, (B, N, D)."""
         return cast("torch.Tensor", self.qkv(x).chunk(3, dim=-1)[("query", "key", "value").index(facet)])
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, rotation: Rotation | None = None) -> torch.Tensor:
         """(B, N, D) -> (B, N, D)."""
-        mixed = F.scaled_dot_product_attention(*self.project(x))  # (B, heads, N, D / heads)
+        mixed = F.scaled_dot_product_attention(*self.project(x, rotation))  # (B, heads, N, D / heads)
         return cast("torch.Tensor", self.proj(mixed.transpose(1, 2).flatten(2)))
 
 
@@ -74,11 +81,11 @@ class Mlp(nn.Module):
 
 
 class SwiGlu(nn.Module):
-    """The gated MLP of ViT-g; ``w12`` holds the gate's layer and the value's, one above the other."""
+    """A gated MLP; ``w12`` holds the gate's layer and the value's, one above the other. By default ViT-g's."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, hidden: int = 0) -> None:
         super().__init__()
-        hidden = (int(4 * width * 2 / 3) + 7) // 8 * 8
+        hidden = hidden or (int(4 * width * 2 / 3) + 7) // 8 * 8
         self.w12 = Linear(width, 2 * hidden)
         self.w3 = Linear(hidden, width)
 
@@ -99,19 +106,19 @@ class LayerScale(nn.Module):
 class Block(nn.Module):
     """Attention and MLP, each normalised before and scaled after."""
 
-    def __init__(self, width: int, heads: int, *, gated: bool) -> None:
+    def __init__(self, width: int, heads: int, mlp: nn.Module, eps: float = _EPS) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(width, eps=_EPS)
+        self.norm1 = nn.LayerNorm(width, eps=eps)
         self.attn = Attention(width, heads)
         self.ls1 = LayerScale(width)
-        self.norm2 = nn.LayerNorm(width, eps=_EPS)
-        self.mlp = SwiGlu(width) if gated else Mlp(width)
+        self.norm2 = nn.LayerNorm(width, eps=eps)
+        self.mlp = mlp
         self.ls2 = LayerScale(width)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, rotation: Rotation | None = None) -> torch.Tensor:
         """(B, N, D) -> (B, N, D)."""
         # addcmul scales and adds in one pass over the tokens.
-        x = torch.addcmul(x, self.attn(self.norm1(x)), self.ls1.gamma)
+        x = torch.addcmul(x, self.attn(self.norm1(x), rotation), self.ls1.gamma)
         return torch.addcmul(x, self.mlp(self.norm2(x)), self.ls2.gamma)
 
 
@@ -163,7 +170,69 @@ class PatchEmbed(nn.Module):
         return cast("torch.Tensor", self.proj(pixels).flatten(2).transpose(1, 2))
 
 
-class DinoV2(nn.Module):
+class VisionTransformer(nn.Module):
+    """What DINOv2 and DINOv3 share; how patches are told where they are is theirs to say."""
+
+    patch_size: int
+    n_prefix: int
+    blocks: nn.ModuleList
+    norm: nn.LayerNorm
+
+    def embed(self, pixels: torch.Tensor) -> torch.Tensor:
+        """(B, 3, H, W) -> (B, N, D): class token, registers, patches, as the first block gets them."""
+        raise NotImplementedError
+
+    def rotation(self, pixels: torch.Tensor) -> Rotation | None:
+        """(B, 3, H, W) -> by what queries and keys are turned, None if by nothing."""
+        return None
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """(B, 3, H, W) -> (B, h, w, D): patch tokens after the last norm."""
+        tokens, rotation = self.embed(pixels), self.rotation(pixels)
+        for block in self.blocks:
+            tokens = block(tokens, rotation)
+        return self._patches(tokens, pixels, norm=True)
+
+    def layers(
+        self, pixels: torch.Tensor, layers: Sequence[int], *, facet: str, norm: bool
+    ) -> dict[int, torch.Tensor]:
+        """(B, 3, H, W) -> (B, h, w, D) of each layer; they ascend, and no block after the last one is run."""
+        found: dict[int, torch.Tensor] = {}
+        rotation = self.rotation(pixels)
+        for i, tokens in enumerate(self.block_inputs(pixels, layers[-1])):
+            if facet == "token":
+                if i - 1 in layers:
+                    found[i - 1] = self._patches(tokens, pixels, norm=norm)
+                if i == layers[-1]:
+                    found[i] = self._patches(self.blocks[i](tokens, rotation), pixels, norm=norm)
+            elif i in layers:
+                block = cast("Block", self.blocks[i])
+                found[i] = self._patches(block.attn.facet(block.norm1(tokens), facet), pixels, norm=False)
+        return found
+
+    def block_inputs(self, pixels: torch.Tensor, last: int) -> Iterator[torch.Tensor]:
+        """What blocks 0 to ``last`` get, each (B, N, D); block ``last`` itself is not run."""
+        tokens, rotation = self.embed(pixels), self.rotation(pixels)
+        yield tokens
+        for block in self.blocks[:last]:
+            tokens = block(tokens, rotation)
+            yield tokens
+
+    def query_key(
+        self, tokens: torch.Tensor, layer: int, pixels: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """What a block gets, (B, N, D) -> its query and key, each (B, heads, N, D / heads)."""
+        block = cast("Block", self.blocks[layer])
+        return block.attn.project(block.norm1(tokens), self.rotation(pixels))[:2]
+
+    def _patches(self, tokens: torch.Tensor, pixels: torch.Tensor, *, norm: bool) -> torch.Tensor:
+        patches = tokens[:, self.n_prefix :]
+        h, w = pixels.shape[-2] // self.patch_size, pixels.shape[-1] // self.patch_size
+        patches = cast("torch.Tensor", self.norm(patches)) if norm else patches
+        return patches.reshape(len(pixels), h, w, -1)
+
+
+class DinoV2(VisionTransformer):
     """The whole network.
 
     Parameters
@@ -199,7 +268,9 @@ class DinoV2(nn.Module):
             self.register_tokens = nn.Parameter(torch.zeros(1, n_registers, width))
         self.n_prefix = 1 + n_registers
         self.patch_embed = PatchEmbed(patch_size, width)
-        self.blocks = nn.ModuleList(Block(width, heads, gated=gated) for _ in range(depth))
+        self.blocks = nn.ModuleList(
+            Block(width, heads, SwiGlu(width) if gated else Mlp(width)) for _ in range(depth)
+        )
         self.norm = nn.LayerNorm(width, eps=_EPS)
         self._positions: OrderedDict[tuple[int, int], torch.Tensor] = OrderedDict()
 
@@ -226,48 +297,6 @@ class DinoV2(nn.Module):
         torch.add(patches, self.positions(h, w), out=tokens[:, self.n_prefix :])
         return tokens
 
-    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        """(B, 3, H, W) -> (B, h, w, D): patch tokens after the last norm."""
-        tokens = self.embed(pixels)
-        for block in self.blocks:
-            tokens = block(tokens)
-        return self._patches(tokens, pixels, norm=True)
-
-    def layers(
-        self, pixels: torch.Tensor, layers: Sequence[int], *, facet: str, norm: bool
-    ) -> dict[int, torch.Tensor]:
-        """(B, 3, H, W) -> (B, h, w, D) of each layer; they ascend, and no block after the last one is run."""
-        found: dict[int, torch.Tensor] = {}
-        for i, tokens in enumerate(self.block_inputs(pixels, layers[-1])):
-            if facet == "token":
-                if i - 1 in layers:
-                    found[i - 1] = self._patches(tokens, pixels, norm=norm)
-                if i == layers[-1]:
-                    found[i] = self._patches(self.blocks[i](tokens), pixels, norm=norm)
-            elif i in layers:
-                block = cast("Block", self.blocks[i])
-                found[i] = self._patches(block.attn.facet(block.norm1(tokens), facet), pixels, norm=False)
-        return found
-
-    def block_inputs(self, pixels: torch.Tensor, last: int) -> Iterator[torch.Tensor]:
-        """What blocks 0 to ``last`` get, each (B, N, D); block ``last`` itself is not run."""
-        tokens = self.embed(pixels)
-        yield tokens
-        for block in self.blocks[:last]:
-            tokens = block(tokens)
-            yield tokens
-
-    def query_key(self, tokens: torch.Tensor, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """What a block gets, (B, N, D) -> its query and key, each (B, heads, N, D / heads)."""
-        block = cast("Block", self.blocks[layer])
-        return block.attn.project(block.norm1(tokens))[:2]
-
-    def _patches(self, tokens: torch.Tensor, pixels: torch.Tensor, *, norm: bool) -> torch.Tensor:
-        patches = tokens[:, self.n_prefix :]
-        h, w = pixels.shape[-2] // self.patch_size, pixels.shape[-1] // self.patch_size
-        patches = cast("torch.Tensor", self.norm(patches)) if norm else patches
-        return patches.reshape(len(pixels), h, w, -1)
-
 
 def build(record: BackboneRecord, native: int = NATIVE_GRID) -> DinoV2:
     """The network of a record on torch's meta device: no memory is taken, nothing initialised."""
@@ -293,7 +322,7 @@ class DinoV2Backbone(Backbone):
     Parameters
     ----------
     record : BackboneRecord
-    network : DinoV2
+    network : VisionTransformer
         With weights, in evaluation mode.
     weights : WeightsOrigin
     device : torch.device
@@ -303,7 +332,7 @@ class DinoV2Backbone(Backbone):
     def __init__(
         self,
         record: BackboneRecord,
-        network: DinoV2,
+        network: VisionTransformer,
         weights: WeightsOrigin,
         device: torch.device,
         dtype: torch.dtype,
@@ -326,7 +355,7 @@ class DinoV2Backbone(Backbone):
     def _attention_row(self, pixels: torch.Tensor, layer: int, token: int) -> torch.Tensor:
         for tokens in self.network.block_inputs(pixels, layer):
             last = tokens
-        return attention_row(*self.network.query_key(last, layer), token, self._scale)
+        return attention_row(*self.network.query_key(last, layer, pixels), token, self._scale)
 
     def _rollout_row(self, pixels: torch.Tensor, token: int) -> torch.Tensor:
         # The blocks' inputs are half the size of their queries and keys, which are made again on the way back.
@@ -335,7 +364,7 @@ class DinoV2Backbone(Backbone):
         row[:, token] = 1.0
         while inputs:
             layer, tokens = len(inputs) - 1, inputs.pop()
-            row = roll_back(row, *self.network.query_key(tokens, layer), self._scale)
+            row = roll_back(row, *self.network.query_key(tokens, layer, pixels), self._scale)
         return row
 
     @property
@@ -344,9 +373,15 @@ class DinoV2Backbone(Backbone):
 
 
 def load(
-    record: BackboneRecord, weights: WeightsOrigin, device: torch.device, dtype: torch.dtype
+    record: BackboneRecord,
+    weights: WeightsOrigin,
+    device: torch.device,
+    dtype: torch.dtype,
+    read: Callable[[Path], dict[str, torch.Tensor]] = read_checkpoint,
 ) -> DinoV2Backbone:
     """The backbone of a record with the weights at ``weights.path``, in any layout that is known.
+
+    ``read`` gives the tensors of that file.
 
     Raises
     ------
@@ -354,7 +389,7 @@ def load(
         If the file is damaged, or is not this model's.
     """
     path = Path(weights.path)
-    state = read_checkpoint(path)
+    state = read(path)
     try:
         rename = partial(official_names, gated=_is_gated(record))
         found = find_network(state, build(record).state_dict().keys(), rename)

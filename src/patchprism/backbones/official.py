@@ -50,11 +50,28 @@ def _dinov2() -> Loader:
     return dinov2.load
 
 
+def _dinov3() -> Loader:
+    from patchprism.backbones import dinov3
+
+    return dinov3.load
+
+
 def _efficientnet() -> Loader:
     from patchprism.backbones import efficientnet
 
     return efficientnet.load
 
 
+def _focus() -> Loader:
+    from patchprism.backbones import focus
+
+    return focus.load
+
+
 # A record's family, and what builds its network.
-FAMILIES: dict[str, Callable[[], Loader]] = {"dinov2": _dinov2, "efficientnet": _efficientnet}
+FAMILIES: dict[str, Callable[[], Loader]] = {
+    "dinov2": _dinov2,
+    "dinov3": _dinov3,
+    "efficientnet": _efficientnet,
+    "focus": _focus,
+}

@@ -51,6 +51,12 @@ class BackboneRecord:
         Size of the download, 0 where nothing is downloaded.
     hub_repo : str
         The twin on the Hugging Face hub, empty where there is none.
+    open_repo : str
+        A copy on the hub that asks for no login, where the twin does; empty where there is none.
+    layer : int
+        Layer whose tokens are taken by default, counted from 0, or from the end.
+    about : str
+        What people must know of the model, in a phrase; empty where its name says it.
     """
 
     name: str
@@ -67,6 +73,14 @@ class BackboneRecord:
     source: str
     download_bytes: int = 0
     hub_repo: str = ""
+    open_repo: str = ""
+    layer: int = -1
+    about: str = ""
+
+    @property
+    def title(self) -> str:
+        """The name, and what people must know of the model."""
+        return f"{self.name} ({self.about})" if self.about else self.name
 
     def framing(
         self,
@@ -75,6 +89,7 @@ class BackboneRecord:
         preset: str = "default",
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
+        stride: int | None = None,
     ) -> Framing:
         """How photos are resized, cropped and normalised for this network.
 
@@ -86,6 +101,8 @@ class BackboneRecord:
             See :meth:`Framing.preset`.
         mean, std : sequence of three float, optional
             Normalisation of RGB in [0, 1], instead of the network's own or the preset's.
+        stride : int, optional
+            Pixels from one patch to the next, where patches overlap; see :class:`Framing`.
 
         Returns
         -------
@@ -115,6 +132,7 @@ class BackboneRecord:
             patch_size=self.patch_size,
             mean=self.mean or half,
             std=self.std or half,
+            stride=stride,
         )
         return replace(framing, **given)
 
@@ -152,6 +170,8 @@ class WeightsOrigin:
         nothing but the network.
     left_out : tuple of str
         What else that file holds: other networks, heads, the optimizer.
+    notice : str
+        The terms of weights that were fetched just now; empty otherwise.
     """
 
     source: str
@@ -159,6 +179,7 @@ class WeightsOrigin:
     sha256: str = ""
     taken_from: str = ""
     left_out: tuple[str, ...] = ()
+    notice: str = ""
 
     def report(self) -> dict[str, Any]:
         """What reports say of the weights, as JSON values."""

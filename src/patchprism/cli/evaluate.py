@@ -29,7 +29,7 @@ JsonOut = Annotated[
 
 @takes(
     settings=Settings,
-    coloring=only(ColoringOptions, "prism", "force"),
+    coloring=only(ColoringOptions, "prism", "force", "mask", "head"),
     pictures=only(PictureOptions, "upsample"),
     running=only(Running, "quiet"),
 )

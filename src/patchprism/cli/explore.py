@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -173,18 +173,20 @@ def _made(
     from patchprism.explorer.build import build_message
     from patchprism.jobs.engines import open_engine
     from patchprism.jobs.inputs import list_photos, store_among
-    from patchprism.jobs.network import load_network
+    from patchprism.jobs.network import load_network, with_model
     from patchprism.jobs.run import Run
     from patchprism.jobs.viewing import make_view
     from patchprism.support.files import check_target
 
     backbone = None
     with progress(quiet=quiet) as tell, open_engine() as engine:
+        run = Run(engine=engine, tell=tell)
         if store_among(photos) is None:
             if page.html is not None:
                 check_target(page.html, list_photos(photos))
-            backbone = load_network(settings.resolved(coloring.prism), tell)
-        run = Run(engine=engine, backbone=backbone, tell=tell)
+            settings = with_model(settings, run, coloring)
+            backbone = load_network(coloring.resolved(settings), tell)
+            run = replace(run, backbone=backbone)
         view = make_view(photos, settings, run, coloring, most=MAX_SHOWN)
         return view, build_message(view, title=page.title, prism_path=prism, progress=tell), backbone
 

@@ -13,8 +13,7 @@ from patchprism.jobs.settings import Settings
 from patchprism.prism.options import DEFAULTS
 
 StoreOut = Annotated[
-    str,
-    typer.Option("--out", "-o", metavar="STORE", help="The feature store to write, e.g. feats.zarr."),
+    str, typer.Option("--out", "-o", metavar="STORE", help="The feature store to write, e.g. feats.zarr.")
 ]
 Flat = Annotated[
     str | None,
@@ -35,10 +34,7 @@ TokensDtype = Annotated[
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a store of other photos or settings.")]
 
 
-@takes(
-    settings=without(Settings, *DEFAULTS),
-    running=without(Running, "resume"),
-)
+@takes(settings=without(Settings, *DEFAULTS), running=without(Running, "resume"))
 def features(
     photos: options.Photos,
     out: StoreOut,

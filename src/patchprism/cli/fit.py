@@ -19,7 +19,7 @@ PrismOut = Annotated[
 
 
 @takes(
-    coloring=only(ColoringOptions, "sample", "seed"),
+    coloring=only(ColoringOptions, "sample", "seed", "mask", "head", "force"),
     settings=without(Settings, *MASK_OPTIONS),
     running=without(Running, "resume"),
 )
@@ -38,7 +38,7 @@ def fit(
     from patchprism.jobs.prisms import fit_prism
 
     with many.running(running.engine, running.workers, quiet=running.quiet) as run:
-        outcome = fit_prism(photos, out, settings=settings, run=run, sample=coloring.sampled())
+        outcome = fit_prism(photos, out, settings=settings, run=run, coloring=coloring.coloring())
     if running.quiet:
         print(out)
     else:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 
+from patchprism.cli.console import as_typed
 from patchprism.errors import OptionError, PatchPrismError, PrismError
 
 # Where a command calls a parameter something else than the library does.
 _CALLED = {"layers": "layer", "models": "model", "lens": "lenses"}
-
-
 # What is quoted is a value, but for the one of ``name='value'``.
 _MENTIONED = re.compile(
-    r"""(?<![\w/.?&=\\-])(?P<name>[a-z]+(?:_[a-z]+)*)=(?P<value>True\b|False\b|'[^']*'|[\w.:-]+(?:,[\w.:-]+)*)"""
+    r"""(?<![\w/.?&=\\-])(?P<name>[a-z]+(?:_[a-z]+)*)=(?P<value>True\b|False\b|'[^']*'|\([^()]*\)|[\w.:-]+(?:,[\w.:-]+)*)"""
     r"""|(?<!\w)'[^']*'(?!\w)|"[^"]*"|(?<![\w/.?&=\\-])(?P<alone>[a-z]+(?:_[a-z]+)+)(?![\w/.=\\-])"""
 )
 
@@ -40,8 +40,8 @@ def named_by_flags(error: PatchPrismError) -> str:
         if flag is None:
             return match[0]
         if value in ("True", "False"):
-            return flag if value == "True" else _negated(flag)
-        return f"{flag} {value.strip(chr(39))}" if value else flag
+            return flag if value == "True" else flag.replace("--", "--no-", 1)
+        return f"{flag} {as_typed(value)}" if value else flag
 
     message = str(error)
     first = re.match(r"[a-z]+(?=[ :])", message) if of_option else None
@@ -52,10 +52,7 @@ def named_by_flags(error: PatchPrismError) -> str:
     return _MENTIONED.sub(named, message)
 
 
-def _negated(flag: str) -> str:
-    return flag.replace("--", "--no-", 1)
-
-
+@cache
 def flags() -> dict[str, str]:
     """The flag of every option of all commands, by its parameter; an option has one flag in all of them."""
     from typer.main import get_command

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from patchprism.cli.console import note, print_line, print_table, progress, say_notes, stdout
+from patchprism.cli.console import (
+    advised_by_flags,
+    note,
+    print_line,
+    print_table,
+    progress,
+    say_notes,
+    stdout,
+)
 from patchprism.cli.exits import EXIT_SOME_PHOTOS_FAILED
 from patchprism.support.words import counted
 
@@ -79,7 +87,7 @@ def finish(outcome: Outcome, *, quiet: bool) -> None:
 def warn_of_failures(failures: Sequence[Failure]) -> None:
     """Name photos that failed on standard error."""
     for failure in failures[:SHOWN_FAILURES]:
-        note(f"failed: {failure.photo}: {failure.reason}")
+        note(f"failed: {failure.photo}: {advised_by_flags(failure.reason)}")
     if len(failures) > SHOWN_FAILURES:
         typer.echo(f"... and {len(failures) - SHOWN_FAILURES:,} more, all in the report", err=True)
     if failures:
@@ -119,7 +127,9 @@ def lines_of_fit(outcome: Outcome) -> list[tuple[str, str]]:
     prism = outcome.prism
     assert prism is not None
     summary = prism.summary()
-    how = {"otsu": "Otsu's", "labels": "fitted", "given": "as given"}.get(summary["threshold_from"], "")
+    how = {"otsu": "Otsu's", "labels": "fitted", "head": "even odds", "given": "as given"}.get(
+        summary["threshold_from"], ""
+    )
     split = f"foreground: score {prism.side_} {prism.threshold_:.3g} ({how}); {summary['side_reason']}"
     shares = summary["explained_variance_ratio"]["object"]
     chosen = " + ".join(f"{shares[abs(c) - 1]:.0%}" for c in prism.components)
@@ -154,7 +164,7 @@ def summarise(outcome: Outcome, wrote: str) -> None:
 
 def hints_of(outcome: Outcome) -> list[tuple[str, str]]:
     """What a person should know before believing the pictures."""
-    return [("hint", hint) for hint in outcome.hints]
+    return [("hint", advised_by_flags(hint)) for hint in outcome.hints]
 
 
 def warn_if_inside(out: str | None, photos: Sequence[str]) -> None:

@@ -39,6 +39,9 @@ def models() -> None:
         ("download", "right"),
     ]
     print_table("", columns, rows, console=stdout())
+    for record in records():
+        if record.about:
+            print_line("", f"{record.name}: {record.about}", 0)
 
 
 def download(
@@ -56,3 +59,5 @@ def download(
     print_line("", f"{model}: {origin.source}", 0)
     print_line("  file", origin.path, 10)
     print_line("  SHA-256", origin.sha256, 10)
+    if origin.notice:
+        print_line("  licence", origin.notice, 10)

@@ -29,10 +29,25 @@ class ColoringOptions(Checked):
         help="Colour with a prism that was fitted earlier, instead of fitting one.",
         panel=FIT,
     )
+    mask: str | None = option(
+        None,
+        check=optional(checks.path),
+        metavar="DIR|alpha|FILE.json",
+        help="Learn the foreground from masks of some of the photos: a folder of PNG files with the photos' names "
+        "(0 is background), the photos' own alpha channels, or a COCO file. Photos that have a mask keep it.",
+        panel=FIT,
+    )
+    head: str | None = option(
+        None,
+        check=optional(checks.path),
+        metavar="FILE",
+        help="Find the foreground with a head that [bold]patchprism teach[/bold] or the explorer's page wrote.",
+        panel=FIT,
+    )
     force: bool = option(
         False,
         check=checks.flag,
-        help="Use the prism even if the model, weights, framing or dtype differ from those of its fit.",
+        help="Use the prism or head even if the model, weights, framing or dtype differ from those of its fit.",
         panel=FIT,
     )
     sample: int | None = option(
@@ -63,14 +78,18 @@ class ColoringOptions(Checked):
 
         Raises
         ------
-        PrismError
-            If the prism cannot be read.
+        PatchPrismError
+            If the prism, the masks or the head cannot be read.
         """
         from patchprism.jobs.coloring import Coloring
+        from patchprism.jobs.given import open_masks
         from patchprism.prism.estimator import Prism
+        from patchprism.prism.head import Head
 
         return Coloring(
             prism=Prism.load(self.prism) if self.prism else None,
+            masks=open_masks(self.mask) if self.mask else None,
+            head=Head.load(self.head) if self.head else None,
             force=self.force,
             sample=self.sampled(),
             fetch_from=self.fetch_from,

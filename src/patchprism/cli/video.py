@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from patchprism.cli.console import note, print_line
+from patchprism.cli.console import advised_by_flags, note, print_line
 from patchprism.cli.exits import EXIT_SOME_PHOTOS_FAILED
 from patchprism.cli.options import ColoringOptions, Running
 from patchprism.cli.takes import only, takes, without
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 @takes(
     clip_options=VideoOptions,
     settings=without(Settings, *MASK_OPTIONS),
-    coloring=only(ColoringOptions, "prism", "force"),
+    coloring=only(ColoringOptions, "prism", "mask", "head", "force"),
     running=only(Running, "quiet"),
 )
 def video(
@@ -75,9 +75,9 @@ def video(
     else:
         _summarise(report)
     for warning in report.warnings:
-        note(f"warning: {warning}")
+        note(f"warning: {advised_by_flags(warning)}")
     for problem in report.problems:
-        note(f"failed: {problem}")
+        note(f"failed: {advised_by_flags(problem)}")
     if report.n_problems:
         typer.echo(f"{counted(report.n_problems, 'problem')} in the clip; all else is done", err=True)
         raise typer.Exit(EXIT_SOME_PHOTOS_FAILED)
@@ -96,12 +96,12 @@ def _summarise(report: VideoReport) -> None:
     (height, width), (rows, columns) = report.size, report.grid
     stages = ", ".join(f"{stage} {s:.1f} s" for stage, s in report.seconds.items() if s >= 0.05)
     for label, text in (
-        ("model", f"{report.record.name}, weights from {report.weights}"),
+        ("model", f"{report.record.title}, weights from {report.weights}"),
         ("colours", f"{where}; {split}"),
         ("frames", f"{report.frames}, {width} × {height} pixels, {columns} × {rows} patches each"),
         ("sound", report.sound),
         ("time", f"{sum(report.seconds.values()):.1f} s ({stages}), {report.fps:.1f} frames a second"),
-        *(("hint", hint) for hint in report.hints),
+        *(("hint", advised_by_flags(hint)) for hint in report.hints),
         ("wrote", str(report.out)),
     ):
         print_line(label, text)

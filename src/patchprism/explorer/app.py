@@ -54,7 +54,7 @@ class FitBody(BaseModel):
     model_config = ConfigDict(extra="forbid")
     model: Annotated[str, Field(max_length=100)] | None = None
     threshold: Share | Literal["auto", "otsu"] | None = None
-    foreground: Literal["auto", "object", "pca", "above", "below", "none"] | None = None
+    foreground: Literal["auto", "object", "mask", "pca", "above", "below", "none"] | None = None
     scaling: Literal["minmax", "percentile", "sigmoid"] | None = None
     components: Components | None = None
     space: Literal["rgb", "oklab"] | None = None

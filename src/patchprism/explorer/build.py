@@ -254,6 +254,11 @@ def _command(view: View, prism_path: str | None) -> CommandInfo:
 
 def _command_of(view: View, prism_path: str | None, options: list[list[str]]) -> CommandInfo:
     prism = view.prism
+    if prism.method_ == "mask" and view.fitted_here:
+        # As one word: a name may begin with a dash.
+        options = options + [
+            [f"--{name}={view.settings[name]}"] for name in ("mask", "head") if view.settings.get(name)
+        ]
     files = all(isinstance(source, (str, os.PathLike)) for source in view.photos.sources)
     return {
         "input": view.store,

@@ -35,7 +35,6 @@ def patches_a_batch(backbone: Backbone, *, free: int | None = None) -> int:
 
     Parameters
     ----------
-    backbone : Backbone
     free : int, optional
         Bytes of memory to reckon with; by default those that are free on the device now.
     """
@@ -53,7 +52,6 @@ def patches_for(record: BackboneRecord, *, kind: str, itemsize: int, free: int) 
 
     Parameters
     ----------
-    record : BackboneRecord
     kind : str
         The device's kind, ``"cpu"``, ``"cuda"`` or ``"mps"``.
     itemsize : int

@@ -8,13 +8,16 @@ import threading
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from patchprism.errors import PhotoError
 from patchprism.features.batching import MOST_PATCHES, patches_a_batch
+from patchprism.features.finer import finer
 from patchprism.features.options import TokenOptions, check_batch_size
 from patchprism.features.patch_features import check_tokens
+from patchprism.features.tiles import tiled, window_grid
 from patchprism.photos.framing import check_range
 from patchprism.photos.images import read_photo
 from patchprism.photos.sources import DRAWN_WITHOUT, SourceReader, StoredPhoto, content_of, grey, read_again
@@ -25,7 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     import numpy as np
-    import torch
     from numpy.typing import NDArray
 
     from patchprism.backbones import Backbone
@@ -341,10 +343,39 @@ def _forward(
     batch: Sequence[tuple[int, Framed, tuple[int, int]]],
     options: TokenOptions,
 ) -> Iterator[PhotoTokens]:
-    import torch
-
-    pixels: torch.Tensor = torch.stack([framed.pixels for _, framed, _ in batch])
-    tokens = options.tokens(backbone, pixels).cpu().numpy()
-    for (index, framed, size), each in zip(batch, tokens, strict=True):
+    for (index, framed, size), each in zip(
+        batch, tokens_of(backbone, [framed for _, framed, _ in batch], options), strict=True
+    ):
         check_tokens(each, f"{photos.name(index)}, as the network gives it")
         yield PhotoTokens(index=index, tokens=each, crop=framed.crop, size=size, plain=framed.plain)
+
+
+def tokens_of(
+    backbone: Backbone, batch: Sequence[Framed], options: TokenOptions
+) -> Iterator[NDArray[np.float32]]:
+    """Tokens of framed photos of one grid, (h, w, D) float32 each; several times as many where they are refined."""
+    import torch
+
+    patch, grid, enlargement = backbone.record.patch_size, batch[0].grid, batch[0].enlargement
+    side = window_grid(options.tile, patch // enlargement) if options.tile else max(grid)
+    if max(grid) > side:
+        at_once = batch_for((side, side), patches_a_batch(backbone))
+        network = partial(options.tokens, backbone)
+        for framed in batch:
+            found = tiled(
+                framed.pixels, network, patch=patch, side=side, at_once=at_once, enlargement=enlargement
+            )
+            yield _refined(found, framed, options)
+        return
+    tokens = options.tokens(backbone, torch.stack([framed.pixels for framed in batch])).cpu().numpy()
+    for framed, each in zip(batch, tokens, strict=True):
+        yield _refined(each, framed, options)
+
+
+def _refined(tokens: NDArray[np.float32], framed: Framed, options: TokenOptions) -> NDArray[np.float32]:
+    if options.refine == 1:
+        return tokens
+    assert framed.shown is not None
+    height, width = framed.shown.shape[:2]
+    doublings = options.refine.bit_length() - 1
+    return finer(tokens, framed.shown, (0, 0, width, height), doublings=doublings)

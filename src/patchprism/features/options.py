@@ -20,6 +20,17 @@ if TYPE_CHECKING:
 check_batch_size: Check = optional(partial(checks.integer, low=1, high=checks.MAX_COUNT))
 
 TOKEN_NORMS = ("none", "l2")
+REFINES = (1, 2, 4, 8)
+# Side of a window in pixels where the photo is too large for the memory and nobody says.
+DEFAULT_TILE = 896
+
+
+def check_refine(name: str, value: object) -> int:
+    """One of the factors that a grid can be refined by."""
+    found = checks.integer(name, value)
+    if found not in REFINES:
+        checks.refuse(name, "1, 2, 4 or 8", value)
+    return int(found)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +49,12 @@ class TokenOptions(Checked):
     token_norm : {"none", "l2"}
         ``"l2"`` gives each token unit length, so that high-norm patches weigh no more than others; with
         several layers, each layer's.
+    tile : int, optional
+        Side of a window in pixels of model input: larger photos go through the network window by window, and the tokens
+        of overlapping windows are blended; see :mod:`patchprism.features.tiles`.
+    refine : {1, 2, 4, 8}
+        How many times as many rows and columns of tokens there are: they are brought to a finer grid along the photo's
+        edges; see :mod:`patchprism.features.finer`.
     """
 
     layer: int | tuple[int, ...] = option(
@@ -45,7 +62,7 @@ class TokenOptions(Checked):
         check=checks.layers,
         metavar="N[,N...]",
         help="Block whose tokens are taken, counted from 0, or from the end: -1 is the last. The tokens of several "
-        "blocks are concatenated.",
+        "blocks are concatenated. focus_vits14 has a default of its own, 8.",
         panel=MODEL,
         parse=numbers("a number or several like 2,5,8,11", int),
     )
@@ -70,6 +87,22 @@ class TokenOptions(Checked):
         was="--norm",
         metavar="none|l2",
         help="l2 gives each token unit length before the PCA, so that patches of high norm weigh no more than others.",
+        panel=MODEL,
+    )
+
+    tile: int | None = option(
+        None,
+        check=optional(partial(checks.integer, low=32, high=1 << 15)),
+        metavar="PIXELS",
+        help="Take photos larger than this in overlapping windows of this side, with their tokens blended. Default: "
+        f"whole photos, and windows of {DEFAULT_TILE} where the memory is too small.",
+        panel=MODEL,
+    )
+    refine: int = option(
+        1,
+        check=check_refine,
+        metavar="1|2|4|8",
+        help="Bring the tokens to a grid this many times as fine, along the photo's edges.",
         panel=MODEL,
     )
 
@@ -104,9 +137,12 @@ class TokenOptions(Checked):
         """
         found = [record.layer_index(layer) for layer in self.layers]
         layers = [-1 if layer == record.depth - 1 else layer for layer in found]
-        return {
+        said = {
             "layer": layers[0] if len(layers) == 1 else layers,
             "facet": self.facet,
             "final_norm": self.final_norm or self.facet != "token",
             "token_norm": self.token_norm,
         }
+        if self.tile is not None:
+            said["tile"] = self.tile
+        return said | ({"refine": self.refine} if self.refine > 1 else {})

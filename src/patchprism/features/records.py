@@ -14,6 +14,8 @@ MAX_WIDTH = 1 << 16
 MAX_LAYERS = 4096
 MAX_PIXELS = 178_956_970  # of a photo; the bound of images.MAX_PIXELS
 _DTYPES = ("float32", "bfloat16", "float16")
+# Fields of a model's record that stores of earlier versions lack.
+_LATER = ("open_repo", "layer", "about")
 _FACETS = ("token", "query", "key", "value")
 
 
@@ -31,7 +33,7 @@ def check_origin(origin: Any) -> None:
         Naming the field and its value.
     """
     from patchprism.errors import OptionError
-    from patchprism.features.options import TOKEN_NORMS
+    from patchprism.features.options import REFINES, TOKEN_NORMS
     from patchprism.photos.framing import PRESETS, Framing
 
     if not isinstance(origin, dict):
@@ -60,6 +62,8 @@ def check_origin(origin: Any) -> None:
         "facet": lambda value: is_text(value) and value in _FACETS,
         "final_norm": lambda value: isinstance(value, bool),
         "token_norm": lambda value: is_text(value) and value in TOKEN_NORMS,
+        "tile": lambda value: is_whole(value, 1, MAX_PIXELS),
+        "refine": lambda value: is_whole(value) and value in REFINES,
         "framing": lambda value: isinstance(value, dict),
         "sample": sample,
     }
@@ -105,10 +109,13 @@ def check_model(record: Any) -> None:
         "width": lambda value: is_whole(value, 0, MAX_WIDTH),  # 0: a function's, before its first call
         "mean": lambda value: three(value, -1e6),
         "std": lambda value: three(value, 1e-9),
+        "layer": lambda value: is_whole(value, -MAX_LAYERS, MAX_LAYERS),
     }
     for field in fields(BackboneRecord):
         name = field.name
         if name not in record:
+            if name in _LATER:
+                continue
             raise ValueError(f"its model record lacks {name!r}")
         usual = is_text if field.type == "str" else is_whole
         if not allowed.get(name, usual)(record[name]):
@@ -120,7 +127,9 @@ def record_from(record: Any) -> BackboneRecord:
     from patchprism.backbones import BackboneRecord
 
     check_model(record)
-    values: dict[str, Any] = {field.name: record[field.name] for field in fields(BackboneRecord)}
+    values: dict[str, Any] = {
+        field.name: record[field.name] for field in fields(BackboneRecord) if field.name in record
+    }
     return BackboneRecord(**values | {name: tuple(values[name]) for name in ("mean", "std")})
 
 

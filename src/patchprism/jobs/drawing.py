@@ -48,13 +48,10 @@ class DrawTask:
 
     Attributes
     ----------
-    prism : Prism
-    source : Source
     out : Folder
         Where pictures go.
     work : Folder, optional
         Where it is kept which shards are drawn; nowhere by default.
-    options : PictureOptions
     key : str
         Digest of all that pictures depend on beside the photos of the shard, their tokens and their files' stems.
     agreements : mapping of int to float
@@ -151,7 +148,7 @@ class DrawTask:
         jobs = list(self._jobs(row, part, photo, stem)) if self.options.pca else []
         looks = {lens.name: lens.look(row, tokens, part, index) for lens in self.lenses}
         for lens, look in looks.items():
-            made = look.jobs(lens, Path(stem), arrays=self.options.arrays, format=self.options.format)
+            made = look.jobs(lens, Path(stem), self.options)
             jobs += [(path.name, write) for path, write in made]
         masks: dict[str, Any] = {}
         if self.options.has_masks:
@@ -167,7 +164,8 @@ class DrawTask:
         doubts = self.prism.doubts(tokens, part.foreground)
         if index in self.agreements:
             doubts["agreement"] = round(self.agreements[index], 4)
-        photo_row = photo_entry(row, part, doubts, files=list(files), gone=gone)
+        masked = row.name in self.prism.masks
+        photo_row = photo_entry(row, part, doubts, files=list(files), gone=gone, masked=masked)
         return photo_row, part, files, reason, {name: look.entry for name, look in looks.items()} | masks
 
     def _staged(self, name: str) -> AbstractContextManager[Path]:

@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from patchprism.errors import PatchPrismError, PhotoError
+from patchprism.errors import MaskError, PatchPrismError, PhotoError
 from patchprism.jobs.coloring import NEW
 from patchprism.jobs.inputs import listed_input
+from patchprism.jobs.mask_files import read_mask
 from patchprism.jobs.masks import Masks
 from patchprism.jobs.opened import resolved_for
 from patchprism.jobs.render import color
 from patchprism.jobs.source import Failure
 from patchprism.pictures.measures import PhotoMeasures, measure, overall
 from patchprism.pictures.options import PictureOptions
+from patchprism.prism.labels import check_shape
 from patchprism.support.files import atomic_write, check_target
 from patchprism.support.folders import LocalFolder
 from patchprism.support.version import __version__
@@ -94,8 +96,8 @@ def evaluate_photos(
     photos : sequence of path
         As for :func:`~patchprism.jobs.render.render_photos`.
     masks : path
-        Folder of PNG files with the photos' stems; what is not 0 is object. A mask may have another size than its
-        photo, but not another shape.
+        Folder of PNG files with the photos' stems; pixels of at least half a file's largest value are object. A mask
+        may have another size than its photo, but not another shape.
     settings : Settings
     run : Run
     coloring : Coloring
@@ -118,7 +120,7 @@ def evaluate_photos(
         check_target(
             out, given if isinstance(given, list) else (), read=[folder, settings.weights], make_folder=True
         )
-    settings = resolved_for(settings, given, coloring.prism)
+    settings = resolved_for(settings, given, run, coloring)
     with tempfile.TemporaryDirectory(prefix="patchprism-") as made:
         work = LocalFolder(Path(made), work=Path(made)) if len(given) > IN_MEMORY else None
         colored = color(given, settings, run, coloring, work=work)
@@ -148,7 +150,8 @@ def _evaluated(colored: Colored, folder: Path, options: PictureOptions, run: Run
                 continue
             part = prism.split(tokens, name=row.name)
             photo, reason = source.photo(row) if options.needs_photo else (None, None)
-            if options.needs_photo and photo is None:
+            # By default, masks of a store's photos that are gone are bilinear.
+            if options.needs_photo and photo is None and (reason or options.upsample != "auto"):
                 failures.append(
                     Failure(row.name, reason or "the photo is gone, and guided upsampling needs it")
                 )
@@ -169,35 +172,25 @@ def _evaluated(colored: Colored, folder: Path, options: PictureOptions, run: Run
 
 
 def read_truth(path: Path, size: tuple[int, int]) -> NDArray[np.bool_]:
-    """A true mask at a photo's size, (H, W) bool: what is not 0 is object.
+    """A true mask at a photo's size, (H, W) bool, as :func:`~patchprism.jobs.mask_files.read_mask` reads it.
+
+    Pixels of at least half the file's largest value are object, which cuts soft edges in the middle.
 
     Raises
     ------
     PhotoError
         If it is missing, cannot be read, has another shape than the photo, or is empty.
     """
-    from PIL import Image
-
     if not path.is_file():
         raise PhotoError(str(path), "no such mask")
     try:
-        with Image.open(path) as image:
-            values: NDArray[Any] = np.asarray(image)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        truth: NDArray[np.bool_] = read_mask(path) == 1
+    except MaskError as error:
         raise PhotoError(str(path), "this mask cannot be read as an image") from error
-    if values.ndim == 3:  # the last of two or four channels is alpha
-        values = values[..., : 3 if values.shape[2] > 2 else 1].max(axis=2)
-    truth: NDArray[np.bool_] = np.not_equal(values, 0)
-    height, width = truth.shape
-    # Sizes rounded after scaling differ by up to a pixel of the smaller one.
-    slack = max(*size, height, width)
-    if abs(height * size[1] - width * size[0]) > slack:
-        raise PhotoError(
-            str(path),
-            f"this mask is {width} x {height}, another shape than its photo of {size[1]} x {size[0]}",
-        )
+    check_shape(str(path), truth.shape, size)
     if not truth.any():
         raise PhotoError(str(path), "this mask is empty: all pixels are 0")
+    height, width = truth.shape
     rows = ((np.arange(size[0]) + 0.5) * height / size[0]).astype(np.intp)
     columns = ((np.arange(size[1]) + 0.5) * width / size[1]).astype(np.intp)
     resized: NDArray[np.bool_] = truth[rows][:, columns]

@@ -7,7 +7,7 @@ taken away at the end; the same job, begun again, uses what is committed there.
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from patchprism.errors import EngineError, PhotoError
@@ -33,39 +33,20 @@ if TYPE_CHECKING:
 _JOB_VERSION = 1
 
 
-# ---------------------------------------------------------------- the network
-
-
-# ---------------------------------------------------------------- work in progress
-
-
+@dataclass(eq=False)
 class Extraction:
-    """Runs the network over photos, shard by shard, skipping those that are committed.
+    """Runs the network over photos, shard by shard, skipping those that are committed."""
 
-    Parameters
-    ----------
-    names : list of str
-    network : Network
-    shards : Shards
-    engine : Engine
-    batch_size : int, optional
-    tell : callable
-    """
-
-    def __init__(
-        self,
-        names: list[str],
-        network: Network,
-        shards: Shards,
-        engine: Engine,
-        *,
-        batch_size: int | None = None,
-        tell: Tell = nobody,
-    ) -> None:
-        self.names, self.network, self.shards, self.engine = names, network, shards, engine
-        self.batch_size, self.reader, self.tell = batch_size, shards.reader, tell
-        self._photos = self._ahead = 0
-        self._keys: dict[int, str] = {}
+    names: list[str]
+    network: Network
+    shards: Shards
+    engine: Engine
+    _: KW_ONLY
+    batch_size: int | None = None
+    tell: Tell = nobody
+    _photos: int = field(default=0, init=False)
+    _ahead: int = field(default=0, init=False)
+    _keys: dict[int, str] = field(default_factory=dict, init=False)
 
     @property
     def basis(self) -> str:
@@ -153,14 +134,14 @@ class Extraction:
 
     def _reading(self) -> AbstractContextManager[Reader]:
         if not self.engine.local:
-            return nullcontext(self.reader)
-        if isinstance(self.reader, SourceReader):
-            return IsolatedReader(self.reader.decode, fetch=fetch_source)
-        return isolated(self.reader)
+            return nullcontext(self.shards.reader)
+        if isinstance(self.shards.reader, SourceReader):
+            return IsolatedReader(self.shards.reader.decode, fetch=fetch_source)
+        return isolated(self.shards.reader)
 
     def _without_killers(self, lost: list[PhotoRun]) -> list[PhotoRun]:
         """The shards again, without the photos that kill a worker that does no more than read them."""
-        probe = ProbeTask(self.network.framing, self.reader)
+        probe = ProbeTask(self.network.framing, self.shards.reader)
         # Twice, or a photo would be blamed whose machine is lost in this moment.
         photos = [name for run in lost for name in run.names]
         killers = {
@@ -212,16 +193,10 @@ def failures_of(shards: Shards) -> list[Failure]:
         failures += table.failures
         any_photo = any_photo or bool(table.photos)
     if not any_photo:
-        raise PhotoError(
-            failures[0].photo,
-            none_could(failures[0].reason, len(failures)),
-        )
+        raise PhotoError(failures[0].photo, none_could(failures[0].reason, len(failures)))
     return failures
 
 
 def notes_of(shards: Shards) -> list[Note]:
     """What is to be said of the photos of all shards, in their order."""
     return [note for shard in range(shards.n_shards) for note in shards.table(shard).notes]
-
-
-# ---------------------------------------------------------------- passes

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from patchprism.errors import EngineError, PrismError
 from patchprism.jobs.engines import WorkerLost
@@ -32,6 +32,16 @@ if TYPE_CHECKING:
 FOLDS = 256
 
 
+def state_of(prism: Prism) -> dict[str, Any]:
+    """All that a prism is and will be used with, as JSON values and arrays; its file's place is no part of it."""
+    heads = {
+        name: None if (head := getattr(prism, name, None)) is None else head.to_bytes().hex()
+        for name in ("head", "head_")
+    }
+    masks = {name: packed.hex() for name, packed in prism.masks.items()}
+    return vars(prism) | {"loaded_from": "", "masks": masks} | heads
+
+
 def walk_over(
     source: Source, engine: Engine, *, only: Mapping[str, int] | None = None, tell: Tell = nobody
 ) -> Walk:
@@ -39,8 +49,6 @@ def walk_over(
 
     Parameters
     ----------
-    source : Source
-    engine : Engine
     only : mapping of str to int, optional
         Names of the photos to fit on, and their places among them; all by default.
     tell : callable
@@ -79,11 +87,23 @@ def fit(prism: Prism, opened: Opened, run: Run) -> Prism:
     ranks = None if opened.only is None else {name: rank for rank, name in enumerate(sorted(opened.only))}
     n_photos = opened.source.n_shards * SHARD if ranks is None else len(ranks)
     with run.watch("fit prism"):
-        prism.fit_by(walk_over(opened.source, run.engine, only=ranks, tell=run.tell), n_photos=n_photos)
+        walk = walk_over(opened.source, run.engine, only=ranks, tell=run.tell)
+        prism.fit_by(walk, n_photos=n_photos, masks=_masks_by_place(prism, opened.source, ranks))
     if ranks is not None:
         prism.agreements = {}  # by places in the sample, which are not those in the source
     prism.origin = opened.origin
     return prism
+
+
+def _masks_by_place(prism: Prism, source: Source, ranks: Mapping[str, int] | None) -> dict[int, bytes]:
+    """A prism's masks by the photos' places in the fit."""
+    found = {}
+    for shard in range(source.n_shards) if prism.masks else ():
+        for place, row in enumerate(source.rows(shard)):
+            index = shard * SHARD + place if ranks is None else ranks.get(row.name)
+            if index is not None and row.name in prism.masks:
+                found[index] = prism.masks[row.name]
+    return found
 
 
 def fit_or_resume(prism: Prism, opened: Opened, run: Run, work: Folder) -> Prism:
@@ -94,7 +114,7 @@ def fit_or_resume(prism: Prism, opened: Opened, run: Run, work: Folder) -> Prism
     key = digest(
         __version__,
         tokens,
-        vars(prism) | {"loaded_from": ""},
+        state_of(prism),
         opened.origin,
         sorted(opened.only or ()),
         run.engine.name,
@@ -104,6 +124,7 @@ def fit_or_resume(prism: Prism, opened: Opened, run: Run, work: Folder) -> Prism
         with suppress(PrismError, OSError, ValueError, AttributeError):  # damaged: fitted again
             fitted = Prism.load(work.path / name)
             said = json.loads(work.read(f"{name}.json"))["agreements"]
+            fitted.masks = prism.masks
             fitted.agreements = {int(index): float(value) for index, value in said.items()}
             return fitted
     fit(prism, opened, run)

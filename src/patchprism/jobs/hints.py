@@ -20,15 +20,11 @@ if TYPE_CHECKING:
 # objects give a contrast of 0.64 and more. Networks whose tokens are centred per photo (efficientnet_lite2) have a mean
 # cosine of 0 and contrasts of 0.5 to 0.8 for both kinds of photos, so nothing is said of them.
 FAINT_CONTRAST = 0.5
-
-
 LIKE_PATCHES = 0.3
 
 
 # Border ratio from which the foreground runs along the border, and agreement below which a photo is named.
 FULL_BORDER = 0.7
-
-
 LOW_AGREEMENT = 0.6
 
 
@@ -50,7 +46,6 @@ def hints_about(
     ----------
     shares : ndarray, shape (n,)
         Of each photo's patches that are foreground.
-    prism : Prism
     fitted_here : bool
         Whether the prism was fitted on these photos.
     plain : sequence of str
@@ -63,39 +58,61 @@ def hints_about(
     hints = _about_plain(plain)
     if prism.method_ == "object":
         return hints + _about_objects([each for each in photos if each["photo"] not in plain])
+    if prism.method_ == "mask":
+        return hints + _about_masks([each for each in photos if each["photo"] not in plain])
     extreme = int(np.count_nonzero((shares < EXTREME_SHARE) | (shares > 1 - EXTREME_SHARE)))
     if len(shares) < 2 or 2 * extreme < len(shares):
         return hints + (prism.hints() if fitted_here else [])
     # Which side is the object has no answer where the sides are photos.
     return [
         f"in {extreme} of {len(shares)} photos nearly all patches are foreground, or nearly none: this "
-        "component tells photos apart, not objects from their ground; try --foreground object, colour photos of one "
-        "subject together and others alone, or keep all patches with --foreground none"
+        "component tells photos apart, not objects from their ground; try foreground='object', colour photos of one "
+        "subject together and others alone, or keep all patches with foreground='none'"
         + "".join(f"; {hint}" for hint in hints)
     ]
 
 
+def _named(found: Sequence[Mapping[str, Any]]) -> str:
+    """The first photos by their names, and how many more there are."""
+    first = ", ".join(Path(each["photo"]).name for each in found[:3])
+    return first + (f" and {len(found) - 3:,} more" if len(found) > 3 else "")
+
+
+def _about_masks(photos: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Which photos to check first, where the foreground was learned from masks."""
+    hints = []
+    unlike = [each for each in photos if each.get("agreement", 1.0) < LOW_AGREEMENT]
+    if unlike:
+        unlike.sort(key=lambda each: float(each["agreement"]))
+        hints.append(
+            f"check the masks of {_named(unlike)} first: what was learned from all masks together finds another "
+            f"foreground there (agreement {unlike[0]['agreement']:.2f})"
+        )
+    without = [each for each in photos if not each["foreground"] and not each.get("mask_given")]
+    if without:
+        hints.append(
+            f"no foreground was found in {_named(without)}: if there is an object, give a mask of such a photo, too"
+        )
+    return hints
+
+
 def _about_objects(photos: Sequence[Mapping[str, Any]]) -> list[str]:
     """Which photos to check first, where the foreground is found by a direction."""
-
-    def named(found: list[Mapping[str, Any]]) -> str:
-        first = ", ".join(Path(each["photo"]).name for each in found[:3])
-        return first + (f" and {len(found) - 3:,} more" if len(found) > 3 else "")
-
     hints = []
     faint = [
         each for each in photos if 0 < each["contrast"] < FAINT_CONTRAST and each["likeness"] > LIKE_PATCHES
     ]
     if faint:
         hints.append(
-            f"no object stands out in {named(faint)}: its foreground and background have similar features; "
-            "--foreground none keeps all patches"
+            f"no object stands out in {_named(faint)}: its foreground and background have similar features; "
+            "foreground='none' keeps all patches"
         )
     filling = [each for each in photos if each not in faint and each["border_ratio"] >= FULL_BORDER]
     if filling:
         hints.append(
-            f"the foreground reaches along the border of {named(filling)}: the object may fill the photo, or the "
-            "ground may be taken for it; try --foreground pca, or keep all patches with --foreground none"
+            f"the foreground reaches along the border of {_named(filling)}: the object may fill the photo, or the "
+            "ground may be taken for it; try it in one job with other photos of such objects, or keep all patches with "
+            "foreground='none'"
         )
     unsure = [
         each
@@ -105,7 +122,7 @@ def _about_objects(photos: Sequence[Mapping[str, Any]]) -> list[str]:
     if unsure:
         unsure.sort(key=lambda each: float(each["agreement"]))
         hints.append(
-            f"check {named(unsure)} first: the foreground differs from what this photo alone suggests "
+            f"check {_named(unsure)} first: the foreground differs from what this photo alone suggests "
             f"(agreement {unsure[0]['agreement']:.2f}); photos of one subject agree better"
         )
     return hints

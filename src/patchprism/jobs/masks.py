@@ -14,6 +14,7 @@ from patchprism.pictures.masks import (
     box_of,
     coco_object,
     full_mask,
+    write_classes,
     write_coco,
     write_mask,
     write_table,
@@ -77,22 +78,40 @@ class Masks:
         mask = self.mask(row, part, photo)
         height, width = row.size
         entry: dict[str, Any] = {"file_name": row.name, "width": width, "height": height, "objects": []}
+        classes = self._classes(tokens, part)
+        pixels = None if classes is None else enlarge_labels(classes, mask, row.crop)
         if self.options.instances:
             labels = label_objects(part.foreground, tokens)
-            pixels = enlarge_labels(labels, mask, row.crop)
+            found = enlarge_labels(labels, mask, row.crop)
             numbers = range(1, int(labels.max()) + 1)
-            objects = [(pixels == number, labels == number) for number in numbers]
+            objects = [(found == number, labels == number) for number in numbers]
+        elif classes is not None and pixels is not None:
+            numbers = range(1, int(classes.max()) + 1)
+            objects = [(pixels == number, classes == number) for number in numbers]
         else:
             objects = [(mask, part.foreground)]
         objects = [each for each in objects if each[0].any()]  # a small one may vanish between pixels
-        entry["objects"] = [self._object(part, *each) for each in objects]
-        return partial(write_mask, mask), entry
+        entry["objects"] = [self._object(part, classes, *each) for each in objects]
+        return partial(write_mask, mask) if pixels is None else partial(write_classes, pixels), entry
+
+    def _classes(self, tokens: Tokens, part: PhotoColors) -> NDArray[np.int64] | None:
+        """The class of each patch of the foreground, (h, w), 0 elsewhere; None where there is one class of objects."""
+        head = self.prism.head_
+        if head is None or len(head.classes_) < 3 or self.prism.shown_side != "above":
+            return None
+        return np.where(part.foreground, head.decisions_of(tokens)[..., 1:].argmax(axis=-1) + 1, 0)
 
     def _object(
-        self, part: PhotoColors, mask: NDArray[np.bool_], patches: NDArray[np.bool_]
+        self,
+        part: PhotoColors,
+        classes: NDArray[np.int64] | None,
+        mask: NDArray[np.bool_],
+        patches: NDArray[np.bool_],
     ) -> dict[str, Any]:
         score = self._strength(part, patches)
-        found = coco_object(mask, score) if "coco" in self.options.masks else {}
+        # An object of several classes is of the one that most of its patches have.
+        category = 1 if classes is None or not patches.any() else int(np.bincount(classes[patches]).argmax())
+        found = coco_object(mask, score, category or 1) if "coco" in self.options.masks else {}
         if self.options.instances:
             color = to_uint8(part.rgb[patches].mean(axis=0))
             found["row"] = [
@@ -111,13 +130,14 @@ class Masks:
 
 
 def mask_files(
-    options: PictureOptions, shards: Callable[[], Iterable[Mapping[str, Any]]]
+    options: PictureOptions, prism: Prism, shards: Callable[[], Iterable[Mapping[str, Any]]]
 ) -> Iterator[tuple[str, Callable[[Path], None]]]:
     """The files of all photos' masks by name, and what writes each.
 
     Parameters
     ----------
     options : PictureOptions
+    prism : Prism
     shards : callable
         Gives what was drawn of each shard; called several times.
     """
@@ -131,8 +151,9 @@ def mask_files(
             for number, found in enumerate(photo["objects"], 1):
                 yield dict(zip(COLUMNS, (photo["file_name"], number, *found["row"]), strict=True))
 
+    categories = ("object",) if prism.head_ is None else prism.head_.classes_[1:]
     for name in options.mask_files():
         if name == COCO_FILE:
-            yield name, partial(write_coco, photos=photos)
+            yield name, partial(write_coco, photos=photos, categories=categories)
         else:
             yield name, lambda path: write_table(path, rows())

@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from patchprism.backbones import Identity, find_record, load_backbone
+from patchprism.backbones.catalog import EMBEDDED_MODEL
+from patchprism.backbones.choice import choose_model, explain_choice
 from patchprism.backbones.devices import resolve_device, resolve_dtype
 from patchprism.backbones.weights import obtain_weights
 from patchprism.features.batching import patches_a_batch, patches_for
 from patchprism.jobs.run import nobody
 from patchprism.jobs.settings import describe_origin
 from patchprism.support.memory import free_memory
+from patchprism.support.reading import Note
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from patchprism.backbones import Backbone, BackboneRecord, WeightsOrigin
     from patchprism.features.options import TokenOptions
+    from patchprism.jobs.coloring import Coloring
     from patchprism.jobs.engines import Engine
-    from patchprism.jobs.run import Tell
+    from patchprism.jobs.run import Run, Tell
     from patchprism.jobs.settings import Settings
     from patchprism.photos.framing import Framing
+    from patchprism.support.folders import Folder
+
+# In a work folder: the name of the network that its tokens are of.
+MODEL_FILE = "model.json"
 
 
 @dataclass(frozen=True)
@@ -55,6 +64,46 @@ class Network:
     settings: dict[str, Any]
 
 
+def with_model(settings: Settings, run: Run, coloring: Coloring, *, kept: str = "") -> Settings:
+    """The same with a model: where none is named, that of the run's backbone, or the one that can be had here.
+
+    Parameters
+    ----------
+    settings : Settings
+    run : Run
+        Notes in it which network was chosen, if it is not the usual one.
+    coloring : Coloring
+        Its prism or head brings its own model.
+    kept : str
+        Name of the network of the run that is resumed; empty where there is none.
+    """
+    if settings.model or settings.weights or coloring.model:
+        return settings
+    if run.backbone is not None:
+        return replace(settings, model=run.backbone.record.name)
+    if kept == EMBEDDED_MODEL:
+        model, why = EMBEDDED_MODEL, "the run that is resumed used it"
+    else:
+        model, why = choose_model()
+    if why:
+        run.notes.append(Note("", explain_choice(why)))
+    return replace(settings, model=model)
+
+
+def said_of(run: Run, weights: WeightsOrigin) -> list[Note]:
+    """What is to be said of a job's network: how it was chosen, and the terms of weights that were just fetched."""
+    return [*run.notes, *([Note("", weights.notice)] if weights.notice else [])]
+
+
+def kept_model(work: Folder) -> str:
+    """Name of the network of the run whose work is here; empty where there is none."""
+    try:
+        found = json.loads(work.read(MODEL_FILE))
+        return str(found["model"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return ""
+
+
 def load_network(settings: Settings, tell: Tell, *, download: bool = True) -> Backbone:
     """The backbone that resolved settings name, loaded."""
     tell("load model", 0, None)
@@ -67,17 +116,16 @@ def load_network(settings: Settings, tell: Tell, *, download: bool = True) -> Ba
         download=download,
     )
     tell("load model", 1, 1)
+    loaded.check_overlap(settings.framing(loaded.record))
     return loaded
 
 
 def open_network(settings: Settings, *, backbone: Backbone | None, engine: Engine, tell: Tell) -> Network:
     """The network that resolved settings name: its weights found or fetched, the rest left to the workers."""
-    options = settings.token_options()
-    said = settings.for_tokens()
-    if engine.local:  # what "auto" means; elsewhere only the workers know
-        said["device"] = resolve_device(settings.device).type
     if backbone is not None:
         framing = settings.framing(backbone.record)
+        backbone.check_overlap(framing)
+        settings = settings.fitting(framing, backbone.record)
         # What the model does not say was given, and is kept with the tokens.
         record = replace(
             backbone.record,
@@ -93,8 +141,8 @@ def open_network(settings: Settings, *, backbone: Backbone | None, engine: Engin
             origin,
             partial(_same, backbone),
             patches,
-            options,
-            said,
+            settings.token_options(),
+            _said(settings, engine),
         )
     load = partial(load_network, settings, nobody)
     if ":" in str(settings.model) or settings.weights is not None:
@@ -103,6 +151,8 @@ def open_network(settings: Settings, *, backbone: Backbone | None, engine: Engin
         return opened if engine.local else replace(opened, load=load)
     record = find_record(str(settings.model))
     framing = settings.framing(record)
+    settings = settings.fitting(framing, record)
+    options, said = settings.token_options(), _said(settings, engine)
     dtype = resolve_dtype(settings.dtype or "auto")
     weights = obtain_weights(record, settings.weights, progress=tell)
     known = Identity(record=record, weights=weights, dtype=str(dtype).removeprefix("torch."))
@@ -117,6 +167,13 @@ def open_network(settings: Settings, *, backbone: Backbone | None, engine: Engin
         )
     patches = patches_for(record, kind=device.type, itemsize=dtype.itemsize, free=free_memory())
     return Network(record, weights, framing, origin, load, patches, options, said)
+
+
+def _said(settings: Settings, engine: Engine) -> dict[str, Any]:
+    said = settings.for_tokens()
+    if engine.local:  # what "auto" means; elsewhere only the workers know
+        said["device"] = resolve_device(settings.device).type
+    return said
 
 
 def _same(backbone: Backbone) -> Backbone:

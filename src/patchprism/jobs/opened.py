@@ -13,8 +13,9 @@ from patchprism.features.store import StoredFeatures
 from patchprism.features.store.reader import PhotoRow
 from patchprism.jobs.coloring import NEW, Coloring
 from patchprism.jobs.extraction import Extraction, failures_of, n_shards, notes_of
+from patchprism.jobs.given import ALPHA
 from patchprism.jobs.inputs import sampled
-from patchprism.jobs.network import load_network, open_network
+from patchprism.jobs.network import load_network, open_network, said_of, with_model
 from patchprism.jobs.settings import TOKEN_DEFAULTS, Settings, describe_origin
 from patchprism.jobs.shards import Shards
 from patchprism.jobs.source import SHARD, Failure, MemorySource, StoreSource
@@ -29,10 +30,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from patchprism.backbones import Backbone, BackboneRecord
-    from patchprism.jobs.run import Run, Sample
+    from patchprism.jobs.run import Run
     from patchprism.jobs.source import Source
     from patchprism.photos.framing import Framing
-    from patchprism.prism.estimator import Prism
     from patchprism.support.folders import Folder
 
 
@@ -42,13 +42,8 @@ class Opened:
 
     Attributes
     ----------
-    source : Source
     origin : dict
         What features depend on, as a prism keeps it.
-    failures : list of Failure
-    framing : Framing
-    record : BackboneRecord
-    weights : WeightsOrigin
     settings : dict
         Every setting as it was used: what ``report.json`` has.
     only : frozenset of str, optional
@@ -74,13 +69,24 @@ class Opened:
     load: Callable[[], Backbone] | None = None
 
 
-def resolved_for(settings: Settings, given: StoredFeatures | list[str], prism: Prism | None) -> Settings:
-    """Settings with every choice made; a store has made those of the network."""
+def resolved_for(
+    settings: Settings,
+    given: StoredFeatures | list[Any],
+    run: Run | None = None,
+    coloring: Coloring = NEW,
+    *,
+    kept: str = "",
+) -> Settings:
+    """Settings with every choice made; a store has made those of the network.
+
+    ``run`` and ``kept`` tell which network it is where none is named: see :func:`~patchprism.jobs.network.with_model`.
+    """
     if isinstance(given, StoredFeatures):
         made: dict[str, Any] = {
             "model": given.origin.get("model"),
             "preset": given.origin.get("preset"),
             "size": given.framing.size,
+            "stride": given.framing.stride,
             "mean": given.framing.mean,
             "std": given.framing.std,
             "dtype": given.origin.get("dtype"),
@@ -96,13 +102,15 @@ def resolved_for(settings: Settings, given: StoredFeatures | list[str], prism: P
         if settings.weights is not None:
             raise OptionError("weights is for photos; a feature store holds what the network made of them")
         # Mean and deviation are in the store's framing.
-        kept = {
+        given_by_store = {
             name: value for name, value in made.items() if value is not None and name not in ("mean", "std")
         }
-        settings = replace(settings, **kept)
+        settings = replace(settings, **given_by_store)
         # A prism's range is none of the store's photos'.
-        return replace(settings.resolved(prism), range=made["range"])
-    return settings.resolved(prism)
+        return replace(coloring.resolved(settings), range=made["range"])
+    if run is not None:
+        settings = with_model(settings, run, coloring, kept=kept)
+    return coloring.resolved(settings, run.backbone.record if run and run.backbone else None)
 
 
 def _range_of(store: StoredFeatures) -> tuple[float, float] | None:
@@ -130,7 +138,6 @@ def open_tokens(
         As :func:`~patchprism.jobs.inputs.open_input` gives it.
     settings : Settings
         Resolved.
-    run : Run
     coloring : Coloring
         The sample, and the prism whose tokens these must be.
     work : Folder, optional
@@ -139,16 +146,11 @@ def open_tokens(
         Whether only the photos of the sample are wanted.
     strict : bool
         Whether the first photo that cannot be read raises.
-
-    Raises
-    ------
-    PatchPrismError
-        One of its children.
     """
     if isinstance(given, StoredFeatures):
         coloring.check(given.origin)
         names = given.names if coloring.sample.count else []
-        only, origin = sampled_origin(names, given.origin, coloring.sample, len(given))
+        only, origin = sampled_origin(names, given.origin, coloring, len(given))
         places = places_for(given.path, coloring.fetch_from)
         return Opened(
             source=StoreSource(given, places, in_range(run.reader, settings.range)),
@@ -165,9 +167,9 @@ def open_tokens(
     if coloring.fetch_from:
         raise OptionError("fetch_from is for a feature store; photos that are named are read anyway")
     if work is None:
-        given = sampled(given, coloring.sample.count, coloring.sample.seed)
+        given = sample_of(given, coloring)
         return open_in_memory(given, settings, run, coloring.check, strict=strict)
-    only, said = sampled_origin(given, {}, coloring.sample, len(given))
+    only, said = sampled_origin(given, {}, coloring, len(given))
     if only is not None and sample_only:
         given, only = [name for name in given if name in only], None
     with run.watch("load model"):
@@ -190,7 +192,7 @@ def open_tokens(
         weights=WeightsOrigin(**first.weights | {"left_out": tuple(first.weights["left_out"])}),
         settings=_as_used(settings, run, network.origin, device=first.device),
         only=only,
-        notes=notes_of(shards),
+        notes=[*said_of(run, network.weights), *notes_of(shards)],
         load=network.load,
     )
 
@@ -214,8 +216,10 @@ def open_in_memory(
         backbone = backbone or load_network(settings, run.tell)
         network = open_network(settings, backbone=backbone, engine=run.engine, tell=run.tell)
     if framing is not None:
-        origin = describe_origin(backbone.identity, settings, framing)
-        network = replace(network, framing=framing, origin=origin)
+        backbone.check_overlap(framing)
+        fitting = settings.fitting(framing, backbone.record)
+        origin = describe_origin(backbone.identity, fitting, framing)
+        network = replace(network, framing=framing, origin=origin, options=fitting.token_options())
     check(network.origin)
     found: dict[int, Any] = {}
     failures: dict[int, PhotoError] = {}
@@ -254,7 +258,10 @@ def open_in_memory(
         record=network.record,
         weights=network.weights,
         settings=_as_used(settings, run, network.origin, device=backbone.device.type),
-        notes=[Note(kept.names[i], text) for i in sorted(kept.notes) for text in kept.notes[i]],
+        notes=[
+            *said_of(run, network.weights),
+            *(Note(kept.names[i], text) for i in sorted(kept.notes) for text in kept.notes[i]),
+        ],
         load=network.load,
     )
 
@@ -262,6 +269,7 @@ def open_in_memory(
 def _as_used(settings: Settings, run: Run, origin: dict[str, Any], *, device: str | None) -> dict[str, Any]:
     """Settings as a report has them; no device where no network ran."""
     known = {"model": origin.get("model", settings.model), "dtype": origin.get("dtype")}
+    known["tile"] = origin.get("tile", settings.tile)
     return asdict(settings) | known | {"device": device, "engine": run.engine.name}
 
 
@@ -288,11 +296,22 @@ def weights_of(origin: dict[str, Any]) -> WeightsOrigin:
     )
 
 
+def sample_of(names: list[Any], coloring: Coloring) -> list[Any]:
+    """A job's sample, in order. Photos with a mask are always in it, but alpha channels are not looked for."""
+    sample = coloring.sample
+    chosen = sampled(names, sample.count, sample.seed)
+    if coloring.masks is None or coloring.masks.said == ALPHA or len(chosen) == len(names):
+        return chosen
+    wanted = {*coloring.masks.match(names), *chosen}
+    return [name for name in names if name in wanted]
+
+
 def sampled_origin(
-    names: list[str], origin: dict[str, Any], sample: Sample, total: int
+    names: list[str], origin: dict[str, Any], coloring: Coloring, total: int
 ) -> tuple[frozenset[str] | None, dict[str, Any]]:
     """The names of a sample, None for all, and the origin of a prism that is fitted on it."""
-    chosen = sampled(names, sample.count, sample.seed)
+    sample = coloring.sample
+    chosen = sample_of(names, coloring)
     if sample.count is None or len(chosen) == total:
         return None, origin
     return frozenset(chosen), origin | {"sample": {"photos": len(chosen), "of": total, "seed": sample.seed}}

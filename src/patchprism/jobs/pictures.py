@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
-from functools import partial
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,42 +12,67 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from patchprism.errors import EngineError, OutputError
-from patchprism.jobs.drawing import DrawTask, drawn_key
+from patchprism.jobs.drawing import WRITERS, DrawTask, drawn_key
 from patchprism.jobs.engines import WorkerLost
+from patchprism.jobs.figures import first_photos, origin_of, overview, plan, seed_columns
+from patchprism.jobs.fitting import state_of
 from patchprism.jobs.masks import mask_files
 from patchprism.jobs.report import report_head, report_tail, with_notes, write_report
 from patchprism.jobs.run import Outcome
-from patchprism.jobs.source import Failure, StoreSource, digest
+from patchprism.jobs.source import Failure, StoreSource, digest, rows_of
 from patchprism.photos.paths import unique_stems
 from patchprism.photos.sources import StoredPhoto, elsewhere, stored_paths
-from patchprism.pictures.figures import MAX_PHOTOS, fg_mask_figure, results_figure, sheet_sizes
-from patchprism.pictures.histogram import counted_histogram
-from patchprism.pictures.options import PictureOptions
-from patchprism.pictures.outputs import figure_jobs, photo_jobs
-from patchprism.pictures.render import write_picture
+from patchprism.pictures.figure_options import FIGURE_OPTIONS
+from patchprism.pictures.figures import MAX_PHOTOS
+from patchprism.pictures.histogram import count_scores
+from patchprism.pictures.outputs import captions, figure_jobs, photo_jobs, write_text
 from patchprism.support.memory import give_back_memory
 from patchprism.support.version import __version__
 from patchprism.support.written import Record, Stamp
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from patchprism.jobs.lens import Looking, PhotoLens
     from patchprism.jobs.report import Colored
     from patchprism.jobs.run import Run
+    from patchprism.pictures.drawing import Drawing
+    from patchprism.pictures.options import PictureOptions
     from patchprism.pictures.outputs import LensResult
-    from patchprism.prism.colors import PhotoColors
     from patchprism.support.folders import Folder
     from patchprism.support.written import Output
 
 # In the work folder: the figures that this job writes.
 _FIGURES = "figures.json"
-_PLAIN = PictureOptions()
 # Photos that a summary shows.
 SHOWN_ROWS = 20
+
+
+@dataclass
+class _Sums:
+    """What all drawn shards say together."""
+
+    counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros_like(count_scores(np.zeros(0))))
+    inside: int = 0
+    lost: dict[str, str] = field(default_factory=dict)
+    gone: list[str] = field(default_factory=list)  # a store's photos that were not there any more
+    lenses: list[dict[str, Any]] = field(default_factory=list)
+    photos: list[dict[str, Any]] = field(default_factory=list)  # what hints are made of
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+    def add(self, drawn: Mapping[str, Any]) -> None:
+        self.counts += np.array(drawn["counts"])
+        self.inside += drawn["n_foreground"]
+        self.lost |= drawn["lost"]
+        self.lenses += drawn["lenses"]
+        self.rows += drawn["photos"][: SHOWN_ROWS - len(self.rows)]
+        for photo in drawn["photos"]:
+            if "photo_missing" in photo and photo["photo"] not in drawn["lost"]:
+                self.gone.append(photo["photo"])
+            self.photos.append({key: photo[key] for key in photo.keys() - {"size", "grid", "crop", "files"}})
 
 
 class Pictures:
@@ -55,10 +80,6 @@ class Pictures:
 
     Parameters
     ----------
-    colored : Colored
-    output : Output
-    options : PictureOptions
-    run : Run
     work : Folder, optional
         Where it is kept what is done, for a run that is interrupted; nowhere by default.
     lenses : sequence of LensResult
@@ -88,6 +109,8 @@ class Pictures:
         self.stems: list[list[str]] = []  # of each shard
         self.gone: set[str] = set()  # of a store's photos that the figures show
         self.lost: dict[str, str] = {}  # photos that were gone or replaced when they were drawn, and why
+        self.sums = _Sums()
+        self.hints: list[str] = []
         self._drawn: dict[int, dict[str, Any]] = {}  # without a work folder: what came of each shard
 
     def write(self) -> list[str]:
@@ -97,6 +120,7 @@ class Pictures:
                 self.fitted = self.looking.fit(self.colored, self.run)
         with self.run.watch("colour and write"):
             self._draw()
+            self._sum_up()
             self._tidy_memory()
             if self.work is not None:
                 names = [*self.options.figure_files(), *self.options.mask_files()]
@@ -105,16 +129,26 @@ class Pictures:
             figures += self._masks()
             figures += self._look()
         saved = self.output.save_prism(self.prism.save)
-        for drawn in self._all():
-            self.output.written |= {name: Stamp(*made) for name, made in drawn["files"].items()}
         head = report_head(self.colored, self.run.watch.seconds)
         found = {lens.name: lens.report for lens in self.lenses}
-        tail = report_tail(self.opened, self.hints(), self.failures(), found)
+        tail = report_tail(self.opened, self.hints, self.failures(), found)
+        of_photos: list[str] = []
+
+        def photos() -> Iterator[dict[str, Any]]:
+            for photo in with_notes(self._photos(), self.opened):
+                of_photos.extend(photo["files"])
+                yield photo
+
         with self.output.staged("report.json") as path:
-            write_report(path, head, dict(self.output.written), with_notes(self._photos(), self.opened), tail)
+            write_report(path, head, dict(self.output.written), photos(), tail)
         self.output.finish()
-        of_photos = [name for photo in self._photos() for name in photo["files"]]
         return [*figures, *of_photos, *saved, "report.json"]
+
+    def _sum_up(self) -> None:
+        for drawn in self._all():
+            self.sums.add(drawn)
+            self.output.written |= {name: Stamp(*made) for name, made in drawn["files"].items()}
+        self.hints = self.colored.hints(self.sums.photos)
 
     # ------------------------------------------------------------ photos
 
@@ -136,8 +170,13 @@ class Pictures:
             # Each of them whole: what a later version adds to them counts by itself.
             key=digest(
                 __version__,
-                vars(self.prism) | {"loaded_from": ""},
-                asdict(self.options),
+                state_of(self.prism),
+                # Figures are drawn again in any case; only a lens has some of single photos.
+                {
+                    key: value
+                    for key, value in asdict(self.options).items()
+                    if self.fitted or key not in FIGURE_OPTIONS
+                },
                 sorted(self.places),
                 [lens.key for lens in self.fitted],
             ),
@@ -145,6 +184,9 @@ class Pictures:
             parts=self.colored.parts,
             lenses=self.fitted,
         )
+        if self.options.pca:  # what cannot be drawn is refused before anything is written
+            columns = seed_columns(self.colored, self.n_photos)
+            plan(rows[:MAX_PHOTOS], self.n_photos, self.options, columns)
         names = [*self.options.names(stems), *self._lens_names(stems, [row.name for row in rows])]
         _check_distinct(names)
         self._tidy()
@@ -201,7 +243,7 @@ class Pictures:
         mine = {name for its in self.stems for stem in its for name in self.options.photo_files(stem)}
         mine.update([*self.options.figure_files(), *self.options.mask_files()])
         if self.looking is not None:
-            names = [row.name for shard in range(self.source.n_shards) for row in self.source.rows(shard)]
+            names = [row.name for row in rows_of(self.source)]
             mine.update(self._lens_names([stem for its in self.stems for stem in its], names))
         markers = {f"drawn/{name}" for name in ours}
         record = Record(self.output.folder)
@@ -240,22 +282,22 @@ class Pictures:
     def _lens_names(self, stems: Sequence[str], photos: Sequence[str]) -> Iterator[str]:
         if self.looking is not None:
             yield from self.looking.files(stems, photos, self.options)
-        format, arrays = self.options.format, self.options.arrays
-        for path, _ in figure_jobs(self.lenses, Path(), arrays=arrays, format=format):
+        for path, _ in figure_jobs(self.lenses, Path(), self.options):
             yield path.name
         for index, stem in enumerate(stems):
-            for path, _ in photo_jobs(self.lenses, index, Path(stem), arrays=arrays, format=format):
+            for path, _ in photo_jobs(self.lenses, index, Path(stem), self.options):
                 yield path.name
 
     def _look(self) -> list[str]:
         """Write what other lenses found; the names of their figures and tables."""
         if not self.fitted and not self.lenses:
             return []
-        entries = [each for drawn in self._all() for each in drawn["lenses"]]
-        self.lenses += [lens.result([each[lens.name] for each in entries]) for lens in self.fitted]
-        format, arrays = self.options.format, self.options.arrays
+        self.lenses += [lens.result([each[lens.name] for each in self.sums.lenses]) for lens in self.fitted]
+        patches = int(self.sums.counts.sum())
+        for lens in self.lenses:
+            lens.origin = lens.origin or origin_of(self.colored, self.n_photos, patches)
         made = []
-        for path, write in figure_jobs(self.lenses, Path(), arrays=arrays, format=format):
+        for path, write in figure_jobs(self.lenses, Path(), self.options):
             with self.output.staged(path.name) as part:
                 write(part)
             made.append(path.name)
@@ -264,7 +306,7 @@ class Pictures:
         stems = [stem for its in self.stems for stem in its]
         # What lenses in memory found; those that looked on the way have written theirs.
         for index, (photo, stem) in enumerate(zip(self._photos(), stems, strict=True)):
-            for path, write in photo_jobs(self.lenses, index, Path(stem), arrays=arrays, format=format):
+            for path, write in photo_jobs(self.lenses, index, Path(stem), self.options):
                 with self.output.staged(path.name) as part:
                     write(part)
                 photo["files"].append(path.name)
@@ -277,16 +319,26 @@ class Pictures:
         names = self.options.figure_files()
         if not names:
             return []
-        counts = np.sum([drawn["counts"] for drawn in self._all()], axis=0)
-        inside = sum(drawn["n_foreground"] for drawn in self._all())
-        first = FirstPhotos(self.colored, self.n_photos)
-        figures = overview(self.colored, first, counts, inside, self.options)
+        first = first_photos(self.colored, self.n_photos, self.options)
+        figures = overview(self.colored, first, self.sums.counts, self.sums.inside, self.options)
         self.gone |= first.gone
         self.lost |= first.lost
-        for name, draw in zip(names, figures.values(), strict=True):
+        *figure_names, caption = names
+
+        def write(name: str, drawing: Drawing) -> None:
             with self.output.staged(name) as path:
-                write_picture(path, draw())
+                drawing.save(path)
             self._tidy_memory()  # a figure of 200 photos takes 100 MB while it is drawn
+
+        # Where memory must stay flat one after the other.
+        with ThreadPoolExecutor(WRITERS if self.work is None else 1) as pool:
+            for future in [
+                pool.submit(write, *each) for each in zip(figure_names, figures.values(), strict=True)
+            ]:
+                future.result()
+        with self.output.staged(caption) as path:
+            origin = origin_of(self.colored, self.n_photos, int(self.sums.counts.sum()))
+            write_text(captions(figures, origin), path)
         return names
 
     def _tidy_memory(self) -> None:
@@ -297,7 +349,7 @@ class Pictures:
     def _masks(self) -> list[str]:
         """Write what holds the masks of all photos; gives the names of the files."""
         made = []
-        for name, write in mask_files(self.options, self._all):
+        for name, write in mask_files(self.options, self.prism, self._all):
             with self.output.staged(name) as path:
                 write(path)
             made.append(name)
@@ -305,139 +357,28 @@ class Pictures:
 
     def failures(self) -> list[Failure]:
         """Photos that could not be done, and those that were gone or replaced when they were drawn."""
-        lost = dict(self.lost)
-        for drawn in self._all():
-            lost |= drawn["lost"]
+        lost = self.lost | self.sums.lost
         told = {each.photo for each in self.opened.failures}  # by an earlier save of the same view
         more = [Failure(name, reason) for name, reason in lost.items() if name not in told]
         return [*self.opened.failures, *more]
 
-    def hints(self) -> list[str]:
-        """What a person should know before believing the pictures."""
-        return self.colored.hints(self._photos())
-
     def outcome(self) -> Outcome:
         """What to tell the user."""
-        missing = n_patches = 0
-        unasked = set(elsewhere(self.gone, self.places))
-        shown = set(self.gone)  # in figures alone: their pictures need no photo
-        for drawn in self._all():
-            gone = [
-                photo["photo"]
-                for photo in drawn["photos"]
-                if "photo_missing" in photo and photo["photo"] not in drawn["lost"]
-            ]
-            missing += len(gone)
-            unasked.update(elsewhere(gone, self.places))
-            shown.difference_update(gone)
-            n_patches += sum(drawn["counts"])
+        gone = {*self.sums.gone, *self.gone}  # some in figures alone: their pictures need no photo
         return Outcome(
             n_photos=self.n_photos,
-            n_patches=n_patches,
+            n_patches=int(self.sums.counts.sum()),
             failures=self.failures(),
-            model=self.opened.record.name,
+            model=self.opened.record.title,
             weights_source=str(self.opened.weights),
             seconds=self.run.watch.seconds,
             prism=self.prism,
-            missing=missing + len(shown),
-            unasked=sorted(unasked),
-            rows=list(islice(self._photos(), SHOWN_ROWS)),
-            hints=self.hints(),
+            missing=len(gone),
+            unasked=sorted(set(elsewhere(gone, self.places))),
+            rows=self.sums.rows,
+            hints=self.hints,
             notes=self.opened.notes,
         )
-
-
-class FirstPhotos:
-    """The photos that figures show: the first ones, each crop as small as a figure needs it.
-
-    Attributes
-    ----------
-    names : list of str
-    shown : list of ndarray
-        Crops, each (h, w, 3) uint8; plain grey where a photo is gone.
-    parts : list of PhotoColors
-    total : int
-        Number of photos of the job.
-    gone : set of str
-        A store's photos that are not there any more.
-    lost : dict
-        Other photos that are gone or replaced, and why.
-    """
-
-    def __init__(self, colored: Colored, total: int) -> None:
-        self.names: list[str] = []
-        self.shown: list[NDArray[np.uint8]] = []
-        self.parts: list[PhotoColors] = []
-        self.total = total
-        self.gone: set[str] = set()
-        self.lost: dict[str, str] = {}
-        box, _ = sheet_sizes(total)
-        for index, (row, tokens) in enumerate(islice(_every(colored), MAX_PHOTOS)):
-            shown, reason = colored.opened.source.shown(row, colored.opened.framing)
-            if shown is not None:
-                shown = _small(shown, box * 5 // 4)
-            else:
-                if reason is None:
-                    self.gone.add(row.name)
-                else:
-                    self.lost[row.name] = reason
-                side = 8 if row.grid[0] * row.grid[1] < 1 << 16 else 1
-                shown = np.full((row.grid[0] * side, row.grid[1] * side, 3), 128, np.uint8)
-            self.names.append(Path(row.name).name)
-            self.shown.append(shown)
-            parts = colored.parts
-            self.parts.append(colored.prism.split(tokens, name=row.name) if parts is None else parts[index])
-
-
-def _every(colored: Colored) -> Iterator[Any]:
-    for shard in range(colored.opened.source.n_shards):
-        yield from colored.opened.source.read(shard)
-
-
-def overview(
-    colored: Colored,
-    first: FirstPhotos,
-    counts: NDArray[np.int64],
-    inside: int,
-    options: PictureOptions = _PLAIN,
-) -> dict[str, Callable[[], NDArray[np.uint8]]]:
-    """What draws each figure, (H, W, 3) uint8, by the name of its file.
-
-    Parameters
-    ----------
-    colored : Colored
-    first : FirstPhotos
-    counts : ndarray
-        Patches of all photos by score, as :func:`~patchprism.pictures.histogram.count_scores` gives them.
-    inside : int
-        Number of patches in the foreground.
-    options : PictureOptions
-        Whether a line is drawn around the foreground on the photos, and how patches become pixels.
-    """
-    prism, parts = colored.prism, first.parts
-    side: Any = prism.side_
-    upsample = "nearest" if options.upsample == "auto" else options.upsample
-    named: dict[str, Any] = {"names": first.names, "total": first.total, "upsample": upsample}
-    outlines = [part.foreground for part in parts] if options.outline else None
-    scores, foreground = [part.score for part in parts], [part.foreground for part in parts]
-    return {
-        "fg_mask": partial(
-            fg_mask_figure, first.shown, scores, foreground, side=side, outline=options.outline, **named
-        ),
-        "results": partial(
-            results_figure, first.shown, [part.rgb for part in parts], outlines=outlines, **named
-        ),
-        "results_raw": partial(
-            results_figure, first.shown, [part.rgb_all for part in parts], outlines=outlines, **named
-        ),
-        "histogram": partial(
-            counted_histogram,
-            counts,
-            inside,
-            threshold=None if side == "none" else prism.threshold_,
-            side=side,
-        ),
-    }
 
 
 def read_json(folder: Folder, key: str) -> dict[str, Any]:
@@ -456,14 +397,3 @@ def _check_distinct(names: Sequence[str]) -> None:
         if name.casefold() in seen:
             raise OutputError(name, "two files of this job would have this name; rename a photo")
         seen.add(name.casefold())
-
-
-def _small(shown: NDArray[np.uint8], box: int) -> NDArray[np.uint8]:
-    """A crop no larger than about box² pixels: of two hundred of them, whole ones would fill the memory."""
-    from PIL import Image
-
-    scale = (box * box / (shown.shape[0] * shown.shape[1])) ** 0.5
-    if scale >= 1:
-        return shown
-    size = max(1, round(shown.shape[1] * scale)), max(1, round(shown.shape[0] * scale))
-    return np.asarray(Image.fromarray(shown).resize(size, Image.Resampling.LANCZOS))

@@ -12,12 +12,15 @@ from patchprism.errors import PatchPrismError
 from patchprism.features.extraction import photo_names
 from patchprism.features.store import StoredFeatures
 from patchprism.jobs.coloring import NEW, Coloring
+from patchprism.jobs.figures import kept_labels
 from patchprism.jobs.fitting import fit, fit_or_resume
 from patchprism.jobs.inputs import listed_input
-from patchprism.jobs.network import load_network
+from patchprism.jobs.network import kept_model, load_network
 from patchprism.jobs.opened import open_tokens, resolved_for
 from patchprism.jobs.pictures import Pictures
 from patchprism.jobs.report import Colored
+from patchprism.jobs.source import rows_of
+from patchprism.jobs.teaching import check_given, teach
 from patchprism.jobs.working import tidied, working
 from patchprism.photos.paths import unique_stems
 from patchprism.support.files import refuse_what_is_read
@@ -50,20 +53,14 @@ def color(
         As :func:`~patchprism.jobs.inputs.open_input` gives it.
     settings : Settings
         Resolved.
-    run : Run
-    coloring : Coloring
     work : Folder, optional
         Where tokens and the prism are kept for a run that is interrupted; in memory by default.
     strict : bool
         Whether the first photo that cannot be read raises.
-
-    Raises
-    ------
-    PatchPrismError
-        One of its children.
     """
     # What can be refused is refused before the network runs.
     prism = coloring.unfitted(settings)
+    check_given(coloring.masks, given)
     opened = open_tokens(
         given,
         settings,
@@ -72,8 +69,10 @@ def color(
         work=work,
         strict=strict,
     )
+    opened.settings |= coloring.said()
     if coloring.prism is not None:
         return Colored(opened=opened, prism=prism, fitted_here=False)
+    teach(prism, opened, coloring.masks, run)
     fitted = fit(prism, opened, run) if work is None else fit_or_resume(prism, opened, run, work)
     return Colored(opened=opened, prism=fitted, fitted_here=True)
 
@@ -97,41 +96,34 @@ def render_photos(
         Files, folders, patterns and addresses, or one feature store.
     out : path
         A folder or an address.
-    settings : Settings
-    pictures : PictureOptions
-    run : Run
-    coloring : Coloring
     looking : Looking, optional
         Lenses that look at the photos as well.
     in_memory : bool
         Hold all tokens in memory rather than in a work folder: faster for a few photos, but an interrupted run
         cannot be resumed. The files are the same.
-
-    Raises
-    ------
-    PatchPrismError
-        One of its children.
     """
     given, said = listed_input(photos)
-    settings = resolved_for(settings, given, coloring.prism)
     output = Output(out, prism=coloring.prism.loaded_from if coloring.prism else "")
+    work = output.folder.below(WORK)
+    settings = resolved_for(settings, given, run, coloring, kept="" if in_memory else kept_model(work))
     if isinstance(given, StoredFeatures):
         refuse_what_is_read(out, [given.path])
     folder = output.folder
 
     def finish(colored: Colored) -> Outcome:
         colored.opened.notes = [*said, *colored.opened.notes]
-        job = Pictures(
-            colored, output, pictures, run, work=None if in_memory else folder.below(WORK), looking=looking
-        )
+        chosen = kept_labels(pictures, given_names, (row.name for row in rows_of(colored.opened.source)))
+        job = Pictures(colored, output, chosen, run, work=None if in_memory else work, looking=looking)
         written = [os.path.join(folder.name, name) for name in job.write()]
         return replace(job.outcome(), written=written)
 
+    # All photos of a store have their rows: none can fail, and its names need not be held.
+    given_names = [] if isinstance(given, StoredFeatures) else photo_names(given)
+    pictures.check_labels(len(given))
     if not isinstance(given, StoredFeatures):
         # Once more when it is known which photos can be read: they alone have files.
-        names = photo_names(given)
-        stems = unique_stems([Path(name).name for name in names])
-        more = looking.files(stems, names, pictures) if looking is not None else ()
+        stems = unique_stems([Path(name).name for name in given_names])
+        more = looking.files(stems, given_names, pictures) if looking is not None else ()
         output.check([*pictures.names(stems), *more], given)
         if looking is not None and looking.needs_backbone:
             backbone = run.backbone or load_network(settings, run.tell)
@@ -140,7 +132,6 @@ def render_photos(
                 run = replace(run, backbone=backbone)
     if in_memory:
         return finish(color(given, settings, run, coloring))
-    work = folder.below(WORK)
     before = not is_remote(out) and local_path(out).exists()
     try:
         with working(work, folder.name) as held, tidied(work, held):

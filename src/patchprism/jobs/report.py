@@ -34,8 +34,6 @@ class Colored:
 
     Attributes
     ----------
-    opened : Opened
-    prism : Prism
     fitted_here : bool
         Whether the prism was fitted on these photos.
     parts : sequence of PhotoColors, optional
@@ -72,19 +70,20 @@ def photo_entry(
     *,
     files: Sequence[str] = (),
     gone: bool = False,
+    masked: bool = False,
 ) -> dict[str, Any]:
     """A photo's entry in the report.
 
     Parameters
     ----------
-    row : PhotoRow
-    part : PhotoColors
     doubts : mapping
         As :meth:`Prism.doubts <patchprism.Prism.doubts>` gives them, and ``agreement`` where it is known.
     files : sequence of str
         Names of the files that were written for the photo.
     gone : bool
         Whether the photo was not there any more when its pictures were drawn.
+    masked : bool
+        Whether a mask was given for it.
     """
     return {
         "photo": row.name,
@@ -95,6 +94,7 @@ def photo_entry(
         "files": list(files),
         **({"photo_missing": True} if gone else {}),
         **({"plain": True} if row.plain else {}),
+        **({"mask_given": True} if masked else {}),
         **doubts,
     }
 
@@ -108,6 +108,7 @@ def report_head(colored: Colored, seconds: Mapping[str, float]) -> dict[str, Any
         "patchprism": __version__,
         "model": {
             "name": opened.record.name,
+            **({"about": opened.record.about} if opened.record.about else {}),
             "patch_size": opened.record.patch_size,
             "width": int(prism.scene_mean_.shape[0]),
             "weights": opened.weights.report(),

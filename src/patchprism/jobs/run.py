@@ -44,6 +44,8 @@ class Run:
         Called with progress: ``tell(stage, done, total or None)``.
     watch : Stopwatch
         Keeps the seconds of each stage.
+    notes : list of Note
+        What is to be said of the network that was chosen, beside what photos give to say.
     """
 
     engine: Engine
@@ -51,6 +53,7 @@ class Run:
     reader: Reader = read_source
     tell: Tell = nobody
     watch: Stopwatch = field(default_factory=Stopwatch)
+    notes: list[Note] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -82,10 +85,8 @@ class Outcome:
         Photos and patches done, without those that failed.
     failures : list of Failure
         Photos that could not be done, and why.
-    model, weights_source : str
     seconds : dict
         Time spent in each stage, in this run.
-    prism : Prism or None
     missing : int
         Number of photos of a store that were not there any more when they were to be drawn.
     unasked : list of str

@@ -9,9 +9,10 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from patchprism.errors import OptionError, PrismError
+from patchprism.backbones.catalog import DEFAULT_MODEL, EMBEDDED_MODEL, RECORDS
+from patchprism.errors import HeadError, OptionError, PrismError
 from patchprism.features.batching import bytes_for
-from patchprism.features.options import TokenOptions, check_batch_size
+from patchprism.features.options import DEFAULT_TILE, TokenOptions, check_batch_size
 from patchprism.photos.framing import DEFAULT_SIZE, PRESETS, Framing, check_range
 from patchprism.prism.options import DEFAULTS, FIT_OPTIONS, MASK_OPTIONS, PrismOptions
 from patchprism.support import checks
@@ -24,9 +25,7 @@ if TYPE_CHECKING:
 
     from patchprism.backbones import BackboneRecord, Identity
     from patchprism.prism.estimator import Prism
-
-
-DEFAULT_MODEL = "dinov2_vits14"
+    from patchprism.prism.head import Head
 
 
 ERRORS = ("raise", "report")
@@ -59,6 +58,7 @@ class Settings(Checked):
         panel=INPUT,
     )
     size: int | None = left_open(Framing, "size")
+    stride: int | None = left_open(Framing, "stride")
     range: tuple[float, float] | None = option(
         None,
         check=check_range,
@@ -76,7 +76,7 @@ class Settings(Checked):
         flag="--model -m",
         metavar="NAME",
         help="A name that [bold]patchprism models[/bold] lists, hf:REPO, hf:FOLDER or timm:NAME. "
-        f"Default: {DEFAULT_MODEL}, or the prism's.",
+        f"Default: the prism's, or {DEFAULT_MODEL}; {EMBEDDED_MODEL} where that cannot be fetched.",
         panel=MODEL,
     )
     weights: str | None = option(
@@ -90,6 +90,8 @@ class Settings(Checked):
     facet: str | None = left_open(TokenOptions, "facet")
     final_norm: bool | None = left_open(TokenOptions, "final_norm")
     token_norm: str | None = left_open(TokenOptions, "token_norm")
+    tile: int | None = left_open(TokenOptions, "tile")
+    refine: int | None = left_open(TokenOptions, "refine")
     device: str = option(
         "auto",
         check=checks.device,
@@ -122,32 +124,39 @@ class Settings(Checked):
     opening: int = same(PrismOptions, "opening")
     closing: int = same(PrismOptions, "closing")
 
-    def resolved(self, prism: Prism | None = None) -> Settings:
+    def resolved(
+        self, prism: Prism | None = None, *, head: Head | None = None, record: BackboneRecord | None = None
+    ) -> Settings:
         """The same with every choice made.
 
-        A prism brings its own model, tokens, framing and dtype for what is left open, and its fit cannot be changed.
+        A prism or a head brings its own model, tokens, framing and dtype for what is left open; what a prism fitted
+        cannot be changed. The record of a backbone that is given, or else of the model, has the default layer.
 
         Raises
         ------
         OptionError
             If a preset is not known, or a setting of the fit is given beside a prism.
         """
-        origin = prism.origin if prism else {}
+        origin = prism.origin if prism else head.origin if head else {}
         if prism:
             for name in FIT_OPTIONS:
                 if getattr(self, name) is not None:
                     raise OptionError(f"{name} is settled by the prism; fit anew to change it")
         preset = self.preset or origin.get("preset") or "default"
         open_to = FIT_OPTIONS | PRESET_OPTIONS[preset]
-        open_to |= {name: origin.get(name, default) for name, default in TOKEN_DEFAULTS.items()}
+        model = self.model or origin.get("model") or (record.name if record else DEFAULT_MODEL)
+        known = record or RECORDS.get(model)
+        tokens = TOKEN_DEFAULTS | ({"layer": known.layer} if known else {})
+        open_to |= {name: origin.get(name, default) for name, default in tokens.items()}
         # The network's own, or the preset's, unless a prism of the same says otherwise.
         alike = self.model in (None, origin.get("model")) and self.preset in (None, origin.get("preset"))
         framed: dict[str, Any] = origin.get("framing", {}) if alike else {}
         return replace(
             self,
+            stride=framed.get("stride") if self.stride is None else self.stride,
             mean=framed.get("mean") if self.mean is None else self.mean,
             std=framed.get("std") if self.std is None else self.std,
-            model=self.model or origin.get("model") or DEFAULT_MODEL,
+            model=model,
             preset=preset,
             size=origin.get("framing", {}).get("size") or DEFAULT_SIZE if self.size is None else self.size,
             range=self.range or _range_of(origin),
@@ -172,10 +181,25 @@ class Settings(Checked):
             If an option is not allowed, or mean and deviation are neither given nor known of the model.
         """
         framing = record.framing(
-            size=self.size, preset=self.preset or "default", mean=self.mean, std=self.std
+            size=self.size,
+            preset=self.preset or "default",
+            mean=self.mean,
+            std=self.std,
+            stride=self.stride,
         )
-        check_memory(framing.size, record, self.device)
+        check_memory(framing, record, self.device, self.fitting(framing, record).tile)
         return framing
+
+    def fitting(self, framing: Framing, record: BackboneRecord) -> Settings:
+        """The same with a tile where nobody chose one and not even one square photo would fit into the memory whole."""
+        if self.tile is not None or framing.size <= DEFAULT_TILE:
+            return self
+        from patchprism.backbones.devices import resolve_device
+
+        needed = bytes_for(framing.size * framing.enlargement, record)
+        if needed <= free_memory() or resolve_device(self.device).type != "cpu":
+            return self
+        return replace(self, tile=DEFAULT_TILE)
 
     def prism(self) -> Prism:
         """The prism to fit, once resolved; its options are checked."""
@@ -195,8 +219,8 @@ class Settings(Checked):
         return {name: getattr(self, name) for name in MASK_OPTIONS}
 
 
-def check_memory(size: int, record: BackboneRecord, device: str) -> None:
-    """Refuse a size at which not even one square photo fits into this machine's memory.
+def check_memory(framing: Framing, record: BackboneRecord, device: str, tile: int | None) -> None:
+    """Refuse a size, a stride or a tile at which not even one square photo fits into this machine's memory.
 
     Raises
     ------
@@ -205,12 +229,17 @@ def check_memory(size: int, record: BackboneRecord, device: str) -> None:
     """
     from patchprism.backbones.devices import resolve_device
 
-    needed, free = bytes_for(size, record), free_memory()
+    free, size = free_memory(), framing.size * framing.enlargement
+    window = size if tile is None else min(tile * framing.enlargement, size)
+    needed = bytes_for(window, record)
+    if window < size:  # its pixels, and its tokens beside those of the window
+        needed += 4 * (3 * size**2 + (size // framing.patch_size) ** 2 * record.width)
     # Only where much is needed is torch imported to ask for the device; a GPU has a memory of its own.
     if needed > free and resolve_device(device).type == "cpu":
+        stride = f" with stride {framing.stride}" if framing.stride else ""
         raise OptionError(
-            f"size {size} needs about {needed / 1e9:,.0f} GB of memory for one photo, and {free / 1e9:,.1f} GB are "
-            "free; choose a smaller size",
+            f"size {framing.size}{stride} needs about {needed / 1e9:,.0f} GB of memory for one photo, and "
+            f"{free / 1e9:,.1f} GB are free; choose a smaller size",
             option="size",
         )
 
@@ -278,6 +307,17 @@ def _range_of(origin: dict[str, Any]) -> tuple[float, float] | None:
         raise PrismError(f"the prism is damaged: {error}") from error
 
 
+# What a prism and a head keep of the features that they belong to, and what to call it.
+_TOKENS = (
+    ("model", "model"),
+    ("weights_sha256", "weights"),
+    ("layer", "layer"),
+    ("facet", "facet"),
+    ("final_norm", "final_norm"),
+    ("token_norm", "token_norm"),
+)
+
+
 def check_origin(prism: Prism, origin: dict[str, Any]) -> None:
     """Refuse a prism that was fitted on other features than these.
 
@@ -286,24 +326,48 @@ def check_origin(prism: Prism, origin: dict[str, Any]) -> None:
     PrismError
         If model, weights, dtype, tokens or framing differ; the message names the first that does.
     """
-    if not prism.origin:
-        return  # fitted on somebody's own features: what they were is the user's to know
-    for key, word in (
-        ("model", "model"),
-        ("weights_sha256", "weights"),
-        ("dtype", "dtype"),
-        ("layer", "layer"),
-        ("facet", "facet"),
-        ("final_norm", "final_norm"),
-        ("token_norm", "token_norm"),
-        ("framing", "framing"),
-    ):
-        fitted, here = prism.origin.get(key, TOKEN_DEFAULTS.get(key)), origin[key]
-        if fitted == here:
-            continue
-        if isinstance(fitted, dict):
-            key = next(name for name in here if fitted.get(name) != here[name])
-            word, fitted, here = f"framing ({key})", fitted.get(key), here[key]
-        raise PrismError(
-            f"the prism was fitted with another {word}: {fitted}, now {here}; force=True uses it anyway"
-        )
+    keys = (*_TOKENS[:2], ("dtype", "dtype"), *_TOKENS[2:], ("tile", "tile"), ("refine", "refine"))
+    differs = _difference(prism.origin, origin, keys, framing=None)
+    if differs:
+        raise PrismError(f"the prism was fitted with another {differs}; force=True uses it anyway")
+
+
+def check_head(head: Head, origin: dict[str, Any]) -> None:
+    """Refuse a head that was taught on other tokens than these; photos of another size are no others.
+
+    Raises
+    ------
+    HeadError
+        If model, weights, tokens, or the normalisation of pixels differ; the message names the first that does.
+    """
+    differs = _difference(head.origin, origin, _TOKENS, framing=("mean", "std"))
+    if differs:
+        raise HeadError(f"the head was taught with another {differs}; force=True uses it anyway")
+
+
+def is_taught_on(head: Head, origin: dict[str, Any]) -> bool:
+    """Whether a head belongs to such tokens."""
+    return not head.origin or not _difference(head.origin, origin, _TOKENS, framing=("mean", "std"))
+
+
+def _difference(
+    fitted_on: dict[str, Any],
+    origin: dict[str, Any],
+    keys: Sequence[tuple[str, str]],
+    *,
+    framing: tuple[str, ...] | None,
+) -> str:
+    """What differs first between two origins, and how; ``framing`` says which of its options count, None for all."""
+    if not fitted_on:
+        return ""  # fitted on somebody's own features: what they were is the user's to know
+    for key, word in keys:
+        fitted, here = (each.get(key, TOKEN_DEFAULTS.get(key)) for each in (fitted_on, origin))
+        if fitted != here:
+            return f"{word}: {fitted}, now {here}"
+    fitted, here = fitted_on.get("framing"), origin["framing"]
+    if not isinstance(fitted, dict):
+        return "" if fitted == here else f"framing: {fitted}, now {here}"
+    for key in fitted | here if framing is None else framing:
+        if fitted.get(key) != here.get(key):
+            return f"framing ({key}): {fitted.get(key)}, now {here.get(key)}"
+    return ""

@@ -39,8 +39,6 @@ class Table:
     ----------
     key : str
         Digest of all that its tokens depend on.
-    photos : list of PhotoRow
-    failures : list of Failure
     width : int
         Of the tokens; 0 where no photo could be read.
     notes : list of Note
@@ -72,7 +70,6 @@ class Shards(ReadAgain):
     ----------
     folder : Folder
         Where they lie, at ``shards/``.
-    n_shards : int
     dtype : {"float16", "float32"}
         What tokens are kept in.
     reader : callable

@@ -13,7 +13,7 @@ from patchprism.errors import PhotoError
 from patchprism.photos.sources import DRAWN_WITHOUT, read_again, read_source, read_stored
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Sequence
+    from collections.abc import Callable, Collection, Container, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -74,8 +74,6 @@ class MemorySource:
 
     Parameters
     ----------
-    photos : Photos
-    rows : sequence of PhotoRow
     tokens : sequence of ndarray
         One entry per photo each, in the same order.
     """
@@ -130,7 +128,6 @@ class StoreSource(_Shown):
 
     Parameters
     ----------
-    features : StoredFeatures
     places : collection of str
         Where photos may be read: as in :func:`~patchprism.photos.sources.read_stored`.
     reader : callable
@@ -164,6 +161,18 @@ class StoreSource(_Shown):
 
     def _span(self, shard: int) -> tuple[int, int]:
         return shard * SHARD, min((shard + 1) * SHARD, len(self.features))
+
+
+def rows_of(source: Source, only: Container[str] | None = None) -> Iterator[PhotoRow]:
+    """What is known of all photos, or of those of some names."""
+    for shard in range(source.n_shards):
+        yield from (row for row in source.rows(shard) if only is None or row.name in only)
+
+
+def read_all(source: Source, only: Container[str] | None = None) -> Iterator[tuple[PhotoRow, Tokens]]:
+    """All photos with their tokens, or those of some names."""
+    for shard in range(source.n_shards):
+        yield from (each for each in source.read(shard) if only is None or each[0].name in only)
 
 
 def digest(*values: Any) -> str:

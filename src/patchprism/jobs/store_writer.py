@@ -9,10 +9,11 @@ import numpy as np
 from patchprism.errors import EngineError
 from patchprism.features.store import layout
 from patchprism.jobs.engines import WorkerLost
+from patchprism.jobs.source import rows_of
 from patchprism.jobs.tasks import ChunkTask
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from patchprism.features.store.layout import ArraySpec
     from patchprism.jobs.engines import Engine
@@ -34,7 +35,6 @@ class StoreWriter:
 
     Parameters
     ----------
-    shards : Shards
     out : Folder
         The store.
     engine : Engine
@@ -115,9 +115,7 @@ class StoreWriter:
         rows, size = spec.chunks[0], spec.row_bytes
         parts = [
             self.out.read(
-                spec.key(chunk),
-                max(start - chunk * rows, 0) * size,
-                min(stop - chunk * rows, rows) * size,
+                spec.key(chunk), max(start - chunk * rows, 0) * size, min(stop - chunk * rows, rows) * size
             )
             for chunk in self._chunks(start, stop)
         ]
@@ -136,7 +134,7 @@ class StoreWriter:
         """Write what is left, and last of all the file that makes it a store."""
         assert len(self._bounds) == self.shards.n_shards + 1, "all shards are done"
         self._write(-(-self._bounds[-1] // self._spec.chunks[0]))
-        n_photos = sum(len(self.shards.table(shard).photos) for shard in range(self.shards.n_shards))
+        n_photos = sum(1 for _ in rows_of(self.shards))
         specs = layout.specs(
             n_photos=n_photos, n_patches=self._bounds[-1], width=self.width, dtype=self.shards.dtype
         )
@@ -202,7 +200,7 @@ class StoreWriter:
 
         end = 0
         put("offsets", end)
-        for row in self._rows():
+        for row in rows_of(self.shards):
             end += row.grid[0] * row.grid[1]
             put("offsets", end)
             put("grids", row.grid)
@@ -212,7 +210,3 @@ class StoreWriter:
         for name in held:
             if held[name]:
                 flush(name)
-
-    def _rows(self) -> Iterator[Any]:
-        for shard in range(self.shards.n_shards):
-            yield from self.shards.table(shard).photos

@@ -11,11 +11,11 @@ from patchprism.errors import OptionError, OutputError, PatchPrismError, StoreEr
 from patchprism.features.store import StoredFeatures, layout
 from patchprism.jobs.extraction import Extraction, failures_of, n_shards, notes_of
 from patchprism.jobs.inputs import listed_input
-from patchprism.jobs.network import open_network
-from patchprism.jobs.opened import weights_of
+from patchprism.jobs.network import kept_model, open_network, said_of
+from patchprism.jobs.opened import record_of, resolved_for, weights_of
 from patchprism.jobs.run import Outcome, Run, nobody
 from patchprism.jobs.shards import Shards
-from patchprism.jobs.source import Failure
+from patchprism.jobs.source import Failure, rows_of
 from patchprism.jobs.store_writer import StoreWriter
 from patchprism.jobs.working import remembered_batch, working
 from patchprism.photos.sources import in_range
@@ -50,8 +50,6 @@ def extract_features(
         Files, folders, patterns, and addresses that fsspec opens.
     out : path
         The store to make; a folder or an address.
-    settings : Settings
-    run : Run
     tokens : {"float16", "float32"}
         What tokens are stored in.
     overwrite : bool
@@ -67,13 +65,13 @@ def extract_features(
     if isinstance(names, StoredFeatures):
         raise OptionError(f"{names.path} is a feature store already; features takes photos")
     watch = run.watch
-    settings = settings.resolved()
+    folder = open_folder(out)
+    work = folder.below(WORK)
+    settings = resolved_for(settings, names, run, kept=kept_model(work) or _made_with(folder))
     with watch("load model"):
         network = open_network(settings, backbone=run.backbone, engine=run.engine, tell=run.tell)
-    folder = open_folder(out)
     if not is_remote(out):
         _check_free(folder, overwrite)
-    work = folder.below(WORK)
     shards = Shards(work, n_shards(len(names)), tokens, in_range(run.reader, settings.range))
     try:
         with working(work, folder.name) as held:
@@ -102,7 +100,7 @@ def extract_features(
                     folder.remove(name)
                 held.end()
                 raise
-            said += notes_of(shards)
+            said += [*said_of(run, network.weights), *notes_of(shards)]
             with watch("write"):
                 writer.finish(
                     {
@@ -112,12 +110,7 @@ def extract_features(
                         "origin": network.origin,
                         "model": asdict(network.record),
                         "failures": [{"photo": each.photo, "reason": each.reason} for each in failures],
-                        "plain": [
-                            row.name
-                            for shard in range(shards.n_shards)
-                            for row in shards.rows(shard)
-                            if row.plain
-                        ],
+                        "plain": [row.name for row in rows_of(shards) if row.plain],
                         "notes": [{"photo": each.name, "note": each.text} for each in said],
                     }
                 )
@@ -132,7 +125,7 @@ def extract_features(
         n_photos=len(made),
         n_patches=made.n_patches,
         failures=failures,
-        model=network.record.name,
+        model=network.record.title,
         weights_source=str(network.weights),
         seconds=watch.seconds,
         notes=said,
@@ -177,7 +170,7 @@ def _finished(folder: Folder, key: str, overwrite: bool) -> Outcome | None:
             n_photos=len(there),
             n_patches=there.n_patches,
             failures=[Failure(each["photo"], each["reason"]) for each in there.failures],
-            model=str(there.model.get("name")),
+            model=record_of(there).title,
             weights_source=str(weights_of(there.origin)),
             seconds={},
             already=True,
@@ -189,6 +182,14 @@ def _finished(folder: Folder, key: str, overwrite: bool) -> Outcome | None:
         folder.name,
         "a feature store of other photos, or with other settings, is there; overwrite=True replaces it",
     )
+
+
+def _made_with(folder: Folder) -> str:
+    """Name of the model of a store that is there already; empty where there is none."""
+    try:
+        return str(layout.load_json(folder, "zarr.json")["attributes"]["patchprism"]["model"]["name"])
+    except (StoreError, KeyError, TypeError):
+        return ""
 
 
 def _says_ours(folder: Folder) -> bool:

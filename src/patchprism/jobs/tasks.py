@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from dataclasses import asdict, dataclass, field
+from dataclasses import KW_ONLY, asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -54,7 +54,6 @@ class PhotoRun:
 
     Attributes
     ----------
-    shard : int
     key : str
         Digest of all that its tokens depend on.
     names : list of str
@@ -69,15 +68,14 @@ class PhotoRun:
     excluded: Mapping[int, str] = field(default_factory=dict)
 
 
+@dataclass(eq=False)
 class ExtractTask:
     """Photos of a shard -> its tokens and table in the work folder; the result is the table.
 
-    Parameters
+    Attributes
     ----------
     load : callable
         Gives the backbone; called once a worker.
-    framing : Framing
-    shards : Shards
     batch_size, batch_patches : int, optional
         As in :func:`~patchprism.features.extraction.extract`.
     reader : callable
@@ -90,28 +88,22 @@ class ExtractTask:
 
     needs_device = True
 
-    def __init__(
-        self,
-        load: Callable[[], Backbone],
-        framing: Framing,
-        shards: Shards,
-        *,
-        batch_size: int | None = None,
-        batch_patches: int | None = None,
-        reader: Callable[[str], NDArray[np.uint8]] = read_source,
-        options: TokenOptions | None = None,
-        seen: Callable[[], None] | None = None,
-    ) -> None:
-        self.seen = seen
-        self.load, self.framing, self.shards, self.reader = load, framing, shards, reader
-        self.options = options
-        self.batch_size, self.batch_patches = batch_size, batch_patches
-        self._backbone: Backbone | None = None
+    load: Callable[[], Backbone]
+    framing: Framing
+    shards: Shards
+    _: KW_ONLY
+    batch_size: int | None = None
+    batch_patches: int | None = None
+    reader: Callable[[str], NDArray[np.uint8]] = read_source
+    options: TokenOptions | None = None
+    seen: Callable[[], None] | None = None
+    _backbone: Backbone | None = field(default=None, init=False)
 
     def run(self, items: Iterable[PhotoRun]) -> Iterator[Table]:
         """See :class:`~patchprism.jobs.engines.Task`."""
         self._backbone = backbone = self._backbone or self.load()
         feed = _Feed(items, self.reader, self.seen or nothing)
+        feed.shows = self.options is not None and self.options.refine > 1
         for tokens in extract(
             feed,
             backbone,
@@ -171,6 +163,7 @@ class _Feed(Photos):
         seen: Callable[[], None],
     ) -> None:
         super().__init__([], [])
+        self.shows = False  # whether crops are wanted beside pixels
         self.items, self.reader, self.seen = items, reader, seen
         self.open: deque[PhotoRun] = deque()
         self.runs: dict[int, PhotoRun] = {}
@@ -190,7 +183,7 @@ class _Feed(Photos):
         name = self.name(index)
         with reading() as heard:
             photo = self.reader(name)
-            framed = framing.apply(photo, name=name, show=False)
+            framed = framing.apply(photo, name=name, show=self.shows)
         self.notes[index] = tuple(heard.notes)
         self.contents[index] = content_of(photo)
         return framed, (photo.shape[0], photo.shape[1])
@@ -208,13 +201,14 @@ class _Feed(Photos):
         del self.runs[run.shard], self.done[run.shard], self.failed[run.shard]
 
 
+@dataclass(eq=False)
 class ProbeTask:
     """Reads and frames one photo, and nothing else: what kills a worker here is the photo."""
 
     needs_device = False
 
-    def __init__(self, framing: Framing, reader: Callable[[str], NDArray[np.uint8]] = read_source) -> None:
-        self.framing, self.reader = framing, reader
+    framing: Framing
+    reader: Callable[[str], NDArray[np.uint8]] = read_source
 
     def run(self, items: Iterable[str]) -> Iterator[None]:
         """See :class:`~patchprism.jobs.engines.Task`."""
@@ -227,15 +221,15 @@ class ProbeTask:
 # ---------------------------------------------------------------- passes
 
 
+@dataclass(eq=False)
 class FoldTask:
     """Runs of shards -> a pass over their photos, or over those that ``only`` gives a place in the job."""
 
     needs_device = False
 
-    def __init__(
-        self, make: Callable[[], Pass], source: Source, only: Mapping[str, int] | None = None
-    ) -> None:
-        self.make, self.source, self.only = make, source, only
+    make: Callable[[], Pass]
+    source: Source
+    only: Mapping[str, int] | None = None
 
     def run(self, items: Iterable[tuple[int, int]]) -> Iterator[Pass]:
         """See :class:`~patchprism.jobs.engines.Task`; an item is the first shard and the one after the last."""
@@ -256,13 +250,15 @@ class FoldTask:
 # ---------------------------------------------------------------- stores
 
 
+@dataclass(eq=False)
 class ChunkTask:
     """Chunks of a store's tokens -> their files, out of the shards that hold their rows."""
 
     needs_device = False
 
-    def __init__(self, shards: Shards, spec: ArraySpec, out: Folder) -> None:
-        self.shards, self.spec, self.out = shards, spec, out
+    shards: Shards
+    spec: ArraySpec
+    out: Folder
 
     def run(self, items: Iterable[tuple[int, list[tuple[int, int, int]]]]) -> Iterator[int]:
         """See :class:`~patchprism.jobs.engines.Task`; an item is a chunk, and its runs of patches by shard."""

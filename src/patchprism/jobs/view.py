@@ -10,13 +10,14 @@ import numpy as np
 
 from patchprism.features.store.reader import PhotoRow
 from patchprism.jobs.engines import open_engine
+from patchprism.jobs.figures import first_photos, overview
 from patchprism.jobs.fitting import fit as fit_prism
 from patchprism.jobs.opened import Opened
-from patchprism.jobs.pictures import FirstPhotos, Pictures, overview
+from patchprism.jobs.pictures import Pictures
 from patchprism.jobs.report import Colored, photo_entry, report_head, report_tail, with_notes
 from patchprism.jobs.run import Outcome, Run
-from patchprism.jobs.settings import Stopwatch
-from patchprism.jobs.source import Failure, MemorySource
+from patchprism.jobs.settings import Stopwatch, is_taught_on
+from patchprism.jobs.source import Failure, MemorySource, rows_of
 from patchprism.jobs.writers import (
     check_folder,
     paths_of,
@@ -31,7 +32,7 @@ from patchprism.support.written import Output
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from patchprism.features.extraction import Photos
     from patchprism.features.patch_features import PatchFeatures
     from patchprism.photos.framing import Framing
+    from patchprism.pictures.drawing import Drawing
     from patchprism.pictures.outputs import LensResult
     from patchprism.prism.colors import PhotoColors
     from patchprism.prism.estimator import Prism
@@ -154,8 +156,9 @@ class View:
         upsample : {"auto", "nearest", "bilinear", "guided"}
             From patches to pixels; see :mod:`patchprism.pictures.upsample`. ``"auto"`` is ``"guided"`` where the photo
             shows (an overlay, or ``background="photo"``), and otherwise ``"nearest"``.
-        background : {"black", "grey", "photo"}
-            What shows where there is no colour; ``overlay_alpha`` goes before it.
+        background : {"black", "grey", "white", "photo", "transparent"}
+            What shows where there is no colour; ``overlay_alpha`` goes before it. With ``"transparent"`` the picture
+            has a fourth channel, opacity.
         basis : {"object", "all"}
             Colours of the foreground, or of all patches.
 
@@ -179,12 +182,18 @@ class View:
             basis=chosen.basis,
         )
 
-    def figures(self) -> dict[str, Callable[[], NDArray[np.uint8]]]:
-        """What draws each figure, (H, W, 3) uint8, by the name of its file."""
-        colored = self._colored()
+    def figures(self, options: PictureOptions | None = None) -> dict[str, Drawing]:
+        """What draws each figure, by the name of its file; called, each gives an array, (H, W, 3) uint8.
+
+        Parameters
+        ----------
+        options : PictureOptions, optional
+            ``outline``, ``background`` and those of figures count.
+        """
+        colored, options = self._colored(), options or PictureOptions()
         counts = np.sum([count_scores(score) for score in self.scores], axis=0)
         inside = sum(int(mask.sum()) for mask in self.foreground)
-        return overview(colored, FirstPhotos(colored, len(self)), counts, inside)
+        return overview(colored, first_photos(colored, len(self), options), counts, inside, options)
 
     def __repr__(self) -> str:
         prism = self.prism
@@ -211,6 +220,13 @@ class View:
         masks: str | Sequence[str] = (),
         instances: bool = False,
         outline: bool = False,
+        figure_format: str | None = None,
+        dpi: int | None = None,
+        width: float | str | None = None,
+        columns: int | None = None,
+        labels: str | Sequence[str] = ("names",),
+        arrange: str = "beside",
+        panels: str = "whole",
     ) -> list[Path] | list[str]:
         """Write figures, pictures, the prism and the report into a folder.
 
@@ -233,7 +249,8 @@ class View:
         pca : bool
             Whether the figures, pictures and arrays of the main job are written; prism and report always are.
         background, basis
-            What a photo's pictures show; as in :meth:`picture`. The figures show both bases.
+            What a photo's pictures show; as in :meth:`picture`. The figure ``results`` has the same background, and
+            the figures show both bases.
         masks : sequence of {"png", "coco"}
             Also write the foreground at each photo's resolution, with edges as ``upsample`` makes them: ``"png"``
             writes ``<stem>.mask.png`` (255 is foreground), ``"coco"`` writes ``masks.coco.json`` for all photos.
@@ -242,6 +259,21 @@ class View:
             with their boxes, areas, mean colours and scores; see :mod:`patchprism.pictures.instances`.
         outline : bool
             Draw a line around the foreground on the photos of the figures.
+        figure_format : {"png", "jpg", "pdf", "svg"}, optional
+            Format of the figures, by default that of the pictures. Text in ``"pdf"`` and ``"svg"`` stays text.
+        dpi : int, optional
+            Pixels per inch of the figures: by default 144, which is two per point, or 300 with ``width``.
+        width : float or str, optional
+            Width of the figures in inches, or a text like ``"3.25in"`` or ``"82mm"``; by default they are as wide as
+            their photos need.
+        columns : int, optional
+            Photos in one row of a figure; by default chosen by their number and shapes.
+        labels : "none", "names" or sequence of str
+            No labels, the photos' names, or one text per photo.
+        arrange : {"beside", "above"}
+            Where a photo stands in figures: beside its colours, or above them.
+        panels : {"whole", "square"}
+            Photos whole, in rows of equal height, or the square in their middle.
 
         Returns
         -------
@@ -268,6 +300,13 @@ class View:
             masks=checks.texts("masks", masks),
             instances=instances,
             outline=outline,
+            figure_format=figure_format,
+            dpi=dpi,
+            width=width,
+            columns=columns,
+            labels=checks.texts("labels", labels),
+            arrange=arrange,
+            panels=panels,
         )
         names, _ = self.write(out, options, _lens_results(lenses))
         return paths_of(Output(out), names)
@@ -310,6 +349,10 @@ class View:
         """The same photos in the colours of another prism, which is fitted to them first if that is asked for."""
         again = replace(self, prism=prism, fitted_here=fit or self.fitted_here)
         if fit:
+            prism.head, prism.masks = self.prism.head, self.prism.masks
+            if prism.head is not None and not is_taught_on(prism.head, self.origin):
+                prism.head, prism.masks = None, {}  # the page took another model
+                prism.foreground = "auto" if prism.foreground == "mask" else prism.foreground
             with open_engine() as engine:
                 fit_prism(prism, again._colored().opened, Run(engine=engine))
         pairs = zip(again.names, again.features, strict=True)
@@ -341,14 +384,11 @@ class View:
 
     def _entries(self, colored: Colored) -> list[dict[str, Any]]:
         """The photos' entries of the report."""
-        entries: list[dict[str, Any]] = []
-        doubts = self.doubts()
-        for shard in range(colored.opened.source.n_shards):
-            for row in colored.opened.source.rows(shard):
-                i = len(entries)
-                gone = i in self.photos.lost
-                entries.append(photo_entry(row, self.parts[i], doubts[i], gone=gone))
-        return entries
+        known = zip(rows_of(colored.opened.source), self.parts, self.doubts(), strict=True)
+        return [
+            photo_entry(row, part, doubts, gone=i in self.photos.lost, masked=row.name in self.prism.masks)
+            for i, (row, part, doubts) in enumerate(known)
+        ]
 
     def report(self) -> dict[str, Any]:
         """All there is to say about the view, as JSON values: what ``report.json`` holds, but for files."""

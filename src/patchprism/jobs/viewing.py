@@ -13,7 +13,7 @@ from patchprism.features.store.reader import LARGE, PhotoRow
 from patchprism.jobs.inputs import listed_input
 from patchprism.jobs.opened import Opened, resolved_for
 from patchprism.jobs.render import color
-from patchprism.jobs.source import MemorySource, StoreSource
+from patchprism.jobs.source import MemorySource, StoreSource, read_all
 from patchprism.jobs.view import View
 from patchprism.photos.sources import StoredPhoto, places_for
 from patchprism.support.memory import free_memory
@@ -44,25 +44,17 @@ def make_view(
     photos : sequence
         Paths, addresses, images or arrays; or one feature store. The photos of a store are read, when they are
         first shown, from where the store says that they were; plain grey stands for one that is gone.
-    settings : Settings
-    run : Run
-    coloring : Coloring
     most : int, optional
         The largest number of photos that is allowed.
     strict : bool
         Whether the first photo that cannot be read raises.
-
-    Raises
-    ------
-    PatchPrismError
-        One of its children.
     """
     given, notes = listed_input(photos)
     count = min(len(given), coloring.sample.count or len(given))
     if most is not None and count > most:
         way = "name fewer" if coloring.prism else f"sample={most} picks some, or name fewer"
         raise OptionError(f"a page shows {most} photos at most, got {count:,}: {way}")
-    settings = resolved_for(settings, given, coloring.prism)
+    settings = resolved_for(settings, given, run, coloring)
     if isinstance(given, StoredFeatures):
         if run.backbone is not None:
             raise OptionError("backbone is not needed with a feature store")
@@ -117,23 +109,22 @@ def view_of(colored: Colored, notes: Sequence[Note], seconds: dict[str, float]) 
 
     Parameters
     ----------
-    colored : Colored
     notes : sequence of Note
         What is to be said of the job's inputs.
     seconds : dict
         Time spent in each stage.
     """
     opened, prism = colored.opened, colored.prism
-    found = [
-        (row, tokens)
-        for shard in range(opened.source.n_shards)
-        for row, tokens in opened.source.read(shard)
-        if opened.only is None or row.name in opened.only
-    ]
+    found = list(read_all(opened.source, opened.only))
     rows = [row for row, _ in found]
-    features = features_of(opened, found)
+    features, photos = features_of(opened, found), photos_of(opened, rows)
+    places = {row.name: place for place, row in enumerate(rows)}
+    for note in opened.notes:  # those on masks came after the photos were read
+        place = places.get(note.name)
+        if place is not None and note.text not in photos.notes.get(place, ()):
+            photos.notes[place] = (*photos.notes.get(place, ()), note.text)
     return View(
-        photos=photos_of(opened, rows),
+        photos=photos,
         framing=opened.framing,
         features=features,
         prism=prism,

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import IO, TYPE_CHECKING, Any
 
 from patchprism.errors import OutputError, PatchPrismError
-from patchprism.jobs.network import Network
+from patchprism.jobs.network import MODEL_FILE
 from patchprism.jobs.shards import Shards
 from patchprism.jobs.source import digest
 from patchprism.support.folders import ENDING, LOCK, MARKER, LocalFolder
@@ -28,7 +28,6 @@ except ImportError:  # Windows
     fcntl = None
 
 
-# In a work folder: what is locked, and what says that the job has ended and the folder is being taken away.
 _LOCK_ATTEMPTS = 100
 
 
@@ -145,6 +144,7 @@ def tidied(work: Folder, held: Held) -> Iterator[None]:
 
 def remembered_batch(work: Folder, network: Network) -> Network:
     """The network with the batch of the run that is taken up: another batch moves the last bit of the tokens."""
+    work.write(MODEL_FILE, json.dumps({"model": network.record.name}).encode())
     if network.batch_patches is None:
         return network
     key = digest(network.origin, network.settings)

@@ -5,41 +5,35 @@ from __future__ import annotations
 import threading
 from dataclasses import astuple, dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from patchprism.errors import FeaturesError, ModelError, OptionError, PhotoError
-from patchprism.lenses.base import Lens, box_for, columns_for, rounded
+from patchprism.lenses.base import Lens, rounded
+from patchprism.pictures.drawing import Drawing
 from patchprism.pictures.outputs import LensResult, PhotoLook
-from patchprism.pictures.sheet import (
-    MAX_CELLS,
-    cell_of,
-    heat,
-    map_panel,
-    mark,
-    panel_size,
-    photo_panel,
-    sheet,
-)
+from patchprism.pictures.sheet import MAX_GROUPS, Bar, Group, Panel, Sheet, heat, map_panel, mark
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
+    from PIL import Image
 
     from patchprism.backbones import Backbone
     from patchprism.features.patch_features import Tokens
     from patchprism.features.store.reader import PhotoRow
     from patchprism.lenses.points import Point
-    from patchprism.pictures.outputs import Draw
     from patchprism.prism.colors import PhotoColors
     from patchprism.prism.passes import Walk
 
 _NOTE = (
-    "Every panel has its own scale, from 0 to its 99th percentile; below it the share of attention that goes to "
-    "patches (the rest stays with class token and registers)."
+    "Every panel has its own scale, from 0 to the weight that is given below it, its 99th percentile over patches; and "
+    "the share of attention that goes to patches (the rest stays with class token and registers)."
 )
+_BAR = Bar("attention weight of a patch", "0", "the panel's own end")
 # Photos are drawn in several threads; the network is for one at a time.
 _network = threading.Lock()
 
@@ -125,7 +119,7 @@ class Attention(Lens):
             if each.point is None:
                 ends = (0.0, _top(each.mean))
                 look.pictures["attention"] = partial(self.scene.draw_heat, row, each.mean, *ends)
-                look.pictures["attention-heads"] = partial(self._heads_sheet, each)
+                look.pictures["attention-heads"] = Drawing(partial(self._heads_sheet, each))
                 look.entry["class_token"] = _report(each)
             else:
                 look.entry["points"][str(self._place(each.point))] = _report(each)
@@ -149,11 +143,11 @@ class Attention(Lens):
             "class_token": from_class,
             "points": [at[n] for n in sorted(at)],
         }
-        figures: dict[str, Draw] = {f"attention-at-{n}": partial(self._point_figure, n) for n in sorted(at)}
+        figures = {f"attention-at-{n}": Drawing(partial(self._point_figure, n)) for n in sorted(at)}
         if from_class:
             numbers = [number for number, entry in enumerate(entries) if "class_token" in entry]
-            overview = partial(self._overview, numbers[:MAX_CELLS], len(numbers))
-            figures = {"attention": overview} | figures
+            overview = partial(self._overview, numbers[:MAX_GROUPS], len(numbers))
+            figures = {"attention": Drawing(overview)} | figures
         return LensResult(name=self.name, report=report, figures=figures)
 
     def _place(self, point: Point) -> int:
@@ -172,12 +166,17 @@ class Attention(Lens):
             return []
         pixels = self.scene.framing.apply(photo, name=row.name, show=False).pixels[None]
         found = [self._of(pixels, row, number, point) for point in queries]
-        if number < MAX_CELLS or points:
+        if number < MAX_GROUPS or points:
             self.seen_[index] = found
         return found
 
     def _of(self, pixels: Any, row: PhotoRow, number: int, point: Point | None) -> Attended:
-        query: Any = "cls" if point is None else (point.row, point.column)
+        # The network's own patches; the grid of the photo's tokens may be finer.
+        patch = self.scene.framing.patch_size
+        rows, columns = (length // patch for length in pixels.shape[-2:])
+        query: Any = "cls"
+        if point is not None:
+            query = (point.row * rows // row.grid[0], point.column * columns // row.grid[1])
         with _network:
             backbone = self.scene.backbone
             assert backbone is not None
@@ -188,50 +187,39 @@ class Attention(Lens):
             raise FeaturesError(f"{row.name}: the network's attention is not finite")
         return found
 
-    def _overview(self, numbers: Sequence[int], total: int) -> NDArray[np.uint8]:
-        cells = []
+    def _overview(self, numbers: Sequence[int], total: int) -> Sheet:
+        groups = []
         for number in numbers:
             for each in self._attend(self.scene.row(number), self.scene.index(number))[:1]:
-                size = panel_size(each.mean.shape, box_for(total))
-                maps = [map_panel(heat(v, 0.0, _top(v)), size) for v in (each.mean, each.rollout)]
-                shown = photo_panel(self.scene.shown(each.row), size)
-                share = f"mean {each.mean.sum():.0%}, rollout {each.rollout.sum():.0%} to patches"
-                cells.append(cell_of([shown, *maps], (self.scene.title(each.row, number), share)))
-        return sheet(
-            cells,
-            columns=columns_for(min(total, MAX_CELLS), 3),
-            title=f"attention of the class token, {self._layer}",
-            notes=["From left to right: photo, mean over heads, rollout through all layers.", _NOTE],
-            total=total,
-        )
+                panels = [Panel(each.row.grid, partial(self.photo_panel, each.row))]
+                panels += [_panel(values) for values in (each.mean, each.rollout)]
+                groups.append(Group(panels, Path(each.row.name).name, number))
+        heads = ("photo", "mean over heads", "rollout through all layers")
+        notes = [f"Attention of the class token, {self._layer}.", _NOTE]
+        return Sheet(groups, heads=heads, bars=(_BAR,), notes=tuple(notes), total=total)
 
-    def _point_figure(self, n: int) -> NDArray[np.uint8]:
+    def _point_figure(self, n: int) -> Sheet:
         point = self.points_[n - 1]
         found = self._attend(self.scene.row(point.photo), self.scene.index(point.photo))
         return self._heads_sheet(next(each for each in found if each.point is point))
 
-    def _heads_sheet(self, found: Attended) -> NDArray[np.uint8]:
-        size = panel_size(found.mean.shape, 208)
-        shown = photo_panel(self.scene.shown(found.row), size)
-        source = "the class token"
-        if found.point:
+    def _heads_sheet(self, found: Attended) -> Sheet:
+        def shown(size: tuple[int, int]) -> Image.Image:
+            panel = self.photo_panel(found.row, size)
+            if found.point is None:
+                return panel
             left, top, right, bottom = found.row.crop
-            shown = mark(
-                shown, (found.point.x - left) / (right - left), (found.point.y - top) / (bottom - top)
-            )
-            source = f"the patch at {found.point.x:g}, {found.point.y:g}"
-        cells = [cell_of([shown], (self.scene.title(found.row, found.number),))]
+            x, y = (found.point.x - left) / (right - left), (found.point.y - top) / (bottom - top)
+            return mark(panel, x, y)
+
+        source = f"the patch at {found.point.x:g}, {found.point.y:g}" if found.point else "the class token"
+        groups = [Group((Panel(found.row.grid, shown),), self.scene.title(found.row, found.number))]
         named = [("mean over heads", found.mean), ("rollout, all layers", found.rollout)]
         named += [(f"head {n}", head) for n, head in enumerate(found.heads)]
-        for label, values in named:
-            panel = map_panel(heat(values, 0.0, _top(values)), size)
-            cells.append(cell_of([panel], (label, f"{values.sum():.0%} to patches")))
-        return sheet(
-            cells,
-            columns=min(len(cells), 5),
-            title=f"attention of {source}, {self._layer}",
-            notes=[_NOTE],
-        )
+        groups += [Group((_panel(values),), label) for label, values in named]
+        title = f"Attention of {source} of {self.scene.title(found.row, found.number)}, {self._layer}."
+        columns = min(len(groups), 5)
+        return Sheet(groups, columns=columns, bars=(_BAR,), notes=(title, _NOTE), what="panels")
 
     @property
     def _layer(self) -> str:
@@ -257,6 +245,13 @@ def _entropy(head: NDArray[np.float32]) -> float:
     share = share / share.sum()
     positive = share[share > 0]
     return float(-(positive * np.log(positive)).sum() / np.log(share.size))
+
+
+def _panel(values: NDArray[np.float32]) -> Panel:
+    """A map of attention on its own scale."""
+    top = _top(values)
+    said = f"0 to {top:.2g}; {values.sum():.0%} to patches"
+    return Panel(values.shape, lambda size: map_panel(heat(values, 0.0, top), size), (said,))
 
 
 def _top(values: NDArray[np.float32]) -> float:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
@@ -13,15 +13,7 @@ from patchprism.errors import FeaturesError
 from patchprism.features.patch_features import as_tokens
 from patchprism.jobs.source import digest
 from patchprism.pictures.outputs import PhotoLook
-from patchprism.pictures.sheet import (
-    MAX_CELLS,
-    Bar,
-    Cell,
-    map_panel,
-    panel_size,
-    photo_panel,
-    sheet,
-)
+from patchprism.pictures.sheet import MAX_GROUPS, Group, Panel, Sheet, map_panel, photo_panel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -33,6 +25,7 @@ if TYPE_CHECKING:
     from patchprism.features.store.reader import PhotoRow
     from patchprism.lenses.scene import Scene
     from patchprism.pictures.outputs import LensResult
+    from patchprism.pictures.sheet import Bar, Key
     from patchprism.prism.colors import PhotoColors
     from patchprism.prism.passes import Walk
 
@@ -42,10 +35,6 @@ class Lens:
 
     First :meth:`fit` learns what all photos must share, such as one scale. Then the lens is small, can be pickled, and
     workers :meth:`look` at the photos with it. At last :meth:`result` puts together what is said of all of them.
-
-    Parameters
-    ----------
-    scene : Scene
     """
 
     name: ClassVar[str]
@@ -74,7 +63,6 @@ class Lens:
 
         Parameters
         ----------
-        row : PhotoRow
         tokens : ndarray, shape (h, w, D)
         part : PhotoColors
             What the prism makes of it.
@@ -106,49 +94,43 @@ class Lens:
 
     def first(self) -> Iterator[tuple[int, PhotoRow, Tokens]]:
         """The photos that a figure of all of them shows."""
-        return self.scene.read(range(min(len(self.scene), MAX_CELLS)))
+        return self.scene.read(range(min(len(self.scene), MAX_GROUPS)))
 
     def sheet(
         self,
         maps: Sequence[tuple[PhotoRow, NDArray[np.uint8]]],
         captions: Sequence[str] = (),
         *,
-        title: str,
         notes: Sequence[str],
-        bar: Bar,
+        bars: tuple[Bar, ...] = (),
+        keys: tuple[Key, ...] = (),
         mark: tuple[int, Callable[[Image.Image], Image.Image]] | None = None,
-    ) -> NDArray[np.uint8]:
+    ) -> Sheet:
         """Each photo beside its map, (h, w, 3) uint8, in one figure; both panels of one photo may be marked."""
-        total = len(self.scene)
 
-        def draw(number: int) -> list[Image.Image]:
-            row, colors = maps[number]
-            size = sizes[number]
-            panels = [photo_panel(self.scene.shown(row), size), map_panel(colors, size)]
-            return [mark[1](panel) for panel in panels] if mark and mark[0] == number else panels
+        def marked(number: int, panel: Image.Image) -> Image.Image:
+            return mark[1](panel) if mark and mark[0] == number else panel
 
-        sizes = [panel_size(row.grid, box_for(total)) for row, _ in maps]
-        cells = [
-            Cell(
-                size,
-                partial(draw, number),
-                (self.scene.title(row, number), *captions[number : number + 1]),
-                n_panels=2,
+        def photo(number: int, size: tuple[int, int]) -> Image.Image:
+            return marked(number, self.photo_panel(maps[number][0], size))
+
+        def painted(number: int, size: tuple[int, int]) -> Image.Image:
+            return marked(number, map_panel(maps[number][1], size))
+
+        groups = [
+            Group(
+                (Panel(row.grid, partial(photo, n)), Panel(row.grid, partial(painted, n))),
+                Path(row.name).name,
+                n,
+                tuple(captions[n : n + 1]),
             )
-            for number, ((row, _), size) in enumerate(zip(maps, sizes, strict=True))
+            for n, (row, _) in enumerate(maps)
         ]
-        columns = columns_for(min(total, MAX_CELLS), 2)
-        return sheet(cells, columns=columns, title=title, notes=notes, bar=bar, total=total)
+        return Sheet(groups, bars=bars, keys=keys, notes=tuple(notes), total=len(self.scene))
 
-
-def columns_for(count: int, panels: int) -> int:
-    """How many cells of so many panels stand side by side on a sheet that is not too tall."""
-    return max(1, min(count, round(math.sqrt(count * 1.6 / panels))))
-
-
-def box_for(count: int) -> int:
-    """About how large the panels of so many cells are."""
-    return 288 if count <= 4 else 256 if count <= 8 else 208 if count <= 24 else 160 if count <= 60 else 128
+    def photo_panel(self, row: PhotoRow, size: tuple[int, int]) -> Image.Image:
+        """What the network saw of a photo, at a panel's size."""
+        return photo_panel(self.scene.shown(row, size), size)
 
 
 def unit_rows(tokens: NDArray[np.floating[Any]]) -> NDArray[np.float32]:

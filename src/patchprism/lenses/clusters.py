@@ -12,9 +12,10 @@ from patchprism.errors import OptionError
 from patchprism.features.patch_features import as_tokens, check_tokens
 from patchprism.lenses.base import Lens, rounded
 from patchprism.lenses.passes import Sample
+from patchprism.pictures.drawing import Drawing
 from patchprism.pictures.outputs import LensResult, PhotoLook
-from patchprism.pictures.sheet import Bar
-from patchprism.prism.oklab import distinct_colors
+from patchprism.pictures.palette import class_colors
+from patchprism.pictures.sheet import Key
 from patchprism.support.arrays import to_uint8
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from patchprism.features.patch_features import Tokens
     from patchprism.features.store.reader import PhotoRow
+    from patchprism.pictures.sheet import Sheet
     from patchprism.prism.colors import PhotoColors
     from patchprism.prism.passes import Walk
 
@@ -83,7 +85,6 @@ def cluster(rows: NDArray[np.floating], count: int | str, *, seed: int = 0) -> C
     rows : ndarray, shape (n, D)
     count : int or "auto"
         ``"auto"`` takes the number from 2 to 12 with the best mean silhouette on 2,000 patches drawn by seed.
-    seed : int
 
     Returns
     -------
@@ -161,13 +162,13 @@ class Clusters(Lens):
     def fit(self, walk: Walk) -> Self:
         """See :class:`Lens`: k-means on all patches, or on a share of them that fits into memory."""
         options = self.scene.options
-        self.n_patches_ = sum(row.grid[0] * row.grid[1] for row in self.scene.rows())
+        self.n_patches_ = self.scene.n_patches
         _, first = self.scene.tokens(0)
         share = FITTED_VALUES / (self.n_patches_ * first.shape[-1])
         rows = walk(partial(Sample, _rows, share, options.seed)).rows()
         self.found_ = cluster(rows, options.clusters, seed=options.seed)
         self.n_fitted_ = len(rows)
-        self.palette_ = to_uint8(distinct_colors(len(self.found_.centers)))
+        self.palette_ = to_uint8(class_colors(len(self.found_.centers)))
         return self
 
     def learned(self) -> Any:
@@ -199,7 +200,7 @@ class Clusters(Lens):
         return LensResult(
             name=self.name,
             report=report,
-            figures={"clusters": self._figure},
+            figures={"clusters": Drawing(partial(self._figure, sizes.sum(axis=0)))},
             shared_arrays={"centers": found.centers},
         )
 
@@ -207,23 +208,28 @@ class Clusters(Lens):
     def _auto(self) -> bool:
         return self.scene.options.clusters == "auto"
 
-    def _figure(self) -> NDArray[np.uint8]:
+    def _figure(self, sizes: NDArray[np.int64]) -> Sheet:
         found, k, chosen = self.found_, len(self.palette_), "as asked"
         if self._auto:
             best = found.silhouettes.get(k, 0.0)
             weak = ", so the patches form no clear clusters" if best < WEAK_SILHOUETTE else ""
             chosen = f"chosen by silhouette ({best:.2f}{weak})"
         note = (
-            f"{k} clusters, {chosen}; the largest first. From another seed the split agrees to "
+            f"k-means over the patches of all photos: {k} clusters, {chosen}; the largest first, with their shares of "
+            "all patches. From another seed the split agrees to "
             f"{found.agreement:.2f} (adjusted Rand index: 1 the same, 0 chance)."
         )
         if self.n_fitted_ < self.n_patches_:
             note += f" Fitted on {self.n_fitted_:,} of {self.n_patches_:,} patches."
         return self.sheet(
             [(row, self.palette_[found.assign(tokens)]) for _, row, tokens in self.first()],
-            title="clusters: k-means over the patches of all photos",
             notes=[note],
-            bar=Bar("largest", "smallest", self.palette_),
+            keys=tuple(
+                Key((int(red), int(green), int(blue)), f"{n}: {_percent(share)}")
+                for n, ((red, green, blue), share) in enumerate(
+                    zip(self.palette_, sizes / sizes.sum(), strict=True), start=1
+                )
+            ),
         )
 
     def _picture(self, row: PhotoRow, labels: NDArray[np.int64]) -> NDArray[np.uint8]:
@@ -233,6 +239,10 @@ class Clusters(Lens):
         # Labels have no middle: membership in each cluster is upsampled, and the strongest wins.
         member = np.eye(len(palette), dtype=np.float32)[labels]
         return draw(row, member, lambda strip: palette[strip.argmax(axis=-1)])
+
+
+def _percent(share: float) -> str:
+    return "under 1 %" if 0 < share < 0.005 else f"{share:.0%}".replace("%", " %")
 
 
 def _rows(tokens: Tokens) -> Tokens:

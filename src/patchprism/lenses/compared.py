@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from patchprism.backbones import Backbone, find_record
+from patchprism.backbones.choice import choose_model, explain_choice
 from patchprism.errors import OptionError
 from patchprism.features.store import StoredFeatures, is_store
 from patchprism.jobs.inputs import listed_input, several
@@ -65,6 +66,11 @@ def models_of(
         return [replace(each, fetch_from=fetch_from) for each in found], []
     if fetch_from:
         raise OptionError("fetch_from is for feature stores; photos that are named are read anyway")
+    n_layers = len(settings.layer) if isinstance(settings.layer, tuple) else 1
+    why = ""
+    if models is None and n_layers > 1:  # the layers of the usual network
+        name, why = choose_model()
+        models = [name]
     if models is None or isinstance(models, (str, Backbone)):
         models = [] if models is None else [models]
     if not isinstance(models, (list, tuple)) or not models:
@@ -80,7 +86,6 @@ def models_of(
             f"{counted(len(models), 'model')}",
             option="weights",
         )
-    n_layers = len(settings.layer) if isinstance(settings.layer, tuple) else 1
     if len(models) * n_layers < 2:
         raise OptionError("compare needs at least two cells: several models, or several layers")
     chosen = []
@@ -89,7 +94,8 @@ def models_of(
             raise OptionError("weights is for models that are named; a backbone has its own")
         dtype = str(model.dtype).removeprefix("torch.") if isinstance(model, Backbone) else settings.dtype
         name = model.record.name if isinstance(model, Backbone) else model
-        its = replace(settings, model=name, weights=file, dtype=dtype).resolved()
+        its = replace(settings, model=name, weights=file, dtype=dtype)
+        its = its.resolved(record=model.record if isinstance(model, Backbone) else None)
         its.prism()
         its.framing(model.record if isinstance(model, Backbone) else find_record(model))
         chosen.append((its, model if isinstance(model, Backbone) else None))
@@ -101,7 +107,7 @@ def models_of(
     return [
         Model(label=label, given=listed, settings=its, backbone=backbone)
         for label, (its, backbone) in zip(labels, chosen, strict=True)
-    ], [note.text for note in notes]
+    ], [*([explain_choice(why)] if why else []), *(note.text for note in notes)]
 
 
 def _stores(
@@ -118,7 +124,7 @@ def _stores(
     if len(stores) < 2:
         raise OptionError("compare needs at least two feature stores of the same photos")
     opened = [StoredFeatures(each) for each in stores]
-    resolved = [resolved_for(settings, each, None) for each in opened]
+    resolved = [resolved_for(settings, each) for each in opened]
     for its in resolved:
         its.prism()
     labels = _labels([str(its.model) for its in resolved], [each.path for each in opened])

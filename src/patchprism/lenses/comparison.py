@@ -20,6 +20,7 @@ from patchprism.jobs.fitting import fit
 from patchprism.jobs.opened import open_tokens
 from patchprism.jobs.run import Run, nobody
 from patchprism.jobs.settings import ERRORS, Settings
+from patchprism.jobs.source import read_all, rows_of
 from patchprism.jobs.view import all_notes
 from patchprism.jobs.viewing import photos_of
 from patchprism.lenses.compared import models_of
@@ -95,7 +96,7 @@ class Comparison:
         """What a notebook shows: a row per photo, a column per cell."""
         # By its name: that module draws comparisons, so it imports this one.
         figures = importlib.import_module("patchprism.lenses.comparison_figures")
-        return as_png(figures.overview(self, turned=True))
+        return as_png(figures.overview(self, turned=True)())
 
     def all_notes(self) -> list[Note]:
         """What is to be said of the job and of its photos."""
@@ -204,8 +205,11 @@ def compare(
     facet: str | None = None,
     final_norm: bool | None = None,
     token_norm: str | None = None,
+    tile: int | None = None,
+    refine: int | None = None,
     preset: str | None = None,
     size: int | None = None,
+    stride: int | None = None,
     range: tuple[float, float] | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
@@ -261,6 +265,9 @@ def compare(
         token_norm=token_norm,
         preset=preset,
         size=size,
+        stride=stride,
+        tile=tile,
+        refine=refine,
         range=range,
         mean=mean,
         std=std,
@@ -291,8 +298,6 @@ def compare_models(
 
     Parameters
     ----------
-    models : sequence of Model
-    run : Run
     work : Folder, optional
         Where each model's tokens are kept shard by shard; in memory by default, one model's at a time.
     seed : int
@@ -366,12 +371,7 @@ def _see(model: Model, run: Run, work: Folder | None, only: frozenset[str] | Non
         strict=strict,
     )
     opened.only = only
-    rows = [
-        row
-        for shard in range(opened.source.n_shards)
-        for row in opened.source.rows(shard)
-        if only is None or row.name in only
-    ]
+    rows = list(rows_of(opened.source, only))
     cells = []
     for layer, source in _layers(opened):
         try:
@@ -380,12 +380,7 @@ def _see(model: Model, run: Run, work: Folder | None, only: frozenset[str] | Non
             raise FeaturesError(f"{model.label}, layer {layer}: {error}") from error
         cell = CompareCell(model=model.label, layer=layer, prism=prism)
         with run.watch("colour and write"):
-            cell.add(
-                (row.name, tokens, row.crop)
-                for shard in range(source.n_shards)
-                for row, tokens in source.read(shard)
-                if only is None or row.name in only
-            )
+            cell.add((row.name, tokens, row.crop) for row, tokens in read_all(source, only))
         cells.append(cell)
     photos = photos_of(opened, rows)
     at = {name: i for i, name in enumerate(photos.names)}

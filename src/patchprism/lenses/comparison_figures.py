@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,13 +14,15 @@ import numpy as np
 from patchprism.errors import PatchPrismError
 from patchprism.features.extraction import photo_names
 from patchprism.features.store import StoredFeatures
+from patchprism.jobs.figures import kept_labels
 from patchprism.jobs.working import tidied, working
 from patchprism.photos.paths import unique_stems
 from patchprism.photos.sources import StoredPhoto
 from patchprism.pictures.captions import caption
+from patchprism.pictures.drawing import Drawing
 from patchprism.pictures.options import PictureOptions
-from patchprism.pictures.render import write_picture
-from patchprism.pictures.sheet import Cell, cell_of, map_panel, panel_size, photo_panel, sheet
+from patchprism.pictures.outputs import captions, write_text
+from patchprism.pictures.sheet import MAX_GROUPS, Group, Panel, Sheet, map_panel, photo_panel
 from patchprism.support import checks
 from patchprism.support.files import atomic_write, refuse_what_is_read
 from patchprism.support.folders import WORK, is_remote, local_path
@@ -28,7 +31,7 @@ from patchprism.support.written import Output, as_json
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from numpy.typing import NDArray
+    from PIL import Image
 
     from patchprism.jobs.run import Run
     from patchprism.lenses.compared import Model
@@ -42,54 +45,78 @@ _NOTE = (
 )
 
 
-def overview(comparison: Comparison, *, turned: bool) -> NDArray[np.uint8]:
-    """A row a photo, a column a cell, turned or as each prism fitted it."""
-    cells, first = comparison.cells, comparison.cells[0]
-    box = 224 if len(cells) <= 5 else 160
-    panels = []
-    for i, name in enumerate(comparison.photos.names):
-        size = panel_size(first.parts[i].foreground.shape, box)
-        panels.append(cell_of([_shown(comparison, i, size)], (caption(Path(name).name, i + 1),)))
-        panels += [_cell(comparison, c, i, size, turned=turned) for c in range(len(cells))]
-    title = (
-        f"colours turned to agree with {first.label}"
-        if turned
-        else "colours as each cell's own prism has them"
-    )
-    notes = (
-        [_NOTE]
-        if turned
-        else ["One colour in two cells need not be one part: each cell has colours of its own."]
-    )
-    return sheet(panels, columns=len(cells) + 1, title=title, notes=notes)
+def overview(comparison: Comparison, *, turned: bool) -> Drawing:
+    """A photo with its colours in every cell, turned or as each prism fitted it."""
+    return Drawing(partial(_overview, comparison, turned))
 
 
-def photo_sheet(comparison: Comparison, index: int) -> NDArray[np.uint8]:
+def photo_sheet(comparison: Comparison, index: int) -> Drawing:
     """One photo: models down, layers across; of each model a row turned and one as fitted."""
+    return Drawing(partial(_photo_sheet, comparison, index))
+
+
+def _overview(comparison: Comparison, turned: bool) -> Sheet:
+    cells = comparison.cells
+    names = comparison.photos.names
+    shown = names[: max(1, MAX_GROUPS // (len(cells) + 1))]
+    groups = [
+        Group(
+            (
+                Panel(cells[0].parts[i].foreground.shape, partial(_shown, comparison, i)),
+                *(_panel(comparison, c, i, turned=turned) for c in range(len(cells))),
+            ),
+            Path(name).name,
+            i,
+        )
+        for i, name in enumerate(shown)
+    ]
+    heads = ("photo", *("\n".join(_told(comparison, c, turned=turned)) for c in range(len(cells))))
+    notes = (
+        (f"Colours turned to agree with {cells[0].label}.", _NOTE)
+        if turned
+        else (
+            "Colours as each cell's own prism has them.",
+            "One colour in two cells need not be one part: each cell has colours of its own.",
+        )
+    )
+    return Sheet(groups, heads=heads, notes=notes, columns=1, total=len(names))
+
+
+def _photo_sheet(comparison: Comparison, index: int) -> Sheet:
     layers, first = comparison.layers_a_model, comparison.cells[0]
-    size = panel_size(first.parts[index].foreground.shape, 208)
-    panels = []
+    name = Path(comparison.photos.names[index]).name
+    shown = Panel(first.parts[index].foreground.shape, partial(_shown, comparison, index))
+    groups = []
     for start in range(0, len(comparison.cells), layers):
         for turned in (True, False):
-            panels += [_cell(comparison, start + n, index, size, turned=turned) for n in range(layers)]
-    return sheet(
-        panels,
-        columns=layers,
-        title=caption(Path(comparison.photos.names[index]).name, index + 1),
-        notes=[
-            f"Of each model, above turned to agree with {first.label}, below as each prism fitted it.",
-            _NOTE,
-        ],
+            panels = [
+                replace(
+                    _panel(comparison, c, index, turned=turned), captions=_told(comparison, c, turned=turned)
+                )
+                for c in range(start, start + layers)
+            ]
+            groups.append(Group((shown, *panels), caption(name, index + 1)))
+    notes = (
+        f"{caption(name, index + 1)}: of each model, above turned to agree with {first.label}, below as each prism "
+        "fitted it.",
+        _NOTE,
     )
+    return Sheet(groups, columns=1, notes=notes)
 
 
-def _shown(comparison: Comparison, index: int, size: tuple[int, int]) -> Any:
+def _shown(comparison: Comparison, index: int, size: tuple[int, int]) -> Image.Image:
     return photo_panel(comparison.photos.shown(index, comparison.framing), size)
 
 
-def _cell(comparison: Comparison, cell: int, photo: int, size: tuple[int, int], *, turned: bool) -> Cell:
+def _panel(comparison: Comparison, cell: int, photo: int, *, turned: bool) -> Panel:
     each = comparison.cells[cell]
     colors = each.turned[photo] if turned else each.parts[photo].rgb
+    return Panel(colors.shape[:2], lambda size: map_panel(colors, size))
+
+
+def _told(comparison: Comparison, cell: int, *, turned: bool) -> tuple[str, ...]:
+    """What a cell is, and what turning it leaves."""
+    each = comparison.cells[cell]
     said, left = "as fitted", ""
     if turned and each.turn is None:
         said = "the reference, not turned" if cell == 0 else "not turned: too few shared patches"
@@ -97,22 +124,34 @@ def _cell(comparison: Comparison, cell: int, photo: int, size: tuple[int, int], 
         chance = [each.turn.residual_shuffled, each.turn.residual_shifted]
         by_chance = "/".join(f"{value:.2f}" for value in chance if value is not None)
         said, left = "turned", f"residual {each.turn.residual:.2f}, by chance {by_chance}"
-    return cell_of([map_panel(colors, size)], (each.model, f"{each.layer_label}, {said}", left))
+    return tuple(text for text in (each.model, f"{each.layer_label}, {said}", left) if text)
 
 
 def save_comparison(
-    comparison: Comparison, out: str | os.PathLike[str], *, arrays: bool = False, format: str = "png"
+    comparison: Comparison,
+    out: str | os.PathLike[str],
+    *,
+    arrays: bool = False,
+    format: str = "png",
+    figure_format: str | None = None,
+    dpi: int | None = None,
+    width: float | str | None = None,
+    columns: int | None = None,
+    labels: str | Sequence[str] = ("names",),
+    arrange: str = "beside",
+    panels: str = "whole",
 ) -> list[Path] | list[str]:
-    """Write the figures, ``compare.json``, and with ``arrays`` a ``<stem>.compare.npz`` a photo.
+    """Write the figures and their captions, ``compare.json``, and with ``arrays`` a ``<stem>.compare.npz`` a photo.
 
     Parameters
     ----------
-    comparison : Comparison
     out : path
         A folder, made if it is missing, or an address that fsspec opens.
     arrays : bool
         ``turned_N`` and ``fitted_N``, (h, w, 3) float32, and ``foreground_N``, (h, w) bool, of the cells from 1.
     format : {"png", "jpg"}
+    figure_format, dpi, width, columns, labels, arrange, panels
+        As in :meth:`Visualization.save <patchprism.Visualization.save>`.
 
     Raises
     ------
@@ -121,6 +160,23 @@ def save_comparison(
     OutputError
         If a file cannot be written, or would replace one that PatchPrism did not write.
     """
+    chosen = PictureOptions(
+        format=format,
+        arrays=arrays,
+        figure_format=figure_format,
+        dpi=dpi,
+        width=width,
+        columns=columns,
+        labels=checks.texts("labels", labels),
+        arrange=arrange,
+        panels=panels,
+    )
+    return _save(comparison, out, chosen)
+
+
+def _save(
+    comparison: Comparison, out: str | os.PathLike[str], options: PictureOptions
+) -> list[Path] | list[str]:
     from patchprism.jobs.view import lost_since
     from patchprism.jobs.writers import check_folder, paths_of, write_files, write_report
     from patchprism.lenses.comparison import Comparison
@@ -129,18 +185,21 @@ def save_comparison(
         checks.refuse("comparison", "a Comparison, as compare gives one", comparison)
     out = checks.path("out", out)
     check_folder(out)
-    chosen = PictureOptions(format=format, arrays=arrays)
-    arrays, format = chosen.arrays, chosen.format
-    folder = Path()
+    options.check_labels(len(comparison.photos))
+    folder, format = Path(), options.figures_as
+    figures = {
+        "compare": overview(comparison, turned=True),
+        "compare-as-fitted": overview(comparison, turned=False),
+    }
     jobs: list[tuple[Path, Callable[[Path], None]]] = [
-        (folder / f"compare.{format}", partial(_draw, partial(overview, comparison, turned=True))),
-        (folder / f"compare-as-fitted.{format}", partial(_draw, partial(overview, comparison, turned=False))),
+        (folder / f"{name}.{format}", partial(drawing.save, options=options))
+        for name, drawing in figures.items()
     ]
+    jobs.append((folder / "compare.txt", partial(write_text, captions(figures))))
     for i, stem in enumerate(unique_stems([Path(name).name for name in comparison.photos.names])):
-        jobs.append(
-            (folder / f"{stem}.compare.{format}", partial(_draw, partial(photo_sheet, comparison, i)))
-        )
-        if arrays:
+        sheet = photo_sheet(comparison, i)
+        jobs.append((folder / f"{stem}.compare.{format}", partial(sheet.save, options=options)))
+        if options.arrays:
             jobs.append((folder / f"{stem}.compare.npz", partial(_arrays, comparison, i)))
     read = list(_read(comparison.photos.sources))
     names = [*(path.name for path, _ in jobs), "compare.json"]
@@ -179,18 +238,12 @@ def write_comparison(
         As :func:`~patchprism.lenses.compared.models_of` gives them.
     out : path
         A folder or an address.
-    run : Run
     pictures : PictureOptions
-        Its ``arrays`` and ``format`` count.
+        Its ``arrays``, ``format`` and options of figures count.
     notes : sequence of str
         What is to be said of the job's inputs.
     large : bool
         Keep tokens in a work folder of the output rather than in memory: the same command resumes the job.
-
-    Raises
-    ------
-    PatchPrismError
-        One of its children.
     """
     from patchprism.lenses.comparison import compare_models
 
@@ -203,12 +256,13 @@ def write_comparison(
         )
     else:
         names, read = photo_names(given), list(_read(given))
+    pictures.check_labels(len(names))
     stems = unique_stems([Path(name).name for name in names])
-    output.check(comparison_names(stems, arrays=pictures.arrays, format=pictures.format), read)
+    output.check(comparison_names(stems, arrays=pictures.arrays, format=pictures.figures_as), read)
 
     def done(work: Folder | None) -> tuple[Comparison, list[Path] | list[str]]:
         found = compare_models(models, run, work=work, notes=notes)
-        return found, save_comparison(found, out, arrays=pictures.arrays, format=pictures.format)
+        return found, _save(found, out, kept_labels(pictures, names, found.photos.names))
 
     if not large:
         return done(None)
@@ -227,15 +281,11 @@ def write_comparison(
 
 def comparison_names(stems: Sequence[str], *, arrays: bool, format: str) -> Iterator[str]:
     """Names of the files that :func:`save_comparison` writes for photos of such stems."""
-    yield from ("compare.json", f"compare.{format}", f"compare-as-fitted.{format}")
+    yield from ("compare.json", "compare.txt", f"compare.{format}", f"compare-as-fitted.{format}")
     for stem in stems:
         yield f"{stem}.compare.{format}"
         if arrays:
             yield f"{stem}.compare.npz"
-
-
-def _draw(draw: Callable[[], NDArray[np.uint8]], path: Path) -> None:
-    write_picture(path, draw())
 
 
 def _arrays(comparison: Comparison, index: int, path: Path) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, cast
 from patchprism.errors import OptionError
 from patchprism.features.store.reader import PhotoRow
 from patchprism.jobs.engines.local import LocalEngine
+from patchprism.jobs.figures import origin_of
 from patchprism.jobs.fitting import walk_over
 from patchprism.jobs.source import MemorySource
 from patchprism.jobs.view import View
@@ -46,8 +47,6 @@ def check_lenses(
 
     Parameters
     ----------
-    names : sequence of str
-    options : LensOptions, optional
     photos : int, optional
         How many photos there are, where that is known.
 
@@ -80,7 +79,6 @@ def fit_lenses(names: Sequence[str], scene: Scene, walk: Walk) -> list[Lens]:
     ----------
     names : sequence of str
         From ``LENSES``; ``"pca"`` gives none.
-    scene : Scene
     walk : Walk
         Over all photos of its source, as :func:`~patchprism.jobs.fitting.walk_over` gives one.
 
@@ -111,10 +109,8 @@ def look_through(
 
     Parameters
     ----------
-    view : View
     names : sequence of str
         From ``LENSES``; ``"pca"`` is the view itself and gives no result of its own.
-    options : LensOptions, optional
     backbone : Backbone, optional
         The one that the view was made with; only ``"attention"`` needs it.
 
@@ -150,7 +146,9 @@ def look_through(
         if name == "pca":
             continue
         start = perf_counter()
-        results.append(_result(_lens(name)(scene).fit(walk)))
+        result = _result(_lens(name)(scene).fit(walk))
+        result.origin = origin_of(view._colored(), len(view), view.features.n_patches)
+        results.append(result)
         view.seconds[f"lens {name}"] = perf_counter() - start
     return results
 
@@ -190,7 +188,6 @@ class Lenses:
     ----------
     names : sequence of str
         From ``LENSES``, checked.
-    options : LensOptions
     """
 
     names: Sequence[str]
@@ -218,9 +215,7 @@ class Lenses:
             raise OptionError(f"the lens matches needs at least two photos, got {len(photos)}")
         for text in self.options.at:
             find_photo(parse_point(text)[0], photos)
-        return file_names(
-            self.names, self.options, stems, photos, arrays=pictures.arrays, format=pictures.format
-        )
+        return file_names(self.names, self.options, stems, photos, pictures)
 
     def fit(self, colored: Colored, run: Run) -> list[Lens]:
         """The lenses, fitted to the photos of a job."""

@@ -13,16 +13,14 @@ import numpy as np
 from patchprism.errors import OptionError
 from patchprism.lenses.base import Lens, rounded, unit_rows
 from patchprism.lenses.points import find_photo, patch_center
+from patchprism.pictures.drawing import Drawing
 from patchprism.pictures.outputs import LensResult
-from patchprism.pictures.sheet import cell_of, panel_size, photo_panel, sheet
-from patchprism.prism.oklab import distinct_colors
-from patchprism.support.arrays import to_uint8
+from patchprism.pictures.sheet import Bar, Group, Line, Panel, Sheet, heat
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
-    from PIL import Image
 
     from patchprism.features.patch_features import Tokens
     from patchprism.features.store.reader import PhotoRow
@@ -35,8 +33,6 @@ MAX_MATCHED = 200
 MAX_FIGURES = 45
 # Similarities that are held at once: 64 MB.
 _BLOCK_VALUES = 1 << 24
-_PANEL = 420
-_SCALE = 2  # lines are drawn at twice the size
 
 
 @dataclass(frozen=True)
@@ -165,7 +161,9 @@ class Matches(Lens):
         return LensResult(
             name=self.name,
             report=report,
-            figures={f"matches-{a + 1}-{b + 1}": partial(self._figure, a, b) for a, b in sorted(drawn)},
+            figures={
+                f"matches-{a + 1}-{b + 1}": Drawing(partial(self._figure, a, b)) for a, b in sorted(drawn)
+            },
             shared_arrays=arrays
             | {f"similarity_{a + 1}_{b + 1}": found.similarity for (a, b), found in pairs.items()},
             tables={"matches.csv": self._table()},
@@ -187,52 +185,45 @@ class Matches(Lens):
                 writer.writerow([one.name, *places[:2], two.name, *places[2:], f"{similarity:.6f}"])
         return text.getvalue()
 
-    def _figure(self, a: int, b: int) -> NDArray[np.uint8]:
-        from PIL import Image
-
+    def _figure(self, a: int, b: int) -> Sheet:
         found, rows = self.pairs_[a, b], (self.rows_[a], self.rows_[b])
         lines = min(self.scene.options.match_lines, len(found.first))
-        sizes = [panel_size(row.grid, _PANEL) for row in rows]
-        gap = 24
-        canvas = Image.new(
-            "RGB", (sizes[0][0] + gap + sizes[1][0], max(sizes[0][1], sizes[1][1])), (255, 255, 255)
-        )
-        offsets = (0, sizes[0][0] + gap)
-        for row, size, left in zip(rows, sizes, offsets, strict=True):
-            canvas.paste(photo_panel(self.scene.shown(row), size), (left, 0))
-        ends = []
-        for row, index, size, left in zip(rows, (found.first, found.second), sizes, offsets, strict=True):
-            h, w = row.grid
-            cells = _cells(row, index[:lines])
-            ends.append((cells[:, ::-1] + 0.5) * (np.array(size) / (w, h)) * _SCALE + (left * _SCALE, 0))
         total = len(found.first)
         which = "all" if self.scene.options.match_all else "foreground"
-        note = f"{total:,} mutual nearest neighbours among {which} patches"
+        names = [self.scene.title(row, number) for row, number in zip(rows, (a, b), strict=True)]
+        told = f"{total:,} mutual nearest neighbours among {which} patches"
+        note = f"Matches of {names[0]} and {names[1]}: {told}."
+        bars: tuple[Bar, ...] = ()
         if total:
-            note += (
-                f", cosine {found.similarity[-1]:.2f} to {found.similarity[0]:.2f}; the {lines} most similar are "
-                f"drawn (down to {found.similarity[lines - 1]:.2f})."
+            low, high = float(found.similarity[lines - 1]), float(found.similarity[0])
+            note = (
+                f"Matches of {names[0]} and {names[1]}: {told}, of cosine similarity {found.similarity[-1]:.2f} to "
+                f"{high:.2f}; the {lines} most similar are drawn, in the colour of their similarity."
             )
-        title = f"matches: {self.scene.title(rows[0], a)} and {self.scene.title(rows[1], b)}"
-        return sheet([cell_of([_draw_lines(canvas, *ends)])], columns=1, title=title, notes=[note])
+            name = f"cosine similarity of the {lines} best of {total:,} matches"
+            bars = (Bar(name, f"{low:.2f}", f"{high:.2f}"),)
+        panels = [
+            Panel(row.grid, partial(self.photo_panel, row), (name,), square=False)
+            for row, name in zip(rows, names, strict=True)
+        ]
+        return Sheet((Group(panels),), bars=bars, notes=(note,), lines=self._lines(a, b, lines))
 
-
-def _draw_lines(canvas: Image.Image, starts: NDArray[np.float64], ends: NDArray[np.float64]) -> Image.Image:
-    """Lines from place to place, (n, 2) each, the first on top; drawn larger, so that they come out smooth."""
-    from PIL import Image, ImageDraw
-
-    canvas = canvas.resize((canvas.width * _SCALE, canvas.height * _SCALE))
-    draw = ImageDraw.Draw(canvas)
-    # Colours go round by height in the first photo, so that neighbours' lines can be told apart.
-    palette = to_uint8(distinct_colors(12))
-    rank = np.argsort(np.argsort(starts[:, 1], kind="stable"), kind="stable")
-    for n in reversed(range(len(starts))):  # the most similar on top
-        color = tuple(int(c) for c in palette[rank[n] % len(palette)])
-        draw.line((*starts[n], *ends[n]), fill=color, width=2 * _SCALE)
-        for end in (starts[n], ends[n]):
-            box = (*(end - 4 * _SCALE), *(end + 4 * _SCALE))
-            draw.ellipse(box, fill=color, outline=(255, 255, 255), width=_SCALE)
-    return canvas.resize((canvas.width // _SCALE, canvas.height // _SCALE), Image.Resampling.LANCZOS)
+    def _lines(self, a: int, b: int, count: int) -> tuple[Line, ...]:
+        """Lines between the two photos, the most similar last: it is drawn on top."""
+        found = self.pairs_[a, b]
+        ends = []
+        for number, index in ((a, found.first), (b, found.second)):
+            h, w = self.rows_[number].grid
+            ends.append((_cells(self.rows_[number], index[:count])[:, ::-1] + 0.5) / (w, h))
+        if not count:
+            return ()
+        colors = heat(
+            found.similarity[:count], float(found.similarity[count - 1]), float(found.similarity[0])
+        )
+        return tuple(
+            Line((float(x), float(y)), (float(u), float(v)), (int(red), int(green), int(blue)))
+            for (x, y), (u, v), (red, green, blue) in zip(*ends, colors, strict=True)
+        )[::-1]
 
 
 def _kept(tokens: Tokens, index: NDArray[np.intp]) -> Tokens:

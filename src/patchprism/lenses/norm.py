@@ -11,6 +11,7 @@ from patchprism.errors import FeaturesError
 from patchprism.features.patch_features import as_tokens
 from patchprism.lenses.base import Lens, rounded
 from patchprism.lenses.passes import Sample
+from patchprism.pictures.drawing import Drawing
 from patchprism.pictures.outputs import LensResult, PhotoLook
 from patchprism.pictures.sheet import Bar, heat
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from patchprism.features.patch_features import Tokens
     from patchprism.features.store.reader import PhotoRow
+    from patchprism.pictures.sheet import Sheet
     from patchprism.prism.colors import PhotoColors
     from patchprism.prism.passes import Walk
 
@@ -64,7 +66,7 @@ class Norm(Lens):
 
     def fit(self, walk: Walk) -> Self:
         """See :class:`Lens`: the shortest and the longest token, and from where on a length stands out."""
-        self.n_patches_ = sum(row.grid[0] * row.grid[1] for row in self.scene.rows())
+        self.n_patches_ = self.scene.n_patches
         seen = walk(partial(Sample, _column, SAMPLE / self.n_patches_, self.scene.options.seed))
         assert seen.extent is not None, "there is a photo"
         self.low_, self.high_ = float(seen.extent.low[0]), float(seen.extent.high[0])
@@ -107,25 +109,29 @@ class Norm(Lens):
             "outliers": outliers,
             "photos": list(entries),
         }
-        return LensResult(name=self.name, report=report, figures={"norm": partial(self._figure, outliers)})
+        return LensResult(
+            name=self.name, report=report, figures={"norm": Drawing(partial(self._figure, outliers))}
+        )
 
-    def _figure(self, outliers: int) -> NDArray[np.uint8]:
+    def _figure(self, outliers: int) -> Sheet:
         note = (
             f"All lengths are {self.high_:.4g}: this backbone normalises its tokens, so there is nothing to see."
             if self._flat
-            else f"{outliers:,} of {self.n_patches_:,} patches are longer than {self.limit_:.4g} "
-            f"(median and {OUTLIER_DEVIATIONS:g} robust standard deviations)."
+            else f"Length of each patch token. {outliers:,} of {self.n_patches_:,} patches are longer than "
+            f"{self.limit_:.4g} (median and {OUTLIER_DEVIATIONS:g} robust standard deviations)."
         )
         norms = [(row, token_norms(tokens)) for _, row, tokens in self.first()]
+        name = "length of the patch's token (Euclidean norm)"
         return self.sheet(
             [(row, heat(norm, *self._ends)) for row, norm in norms],
             [
                 f"{n.min():.3g} to {n.max():.3g}; {np.count_nonzero(n > self.limit_)} stand out"
                 for _, n in norms
             ],
-            title="norm: length of each patch token",
             notes=[note],
-            bar=Bar(f"{self.low_:.4g}", f"{self.high_:.4g}"),
+            bars=(
+                Bar(f"{name}: all alike" if self._flat else name, f"{self.low_:.4g}", f"{self.high_:.4g}"),
+            ),
         )
 
 

@@ -28,7 +28,6 @@ class Sample:
         Tokens, (h, w, D) -> (n, k), a row per patch; can be pickled.
     share : float
         Of the rows, that are kept; all of them from 1.
-    seed : int
     """
 
     def __init__(

@@ -93,7 +93,6 @@ def point_in(row: PhotoRow, photo: int, x: float, y: float, *, text: str) -> Poi
 
     Parameters
     ----------
-    row : PhotoRow
     photo : int
         Its number, from 0.
     x, y : float

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from patchprism.jobs.source import SHARD
+from patchprism.jobs.crops import crop_at
+from patchprism.jobs.source import SHARD, rows_of
 from patchprism.lenses.points import find_photo, parse_point, point_in
 from patchprism.photos.sources import grey
 from patchprism.pictures.captions import caption
@@ -43,11 +44,6 @@ class Scene:
 
     Attributes
     ----------
-    source : Source
-    prism : Prism
-    framing : Framing
-    record : BackboneRecord
-    options : LensOptions
     load : callable, optional
         Gives the backbone; None where there is none.
     parts : sequence of PhotoColors, optional
@@ -76,14 +72,14 @@ class Scene:
 
     # ------------------------------------------------------------ photos
 
-    def rows(self) -> Iterator[PhotoRow]:
-        """What is known of each photo, one after the other."""
-        for shard in range(self.source.n_shards):
-            yield from self.source.rows(shard)
+    @property
+    def n_patches(self) -> int:
+        """Patches of all photos together."""
+        return sum(row.grid[0] * row.grid[1] for row in rows_of(self.source))
 
     def names(self) -> list[str]:
         """Names of all photos."""
-        return [row.name for row in self.rows()]
+        return [row.name for row in rows_of(self.source)]
 
     def number(self, index: int) -> int:
         """A photo's number, from 0, by its index."""
@@ -129,9 +125,12 @@ class Scene:
             self.lost[row.name] = reason
         return photo
 
-    def shown(self, row: PhotoRow) -> NDArray[np.uint8]:
-        """What the network saw of a photo, (H, W, 3) uint8; plain grey stands for one that is gone."""
-        shown, reason = self.source.shown(row, self.framing)
+    def shown(self, row: PhotoRow, size: tuple[int, int]) -> NDArray[np.uint8]:
+        """What the network saw of a photo, (H, W, 3) uint8, about as large as the (width, height) at which it is shown.
+
+        Plain grey stands for one that is gone.
+        """
+        shown, reason = crop_at(self.source, row, self.framing, size)
         if reason is not None:
             self.lost[row.name] = reason
         return self.framing.show(grey(row.size), name=row.name) if shown is None else shown

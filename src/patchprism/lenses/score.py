@@ -6,17 +6,16 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from patchprism.lenses.base import Lens, rounded
+from patchprism.pictures.drawing import Drawing
 from patchprism.pictures.outputs import LensResult, PhotoLook
 from patchprism.pictures.sheet import Bar, heat
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import numpy as np
-    from numpy.typing import NDArray
-
     from patchprism.features.patch_features import Tokens
     from patchprism.features.store.reader import PhotoRow
+    from patchprism.pictures.sheet import Sheet
     from patchprism.prism.colors import PhotoColors
 
 
@@ -42,23 +41,24 @@ class Score(Lens):
             "range": [float(v) for v in prism.score_range_],
             "photos": list(entries),
         }
-        return LensResult(name=self.name, report=report, figures={"score": self._figure})
+        return LensResult(name=self.name, report=report, figures={"score": Drawing(self._figure)})
 
-    def _figure(self) -> NDArray[np.uint8]:
+    def _figure(self) -> Sheet:
         prism = self.scene.prism
         cut = (
-            "all patches kept"
+            "all patches are kept"
             if prism.side_ == "none"
             else f"foreground is {prism.side_} {prism.threshold_:.3g}"
         )
+        share = float(prism.scene_ratio_[0])
         return self.sheet(
             [
                 (row, heat(self.scene.part(index, row, tokens).score, 0.0, 1.0))
                 for index, row, tokens in self.first()
             ],
-            title="score: first principal component of all patches",
             notes=[
-                f"It explains {float(prism.scene_ratio_[0]):.0%} of the variance; {cut}. Its sign is arbitrary."
+                f"Score of each patch, from 0 to 1 over all photos; {cut}. The first principal component of all "
+                f"patches explains {share:.0%} of their variance."
             ],
-            bar=Bar("0", "1"),
+            bars=(Bar("score", "0", "1"),),
         )

@@ -12,6 +12,7 @@ from patchprism.errors import OptionError
 from patchprism.lenses.base import Lens, rounded, unit_rows
 from patchprism.lenses.passes import Sample
 from patchprism.lenses.points import Point, patch_center
+from patchprism.pictures.drawing import Drawing
 from patchprism.pictures.outputs import LensResult, PhotoLook
 from patchprism.pictures.sheet import Bar, heat, mark
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from patchprism.features.patch_features import Tokens
     from patchprism.features.store.reader import PhotoRow
     from patchprism.pictures.outputs import Draw
+    from patchprism.pictures.sheet import Sheet
     from patchprism.prism.colors import PhotoColors
     from patchprism.prism.passes import Walk
 
@@ -93,13 +95,13 @@ class Similarity(Lens):
             }
             for n, (point, row) in enumerate(zip(self.points_, self.rows_, strict=True))
         ]
-        figures: dict[str, Draw] = {self._label(n + 1): partial(self._figure, n) for n in range(len(points))}
+        figures = {self._label(n + 1): Drawing(partial(self._figure, n)) for n in range(len(points))}
         return LensResult(name=self.name, report={"points": points}, figures=figures)
 
     def _label(self, n: int) -> str:
         return self.name if len(self.points_) == 1 else f"{self.name}-{n}"
 
-    def _figure(self, n: int) -> NDArray[np.uint8]:
+    def _figure(self, n: int) -> Sheet:
         point, row, low = self.points_[n], self.rows_[n], self.low_[n]
         maps = [(each, cosine_map(tokens, self.queries_[n])) for _, each, tokens in self.first()]
         left, top, right, bottom = row.crop
@@ -107,9 +109,12 @@ class Similarity(Lens):
         return self.sheet(
             [(each, heat(values, low, 1.0)) for each, values in maps],
             [f"highest {_others(point, i, values).max():.2f}" for i, (_, values) in enumerate(maps)],
-            title=f"similarity to {self.scene.title(row, point.photo)} at {point.x:g}, {point.y:g}",
-            notes=["Cosine of each patch's token with the marked one's; one scale for all photos."],
-            bar=Bar(f"{low:.2f} (least similar of all)", "1"),
+            notes=[
+                f"Cosine similarity of each patch's token to that of the patch at {point.x:g}, {point.y:g} of "
+                f"{self.scene.title(row, point.photo)}, which is marked; one scale for all photos, from the least "
+                "similar patch of all."
+            ],
+            bars=(Bar("cosine similarity to the marked patch", f"{low:.2f}", "1"),),
             mark=(point.photo, partial(mark, x=x, y=y)),
         )
 

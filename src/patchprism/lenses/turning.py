@@ -108,10 +108,8 @@ class CompareCell:
         Several where a feature store holds the tokens of several layers side by side.
     prism : Prism
         Fitted on this cell's features alone.
-    parts : list of PhotoColors
     components : list of ndarray, each (h, w, k), float64
         Coordinates of all patches along the object PCA's components.
-    crops : list of tuple of float
     turn : Turn or None
         None for the first cell, and where too few patches are shared.
     turned : list of ndarray, each (h, w, 3), float32

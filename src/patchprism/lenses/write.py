@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from patchprism.lenses.options import LensOptions
+    from patchprism.pictures.options import PictureOptions
 
     Job = tuple[Path, Callable[[Path], None]]
 
@@ -19,9 +20,7 @@ def file_names(
     options: LensOptions,
     stems: Sequence[str],
     photos: Sequence[str],
-    *,
-    arrays: bool,
-    format: str,
+    pictures: PictureOptions,
 ) -> Iterator[str]:
     """Names of the files that lenses may write for photos of such stems and names, before anything is computed."""
     from patchprism.lenses.matches import matched
@@ -30,20 +29,22 @@ def file_names(
     for name in names:
         if name == "pca":
             continue
-        drawn = [name]
+        yield f"{name}.txt"
+        drawn, sheets = [name], []
         if name == "similarity" and points > 1:
             drawn = [f"{name}-{n + 1}" for n in range(points)]
         figures = list(drawn)
         if name == "attention":
-            drawn.append("attention-heads")
+            sheets.append("attention-heads")
             figures += [f"attention-at-{n + 1}" for n in range(points)]
         if name == "matches":
             drawn = []
             numbers = matched(options, photos)
             figures = [f"matches-{a + 1}-{b + 1}" for a, b in combinations(numbers, 2)]
             yield "matches.csv"
-        yield from (f"{figure}.{format}" for figure in figures)
-        yield from (f"{stem}.{each}.{format}" for stem in stems for each in drawn)
-        if arrays:
+        yield from (f"{figure}.{pictures.figures_as}" for figure in figures)
+        yield from (f"{stem}.{each}.{pictures.format}" for stem in stems for each in drawn)
+        yield from (f"{stem}.{each}.{pictures.figures_as}" for stem in stems for each in sheets)
+        if pictures.arrays:
             yield f"{name}.npz"
             yield from (f"{stem}.{name}.npz" for stem in stems)

@@ -34,8 +34,6 @@ def check_jpeg_2000(file: IO[bytes], label: str) -> None:
 
 # What a file begins with that is no photo of ours, at which byte, and what it is.
 HEAD = 132
-
-
 _OTHERS = (
     (0, b"\xff\x0a", "is a JPEG XL photo by its content, which is not read"),
     (4, b"JXL ", "is a JPEG XL photo by its content, which is not read"),

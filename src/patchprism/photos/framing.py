@@ -56,6 +56,8 @@ class Framed:
         The same crop before it was normalised: what a figure shows. None where it was not asked for.
     plain : bool
         Whether nothing is in the photo: it is of one colour, or noise.
+    enlargement : int
+        How many times as many rows and columns the pixels have as the crop, because patches overlap.
     """
 
     pixels: torch.Tensor
@@ -63,6 +65,7 @@ class Framed:
     grid: tuple[int, int]
     shown: NDArray[np.uint8] | None
     plain: bool = False
+    enlargement: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +90,12 @@ class Framing:
         ``"center"`` is the seed's square crop out of a slightly larger photo.
     interpolation : {"bicubic", "bilinear"}, default "bicubic"
         Both antialiased, on floats.
+    stride : int, optional
+        Pixels from one patch to the next, a divisor of ``patch_size``, which is the default. With a smaller one patches
+        overlap (after Amir et al., "Deep ViT Features as Dense Visual Descriptors", 2021): the grid has ``patch_size /
+        stride`` times as many rows and columns, and each patch is centred on its cell of it. The patches are laid side
+        by side in larger pixels, so that a network gets them like any others and interpolates its position embedding
+        to their grid.
 
     Raises
     ------
@@ -121,10 +130,26 @@ class Framing:
     interpolation: Literal["bicubic", "bilinear"] = option(
         "bicubic", check=partial(checks.choice, allowed=("bicubic", "bilinear"))
     )
+    stride: int | None = option(
+        None,
+        check=checks.optional(partial(checks.integer, low=1, high=MAX_SIZE)),
+        metavar="PIXELS",
+        help="Pixels from one patch to the next, a divisor of the patch size: smaller ones make patches overlap, and "
+        "the grid finer. Default: the patch size.",
+        panel=INPUT,
+    )
 
     def __post_init__(self) -> None:
         """Refuse what cannot frame; lists, as JSON gives them, become tuples."""
         check_options(self)
+        if self.stride is not None and self.patch_size % self.stride:
+            allowed = [str(each) for each in range(1, self.patch_size) if self.patch_size % each == 0]
+            raise OptionError(
+                f"stride must divide the patch size {self.patch_size} ({', '.join(allowed)}), got {self.stride}",
+                option="stride",
+            )
+        if self.stride == self.patch_size:
+            object.__setattr__(self, "stride", None)
         if self.crop == "center" and self.size % self.patch_size:
             below = self.size // self.patch_size * self.patch_size
             near = [str(edge) for edge in (below, below + self.patch_size) if edge]
@@ -142,6 +167,7 @@ class Framing:
         patch_size: int,
         mean: Sequence[float],
         std: Sequence[float],
+        stride: int | None = None,
     ) -> Framing:
         """The framing that a preset names.
 
@@ -156,6 +182,8 @@ class Framing:
             The backbone's.
         mean, std : sequence of float
             The backbone's; the seed's preset has its own.
+        stride : int, optional
+            See `Framing`.
 
         Raises
         ------
@@ -164,17 +192,34 @@ class Framing:
         """
         if checks.choice("preset", name, allowed=PRESETS) == "default":
             mean, std = checks.three_numbers("mean", mean), checks.three_numbers("std", std)
-            return cls(size=size, patch_size=patch_size, mean=mean, std=std)
+            return cls(size=size, patch_size=patch_size, mean=mean, std=std, stride=stride)
         half = (0.5, 0.5, 0.5)
         return cls(
-            size=size, patch_size=patch_size, mean=half, std=half, crop="center", interpolation="bilinear"
+            size=size,
+            patch_size=patch_size,
+            mean=half,
+            std=half,
+            crop="center",
+            interpolation="bilinear",
+            stride=stride,
         )
 
+    @property
+    def cell(self) -> int:
+        """Pixels from one patch to the next."""
+        return self.stride or self.patch_size
+
+    @property
+    def enlargement(self) -> int:
+        """How many times as many rows and columns of patches there are as without an overlap."""
+        return self.patch_size // self.cell
+
     def to_dict(self) -> dict[str, Any]:
-        """The options as plain JSON values."""
-        return {
+        """The options as plain JSON values; no stride where patches do not overlap."""
+        said = {
             key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()
         }
+        return {key: value for key, value in said.items() if (key, value) != ("stride", None)}
 
     @classmethod
     def from_dict(cls, options: Mapping[str, Any]) -> Framing:
@@ -186,7 +231,7 @@ class Framing:
             If an option is missing, unknown or not allowed.
         """
         known = {field.name for field in fields(cls)}
-        if not isinstance(options, Mapping) or set(options) != known:
+        if not isinstance(options, Mapping) or set(options) | {"stride"} != known:
             raise OptionError(f"a framing has the options {sorted(known)}, got {checks.said(options)}")
         return cls(**options)
 
@@ -199,7 +244,7 @@ class Framing:
             If the photo cannot be framed.
         """
         plan = self._plan(height, width, "photo")
-        return plan.box_height // self.patch_size, plan.box_width // self.patch_size
+        return plan.box_height // self.cell, plan.box_width // self.cell
 
     def covered(self, height: int, width: int) -> tuple[float, float, float, float]:
         """Left, top, right and bottom of what the pixels cover, as shares of a photo's width and height.
@@ -240,18 +285,19 @@ class Framing:
         """
         import torch
 
-        from patchprism.photos.resizing import check_photo, is_plain, resize
-        from patchprism.support.arrays import to_uint8
+        from patchprism.photos.resizing import check_photo, is_plain, overlapping, resize, to_bytes
 
         check_photo(photo, name)
         height, width = photo.shape[:2]
         plan = self._plan(height, width, name)
         with own_settings():
             unit = resize(photo, plan, self.interpolation)
-            shown = to_uint8(unit.permute(1, 2, 0).contiguous().numpy()) if show else None
+            shown = to_bytes(unit) if show else None
             mean = torch.tensor(self.mean, dtype=torch.float32)[:, None, None]
             std = torch.tensor(self.std, dtype=torch.float32)[:, None, None]
             pixels = unit.sub_(mean).div_(std)
+            if self.stride:
+                pixels = overlapping(pixels, self.patch_size, self.stride)
         across, down = width / plan.width, height / plan.height
         return Framed(
             pixels=pixels,
@@ -261,9 +307,10 @@ class Framing:
                 (plan.left + plan.box_width) * across,
                 (plan.top + plan.box_height) * down,
             ),
-            grid=(plan.box_height // self.patch_size, plan.box_width // self.patch_size),
+            grid=(plan.box_height // self.cell, plan.box_width // self.cell),
             shown=shown,
             plain=is_plain(photo),
+            enlargement=self.enlargement,
         )
 
     def show(self, photo: NDArray[np.uint8], *, name: str = "photo") -> NDArray[np.uint8]:

@@ -124,10 +124,6 @@ def unique_stems(paths: Sequence[str | os.PathLike[str]]) -> list[str]:
     taken by these. Stems that differ in case or Unicode form alone count as equal, since to many file
     systems they are.
 
-    Parameters
-    ----------
-    paths : sequence of path
-
     Returns
     -------
     list of str

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from patchprism.errors import PhotoError
+from patchprism.support.arrays import to_uint8
 
 if TYPE_CHECKING:
     import torch
@@ -42,7 +43,8 @@ def resize(photo: NDArray[np.uint8], plan: Plan, interpolation: str) -> torch.Te
     if (plan.height, plan.width) == (height, width):  # most videos of a network's own size
         box = source[plan.top : plan.top + plan.box_height, columns].permute(2, 0, 1)
         return box.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
-    across = torch.empty((3, height, plan.box_width), dtype=torch.float32)
+    # A tensor per channel, each let go as soon as it is used: of a large photo, all three take gigabytes.
+    across = [torch.empty((height, plan.box_width), dtype=torch.float32) for _ in range(3)]
     rows = max(1, _STRIP_PIXELS // max(width, plan.width))
     for start in range(0, height, rows):
         strip = source[start : start + rows].permute(2, 0, 1).contiguous().to(torch.float32).div_(255)
@@ -53,11 +55,12 @@ def resize(photo: NDArray[np.uint8], plan: Plan, interpolation: str) -> torch.Te
             antialias=True,
             align_corners=False,
         )
-        across[:, start : start + rows] = resized[0, :, :, columns]
+        for channel in range(3):
+            across[channel][start : start + rows] = resized[0, channel, :, columns]
     box = torch.empty((3, plan.box_height, plan.box_width), dtype=torch.float32)
     for channel in range(3):
         resized = interpolate(
-            across[None, channel : channel + 1],
+            across.pop(0)[None, None],
             size=(plan.height, plan.box_width),
             mode=interpolation,
             antialias=True,
@@ -66,6 +69,39 @@ def resize(photo: NDArray[np.uint8], plan: Plan, interpolation: str) -> torch.Te
         box[channel] = resized[0, 0, plan.top : plan.top + plan.box_height]
     # Bicubic interpolation swings beyond the values that it interpolates.
     return box.clamp_(0.0, 1.0)
+
+
+def to_bytes(unit: torch.Tensor) -> NDArray[np.uint8]:
+    """(3, h, w) float32 in [0, 1] -> (h, w, 3) uint8, in strips: whole copies of a large photo take gigabytes."""
+    _, height, width = unit.shape
+    found = np.empty((height, width, 3), np.uint8)
+    rows = max(1, _STRIP_PIXELS // width)
+    for start in range(0, height, rows):
+        strip = unit[:, start : start + rows].permute(1, 2, 0).contiguous().numpy()
+        found[start : start + rows] = to_uint8(strip)
+    return found
+
+
+def overlapping(pixels: torch.Tensor, patch: int, stride: int) -> torch.Tensor:
+    """Overlapping patches laid side by side: (3, H, W) -> (3, H / stride * patch, W / stride * patch).
+
+    Beyond the borders, pixels are mirrored.
+    """
+    from torch.nn.functional import pad
+
+    rows, columns = pixels.shape[1] // stride, pixels.shape[2] // stride
+    around, odd = divmod(patch - stride, 2)
+    reach = around + 2 * odd
+    mode = "reflect" if reach < min(pixels.shape[1:]) else "replicate"
+    pixels = pad(pixels[None], (reach, reach, reach, reach), mode=mode)[0]
+    if odd:
+        # The middle of a patch lies half a pixel off that of its cell: pixels are interpolated half-way (cubic).
+        for axis in (1, 2):
+            count = pixels.shape[axis] - 3
+            taps = [pixels.narrow(axis, i, count) for i in range(4)]
+            pixels = (taps[1] + taps[2]) * (9 / 16) - (taps[0] + taps[3]) / 16
+    patches = pixels.unfold(1, patch, stride)[:, :rows].unfold(2, patch, stride)[:, :, :columns]
+    return patches.permute(0, 1, 3, 2, 4).reshape(3, rows * patch, columns * patch)  # (3, h, P, w, P)
 
 
 def is_plain(photo: NDArray[np.uint8]) -> bool:

@@ -30,8 +30,6 @@ MAX_FETCHED = 1 << 30
 
 # Protocol, then bucket or host: exactly these letters decide who is asked, so nothing odd may be among them.
 _PLACE = re.compile(r"([a-z][a-z0-9+.-]*)://+([^/\\?#\s]+)(?:/.*)?")
-
-
 # Said of a photo that can be read no more when its pictures are drawn.
 DRAWN_WITHOUT = "its pictures are drawn without it"
 # What pipes gave: it comes once, and a job may ask for it again.
@@ -135,7 +133,6 @@ def read_again(
 
     Parameters
     ----------
-    name : str
     size : tuple of int
         The (H, W) that it had.
     content : str or None
@@ -246,7 +243,6 @@ def read_stored(
 
     Parameters
     ----------
-    name : str
     size : tuple of int
         The (H, W) that it had.
     places : collection of str

@@ -51,11 +51,8 @@ class Tiff:
     alpha : ndarray, shape (H, W), or None
     premultiplied : bool
         Whether the colours are multiplied by alpha.
-    white_is_zero : bool
     top : int or None
         The largest number that the bits can hold, for whole numbers from 0.
-    orientation : int
-    profile : bytes or None
     wants_imagecodecs : bool
         Whether tifffile would read it with that library.
     upper_bytes : bool
@@ -82,7 +79,6 @@ def open_tiff(file: IO[bytes], label: str, *, most_pixels: int, whole: bool) -> 
 
     Parameters
     ----------
-    file : binary file
     label : str
         The photo's name in errors.
     most_pixels : int

@@ -7,17 +7,23 @@ Where none has a character, the caption is the photo's number and its name with 
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from functools import lru_cache
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from PIL import ImageDraw, ImageFont
 
 
 # Matplotlib's fonts of mathematical signs, whose letters are others than their numbers say, and one of boxes alone.
 _NO_LETTERS = ("cm", "STIX", "Last Resort", "DejaVu Math")
+# Words end with spaces, underscores or hyphens; Chinese and Japanese are broken between any two signs.
+_CJK = "\u2e80-\u9fff\uf900-\ufaff\uff00-\uffef"
+_WORD = re.compile(f"[{_CJK}][ _-]*|[^ _{_CJK}-]+[ _-]*|[ _-]+")
 # No font has this: what is drawn for it is drawn for every character that a font lacks.
 _NOBODYS = "\U0010fffe"
 
@@ -27,7 +33,6 @@ def caption(text: str, number: int = 0) -> str:
 
     Parameters
     ----------
-    text : str
     number : int
         The photo's number, which stands before a name that is spelt out; 0 for none.
 
@@ -72,16 +77,80 @@ def draw_text(
 
 
 def fit_text(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
-    """A text no wider than ``width``, shortened in the middle: both ends of a name tell photos apart."""
+    """A text no wider than ``width``: whole words are left out in its middle, since both ends tell photos apart.
+
+    A single word that is wider is shortened itself.
+    """
+    lines = fit_lines(text, lambda shorter: text_width(shorter, font), width, most=1)
+    return lines[0] if lines else ""
+
+
+def fit_lines(text: str, measure: Callable[[str], float], width: float, *, most: int) -> list[str]:
+    """A text in lines of at most ``width``, broken between words; words in its middle are left out if need be.
+
+    Parameters
+    ----------
+    text : str
+    measure : callable
+        How wide a text is.
+    width : float
+    most : int
+        Number of lines at most.
+    """
     text = " ".join(text.split())
-    if text_width(text, font) <= width:
-        return text
-    for kept in range(min(len(text) - 1, 250), 0, -1):
-        head, tail = (kept + 1) // 2, kept // 2
-        shorter = f"{text[:head]}…{text[len(text) - tail :]}"
-        if text_width(shorter, font) <= width:
-            return shorter
-    return ""
+
+    def fits(shorter: str) -> list[str]:
+        lines = _broken(shorter, measure, width)
+        return lines if len(lines) <= most and all(measure(line) <= width for line in lines) else []
+
+    if not text or (whole := fits(text)):
+        return whole if text else []
+    for parts in (_words(text), list(text)):
+        head, tail = _ends(parts, lambda shorter: bool(fits(shorter)))
+        # Of a text of many words both ends must be left; else its letters are counted.
+        if head and (tail or len(parts) == len(text)):
+            return fits(_elided(parts, head, tail))
+    return []
+
+
+def _ends(parts: Sequence[str], works: Callable[[str], bool]) -> tuple[int, int]:
+    """How many parts fit before and after what is left out: as many as may be, about equally many."""
+    low, high = 0, len(parts) - 1
+    while low < high:
+        middle = (low + high + 1) // 2
+        fits = works(_elided(parts, (middle + 1) // 2, middle // 2))
+        low, high = (middle, high) if fits else (low, middle - 1)
+    head, tail = (low + 1) // 2, low // 2
+    while head and head + tail < len(parts) - 1:
+        more = [(head, tail + 1), (head + 1, tail)]
+        longer = next((each for each in more if works(_elided(parts, *each))), None)
+        if longer is None:
+            break
+        head, tail = longer
+    return head, tail
+
+
+def _words(text: str) -> list[str]:
+    """A text in pieces that lines may be broken between."""
+    return [found[0] for found in _WORD.finditer(text)]
+
+
+def _elided(parts: Sequence[str], head: int, tail: int) -> str:
+    return f"{''.join(parts[:head]).rstrip()}…{''.join(parts[len(parts) - tail :])}"
+
+
+def _broken(text: str, measure: Callable[[str], float], width: float) -> list[str]:
+    """A text in lines that end between words; a word that is wider than a line has one of its own."""
+    lines = [""]
+    for word in _words(text):
+        longer = lines[-1] + word
+        if lines[-1] and measure(longer.rstrip()) > width:
+            lines[-1] = lines[-1].rstrip()
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    lines[-1] = lines[-1].rstrip()
+    return lines
 
 
 def _runs(text: str, font: ImageFont.FreeTypeFont) -> list[tuple[str, ImageFont.FreeTypeFont]]:
@@ -96,7 +165,8 @@ def _runs(text: str, font: ImageFont.FreeTypeFont) -> list[tuple[str, ImageFont.
     runs = groupby(zip(paths, text, strict=True), lambda each: each[0])
     size = round(font.size)
     return [
-        ("".join(sign for _, sign in run), font if path is None else _face(path, size)) for path, run in runs
+        ("".join(sign for _, sign in run), font if path is None else face_at(path, size))
+        for path, run in runs
     ]
 
 
@@ -174,14 +244,15 @@ def _letters_of(path: str) -> frozenset[int]:
 def _opens(path: str) -> bool:
     """Whether Pillow can draw with a font: those of coloured pictures come in one size alone."""
     try:
-        _face(path, 15)
+        face_at(path, 15)
     except OSError:
         return False
     return True
 
 
 @lru_cache(maxsize=256)
-def _face(path: str, size: int) -> ImageFont.FreeTypeFont:
+def face_at(path: str, size: int) -> ImageFont.FreeTypeFont:
+    """A font file at a size in pixels."""
     from PIL import ImageFont
 
     return ImageFont.truetype(path, size)

@@ -1,36 +1,32 @@
-"""Figures: several photos in one picture."""
+"""The figures of the main job: each photo with its score, with its colours, with those of all patches."""
 
 from __future__ import annotations
 
-import math
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from patchprism.errors import OptionError
-from patchprism.pictures.captions import caption
+from patchprism.pictures.drawing import Drawing
+from patchprism.pictures.figure_options import PLAIN
 from patchprism.pictures.outline import outlined
-from patchprism.pictures.sheet import (
-    Bar,
-    Cell,
-    Layout,
-    map_panel,
-    panel_size,
-    photo_panel,
-    sheet,
-    viridis,
-)
-from patchprism.pictures.upsample import paint_smooth
+from patchprism.pictures.picture import draw_colors
+from patchprism.pictures.sheet import Bar, Group, Panel, Sheet, map_panel, photo_panel, viridis
+from patchprism.support.arrays import to_uint8
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
     from PIL import Image
 
+    from patchprism.pictures.figure_options import FigureOptions
+
 # Beyond these a figure is a poster: nobody reads it, and some viewers refuse it.
 MAX_PHOTOS = 200
+# Of a tint, how much of the photo is left.
+TINT = 0.5
 
 
 def fg_mask_figure(
@@ -43,18 +39,19 @@ def fg_mask_figure(
     total: int | None = None,
     outline: bool = False,
     upsample: str = "nearest",
+    options: FigureOptions = PLAIN,
 ) -> NDArray[np.uint8]:
-    """Each crop with its score laid over it, background at 0; the panels in a grid near square.
+    """Each crop with its score laid over it, background at 0.
 
     Parameters
     ----------
     shown : sequence of np.ndarray, shape (H, W, 3), uint8
-        The crops, as the backbone saw them.
+        The crops.
     scores : sequence of np.ndarray, shape (h, w), floating
         In [0, 1].
     foregrounds : sequence of np.ndarray, shape (h, w), bool
     names : sequence of str, optional
-        Captions.
+        Labels.
     side : {"above", "below", "none"}, default "above"
         Where the foreground lies. With ``"below"`` one minus the score is shown, or the object would be as
         dark as the background.
@@ -64,6 +61,8 @@ def fg_mask_figure(
         Draw a line around the foreground.
     upsample : {"nearest", "bilinear", "guided"}
         From patches to the figure's pixels.
+    options : FigureOptions
+        Size, labels and arrangement.
 
     Returns
     -------
@@ -75,24 +74,64 @@ def fg_mask_figure(
     OptionError
         If there are no photos, or not as many of one as of the other, or shapes do not agree.
     """
+    make = partial(
+        fg_mask_sheet,
+        shown,
+        scores,
+        foregrounds,
+        names=names,
+        side=side,
+        total=total,
+        outline=outline,
+        upsample=upsample,
+    )
+    return Drawing(make)(options)
+
+
+def fg_mask_sheet(
+    shown: Sequence[NDArray[np.uint8]],
+    scores: Sequence[NDArray[np.floating[Any]]],
+    foregrounds: Sequence[NDArray[np.bool_]],
+    *,
+    names: Sequence[str] | None = None,
+    side: Literal["above", "below", "none"] = "above",
+    total: int | None = None,
+    outline: bool = False,
+    upsample: str = "nearest",
+    columns: int | None = None,
+    notes: Sequence[str] = (),
+) -> Sheet:
+    """What :func:`fg_mask_figure` draws."""
     _check(shown, scores, names, ndim=2)
     _check(shown, foregrounds, names, ndim=2)
-    from PIL import Image as PILImage
 
-    total = total or len(shown)
-    sizes = _sizes(total, scores)
+    def draw(index: int, size: tuple[int, int]) -> Image.Image:
+        from PIL import Image
 
-    def panels(index: int) -> list[Image.Image]:
         score = np.asarray(scores[index])
         mask = np.asarray(foregrounds[index], dtype=bool)
         strength = np.where(mask, 1.0 - score if side == "below" else score, 0.0)
-        photo = photo_panel(shown[index], sizes[index])
-        panel = PILImage.blend(photo, color_panel(viridis(strength), photo, upsample), 0.5)
-        return [outlined(panel, mask) if outline else panel]
+        photo = photo_panel(shown[index], size)
+        score_map = colors_panel(viridis(strength), None, photo, upsample=upsample)
+        panel = Image.blend(photo, score_map, 1 - TINT)
+        return outlined(panel, mask) if outline else panel
 
-    columns = math.ceil(math.sqrt(min(total, MAX_PHOTOS)))
-    bar = Bar("background 0", "1 score")
-    return _figure(total, sizes, panels, names, n_panels=1, columns=columns, bar=bar)
+    groups = [
+        Group((Panel(np.shape(score), partial(draw, i)),), *_named(names, i))
+        for i, score in enumerate(scores[:MAX_PHOTOS])
+    ]
+    ends = ("1 (and background)", "0") if side == "below" else ("0 (and background)", "1")
+    bar = Bar("score (tint over light and dark parts)", *ends, colors=tint())
+    return Sheet(groups, bars=(bar,), columns=columns, total=total or len(shown), notes=tuple(notes))
+
+
+def tint() -> NDArray[np.uint8]:
+    """The colours of scores from 0 to 1 over a white photo, above, and a black one, below: (64, 256, 3) uint8."""
+    photo = np.linspace(1.0, 0.0, 64)[:, None, None]
+    colors: NDArray[np.uint8] = to_uint8(
+        TINT * photo + (1 - TINT) * viridis(np.linspace(0.0, 1.0, 256))[None]
+    )
+    return colors
 
 
 def results_figure(
@@ -103,23 +142,26 @@ def results_figure(
     total: int | None = None,
     outlines: Sequence[NDArray[np.bool_]] | None = None,
     upsample: str = "nearest",
+    options: FigureOptions = PLAIN,
 ) -> NDArray[np.uint8]:
-    """Each crop beside its colours, a row a photo; many photos go into several columns of such pairs.
+    """Each crop beside its colours, or above them.
 
     Parameters
     ----------
     shown : sequence of np.ndarray, shape (H, W, 3), uint8
-        The crops, as the backbone saw them.
+        The crops.
     colors : sequence of np.ndarray, shape (h, w, 3), floating
         In [0, 1].
     names : sequence of str, optional
-        Captions.
+        Labels.
     total : int, optional
         How many photos there are, where only the first 200 of them are given.
     outlines : sequence of np.ndarray, shape (h, w), bool, optional
         Foregrounds, to draw a line around them on the photos.
     upsample : {"nearest", "bilinear", "guided"}
         From patches to the figure's pixels.
+    options : FigureOptions
+        Size, labels and arrangement.
 
     Returns
     -------
@@ -131,31 +173,78 @@ def results_figure(
     OptionError
         If there are no photos, or not as many of one as of the other, or shapes do not agree.
     """
+    make = partial(
+        results_sheet, shown, colors, names=names, total=total, outlines=outlines, upsample=upsample
+    )
+    return Drawing(make)(options)
+
+
+def results_sheet(
+    shown: Sequence[NDArray[np.uint8]],
+    colors: Sequence[NDArray[np.floating[Any]]],
+    *,
+    names: Sequence[str] | None = None,
+    total: int | None = None,
+    outlines: Sequence[NDArray[np.bool_]] | None = None,
+    foregrounds: Sequence[NDArray[np.bool_]] | None = None,
+    background: str = "black",
+    upsample: str = "nearest",
+    columns: int | None = None,
+    notes: Sequence[str] = (),
+) -> Sheet:
+    """What :func:`results_figure` draws; with foregrounds, another ``background`` than black."""
     _check(shown, colors, names, ndim=3)
-    total = total or len(shown)
-    sizes = _sizes(total, colors)
 
-    def panels(index: int) -> list[Image.Image]:
-        photo = photo_panel(shown[index], sizes[index])
-        colored = color_panel(np.asarray(colors[index]), photo, upsample)
-        if outlines is not None:
-            photo = outlined(photo, outlines[index])
-        return [photo, colored]
+    def photo(index: int, size: tuple[int, int]) -> Image.Image:
+        panel = photo_panel(shown[index], size)
+        return panel if outlines is None else outlined(panel, outlines[index])
 
-    return _figure(total, sizes, panels, names, n_panels=2, columns=sheet_sizes(total)[1])
+    def painted(index: int, size: tuple[int, int]) -> Image.Image:
+        kept = None if foregrounds is None else foregrounds[index]
+        under = photo_panel(shown[index], size)
+        return colors_panel(colors[index], kept, under, background=background, upsample=upsample)
+
+    groups = [
+        Group(
+            (Panel(np.shape(each), partial(photo, i)), Panel(np.shape(each), partial(painted, i))),
+            *_named(names, i),
+        )
+        for i, each in enumerate(colors[:MAX_PHOTOS])
+    ]
+    return Sheet(groups, columns=columns, total=total or len(shown), notes=tuple(notes))
 
 
-def color_panel(colors: NDArray[np.floating[Any]], photo: Image.Image, upsample: str) -> Image.Image:
-    """Colours of patches, (h, w, 3) in [0, 1], at the size of the photo's panel, which guides them if asked to."""
-    if upsample == "nearest":
-        return map_panel(colors, photo.size)
-    from PIL import Image as PILImage
+def colors_panel(
+    colors: NDArray[np.floating[Any]],
+    foreground: NDArray[np.bool_] | None,
+    photo: Image.Image,
+    *,
+    background: str = "black",
+    upsample: str = "nearest",
+) -> Image.Image:
+    """Colours of patches at the size of the photo's panel, which guides them if asked to.
+
+    Where there is no foreground, the background; without foregrounds all patches have colours.
+    """
+    from PIL import Image
 
     width, height = photo.size
-    crop, guide = (0, 0, width, height), np.asarray(photo)
-    return PILImage.fromarray(
-        paint_smooth(colors, crop=crop, size=(height, width), method=upsample, photo=guide)
+    if upsample in ("auto", "nearest") and background == "black":
+        return map_panel(colors, photo.size)
+    picture = draw_colors(
+        np.asarray(colors),
+        np.ones(np.shape(colors)[:2], bool) if foreground is None else np.asarray(foreground, bool),
+        lambda: np.asarray(photo),
+        crop=(0.0, 0.0, float(width), float(height)),
+        size=(height, width),
+        upsample=upsample,
+        background=background,
     )
+    return Image.fromarray(picture)
+
+
+def _named(names: Sequence[str] | None, index: int) -> tuple[str, int]:
+    return "" if names is None else names[index], index
 
 
 def _check(shown: Sequence[Any], values: Sequence[Any], names: Sequence[str] | None, *, ndim: int) -> None:
@@ -167,61 +256,3 @@ def _check(shown: Sequence[Any], values: Sequence[Any], names: Sequence[str] | N
     for index, (photo, value) in enumerate(zip(shown, values, strict=True)):
         if np.ndim(photo) != 3 or np.ndim(value) != ndim or 0 in np.shape(value):
             raise OptionError(f"photo {index} of a figure has shapes {np.shape(photo)} and {np.shape(value)}")
-
-
-def sheet_sizes(total: int) -> tuple[int, int]:
-    """About how large a panel is, and how many pairs stand side by side."""
-    for most, box, columns in (
-        (4, 288, 1),
-        (6, 256, 1),
-        (12, 224, 2),
-        (27, 192, 3),
-        (60, 160, 4),
-        (100, 144, 5),
-    ):
-        if total <= most:
-            return box, columns
-    return 128, 7
-
-
-def _sizes(total: int, values: Sequence[Any]) -> list[tuple[int, int]]:
-    """Of the panels of each photo that is shown."""
-    box, _ = sheet_sizes(total)
-    return [panel_size(np.shape(value), box) for value in values[:MAX_PHOTOS]]
-
-
-def _figure(
-    total: int,
-    sizes: Sequence[tuple[int, int]],
-    panels: Callable[[int], list[Image.Image]],
-    names: Sequence[str] | None,
-    *,
-    n_panels: int,
-    columns: int,
-    bar: Bar | None = None,
-) -> NDArray[np.uint8]:
-    """Photos in rows and columns, each with its panels; all lengths follow the size of the panels."""
-    box, _ = sheet_sizes(total)
-    count = min(total, MAX_PHOTOS)
-    font = max(11, box // 18)
-    layout = Layout(
-        margin=max(20, box // 8),
-        gap=max(12, box // 10),
-        inner=max(4, box // 32),
-        font=font,
-        line=round(font * 1.7),
-        drop=round(font * 1.7) * 0.25,
-        least=0,
-        bar=10 * font,
-        thickness=font,
-        space=font * 0.6,
-        foot=round(font * 2.4),
-        centered=True,
-        most=MAX_PHOTOS,
-    )
-    cells = [
-        Cell(size, partial(panels, i), () if names is None else (caption(names[i], i + 1),), n_panels)
-        for i, size in enumerate(sizes[:count])
-    ]
-    foot = f"first {count:,} of {total:,} photos" if total > count else ""
-    return sheet(cells, columns=min(columns, count), bar=bar, foot=foot, layout=layout)

@@ -2,68 +2,26 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from patchprism.errors import OptionError
-from patchprism.pictures.captions import load_font
-from patchprism.pictures.sheet import MUTED, WHITE
+from patchprism.pictures.canvas import measure_at
+from patchprism.pictures.drawing import Drawing
+from patchprism.pictures.figure_options import PLAIN
+from patchprism.pictures.page import INK, MUTED, RULE, SCREEN, Box, Page, Text
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from PIL import ImageDraw
 
-_INK, _RULE = (28, 32, 38), (224, 227, 231)
+    from patchprism.pictures.figure_options import FigureOptions
+    from patchprism.pictures.page import Color
+
 _FOREGROUND, _BACKGROUND = (33, 131, 128), (196, 201, 208)
 
 BARS = 100
-
-
-def score_histogram(
-    scores: NDArray[np.floating[Any]],
-    *,
-    threshold: float | None,
-    side: Literal["above", "below", "none"],
-    title: str = "Scores of all patches",
-) -> NDArray[np.uint8]:
-    """How the scores are spread, with the threshold drawn in: the first thing to see when a mask is wrong.
-
-    Parameters
-    ----------
-    scores : np.ndarray, any shape, floating
-        Scores of all patches, in [0, 1]; what lies outside (a prism fitted on other photos) is counted in
-        the outermost bars.
-    threshold : float or None
-        Where foreground and background part; None where ``side`` is ``"none"``.
-    side : {"above", "below", "none"}
-        Where the foreground lies.
-    title : str
-        Heading.
-
-    Returns
-    -------
-    np.ndarray, shape (840, 1440, 3), uint8
-        Drawn for screens of two pixels a point.
-
-    Raises
-    ------
-    OptionError
-        If there are no scores, or they are not finite, or the threshold and the side do not agree.
-    """
-    flat = np.asarray(scores).reshape(-1)
-    if not flat.size or not np.isfinite(flat.min()) or not np.isfinite(flat.max()):
-        raise OptionError("scores must be finite numbers, at least one")
-    if side not in ("above", "below", "none"):
-        raise OptionError(f"side must be above, below or none, got {side!r}")
-    if (threshold is None) != (side == "none"):
-        raise OptionError(
-            f"threshold must be a number just where side is not none, got {threshold!r} and {side!r}"
-        )
-    inside = flat.size
-    if threshold is not None:
-        inside = int(np.count_nonzero(flat < threshold if side == "below" else flat > threshold))
-    return counted_histogram(count_scores(flat), inside, threshold=threshold, side=side, title=title)
 
 
 def count_scores(scores: NDArray[np.floating[Any]]) -> NDArray[np.int64]:
@@ -82,76 +40,74 @@ def count_scores(scores: NDArray[np.floating[Any]]) -> NDArray[np.int64]:
     return np.bincount(places, minlength=BARS).astype(np.int64)
 
 
-def counted_histogram(
+def histogram_drawing(
     counts: NDArray[np.int64],
     n_foreground: int,
     *,
     threshold: float | None,
     side: Literal["above", "below", "none"],
-    title: str = "Scores of all patches",
-) -> NDArray[np.uint8]:
-    """The same picture from counts alone.
+    options: FigureOptions = PLAIN,
+) -> Drawing:
+    """How the scores are spread, with the threshold drawn in: the first thing to see when a mask is wrong.
 
     Parameters
     ----------
-    counts : np.ndarray, shape (100,), int
-        Of `count_scores`.
+    counts : ndarray, shape (100,), int
+        As :func:`count_scores` gives them, added up over the photos.
     n_foreground : int
         Patches in the foreground.
-    threshold, side, title
-        As in `score_histogram`.
+    threshold : float or None
+        What separates foreground from background; None where ``side`` is ``"none"``.
+    options : FigureOptions
+        The format; the figure is always 10 inches wide.
     """
-    from PIL import Image as PILImage
-    from PIL import ImageDraw as PILImageDraw
+    make = partial(_page, counts, n_foreground, threshold, side)
+    return Drawing(make, options=options)
 
-    bins, n_patches = BARS, int(counts.sum())
-    sheet = PILImage.new("RGB", (1440, 840), WHITE)
-    draw = PILImageDraw.Draw(sheet)
-    draw.text((120, 40), title, font=load_font(36), fill=_INK)
-    _legend(draw, n_patches, n_foreground, threshold, side)
-    left, top, right, bottom = 120, 180, 1390, 720
+
+def _page(
+    counts: NDArray[np.int64],
+    n_foreground: int,
+    threshold: float | None,
+    side: Literal["above", "below", "none"],
+) -> Page:
+    n_patches = int(counts.sum())
+    page = Page(720.0, 420.0)
+    page.items.append(Text(60, 34, "Scores of all patches", 18, INK))
+    _legend(page, n_patches, n_foreground, threshold, side)
+    left, top, right, bottom = 60.0, 90.0, 695.0, 360.0
     ticks = _count_ticks(int(counts.max()))
     for tick in ticks:
         y = bottom - (bottom - top) * tick / ticks[-1]
-        draw.line((left, y, right, y), fill=_RULE if tick else MUTED, width=2)
-        draw.text(
-            (left - 14, y),
-            f"{tick:,}" if tick < 1e5 else f"{tick / 1e6:g}M",
-            font=load_font(24),
-            fill=MUTED,
-            anchor="rm",
-        )
+        page.items.append(Box(left, y, right - left, 1, RULE if tick else MUTED))
+        label = f"{tick:,}" if tick < 1e5 else f"{tick / 1e6:g}M"
+        page.items.append(Text(left - 7, y + 4, label, 12, MUTED, "r"))
     cut = None if threshold is None else left + (right - left) * min(max(threshold, 0.0), 1.0)
     for index in np.flatnonzero(counts):
-        start = left + (right - left) * index / bins + 1
-        stop = left + (right - left) * (index + 1) / bins - 2
+        start = left + (right - left) * index / BARS + 0.5
+        stop = left + (right - left) * (index + 1) / BARS - 0.5
         # One patch among millions is still to be seen.
-        height = max(3.0, (bottom - top) * counts[index] / ticks[-1])
+        height = max(1.5, (bottom - top) * counts[index] / ticks[-1])
         for low, high, color in _pieces(start, stop, cut, side):
-            draw.rectangle((low, bottom - height, high, bottom), fill=color)
-    draw.line((left, bottom, right, bottom), fill=MUTED, width=2)
+            page.items.append(Box(low, bottom - height, high - low, height, color))
+    page.items.append(Box(left, bottom, right - left, 1, MUTED))
     for step in range(11):
         x = left + (right - left) * step / 10
-        draw.line((x, bottom, x, bottom + 8), fill=MUTED, width=2)
-        draw.text((x, bottom + 16), f"{step / 10:g}", font=load_font(24), fill=MUTED, anchor="ma")
-    draw.text(((left + right) / 2, bottom + 60), "score", font=load_font(26), fill=_INK, anchor="ma")
-    draw.text((left, top - 22), "patches", font=load_font(24), fill=MUTED, anchor="ls")
+        page.items.append(Box(x - 0.5, bottom, 1, 4, MUTED))
+        page.items.append(Text(x, bottom + 18, f"{step / 10:g}", 12, MUTED, "m"))
+    page.items.append(Text((left + right) / 2, bottom + 40, "score", 13, INK, "m"))
+    page.items.append(Text(left, top - 11, "patches", 12, MUTED))
     if cut is not None and threshold is not None:
-        draw.line((cut, top - 14, cut, bottom), fill=_INK, width=3)
-        near_right = cut > right - 220
-        draw.text(
-            (cut + (-10 if near_right else 10), top - 22),
-            f"threshold {threshold:.2f}",
-            font=load_font(24),
-            fill=_INK,
-            anchor="rs" if near_right else "ls",
+        page.items.append(Box(cut - 0.75, top - 7, 1.5, bottom - top + 7, INK))
+        near_right = cut > right - 110
+        place = cut + (-5 if near_right else 5)
+        page.items.append(
+            Text(place, top - 11, f"threshold {threshold:.2f}", 12, INK, "r" if near_right else "l")
         )
-    return np.array(sheet)
+    return page
 
 
-def _pieces(
-    start: float, stop: float, cut: float | None, side: str
-) -> list[tuple[float, float, tuple[int, int, int]]]:
+def _pieces(start: float, stop: float, cut: float | None, side: str) -> list[tuple[float, float, Color]]:
     """A bar, split where the threshold goes through it."""
     if cut is None:
         return [(start, stop, _FOREGROUND)]
@@ -163,10 +119,8 @@ def _pieces(
     return [(start, cut, below), (cut, stop, above)]
 
 
-def _legend(
-    draw: ImageDraw.ImageDraw, n_patches: int, n_foreground: int, threshold: float | None, side: str
-) -> None:
-    x, y = 120.0, 108.0
+def _legend(page: Page, n_patches: int, n_foreground: int, threshold: float | None, side: str) -> None:
+    x, y = 60.0, 54.0
     patches = "1 patch" if n_patches == 1 else f"{n_patches:,} patches"
     if threshold is None:
         entries = [(_FOREGROUND, f"foreground: all of {patches}")]
@@ -181,9 +135,9 @@ def _legend(
             (_BACKGROUND, f"background ({_percent(1 - share)})"),
         ]
     for color, text in entries:
-        draw.rectangle((x, y - 11, x + 22, y + 11), fill=color)
-        draw.text((x + 34, y), text, font=load_font(26), fill=_INK, anchor="lm")
-        x += 34 + draw.textlength(text, font=load_font(26)) + 40
+        page.items.append(Box(x, y - 5.5, 11, 11, color))
+        page.items.append(Text(x + 17, y + 4.5, text, 13, INK))
+        x += 17 + measure_at(SCREEN)(text, 13) + 20
 
 
 def _percent(share: float) -> str:

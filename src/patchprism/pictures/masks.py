@@ -14,7 +14,7 @@ from patchprism.support.json_values import to_json
 from patchprism.support.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -36,7 +36,6 @@ COLUMNS = (
     "blue",
     "score",
 )
-CATEGORY = 1
 
 # Patches whose score is the threshold itself lie on the side that the prism put them.
 _LEAST = np.float32(1e-6)
@@ -58,7 +57,6 @@ def full_mask(
 
     Parameters
     ----------
-    part : PhotoColors
     threshold : float
         On the score; NaN where all patches are kept.
     crop : tuple of float
@@ -92,6 +90,27 @@ def write_mask(mask: NDArray[np.bool_], path: Path) -> None:
     path.write_bytes(encoded.getbuffer())
 
 
+def write_classes(classes: NDArray[np.int64], path: Path) -> None:
+    """Write the classes of pixels, below 256, as a PNG with a palette: its numbers are the classes, 0 background."""
+    from PIL import Image
+
+    encoded = io.BytesIO()
+    image = Image.frombytes("P", classes.shape[::-1], classes.astype(np.uint8).tobytes())
+    image.putpalette(class_colors().tobytes())
+    image.save(encoded, "PNG")
+    path.write_bytes(encoded.getbuffer())
+
+
+def class_colors() -> NDArray[np.uint8]:
+    """Colours of classes that are easily told apart, (256, 3) uint8; those of Pascal VOC's masks."""
+    numbers = np.arange(256)
+    colors = np.zeros((256, 3), np.uint8)
+    for bit in range(8):
+        for channel in range(3):
+            colors[:, channel] |= ((numbers >> (3 * bit + channel)) & 1).astype(np.uint8) << (7 - bit)
+    return colors
+
+
 def box_of(mask: NDArray[np.bool_]) -> list[int]:
     """Left, top, width and height of what is True in a mask; there is something."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
@@ -106,12 +125,12 @@ def write_table(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
         table.writerows(rows)
 
 
-def coco_object(mask: NDArray[np.bool_], score: float) -> dict[str, Any]:
+def coco_object(mask: NDArray[np.bool_], score: float, category: int = 1) -> dict[str, Any]:
     """One object's annotation, without its ids: compressed RLE, area, box (left, top, width, height) and score."""
     tools = coco_tools()
     encoded = tools.encode(np.asfortranarray(mask, np.uint8))
     return {
-        "category_id": CATEGORY,
+        "category_id": category,
         "segmentation": {"size": list(encoded["size"]), "counts": encoded["counts"].decode("ascii")},
         "area": int(tools.area(encoded)),
         "bbox": [float(edge) for edge in tools.toBbox(encoded)],
@@ -120,21 +139,27 @@ def coco_object(mask: NDArray[np.bool_], score: float) -> dict[str, Any]:
     }
 
 
-def write_coco(path: Path, photos: Callable[[], Iterable[Mapping[str, Any]]]) -> None:
+def write_coco(
+    path: Path, photos: Callable[[], Iterable[Mapping[str, Any]]], categories: Sequence[str] = ("object",)
+) -> None:
     """Write the masks of a job in COCO's format of instances, photo by photo, so that its length costs no memory.
 
     Parameters
     ----------
-    path : Path
     photos : callable
         Gives the photos with ``file_name``, ``width``, ``height`` and ``objects``; called twice.
+    categories : sequence of str
+        Their names, from id 1 on.
     """
     with open(path, "w", encoding="utf-8", errors="backslashreplace") as file:
         file.write(
             '{"info": ' + to_json({"description": "Foreground masks", "version": f"PatchPrism {__version__}"})
         )
-        categories = [{"id": CATEGORY, "name": "object", "supercategory": "object"}]
-        file.write(f',\n"licenses": [],\n"categories": {to_json(categories)},\n"images": [')
+        listed = [
+            {"id": number, "name": name, "supercategory": "object"}
+            for number, name in enumerate(categories, 1)
+        ]
+        file.write(f',\n"licenses": [],\n"categories": {to_json(listed)},\n"images": [')
         comma = "\n"
         for number, photo in enumerate(photos(), 1):
             said = {"id": number} | {name: photo[name] for name in ("file_name", "width", "height")}

@@ -37,7 +37,6 @@ class PhotoMeasures:
         F and E of the score, cut at 255, 254, ..., 0.
     mae : float
         Mean absolute error of the score.
-    s : float
     corloc : bool
         Whether the boxes of the largest part of the mask and of the truth have an IoU above 0.5.
     """

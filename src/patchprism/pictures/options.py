@@ -6,19 +6,21 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from patchprism.errors import ExtraError
+from patchprism.errors import ExtraError, OptionError
+from patchprism.pictures.figure_options import FigureOptions
 from patchprism.support import checks
 from patchprism.support.checks import optional
-from patchprism.support.options import OUTPUT, Checked, option
+from patchprism.support.options import OUTPUT, option
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from types import ModuleType
 
 FORMATS = ("png", "jpg")
-BACKGROUNDS = ("black", "grey", "photo")
+BACKGROUNDS = ("black", "grey", "white", "photo", "transparent")
 BASES = ("object", "all")
 FIGURES = ("fg_mask", "results", "results_raw", "histogram")
+CAPTIONS = "results.txt"
 UPSAMPLES = ("nearest", "bilinear", "guided")
 MASKS = ("png", "coco")
 COCO_FILE = "masks.coco.json"
@@ -33,8 +35,8 @@ def _chosen_masks(name: str, value: object) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PictureOptions(Checked):
-    """What is written for a photo: the options of :meth:`Visualization.save` with the same names."""
+class PictureOptions(FigureOptions):
+    """What is written for a photo, and of all: the options of :meth:`Visualization.save` with the same names."""
 
     overlay_alpha: float | None = option(
         None,
@@ -68,8 +70,8 @@ class PictureOptions(Checked):
     background: str = option(
         "black",
         check=partial(checks.choice, allowed=BACKGROUNDS),
-        metavar="black|grey|photo",
-        help="What a picture shows where there is no foreground.",
+        metavar="black|grey|white|photo|transparent",
+        help="What pictures and the figure results show where there is no foreground.",
         panel=OUTPUT,
     )
     basis: str = option(
@@ -103,8 +105,18 @@ class PictureOptions(Checked):
     def __post_init__(self) -> None:
         """Refuse what is not allowed."""
         super().__post_init__()
+        if self.background == "transparent" and "jpg" in (self.format, self.figures_as):
+            raise OptionError(
+                "background must be another one than transparent for jpg, which cannot hold it; use png",
+                option="background",
+            )
         if "coco" in self.masks:
             coco_tools()
+
+    @property
+    def figures_as(self) -> str:
+        """Format of the figures."""
+        return self.figure_format or self.format
 
     @property
     def has_masks(self) -> bool:
@@ -130,8 +142,8 @@ class PictureOptions(Checked):
         ]
 
     def figure_files(self) -> list[str]:
-        """Names of the figures of all photos."""
-        return [f"{name}.{self.format}" for name in FIGURES] if self.pca else []
+        """Names of the figures of all photos, and of the file of their captions."""
+        return [*(f"{name}.{self.figures_as}" for name in FIGURES), CAPTIONS] if self.pca else []
 
     def photo_files(self, stem: str) -> list[str]:
         """Names of the files that a photo of this stem may get."""
@@ -164,6 +176,6 @@ def coco_tools() -> ModuleType:
     try:
         from pycocotools import mask
     except ImportError as error:
-        raise ExtraError.of(error, "masks", "writing masks as COCO JSON", "pycocotools") from error
+        raise ExtraError.of(error, "masks", "reading or writing masks as COCO JSON", "pycocotools") from error
     found: ModuleType = mask
     return found

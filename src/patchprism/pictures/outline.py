@@ -17,11 +17,10 @@ COLOR = (255, 0, 255)
 
 
 def outlined(panel: Image.Image, foreground: NDArray[Any]) -> Image.Image:
-    """A panel with a line of one pixel along the inner edge of the foreground; none along the panel's own edges.
+    """A panel with a line along the inner edge of the foreground, a pixel per 300; none along the panel's own edges.
 
     Parameters
     ----------
-    panel : Image
     foreground : ndarray, shape (h, w), bool
         Of patches; enlarged as the colours beside the photo are.
     """
@@ -30,5 +29,8 @@ def outlined(panel: Image.Image, foreground: NDArray[Any]) -> Image.Image:
     patches = np.asarray(foreground, np.bool_)
     mask = np.asarray(Image.fromarray(patches).resize(panel.size, Image.Resampling.NEAREST), np.bool_)
     pixels = np.array(panel)
-    pixels[mask & ~erode(mask)] = COLOR
+    inside = mask
+    for _ in range(max(1, round(min(panel.size) / 300))):
+        inside = erode(inside)
+    pixels[mask & ~inside] = COLOR
     return Image.fromarray(pixels)

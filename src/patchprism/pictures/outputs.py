@@ -5,55 +5,77 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from patchprism.errors import OptionError
+from patchprism.pictures.drawing import Drawing
+from patchprism.pictures.figure_options import FIGURE_FORMATS, FigureOptions
 from patchprism.pictures.render import write_picture
 from patchprism.support import checks
 from patchprism.support.files import atomic_write
 from patchprism.support.words import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from pathlib import Path
+    import os
+    from collections.abc import Callable, Mapping, Sequence
 
+    from matplotlib.figure import Figure
     from numpy.typing import NDArray
+
+    from patchprism.pictures.options import PictureOptions
 
     Job = tuple[Path, Callable[[Path], None]]
     Draw = Callable[[], NDArray[np.uint8]]
 
 
-def figure_jobs(results: Sequence[LensResult], folder: Path, *, arrays: bool, format: str) -> list[Job]:
-    """The files of all photos together: figures, tables, and arrays that belong to no one photo."""
+def figure_jobs(results: Sequence[LensResult], folder: Path, options: PictureOptions) -> list[Job]:
+    """The files of all photos together: figures and captions, tables, and arrays that belong to no one photo."""
     jobs: list[Job] = []
     for result in results:
-        jobs += [(folder / f"{stem}.{format}", partial(_draw, draw)) for stem, draw in result.figures.items()]
-        jobs += [(folder / name, partial(_text, text)) for name, text in result.tables.items()]
-        if arrays and result.shared_arrays:
+        jobs += [_job(folder, stem, draw, options) for stem, draw in result.figures.items()]
+        if result.figures:
+            jobs.append(
+                (folder / f"{result.name}.txt", partial(write_text, captions(result.figures, result.origin)))
+            )
+        jobs += [(folder / name, partial(write_text, text)) for name, text in result.tables.items()]
+        if options.arrays and result.shared_arrays:
             jobs.append((folder / f"{result.name}.npz", partial(_arrays, result.shared_arrays)))
     return jobs
 
 
-def photo_jobs(
-    results: Sequence[LensResult], index: int, stem: Path, *, arrays: bool, format: str
-) -> list[Job]:
+def photo_jobs(results: Sequence[LensResult], index: int, stem: Path, options: PictureOptions) -> list[Job]:
     """The files of one photo: ``<stem>.<lens>.<format>``, and with ``arrays`` ``<stem>.<lens>.npz``."""
     jobs: list[Job] = []
     for result in results:
         look = PhotoLook(
             result.pictures[index] if result.pictures else {}, result.arrays[index] if result.arrays else {}
         )
-        jobs += look.jobs(result.name, stem, arrays=arrays, format=format)
+        jobs += look.jobs(result.name, stem, options)
     return jobs
+
+
+def _job(folder: Path, stem: str, draw: Draw, options: PictureOptions) -> Job:
+    """The file of a figure, or of a picture of one photo."""
+    if isinstance(draw, Drawing):
+        return folder / f"{stem}.{options.figures_as}", partial(draw.save, options=options)
+    return folder / f"{stem}.{options.format}", partial(_draw, draw)
+
+
+def captions(figures: Mapping[str, Drawing], origin: str = "") -> str:
+    """The text of a file of captions: a paragraph for each figure, below its name; then what they were made from."""
+    told = [f"{stem}\n{drawing.caption()}\n" for stem, drawing in figures.items()]
+    return "\n".join([*told, *([f"{origin}\n"] if origin else [])])
 
 
 def _draw(draw: Callable[[], NDArray[np.uint8]], path: Path) -> None:
     write_picture(path, draw())
 
 
-def _text(text: str, path: Path) -> None:
+def write_text(text: str, path: Path) -> None:
+    """Write a text file, whole or not at all."""
     with atomic_write(path) as part:
         part.write_bytes(text.encode("utf-8"))
 
@@ -70,6 +92,29 @@ def as_png(picture: NDArray[np.uint8]) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def save_drawing(
+    drawing: Drawing, path: str | os.PathLike[str], options: FigureOptions, origin: str = ""
+) -> Path:
+    """Write a figure, and its caption beside it as ``.txt``; gives the figure's path.
+
+    Raises
+    ------
+    OptionError
+        If the name does not end in a format of figures.
+    OutputError
+        If it cannot be written.
+    """
+    target = Path(checks.path("path", path))
+    format = target.suffix.lower().lstrip(".")
+    if format not in FIGURE_FORMATS:
+        checks.refuse("path", f"a name that ends in {', '.join(f'.{each}' for each in FIGURE_FORMATS)}", path)
+    if drawing.clear and format == "jpg":
+        raise OptionError("path must be another one than .jpg, which cannot be transparent", option="path")
+    drawing.save(target, options)
+    write_text(f"{drawing.caption()} {origin}".rstrip() + "\n", target.with_suffix(".txt"))
+    return target
 
 
 @dataclass
@@ -90,13 +135,13 @@ class PhotoLook:
     arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
     entry: Any = None
 
-    def jobs(self, lens: str, stem: Path, *, arrays: bool, format: str) -> list[Job]:
+    def jobs(self, lens: str, stem: Path, options: PictureOptions) -> list[Job]:
         """Its files: ``<stem>.<picture>.<format>``, and with ``arrays`` ``<stem>.<lens>.npz``."""
         jobs: list[Job] = [
-            (stem.with_name(f"{stem.name}.{suffix}.{format}"), partial(_draw, draw))
+            _job(stem.parent, f"{stem.name}.{suffix}", draw, options)
             for suffix, draw in self.pictures.items()
         ]
-        if arrays and self.arrays:
+        if options.arrays and self.arrays:
             jobs.append((stem.with_name(f"{stem.name}.{lens}.npz"), partial(_arrays, self.arrays)))
         return jobs
 
@@ -111,7 +156,7 @@ class LensResult:
         The lens.
     report : dict
         JSON values for ``report.json``.
-    figures : dict
+    figures : dict of Drawing
         What draws each figure of all photos, by the stem of its file.
     pictures : list of dict
         What draws the pictures of each photo, by what follows the photo's stem in their names. Empty where photos are
@@ -122,15 +167,18 @@ class LensResult:
         Arrays that belong to no one photo.
     tables : dict
         Text files by name.
+    origin : str
+        What it was made from, for captions: photos, network, weights and layer.
     """
 
     name: str
     report: dict[str, Any]
-    figures: dict[str, Draw] = field(default_factory=dict)
+    figures: dict[str, Drawing] = field(default_factory=dict)
     pictures: list[dict[str, Draw]] = field(default_factory=list)
     arrays: list[dict[str, NDArray[Any]]] = field(default_factory=list)
     shared_arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
     tables: dict[str, str] = field(default_factory=dict)
+    origin: str = ""
 
     def picture(self, index: int | None = None) -> NDArray[np.uint8]:
         """The first figure, (H, W, 3) uint8; or the lens's first picture of one photo, at the photo's resolution.
@@ -154,6 +202,93 @@ class LensResult:
         if not drawn:
             raise OptionError(f"the lens {self.name} was not asked for photo {index}")
         return next(iter(drawn.values()))()
+
+    def figure(
+        self,
+        name: str | None = None,
+        *,
+        dpi: int | None = None,
+        width: float | str | None = None,
+        columns: int | None = None,
+        labels: str | Sequence[str] = ("names",),
+        arrange: str = "beside",
+        panels: str = "whole",
+    ) -> Figure:
+        """A figure as a Matplotlib figure, whose text is Matplotlib's.
+
+        Parameters
+        ----------
+        name : str, optional
+            One of :attr:`figures`; by default the first.
+        dpi, width, columns, labels, arrange, panels
+            As in :meth:`Visualization.save <patchprism.Visualization.save>`.
+
+        Raises
+        ------
+        OptionError
+            If there is no such figure, or an option has a value that is not allowed.
+        """
+        options = FigureOptions(
+            dpi=dpi,
+            width=width,
+            columns=columns,
+            labels=checks.texts("labels", labels),
+            arrange=arrange,
+            panels=panels,
+        )
+        return self._drawing(name).figure(options)
+
+    def save(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        name: str | None = None,
+        dpi: int | None = None,
+        width: float | str | None = None,
+        columns: int | None = None,
+        labels: str | Sequence[str] = ("names",),
+        arrange: str = "beside",
+        panels: str = "whole",
+    ) -> Path:
+        """Write a figure, and its caption beside it as ``.txt``.
+
+        Parameters
+        ----------
+        path : path
+            Ends in ``.png``, ``.jpg``, ``.pdf`` or ``.svg``. A file of that name is replaced.
+        name : str, optional
+            One of :attr:`figures`; by default the first.
+        dpi, width, columns, labels, arrange, panels
+            As in :meth:`Visualization.save <patchprism.Visualization.save>`.
+
+        Returns
+        -------
+        Path
+            The figure.
+
+        Raises
+        ------
+        OptionError
+            If there is no such figure, or an option has a value that is not allowed.
+        OutputError
+            If it cannot be written.
+        """
+        options = FigureOptions(
+            dpi=dpi,
+            width=width,
+            columns=columns,
+            labels=checks.texts("labels", labels),
+            arrange=arrange,
+            panels=panels,
+        )
+        return save_drawing(self._drawing(name), path, options, self.origin)
+
+    def _drawing(self, name: str | None) -> Drawing:
+        if not self.figures:
+            raise OptionError(f"the lens {self.name} has no figure")
+        return self.figures[
+            checks.choice("name", name or next(iter(self.figures)), allowed=tuple(self.figures))
+        ]
 
     def __repr__(self) -> str:
         arrays = dict.fromkeys([name for of_photo in self.arrays for name in of_photo])

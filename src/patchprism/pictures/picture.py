@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from patchprism.pictures.render import Crop
     from patchprism.prism.colors import PhotoColors
 
-GREY = 0.5
+# Grey in [0, 1] of the plain backgrounds.
+FILLS = {"black": 0.0, "grey": 0.5, "white": 1.0}
 
 
 def without_photo(upsample: str, background: str) -> tuple[str, str]:
@@ -38,11 +39,10 @@ def draw_picture(
     background: str = "black",
     basis: str = "object",
 ) -> NDArray[np.uint8]:
-    """One photo's picture, (H, W, 3) uint8.
+    """One photo's picture, (H, W, 3) uint8; (H, W, 4) with a transparent background.
 
     Parameters
     ----------
-    part : PhotoColors
     read : callable
         Gives the photo, (H, W, 3) uint8; called only where :func:`needs_photo` says so.
     crop : tuple of float
@@ -52,14 +52,38 @@ def draw_picture(
     overlay_alpha, upsample, background, basis
         As in :meth:`Visualization.picture <patchprism.Visualization.picture>`.
     """
-    colored = np.ones_like(part.foreground) if basis == "all" else part.foreground
-    colors = part.rgb_all if basis == "all" else part.rgb
+    return draw_colors(
+        part.rgb_all if basis == "all" else part.rgb,
+        np.ones_like(part.foreground) if basis == "all" else part.foreground,
+        read,
+        crop=crop,
+        size=size,
+        overlay_alpha=overlay_alpha,
+        upsample=upsample,
+        background=background,
+    )
+
+
+def draw_colors(
+    colors: NDArray[np.floating[Any]],
+    colored: NDArray[np.bool_],
+    read: Callable[[], NDArray[np.uint8]],
+    *,
+    crop: Crop,
+    size: tuple[int, int],
+    overlay_alpha: float | None = None,
+    upsample: str = "auto",
+    background: str = "black",
+) -> NDArray[np.uint8]:
+    """The same from colours, (h, w, 3) in [0, 1], and the patches that have one, (h, w) bool."""
     if overlay_alpha is None and background == "photo":
         overlay_alpha = 1.0
     if upsample == "auto":
         upsample = "nearest" if overlay_alpha is None else "guided"
     if overlay_alpha is None:
-        fill = GREY if background == "grey" else 0.0
+        if background == "transparent":
+            return _clear(colors, colored, crop, size, upsample, read() if upsample == "guided" else None)
+        fill = FILLS[background]
         colors = np.where(colored[..., np.newaxis], colors, np.float32(fill))
         if upsample == "nearest":
             return paint(colors, crop=crop, size=size, fill=fill)
@@ -73,3 +97,25 @@ def draw_picture(
     from patchprism.pictures.upsample import overlay_smooth
 
     return overlay_smooth(read(), colors, colored, overlay_alpha, crop=crop, method=upsample)
+
+
+def _clear(
+    colors: NDArray[np.floating[Any]],
+    colored: NDArray[np.bool_],
+    crop: Crop,
+    size: tuple[int, int],
+    upsample: str,
+    guide: NDArray[np.uint8] | None,
+) -> NDArray[np.uint8]:
+    """Colours with the foreground as their opacity, (H, W, 4) uint8; edges are as soft as the upsampling makes them."""
+    from patchprism.pictures.upsample import upsampled_strips
+
+    values = np.concatenate(
+        [np.where(colored[..., None], colors, 0.0), colored[..., None]], axis=-1, dtype=np.float32
+    )
+    picture = np.zeros((*size, 4), np.uint8)
+    for rows, columns, strip in upsampled_strips(values, crop=crop, size=size, method=upsample, photo=guide):
+        # Colours are weighted with the foreground by now; a viewer weights them again.
+        strip[..., :3] /= np.maximum(strip[..., 3:], np.float32(1e-6))
+        picture[rows, columns] = np.rint(255 * np.clip(strip, 0, 1)).astype(np.uint8)
+    return picture

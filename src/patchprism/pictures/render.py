@@ -9,9 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from patchprism.errors import OptionError, OutputError
-from patchprism.pictures.figures import fg_mask_figure, results_figure
-from patchprism.pictures.histogram import score_histogram
-from patchprism.pictures.sheet import viridis
 from patchprism.support.arrays import to_uint8
 from patchprism.support.files import atomic_write
 
@@ -24,16 +21,6 @@ if TYPE_CHECKING:
 
     from patchprism.prism.colors import PhotoColors
 
-
-__all__ = [
-    "fg_mask_figure",
-    "overlay",
-    "paint",
-    "results_figure",
-    "score_histogram",
-    "viridis",
-    "write_picture",
-]
 
 _FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 # zlib's run-length strategy, measured at 4000 x 3000 beside level 1 and Pillow's default, level 6:
@@ -150,16 +137,21 @@ def overlay(
     return result
 
 
-def write_picture(path: str | os.PathLike[str], picture: NDArray[np.uint8], *, quality: int = 95) -> None:
+def write_picture(
+    path: str | os.PathLike[str], picture: NDArray[np.uint8], *, quality: int = 95, dpi: int | None = None
+) -> None:
     """Write a picture, whole or not at all; the same picture always gives the same bytes.
 
     Parameters
     ----------
     path : path
         Ends in ``.png``, ``.jpg`` or ``.jpeg``, which chooses the format.
-    picture : np.ndarray, shape (H, W, 3), uint8
+    picture : np.ndarray, shape (H, W, 3) or (H, W, 4), uint8
+        With four channels the last one is opacity, which JPEG cannot hold.
     quality : int, default 95
         Of JPEG, 1 to 100. Colours are not subsampled: patches have sharp edges.
+    dpi : int, optional
+        Pixels per inch, for programs that print it.
 
     Raises
     ------
@@ -174,7 +166,13 @@ def write_picture(path: str | os.PathLike[str], picture: NDArray[np.uint8], *, q
     suffix = os.path.splitext(name)[1].lower()
     if suffix not in _FORMATS:
         raise OptionError(f"a picture's name must end in {', '.join(_FORMATS)}, got {name!r}")
-    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or 0 in picture.shape:
+    channels = (3,) if _FORMATS[suffix] == "JPEG" else (3, 4)
+    if (
+        picture.dtype != np.uint8
+        or picture.ndim != 3
+        or picture.shape[2] not in channels
+        or 0 in picture.shape
+    ):
         raise OptionError(f"a picture must be (H, W, 3) uint8, got {picture.shape} of {picture.dtype}")
     if not 1 <= quality <= 100:
         raise OptionError(f"quality must be 1 to 100, got {quality!r}")
@@ -183,6 +181,8 @@ def write_picture(path: str | os.PathLike[str], picture: NDArray[np.uint8], *, q
         if max(picture.shape) > 65535:
             raise OutputError(name, "JPEG holds at most 65,535 pixels a side; use PNG")
         options = {"quality": quality, "subsampling": 0}
+    if dpi is not None:
+        options["dpi"] = (dpi, dpi)
     encoded = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(picture)).save(encoded, _FORMATS[suffix], **options)
     with atomic_write(path) as part:

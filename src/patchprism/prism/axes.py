@@ -80,7 +80,6 @@ class Scorer:
 
     Attributes
     ----------
-    scene : Axes
     component : int
         The scene component that is the score where there is no direction, from 1.
     direction : ndarray, shape (D,), float64, or None

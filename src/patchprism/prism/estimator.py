@@ -16,7 +16,7 @@ from patchprism.prism.fitted import FittedPrism
 from patchprism.prism.foreground import Voters
 from patchprism.prism.head import Head
 from patchprism.prism.labels import packed_shares, shares_of_masks
-from patchprism.prism.options import DEFAULTS
+from patchprism.prism.options import DEFAULTS, check_taught
 from patchprism.prism.passes import (
     ObjectHistogram,
     ObjectMoments,
@@ -374,21 +374,6 @@ class Prism(FittedPrism):
         if self.is_fitted and self.undecided_:
             parts.append(f"side {self.side_} but undecided")
         return f"Prism({', '.join(parts)})"
-
-
-def check_taught(foreground: str) -> None:
-    """Refuse a way to find the foreground that masks or a head do not go with.
-
-    Raises
-    ------
-    OptionError
-        If it is another than theirs.
-    """
-    if foreground not in ("auto", "mask"):
-        raise OptionError(
-            f"foreground must be 'auto' or 'mask' with masks or a head, got {foreground!r}",
-            option="foreground",
-        )
 
 
 def _no_foreground(scorer: Scorer) -> str:

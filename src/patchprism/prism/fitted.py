@@ -238,7 +238,7 @@ class FittedPrism(PrismOptions):
             return [
                 f"no object was found: {above:.0%} of the patches above the threshold lie on the photos' borders, and "
                 f"{below:.0%} of those below, so the side of the object is undecided; look at the histogram, and try "
-                "--foreground above, below or none"
+                "foreground='above', foreground='below' or foreground='none'"
             ]
         if (
             self.foreground not in ("above", "below")
@@ -252,7 +252,7 @@ class FittedPrism(PrismOptions):
             return []
         return [
             f"the object seems to lie {other} the threshold: {mine:.0%} of the patches {self.side_} it lie on the "
-            f"photos' borders, and {theirs:.0%} of those {other}; try --foreground {other}"
+            f"photos' borders, and {theirs:.0%} of those {other}; try foreground={other!r}"
         ]
 
     def _side_reason(self) -> str:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     Float64 = NDArray[np.float64]
 
 # Part of every prism's file: the labels of a later version may differ.
-VERSION = 1
+VERSION = 2
 # Photos of a job that are labelled at most, evenly spaced: a direction changes little after a few dozen.
 MOST_VOTERS = 512
 # Above this, patches are labelled two by two: the graph grows with the square of their number.
@@ -44,6 +44,17 @@ CURVE_BINS = 1024
 # again with the whole border. On 22 photos with masks any value from 0.3 to 0.5 gave the same, and raised the
 # mean IoU of the labels from 0.795 to 0.823 (ViT-S/14, block 8) and from 0.608 to 0.650 (EfficientNet-lite2).
 MOST_BORDER = 0.4
+# Labels that cover this much of both sides and of the lower edge, but less than LITTLE of the upper edge, are land
+# under a sky, and are labelled again by themselves. With ViT-S/14, block 8, this raised the mean IoU of the labels
+# from 0.823 to 0.833 on the same photos, and from 0.70 to 0.72 on 110 photos of cut-outs before two kinds of ground;
+# objects wider than the photo lost 0.04. Doing so whenever labels cover the border raised the former more, but
+# halved the IoU of objects that are cut by one border.
+LAND = 0.5
+LITTLE = 0.05
+# Thresholds whose agreement with the labels is this close to the best one are equally good; their middle is kept.
+# With EfficientNet-lite2 in bfloat16 instead of float32, 3.7 % of the patches changed with the best threshold alone,
+# 1.2 % with the middle.
+AS_GOOD = 0.99
 
 
 def unit(tokens: Tokens) -> Float32:
@@ -105,26 +116,53 @@ def label_patches(tokens: Tokens) -> Mask:
     ndarray, shape (h, w), bool
         All False where the patches do not differ.
     """
-    units = unit(tokens)
+    return label_units(unit(tokens))
+
+
+def label_units(units: Float32) -> Mask:
+    """:func:`label_patches` of tokens that have unit length already."""
     h, w, _ = units.shape
     if h * w > MOST_PATCHES:
-        coarse = label_patches(_halved(units))
+        coarse = label_units(unit(_halved(units)))
         return coarse.repeat(2, axis=0).repeat(2, axis=1)[:h, :w]
     rows = units.reshape(h * w, -1)
     cosines = rows @ rows.T
     distances = _cluster_distances(rows)
-    similar = cosines > _similarity_threshold(cosines)
     ring = on_border(h, w)
-    without_lower = ring.copy()
-    without_lower[-1, 1:-1] = False
+    sides_and_top = ring.copy()
+    sides_and_top[-1, 1:-1] = False
     mask = np.zeros((h, w), dtype=bool)
-    for border in (without_lower, ring):
-        flat = border.ravel()
-        cues = _scaled(_cluster_votes(distances, flat)) + _scaled(_unlike_border(cosines, flat))
-        mask = _best_cut(cues, similar).reshape(h, w)
+    for border in (sides_and_top, ring):
+        mask = _unlike(cosines, distances, border.ravel()).reshape(h, w)
         if border_ratio(mask, border) < MOST_BORDER:
-            break
-    return mask
+            return mask
+    return _object_on_land(mask, cosines, distances, sides_and_top) if is_land(mask) else mask
+
+
+def is_land(mask: Mask) -> bool:
+    """Whether labels cover the sides and the lower edge of a photo, but not its upper edge."""
+    upper, *others = (edge.mean() for edge in (mask[0], mask[-1], mask[:, 0], mask[:, -1]))
+    return bool(upper < LITTLE and min(others) >= LAND)
+
+
+def _object_on_land(land: Mask, cosines: Float32, distances: Float32, border: Mask) -> Mask:
+    """Labels among the patches of ``land`` alone, (h, w) bool; ``land`` itself where they do not differ.
+
+    A sky differs so much from what is below it that the first cut runs along the horizon.
+    """
+    places = np.flatnonzero(land)
+    on = border.ravel()[places]
+    if on.all() or not on.any():
+        return land
+    mask = np.zeros(land.size, dtype=bool)
+    mask[places] = _unlike(cosines[np.ix_(places, places)], distances[places], on)
+    return mask.reshape(land.shape) if mask.any() else land
+
+
+def _unlike(cosines: Float32, distances: Float32, border: Mask) -> Mask:
+    """Patches that differ from those on a border: cosines (n, n), distances to clusters (n, k), border (n,)."""
+    cues = _scaled(_cluster_votes(distances, border)) + _scaled(_unlike_border(cosines, border))
+    return _best_cut(cues, cosines > _similarity_threshold(cosines))
 
 
 def _halved(units: Float32) -> Float32:
@@ -137,22 +175,24 @@ def _halved(units: Float32) -> Float32:
 
 def _similarity_threshold(cosines: Float32) -> float:
     """Above which two patches are similar: midway between the mean of all cosines and their 90th percentile."""
-    every = max(1, len(cosines) // 256)
-    return float((cosines.mean(dtype=np.float64) + np.quantile(cosines[::every], 0.9)) / 2)
+    sample = cosines[:: max(1, len(cosines) // 256)]
+    return float((cosines.mean(dtype=np.float64) + np.quantile(sample, 0.9)) / 2)
 
 
 def _cluster_distances(rows: Float32) -> Float32:
     """Squared distances of rows (n, D) to the centres of k-means, (n, k).
 
     The first centre is the row farthest from the mean, the others come from k-means++ (Arthur and
-    Vassilvitskii, 2007) with a fixed seed. Unlike scikit-learn's, the result does not depend on threads.
+    Vassilvitskii, 2007) with a fixed seed. The number of threads changes the last bits of the distances;
+    with 1, 2 and 4 threads the labels of 22 photos were the same.
     """
     random = np.random.default_rng(0)
     count = min(CLUSTERS, len(rows))
 
+    squares = (rows * rows).sum(axis=1)[:, None]
+
     def squared(centres: Float32) -> Float32:
-        # Rows have unit length, so |x - c|^2 = 1 - 2 x.c + |c|^2
-        apart = (rows * rows).sum(axis=1)[:, None] - 2 * (rows @ centres.T) + (centres * centres).sum(axis=1)
+        apart = squares - 2 * (rows @ centres.T) + (centres * centres).sum(axis=1)
         distances: Float32 = np.maximum(apart, 0)
         return distances
 
@@ -169,10 +209,9 @@ def _cluster_distances(rows: Float32) -> Float32:
         if (closest == owner).all():
             break
         owner = closest
-        for cluster in range(len(centres)):
-            members = owner == cluster
-            if members.any():
-                centres[cluster] = rows[members].mean(axis=0)
+        members = (owner[:, None] == np.arange(len(centres))).astype(np.float32)
+        sizes = members.sum(axis=0)[:, None]
+        centres = np.where(sizes > 0, members.T @ rows / np.maximum(sizes, 1), centres)
         distances = squared(centres)
     return distances
 
@@ -208,12 +247,14 @@ def _best_cut(cues: Float64, similar: Mask) -> Mask:
     fewest, most = max(2, int(np.ceil(0.01 * n))), int(0.95 * n)
     if most < fewest or cues.min() == cues.max():
         return np.zeros(n, dtype=bool)
-    edges = similar[order][:, order]
-    # Edges within the first k patches, counted in both directions, for every k
+    rank = np.empty(n, np.uint16)  # smaller numbers compare faster, and n is MOST_PATCHES at most
+    rank[order] = np.arange(n)
+    # Edges of each patch to those before it; then within the first k patches, in both directions, for every k
+    before = _counts(similar & (rank < rank[:, None]))[order]
     size = np.arange(1, n + 1, dtype=np.float64)
-    within = (2 * np.tril(edges, -1).sum(axis=1) + np.diagonal(edges)).cumsum().astype(np.float64)
+    within = (2 * before + np.diagonal(similar)[order]).cumsum().astype(np.float64)
     within += FAINT * (size * size - within)
-    volume = (edges.sum(axis=1) * (1 - FAINT) + FAINT * n).cumsum()
+    volume = (_counts(similar)[order] * (1 - FAINT) + FAINT * n).cumsum()
     cut = volume - within
     with np.errstate(divide="ignore", invalid="ignore"):
         cost = cut / volume + cut / (volume[-1] - volume)
@@ -221,6 +262,11 @@ def _best_cut(cues: Float64, similar: Mask) -> Mask:
     threshold = (cues[order[kept - 1]] + cues[order[kept]]) / 2
     kept_patches: Mask = cues > threshold
     return kept_patches
+
+
+def _counts(marks: Mask) -> NDArray[np.int64]:
+    """How many are True in each row, (n, m) -> (n,); several times faster than ``sum(axis=1)``."""
+    return np.array([np.count_nonzero(row) for row in marks])
 
 
 def _scaled(values: Float64) -> Float64:
@@ -254,8 +300,9 @@ class DirectionVotes:
         """Add a photo's tokens, (h, w, D); photos that do not vote are left out."""
         if index not in self.voters:
             return
-        mask = label_patches(tokens)
-        difference = class_difference(unit(tokens), mask)
+        units = unit(tokens)
+        mask = label_units(units)
+        difference = class_difference(units, mask)
         self.labels[index] = np.packbits(mask).tobytes()
         if difference is not None:
             self.total = difference if self.total is None else self.total + difference
@@ -316,5 +363,10 @@ class AgreementCurves:
         self.count += other.count
 
     def best(self) -> float:
-        """The threshold in [0, 1] of the largest mean IoU."""
-        return int(self.total.argmax()) / CURVE_BINS
+        """The middle of the thresholds in [0, 1], without a gap, whose mean IoU is within 1 % of the largest."""
+        best = int(self.total.argmax())
+        worse = np.flatnonzero(self.total < AS_GOOD * self.total[best])
+        after = int(np.searchsorted(worse, best))
+        first = int(worse[after - 1]) + 1 if after else 0
+        last = int(worse[after]) - 1 if after < len(worse) else CURVE_BINS - 1
+        return (first + last) // 2 / CURVE_BINS

@@ -193,8 +193,7 @@ class Head:
         if missing:
             listed = ", ".join(missing[:5])
             raise OptionError(
-                f"masks label no patch as {listed}: every class needs at least one patch that it mostly covers",
-                option="masks",
+                f"the masks label no patch as {listed}: every class needs at least one patch that it mostly covers"
             )
         rows = walk(partial(LabelledRows, {index: given[index] for index in sorted(given)}))
         tokens, classes = rows.joined()
@@ -421,7 +420,7 @@ class LabelledRows:
         """All rows (n, D) and their classes (n,), in the photos' order."""
         order = sorted(self.rows)
         if not order:
-            raise OptionError("masks: no photo that could be read has one", option="masks")
+            raise OptionError("no photo that could be read has a mask")
         return np.concatenate([self.rows[i] for i in order]), np.concatenate([self.classes[i] for i in order])
 
 

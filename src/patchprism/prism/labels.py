@@ -191,7 +191,9 @@ def _with_crops(
 ) -> Iterator[tuple[int, NDArray[np.int16], tuple[float, float, float, float]]]:
     """Each photo's place, mask, and what its patches cover of it, as shares of width and height."""
     said = photos.origin.get("framing", {})
-    framing = Framing.from_dict(said) if set(said) == {each.name for each in fields(Framing)} else None
+    whole = set(said) | {"stride"} == {each.name for each in fields(Framing)}
+    framing = Framing.from_dict(said) if whole else None
+    refine = int(photos.origin.get("refine", 1))
     rows = getattr(photos, "rows", None)
     for index, mask in masks.items():
         name, grid = names[index], grids[index]
@@ -202,9 +204,11 @@ def _with_crops(
             check_shape(name, mask.shape, row.size)
             yield index, mask, relative_crop(row.crop, row.size)
         elif framing is not None:
-            expected = framing.grid(*mask.shape)
-            # Sizes are rounded: a smaller mask of the same shape may get one more row or column.
-            if max(abs(expected[0] - grid[0]), abs(expected[1] - grid[1])) > 1:
+            rows_here, columns_here = framing.grid(*mask.shape)
+            expected = rows_here * refine, columns_here * refine
+            # Sizes are rounded: a smaller mask of the same shape may get one more row or column of whole patches.
+            most = refine * framing.enlargement
+            if max(abs(expected[0] - grid[0]), abs(expected[1] - grid[1])) > most:
                 height, width = mask.shape
                 raise PhotoError(
                     name,
@@ -235,5 +239,5 @@ def check_shape(name: str, mask: tuple[int, ...], size: tuple[int, int]) -> None
     # Sizes rounded after scaling differ by up to a pixel of the smaller one.
     if abs(height * size[1] - width * size[0]) > max(*size, height, width):
         raise PhotoError(
-            name, f"its mask is {width} x {height}, another shape than the photo of {size[1]} x {size[0]}"
+            name, f"a mask of {width} x {height} has another shape than its photo of {size[1]} x {size[0]}"
         )

@@ -75,7 +75,6 @@ class Moments:
 
     Attributes
     ----------
-    count : int
     mean : ndarray, shape (D,), float64
     scatter : ndarray, shape (D, D), float64
         Sum of outer products of deviations from ``mean``.

@@ -143,3 +143,18 @@ DEFAULTS: dict[str, Any] = {field.name: field.default for field in fields(PrismO
 MASK_OPTIONS = {name: DEFAULTS[name] for name in ("mask_threshold", "mask_side", "opening", "closing")}
 # Options that a fit settles; the signs are the preset's.
 FIT_OPTIONS = {name: DEFAULTS[name] for name in DEFAULTS if name not in (*MASK_OPTIONS, "signs")}
+
+
+def check_taught(foreground: str) -> None:
+    """Refuse a way to find the foreground that masks or a head do not go with.
+
+    Raises
+    ------
+    OptionError
+        If it is another than theirs.
+    """
+    if foreground not in ("auto", "mask"):
+        raise OptionError(
+            f"foreground must be 'auto' or 'mask' with masks or a head, got {foreground!r}",
+            option="foreground",
+        )

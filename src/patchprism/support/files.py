@@ -183,7 +183,6 @@ def refuse_no_folder(path: str | os.PathLike[str], *, above: bool = False) -> No
 
     Parameters
     ----------
-    path : path
     above : bool
         Whether only the folders above it count, since it is a file.
 

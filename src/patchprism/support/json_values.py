@@ -10,14 +10,10 @@ import numpy as np
 
 # Deeper than anything that is written here; json itself would end in a RecursionError only when it writes it again.
 MAX_DEPTH = 32
-
-
 MAX_DIGITS = 100
 
 
 MAX_TEXT = 4096
-
-
 MAX_COUNT = 1 << 53
 
 

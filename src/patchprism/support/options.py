@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 # The panels of ``--help``.
 INPUT, MODEL, FIT, OUTPUT = "What goes in", "The network", "Foreground and colours", "What comes out"
-LENSES, SCALE = "Lenses", "Many photos"
+LENSES, SCALE, FIGURES = "Lenses", "Many photos", "Figures"
 
 _KEY = "option"
 
@@ -60,9 +60,30 @@ class Option:
         return self.flag.split() or [f"--{name.replace('_', '-')}"]
 
 
-def option(default: Any = MISSING, **said: Any) -> Any:
+def option(
+    default: Any = MISSING,
+    *,
+    check: Check,
+    help: str = "",
+    metavar: str | None = None,
+    flag: str = "",
+    was: str = "",
+    panel: str | None = None,
+    parse: Parse | None = None,
+    hidden: bool = False,
+) -> Any:
     """A field with its default, and what :class:`Option` says of it."""
-    return field(default=default, metadata={_KEY: Option(**said)})
+    said = Option(
+        check=check,
+        help=help,
+        metavar=metavar,
+        flag=flag,
+        was=was,
+        panel=panel,
+        parse=parse,
+        hidden=hidden,
+    )
+    return field(default=default, metadata={_KEY: said})
 
 
 def option_of(each: Field[Any]) -> Option | None:

@@ -37,7 +37,6 @@ class Note:
     ----------
     name : str
         The photo's; empty where it is said of the job.
-    text : str
     """
 
     name: str
@@ -90,12 +89,7 @@ ROOM = Room()
 
 @dataclass
 class Reading:
-    """One photo's reading.
-
-    Attributes
-    ----------
-    notes : list of str
-    """
+    """One photo's reading."""
 
     notes: list[str] = field(default_factory=list)
     room: Room = ROOM

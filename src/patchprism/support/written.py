@@ -61,7 +61,6 @@ class Stamp(NamedTuple):
 
     Attributes
     ----------
-    bytes : int
     sha256 : str
         Empty where nobody has computed it.
     modified : int
@@ -82,10 +81,6 @@ def stamp(path: str | os.PathLike[str]) -> Stamp:
 
 class Record:
     """What the records in a folder say.
-
-    Parameters
-    ----------
-    folder : Folder
 
     Attributes
     ----------
@@ -241,7 +236,6 @@ class Output:
 
     Attributes
     ----------
-    folder : Folder
     written : dict
         Stamps of what the job has written so far.
     """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 from typing import TYPE_CHECKING, Any
 
 from patchprism.backbones import Backbone, find_record, load_backbone
@@ -13,6 +12,7 @@ from patchprism.jobs.inputs import listed_input
 from patchprism.jobs.opened import open_in_memory
 from patchprism.jobs.run import Run, nobody
 from patchprism.jobs.settings import ERRORS, Settings
+from patchprism.jobs.source import read_all
 from patchprism.jobs.viewing import features_of
 from patchprism.photos.framing import Framing
 from patchprism.support import checks
@@ -29,11 +29,14 @@ def extract(
     backbone: Backbone | str,
     *,
     size: int | None = None,
+    stride: int | None = None,
     framing: Framing | None = None,
-    layer: int | Sequence[int] = -1,
+    layer: int | Sequence[int] | None = None,
     facet: str = "token",
     final_norm: bool = True,
     token_norm: str = "none",
+    tile: int | None = None,
+    refine: int = 1,
     range: tuple[float, float] | None = None,
     batch_size: int | None = None,
     errors: str = "raise",
@@ -50,10 +53,12 @@ def extract(
         A backbone, or the name of a model, which :func:`~patchprism.load_backbone` loads.
     size : int, default=448
         The photo's shorter edge as the network sees it, in pixels.
+    stride : int, optional
+        Pixels from one patch to the next, a divisor of the patch size; a smaller one makes patches overlap.
     framing : Framing, optional
         How photos are resized, cropped and normalised, instead of ``size``. By default photos keep their shape and
         are normalised as the model expects.
-    layer, facet, final_norm, token_norm, range
+    layer, facet, final_norm, token_norm, tile, refine, range
         As in :func:`~patchprism.visualize`.
     batch_size : int, optional
         Maximum number of photos per forward pass. By default it depends on the free memory.
@@ -92,18 +97,22 @@ def extract(
     settings = Settings(
         model=record.name,
         size=size,
+        stride=stride,
         range=range,
         layer=layer,
         facet=facet,
         final_norm=final_norm,
         token_norm=token_norm,
+        tile=tile,
+        refine=refine,
         dtype=dtype,
         batch_size=batch_size,
-    ).resolved()
+    ).resolved(record=record)
     if framing is not None:
         check_framing(framing)
-        if size is not None:
-            raise OptionError("size is part of framing; give one of them", option="size")
+        for name, said in (("size", size), ("stride", stride)):
+            if said is not None:
+                raise OptionError(f"{name} is part of framing; give one of them", option=name)
         if framing.patch_size != record.patch_size:
             raise OptionError(
                 f"framing must have the patch size of {record.name}, {record.patch_size}, got {framing.patch_size}",
@@ -116,8 +125,7 @@ def extract(
     with open_engine() as engine:
         run = Run(engine=engine, backbone=loaded, tell=progress or nobody)
         opened = open_in_memory(given, settings, run, framing=framing, strict=errors == "raise")
-    found = [pair for shard in builtins.range(opened.source.n_shards) for pair in opened.source.read(shard)]
-    return features_of(opened, found)
+    return features_of(opened, list(read_all(opened.source)))
 
 
 def load_again(view: View) -> Backbone:

@@ -1,49 +1,47 @@
-"""A view as a Matplotlib figure. Importing it loads Matplotlib."""
+"""All there is to see of a view's photos, in one figure."""
 
 from __future__ import annotations
 
-import io
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from matplotlib import rcParams
-from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties, findfont
-
-from patchprism.pictures.captions import caption, families_for
+from patchprism.pictures.outline import outlined
+from patchprism.pictures.sheet import Bar, Group, Panel, Sheet, heat, map_panel, photo_panel
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from patchprism.jobs.view import View
 
-
-class ShownFigure(Figure):
-    """A figure that a notebook shows although nothing has imported pyplot."""
-
-    def _repr_png_(self) -> bytes:
-        buffer = io.BytesIO()
-        self.savefig(buffer, format="png")
-        return buffer.getvalue()
+HEADS = ("photo", "score, foreground outlined", "colours", "all patches")
 
 
-def draw_figure(view: View) -> ShownFigure:
+def overview_sheet(view: View) -> Sheet:
     """Photo, score, colours and all-patch picture of every photo, one row each."""
-    rows = len(view)
-    figure = ShownFigure(figsize=(10, 2.6 * rows), layout="constrained")
-    axes = figure.subplots(rows, 4, squeeze=False)
-    for i, (row, part) in enumerate(zip(axes, view.parts, strict=True)):
-        row[0].imshow(view.photos.shown(i, view.framing))
-        row[1].imshow(part.score, vmin=0, vmax=1, cmap="viridis")
-        if part.foreground.any() and not part.foreground.all():
-            row[1].contour(part.foreground, levels=[0.5], colors="white", linewidths=1)
-        row[2].imshow(part.rgb)
-        row[3].imshow(part.rgb_all)
-        # A name is no formula.
-        name = caption(Path(view.names[i]).name, i + 1)
-        fonts = [*rcParams["font.family"], *families_for(name, findfont(FontProperties()))]
-        row[0].set_ylabel(name, parse_math=False, usetex=False, fontfamily=fonts)
-        for axis in row:
-            axis.set(xticks=[], yticks=[])
-    titles = ("photo", "score, foreground", "colours", "all patches")
-    for axis, title in zip(axes[0], titles, strict=True):
-        axis.set_title(title)
-    return figure
+
+    def photo(index: int, size: tuple[int, int]) -> Image.Image:
+        return photo_panel(view.photos.shown(index, view.framing), size)
+
+    def score(index: int, size: tuple[int, int]) -> Image.Image:
+        part = view.parts[index]
+        return outlined(map_panel(heat(part.score, 0.0, 1.0), size), part.foreground)
+
+    def colors(index: int, size: tuple[int, int]) -> Image.Image:
+        return map_panel(view.parts[index].rgb, size)
+
+    def colors_all(index: int, size: tuple[int, int]) -> Image.Image:
+        return map_panel(view.parts[index].rgb_all, size)
+
+    groups = [
+        Group(
+            [Panel(part.foreground.shape, partial(draw, i)) for draw in (photo, score, colors, colors_all)],
+            Path(view.names[i]).name,
+            i,
+        )
+        for i, part in enumerate(view.parts)
+    ]
+    note = (
+        "Of each photo: the photo, its score with the foreground outlined, its colours, those of all patches."
+    )
+    return Sheet(groups, heads=HEADS, bars=(Bar("score", "0", "1"),), columns=1, notes=(note,))

@@ -13,7 +13,6 @@ from patchprism.features.extraction import Photos, photo_names
 from patchprism.features.patch_features import PatchFeatures
 from patchprism.features.records import record_from
 from patchprism.features.store.reader import PhotoRow
-from patchprism.jobs.coloring import Coloring
 from patchprism.jobs.engines import open_engine
 from patchprism.jobs.fitting import fit
 from patchprism.jobs.inputs import list_photos, several, store_among
@@ -22,6 +21,7 @@ from patchprism.jobs.report import Colored
 from patchprism.jobs.run import Run
 from patchprism.jobs.settings import TOKEN_DEFAULTS
 from patchprism.jobs.source import Failure, MemorySource
+from patchprism.jobs.teaching import check_given, teach
 from patchprism.jobs.viewing import view_of
 from patchprism.photos.framing import MAX_SIZE, Framing
 from patchprism.photos.sources import GONE_GREY
@@ -32,14 +32,14 @@ from patchprism.views.visualization import Visualization
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from patchprism.jobs.coloring import Coloring
     from patchprism.jobs.settings import Settings
-    from patchprism.prism.estimator import Prism
 
 OWN = "own features"
 # Where neither photos nor a framing say how large a patch is: that of DINOv2.
 PATCH = 14
 # Settings that say how photos become tokens.
-_OF_NETWORK = ("weights", "size", "mean", "std", *TOKEN_DEFAULTS, "dtype", "batch_size")
+_OF_NETWORK = ("weights", "size", "stride", "mean", "std", *TOKEN_DEFAULTS, "dtype", "batch_size")
 
 
 def check_own(settings: Settings, **others: Any) -> None:
@@ -59,19 +59,17 @@ def view_features(
     *,
     settings: Settings,
     framing: Framing | None,
-    prism: Prism | None,
-    force: bool,
+    coloring: Coloring,
     errors: str,
 ) -> Visualization:
     """Colour features that somebody else made.
 
     Parameters
     ----------
-    features, photos, framing, force, errors
+    features, photos, framing, errors
         As in :func:`~patchprism.visualize`.
     settings : Settings
         Options of the fit and of the shown foreground, and what the model is called.
-    prism : Prism, optional
 
     Raises
     ------
@@ -79,8 +77,7 @@ def view_features(
         If the features cannot be used, or do not fit the photos.
     """
     label = settings.model
-    coloring = Coloring(prism=prism, force=force)
-    settings = settings.resolved(prism)
+    settings = coloring.resolved(settings)
     prism = coloring.unfitted(settings)
     with reading() as heard:
         sources = None if photos is None else _sources(photos)
@@ -109,9 +106,11 @@ def view_features(
             framing=framing,
             record=record,
             weights=weights,
-            settings=asdict(settings) | used,
+            settings=asdict(settings) | used | coloring.said(),
         )
         if coloring.prism is None:
+            check_given(coloring.masks, found.names)
+            teach(prism, opened, coloring.masks, run)
             fit(prism, opened, run)
         colored = Colored(opened=opened, prism=prism, fitted_here=coloring.prism is None)
         with run.watch("colour and write"):

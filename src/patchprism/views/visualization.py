@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, overload
 
@@ -13,6 +14,9 @@ from patchprism.jobs.settings import check_backbone
 from patchprism.jobs.view import View
 from patchprism.lenses.looking import look_through
 from patchprism.lenses.options import LensOptions
+from patchprism.pictures.drawing import Drawing
+from patchprism.pictures.figure_options import SCREEN_DPI
+from patchprism.pictures.options import FIGURES, PictureOptions
 from patchprism.pictures.outputs import LensResult, as_png
 from patchprism.support import checks
 from patchprism.views.extract import load_again
@@ -308,11 +312,58 @@ class Visualization(View):
 
     # ------------------------------------------------------------ pictures
 
-    def figure(self) -> Figure:
-        """Photo, score, colours and all-patch picture of every photo, one row each, as a Matplotlib figure."""
-        from patchprism.views.figure import draw_figure
+    def figure(
+        self,
+        name: str = "overview",
+        *,
+        dpi: int | None = None,
+        width: float | str | None = None,
+        columns: int | None = None,
+        labels: str | Sequence[str] = ("names",),
+        arrange: str = "beside",
+        panels: str = "whole",
+        background: str = "black",
+        outline: bool = False,
+    ) -> Figure:
+        """A figure of all photos, as a Matplotlib figure: its text is in Matplotlib's font, and stays text in PDF.
 
-        return draw_figure(self)
+        Parameters
+        ----------
+        name : {"overview", "results", "results_raw", "fg_mask", "histogram"}
+            By default photo, score, colours and all-patch picture of every photo, 10 inches wide; the others are
+            those that :meth:`save` writes.
+        dpi, width, columns, labels, arrange, panels, background, outline
+            As in :meth:`save`.
+
+        Raises
+        ------
+        OptionError
+            If an option has a value that is not allowed.
+
+        Examples
+        --------
+        >>> import numpy as np, patchprism
+        >>> tokens = np.random.default_rng(0).normal(size=(2, 8, 12, 64))
+        >>> view = patchprism.visualize(features=tokens, foreground="none")
+        >>> view.figure("results", width="3.25in", labels="none").get_size_inches()[0]
+        3.25
+        """
+        from patchprism.views.figure import overview_sheet
+
+        checks.choice("name", name, allowed=("overview", *FIGURES))
+        options = PictureOptions(
+            dpi=SCREEN_DPI if dpi is None and width is None and name == "overview" else dpi,
+            width=10.0 if width is None and name == "overview" else width,
+            columns=columns,
+            labels=checks.texts("labels", labels),
+            arrange=arrange,
+            panels=panels,
+            background=background,
+            outline=outline,
+        )
+        if name == "overview":
+            return Drawing(partial(overview_sheet, self)).figure(options)
+        return self.figures(options)[name].figure(options)
 
     def explore(self, *, title: str | None = None) -> ExplorerPage:
         """The page to explore these photos with; a notebook shows it in place.
@@ -342,7 +393,6 @@ class PhotoResult:
 
     Attributes
     ----------
-    view : Visualization
     index : int
         The photo's place in the view, from 0.
     """

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from patchprism.errors import OptionError
 from patchprism.jobs.coloring import Coloring
 from patchprism.jobs.engines import open_engine
+from patchprism.jobs.given import masks_of
 from patchprism.jobs.run import Run, nobody
 from patchprism.jobs.settings import (
     ERRORS,
@@ -15,6 +16,7 @@ from patchprism.jobs.settings import (
 )
 from patchprism.jobs.viewing import make_view
 from patchprism.prism.estimator import Prism
+from patchprism.prism.head import Head
 from patchprism.support import checks
 from patchprism.views.extract import check_framing
 from patchprism.views.visualization import Visualization
@@ -35,6 +37,7 @@ def visualize(
     weights: str | None = None,
     preset: str | None = None,
     size: int | None = None,
+    stride: int | None = None,
     range: tuple[float, float] | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
@@ -52,11 +55,15 @@ def visualize(
     facet: str | None = None,
     final_norm: bool | None = None,
     token_norm: str | None = None,
+    tile: int | None = None,
+    refine: int | None = None,
     device: str = "auto",
     dtype: str | None = None,
     batch_size: int | None = None,
     prism: Prism | None = None,
     force: bool = False,
+    masks: Any = None,
+    head: Head | None = None,
     backbone: Backbone | None = None,
     errors: str = "raise",
     fetch_from: Sequence[str] = (),
@@ -78,20 +85,25 @@ def visualize(
     framing : Framing, optional
         With ``features``: how the photos were framed. By default the framing of :func:`~patchprism.extract`, or
         the one that keeps each photo's shape and gives the shorter edge as many patches as the features have.
-    model : str, default="dinov2_vits14"
-        A registered name. With ``features``: what to call them, ``"own features"`` by default.
+    model : str, optional
+        A registered name. By default ``"dinov2_vits14"``, and where its weights are neither here nor can be fetched
+        ``"focus_vits14"``, which comes in a Python package; ``notes`` of the result then says so.
+        With ``features``: what to call them, ``"own features"`` by default.
     weights : str, optional
         File, address or ``hf:REPO``; by default looked for in the caches, then downloaded.
     preset : {"default", "seed"}
     size : int, default=448
         The photo's shorter edge as the network sees it, in pixels.
+    stride : int, optional
+        Pixels from one patch to the next, a divisor of the patch size. With a smaller one than the patch size patches
+        overlap and the grid is finer; for vision transformers.
     range : (low, high), optional
         The values that are black and white in photos that do not hold 8 bits; see
         :func:`~patchprism.read_photo`. By default the prism's, where one is given.
     mean, std : sequence of three float, optional
         Normalisation of RGB in [0, 1]: ``(value - mean) / std``. By default the model's, or the preset's.
     threshold : float in [0, 1], "auto" or "otsu"
-    foreground : {"auto", "object", "pca", "above", "below", "none"}
+    foreground : {"auto", "object", "mask", "pca", "above", "below", "none"}
     foreground_component : {1, 2, 3}
     scaling : {"minmax", "percentile", "sigmoid"}
     components : tuple of three int
@@ -101,23 +113,35 @@ def visualize(
     mask_threshold, mask_side, opening, closing
         Which patches are shown as foreground, without touching the fit; see
         :class:`~patchprism.Prism`. They may be given beside a prism, and then replace its own.
-    layer : int or sequence of int, default=-1
+    layer : int or sequence of int, optional
         Block whose tokens are taken, counted from 0, or from the end with negative numbers. The tokens of
-        several blocks lie side by side.
+        several blocks lie side by side. By default the model's own: -1, the last, but 8 for ``"focus_vits14"``.
     facet : {"token", "query", "key", "value"}
         What is taken of that block, where the model has it.
     final_norm : bool, default=True
         Whether the network's final norm is applied to the tokens, of earlier blocks too.
     token_norm : {"none", "l2"}
         ``"l2"`` gives each token unit length before anything is fitted.
+    tile : int, optional
+        Side in pixels of overlapping windows in which larger photos are taken, with their tokens blended. By default
+        photos are taken whole, or in windows of 896 where the memory is too small for that.
+    refine : {1, 2, 4, 8}, default=1
+        Bring the tokens to a grid this many times as fine, along the photo's edges.
     device, dtype : str
         See :func:`~patchprism.backbones.load_backbone`.
     batch_size : int, optional
         Photos a forward pass, at most. Colours do not depend on it.
     prism : Prism, optional
         Colour with this one instead of fitting. It brings its own model and framing.
+    masks : sequence or mapping of arrays, or path, optional
+        Masks of some of the photos, from which the foreground of the others is learned; photos that have one keep it.
+        Arrays (H, W) at any resolution of the photo's shape, bool or whole numbers as :meth:`Head.fit
+        <patchprism.Head.fit>` takes them: one per photo, None for a photo without, or by the photos' names. Or a
+        folder of PNG files with the photos' names, a COCO file, or ``"alpha"`` for the photos' own alpha channels.
+    head : Head, optional
+        Find the foreground with this one, in place of masks.
     force : bool
-        Use the prism even where model, weights, framing or dtype differ from those it was fitted on.
+        Use the prism or the head even where model, weights, framing or dtype differ from those it was fitted on.
     backbone : Backbone, optional
         Use this one, already loaded, instead of ``model``, ``weights``, ``device`` and ``dtype``.
     errors : {"raise", "report"}
@@ -161,6 +185,9 @@ def visualize(
         weights=weights,
         preset=preset,
         size=size,
+        stride=stride,
+        tile=tile,
+        refine=refine,
         range=range,
         mean=mean,
         std=std,
@@ -184,6 +211,9 @@ def visualize(
     )
     if prism is not None and not isinstance(prism, Prism):
         checks.refuse("prism", "a Prism, as Prism.load reads one", prism)
+    if head is not None and not (isinstance(head, Head) and head.is_fitted):
+        checks.refuse("head", "a fitted Head, as Head.load reads one", head)
+    coloring = Coloring(prism=prism, masks=masks_of(masks), head=head, force=force, fetch_from=fetch_from)
     if features is not None:
         from patchprism.views.own import check_own, view_features
 
@@ -191,13 +221,12 @@ def visualize(
         if framing is not None:
             check_framing(framing)
         return view_features(
-            features, photos, settings=settings, framing=framing, prism=prism, force=force, errors=errors
+            features, photos, settings=settings, framing=framing, coloring=coloring, errors=errors
         )
     if framing is not None:
         raise OptionError(
             "framing is for features; size, mean, std and preset frame photos", option="framing"
         )
-    coloring = Coloring(prism=prism, force=force, fetch_from=fetch_from)
     with open_engine() as engine:
         run = Run(engine=engine, backbone=backbone, tell=progress or nobody)
         return Visualization.of(make_view(photos, settings, run, coloring, strict=errors == "raise"))

@@ -88,8 +88,9 @@ export async function served(app) {
   };
   const fitWish = () => {
     const { threshold, side, scaling, components, space } = app.state;
-    // Scores along a foreground direction are those of its fit alone; its side is always above.
-    const method = app.model.header.fit.method === "object" && side !== "none" ? "object" : side;
+    // Scores along a foreground direction, or of a head, are those of its fit alone; their side is always above.
+    const found = app.model.header.fit.method;
+    const method = (found === "object" || found === "mask") && side !== "none" ? found : side;
     return { threshold: side === "none" ? "auto" : threshold, foreground: method, scaling, components, space };
   };
   const save = async () => {

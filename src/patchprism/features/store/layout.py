@@ -61,7 +61,6 @@ class ArraySpec:
 
     Attributes
     ----------
-    name : str
     shape, chunks : tuple of int
         Whole along the second axis.
     dtype : str

@@ -37,7 +37,6 @@ class PhotoRow:
 
     Attributes
     ----------
-    name : str
     grid : tuple of int
         Rows and columns of patches.
     size : tuple of int
@@ -171,6 +170,11 @@ class StoredFeatures(PatchFeatures):
         return int(self.model["patch_size"])
 
     @property
+    def _cell(self) -> float:
+        """Side of a token's cell in pixels of model input."""
+        return self.framing.cell / int(self.origin.get("refine", 1))
+
+    @property
     def framing(self) -> Framing:
         """How the photos were framed."""
         try:
@@ -222,7 +226,7 @@ class StoredFeatures(PatchFeatures):
             and offsets[0] >= 0
             and offsets[-1] <= self._specs["tokens"].shape[0]
             # No photo is larger than what is read, and none is framed larger than that.
-            and (grids.prod(axis=1) * self._patch_size**2 <= MAX_PIXELS).all()
+            and (grids.prod(axis=1) * self._cell**2 <= MAX_PIXELS).all()
             and ((sizes > 0) & (sizes <= layout.MAX_SIDE)).all()
             and (sizes.prod(axis=1) <= MAX_PIXELS).all()
             and np.isfinite(crops).all()

@@ -31,12 +31,7 @@ class Task(Protocol):
 
 @dataclass(frozen=True)
 class WorkerLost:
-    """In the place of a result: the workers that had the item died, every one of them.
-
-    Attributes
-    ----------
-    reason : str
-    """
+    """In the place of a result: the workers that had the item died, every one of them."""
 
     reason: str
 
@@ -46,7 +41,6 @@ class Engine(Protocol):
 
     Attributes
     ----------
-    name : str
     local : bool
         Whether tasks run in this process, and can be given what it has loaded already.
     """

@@ -57,7 +57,6 @@ class AnimationClip:
 
     Parameters
     ----------
-    path : str
     skipped : int
         Pictures at the beginning that are not part of the animation.
     promised : int

@@ -34,7 +34,6 @@ class VideoReport:
 
     Attributes
     ----------
-    out : Path
     frames : int
         Frames written.
     size : tuple of int
@@ -53,11 +52,8 @@ class VideoReport:
         What else the user should know.
     hints : list of str
         What a person should know before believing the pictures, by the frames that the prism was fitted on.
-    prism : Prism
     fitted_here : bool
         Whether the prism was fitted on this clip.
-    record : BackboneRecord
-    weights : WeightsOrigin
     seconds : dict
         Time spent in each stage: ``load model``, ``read photos and run network`` and ``fit prism`` for the frames
         of the fit, ``colour and write`` for all frames.
@@ -127,9 +123,9 @@ class Drawing:
                     tell("frames", report.frames, total)
             report.fps = report.frames / (time.perf_counter() - began)
         report.network_seconds = frames.seconds - before
-        report.grid = first[1].grid
+        report.grid = first[2].shape[:2]
         report.size = self.canvas.size(*first[0].rgb.shape[:2], even=not pictures)
-        report.sound, report.warnings = sink.sound, [*clip.warnings, *sink.warnings]
+        report.sound, report.warnings = sink.sound, [*report.warnings, *clip.warnings, *sink.warnings]
         report.n_problems, report.problems = clip.problems.count, clip.problems.named
 
     def _color_and_write(self, sink: Sink, seen: Seen) -> None:

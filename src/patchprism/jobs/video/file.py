@@ -7,16 +7,7 @@ from math import ceil
 from typing import TYPE_CHECKING, Any
 
 from patchprism.errors import PhotoError
-from patchprism.jobs.video.frames import (
-    BT601,
-    BT709,
-    Frame,
-    Problems,
-    Span,
-    converted,
-    import_av,
-    turning,
-)
+from patchprism.jobs.video.frames import BT601, BT709, Frame, Problems, Span, converted, import_av, turning
 from patchprism.jobs.video.opened import (
     Holes,
     aspect_of,
@@ -27,7 +18,7 @@ from patchprism.jobs.video.opened import (
     promised_end,
     said_of_streams,
 )
-from patchprism.photos.images import MAX_PIXELS
+from patchprism.photos.decoded import MAX_PIXELS
 from patchprism.photos.paths import photo_name
 
 if TYPE_CHECKING:
@@ -48,7 +39,6 @@ class FileClip:
 
     Attributes
     ----------
-    name : str
     rate : Fraction
         Frames a second, on average.
     duration : Fraction or None
@@ -57,7 +47,6 @@ class FileClip:
         An estimate.
     time_base : Fraction
         Unit of the frames' times.
-    sound : bool
     matrix : int
         What the planes' colours mean, in FFmpeg's numbers.
     problems : Problems
@@ -137,14 +126,7 @@ class FileClip:
             )
 
     def _check_the_end(
-        self,
-        container: Any,
-        stream: Any,
-        last: Fraction | None,
-        end: Fraction,
-        span: Span,
-        *,
-        jumped: bool,
+        self, container: Any, stream: Any, last: Fraction | None, end: Fraction, span: Span, *, jumped: bool
     ) -> None:
         """Hold what came against what the header promises, once the file has ended."""
         if ends_in_a_packet(self.path, container):

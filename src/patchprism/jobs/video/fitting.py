@@ -10,13 +10,13 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from patchprism.errors import PhotoError
-from patchprism.features.extraction import Photos, batch_for
+from patchprism.features.extraction import Photos, batch_for, tokens_of
 from patchprism.features.store.reader import PhotoRow
 from patchprism.jobs.fitting import fit
 from patchprism.jobs.opened import Opened
 from patchprism.jobs.report import Colored, photo_entry
 from patchprism.jobs.shards import Shards, Table
-from patchprism.jobs.source import SHARD, MemorySource
+from patchprism.jobs.source import SHARD, MemorySource, read_all
 from patchprism.jobs.video.relay import read_ahead
 from patchprism.support.folders import LocalFolder
 from patchprism.support.threads import leave_the_cores
@@ -59,8 +59,9 @@ class Frames:
     def framed(self, frames: Iterator[Frame]) -> Iterator[tuple[Frame, Framed]]:
         """Each frame with what the network gets; for a thread of its own."""
         leave_the_cores()
+        show = self.network.options.refine > 1
         for frame in frames:
-            yield frame, self.network.framing.apply(frame.rgb, name=self.name(frame), show=False)
+            yield frame, self.network.framing.apply(frame.rgb, name=self.name(frame), show=show)
 
     def tokens(self, items: Iterator[tuple[Frame, Framed]]) -> Iterator[Seen]:
         """Framed frames with their tokens, (h, w, D), in order."""
@@ -76,11 +77,8 @@ class Frames:
             yield from self._forward(batch)
 
     def _forward(self, batch: list[tuple[Frame, Framed]]) -> Iterator[Seen]:
-        import torch
-
         asked = time.perf_counter()
-        pixels = torch.stack([framed.pixels for _, framed in batch])
-        tokens = self.network.options.tokens(self.backbone, pixels).cpu().numpy()
+        tokens = list(tokens_of(self.backbone, [framed for _, framed in batch], self.network.options))
         self.seconds += time.perf_counter() - asked
         for (frame, framed), each in zip(batch, tokens, strict=True):
             yield frame, framed, each
@@ -124,7 +122,7 @@ def _taken(frames: Frames, span: Span, count: int, run: Run) -> Iterator[Source]
                 if len(rows) == SHARD:
                     _commit(work, rows, tokens)
                 name = f"{frames.clip.name} at {float(frame.time):.3f} s"
-                rows.append(PhotoRow(name, framed.grid, frame.rgb.shape[:2], framed.crop, framed.plain))
+                rows.append(PhotoRow(name, each.shape[:2], frame.rgb.shape[:2], framed.crop, framed.plain))
                 tokens.append(each)
                 done += 1
                 run.tell("fit", done, count)
@@ -153,13 +151,10 @@ def _commit(work: Shards | None, rows: list[PhotoRow], tokens: list[NDArray[np.f
 
 def _entries(prism: Prism, source: Source) -> Iterator[dict[str, Any]]:
     """The frames as a report has photos."""
-    index = 0
-    for shard in range(source.n_shards):
-        for row, tokens in source.read(shard):
-            part = prism.split(tokens, name=row.name)
-            known = {"agreement": prism.agreements[index]} if index in prism.agreements else {}
-            yield photo_entry(row, part, prism.doubts(tokens, part.foreground) | known)
-            index += 1
+    for index, (row, tokens) in enumerate(read_all(source)):
+        part = prism.split(tokens, name=row.name)
+        known = {"agreement": prism.agreements[index]} if index in prism.agreements else {}
+        yield photo_entry(row, part, prism.doubts(tokens, part.foreground) | known)
 
 
 def nothing(clip: Clip, span: Span) -> str:

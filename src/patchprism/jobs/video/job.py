@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from patchprism.backbones import find_record
 from patchprism.errors import OptionError, PrismError
 from patchprism.jobs.coloring import Coloring
 from patchprism.jobs.engines import open_engine
-from patchprism.jobs.network import load_network, open_network
+from patchprism.jobs.given import masks_of
+from patchprism.jobs.network import load_network, open_network, said_of
+from patchprism.jobs.opened import resolved_for
 from patchprism.jobs.run import Run, nobody
-from patchprism.jobs.settings import Settings, Stopwatch, check_backbone
+from patchprism.jobs.settings import Settings, check_backbone
 from patchprism.jobs.video.canvas import Canvas
 from patchprism.jobs.video.drawing import Drawing, VideoReport
 from patchprism.jobs.video.fitting import Frames, fit_frames
 from patchprism.jobs.video.frames import Span, import_av
+from patchprism.jobs.video.masked import fit_head_to_frames, masks_of_frames
 from patchprism.jobs.video.options import Seconds, VideoOptions
 from patchprism.jobs.video.sink import check_output, is_pictures
 from patchprism.jobs.video.source import AnimationClip, FileClip, open_clip
 from patchprism.jobs.video.steady import FrameColors, Steady
 from patchprism.prism.estimator import Prism
+from patchprism.prism.head import Head
 from patchprism.prism.options import MASK_OPTIONS
 from patchprism.support import checks
 from patchprism.support.files import check_target
@@ -53,6 +57,7 @@ def render_video(
     weights: str | None = None,
     preset: str | None = None,
     size: int | None = None,
+    stride: int | None = None,
     range: tuple[float, float] | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
@@ -66,10 +71,14 @@ def render_video(
     facet: str | None = None,
     final_norm: bool | None = None,
     token_norm: str | None = None,
+    tile: int | None = None,
+    refine: int | None = None,
     device: str = "auto",
     dtype: str | None = None,
     batch_size: int | None = None,
     prism: Prism | None = None,
+    masks: Any = None,
+    head: Head | None = None,
     save_prism: str | os.PathLike[str] | None = None,
     force: bool = False,
     backbone: Backbone | None = None,
@@ -117,6 +126,12 @@ def render_video(
         As in :func:`~patchprism.visualize`.
     prism : Prism, optional
         Colour with this one instead of fitting.
+    masks : path or sequence of arrays, optional
+        Masks of some of the frames, from which the foreground is learned: a folder of PNG files, named by the frames'
+        numbers from 0, or as the photos of an image sequence; for an image sequence also as in
+        :func:`~patchprism.visualize`.
+    head : Head, optional
+        As in :func:`~patchprism.visualize`.
     save_prism : path, optional
         Also save the prism here.
     force, backbone
@@ -137,6 +152,8 @@ def render_video(
     """
     if prism is not None and not isinstance(prism, Prism):
         checks.refuse("prism", "a Prism, as Prism.load reads one", prism)
+    if head is not None and not (isinstance(head, Head) and head.is_fitted):
+        checks.refuse("head", "a fitted Head, as Head.load reads one", head)
     return color_clip(
         source,
         out,
@@ -160,6 +177,9 @@ def render_video(
             weights=weights,
             preset=preset,
             size=size,
+            stride=stride,
+            tile=tile,
+            refine=refine,
             range=range,
             mean=mean,
             std=std,
@@ -177,7 +197,7 @@ def render_video(
             dtype=dtype,
             batch_size=batch_size,
         ),
-        Coloring(prism=prism, force=checks.flag("force", force)),
+        Coloring(prism=prism, masks=masks_of(masks), head=head, force=checks.flag("force", force)),
         backbone=backbone,
         progress=progress,
     )
@@ -203,7 +223,10 @@ def color_clip(
     if backbone:
         dtype = str(backbone.dtype).removeprefix("torch.")
         settings = replace(settings, model=backbone.record.name, dtype=dtype)
-    values, settings = settings.range, settings.resolved(prism)
+    tell, engine = progress or nobody, open_engine()
+    run = Run(engine=engine, backbone=backbone, tell=tell)
+    watch = run.watch
+    values, settings = settings.range, resolved_for(settings, [], run, coloring)
     # Everything that can be refused is refused before anything heavy is loaded.
     fitted = coloring.unfitted(settings)
     settings.framing(backbone.record if backbone else find_record(str(settings.model)))
@@ -217,13 +240,13 @@ def color_clip(
         check_target(save_prism, read, read=[out, *used])
     if not is_pictures(local_path(out)):
         check_target(out, read, read=used)
+    readers, said = masks_of_frames(clip, coloring.masks) if coloring.masks is not None else ({}, [])
     canvas = Canvas(
         layout=options.layout or ("side" if options.overlay is None else "overlay"),
         alpha=options.overlay,
         upsample=options.upsample or "nearest",
         matrix=clip.matrix,
     )
-    watch, tell, engine = Stopwatch(), progress or nobody, open_engine()
     with watch("load model"):
         backbone = backbone or load_network(settings, tell)
         network = open_network(settings, backbone=backbone, engine=engine, tell=tell)
@@ -234,7 +257,9 @@ def color_clip(
         )
     coloring.check(network.origin)
     frames = Frames(clip=clip, backbone=backbone, network=network, batch_size=settings.batch_size)
-    run = Run(engine=engine, tell=tell, watch=watch)
+    if readers:
+        with watch("read masks and fit head"):
+            fitted.head = fit_head_to_frames(frames, readers)
     hints = fit_frames(fitted, frames, span, options.fit_frames, run) if prism is None else []
     if save_prism is not None:
         fitted.save(save_prism)
@@ -245,6 +270,7 @@ def color_clip(
         hints=hints,
         record=backbone.record,
         weights=backbone.weights,
+        warnings=[note.text for note in said_of(run, network.weights)],
         seconds=watch.seconds,
     )
     drawing = Drawing(
@@ -258,4 +284,5 @@ def color_clip(
     )
     with watch("colour and write"):
         drawing.write(report, tell)
+    report.warnings = [*said, *report.warnings]
     return report

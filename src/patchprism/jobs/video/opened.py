@@ -57,9 +57,7 @@ def open_container(path: str) -> Any:
     # The prefix keeps names such as "concat:a.mp4" from being taken for a protocol; the list keeps playlists from
     # asking the network. Metadata need not be UTF-8: cameras write Latin-1.
     return import_av().open(
-        f"file:{path}",
-        metadata_errors="replace",
-        container_options={"protocol_whitelist": "file"},
+        f"file:{path}", metadata_errors="replace", container_options={"protocol_whitelist": "file"}
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -136,14 +137,8 @@ def open_sink(
     with atomic_write(out) as part:
         av = import_av()
         try:
-            video = _VideoSink(
-                part, clip, canvas, first=first, every=every, crf=crf, whole=whole, sound=sound
-            )
-            try:
+            with _VideoSink(part, clip, canvas, first, every, crf, whole, sound) as video:
                 yield video
-                video.finish()
-            finally:
-                video.close()
         except OSError:
             raise  # atomic_write says what the system said
         except av.FFmpegError as error:
@@ -151,63 +146,72 @@ def open_sink(
             raise OutputError(str(out), reason) from error
 
 
+@dataclass
 class _VideoSink:
-    def __init__(
-        self,
-        path: Path,
-        clip: Clip,
-        canvas: Canvas,
-        *,
-        first: Frame,
-        every: int,
-        crf: int | None,
-        whole: bool,
-        sound: bool,
-    ) -> None:
+    path: Path
+    clip: Clip
+    canvas: Canvas
+    first: Frame
+    every: int
+    crf: int | None
+    whole: bool
+    with_sound: bool
+    sound: str = "none"
+    warnings: list[str] = field(default_factory=list)
+
+    def __enter__(self) -> _VideoSink:
         av = import_av()
-        self.canvas, self.origin = canvas, first.time
-        self.warnings: list[str] = []
-        suffix = path.suffix.lower()
+        suffix = self.path.suffix.lower()
         codec = _CODECS[suffix]
-        height, width = canvas.size(*first.rgb.shape[:2], even=True)
+        height, width = self.canvas.size(*self.first.rgb.shape[:2], even=True)
         if not height or not width:
-            raise OptionError(f"a video needs frames of 2 x 2 pixels or more, got {first.rgb.shape[1::-1]}")
+            raise OptionError(
+                f"a video needs frames of 2 x 2 pixels or more, got {self.first.rgb.shape[1::-1]}"
+            )
         if max(height, width) > _MAX_SIDE[codec]:
             raise OptionError(
                 f"{suffix} holds at most {_MAX_SIDE[codec]:,} pixels a side, got {width:,} x {height:,}; write PNG "
                 "pictures, or the colors alone (layout='colors')"
             )
-        self.base = Fraction(clip.time_base)
-        options = _OPTIONS[codec] | {"crf": str(DEFAULT_CRF[codec] if crf is None else crf)}
+        self.origin, self.base = self.first.time, Fraction(self.clip.time_base)
+        options = _OPTIONS[codec] | {"crf": str(DEFAULT_CRF[codec] if self.crf is None else self.crf)}
         self.container = av.open(
-            os.fspath(path), "w", options={"movflags": "+faststart"} if suffix in (".mp4", ".mov") else {}
+            os.fspath(self.path),
+            "w",
+            options={"movflags": "+faststart"} if suffix in (".mp4", ".mov") else {},
         )
-        rate = Fraction(clip.rate / every).limit_denominator(1001)
+        rate = Fraction(self.clip.rate / self.every).limit_denominator(1001)
         self.stream = self.container.add_stream(codec, rate=rate, options=options)
         self.stream.width, self.stream.height, self.stream.pix_fmt = width, height, "yuv420p"
         context = self.stream.codec_context
         context.time_base = self.base
         # FFmpeg's numbers: BT.709, or BT.601 of 625 or 525 lines, whose transfer curve is the same; video range.
-        space = canvas.matrix if canvas.matrix in (1, 5) else 6
+        space = self.canvas.matrix if self.canvas.matrix in (1, 5) else 6
         context.colorspace = context.color_primaries = space
         context.color_trc = 1 if space == 1 else 6
         context.color_range = 1
-        self.sound = "none"
         self._sound: Sound | None = None
-        if sound and isinstance(clip, FileClip) and clip.sound:
-            self._add_sound(clip, suffix, whole=whole)
+        if self.with_sound and isinstance(self.clip, FileClip) and self.clip.sound:
+            self._add_sound(self.clip, suffix)
         self._waiting: Any = None
         self._first_dts: int | None = None
         self._gap = max(1, round(1 / (rate * self.base)))
         self._until: Fraction | None = None
+        return self
 
-    def _add_sound(self, clip: FileClip, suffix: str, *, whole: bool) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
+        try:
+            if kind is None:
+                self._finish()
+        finally:
+            self._close()
+
+    def _add_sound(self, clip: FileClip, suffix: str) -> None:
         av = import_av()
         carried = None
         try:
-            carried = Sound(
-                clip.path, suffix, origin=clip.origin + self.origin, whole=whole and not self.origin
-            )
+            whole = self.whole and not self.origin
+            carried = Sound(clip.path, suffix, origin=clip.origin + self.origin, whole=whole)
             carried.add_to(self.container)
         except (av.FFmpegError, ValueError, TypeError) as error:
             if carried:
@@ -237,7 +241,7 @@ class _VideoSink:
                 self._first_dts = packet.dts
             self.container.mux(packet)
 
-    def finish(self) -> None:
+    def _finish(self) -> None:
         end = Fraction(0)
         if self._waiting is not None:
             # How long the last one is shown hardly any clip says; then as long as the one before it.
@@ -258,7 +262,7 @@ class _VideoSink:
             if self._sound.problems:
                 self.warnings.append(f"{self._sound.problems} damaged packets of the sound are left out")
 
-    def close(self) -> None:
+    def _close(self) -> None:
         # Closing writes the index; after a failure there may be nothing that it could be written for.
         av = import_av()
         if self._sound:

@@ -1,0 +1,66 @@
+"""The model of a job that names none: DINOv2 where its weights are here or can be fetched. Loads no torch."""
+
+from __future__ import annotations
+
+import functools
+import threading
+import time
+from urllib.parse import urlsplit
+
+from patchprism.backbones.catalog import DEFAULT_MODEL, EMBEDDED_MODEL, RECORDS
+from patchprism.backbones.weights import locate_weights, official_url
+
+# A resolver of names may take half a minute to give up, whatever timeout the request has.
+_PATIENCE_S = 1.5
+_ANSWER_HOLDS_S = 60
+
+
+def choose_model() -> tuple[str, str]:
+    """Name of the model to take where none is named, and why it is not DINOv2; empty where it is.
+
+    DINOv2's ViT-S/14 if its weights are on this machine, or if its server offers them now; otherwise the embedded
+    ViT, where its package is installed. The server is asked for at most 1.5 s, and once per minute.
+    """
+    record, embedded = RECORDS[DEFAULT_MODEL], RECORDS[EMBEDDED_MODEL]
+    if locate_weights(record) is not None or locate_weights(embedded) is None:
+        return DEFAULT_MODEL, ""
+    url = official_url(record)
+    trouble = _trouble(url, int(time.monotonic()) // _ANSWER_HOLDS_S)
+    if not trouble:
+        return DEFAULT_MODEL, ""
+    return EMBEDDED_MODEL, f"DINOv2's weights are not here, and {urlsplit(url).netloc or url} {trouble}"
+
+
+def explain_choice(why: str) -> str:
+    """The note on a job that runs with the embedded ViT though it was not asked for."""
+    return (
+        f"no model was named, and {RECORDS[EMBEDDED_MODEL].title} was used: {why}; "
+        f"`patchprism download {DEFAULT_MODEL}` fetches DINOv2 where there is a network"
+    )
+
+
+@functools.lru_cache(maxsize=1)
+def _trouble(url: str, period: int) -> str:
+    """Why a file cannot be fetched now; empty where it can."""
+    found: list[str] = []
+    asking = threading.Thread(target=lambda: found.append(_ask(url)), daemon=True)
+    asking.start()
+    asking.join(_PATIENCE_S)
+    return found[0] if found else "does not answer"
+
+
+def _ask(url: str) -> str:
+    import urllib.error
+    import urllib.request
+
+    request = urllib.request.Request(url, method="HEAD", headers={"User-Agent": "patchprism"})
+    try:
+        with urllib.request.urlopen(request, timeout=_PATIENCE_S):
+            return ""
+    except urllib.error.HTTPError as error:
+        error.close()
+        return f"answers HTTP {error.code} {error.reason}"
+    # A proxy, a certificate, an address that is none: whatever it is, the file cannot be had.
+    except Exception as error:
+        reason = getattr(error, "reason", None) or error
+        return f"cannot be reached ({str(reason).strip() or type(error).__name__})"

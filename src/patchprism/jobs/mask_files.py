@@ -1,0 +1,218 @@
+"""Masks of photos, read from files: PNG, a photo's own alpha channel, COCO's JSON."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from patchprism.errors import MaskError
+from patchprism.photos.decoded import MAX_PIXELS
+from patchprism.photos.images import alpha_of
+from patchprism.photos.sources import fetch_source
+from patchprism.pictures.options import coco_tools
+from patchprism.support.folders import local_path
+from patchprism.support.json_values import from_json, is_text, is_whole
+from patchprism.support.reading import reading
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    Mask = NDArray[np.int16]
+
+# What is not labelled in masks of 8 bits, as in the masks of Pascal VOC.
+VOID = 255
+MAX_JSON = 1 << 30
+
+
+def read_mask(path: Path, *, indexed: bool = False) -> Mask:
+    """A mask of a PNG file.
+
+    Parameters
+    ----------
+    path : Path
+    indexed : bool
+        Whether its numbers are those of classes. Otherwise there are two: pixels of at least half the file's largest
+        value are 1, so that soft edges are cut in the middle. In a PNG with a palette the numbers are the colours',
+        and all but the first are 1.
+
+    Returns
+    -------
+    ndarray, shape (H, W), int16
+        -1 where a number of a class, or of a palette, is 255.
+
+    Raises
+    ------
+    MaskError
+        If it cannot be read, or has numbers beyond 255 that should be classes.
+    """
+    from PIL import Image
+
+    try:
+        with reading(), Image.open(path, formats=["PNG"]) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise MaskError(f"{path}: this mask has more than {MAX_PIXELS:,} pixels")
+            values: NDArray[Any] = np.asarray(image)
+            palette = image.mode == "P"
+    except MaskError:
+        raise
+    except Exception as error:  # on bad files, Pillow raises nearly everything
+        raise MaskError(f"{path}: this mask cannot be read as a PNG image") from error
+    if values.ndim == 3:  # the last of two or four channels is alpha
+        values = values[..., : 3 if values.shape[2] > 2 else 1].max(axis=2)
+    if indexed or palette:
+        if values.max() > VOID:
+            raise MaskError(f"{path}: this mask has the value {values.max()}; classes are 0 to 254")
+        classes = values.astype(np.int16)
+        classes[values == VOID] = -1
+        return classes if indexed else np.minimum(classes, 1).astype(np.int16)
+    largest = values.max()
+    mask: Mask = ((values >= largest / 2) & (values > 0)).astype(np.int16)
+    return mask
+
+
+def read_alpha(name: str) -> Mask | None:
+    """Where a photo is at least half opaque, (H, W), 1 or 0, by the alpha channel of its file; None without one.
+
+    Raises
+    ------
+    PhotoError
+        If the file cannot be read.
+    """
+    name, content = fetch_source(name)
+    with reading():
+        alpha = alpha_of(local_path(name) if content is None else io.BytesIO(content), name)
+    return None if alpha is None else (alpha >= 128).astype(np.int16)
+
+
+class CocoFile:
+    """The masks of a COCO JSON file: polygons and RLE, compressed or not.
+
+    Parameters
+    ----------
+    path : Path
+
+    Attributes
+    ----------
+    names : dict
+        Images with annotations by their ``file_name``: where they are in ``images``.
+
+    Raises
+    ------
+    MaskError
+        If it is no such file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            if path.stat().st_size > MAX_JSON:
+                raise MaskError(f"{path}: a COCO file of more than {MAX_JSON >> 20} MB is not read")
+            content = from_json(path.read_bytes())
+            images, annotations = content["images"], content["annotations"]
+            for each in images:
+                if not (
+                    is_text(each["file_name"])
+                    and is_whole(each["height"], 1, 1 << 20)
+                    and is_whole(each["width"], 1, 1 << 20)
+                    and each["height"] * each["width"] <= MAX_PIXELS
+                ):
+                    raise ValueError(f"an image {json.dumps(each)[:80]}")
+            self.images = {each["id"]: each for each in images}
+            self.parts: dict[Any, list[Any]] = {key: [] for key in self.images}
+            for each in annotations:
+                self.parts[each["image_id"]].append(each["segmentation"])
+        except OSError as error:
+            raise MaskError(f"{path}: {(error.strerror or 'cannot be read').lower()}") from error
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise MaskError(f"{path}: not a COCO file of masks ({error})") from error
+        self.names = {each["file_name"]: key for key, each in self.images.items()}
+
+    def read(self, name: str) -> Mask:
+        """The union of an image's objects, (H, W), 1 or 0.
+
+        Raises
+        ------
+        MaskError
+            If a segmentation cannot be used.
+        ExtraError
+            If there is a polygon, and pycocotools is not installed.
+        """
+        image = self.images[self.names[name]]
+        height, width = image["height"], image["width"]
+        mask: Mask = np.zeros((height, width), np.int16)
+        for each in self.parts[image["id"]]:
+            try:
+                if isinstance(each, dict):
+                    mask[_from_rle(each, height, width) > 0] = 1
+                elif each:
+                    mask[_from_polygons(each, height, width) > 0] = 1
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise MaskError(f"{self.path}: damaged segmentation of {name} ({error})") from error
+        return mask
+
+
+def _from_rle(given: dict[str, Any], height: int, width: int) -> Mask:
+    """A mask of run lengths, column by column, ground first; not by pycocotools, whose C code trusts the numbers."""
+    if given["size"] != [height, width]:
+        raise ValueError(f"RLE of {given['size']}, an image of {[height, width]}")
+    counts = given["counts"] if isinstance(given["counts"], list) else _counts(given["counts"])
+    if not all(is_whole(count) for count in counts) or sum(counts) != height * width:
+        raise ValueError("run lengths that do not add up to the image")
+    flat = np.repeat(np.arange(len(counts)) % 2, counts).astype(np.int16)
+    return flat.reshape(width, height).T
+
+
+def _counts(text: str) -> list[int]:
+    """The run lengths of a compressed RLE.
+
+    Five bits a character, the lowest first, the sixth saying that more follow; from the fourth on, each is the
+    difference to the one before the last (cocoapi, ``rleFrString``).
+    """
+    counts: list[int] = []
+    value = shift = 0
+    for code in text.encode("ascii"):
+        bits = code - 48
+        if not 0 <= bits < 64 or shift > 60:
+            raise ValueError("its run lengths are no compressed RLE")
+        value |= (bits & 31) << shift
+        shift += 5
+        if not bits & 32:
+            if bits & 16:
+                value -= 1 << shift
+            counts.append(value + (counts[-2] if len(counts) > 2 else 0))
+            value = shift = 0
+    return counts
+
+
+def _from_polygons(given: list[Any], height: int, width: int) -> Mask:
+    tools = coco_tools()
+    polygons = [np.asarray(each, np.float64).ravel() for each in given]
+    if not all(len(each) >= 6 and len(each) % 2 == 0 and np.isfinite(each).all() for each in polygons):
+        raise ValueError("a polygon needs three points and more")
+    limit = 2.0 * max(height, width)
+    clipped = [np.clip(each, -limit, limit).tolist() for each in polygons]
+    parts: NDArray[np.uint8] = np.array(tools.decode(tools.frPyObjects(clipped, height, width)))
+    mask: Mask = parts.max(axis=2).astype(np.int16)
+    return mask
+
+
+def masks_in(folder: Path) -> dict[str, Path]:
+    """The PNG files of a folder by their stems.
+
+    Raises
+    ------
+    MaskError
+        If there is none.
+    """
+    try:
+        found = {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() == ".png"}
+    except OSError as error:
+        raise MaskError(f"{folder}: no such folder of masks") from error
+    if not found:
+        raise MaskError(f"{folder}: holds no mask: masks are PNG files with the photos' names")
+    return found

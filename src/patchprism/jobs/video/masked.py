@@ -1,0 +1,123 @@
+"""Masks of a clip's frames: which frames they are of, and the head that they teach."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from patchprism.errors import MaskError
+from patchprism.jobs.given import FolderMasks
+from patchprism.jobs.mask_files import read_mask
+from patchprism.jobs.teaching import no_mask, shares_of_mask
+from patchprism.jobs.video.frames import Span
+from patchprism.jobs.video.relay import read_ahead
+from patchprism.jobs.video.source import PhotoClip
+from patchprism.prism.head import Head, LabelledRows
+from patchprism.prism.labels import patch_labels
+from patchprism.support.words import counted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from patchprism.jobs.given import GivenMasks
+    from patchprism.jobs.video.fitting import Frames
+    from patchprism.jobs.video.frames import Frame
+    from patchprism.jobs.video.source import Clip
+
+    Mask = NDArray[np.int16]
+    Readers = dict[int, Callable[[], Mask | None]]
+
+
+def masks_of_frames(clip: Clip, masks: GivenMasks) -> tuple[Readers, list[str]]:
+    """What reads the mask of each frame that has one, by the frame's number, and what is to be said.
+
+    Those of an image sequence are by the photos' names. Those of a video lie in a folder, and their names are the
+    frames' numbers, from 0, with or without leading zeros.
+
+    Raises
+    ------
+    MaskError
+        If no frame has a mask.
+    """
+    if isinstance(clip, PhotoClip):
+        names = [str(path) for path in clip.paths]
+        matched = masks.match(names)
+        if not matched:
+            raise MaskError(no_mask(masks, names))
+        found: Readers = {index: matched[name] for index, name in enumerate(names) if name in matched}
+        left = masks.unused(names)
+    else:
+        if not isinstance(masks, FolderMasks):
+            raise MaskError(
+                f"{masks.said}: masks of a video are a folder of PNG files, named by the frames' numbers from 0"
+            )
+        found = {
+            int(stem): partial(read_mask, path)
+            for stem, path in masks.files.items()
+            if stem.isdecimal() and (clip.n_frames is None or int(stem) < clip.n_frames)
+        }
+        left = [
+            path.name for stem, path in masks.files.items() if not stem.isdecimal() or int(stem) not in found
+        ]
+        if not found:
+            raise MaskError(
+                f"{masks.said}: no mask belongs to a frame: their names are the frames' numbers from 0, and there is "
+                f"{left[0]}"
+            )
+    said = (
+        [f"{counted(len(left), 'mask')} of {masks.said} without a frame: {', '.join(left[:3])}"]
+        if left
+        else []
+    )
+    return found, said
+
+
+def masked_frames(clip: Clip, readers: Readers) -> Iterator[Frame]:
+    """The frames that have a mask; a video is decoded up to the last of them."""
+    last = max(readers)
+    if isinstance(clip, PhotoClip):
+        for index in sorted(readers):
+            part = PhotoClip([clip.paths[index]], clip.rate, name=clip.name, range=clip.range)
+            for frame in part.frames(Span(), planes=False):
+                yield replace(frame, index=index)
+        return
+    for frame in clip.frames(Span(), planes=False):
+        if frame.index in readers:
+            yield frame
+        if frame.index >= last:
+            return
+
+
+def fit_head_to_frames(frames: Frames, readers: Readers) -> Head:
+    """A head that is fitted to the masks of a clip's frames.
+
+    Raises
+    ------
+    MaskError, PhotoError
+        If a mask cannot be read, or does not fit its frame; if none of the frames could be read.
+    """
+    held: dict[int, NDArray[np.float32]] = {}
+    labels: dict[int, Mask] = {}
+    with read_ahead(frames.framed(masked_frames(frames.clip, readers)), 2) as items:
+        for frame, framed, tokens in frames.tokens(items):
+            mask = readers[frame.index]()
+            if mask is not None:
+                size = (frame.rgb.shape[0], frame.rgb.shape[1])
+                shares = shares_of_mask(
+                    frames.name(frame), mask, tokens.shape[:2], size, framed.crop, most_classes=2
+                )
+                labels[frame.index], held[frame.index] = patch_labels(shares), tokens
+    if not held:
+        raise MaskError(f"{frames.clip.name}: no frame that has a mask could be read")
+
+    def walk(make: Callable[[], LabelledRows]) -> LabelledRows:
+        made = make()
+        for index, each in held.items():
+            made.update(each, index)
+        return made
+
+    return Head().fit_by(walk, labels, origin=frames.network.origin)

@@ -1,0 +1,98 @@
+"""Pages to pixels, with Pillow alone: Matplotlib costs the main job more time than it draws."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from patchprism.pictures.captions import draw_text, load_font, text_width
+from patchprism.pictures.page import ON_ANY, Box, Picture, Strokes
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from PIL import Image
+
+    from patchprism.pictures.layout import Measure
+    from patchprism.pictures.page import Page
+
+
+def measure_at(scale: float) -> Measure:
+    """How wide text is in points, in Pillow's own font and those that have the letters it lacks."""
+    return lambda text, size: text_width(text, load_font(_pixels(size, scale))) / scale
+
+
+def paint_page(page: Page, scale: float, *, clear: bool = False) -> NDArray[np.uint8]:
+    """A page as an array, (H, W, 3) uint8, or (H, W, 4) where it has no ground.
+
+    Parameters
+    ----------
+    page : Page
+    scale : float
+        Pixels per point.
+    clear : bool
+        Whether the page has no ground.
+    """
+    from PIL import Image, ImageDraw
+
+    # The colour of text where nothing is, so that its edges do not turn dark.
+    mode, ground = ("RGBA", (*ON_ANY, 0)) if clear else ("RGB", (255, 255, 255))
+    result = Image.new(mode, page_size(page, scale), ground)
+    draw = ImageDraw.Draw(result)
+    for item in page.items:
+        if isinstance(item, Strokes):
+            _draw_strokes(result, item, scale)
+            continue
+        x, y = round(item.x * scale), round(item.y * scale)
+        if isinstance(item, Picture):
+            size = max(1, round(item.width * scale)), max(1, round(item.height * scale))
+            result.paste(item.draw(size), (x, y))
+        elif isinstance(item, Box):
+            right, bottom = round((item.x + item.width) * scale), round((item.y + item.height) * scale)
+            draw.rectangle((x, y, max(x, right - 1), max(y, bottom - 1)), fill=item.color)
+        elif item.text:
+            font = load_font(_pixels(item.size, scale))
+            left = item.x * scale - text_width(item.text, font) * {"l": 0.0, "m": 0.5, "r": 1.0}[item.anchor]
+            draw_text(draw, (left, item.y * scale - font.getmetrics()[0]), item.text, font, item.color)
+    return _as_array(result)
+
+
+def _draw_strokes(result: Image.Image, strokes: Strokes, scale: float) -> None:
+    """Lines in a white casing, that are seen on any photo; drawn larger, so that they come out smooth."""
+    from PIL import Image, ImageDraw
+
+    places = np.array(strokes.lines) * scale
+    reach = (strokes.radius + strokes.width) * scale + 2
+    left, top = (np.maximum(places.reshape(-1, 2).min(axis=0) - reach, 0)).astype(int)
+    right, bottom = (places.reshape(-1, 2).max(axis=0) + reach).astype(int)
+    # Three times as large as long as that is no more than 100 MB.
+    times = 3 if (right - left) * (bottom - top) < 2_800_000 else 1
+    layer = Image.new("RGBA", ((right - left) * times, (bottom - top) * times), (255, 255, 255, 0))
+    draw = ImageDraw.Draw(layer)
+    width, radius = strokes.width * scale * times, strokes.radius * scale * times
+    for line, color in zip((places - [left, top, left, top]) * times, strokes.colors, strict=True):
+        draw.line(tuple(line), fill=(255, 255, 255, 255), width=max(1, round(width * 1.8)))
+        draw.line(tuple(line), fill=(*color, 255), width=max(1, round(width)))
+        for x, y in (line[:2], line[2:]):
+            for r, fill in ((radius * 1.35, (255, 255, 255, 255)), (radius, (*color, 255))):
+                draw.ellipse((x - r, y - r, x + r, y + r), fill=fill)
+    layer = layer.resize((right - left, bottom - top), Image.Resampling.BOX)
+    result.paste(layer, (int(left), int(top)), layer)
+
+
+def page_size(page: Page, scale: float) -> tuple[int, int]:
+    """Width and height of a page in pixels."""
+    return max(1, round(page.width * scale)), max(1, round(page.height * scale))
+
+
+def _pixels(size: float, scale: float) -> int:
+    return max(1, round(size * scale))
+
+
+def _as_array(image: Image.Image) -> NDArray[np.uint8]:
+    """An image's pixels, strip by strip: Pillow's own way makes a second copy on the way."""
+    array = np.empty((image.height, image.width, len(image.getbands())), np.uint8)
+    for top in range(0, image.height, 256):
+        strip = image.crop((0, top, image.width, min(top + 256, image.height)))
+        array[top : top + 256] = np.asarray(strip)
+    return array

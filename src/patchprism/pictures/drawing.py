@@ -1,0 +1,129 @@
+"""Drawings: figures that are drawn when they are asked for, in any format; the one road of all figures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from patchprism.errors import OptionError
+from patchprism.pictures.canvas import measure_at, page_size, paint_page
+from patchprism.pictures.figure_options import PLAIN, FigureOptions
+from patchprism.pictures.layout import lay_out
+from patchprism.pictures.sheet import Sheet
+from patchprism.support.files import atomic_write
+from patchprism.support.memory import free_memory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    import numpy as np
+    from matplotlib.figure import Figure
+    from numpy.typing import NDArray
+
+    from patchprism.pictures.layout import Measure
+    from patchprism.pictures.page import Page
+
+# What Pillow opens without a warning; Matplotlib and JPEG end at this many pixels a side, PDF at 200 inches.
+MAX_PIXELS, MAX_SIDE, MAX_POINTS = 89_478_485, 65_500, 14_400
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure that is drawn when it is asked for; what draws reads photos again.
+
+    Attributes
+    ----------
+    make : callable
+        Gives what it holds; a page that is laid out already has the size that it has.
+    clear : bool
+        Whether it is drawn without a ground.
+    options : FigureOptions
+        How it is drawn unless other options are given.
+    """
+
+    make: Callable[[], Sheet | Page]
+    clear: bool = False
+    options: FigureOptions = PLAIN
+
+    def __call__(self, options: FigureOptions | None = None) -> NDArray[np.uint8]:
+        """The figure as an array, (H, W, 3) uint8, or (H, W, 4) where it has no ground.
+
+        Raises
+        ------
+        OptionError
+            If labels are not as many as the photos, or the figure would be too large.
+        """
+        options = options or self.options
+        scale = options.resolution / 72
+        return paint_page(self._page(options, measure_at(scale)), scale, clear=self.clear)
+
+    def figure(self, options: FigureOptions | None = None) -> Figure:
+        """The same as a Matplotlib figure, in Matplotlib's font."""
+        from patchprism.pictures.vector import figure_of, measure_in_points
+
+        options = options or self.options
+        return figure_of(self._page(options, measure_in_points), options.resolution, clear=self.clear)
+
+    def save(self, path: Path, options: FigureOptions | None = None) -> None:
+        """Write the figure, whole or not at all; the name's suffix tells the format.
+
+        Parameters
+        ----------
+        path : Path
+            Ends in ``.png``, ``.jpg``, ``.pdf`` or ``.svg``.
+        options : FigureOptions, optional
+        """
+        from patchprism.pictures.render import write_picture
+
+        options = options or self.options
+        format = path.suffix.lower().lstrip(".")
+        if format not in ("pdf", "svg"):
+            write_picture(path, self(options), dpi=options.resolution)
+            return
+        from patchprism.pictures.vector import one_at_a_time, write_vector
+
+        with one_at_a_time, atomic_write(path) as part:
+            write_vector(self.figure(options), part, format, clear=self.clear)
+
+    def _page(self, options: FigureOptions, measure: Measure) -> Page:
+        made = self.make()
+        if isinstance(made, Sheet):
+            if any(group.number is not None for group in made.groups):
+                options.check_labels(made.photos)
+            made = lay_out(made, options, measure, clear=self.clear)
+        check_size(made, options)
+        return made
+
+    def caption(self) -> str:
+        """What must be known to read it: the notes of its sheet and its colour bars, in one paragraph."""
+        made = self.make()
+        if not isinstance(made, Sheet):
+            return "How many patches have each score."
+        scales = [f"Colour bar: {bar.name}, from {bar.low} to {bar.high}." for bar in made.bars if bar.name]
+        return " ".join([*made.notes, *scales])
+
+
+def check_size(page: Page, options: FigureOptions) -> None:
+    """Refuse a page that no program could draw or open.
+
+    Raises
+    ------
+    OptionError
+        If it is too large.
+    """
+    width, height = page_size(page, options.resolution / 72)
+    free = free_memory() // 12  # an image, its copy as an array, and what encoding takes
+    if width * height > min(MAX_PIXELS, free) or max(width, height) > MAX_SIDE:
+        most = "memory has room for" if free < MAX_PIXELS else "other programs open"
+        raise OptionError(
+            f"dpi must be smaller: a figure would have {width:,} x {height:,} pixels, more than {most}; lower "
+            "dpi or width, or use more columns",
+            option="dpi",
+        )
+    if max(page.width, page.height) > MAX_POINTS:
+        raise OptionError(
+            f"width must be smaller: a figure would be {page.width / 72:,.0f} x {page.height / 72:,.0f} inches, and "
+            "200 are the most",
+            option="width",
+        )

@@ -1,0 +1,140 @@
+"""Options of figures: their format, size, labels and arrangement. Importing it loads nothing heavy."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, fields
+from functools import partial
+from typing import Any
+
+from patchprism.errors import OptionError
+from patchprism.support import checks
+from patchprism.support.checks import optional
+from patchprism.support.options import FIGURES, Checked, option
+
+FIGURE_FORMATS = ("png", "jpg", "pdf", "svg")
+ARRANGEMENTS = ("beside", "above")
+PANELS = ("whole", "square")
+# Pixels per inch: two pixels per point; and what journals ask of photos, where a width in print is given.
+SCREEN_DPI, PRINT_DPI = 144, 300
+MAX_WIDTH = 100.0
+_INCHES = {"in": 1.0, "cm": 1 / 2.54, "mm": 1 / 25.4, "pt": 1 / 72}
+_LENGTH = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(in|cm|mm|pt)\s*")
+
+
+def _width(name: str, value: object) -> float:
+    """A length in inches, from a number of them or a text with a unit."""
+    if isinstance(value, str):
+        found = _LENGTH.fullmatch(value)
+        if not found:
+            checks.refuse(name, "a length like 3.25in, 82mm, 8.2cm or 234pt", value)
+        inches = float(found[1]) * _INCHES[found[2]]
+        if not 0.5 <= inches <= MAX_WIDTH:
+            checks.refuse(name, f"from 0.5in to {MAX_WIDTH:g}in", value)
+        return inches
+    return float(checks.number(name, value, low=0.5, high=MAX_WIDTH))
+
+
+def _as_given(name: str, text: str) -> Any:
+    """A text of the command line as it is, for the check."""
+    return text
+
+
+def _labels(name: str, value: object) -> tuple[str, ...]:
+    found: tuple[str, ...] = checks.texts(name, value)
+    if not found:
+        checks.refuse(name, "none, names, or one text per photo", value)
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class FigureOptions(Checked):
+    """How figures are drawn: the options of :meth:`Visualization.save` with the same names."""
+
+    figure_format: str | None = option(
+        None,
+        check=optional(partial(checks.choice, allowed=FIGURE_FORMATS)),
+        metavar="png|jpg|pdf|svg",
+        help="Format of the figures; text in pdf and svg stays text. Default: that of --format.",
+        panel=FIGURES,
+    )
+    dpi: int | None = option(
+        None,
+        check=optional(partial(checks.integer, low=36, high=2400)),
+        metavar="N",
+        help=f"Pixels per inch of the figures. Default: {SCREEN_DPI}, or {PRINT_DPI} with --width.",
+        panel=FIGURES,
+    )
+    width: float | str | None = option(
+        None,
+        check=optional(_width),
+        parse=_as_given,
+        metavar="3.25in|82mm",
+        help="Width of the figures in print, in in, mm, cm or pt; text is then 7 to 14 points high. "
+        "Default: as wide as the photos need.",
+        panel=FIGURES,
+    )
+    columns: int | None = option(
+        None,
+        check=optional(partial(checks.integer, low=1, high=200)),
+        metavar="N",
+        help="Photos in one row of a figure. Default: chosen by their number and shapes.",
+        panel=FIGURES,
+    )
+    labels: tuple[str, ...] = option(
+        ("names",),
+        check=_labels,
+        metavar="none|names|TEXT",
+        help="Labels of the photos in figures: none, their file names, or texts of your own: then give --labels "
+        "once per photo, in order. Default: names.",
+        panel=FIGURES,
+    )
+    arrange: str = option(
+        "beside",
+        check=partial(checks.choice, allowed=ARRANGEMENTS),
+        metavar="beside|above",
+        help="Where a photo stands in figures: beside its colours, or above them.",
+        panel=FIGURES,
+    )
+    panels: str = option(
+        "whole",
+        check=partial(checks.choice, allowed=PANELS),
+        metavar="whole|square",
+        help="Shape of the photos in figures: whole, in rows of equal height, or the square in their middle.",
+        panel=FIGURES,
+    )
+
+    @property
+    def resolution(self) -> int:
+        """Pixels per inch."""
+        return self.dpi or (SCREEN_DPI if self.width is None else PRINT_DPI)
+
+    @property
+    def own_labels(self) -> tuple[str, ...]:
+        """One text per photo; empty where labels are names or there are none."""
+        return () if self.labels in (("names",), ("none",)) else self.labels
+
+    def check_labels(self, count: int) -> None:
+        """Refuse labels that are not as many as the photos.
+
+        Raises
+        ------
+        OptionError
+            If they are not.
+        """
+        if self.own_labels and len(self.own_labels) != count:
+            photos = "1 photo" if count == 1 else f"{count:,} photos"
+            raise OptionError(
+                f"labels must be none, names, or one text per photo, got {len(self.own_labels)} for {photos}",
+                option="labels",
+            )
+
+    def label(self, number: int, name: str) -> str:
+        """A photo's label, by its number from 0 and its name."""
+        if self.labels == ("none",):
+            return ""
+        return self.own_labels[number] if self.own_labels else name
+
+
+PLAIN = FigureOptions()
+FIGURE_OPTIONS = tuple(each.name for each in fields(FigureOptions))

@@ -1,0 +1,71 @@
+"""Pages: what stands where in a figure, in points; a page knows nothing of pixels or of formats."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from patchprism.pictures.sheet import Draw
+
+    Color = tuple[int, int, int]
+
+INK, MUTED, RULE = (28, 32, 38), (104, 112, 122), (224, 227, 231)
+# Text that is read on white and on black: of figures without a ground.
+ON_ANY = (122, 128, 136)
+SCREEN = 2  # pixels per point, where no width in print is given
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A panel in its place; ``draw`` makes it at a size in pixels."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    draw: Draw
+
+
+@dataclass(frozen=True)
+class Text:
+    """A line of text; ``y`` is its baseline, ``anchor`` what of it stands at ``x``: l, m or r."""
+
+    x: float
+    y: float
+    text: str
+    size: float
+    color: Color
+    anchor: str = "l"
+
+
+@dataclass(frozen=True)
+class Box:
+    """A filled rectangle."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    color: Color
+
+
+@dataclass(frozen=True)
+class Strokes:
+    """Lines with dots at their ends, the last on top: x, y, x, y of each."""
+
+    lines: Sequence[tuple[float, float, float, float]]
+    colors: Sequence[Color]
+    width: float
+    radius: float
+
+
+@dataclass
+class Page:
+    """A figure that is laid out: width and height in points, and what stands where."""
+
+    width: float
+    height: float = 0.0
+    items: list[Picture | Text | Box | Strokes] = field(default_factory=list)
