@@ -17,7 +17,9 @@ SHARED_DOGS = Path(__file__).resolve().parents[2] / "shared" / "dogs"
 
 def pytest_addoption(parser):
     """``make test`` installs every optional package, so there a missing one is a failure and not a skip."""
-    parser.addoption("--all-packages", action="store_true", help="fail where a package is missing, do not skip")
+    parser.addoption(
+        "--all-packages", action="store_true", help="fail where a package is missing, do not skip"
+    )
 
 
 def pytest_configure(config):
