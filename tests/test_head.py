@@ -406,3 +406,15 @@ def test_a_prism_with_a_damaged_head_is_refused(tmp_path, change, words):
     save_file(tensors, path, {"patchprism": json.dumps(said)})
     with pytest.raises(PrismError, match=words):
         Prism.load(path)
+
+
+def test_refined_tokens_and_overlapping_patches_have_masks_of_the_photo_s_size():
+    framing = Framing(size=56, patch_size=14, mean=(0, 0, 0), std=(1, 1, 1))
+    mask = np.zeros((56, 84), bool)
+    mask[14:42, 28:56] = True
+    for options, grid in (({"refine": 2}, (8, 12)), ({}, (4, 6))):
+        features = PatchFeatures([np.random.default_rng(0).normal(size=(*grid, WIDTH))])
+        features.origin = {"framing": framing.to_dict(), **options}
+        head = Head().fit(features, [mask])
+        size = grid[0] * grid[1]
+        assert head.n_patches_ == (size - size // 6, size // 6)

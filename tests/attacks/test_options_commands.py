@@ -46,6 +46,7 @@ RUNS = {
     "compare": ["a.png", "-o", "out", "-m", "toy", "-m", "toy", "--size", "32"],
     "video": ["frames", "-o", "out", "-m", "toy", "--size", "32"],
     "evaluate": ["a.png", "--masks", "truth", "-m", "toy", "--size", "32"],
+    "teach": ["a.png", "--masks", "truth", "-o", "a.head.safetensors", "-m", "toy", "--size", "32"],
     "models": [],
     "download": [],
 }

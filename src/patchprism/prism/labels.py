@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -190,9 +190,9 @@ def _with_crops(
     masks: dict[int, NDArray[np.int16]],
 ) -> Iterator[tuple[int, NDArray[np.int16], tuple[float, float, float, float]]]:
     """Each photo's place, mask, and what its patches cover of it, as shares of width and height."""
-    said = photos.origin.get("framing", {})
-    whole = set(said) | {"stride"} == {each.name for each in fields(Framing)}
-    framing = Framing.from_dict(said) if whole else None
+    framing = None
+    with suppress(OptionError):  # features of somebody's own may say a part of it, or nothing
+        framing = Framing.from_dict(photos.origin.get("framing", {}))
     refine = int(photos.origin.get("refine", 1))
     rows = getattr(photos, "rows", None)
     for index, mask in masks.items():
