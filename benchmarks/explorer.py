@@ -146,7 +146,8 @@ def main() -> None:
                 page = context.new_page()
                 page.goto(file.as_uri())
                 page.wait_for_selector("html[data-ready=true]")
-                page.wait_for_function("performance.getEntriesByName('drawn').length")
+                while not page.evaluate("performance.getEntriesByName('drawn').length"):
+                    page.wait_for_timeout(5)
                 opened.append(page.evaluate("performance.getEntriesByName('drawn')[0].startTime"))
                 context.close()
             spread("file to first drawn", opened)

@@ -9,7 +9,7 @@ from PIL import Image
 
 from patchprism.errors import OptionError
 from patchprism.features.finer import COLOR, DISTANCE, doublings_for, finer
-from patchprism.pictures.figures import color_panel, results_figure
+from patchprism.pictures.figures import colors_panel, results_figure
 from patchprism.pictures.render import overlay, paint
 from patchprism.pictures.upsample import overlay_smooth, paint_smooth, upsample, upsampled_strips
 
@@ -160,7 +160,9 @@ def test_figures_are_guided_by_their_photos_where_asked():
     colors[:, 5:] = 1
     colors[:, 4] = 58 / 64  # the share of these patches right of the photo's edge, which is at 4.375
     panel = Image.fromarray(photo)
-    plain, guided = (np.asarray(color_panel(colors, panel, way)) for way in ("nearest", "guided"))
+    plain, guided = (
+        np.asarray(colors_panel(colors, None, panel, upsample=way)) for way in ("nearest", "guided")
+    )
     assert (plain == plain[:1]).all()
     assert (np.argmax(plain[:, :, 0] > 127, axis=1) == 64).all()
     assert (np.abs(np.argmax(guided[:, :, 0] > 127, axis=1) - 70) <= 2).all()

@@ -301,7 +301,9 @@ def test_attention_that_is_not_finite_is_told_by_photo(monkeypatch):
 
     bad = torch.full((1, 2, 4, 4), torch.nan)
     backbone = SimpleNamespace(attention=lambda *_, **__: bad, rollout=lambda *_, **__: bad[:, 0])
-    framing = SimpleNamespace(apply=lambda *_, **__: SimpleNamespace(pixels=torch.zeros(3, 8, 8)))
+    framing = SimpleNamespace(
+        apply=lambda *_, **__: SimpleNamespace(pixels=torch.zeros(3, 8, 8)), patch_size=2, stride=None
+    )
     scene = SimpleNamespace(
         backbone=backbone,
         options=SimpleNamespace(layer=-1),

@@ -98,6 +98,7 @@ UNTRIED = {
     "dtype": "bfloat16",
     "layer": 3,
     "facet": "key",
+    "stride": 4,
 }
 # What each setting is changed to; None: it is one that the toy network does not have.
 OTHER_SETTINGS = {
@@ -112,6 +113,9 @@ OTHER_SETTINGS = {
     "mean": (0.1, 0.2, 0.3),
     "std": (0.7, 0.8, 0.9),
     "size": 24,
+    "stride": None,
+    "tile": 32,
+    "refine": 2,
     "threshold": 0.3,
     "foreground": "below",
     "foreground_component": 2,
@@ -137,6 +141,13 @@ OTHER_PICTURES = {
     "instances": True,
     "outline": True,
     "pca": False,
+    "figure_format": "pdf",
+    "dpi": 72,
+    "width": "3in",
+    "columns": 1,
+    "labels": ("none",),
+    "arrange": "above",
+    "panels": "square",
 }
 PICTURES = {"overlay_alpha": 0.5, "arrays": True}
 

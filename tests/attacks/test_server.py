@@ -274,8 +274,14 @@ def test_what_a_user_meets_is_no_fault_of_the_server(tmp_path, monkeypatch, erro
 
     monkeypatch.setattr(apps, "models_here", fail)
     view = type("View", (), {"__len__": lambda _: 1, "photos": SimpleNamespace(read=fail)})()
+    view.record = SimpleNamespace(name="toy")
     workshop = SimpleNamespace(
-        open=fail, session=lambda _: SimpleNamespace(view=view), start=fail, save=fail, close=lambda: None
+        first=(view, b""),
+        open=fail,
+        session=lambda _: SimpleNamespace(view=view),
+        start=fail,
+        save=fail,
+        close=lambda: None,
     )
     request = scope(method, path, {"content-type": "application/json"})
     request["path"] = path

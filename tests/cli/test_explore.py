@@ -84,6 +84,7 @@ def test_the_documentation_names_the_command():
         "Visualization.explore()",
         "PPRISMX",
         "token-scales",
+        "token-axes",
         "mask_threshold",
     ):
         assert word in text

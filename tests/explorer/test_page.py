@@ -77,14 +77,14 @@ def test_hovering_shows_similarity_and_leaving_takes_it_away(opened, view):
     page.mouse.move(x, y)
     opened.frame()
     assert page.locator("#gallery").evaluate("node => node.classList.contains('heating')")
-    assert "row 5, column 7" in page.locator("#similar").inner_text()
+    assert "row 5, column 7" in page.locator("#readout").inner_text()
     rows = [tokens.reshape(-1, tokens.shape[-1]).astype(float) for tokens in view.features]
     rows = [part / np.linalg.norm(part, axis=1, keepdims=True) for part in rows]
     w = view.features.grids[0][1]
     full = np.concatenate([part @ rows[0][4 * w + 6] for part in rows])
     heat = np.concatenate([opened.canvas(i, "heat")[..., :3].reshape(-1, 3) for i in range(3)])
-    # Brighter is more similar, all the way: the sum of magma's channels rises.
-    brightness = heat.astype(float).sum(axis=-1)
+    # Brighter is more similar, all the way: viridis's green rises.
+    brightness = heat[:, 1].astype(float)
     assert np.corrcoef(brightness, np.clip(full, 0, 1))[0, 1] > 0.95
     assert brightness[4 * w + 6] == brightness.max()
     order = np.argsort(full)
@@ -95,7 +95,7 @@ def test_hovering_shows_similarity_and_leaving_takes_it_away(opened, view):
     w = view.features.grids[1][1]
     full = np.concatenate([part @ rows[1][2 * w + 3] for part in rows])
     heat = np.concatenate([opened.canvas(i, "heat")[..., :3].reshape(-1, 3) for i in range(3)])
-    assert np.corrcoef(heat.astype(float).sum(axis=-1), np.clip(full, 0, 1))[0, 1] > 0.95
+    assert np.corrcoef(heat[:, 1].astype(float), np.clip(full, 0, 1))[0, 1] > 0.95
     places = page.locator(".marks .cursor").evaluate_all(
         "nodes => nodes.map((n) => n.getAttribute('visibility') === 'visible' && n.getAttribute('transform'))"
     )
@@ -138,11 +138,17 @@ def test_components_signs_scaling_and_basis_change_colours(opened, view):
     np.testing.assert_array_equal(
         opened.canvas(0)[part.foreground][:, :3], to_uint8(part.rgb[part.foreground])
     )
+    # The whole image is the whole image: its background has its own colours, too.
     opened.choose("basis", "all")
     opened.frame()
     pixels = opened.canvas(0)
     assert (pixels[..., 3] == 255).all()
-    np.testing.assert_array_equal(pixels[..., :3], to_uint8(part.rgb_all))
+    whole = Prism(components=(4, -2, 3), foreground="none").fit(view.features).split(view.features[0])
+    np.testing.assert_array_equal(pixels[..., :3], to_uint8(whole.rgb_all))
+    # With the fit's foreground, the background has the photo's smallest value, as in results_raw.
+    opened.choose("side", view.prism.side_)
+    opened.frame()
+    np.testing.assert_array_equal(opened.canvas(0)[..., :3], to_uint8(part.rgb_all))
     # The options and the bars are the scene PCA's now, and say which components are shown.
     shares = page.locator("#component-red option").all_inner_texts()
     assert shares == [f"{k + 1} · {100 * share:.1f} %" for k, share in enumerate(prism.scene_ratio_)]
@@ -383,6 +389,7 @@ def test_in_a_notebook_it_shows_in_a_frame_of_its_own(view, browser):
     frame.locator("html[data-ready=true]").wait_for(timeout=20_000, state="attached")
     frame.locator("input[name=mode][value=overlay]").click()
     frame.locator("#alpha").wait_for()
+    assert frame.locator("#link").is_hidden()  # no link could open it
     page.wait_for_timeout(250)
     assert problems == []
     context.close()

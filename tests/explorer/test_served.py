@@ -130,6 +130,59 @@ def test_the_served_page_shows_adds_refits_and_saves(served, watch, view, tmp_pa
     assert watched.left_the_page(served.address) == []
 
 
+def test_a_view_outlives_other_fits_and_undo_goes_back_over_them(served, watch, tmp_path):
+    watched = watch(served.address)
+    page = watched.page
+    until(page, "document.getElementById('model').value === 'efficientnet_lite2'")
+    page.locator("#opening").fill("1")
+    page.mouse.click(*watched.patch_place(1, 3, 5))
+    page.evaluate("patchprism.history.cut()")
+    page.locator("#threshold").fill("0.4")
+    watched.frame()
+    first = page.evaluate("patchprism.state")
+    fit = page.evaluate("patchprism.model.header.fit.threshold")
+    page.locator("#refit").click()
+    until(page, "patchprism.model.header.fit.threshold === 0.4 && !patchprism.working")
+    kept = page.evaluate("patchprism.state")
+    assert (kept["pins"], kept["opening"]) == (first["pins"], 1)
+    page.keyboard.press("Control+z")
+    until(page, f"patchprism.model.header.fit.threshold === {fit}")
+    assert page.evaluate("patchprism.state") == first
+    page.keyboard.press("Control+Shift+z")
+    until(page, "patchprism.model.header.fit.threshold === 0.4")
+    # A photo more: other scores, for which that threshold was not chosen.
+    (tmp_path / "one more.jpg").write_bytes(jpeg())
+    page.set_input_files("#files", [tmp_path / "one more.jpg"])
+    until(page, "patchprism.model.photos.length === 4 && !patchprism.working")
+    assert page.evaluate("patchprism.model.header.fit.threshold") != 0.4
+    kept = page.evaluate("patchprism.state")
+    assert kept["threshold"] == page.evaluate("patchprism.model.header.fit.threshold")
+    assert (kept["pins"], kept["opening"]) == (first["pins"], 1)
+    # Its way to the foreground is a control; the photo goes again, and the pins stay.
+    assert page.locator("#method").input_value() == "auto"
+    page.locator("#method").select_option("pca")
+    until(page, "patchprism.model.header.fit.method === 'pca' && !patchprism.working")
+    assert "lie on the photos’ borders" in page.locator("#fit-note").inner_text().replace("'", "’")
+    page.locator(".tile").nth(3).hover()
+    page.get_by_label("Remove one more.jpg").click()
+    until(page, "patchprism.model.photos.length === 3 && !patchprism.working")
+    assert page.evaluate("patchprism.state.pins") == first["pins"]
+    page.locator("#method").select_option("auto")
+    until(page, "patchprism.model.header.command.foreground === 'auto' && !patchprism.working")
+    # A link to this fit opens it in another tab.
+    page.evaluate(
+        "navigator.clipboard.writeText = (text) => { globalThis.copied = text; return Promise.resolve(); }"
+    )
+    page.locator("#threshold").fill("0.3")
+    page.locator("#refit").click()
+    until(page, "patchprism.model.header.fit.threshold === 0.3 && !patchprism.working")
+    page.locator("#link").click()
+    until(page, "globalThis.copied")
+    other = watch(page.evaluate("copied")).page
+    assert other.evaluate("patchprism.model.header.fit.threshold") == 0.3
+    assert other.evaluate("patchprism.state.pins") == first["pins"]
+
+
 def test_two_tabs_do_not_disturb_each_other(served, watch):
     one, two = watch(served.address), watch(served.address)
     one.page.locator("#threshold").fill("0.7")
@@ -383,7 +436,7 @@ def test_which_hosts_are_this_server(listening, name, allowed):
 
 
 def test_what_is_saved_has_the_pages_space(view):
-    from patchprism.explorer.work import reshown
+    from patchprism.explorer.wishes import reshown
 
     shown = {"mask_threshold": 0.5, "mask_side": "none", "opening": 0, "closing": 0}
     shown |= {"scaling": "sigmoid", "components": [2, 1, 3], "space": "oklab"}

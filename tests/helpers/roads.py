@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 from patchprism.jobs import prisms, render, stores
 from patchprism.jobs.coloring import Coloring
 from patchprism.jobs.engines import open_engine
@@ -10,18 +12,7 @@ from patchprism.jobs.viewing import make_view
 from patchprism.pictures.options import PictureOptions
 
 _RUN = ("backbone", "reader", "tell")
-_PICTURES = (
-    "overlay_alpha",
-    "arrays",
-    "format",
-    "upsample",
-    "background",
-    "basis",
-    "pca",
-    "masks",
-    "instances",
-    "outline",
-)
+_PICTURES = tuple(each.name for each in fields(PictureOptions))
 
 
 def _take(options, names):

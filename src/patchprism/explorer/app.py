@@ -19,15 +19,11 @@ from starlette.exceptions import HTTPException
 
 from patchprism.errors import OutputError, PatchPrismError, PhotoError
 from patchprism.explorer.html import page_html
-from patchprism.explorer.work import (
-    MAX_PHOTOS,
-    MAX_UPLOAD_BYTES,
-    BusyError,
-    NoSessionError,
-    Wish,
-    Workshop,
-    models_here,
-)
+from patchprism.explorer.teach import head_answer, head_from, teach_head
+from patchprism.explorer.uploads import MAX_UPLOAD_BYTES
+from patchprism.explorer.wishes import Wish, models_here
+from patchprism.explorer.work import MAX_PHOTOS, BusyError, NoSessionError, Workshop
+from patchprism.prism.options import FOREGROUNDS
 from patchprism.support.folders import reason_of
 
 if TYPE_CHECKING:
@@ -40,6 +36,7 @@ STATUS: dict[type[PatchPrismError], int] = {
     OutputError: 409,  # the folder is in a state that does not allow it
     PhotoError: 410,  # a photo that was there; of uploads, adding them speaks
 }
+MAX_MARKS = 20_000
 DECODERS = 2  # photos decoded at once; a photo of 60 megapixels takes 180 MB
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -54,10 +51,12 @@ class FitBody(BaseModel):
     model_config = ConfigDict(extra="forbid")
     model: Annotated[str, Field(max_length=100)] | None = None
     threshold: Share | Literal["auto", "otsu"] | None = None
-    foreground: Literal["auto", "object", "mask", "pca", "above", "below", "none"] | None = None
+    foreground: Annotated[str, Field(min_length=1, max_length=20)] | None = None
     scaling: Literal["minmax", "percentile", "sigmoid"] | None = None
     components: Components | None = None
     space: Literal["rgb", "oklab"] | None = None
+    without: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(max_length=MAX_PHOTOS)] = ()
+    head: bool | None = None
 
 
 class SaveBody(BaseModel):
@@ -74,6 +73,15 @@ class SaveBody(BaseModel):
     background: Literal["black", "grey", "photo"] = "black"
     basis: Literal["object", "all"] = "object"
     overlay: Share | None = None
+
+
+class TeachBody(BaseModel):
+    """Marked patches to fit a head to."""
+
+    model_config = ConfigDict(extra="forbid")
+    classes: Annotated[list[Annotated[str, Field(max_length=100)]], Field(min_length=2, max_length=255)]
+    marks: Annotated[list[tuple[int, int]], Field(min_length=2, max_length=MAX_MARKS)]
+    C: Annotated[float, Field(ge=1e-6, le=1e6)] = 10.0
 
 
 def make_app(workshop: Workshop, *, out: str | os.PathLike[str]) -> FastAPI:
@@ -94,6 +102,7 @@ def make_app(workshop: Workshop, *, out: str | os.PathLike[str]) -> FastAPI:
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
     decoding = asyncio.Semaphore(DECODERS)
     saving = asyncio.Lock()
+    teaching = asyncio.Lock()  # each fit takes the processor for itself
     page = page_html()
     found = re.search(r'http-equiv="Content-Security-Policy" content="([^"]+)"', page)
     assert found is not None
@@ -131,23 +140,41 @@ def make_app(workshop: Workshop, *, out: str | os.PathLike[str]) -> FastAPI:
 
     @app.get("/api/limits")
     async def limits() -> dict[str, Any]:
-        return {"bytes": MAX_UPLOAD_BYTES, "photos": MAX_PHOTOS, "save": str(out)}
+        return {
+            "bytes": MAX_UPLOAD_BYTES,
+            "photos": MAX_PHOTOS,
+            "save": str(out),
+            "foregrounds": [name for name in FOREGROUNDS if name != "mask"],
+        }
 
     @app.get("/api/models")
     async def models() -> dict[str, list[str]]:
-        return {"models": await run_in_threadpool(models_here)}
+        return {"models": await run_in_threadpool(models_here, workshop.first[0].record.name)}
 
     @app.post("/api/sessions")
-    async def open_session() -> dict[str, str]:
-        return {"session": workshop.open()}
+    async def open_session(like: str | None = None) -> dict[str, str]:
+        return {"session": workshop.open(like)}
 
     @app.get("/api/sessions/{name}")
     async def session(name: str) -> dict[str, int]:
         return {"photos": len(workshop.session(name).view)}
 
+    @app.post("/api/sessions/{name}/fits/{number}")
+    async def go_back(name: str, number: int) -> dict[str, int]:
+        wanted = workshop.session(name)
+        with wanted.lock:
+            if wanted.job and not wanted.job.over:
+                raise BusyError("this tab has a fit running; stop it or wait for it")
+            wanted.back(number)
+        return {"fit": number}
+
     @app.get("/api/sessions/{name}/message")
     async def message(name: str) -> Response:
-        return Response(workshop.session(name).message, media_type="application/octet-stream")
+        wanted = workshop.session(name)
+        with wanted.lock:
+            content, number = wanted.message, wanted.fit
+        headers = {"x-fit": str(number)}
+        return Response(content, media_type="application/octet-stream", headers=headers)
 
     @app.get("/api/sessions/{name}/photos/{index}")
     async def photo(name: str, index: int) -> Response:
@@ -182,6 +209,32 @@ def make_app(workshop: Workshop, *, out: str | os.PathLike[str]) -> FastAPI:
     async def fit(name: str, body: FitBody) -> dict[str, Any]:
         job = await run_in_threadpool(workshop.start, workshop.session(name), Wish(**body.model_dump()))
         return job.public()
+
+    @app.post("/api/sessions/{name}/head")
+    async def teach(name: str, body: TeachBody) -> Response:
+        session = workshop.session(name)
+
+        def answer() -> bytes:
+            head = teach_head(session.view, body.marks, body.classes, body.C)
+            content = head_answer(session.view, head)
+            session.head = head
+            return content
+
+        async with teaching:
+            return Response(await run_in_threadpool(answer), media_type="application/octet-stream")
+
+    @app.post("/api/sessions/{name}/head/apply")
+    async def apply_head(name: str, request: Request) -> Response:
+        session, given = workshop.session(name), await request.body()
+
+        def answer() -> bytes:
+            head = head_from(given)
+            content = head_answer(session.view, head)
+            session.head = head
+            return content
+
+        async with teaching:
+            return Response(await run_in_threadpool(answer), media_type="application/octet-stream")
 
     @app.get("/api/sessions/{name}/job")
     async def job(name: str) -> dict[str, Any]:

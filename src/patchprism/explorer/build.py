@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 # A photo in the page: about the resolution that the network saw, in few enough bytes that ten make 300 kB.
 PREVIEW_BYTES = 24_000
 PREVIEW_LONGEST = 1400
+# The head that the page saves; page/head.js has the same name.
+HEAD_NAME = "taught.head.safetensors"
 MAX_CODE = 1 << 30  # components travel as int32
 _QUALITIES = (80, 70, 60, 50, 40, 30)
 
@@ -82,8 +84,8 @@ def build_message(
         )
         for name, size, part, crop in zip(view.names, view.sizes, view.parts, view.crops, strict=True)
     ]
-    tell("similarity", 0, None)
-    reduced = reduce_tokens(list(view.features))
+    tell("similarities", 0, None)
+    reduced = reduce_tokens(list(view.features), tell=lambda done, total: tell("similarities", done, total))
     header = Header(
         version=VERSION,
         patchprism=__version__,
@@ -123,6 +125,7 @@ def build_message(
         hints=view.hints(),
         failures=[{"photo": Path(f.photo).name, "reason": f.reason} for f in view.failures],
         command=_command(view, prism_path),
+        origin=view.origin,
     )
     message = Message(header)
     message.add("prism", "deflate", prism.to_bytes())
@@ -133,6 +136,7 @@ def build_message(
     message.add("components", "int32", components)
     message.add("scores", "float32", np.concatenate([part.score.ravel() for part in view.parts]))
     message.add("token-scales", "float32", reduced.scales)
+    message.add("token-axes", "int16", reduced.axes)
     message.add("tokens", "int8", reduced.codes)
     return message
 
@@ -254,11 +258,11 @@ def _command(view: View, prism_path: str | None) -> CommandInfo:
 
 def _command_of(view: View, prism_path: str | None, options: list[list[str]]) -> CommandInfo:
     prism = view.prism
-    if prism.method_ == "mask" and view.fitted_here:
-        # As one word: a name may begin with a dash.
-        options = options + [
-            [f"--{name}={view.settings[name]}"] for name in ("mask", "head") if view.settings.get(name)
-        ]
+    if view.fitted_here and view.settings.get("mask"):
+        options = [*options, [f"--mask={view.settings['mask']}"]]  # as one word: a name may begin with a dash
+    elif view.fitted_here and prism.head_ is not None:
+        read_from = prism.head_.loaded_from
+        options = [*options, [f"--head={read_from}"] if read_from else ["--head", HEAD_NAME]]
     files = all(isinstance(source, (str, os.PathLike)) for source in view.photos.sources)
     return {
         "input": view.store,

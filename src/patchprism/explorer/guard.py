@@ -62,7 +62,7 @@ class Guard:
         The address that the server listens on.
     port : int
     max_upload : int
-        Bytes of a request's body below ``/api/.../photos``; others may have 64 kB.
+        Bytes of a request's body that is a photo, a head or its marks; others may have 64 kB.
     """
 
     def __init__(self, app: App, *, token: str, host: str, port: int, max_upload: int) -> None:
@@ -185,7 +185,7 @@ class Guard:
 
 
 def _is_upload(scope: Scope) -> bool:
-    return bool(scope["method"] == "POST" and scope["path"].endswith("/photos"))
+    return bool(scope["method"] == "POST" and scope["path"].endswith(("/photos", "/head", "/head/apply")))
 
 
 def _whole(digits: str) -> int | None:

@@ -29,6 +29,7 @@ MODULES = (
     "message",
     "prism",
     "png",
+    "head",
     "state",
     "similarity",
     "model",
@@ -38,17 +39,30 @@ MODULES = (
     "tile",
     "view",
     "links",
+    "readout",
     "inspect",
     "sections",
     "panel",
     "navigate",
+    "finer",
+    "crisp",
     "take",
     "keys",
+    "points",
+    "scatter",
+    "marks",
+    "teach",
+    "zip",
+    "masks",
+    "figure",
+    "figure_files",
+    "export",
+    "tools",
     "server",
     "served",
     "main",
 )
-STYLES = ("style", "gallery")
+STYLES = ("style", "gallery", "tools")
 _IMPORT = re.compile(r"^import\s[^;]*?from\s+\"\./\w+\.js\";\n", re.MULTILINE)
 _EXPORT = re.compile(r"^export\s+", re.MULTILINE)
 NOTEBOOK_HEIGHT = 760

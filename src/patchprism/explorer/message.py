@@ -1,6 +1,6 @@
 """The message: all that the explorer's page needs, as one run of bytes with a version.
 
-Layout, version 4: eight bytes ``PPRISMX`` and the version; the header's length as a little-endian uint32; the
+Layout, version 5: eight bytes ``PPRISMX`` and the version; the header's length as a little-endian uint32; the
 header, UTF-8 JSON; the buffers, one after another. docs/explorer.md describes every field.
 """
 
@@ -19,11 +19,11 @@ from patchprism.support.json_values import MAX_COUNT, from_json, is_whole, to_js
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-VERSION = 4
+VERSION = 5
 MAGIC = b"PPRISMX" + bytes([VERSION])
 
-Kind = Literal["raw", "deflate", "float32", "int32", "int8"]
-DTYPES = {"float32": "<f4", "int32": "<i4", "int8": "i1"}
+Kind = Literal["raw", "deflate", "float32", "int32", "int16", "int8"]
+DTYPES = {"float32": "<f4", "int32": "<i4", "int16": "<i2", "int8": "i1"}
 
 
 class MessageError(PatchPrismError, ValueError):
@@ -135,6 +135,7 @@ class Header(TypedDict):
     hints: list[str]
     failures: list[dict[str, str]]
     command: CommandInfo
+    origin: dict[str, Any]
     buffers: NotRequired[dict[str, BufferInfo]]
 
 
@@ -158,7 +159,7 @@ class Message:
         Parameters
         ----------
         name : str
-        kind : {"raw", "deflate", "float32", "int32", "int8"}
+        kind : {"raw", "deflate", "float32", "int32", "int16", "int8"}
             ``"raw"`` and ``"deflate"`` take bytes, the others arrays; all but ``"raw"`` are deflated.
         """
         if kind in ("raw", "deflate"):

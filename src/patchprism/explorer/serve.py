@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from patchprism.errors import ExtraError, OptionError
 from patchprism.explorer.guard import Guard
-from patchprism.explorer.work import MAX_UPLOAD_BYTES, Workshop
+from patchprism.explorer.uploads import MAX_UPLOAD_BYTES
+from patchprism.explorer.work import Workshop
 from patchprism.support.checks import said
 
 if TYPE_CHECKING:

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import io
 import queue
 import secrets
 import threading
-import time
 from collections import OrderedDict
+from copy import copy
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from patchprism.errors import OptionError, PatchPrismError, PhotoError, WeightsError
 from patchprism.explorer.build import build_message
-from patchprism.prism.estimator import Prism
-from patchprism.prism.options import MASK_OPTIONS
+from patchprism.explorer.uploads import clean_name, read_upload
+from patchprism.explorer.wishes import Wish, check_wish, head_of, reshown, settings_of, without
 from patchprism.support.files import refuse_what_is_read
 from patchprism.support.written import PRISM, Output
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     import numpy as np
@@ -29,14 +27,13 @@ if TYPE_CHECKING:
     from patchprism.backbones import Backbone
     from patchprism.jobs.settings import Settings
     from patchprism.jobs.view import View
+    from patchprism.prism.head import Head
 
 MAX_SESSIONS = 16
 MAX_PHOTOS = 48
-MAX_UPLOAD_BYTES = 32 << 20
-MAX_UPLOAD_PIXELS = 60_000_000
 MAX_SESSION_BYTES = 768 << 20  # of decoded photos
 MAX_WAITING = 8
-MAX_NAME = 120
+MAX_FITS = 4  # of a tab, which undo goes back to
 
 
 class NoSessionError(PatchPrismError):
@@ -86,30 +83,45 @@ class Job:
 
 @dataclass
 class Session:
-    """One tab's view."""
+    """One tab's view, and those that it had before.
+
+    ``asked`` is what the tab has asked of all fits to come: ``threshold`` and ``foreground``. ``fits`` are views and
+    messages by their number, ``fit`` the number of the one that is shown.
+    """
 
     view: View
     message: bytes
     staged: list[tuple[str, NDArray[np.uint8]]] = field(default_factory=list)
     job: Job | None = None
+    head: Head | None = None  # the last that was taught or given
     lock: threading.Lock = field(default_factory=threading.Lock)
+    asked: dict[str, Any] = field(default_factory=dict)
+    fits: OrderedDict[int, tuple[View, bytes]] = field(default_factory=OrderedDict)
+    fit: int = 0
 
+    def show(self, view: View, message: bytes) -> None:
+        """Show another fit, and keep the one before."""
+        self.fits[self.fit] = self.view, self.message
+        self.fit = max(self.fits) + 1
+        self.view, self.message = view, message
+        while len(self.fits) > MAX_FITS:
+            self.fits.popitem(last=False)
 
-@dataclass(frozen=True, kw_only=True)
-class Wish:
-    """What a fit shall change; None leaves it as it is."""
+    def back(self, fit: int) -> None:
+        """Show a fit that was kept.
 
-    model: str | None = None
-    threshold: float | str | None = None
-    foreground: str | None = None
-    scaling: str | None = None
-    components: tuple[int, int, int] | None = None
-    space: str | None = None
-
-    @property
-    def changes_fit(self) -> bool:
-        """Whether the prism must be fitted anew, even one that came from elsewhere."""
-        return any(value is not None for value in asdict(self).values())
+        Raises
+        ------
+        NoSessionError
+            If it is not there any more.
+        """
+        if fit == self.fit:
+            return
+        if fit not in self.fits:
+            raise NoSessionError(f"that fit is not kept any more; undo goes back {MAX_FITS} fits at most")
+        self.fits[self.fit] = self.view, self.message
+        self.view, self.message = self.fits[fit]
+        self.fit = fit
 
 
 class Workshop:
@@ -155,8 +167,15 @@ class Workshop:
 
     # ---------------------------------------------------------------- sessions
 
-    def open(self) -> str:
-        """A new session, showing the first view; the one unused for longest goes when there are too many."""
+    def open(self, like: str | None = None) -> str:
+        """A new session, showing the first view or another session's.
+
+        The session that was unused for longest goes when there are too many.
+        """
+        shown = self.first
+        if like is not None:
+            other = self.session(like)
+            shown = other.view, other.message
         name = secrets.token_urlsafe(12)
         with self._lock:
             if len(self._sessions) >= MAX_SESSIONS:
@@ -164,7 +183,7 @@ class Workshop:
                 if idle is None:
                     raise BusyError(f"{MAX_SESSIONS} tabs are at work already; close one and try again")
                 del self._sessions[idle]
-            self._sessions[name] = Session(*self.first)
+            self._sessions[name] = Session(*shown)
         return name
 
     def session(self, name: str) -> Session:
@@ -214,7 +233,7 @@ class Workshop:
         PatchPrismError
             If the wish cannot be fulfilled.
         """
-        check_wish(session.view, wish)
+        check_wish(session.view, wish, self._backbones)
         with session.lock:
             if session.job and not session.job.over:
                 raise BusyError("this tab has a fit running; stop it or wait for it")
@@ -245,22 +264,41 @@ class Workshop:
     def _fit(self, session: Session, job: Job, wish: Wish) -> None:
         with session.lock:
             view, staged = session.view, list(session.staged)
+            if wish.foreground is not None and isinstance(wish.threshold, str):
+                session.asked = {"threshold": wish.threshold, "foreground": wish.foreground}
+            if wish.head:
+                session.asked = {"threshold": "auto", "foreground": "mask"}
+            asked = dict(session.asked)
         try:
-            made = self._made(view, staged, job, wish)
+            made = self._made(view, staged, job, wish, asked, session.head)
             content = build_message(made, progress=job.tell).to_bytes()
         finally:
             # Also after a failure: photos that break a fit must not break all that follow.
             with session.lock:
                 session.staged = session.staged[len(staged) :]
         with session.lock:
-            session.view, session.message = made, content
+            session.show(made, content)
 
-    def _made(self, view: View, staged: list[tuple[str, NDArray[np.uint8]]], job: Job, wish: Wish) -> View:
+    def _made(
+        self,
+        view: View,
+        staged: list[tuple[str, NDArray[np.uint8]]],
+        job: Job,
+        wish: Wish,
+        asked: dict[str, Any] | None = None,
+        head: Head | None = None,
+    ) -> View:
         from patchprism.features.extraction import Batches, Photos, extract
         from patchprism.features.patch_features import PatchFeatures
         from patchprism.jobs.settings import describe_origin
 
-        settings = settings_of(view, wish)
+        first = self.first[0]
+        other = wish.model not in (None, view.record.name)
+        scores = None  # that a threshold of this view holds for
+        if other or staged or wish.without:
+            scores = {name: first.settings.get(name) for name in ("threshold", "foreground")} | (asked or {})
+        view = without(view, wish.without)
+        settings = settings_of(view, wish, first=first, asked=scores)
         other = settings.model != view.record.name
         if other and view.gone:
             raise OptionError(
@@ -314,6 +352,11 @@ class Workshop:
         )
         fit = view.fitted_here or wish.changes_fit
         job.tell("fit" if fit else "colour", 0, None)
+        if fit:  # which takes its head from the view that it is made of
+            made.prism = copy(view.prism)
+            made.prism.head = head_of(view, wish, head)
+            if made.prism.head is not view.prism.head_:
+                made.prism.masks = {}
         return made.recolored(settings.prism() if fit else view.prism, fit=fit)
 
     def _backbone(self, settings: Settings, job: Job) -> Backbone:
@@ -338,7 +381,7 @@ class Workshop:
         """Write a session's pictures, with another shown foreground, components or scaling, into a folder."""
         with session.lock:
             view = session.view
-        shown = reshown(view, options)
+        shown = reshown(view, options, basis=output.get("basis", "object"))
         given = self.first[0].prism.loaded_from
         if (
             given and shown.prism.loaded_from != given
@@ -347,119 +390,8 @@ class Workshop:
         return shown.save(folder, **output)
 
 
-def models_here() -> list[str]:
-    """Names of the models whose weights are on this machine."""
-    from patchprism.backbones import locate_weights, records
-
-    return [record.name for record in records() if locate_weights(record) is not None]
-
-
-def settings_of(view: View, wish: Wish) -> Settings:
-    """A view's settings with a wish fulfilled."""
-    from patchprism.jobs.settings import Settings
-
-    names = Settings.__dataclass_fields__
-    kept = {key: value for key, value in view.settings.items() if key in names}
-    # Where no network ran, none was chosen.
-    settings = Settings(**kept | {"device": kept.get("device") or "auto"})
-    changes = {key: value for key, value in asdict(wish).items() if value is not None}
-    if "model" in changes and changes["model"] != view.record.name:
-        # Weights and dtype were for the other network; size stays.
-        changes |= {"mean": None, "std": None}
-        changes |= {"weights": None, "dtype": "auto", "layer": None, "facet": None, "final_norm": None}
-    # The foreground that is shown is the page's affair; what is fitted starts by showing itself.
-    changes |= {"mask_threshold": None, "mask_side": None, "opening": 0, "closing": 0}
-    return replace(settings, **changes).resolved()
-
-
-def check_wish(view: View, wish: Wish) -> None:
-    """Refuse what a fit would refuse, before anything is queued."""
-    from patchprism.backbones import find_record, locate_weights, records
-
-    if wish.model is not None and wish.model != view.record.name:
-        if ":" in wish.model:  # finding out about it would mean asking the hub
-            names = ", ".join(record.name for record in records())
-            raise OptionError(f"model must be one of {names}, or the one that is shown, got {wish.model!r}")
-        record = find_record(wish.model)
-        if locate_weights(record) is None:
-            raise OptionError(
-                f"the weights of {wish.model} are not on this machine; patchprism download fetches them"
-            )
-    settings_of(view, wish).prism()
-
-
-def reshown(view: View, options: dict[str, Any]) -> View:
-    """A view with other components, scaling, space or shown foreground, as ``render`` with these options gives it."""
-    from patchprism.jobs.settings import with_mask
-
-    options = dict(options)
-    scaling, components = options.pop("scaling"), tuple(options.pop("components"))
-    space = options.pop("space", "rgb")
-    prism = view.prism
-    if (scaling, components, space) != (prism.scaling, tuple(prism.components), prism.space):
-        if not view.fitted_here:
-            raise OptionError("components, scaling and space are settled by the prism; refit to change them")
-        shown = {"scaling": scaling, "components": components, "space": space}
-        view = view.recolored(Prism(**prism.get_params() | MASK_OPTIONS | shown), fit=True)
-        prism = view.prism
-    if options["mask_side"] == prism.side_ and options["mask_threshold"] == prism.threshold_:
-        options |= {"mask_side": None, "mask_threshold": None}
-    elif options["mask_side"] == "none":
-        options["mask_threshold"] = None
-    again = view.recolored(with_mask(prism, options), fit=False)
-    again.settings = {
-        **view.settings,
-        **options,
-        "scaling": scaling,
-        "components": components,
-        "space": space,
-    }
-    again.seconds = dict(view.seconds)
-    return again
-
-
-def read_upload(content: bytes, name: str, *, range: Sequence[float] | None = None) -> NDArray[np.uint8]:
-    """An uploaded photo through the one reader of photos, after a look at how large it would become."""
-    from PIL import Image
-
-    from patchprism.photos.images import read_photo
-
-    try:
-        with Image.open(io.BytesIO(content)) as image:
-            width, height = image.size
-    except Exception:
-        width = height = 0  # the reader says what is wrong
-    if width * height > MAX_UPLOAD_PIXELS:
-        raise PhotoError(name, f"has {width * height:,} pixels, more than {MAX_UPLOAD_PIXELS:,}")
-    return read_photo(content, name=name, range=range)
-
-
-def clean_name(name: str) -> str:
-    """The last part of a name from outside, without anything that is no letter for people.
-
-    Examples
-    --------
-    >>> clean_name("../../etc/pass\\x00wd.jpg"), clean_name("C:\\\\dogs\\\\rex.png"), clean_name("..")
-    ('passwd.jpg', 'rex.png', 'photo')
-    """
-    last = name.replace("\\", "/").rsplit("/", 1)[-1]
-    last = "".join(letter for letter in last if letter.isprintable()).strip(" .-")
-    if len(last) > MAX_NAME:
-        stem, dot, suffix = last.rpartition(".")
-        last = f"{(stem or last)[: MAX_NAME - 10]}{dot}{suffix[:8]}"
-    return last or "photo"
-
-
 def map_sources(view: View) -> list[NDArray[np.uint8]]:
     """The arrays among a view's sources: photos that are held in memory."""
     import numpy
 
     return [source for source in view.photos.sources if isinstance(source, numpy.ndarray)]
-
-
-def wait_for(job: Job, seconds: float, *, clock: Callable[[], float] = time.monotonic) -> Job:
-    """Wait until a job is over, for those who have no page."""
-    end = clock() + seconds
-    while not job.over and clock() < end:
-        time.sleep(0.01)
-    return job

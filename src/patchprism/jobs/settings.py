@@ -367,7 +367,7 @@ def _difference(
     fitted, here = fitted_on.get("framing"), origin["framing"]
     if not isinstance(fitted, dict):
         return "" if fitted == here else f"framing: {fitted}, now {here}"
-    for key in fitted | here if framing is None else framing:
+    for key in here | fitted if framing is None else framing:
         if fitted.get(key) != here.get(key):
             return f"framing ({key}): {fitted.get(key)}, now {here.get(key)}"
     return ""

@@ -345,7 +345,7 @@ class Visualization(View):
         >>> import numpy as np, patchprism
         >>> tokens = np.random.default_rng(0).normal(size=(2, 8, 12, 64))
         >>> view = patchprism.visualize(features=tokens, foreground="none")
-        >>> view.figure("results", width="3.25in", labels="none").get_size_inches()[0]
+        >>> float(view.figure("results", width="3.25in", labels="none").get_size_inches()[0])
         3.25
         """
         from patchprism.views.figure import overview_sheet

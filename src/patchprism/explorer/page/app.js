@@ -59,8 +59,9 @@ export class App {
   }
 
   restore(state, otherwise) {
-    if (state) this.put(state);
-    else this.toast(otherwise);
+    if (!state) this.toast(otherwise);
+    else if (state.fit === this.state.fit) this.put(state);
+    else this.report(this.goToFit(state));
   }
 
   // All that happens between two frames is drawn once.

@@ -29,7 +29,7 @@ function rowEnds(aspects, rows) {
 // Ways to cut n photos into rows: all of them for few photos, else rows of about equal length.
 function* cutsOf(aspects) {
   const n = aspects.length;
-  if (n <= 10) {
+  if (n <= 12) {
     for (let cuts = 0; cuts < 2 ** (n - 1); cuts++) {
       const ends = [];
       for (let i = 0; i < n - 1; i++) if (cuts & (1 << i)) ends.push(i + 1);
@@ -38,41 +38,43 @@ function* cutsOf(aspects) {
   } else for (let rows = 1; rows <= Math.min(n, 2 * Math.sqrt(n) + 4); rows++) yield rowEnds(aspects, rows);
 }
 
-// One way to lay photos out: rows of the given ends, each pane as large as fits, in a box of width x height.
-function laidRows(aspects, ends, { width, height, gap, seam, caption, fold }) {
-  const across = fold === "row" ? 2 : 1; // panes of a tile beside each other
-  const down = fold === "column" ? 2 : 1;
-  const seamX = (across - 1) * seam;
-  const seamY = (down - 1) * seam;
-  const rows = ends.map((end, r) => aspects.slice(r ? ends[r - 1] : 0, end));
-  const heights = rows.map((row) => {
-    const free = width - (row.length - 1) * gap - row.length * seamX;
-    return free / (across * row.reduce((sum, aspect) => sum + aspect, 0));
-  });
-  const room = height - rows.length * (caption + seamY) - (rows.length - 1) * gap;
-  const tall = heights.reduce((sum, h) => sum + h, 0) * down;
-  const scale = Math.min(1, room / tall);
-  if (!(scale > 0) || heights.some((h) => h <= 0)) return null;
-  let area = 0;
-  let evenness = 0;
-  let smallest = Infinity;
-  let y = 0;
+// How a tile holds its two panes: side by side, one above the other, one frame with a divide, or just one pane.
+const ACROSS = { row: 2, column: 1, split: 1, none: 1 };
+const DOWN = { row: 1, column: 2, split: 1, none: 1 };
+
+// One way to lay photos out: rows of the given ends and folds, as large as fits in a box of width x height.
+function laidRows(aspects, ends, folds, { width, height, gap, seam, caption }) {
+  const rows = ends.map((end, r) => ({ row: aspects.slice(r ? ends[r - 1] : 0, end), fold: folds[r % folds.length] }));
+  let tall = 0;
+  let fixed = (rows.length - 1) * gap + rows.length * caption;
+  for (const each of rows) {
+    const { row, fold } = each;
+    each.seams = [(ACROSS[fold] - 1) * seam, (DOWN[fold] - 1) * seam];
+    const free = width - (row.length - 1) * gap - row.length * each.seams[0];
+    each.height = free / (ACROSS[fold] * row.reduce((sum, aspect) => sum + aspect, 0));
+    if (each.height <= 0) return null;
+    tall += each.height * DOWN[fold];
+    fixed += each.seams[1];
+  }
+  const scale = Math.min(1, (height - fixed) / tall);
+  if (scale <= 0) return null;
+  let [area, evenness, smallest, y] = [0, 0, Infinity, 0];
   const boxes = [];
-  rows.forEach((row, r) => {
-    const h = heights[r] * scale;
-    const total = row.reduce((sum, aspect) => sum + across * aspect * h + seamX, 0) + (row.length - 1) * gap;
+  for (const { row, fold, height: full, seams } of rows) {
+    const h = full * scale;
+    const wide = (aspect) => ACROSS[fold] * aspect * h + seams[0];
+    const total = row.reduce((sum, aspect) => sum + wide(aspect), 0) + (row.length - 1) * gap;
     let x = Math.max(0, (width - total) / 2);
     for (const aspect of row) {
-      const w = aspect * h;
-      boxes.push({ x, y, width: across * w + seamX, height: down * h + seamY });
-      x += across * w + seamX + gap;
-      area += across * down * w * h;
-      evenness += Math.log(w * h);
-      smallest = Math.min(smallest, w, h);
+      boxes.push({ x, y, width: wide(aspect), height: DOWN[fold] * h + seams[1], fold });
+      x += wide(aspect) + gap;
+      area += ACROSS[fold] * DOWN[fold] * aspect * h * h;
+      evenness += Math.log(aspect * h * h);
+      smallest = Math.min(smallest, aspect * h, h);
     }
-    y += down * h + seamY + caption + gap;
-  });
-  return { fold, boxes, area, evenness, smallest, height: y - gap };
+    y += DOWN[fold] * h + seams[1] + caption + gap;
+  }
+  return { boxes, area, evenness: evenness / aspects.length, smallest, height: y - gap };
 }
 
 // A share of the window that photos shall fill at least; a photo and its colours go into one frame where they
@@ -80,33 +82,44 @@ function laidRows(aspects, ends, { width, height, gap, seam, caption, fold }) {
 const SHARE = 0.56;
 const SMALLEST = 84; // pixels; smaller panes have the gallery scroll instead
 
+// Rows of both folds together look restless: they must make photos larger by this, as a logarithm of area.
+const MIXED = 0.15;
+const MOST_MIXED = 5; // rows
+
+// Every fold of each of n rows, but for those where all are alike.
+function mixedFolds(n) {
+  const bits = Array.from({ length: 2 ** n - 2 }, (_, i) => i + 1);
+  return bits.map((bit) => Array.from({ length: n }, (_, r) => (bit & (1 << r) ? "row" : "column")));
+}
+
 // aspects: width by height of each photo. beside: whether a tile shows the photo and its colours. window: the area
-// that the share is of. Returns { fold, boxes [{ x, y, width, height }], height }.
+// that the share is of. Returns { boxes [{ x, y, width, height, fold }], height, area }.
 export function arrange({ aspects, width, height, window = width * height, gap = 10, seam = 3, caption = 24, beside = true, size = 1 }) {
   const n = aspects.length;
-  if (!n || width <= 0 || height <= 0) return { fold: "none", boxes: [], height: 0, area: 0 };
+  const nothing = { boxes: [], height: 0, area: 0 };
+  if (!n || width <= 0 || height <= 0) return nothing;
   // Where the share is reached, photos of about one size are better than a little more of it.
   const enough = SHARE * window;
-  const better = (a, b) => (Math.min(a.area, b.area) < enough ? a.area > b.area : a.evenness > b.evenness);
-  const best = (folds, room) => {
-    let found = null;
+  const better = (a, b, by = 0) => !b || (Math.min(a.area, b.area) < enough ? a.area > b.area : a.evenness > b.evenness + by);
+  const best = (room, foldsOf, found = null, by = 0) => {
     for (const ends of cutsOf(aspects)) {
-      for (const fold of folds) {
-        const laid = laidRows(aspects, ends, { width, height: room, gap, seam, caption, fold });
-        if (laid && (!found || better(laid, found))) found = laid;
+      for (const folds of foldsOf(ends.length)) {
+        const laid = laidRows(aspects, ends, folds, { width, height: room, gap, seam, caption });
+        if (laid && better(laid, found, found?.mixed ? 0 : by)) found = Object.assign(laid, { mixed: by > 0 });
       }
     }
     return found;
   };
   let room = height * size;
   for (let tries = 0; tries < 24; tries++) {
-    let found = best(beside ? ["row", "column"] : ["none"], room);
+    let found = best(room, () => (beside ? [["row"], ["column"]] : [["none"]]));
+    if (beside && n > 2 && n <= 12) found = best(room, (rows) => (rows > 1 && rows <= MOST_MIXED ? mixedFolds(rows) : []), found, MIXED);
     if (beside && (!found || found.area < enough)) {
-      const split = best(["split"], room);
+      const split = best(room, () => [["split"]]);
       if (split && (!found || split.area > found.area)) found = split;
     }
     if (found && (n <= 12 || found.smallest >= SMALLEST || tries === 23)) return found;
     room *= 1.25;
   }
-  return { fold: "none", boxes: [], height: 0, area: 0 };
+  return nothing;
 }

@@ -1,7 +1,8 @@
 // Hover, heat map, readout, pins: what the page says about one patch.
 
-import { byId, setText } from "./dom.js";
+import { byId } from "./dom.js";
 import { Links } from "./links.js";
+import { factsOf, spokenFacts } from "./readout.js";
 import { MAX_PINS } from "./state.js";
 
 const MOST_LINED = 12; // photos; beyond, a strip of matches takes the place of lines
@@ -30,34 +31,26 @@ export function inspect(app) {
 
   const heat = () => {
     const { held, heat: wanted, heatRange } = app.state;
-    const patch = held ? app.model.photos[held.photo].start + held.index : wanted && app.hovered ? app.hovered.patch : -1;
+    const patch = held ? app.model.photos[held.photo].start + held.index : wanted && app.hovered && !app.tool ? app.hovered.patch : -1;
     app.gallery.drawHeat(patch >= 0 ? app.model.similarity.of(patch) : null, heatRange);
   };
-
-  const where = ({ photo, index }) => {
-    const w = app.model.photos[photo].grid[1];
-    return `row ${Math.floor(index / w) + 1}, column ${(index % w) + 1}`;
-  };
-  app.where = where;
 
   app.on("hover", (at) => {
     const { model, gallery } = app;
     gallery.drawCursor(at ? at.photo : -1, at?.index);
     heat();
-    const text = at ? `${where(at)} · score ${model.scores[at.patch].toFixed(2)}` : "";
-    setText(byId("similar"), text);
-    if (at?.spoken) {
-      const best = model.matches(at, app.state.everywhere).map((match) => `${model.photos[match.photo].name} ${match.value.toFixed(2)}`);
-      app.hovered.spoken = false; // once a move, not once a frame
-      app.say(`${text}, ${model.mask[at.patch] ? "foreground" : "background"}. Best matches: ${best.slice(0, 5).join(", ") || "no other photo"}`);
-    }
+    if (!at?.spoken) return;
+    const best = model.matches(at, app.state.everywhere).map((match) => `${model.photos[match.photo].name} ${match.value.toFixed(2)}`);
+    app.hovered.spoken = false; // once a move, not once a frame
+    app.say(`${spokenFacts(factsOf(app, at))}. Best matches: ${best.slice(0, 5).join(", ") || "no other photo"}`);
   });
 
   app.pin = (photo, index) => {
     const same = (pin) => pin?.photo === photo && pin.index === index;
     const { pins, held } = app.state;
     const known = pins.findIndex(same);
-    if (known < 0 && pins.length >= MAX_PINS) {
+    app.clicked = known >= 0 || pins.length < MAX_PINS;
+    if (!app.clicked) {
       app.toast(`There are ${MAX_PINS} pins, which is the most. Remove one first.`);
       return;
     }
@@ -74,7 +67,8 @@ export function inspect(app) {
     model.update(state);
     mask = state.everywhere ? null : model.mask;
     linked = state.pins.map((pin) => ({ pin, matches: model.matches(pin, state.everywhere) }));
-    links.show(linked, model.photos.length - state.hidden.length <= MOST_LINED);
+    app.lined = model.photos.length - state.hidden.length <= MOST_LINED;
+    links.show(linked, app.lined);
     app.emit("pins", linked);
     heat();
   };

@@ -40,10 +40,14 @@ export function keys(app) {
     event.preventDefault();
     does();
   });
+  byId("sheet").onclick = () => {
+    const open = document.querySelector(".side-column").classList.toggle("open");
+    byId("sheet").setAttribute("aria-expanded", open);
+  };
   byId("help").onclick = () => byId("keys").showModal();
   byId("undo").onclick = () => app.undo();
   byId("redo").onclick = () => app.redo();
-  app.on("change", () => {
+  app.on("draw", () => {
     byId("undo").disabled = !app.history.past.length;
     byId("redo").disabled = !app.history.future.length;
   });

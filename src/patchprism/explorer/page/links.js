@@ -1,6 +1,7 @@
 // Pins as marks on their patches, and lines to their best matches. Strokes keep their width at any zoom.
 
 import { svgElement } from "./dom.js";
+import { fitMark } from "./tile.js";
 
 export const PIN_COLORS = ["#ffd60a", "#ff375f", "#32d7ff", "#30d158", "#ff9f0a", "#bf5af2", "#ffffff", "#66d4cf"];
 export const MOST_LINES = 5;
@@ -10,7 +11,10 @@ export class Links {
     this.root = root;
     this.gallery = gallery;
     this.links = [];
-    gallery.moved = () => this.drawLines();
+    gallery.moved = () => {
+      this.fit();
+      this.drawLines();
+    };
   }
 
   close() {
@@ -45,6 +49,13 @@ export class Links {
       group.lastChild.style.stroke = color;
       marks.append(group);
       tile.pinMarks.push(group);
+      fitMark(group, kind === "pin" ? "pin" : "match", this.gallery.unit(tile));
+    }
+  }
+
+  fit() {
+    for (const tile of this.gallery.tiles) {
+      for (const mark of tile.pinMarks) fitMark(mark, mark.classList.contains("pin") ? "pin" : "match", this.gallery.unit(tile));
     }
   }
 

@@ -1,21 +1,24 @@
 // Puts the page together: message, state, photos, and the parts that do things with them.
 
 import { App } from "./app.js";
-import { byId } from "./dom.js";
+import { crisp } from "./crisp.js";
+import { byId, element } from "./dom.js";
 import { inspect } from "./inspect.js";
 import { keys } from "./keys.js";
 import { fromBase64, readMessage } from "./message.js";
 import { Model } from "./model.js";
 import { navigate } from "./navigate.js";
 import { panel } from "./panel.js";
+import { readout } from "./readout.js";
 import { foldWhatDoesNotFit } from "./sections.js";
 import { openServer, served } from "./served.js";
 import { fromFragment, initialState } from "./state.js";
 import { take } from "./take.js";
+import { tools } from "./tools.js";
 import { Gallery } from "./view.js";
 
 // Each is called once with the app, in this order; app.js says how they hear of things.
-const PARTS = [navigate, panel, inspect, take, keys];
+const PARTS = [navigate, panel, readout, inspect, crisp, take, keys, tools];
 
 const app = new App();
 
@@ -23,26 +26,26 @@ const app = new App();
 app.load = async (content, settings) => {
   const message = await readMessage(content);
   const before = app.model?.photos;
-  app.gallery?.close();
-  app.model = new Model(message);
+  const model = new Model(message);
+  app.setTool(null);
+  app.model = model;
   const { header } = message;
-  app.opening = initialState(header, app.defaults);
+  app.opening = initialState(header, { ...app.defaults, fit: app.server?.fitNumber ?? 0 });
   app.state = typeof settings === "string" ? fromFragment(settings, app.opening, header.photos) : settings(app.opening, before, header.photos);
   app.hovered = null;
-  app.history.clear();
+  app.gallery?.close();
   document.title = header.title;
   byId("title").textContent = header.title;
   byId("failures").textContent = header.failures.map((failure) => `${failure.photo}: ${failure.reason}`).join(" · ");
   app.gallery = new Gallery(byId("gallery"), app.model, {
     foresee: (photo, index) => app.foresee(photo, index),
-    hover: (photo, index, spoken = false) => {
-      app.hover({ photo, index, spoken });
-      if (spoken) app.follow(photo, index);
-    },
+    hover: (photo, index, box, spoken = false) => app.hover({ photo, index, box, spoken }),
+    reach: (photo, index) => app.follow(photo, index),
     leave: () => app.hover(null),
     pin: (photo, index) => app.pin(photo, index),
-    open: (photo) => app.open(photo),
+    open: (photo, double) => app.open(photo, double),
     hide: (photo) => app.hide(photo),
+    remove: app.remove,
     arrow: (step, shift) => app.arrow(step, shift),
     divide: (at, by = 0) => app.change({ divide: Math.min(Math.max((at ?? app.state.divide) + by, 0), 1) }),
     download: (photo) => app.report(app.download(photo)),
@@ -74,6 +77,7 @@ async function start() {
 globalThis.patchprism = app;
 start().catch((error) => {
   document.documentElement.dataset.ready = "failed";
-  byId("about").textContent = error.message;
+  const text = app.server ? error.message : `This file is damaged or cut short (${error.message}). Write it again with patchprism explore --html.`;
+  document.querySelector("main").replaceWith(element("p", { class: "broken", role: "alert" }, text));
   console.error(error);
 });

@@ -221,35 +221,28 @@ const VIRIDIS =
   "440154 470d60 48186a 482374 472d7b 453781 424086 3e4989 3b528b 375b8d 33638d " +
   "2f6b8e 2c728e 297a8e 26828e 23898e 21918c 1f988b 1fa088 22a785 28ae80 32b67a " +
   "3fbc73 4ec36b 5ec962 70cf57 84d44b 98d83e addc30 c2df23 d8e219 ece51b fde725";
-const MAGMA = "000004 180f3e 451077 721f81 9f2f7f cd4071 f1605d fd9567 fec98d fcfdbf";
+const ANCHORS = VIRIDIS.split(" ").map((hex) => [0, 2, 4].map((i) => parseInt(hex.slice(i, i + 2), 16) / 255));
 
-function anchorsOf(text) {
-  return text.split(" ").map((hex) => [0, 2, 4].map((i) => parseInt(hex.slice(i, i + 2), 16) / 255));
-}
-
-const ANCHORS = { viridis: anchorsOf(VIRIDIS), magma: anchorsOf(MAGMA) };
-
-export function putMapped(name, value, bytes, at) {
-  const anchors = ANCHORS[name];
-  const last = anchors.length - 1;
+export function putMapped(value, bytes, at) {
+  const last = ANCHORS.length - 1;
   const clipped = Math.min(Math.max(value, 0), 1);
   const j = Math.min(Math.floor(clipped * last), last - 1);
   for (let c = 0; c < 3; c++) {
-    const slope = (anchors[j + 1][c] - anchors[j][c]) / (1 / last);
-    const mapped = clipped >= 1 ? anchors[last][c] : slope * (clipped - j / last) + anchors[j][c];
+    const slope = (ANCHORS[j + 1][c] - ANCHORS[j][c]) / (1 / last);
+    const mapped = clipped >= 1 ? ANCHORS[last][c] : slope * (clipped - j / last) + ANCHORS[j][c];
     bytes[at + c] = roundHalfEven(Math.min(Math.max(mapped, 0), 1) * 255);
   }
 }
 
 // A table of n colours, for what is drawn at the speed of the hand.
-export function mappedTable(name, n) {
+export function mappedTable(n) {
   const table = new Uint8Array(3 * n);
-  for (let i = 0; i < n; i++) putMapped(name, i / (n - 1), table, 3 * i);
+  for (let i = 0; i < n; i++) putMapped(i / (n - 1), table, 3 * i);
   return table;
 }
 
 // The score's picture, bytes (n, 3).
 export function scoreColors(scores, bytes) {
-  for (let i = 0; i < scores.length; i++) putMapped("viridis", scores[i], bytes, 3 * i);
+  for (let i = 0; i < scores.length; i++) putMapped(scores[i], bytes, 3 * i);
   return bytes;
 }

@@ -1,14 +1,14 @@
 // The message, decoded: docs/explorer.md describes it, src/patchprism/explorer/message.py writes it.
 
 const MAGIC = "PPRISMX";
-const VERSION = 4;
+const VERSION = 5;
 
 async function inflate(bytes) {
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
   return new Uint8Array(await new Response(stream).arrayBuffer());
 }
 
-const ARRAYS = { float32: Float32Array, int32: Int32Array, int8: Int8Array };
+const ARRAYS = { float32: Float32Array, int32: Int32Array, int16: Int16Array, int8: Int8Array };
 
 export function fromBase64(text) {
   return Uint8Array.from(atob(text), (character) => character.charCodeAt(0));

@@ -32,6 +32,14 @@ export class Model {
     this.made = {};
   }
 
+  // Shows other scores than the fit's, such as a taught head's; null brings the fit's back.
+  setScores(scores) {
+    this.scores = scores ?? this.buffers.scores;
+    this.histogram = histogramOf(this.scores, BINS);
+    this.scoreBytes = null;
+    this.made.mask = null;
+  }
+
   // Masks and colours for some settings; only what the settings change is computed again.
   update(state) {
     const maskKey = [state.threshold, state.side, state.opening, state.closing].join();
@@ -53,13 +61,16 @@ export class Model {
     return { maskChanged };
   }
 
-  // What becomes 0 and 1 in the all-patch picture; fitted with the fit's own foreground, never with the shown.
+  // What becomes 0 and 1 in the all-patch picture: over all patches where the whole image is shown, else with the fit's own
+  // foreground, never with the shown one.
   allRange(state) {
     const { fit, all_range: fitted } = this.header;
-    const key = state.components.join();
-    if (key === fit.components.join()) return fitted;
+    const whole = state.basis === "all" && state.side === "none";
+    const key = `${state.components.join()} ${whole}`;
+    if (key === `${fit.components.join()} ${fit.side === "none"}`) return fitted;
     if (this.made.range !== key) {
-      this.range = extentOf(allPatchValues(this.scene, this.photos, this.fitMask, state.components));
+      const mask = whole ? new Uint8Array(this.count).fill(1) : this.fitMask;
+      this.range = extentOf(allPatchValues(this.scene, this.photos, mask, state.components));
       this.made.range = key;
     }
     return this.range;

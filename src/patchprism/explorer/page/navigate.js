@@ -60,7 +60,9 @@ export function navigate(app) {
     app.change({ panX: near(panX, x), panY: near(panY, y) }, { kind: "place" });
   };
 
-  app.open = (index) => {
+  // double: by a double click, whose first click has set or removed a pin, which is taken back.
+  app.open = (index, double = false) => {
+    if (double && app.clicked) app.undo();
     const single = app.state.single === index ? null : index;
     app.change({ single, zoom: 1, panX: 0.5, panY: 0.5 });
     app.gallery.tiles[index].frame.focus({ preventScroll: true });
@@ -94,6 +96,7 @@ export function navigate(app) {
     byId("show-all").hidden = !state.hidden.length;
     byId("show-all").textContent = `Show ${state.hidden.length} hidden`;
     byId("close-single").hidden = state.single === null;
+    byId("sort").hidden = state.single !== null || model.photos.length === 1;
     byId("size-row").hidden = state.single !== null || model.photos.length === 1;
   };
   app.on("load", () => {

@@ -1,9 +1,11 @@
 // The controls beside the photos. They only tell what was asked for; main.js sets the state.
 
-import { byId, element } from "./dom.js";
+import { byId, element, setText } from "./dom.js";
 import { PIN_COLORS } from "./links.js";
 import { BINS } from "./model.js";
 import { MAX_MORPHOLOGY } from "./state.js";
+
+const MOST_CROPS = 12;
 
 // What the three components become.
 const CHANNELS = { rgb: ["Red", "Green", "Blue"], oklab: ["Lightness", "Green–red", "Blue–yellow"] };
@@ -11,7 +13,7 @@ const CHANNELS = { rgb: ["Red", "Green", "Blue"], oklab: ["Lightness", "Green–
 // How near the page's similarities are to those of the full tokens.
 function accuracyOf({ tolerance, error }) {
   const share = error.within === 1 ? "all" : `${(100 * error.within).toFixed(2)} %`;
-  return `similarities within ${tolerance} of the full tokens’ for ${share} of ${error.pairs.toLocaleString("en")} pairs of patches, median error ${error.median.toFixed(3)}, largest ${error.max.toFixed(2)}`;
+  return `Cosines are within ${tolerance} of the full tokens’ for ${share} of pairs (largest error ${error.max.toFixed(2)}).`;
 }
 
 export function panel(app) {
@@ -29,9 +31,10 @@ export function panel(app) {
 class Panel {
   constructor(app) {
     this.app = app;
-    for (const name of ["mode", "side", "basis", "scaling", "space"]) this.radios(name, name);
+    for (const name of ["mode", "side", "scaling", "space"]) this.radios(name, name);
+    for (const input of document.querySelectorAll("input[name=basis]")) input.addEventListener("change", () => this.basis(input.value));
     for (const id of ["alpha", "opening", "closing", "threshold", "size"]) this.number(id, id);
-    for (const id of ["smooth", "heat", "beside", "everywhere"]) this.check(id, id);
+    for (const id of ["smooth", "guided", "heat", "beside", "everywhere"]) this.check(id, id);
     for (const id of ["sort", "background"]) byId(id).addEventListener("change", (event) => app.change({ [id]: event.target.value }));
     byId("opening").max = byId("closing").max = String(Math.min(6, MAX_MORPHOLOGY));
     byId("reset-threshold").addEventListener("click", () => {
@@ -39,6 +42,14 @@ class Panel {
       app.change({ threshold: fit.threshold ?? 0.5, side: fit.side, opening: 0, closing: 0 });
     });
     byId("clear-pins").addEventListener("click", () => app.change({ pins: [], held: null }));
+    for (const [id, at] of [["heat-low", 0], ["heat-high", 1]]) {
+      byId(id).addEventListener("change", (event) => {
+        const range = app.state.heatRange.slice();
+        range[at] = Number(event.target.value);
+        if (range[0] >= -1 && range[0] < range[1] && range[1] <= 1) app.change({ heatRange: range });
+        else event.target.value = app.state.heatRange[at];
+      });
+    }
     this.makeHistogram();
     this.makeComponents();
   }
@@ -46,7 +57,6 @@ class Panel {
   load(model) {
     this.model = model;
     this.shown = null;
-    this.most = undefined;
     this.describe();
   }
 
@@ -62,6 +72,13 @@ class Panel {
 
   check(id, key) {
     byId(id).addEventListener("change", (event) => this.app.change({ [key]: event.target.checked }));
+  }
+
+  // The whole image has its background too; the foreground's components come back with the fit's foreground.
+  basis(basis) {
+    const { fit } = this.model.header;
+    const { side } = this.app.state;
+    this.app.change({ basis, side: basis === "all" ? "none" : side === "none" ? fit.side : side });
   }
 
   makeHistogram() {
@@ -106,7 +123,8 @@ class Panel {
     context.clearRect(0, 0, width, height);
     const counts = this.model.histogram;
     // The square root, or the bins of a flat wall hide those of everything else.
-    this.most ??= Math.sqrt(Math.max(...counts));
+    if (counts !== this.counted) this.most = Math.sqrt(Math.max(...counts));
+    this.counted = counts;
     const edge = state.threshold * BINS;
     for (let i = 0; i < BINS; i++) {
       const centre = i + 0.5;
@@ -145,10 +163,13 @@ class Panel {
   describe() {
     const { fit, model, tokens, photos } = this.model.header;
     const shown = fit.threshold === null ? "all patches" : `score ${fit.side} ${fit.threshold.toFixed(3)}`;
+    byId("hints").textContent = (this.model.header.hints ?? []).map((hint) => `Hint: ${hint}.`).join(" ");
     const how = { otsu: ", Otsu’s threshold", labels: ", threshold fitted to the photos", given: ", as given", none: "" }[fit.threshold_from] ?? "";
-    byId("fit-note").textContent = `Colours are fitted on ${fit.n_foreground} patches: ${shown}${how}.`;
+    const reason = fit.side_reason ? ` Foreground: ${fit.side_reason}.` : "";
+    byId("fit-note").textContent = `Colours are fitted on ${fit.n_foreground.toLocaleString("en")} patches: ${shown}${how}.${reason}`;
     byId("about").textContent =
-      `${model.name} · ${photos.length} photo${photos.length > 1 ? "s" : ""} · ${this.model.count.toLocaleString("en")} patches × ${model.width} dims · ${accuracyOf(tokens)}`;
+      `${model.name} · ${photos.length} photo${photos.length > 1 ? "s" : ""} · ${this.model.count.toLocaleString("en")} patches × ${model.width} dims`;
+    byId("accuracy").textContent = accuracyOf(tokens);
   }
 
   // Every control as the state has it.
@@ -167,13 +188,21 @@ class Panel {
     for (const id of ["alpha", "opening", "closing", "threshold", "size"]) {
       const input = byId(id);
       if (Number(input.value) !== state[id]) input.value = state[id];
-      const value = id === "threshold" ? state.threshold.toFixed(3) : id === "alpha" ? `${Math.round(100 * state.alpha)} %` : state[id];
+      const radius = id === "opening" || id === "closing";
+      const value = radius ? (state[id] ? `radius ${state[id]}` : "off") : id === "threshold" ? state.threshold.toFixed(3) : id === "alpha" ? `${Math.round(100 * state.alpha)} %` : state[id];
       const output = byId(`${id}-value`);
       if (output && output.textContent !== String(value)) output.textContent = value;
     }
-    for (const id of ["smooth", "heat", "beside", "everywhere"]) byId(id).checked = state[id];
+    for (const id of ["smooth", "guided", "heat", "beside", "everywhere"]) byId(id).checked = state[id];
     byId("beside").disabled = state.mode === "photo";
     for (const id of ["sort", "background"]) if (byId(id).value !== state[id]) byId(id).value = state[id];
+    ["heat-low", "heat-high"].forEach((id, at) => {
+      if (Number(byId(id).value) !== state.heatRange[at] || byId(id).value === "") byId(id).value = state.heatRange[at];
+    });
+    byId("score-bar").hidden = state.mode !== "score";
+    const none = this.model.share() === 0;
+    byId("nothing").hidden = !none;
+    if (none) setText(byId("nothing"), "No patch is kept as foreground. Move the threshold in the histogram, or press Reset.");
     byId("threshold").disabled = state.side === "none";
     byId("alpha-row").hidden = state.mode !== "overlay";
     byId("background").hidden = state.mode !== "colours";
@@ -223,6 +252,25 @@ class Panel {
     byId("explained-note").textContent = `${(100 * [...sum].reduce((total, k) => total + pca.explained[k], 0)).toFixed(1)} % of the variance`;
   }
 
+  // The matches' surroundings, best first; pressing one shows its photo.
+  strip(matches) {
+    return element("div", { class: "strip" }, ...matches.slice(0, MOST_CROPS).map((match) => {
+      const { image, photo } = this.app.gallery.tiles[match.photo];
+      const canvas = element("canvas", { width: 96, height: 96, "aria-hidden": "true" });
+      const scale = image.naturalWidth / photo.size[1];
+      const [left, top, right, bottom] = photo.crop.map((edge) => edge * scale);
+      const [h, w] = photo.grid;
+      const [row, column] = [Math.floor((match.patch - photo.start) / w), (match.patch - photo.start) % w];
+      const side = (5 * (right - left)) / w; // five patches
+      const x = left + ((column + 0.5) / w) * (right - left) - side / 2;
+      const y = top + ((row + 0.5) / h) * (bottom - top) - side / 2;
+      canvas.getContext("2d").drawImage(image, x, y, side, side, 0, 0, 96, 96);
+      const told = `${photo.name}, cosine ${match.value.toFixed(2)}`;
+      const show = () => this.app.gallery.tiles[match.photo].frame.scrollIntoView({ block: "nearest" });
+      return element("button", { type: "button", class: match.mutual ? "crop mutual" : "crop", title: told, "aria-label": told, onclick: show }, canvas, match.value.toFixed(2));
+    }));
+  }
+
   unpin(pin) {
     const { pins, held } = this.app.state;
     const left = pins.filter((other) => other !== pin);
@@ -239,12 +287,14 @@ class Panel {
         const w = photos[pin.photo].grid[1];
         const where = `row ${Math.floor(pin.index / w) + 1}, column ${(pin.index % w) + 1}`;
         const text = `${photos[pin.photo].name}, ${where}: ${mutual} mutual of ${matches.length}`;
+        const strip = this.app.lined ? [] : [this.strip(matches)];
         return element(
           "li",
           {},
           swatch,
           element("span", {}, text),
           element("button", { type: "button", class: "quiet", "aria-label": `Remove pin ${i + 1}, ${text}`, onclick: () => this.unpin(pin) }, "×"),
+          ...strip,
         );
       }),
     );

@@ -6,15 +6,19 @@ const CRC_TABLE = Uint32Array.from({ length: 256 }, (_, n) => {
   return n;
 });
 
+export function crc32(bytes) {
+  let crc = ~0;
+  for (let i = 0; i < bytes.length; i++) crc = CRC_TABLE[(crc ^ bytes[i]) & 255] ^ (crc >>> 8);
+  return ~crc >>> 0;
+}
+
 function pngChunk(type, data) {
   const out = new Uint8Array(data.length + 12);
   const view = new DataView(out.buffer);
   view.setUint32(0, data.length);
   for (let i = 0; i < 4; i++) out[4 + i] = type.charCodeAt(i);
   out.set(data, 8);
-  let crc = ~0;
-  for (let i = 4; i < data.length + 8; i++) crc = CRC_TABLE[(crc ^ out[i]) & 255] ^ (crc >>> 8);
-  view.setUint32(data.length + 8, ~crc >>> 0);
+  view.setUint32(data.length + 8, crc32(out.subarray(4, data.length + 8)));
   return out;
 }
 
@@ -26,27 +30,27 @@ function paeth(left, above, corner) {
   return fromAbove <= fromCorner ? above : corner;
 }
 
-// Rows of RGB, each as its difference from the row above or from Paeth's guess, whichever is smaller.
-function filteredRows(rgba, width, height) {
-  const length = 3 * width;
+// Rows of some channels of RGBA, each row as its difference from the row above or from Paeth's guess, whichever is
+// smaller: what PNG and PDF compress.
+export function filteredRows(rgba, width, height, channels = [0, 1, 2]) {
+  const step = channels.length;
+  const length = step * width;
   const out = new Uint8Array((length + 1) * height);
-  const rows = [new Uint8Array(length + 3), new Uint8Array(length + 3)]; // a pixel of 0 before the first
+  const rows = [new Uint8Array(length + step), new Uint8Array(length + step)]; // a pixel of 0 before the first
   const guessed = new Uint8Array(length);
   const size = (byte) => (byte < 128 ? byte : 256 - byte);
   for (let y = 0, from = 0, to = 0; y < height; y++) {
     const [row, before] = y % 2 ? [rows[1], rows[0]] : rows;
-    for (let at = 3; at < length + 3; at += 3, from += 4) {
-      row[at] = rgba[from];
-      row[at + 1] = rgba[from + 1];
-      row[at + 2] = rgba[from + 2];
+    for (let at = step; at < length + step; at += step, from += 4) {
+      for (let c = 0; c < step; c++) row[at + c] = rgba[from + channels[c]];
     }
     let upSum = 0;
     let guessedSum = 0;
     out[to++] = 2;
     for (let i = 0; i < length; i++) {
-      const value = row[i + 3];
-      out[to + i] = value - before[i + 3];
-      guessed[i] = value - paeth(row[i], before[i + 3], before[i]);
+      const value = row[i + step];
+      out[to + i] = value - before[i + step];
+      guessed[i] = value - paeth(row[i], before[i + step], before[i]);
       upSum += size(out[to + i]);
       guessedSum += size(guessed[i]);
     }
@@ -59,15 +63,32 @@ function filteredRows(rgba, width, height) {
   return out;
 }
 
-// The file of a picture: RGBA, whose alpha is left out.
-export async function encodePng(rgba, width, height) {
-  const stream = new Blob([filteredRows(rgba, width, height)]).stream().pipeThrough(new CompressionStream("deflate"));
-  const data = new Uint8Array(await new Response(stream).arrayBuffer());
+export async function deflate(bytes) {
+  const stream = new Blob([bytes]).stream().pipeThrough(new CompressionStream("deflate"));
+  return new Uint8Array(await new Response(stream).arrayBuffer());
+}
+
+// The file of a picture, as a blob. kind: "rgb" leaves alpha out, "rgba" keeps it, "grey" takes red alone.
+export async function encodePng(rgba, width, height, { kind = "rgb", dpi, text = {} } = {}) {
+  const [channels, type] = { rgb: [[0, 1, 2], 2], rgba: [[0, 1, 2, 3], 6], grey: [[0], 0] }[kind];
+  const data = await deflate(filteredRows(rgba, width, height, channels));
   const header = new Uint8Array(13);
   const view = new DataView(header.buffer);
   view.setUint32(0, width);
   view.setUint32(4, height);
-  header.set([8, 2, 0, 0, 0], 8); // eight bits of red, green and blue
+  header.set([8, type, 0, 0, 0], 8); // eight bits per channel
+  const chunks = [pngChunk("IHDR", header)];
+  if (dpi) {
+    const resolution = new Uint8Array(9);
+    const perMetre = Math.round(dpi / 0.0254);
+    new DataView(resolution.buffer).setUint32(0, perMetre);
+    new DataView(resolution.buffer).setUint32(4, perMetre);
+    resolution[8] = 1;
+    chunks.push(pngChunk("pHYs", resolution));
+  }
+  for (const [name, value] of Object.entries(text)) {
+    chunks.push(pngChunk("iTXt", new TextEncoder().encode(`${name}\0\0\0\0\0${value}`))); // UTF-8, not compressed
+  }
   const signature = Uint8Array.of(137, 80, 78, 71, 13, 10, 26, 10);
-  return new Blob([signature, pngChunk("IHDR", header), pngChunk("IDAT", data), pngChunk("IEND", new Uint8Array())], { type: "image/png" });
+  return new Blob([signature, ...chunks, pngChunk("IDAT", data), pngChunk("IEND", new Uint8Array())], { type: "image/png" });
 }

@@ -1,4 +1,4 @@
-// The prism's file, changed to show what the page shows: safetensors read, edited and written.
+// Files of prisms and heads: safetensors read, edited and written.
 
 function parse(bytes) {
   const view = new DataView(bytes.buffer, bytes.byteOffset);
@@ -23,7 +23,11 @@ export function editPrism(bytes, changes) {
     const view = new DataView(content.buffer, content.byteOffset + begin);
     numbers.forEach((value, i) => view.setFloat64(8 * i, value, true));
   }
-  let text = JSON.stringify(header);
+  return joined(header, content);
+}
+
+function joined(header, content) {
+  const text = JSON.stringify(header);
   const encoder = new TextEncoder();
   // Tensors start at a multiple of eight.
   const short = (8 - (encoder.encode(text).length % 8)) % 8;
@@ -33,4 +37,32 @@ export function editPrism(bytes, changes) {
   out.set(head, 8);
   out.set(content, 8 + head.length);
   return out;
+}
+
+// A file of float64 tensors: { name: [shape, numbers] }.
+export function writeTensors(tensors, metadata) {
+  const header = { __metadata__: metadata };
+  let end = 0;
+  for (const [name, [shape, numbers]] of Object.entries(tensors)) {
+    header[name] = { dtype: "F64", shape, data_offsets: [end, end + 8 * numbers.length] };
+    end += 8 * numbers.length;
+  }
+  const content = new DataView(new ArrayBuffer(end));
+  let at = 0;
+  for (const [, numbers] of Object.values(tensors)) for (const value of numbers) content.setFloat64((at += 8) - 8, value, true);
+  return joined(header, new Uint8Array(content.buffer));
+}
+
+// { metadata, tensors: { name: { shape, values } } } of a file of float64 tensors; throws where it is no such file.
+export function readTensors(bytes) {
+  const { header, data } = parse(bytes);
+  const { __metadata__: metadata = {}, ...entries } = header;
+  const view = new DataView(data.buffer, data.byteOffset, data.byteLength);
+  const tensors = {};
+  for (const [name, { dtype, shape, data_offsets: [begin, end] }] of Object.entries(entries)) {
+    const count = shape.reduce((product, side) => product * side, 1);
+    if (dtype !== "F64" || end - begin !== 8 * count) throw new Error(`${name} is not of float64`);
+    tensors[name] = { shape, values: Float64Array.from({ length: count }, (_, i) => view.getFloat64(begin + 8 * i, true)) };
+  }
+  return { metadata, tensors };
 }

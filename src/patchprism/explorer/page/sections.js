@@ -16,6 +16,6 @@ export function addSection({ id, title, before = null, open = false }) {
 
 // Folds the sections that do not fit the window, the last first; what is folded already stays.
 export function foldWhatDoesNotFit(panel) {
-  const sections = [...panel.querySelectorAll("details.section")].filter((section) => section.open);
+  const sections = [...panel.querySelectorAll("details.section")].filter((section) => section.open && !section.hidden);
   while (sections.length > 1 && panel.scrollHeight > panel.clientHeight + 1) sections.pop().open = false;
 }

@@ -1,9 +1,13 @@
 // What only the served page can do: more photos, another model, another fit, saving.
 
-import { byId } from "./dom.js";
+import { byId, setText } from "./dom.js";
 import { Server } from "./server.js";
 
-const BUTTONS = ["refit", "save", "model", "files"];
+const BUTTONS = ["refit", "save", "model", "method", "files"];
+const METHODS = {
+  auto: "Auto", object: "Unlike the borders", pca: "First component", above: "Component, high", below: "Component, low", none: "Keep everything",
+  mask: "From masks or a head",
+};
 
 function showJob(job) {
   byId("job").hidden = !job;
@@ -26,20 +30,49 @@ function movedPatch(patch, before, after) {
   return { photo: patch.photo, index: row * grid[1] + column };
 }
 
+// Marks [[patch, class], ...] whose patches are counted over all photos; moved(patch of a photo) says where each went.
+function movedMarks(marks, before, moved, after) {
+  const found = new Map();
+  for (const [patch, k] of marks) {
+    const photo = before.findLastIndex(({ start }) => start <= patch);
+    const there = moved({ photo, index: patch - before[photo].start });
+    if (there) found.set(startOf(after, there.photo) + there.index, k);
+  }
+  return [...found].sort((a, b) => a[0] - b[0]);
+}
+
+const startOf = (photos, photo) => photos.slice(0, photo).reduce((sum, { grid }) => sum + grid[0] * grid[1], 0);
+
 // What stays of a view when another fit is shown: everything but its threshold, side and colours, which were the
-// other fit's. Pins stay on what they were set on.
-export function keptState(state, opening, before, after) {
+// other fit's. Pins stay on what they were set on. removed: rows of the photos that were left out.
+export function keptState(state, opening, before, after, removed = []) {
   const { threshold, side, components, scaling, space } = opening;
   const kept = { ...state, threshold, side, components, scaling, space };
-  kept.pins = state.pins.map((pin) => movedPatch(pin, before, after)).filter(Boolean);
-  kept.held = movedPatch(state.held, before, after);
+  if (state.basis === "all" && state.side === "none") kept.side = "none";
+  const row = (photo) => (removed.includes(photo) ? -1 : photo - removed.filter((other) => other < photo).length);
+  const grids = [];
+  before.forEach((photo, i) => row(i) >= 0 && (grids[row(i)] = photo));
+  const moved = (patch) => patch && row(patch.photo) >= 0 ? movedPatch({ ...patch, photo: row(patch.photo) }, grids, after) : null;
+  kept.pins = state.pins.map(moved).filter(Boolean);
+  kept.held = moved(state.held);
+  kept.hidden = state.hidden.map(row).filter((photo) => photo >= 0);
+  kept.single = state.single !== null && row(state.single) >= 0 ? row(state.single) : null;
+  kept.marks = movedMarks(state.marks, before, moved, after);
   return kept;
 }
 
+// Connects to the server. A link may name the session whose fit it shows.
 export async function openServer(app) {
   app.server = new Server();
-  await app.server.open();
+  const given = new URLSearchParams(location.hash.slice(1));
+  await app.server.open(given.get("v"));
   return app.server.message();
+}
+
+// Names of methods instead of a terminal's options.
+function inWords(hint) {
+  return hint.replace(/--foreground (\w+)(, (\w+))?( or (\w+))?/g, (_, ...names) =>
+    `the method ${[names[0], names[2], names[4]].filter(Boolean).map((name) => `“${METHODS[name] ?? name}”`).join(" or ")}`);
 }
 
 export async function served(app) {
@@ -50,6 +83,11 @@ export async function served(app) {
   const choose = byId("model");
   choose.replaceChildren(...models.map((name) => new Option(name, name)));
 
+  const methods = byId("method");
+  methods.replaceChildren(...server.limits.foregrounds.map((name) => new Option(METHODS[name] ?? name, name)));
+  byId("method-row").hidden = false;
+  methods.onchange = () => work({ foreground: methods.value, threshold: "auto" });
+
   // Asks for a fit and shows what comes.
   const work = async (wish) => {
     if (app.working) return;
@@ -58,17 +96,28 @@ export async function served(app) {
     for (const id of BUTTONS) byId(id).disabled = true;
     try {
       await server.fit(wish, showJob);
-      await app.load(await server.message(), (opening, before, after) => keptState(app.state, opening, before, after));
+      const before = { ...app.state };
+      const content = await server.message();
+      await app.load(content, (opening, old, now) => ({ ...keptState(before, opening, old, now, wish.without), fit: opening.fit }));
+      app.history.cut();
+      app.history.note(before, "fit");
+      app.schedule("view");
     } catch (error) {
       byId("message").textContent = error.message;
     } finally {
       app.working = false;
       showJob(null);
       for (const id of BUTTONS) byId(id).disabled = false;
-      choose.value = app.model.header.model.name;
+      showFit();
     }
   };
   app.work = work;
+  app.remove = (photo) => work({ without: [photo] });
+  // Undo and redo over a fit: the server keeps a few.
+  app.goToFit = async (state) => {
+    await server.back(state.fit);
+    await app.load(await server.message(), () => state);
+  };
 
   const addPhotos = async (files) => {
     const refused = [];
@@ -88,9 +137,9 @@ export async function served(app) {
   };
   const fitWish = () => {
     const { threshold, side, scaling, components, space } = app.state;
-    // Scores along a foreground direction, or of a head, are those of its fit alone; their side is always above.
-    const found = app.model.header.fit.method;
-    const method = (found === "object" || found === "mask") && side !== "none" ? found : side;
+    // Scores along a foreground direction are those of its fit alone; its side is always above.
+    const { method: fitted } = app.model.header.fit;
+    const method = ["object", "mask"].includes(fitted) && side !== "none" ? fitted : side;
     return { threshold: side === "none" ? "auto" : threshold, foreground: method, scaling, components, space };
   };
   const save = async () => {
@@ -105,7 +154,15 @@ export async function served(app) {
     event.target.value = "";
   };
   choose.onchange = () => work({ model: choose.value });
-  app.on("load", (model) => (choose.value = model.header.model.name));
+  const showFit = () => {
+    const { model, command, hints } = app.model.header;
+    choose.value = model.name;
+    const known = [...methods.options].some((option) => option.value === command.foreground);
+    if (!known) methods.add(new Option(METHODS[command.foreground] ?? command.foreground, command.foreground));
+    methods.value = command.foreground;
+    setText(byId("hints"), (hints ?? []).map((hint) => `Hint: ${inWords(hint)}.`).join(" "));
+  };
+  app.on("load", showFit);
   byId("refit").onclick = () => work(fitWish());
   byId("job-stop").onclick = () => app.report(server.stop());
   byId("save").onclick = () => app.report(save());

@@ -1,5 +1,7 @@
 // The served page's way to the server it came from. The single file has none of this.
 
+import { DECISION_GRID } from "./head.js";
+
 const STORED = "patchprism-session";
 
 export class Server {
@@ -33,9 +35,18 @@ export class Server {
     return (await this.ask(method, path, options)).json();
   }
 
-  // A session a tab; a reload comes back to its own.
-  async open() {
+  // A session per tab; a reload comes back to its own. like: another tab's session, from a link, whose fit is shown.
+  async open(like) {
     this.limits = await this.json("GET", "/limits");
+    if (like) {
+      try {
+        this.session = (await this.json("POST", `/sessions?like=${encodeURIComponent(like)}`)).session;
+        sessionStorage.setItem(STORED, this.session);
+        return;
+      } catch (error) {
+        if (error.status !== 404) throw error; // that tab is long gone: the view as it was opened
+      }
+    }
     const known = sessionStorage.getItem(STORED);
     if (known) {
       try {
@@ -54,8 +65,16 @@ export class Server {
     return `/sessions/${this.session}`;
   }
 
+  // What the session shows; `fitNumber` is the number of its fit then.
   async message() {
-    return new Uint8Array(await (await this.ask("GET", `${this.path}/message`)).arrayBuffer());
+    const response = await this.ask("GET", `${this.path}/message`);
+    this.fitNumber = Number(response.headers.get("x-fit"));
+    return new Uint8Array(await response.arrayBuffer());
+  }
+
+  // Goes back to a fit that the server keeps.
+  back(fit) {
+    return this.json("POST", `${this.path}/fits/${fit}`);
   }
 
   async upload(file) {
@@ -91,7 +110,33 @@ export class Server {
     return this.json("POST", `${this.path}/save`, { json: wish });
   }
 
+  // A head fitted to marks, { classes, marks, C }, and what it says: 
+  // { head: its file, decisions (n, K), score (n), classes (n) }.
+  async teach(wish) {
+    return headAnswer(await this.ask("POST", `${this.path}/head`, { json: wish }), wish.classes.length);
+  }
+
+  // The same for a head's file with K classes.
+  async applyHead(bytes, K) {
+    const headers = { "Content-Type": "application/octet-stream" };
+    return headAnswer(await this.ask("POST", `${this.path}/head/apply`, { body: bytes, headers }), K);
+  }
+
   async photo(index) {
     return (await this.ask("GET", `${this.path}/photos/${index}`)).blob();
   }
+}
+
+async function headAnswer(response, K) {
+  const content = await response.arrayBuffer();
+  const view = new DataView(content);
+  const length = view.getUint32(0, true);
+  const n = (content.byteLength - 4 - length) / (4 * K + 5);
+  const [decided, scored, classed] = [4 + length, 4 + length + 4 * n * K, 4 + length + 4 * n * (K + 1)];
+  return {
+    head: new Uint8Array(content.slice(4, decided)),
+    decisions: Float64Array.from({ length: n * K }, (_, i) => view.getInt32(decided + 4 * i, true) * DECISION_GRID),
+    score: Float32Array.from({ length: n }, (_, i) => view.getFloat32(scored + 4 * i, true)),
+    classes: new Uint8Array(content.slice(classed)),
+  };
 }

@@ -25,21 +25,34 @@ export class Similarity {
     return this.fill(this.back, query, start, start + grid[0] * grid[1]);
   }
 
+  // Of two patches.
+  between(a, b) {
+    if (a === b) return 1;
+    const { codes, squares, dims } = this;
+    let sum = 0;
+    for (let d = 0, i = a * dims, j = b * dims; d < dims; d++, i++, j++) sum += squares[d] * codes[i] * codes[j];
+    return sum;
+  }
+
   fill(result, query, start, end) {
     const { codes, squares, dims } = this;
-    const weights = squares.map((square, d) => square * codes[query * dims + d]);
+    const exact = squares.map((square, d) => square * codes[query * dims + d]);
+    // Whole numbers are four times as fast; as large as no sum of a quarter of the products leaves 32 bits.
+    const most = exact.reduce((largest, value) => Math.max(largest, Math.abs(value)), 1e-30);
+    const scale = Math.floor((2 ** 31 - 1) / (127 * (Math.ceil(dims / 4) + 3))) / most;
+    const weights = Int32Array.from(exact, (value) => Math.round(value * scale));
     for (let i = start, at = start * dims; i < end; i++) {
       // Four sums, none of which waits for the one before.
       let [a, b, c, d] = [0, 0, 0, 0];
       let k = 0;
       for (; k + 3 < dims; k += 4, at += 4) {
-        a += weights[k] * codes[at];
-        b += weights[k + 1] * codes[at + 1];
-        c += weights[k + 2] * codes[at + 2];
-        d += weights[k + 3] * codes[at + 3];
+        a = (a + Math.imul(weights[k], codes[at])) | 0;
+        b = (b + Math.imul(weights[k + 1], codes[at + 1])) | 0;
+        c = (c + Math.imul(weights[k + 2], codes[at + 2])) | 0;
+        d = (d + Math.imul(weights[k + 3], codes[at + 3])) | 0;
       }
-      for (; k < dims; k++, at++) a += weights[k] * codes[at];
-      result[i] = a + b + c + d;
+      for (; k < dims; k++, at++) a = (a + Math.imul(weights[k], codes[at])) | 0;
+      result[i] = (a + b + c + d) / scale;
     }
     if (query >= start && query < end) result[query] = 1;
     return result;

@@ -1,5 +1,7 @@
 // What the page is set to: its defaults, its way into the URL's fragment and back, and the command.
 
+import { HEAD_NAME } from "./head.js";
+
 export const MODES = ["photo", "colours", "overlay", "score"];
 export const BACKGROUNDS = ["black", "photo", "grey"];
 export const SPACES = ["rgb", "oklab"];
@@ -28,6 +30,7 @@ export function initialState(header, defaults = {}) {
     space: fit.space,
     alpha: 0.6,
     smooth: false,
+    guided: false, // colours of the open photo with the photo's edges
     beside: true, // the photo beside what the mode shows
     divide: 0.5,
     size: 1,
@@ -42,6 +45,7 @@ export function initialState(header, defaults = {}) {
     panX: 0.5,
     panY: 0.5,
     pins: [],
+    fit: 0, // the server's number of the fit that is shown
     ...defaults,
   };
 }
@@ -67,6 +71,7 @@ export function toFragment(state, opening) {
   put("a", state.alpha, opening.alpha);
   put("i", state.smooth ? 1 : 0, opening.smooth ? 1 : 0);
   put("h", state.heat ? 1 : 0, opening.heat ? 1 : 0);
+  put("f", state.guided ? 1 : 0, opening.guided ? 1 : 0);
   put("w", state.beside ? 1 : 0, opening.beside ? 1 : 0);
   put("d", round(state.divide, 3), opening.divide);
   put("y", round(state.size, 2), opening.size);
@@ -120,6 +125,7 @@ export function fromFragment(text, opening, photos) {
   state.alpha = within(get("a"), 0, 1, opening.alpha);
   state.smooth = (get("i") ?? (opening.smooth ? "1" : "0")) === "1";
   state.heat = (get("h") ?? (opening.heat ? "1" : "0")) === "1";
+  state.guided = (get("f") ?? (opening.guided ? "1" : "0")) === "1";
   state.beside = (get("w") ?? (opening.beside ? "1" : "0")) === "1";
   state.divide = within(get("d"), 0, 1, opening.divide);
   state.size = within(get("y"), 1, MAX_SIZE, opening.size);
@@ -156,6 +162,7 @@ export function needsOwnPrism(header, state) {
     (state.components.join() !== header.fit.components.join() ||
       state.scaling !== header.fit.scaling ||
       state.space !== header.fit.space ||
+      (state.basis === "all" && state.side === "none" && header.fit.side !== "none") ||
       // An option of 0 leaves the prism's own as it is.
       (header.mask.opening > 0 && state.opening === 0) ||
       (header.mask.closing > 0 && state.closing === 0))
@@ -169,16 +176,22 @@ export function commandWords(header, state) {
   const { command, fit } = header;
   const words = ["patchprism", "render", ...(command.input ?? header.photos.map((photo) => photo.source))];
   for (const option of command.options) words.push(...option);
-  if (command.prism === null) {
-    words.push("--threshold", command.threshold, "--foreground", command.foreground);
+  // A head of the page's own is the foreground: the command fits the colours to it.
+  const taught = state.headForeground;
+  if (taught) words.push("--head", HEAD_NAME);
+  // The whole image is scaled over all of its patches, as a fit on all of them does.
+  const whole = !taught && state.basis === "all" && state.side === "none" && fit.side !== "none" && command.prism === null;
+  if (taught || command.prism === null) {
+    if (!taught) words.push("--threshold", whole ? "auto" : command.threshold, "--foreground", whole ? "none" : command.foreground);
     words.push("--scaling", state.scaling, `--components=${state.components.join(",")}`);
     if (state.space !== "rgb") words.push("--space", state.space);
   } else {
     words.push("--prism", needsOwnPrism(header, state) ? PRISM_NAME : command.prism);
   }
-  const changed = state.side !== fit.side || (state.side !== "none" && state.threshold !== fit.threshold);
+  const fitted = taught ? { threshold: 0.5, side: "above" } : fit;
+  const changed = !whole && (state.side !== fitted.side || (state.side !== "none" && state.threshold !== fitted.threshold));
   // The downloaded prism has these inside already, but saying them again changes nothing.
-  if (changed || header.mask.threshold !== null || header.mask.side !== null) {
+  if (changed || (!whole && header.mask.threshold !== null) || (!whole && header.mask.side !== null)) {
     if (state.side !== "none") words.push("--mask-threshold", String(state.threshold));
     words.push("--mask-side", state.side);
   }

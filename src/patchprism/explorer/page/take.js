@@ -83,21 +83,18 @@ export function take(app) {
     app.toast(told);
   };
   app.download = async (index) => app.give(await pictureOf(app, index), pictureName(app, index));
-  const downloadAll = async () => {
-    for (const index of app.gallery.shown) {
-      await app.download(index);
-      await new Promise((resolve) => setTimeout(resolve, 150)); // browsers drop downloads that come at once
-    }
-  };
+  app.copy = copy;
   byId("copy").onclick = () => {
     show();
     copy(byId("command").textContent, "The command is copied.");
   };
+  // A page inside another, such as a notebook's, has no address that would open it.
+  byId("link").hidden = location.protocol === "about:";
   byId("link").onclick = () => {
     show();
-    copy(location.href, "The link to this view is copied.");
+    const fit = app.server ? `${location.hash ? "&" : "#"}v=${app.server.session}` : ""; // whose fit it shows
+    copy(location.href + fit, "The link to this view is copied.");
   };
-  byId("download-all").onclick = () => app.report(downloadAll());
   byId("download-prism").onclick = () => {
     app.give(new Blob([app.model.prism(app.state)], { type: "application/octet-stream" }), PRISM_NAME);
   };

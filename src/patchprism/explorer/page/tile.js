@@ -3,10 +3,12 @@
 // A tile has two panes. "main" shows the mode that was chosen; "side" shows the photo beside it, or, where one frame
 // holds both, left of a divide. Canvases have one pixel per patch, which the browser enlarges.
 
-import { DOWNLOAD_ICON, HIDE_ICON, OPEN_ICON, element, icon, svgElement } from "./dom.js";
+import { DOWNLOAD_ICON, HIDE_ICON, OPEN_ICON, REMOVE_ICON, element, icon, svgElement } from "./dom.js";
 
 const LONG_PRESS = 500; // milliseconds
 const DOUBLE = 400;
+// The last click, on any photo: a double click is two at one place with none elsewhere between them.
+let tapped = { at: -Infinity, x: 0, y: 0 };
 
 function placed(node, { size, crop }) {
   const [height, width] = size;
@@ -43,6 +45,19 @@ function makePane(photo, address, kind) {
   return { pane, stage, image, marks, halo, outline, cursor };
 }
 
+// Marks lie around their patch, never over it. A group's two rectangles, the dark edge and the line upon it, have
+// strokes of these widths in pixels, whatever the zoom; unit is a patch's size in pixels.
+const STROKES = { cursor: [4, 2], pin: [5, 3], match: [4, 2] };
+
+export function fitMark(group, kind, unit) {
+  STROKES[kind].forEach((stroke, i) => {
+    const out = stroke / 2 / unit;
+    const rect = group.children[i];
+    for (const [name, value] of [["x", -out], ["y", -out], ["width", 1 + 2 * out], ["height", 1 + 2 * out]]) rect.setAttribute(name, value);
+    rect.setAttribute("stroke-width", stroke);
+  });
+}
+
 export function makeTile(photo, index, address, actions) {
   const [h, w] = photo.grid;
   const side = makePane(photo, address, "side");
@@ -66,13 +81,14 @@ export function makeTile(photo, index, address, actions) {
   const share = element("span", { class: "share" });
   const button = (label, title, path, does) =>
     element("button", { type: "button", class: "quiet", title, "aria-label": `${label} ${photo.name}`, onclick: does }, icon(path));
-  const caption = element(
-    "figcaption", {},
-    element("span", { class: "name", title: photo.name }, photo.name), share,
+  const tools = element(
+    "span", { class: "tools" },
     button("Download the picture of", "Download this picture as shown (PNG)", DOWNLOAD_ICON, () => actions.download(index)),
     button("Open", "Open over the whole window (Enter or double click)", OPEN_ICON, () => actions.open(index)),
     button("Hide", "Hide this photo", HIDE_ICON, () => actions.hide(index)),
+    ...(actions.remove ? [button("Remove", "Remove this photo and fit the colours again", REMOVE_ICON, () => actions.remove(index))] : []),
   );
+  const caption = element("figcaption", {}, element("span", { class: "name", title: photo.name }, photo.name), share, tools);
   const tile = {
     photo, index, frame, share, divide, main, side, panes: [side, main], at: -1, pinMarks: [],
     figure: element("figure", { class: "tile" }, frame, caption),
@@ -86,7 +102,7 @@ export function makeTile(photo, index, address, actions) {
   return tile;
 }
 
-// Where in a photo a pointer is: { index (-1 outside), x, y }, x and y in patches of the grid.
+// Where in a photo a pointer is: { index (-1 outside), x, y, pane }, x and y in patches of the grid.
 export function placeOf(tile, event) {
   const within = ({ pane }) => {
     const box = pane.getBoundingClientRect();
@@ -101,13 +117,19 @@ export function placeOf(tile, event) {
   return { index: inside ? Math.floor(y) * w + Math.floor(x) : -1, x, y, pane };
 }
 
+// Where a patch lies in the window.
+export function boxOf(pane, [h, w], index) {
+  const box = pane.marks.getBoundingClientRect();
+  const [left, top] = [box.left + ((index % w) / w) * box.width, box.top + (Math.floor(index / w) / h) * box.height];
+  return { left, top, right: left + box.width / w, bottom: top + box.height / h };
+}
+
 function listenPointer(tile, actions) {
   const { frame } = tile;
   const pointers = new Map();
   let travelled = 0;
   let spread = 0;
   let held = 0; // the timer of a long press
-  let tapped = { at: -Infinity, index: -1 };
   let tool = null; // that has taken this press
   const at = (event) => ({ tile, photo: tile.index, event, ...placeOf(tile, event) });
   const over = (event) => {
@@ -115,7 +137,7 @@ function listenPointer(tile, actions) {
     if (place.index === tile.at) return;
     tile.at = place.index;
     if (place.index < 0) actions.leave();
-    else actions.hover(tile.index, place.index);
+    else actions.hover(tile.index, place.index, boxOf(place.pane, tile.photo.grid, place.index));
   };
   const pinch = (box) => {
     const [a, b] = [...pointers.values()];
@@ -176,12 +198,16 @@ function listenPointer(tile, actions) {
       return;
     }
     if (event.type !== "pointerup" || !known || travelled > 8 || event.button !== 0) return;
-    const { index } = placeOf(tile, event);
-    const double = event.timeStamp - tapped.at < DOUBLE;
-    tapped = { at: double ? -Infinity : event.timeStamp, index };
-    if (double) actions.open(tile.index);
+    const { index, pane } = placeOf(tile, event);
+    const [x, y] = [event.clientX, event.clientY];
+    const double = event.timeStamp - tapped.at < DOUBLE && Math.hypot(x - tapped.x, y - tapped.y) < 8;
+    tapped = { at: double ? -Infinity : event.timeStamp, x, y };
+    if (double) actions.open(tile.index, true);
     else if (index < 0) return;
-    else if (event.pointerType === "touch") actions.hover(tile.index, index);
+    else if (event.pointerType === "touch") {
+      tile.at = index;
+      actions.hover(tile.index, index, boxOf(pane, tile.photo.grid, index));
+    }
     else actions.pin(tile.index, index);
   };
   frame.addEventListener("pointerup", end);
@@ -222,7 +248,8 @@ function listenKeys(tile, actions) {
       const x = Math.min(Math.max((from % w) + (first ? 0 : step[0]), 0), w - 1);
       const y = Math.min(Math.max(Math.floor(from / w) + (first ? 0 : step[1]), 0), h - 1);
       tile.at = y * w + x;
-      actions.hover(tile.index, tile.at, true);
+      actions.reach(tile.index, tile.at);
+      actions.hover(tile.index, tile.at, boxOf(tile.main, tile.photo.grid, tile.at), true);
     } else if (event.key === " " && tile.at >= 0) {
       actions.pin(tile.index, tile.at);
     } else if (event.key === "Enter") {

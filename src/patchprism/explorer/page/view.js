@@ -6,22 +6,24 @@
 import { arrange } from "./arrange.js";
 import { setText, svgElement } from "./dom.js";
 import { mappedTable } from "./math.js";
-import { makeTile, patchCanvas } from "./tile.js";
+import { fitMark, makeTile, patchCanvas } from "./tile.js";
 
 const HEAT_STEPS = 512;
 const GAP = 10;
+const SEAM = 3;
 
 export class Gallery {
   // actions: what pointers and keys in a photo ask for; tile.js says which.
   constructor(root, model, actions) {
     this.root = root;
     this.model = model;
-    this.heatTable = mappedTable("magma", HEAT_STEPS);
+    this.heatTable = mappedTable(HEAT_STEPS);
     const address = (i) => URL.createObjectURL(new Blob([model.buffers[`photo-${i}`]], { type: "image/webp" }));
     this.tiles = model.photos.map((photo, i) => makeTile(photo, i, address(i), actions));
     root.replaceChildren(...this.tiles.map((tile) => tile.figure));
     this.order = this.tiles.map((tile) => tile.index).join();
     this.ready = Promise.all(this.tiles.map((tile) => tile.image.decode().catch(() => {})));
+    this.zoom = 1;
     this.moved = () => {}; // called when tiles are elsewhere
     this.sizes = new ResizeObserver(() => this.arrange());
     this.sizes.observe(root.parentElement);
@@ -54,11 +56,9 @@ export class Gallery {
     const split = beside && single;
     const laid = arrange({
       aspects: shown.map((i) => this.tiles[i].photo.size[1] / this.tiles[i].photo.size[0]),
-      width, height, gap: GAP, beside: beside && !split, size: single ? 1 : state.size,
+      width, height, gap: GAP, seam: SEAM, beside: beside && !split, size: single ? 1 : state.size,
       window: board.closest("section").offsetWidth * innerHeight,
     });
-    const fold = split ? "split" : laid.fold;
-    this.root.dataset.fold = fold;
     this.area = laid.area;
     this.root.style.height = `${Math.max(laid.height, 0)}px`;
     this.root.style.top = `${Math.max(0, (height - laid.height) / 2)}px`;
@@ -67,10 +67,12 @@ export class Gallery {
       const box = laid.boxes[k];
       Object.assign(figure.style, { left: `${box.x}px`, top: `${box.y}px`, width: `${box.width}px` });
       frame.style.height = `${box.height}px`;
+      const tile = this.tiles[i];
+      figure.dataset.fold = split ? "split" : box.fold;
+      tile.paneWidth = box.fold === "row" ? (box.width - SEAM) / 2 : box.width;
     });
-    const inside = fold === "row" || fold === "column" || fold === "split";
     for (const tile of this.tiles) {
-      const home = inside ? tile.side : tile.main;
+      const home = beside ? tile.side : tile.main;
       if (tile.heatCanvas.parentElement !== home.stage) home.marks.before(tile.heatCanvas);
     }
     this.moved();
@@ -133,6 +135,12 @@ export class Gallery {
     }
   }
 
+  // A patch's size on the screen.
+  unit({ photo, paneWidth = 100 }) {
+    const [left, , right] = photo.crop;
+    return (((paneWidth * (right - left)) / photo.size[1]) * this.zoom) / photo.grid[1];
+  }
+
   drawCursor(photo, index) {
     const tile = this.tiles[photo];
     // Only what changes is touched: each photo's marks would be painted anew.
@@ -142,6 +150,9 @@ export class Gallery {
       this.under = tile;
     }
     if (!tile) return;
+    const unit = this.unit(tile);
+    if (tile.fitted !== unit) for (const pane of tile.panes) fitMark(pane.cursor, "cursor", unit);
+    tile.fitted = unit;
     const w = tile.photo.grid[1];
     for (const pane of tile.panes) pane.cursor.setAttribute("transform", `translate(${index % w} ${Math.floor(index / w)})`);
   }
@@ -179,6 +190,7 @@ export class Gallery {
   }
 
   place(state) {
+    this.zoom = state.zoom;
     const clamp = (centre) => Math.min(Math.max(0.5 - state.zoom * centre, 1 - state.zoom), 0);
     const [x, y] = [clamp(state.panX), clamp(state.panY)];
     this.root.dataset.zoomed = state.zoom > 1;

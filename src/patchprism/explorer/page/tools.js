@@ -1,0 +1,11 @@
+// The tools beside the photos: the scatter, teaching, and what leaves the page as files.
+
+import { Exporter } from "./export.js";
+import { Scatter } from "./scatter.js";
+import { Teacher } from "./teach.js";
+
+export function tools(app) {
+  app.scatter = new Scatter(app);
+  app.teacher = new Teacher(app);
+  app.exporter = new Exporter(app);
+}

@@ -1,0 +1,203 @@
+"""What the page asks of a fit, and what becomes of the view's settings."""
+
+from __future__ import annotations
+
+from copy import copy
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from patchprism.errors import OptionError
+from patchprism.prism.estimator import Prism
+from patchprism.prism.options import MASK_OPTIONS
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from patchprism.jobs.settings import Settings
+    from patchprism.jobs.view import View
+    from patchprism.prism.head import Head
+
+# Settings that a model brings along.
+_OWN = ("weights", "dtype", "layer", "facet", "final_norm", "mean", "std")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """What a fit shall change; None leaves it as it is.
+
+    ``without``: photos that are left out, by their rows. ``head``: whether the tab's head becomes the foreground.
+    """
+
+    model: str | None = None
+    threshold: float | str | None = None
+    foreground: str | None = None
+    scaling: str | None = None
+    components: tuple[int, int, int] | None = None
+    space: str | None = None
+    head: bool | None = None
+    without: tuple[int, ...] = ()
+
+    @property
+    def changes_fit(self) -> bool:
+        """Whether the prism must be fitted anew, even one that came from elsewhere."""
+        return bool(self.changes)
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """The settings that it changes."""
+        kept = {key: value for key, value in asdict(self).items() if value is not None}
+        kept.pop("without")
+        return kept | {"foreground": "mask"} if kept.pop("head", False) else kept
+
+
+def models_here(first: str) -> list[str]:
+    """Names of the models that can be shown: the one that the page opened with, then those whose weights are here."""
+    from patchprism.backbones import locate_weights, records
+
+    here = [record.name for record in records() if locate_weights(record) is not None]
+    return [first, *(name for name in here if name != first)]
+
+
+def settings_of(
+    view: View, wish: Wish, *, first: View | None = None, asked: dict[str, Any] | None = None
+) -> Settings:
+    """A view's settings with a wish fulfilled.
+
+    Parameters
+    ----------
+    view : View
+    wish : Wish
+    first : View, optional
+        What the page opened with. Its model comes back with its own weights, layer and framing.
+    asked : dict, optional
+        ``threshold`` and ``foreground`` that hold for a fit with other scores, where a threshold of this view's fit
+        would mean something else.
+    """
+    from patchprism.jobs.settings import Settings
+
+    names = Settings.__dataclass_fields__
+    kept = {key: value for key, value in view.settings.items() if key in names}
+    # Where no network ran, none was chosen.
+    settings = Settings(**kept | {"device": kept.get("device") or "auto"})
+    changes = (asked or {} if wish.threshold is None else {}) | wish.changes
+    if "model" in changes and changes["model"] != view.record.name:
+        # Weights and dtype were for the other network; size stays.
+        changes |= {"mean": None, "std": None}
+        changes |= {"weights": None, "dtype": "auto", "layer": None, "facet": None, "final_norm": None}
+        if changes.get("foreground", settings.foreground) == "mask":  # no head goes with other tokens
+            changes["foreground"] = "auto"
+        if first is not None and changes["model"] == first.record.name:
+            changes |= {key: first.settings.get(key, value) for key, value in changes.items() if key in _OWN}
+    # The foreground that is shown is the page's affair; what is fitted starts by showing itself.
+    changes |= {"mask_threshold": None, "mask_side": None, "opening": 0, "closing": 0}
+    return replace(settings, **changes).resolved()
+
+
+def head_of(view: View, wish: Wish, head: Head | None) -> Head | None:
+    """The head that a fit takes its foreground from: the tab's where that is asked for, or the one that it had."""
+    if wish.head:
+        if head is None:
+            raise OptionError("no head was taught in this tab; mark patches first")
+        return head
+    if wish.model not in (None, view.record.name) or wish.foreground not in (None, "mask"):
+        return None
+    return view.prism.head_ or (head if wish.foreground == "mask" else None)
+
+
+def check_wish(view: View, wish: Wish, loaded: Collection[str] = ()) -> None:
+    """Refuse what a fit would refuse, before anything is queued; ``loaded`` are models that need no weights."""
+    from patchprism.backbones import find_record, locate_weights, records
+
+    if wish.model is not None and wish.model not in (view.record.name, *loaded):
+        if ":" in wish.model:  # finding out about it would mean asking the hub
+            names = ", ".join(record.name for record in records())
+            raise OptionError(f"model must be one of {names}, or the one that is shown, got {wish.model!r}")
+        record = find_record(wish.model)
+        if locate_weights(record) is None:
+            raise OptionError(
+                f"the weights of {wish.model} are not on this machine; patchprism download fetches them"
+            )
+    if any(not 0 <= row < len(view) for row in wish.without):
+        raise OptionError("without names a photo that is not there")
+    settings_of(view, wish).prism()
+
+
+def without(view: View, rows: Collection[int]) -> View:
+    """A view without some of its photos, its prism as it is.
+
+    Raises
+    ------
+    OptionError
+        If none would be left.
+    """
+    from patchprism.features.extraction import Photos
+    from patchprism.features.patch_features import PatchFeatures
+
+    if not rows:
+        return view
+    kept = [row for row in range(len(view)) if row not in rows]
+    if not kept:
+        raise OptionError("the last photo stays; add others first")
+    photos = Photos(
+        [view.photos.sources[row] for row in kept],
+        [view.names[row] for row in kept],
+        range=view.photos.range,
+    )
+    photos.notes |= {new: view.photos.notes[row] for new, row in enumerate(kept) if row in view.photos.notes}
+    tokens = list(view.features)
+    return replace(
+        view,
+        photos=photos,
+        features=PatchFeatures([tokens[row] for row in kept], photos.names),
+        parts=[view.parts[row] for row in kept],
+        crops=[view.crops[row] for row in kept],
+        sizes=[view.sizes[row] for row in kept],
+        plain=[name for name in view.plain if name in photos.names],
+        store=None,
+    )
+
+
+def over_all_patches(prism: Prism, view: View) -> Prism:
+    """A copy of a prism whose all-patch picture is scaled over all patches of a view, background and all."""
+    from patchprism.prism.axes import chosen
+
+    prism = copy(prism)
+    values = [chosen(prism.scene_components(tokens), prism.components) for tokens in view.features]
+    rows = np.concatenate([each.reshape(-1, 3) for each in values])
+    prism.all_range_ = np.stack([rows.min(axis=0), rows.max(axis=0)])
+    return prism
+
+
+def reshown(view: View, options: dict[str, Any], *, basis: str = "object") -> View:
+    """A view with other components, scaling, space or shown foreground, as the page shows it."""
+    from patchprism.jobs.settings import with_mask
+
+    options = dict(options)
+    scaling, components = options.pop("scaling"), tuple(options.pop("components"))
+    space = options.pop("space", "rgb")
+    prism = view.prism
+    if (scaling, components, space) != (prism.scaling, tuple(prism.components), prism.space):
+        if not view.fitted_here:
+            raise OptionError("components, scaling and space are settled by the prism; refit to change them")
+        shown = {"scaling": scaling, "components": components, "space": space}
+        view = view.recolored(Prism(**prism.get_params() | MASK_OPTIONS | shown), fit=True)
+        prism = view.prism
+    if options["mask_side"] == prism.side_ and options["mask_threshold"] == prism.threshold_:
+        options |= {"mask_side": None, "mask_threshold": None}
+    elif options["mask_side"] == "none":
+        options["mask_threshold"] = None
+    shown_prism = with_mask(prism, options)
+    if basis == "all" and options["mask_side"] == "none":
+        shown_prism = over_all_patches(shown_prism, view)
+    again = view.recolored(shown_prism, fit=False)
+    again.settings = {
+        **view.settings,
+        **options,
+        "scaling": scaling,
+        "components": components,
+        "space": space,
+    }
+    again.seconds = dict(view.seconds)
+    return again
