@@ -42,7 +42,7 @@ def run(language: str, text: str, name: str, names: dict[str, object], monkeypat
     from patchprism.cli import main
 
     assert language == "bash"
-    for line in text.strip().splitlines():
+    for line in text.strip().replace("\\\n", " ").splitlines():
         monkeypatch.setattr(sys, "argv", shlex.split(line, comments=True))
         with pytest.raises(SystemExit) as stop:
             main()
@@ -74,7 +74,9 @@ def checkpoints(tmp_path_factory):
         network = build(RECORDS["dinov2_vits14"])
     for seed, name in enumerate(("base.pth", "tuned.pth")):
         torch.save(filled_state(network, seed), folder / name)
-    return folder
+    yield folder
+    for path in folder.iterdir():  # 88 MB each
+        path.unlink()
 
 
 @pytest.fixture
