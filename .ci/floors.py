@@ -14,10 +14,11 @@ ROOT = Path(__file__).resolve().parents[1]
 EXTRAS = ("efficientnet", "examples", "explore", "tables", "video")
 TOOLS = ("hypothesis", "pytest", "pytest-timeout")
 
-project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+described = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+project, groups = described["project"], described["dependency-groups"]
 optional = project["optional-dependencies"]
 wanted = [*project["dependencies"], *(each for extra in EXTRAS for each in optional[extra])]
-wanted += [each for each in optional["dev"] if re.split(r"[\[>=]", each)[0] in TOOLS]
+wanted += [each for each in groups["test"] if re.split(r"[\[>=]", each)[0] in TOOLS]
 for requirement in wanted:
     name, _, version = requirement.partition(">=")
     if name != "torch":

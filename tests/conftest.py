@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from pathlib import Path
 
@@ -12,6 +13,19 @@ import patchprism
 from patchprism.jobs.engines import open_engine
 
 SHARED_DOGS = Path(__file__).resolve().parents[2] / "shared" / "dogs"
+
+
+def pytest_addoption(parser):
+    """``make test`` installs every optional package, so there a missing one is a failure and not a skip."""
+    parser.addoption(
+        "--all-packages", action="store_true", help="fail where a package is missing, do not skip"
+    )
+
+
+def pytest_configure(config):
+    """Let ``importorskip`` fail where all packages must be here."""
+    if config.getoption("--all-packages"):
+        pytest.importorskip = lambda name, **_: importlib.import_module(name)
 
 
 @pytest.fixture(scope="session")

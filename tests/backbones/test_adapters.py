@@ -17,6 +17,7 @@ from patchprism.errors import ExtraError, ModelError, OptionError, WeightsError
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
+from timm_here import import_timm  # noqa: E402
 from tiny import ALL, MEAN, PATCH, STAGED, STD, VITS, build, save  # noqa: E402
 
 from patchprism.backbones import Backbone, find_record, load_backbone  # noqa: E402
@@ -32,15 +33,6 @@ TIMM = {
 }
 PHOTO = np.random.default_rng(0).integers(0, 256, (70, 100, 3), dtype=np.uint8)
 KINDS = [*(f"hf_{kind}" for kind in ALL), *TIMM, "callable"]
-
-
-def _timm() -> Any:
-    # Where torchvision does not fit torch, importing timm ends in an error of torch's.
-    try:
-        import timm
-    except (ImportError, RuntimeError) as error:
-        pytest.skip(f"timm cannot be imported here: {error}")
-    return timm
 
 
 def _patch_means(pixels: torch.Tensor) -> torch.Tensor:
@@ -64,7 +56,7 @@ class Case:
             self.name = save(network, folder)
             self.network = getattr(network, "vision_model", network)
         elif family == "timm":
-            timm = _timm()
+            timm = import_timm()
             from safetensors.torch import save_file
 
             torch.manual_seed(0)
@@ -552,7 +544,7 @@ def test_no_network_is_told_without_the_hubs_retries(monkeypatch: pytest.MonkeyP
 
 
 def test_hiera_has_its_layers_without_the_norm(tmp_path: Path) -> None:
-    timm = _timm()
+    timm = import_timm()
     torch.manual_seed(0)
     network = timm.create_model("hiera_tiny_224").eval()
     torch.save(network.state_dict(), tmp_path / "hiera.pth")
@@ -566,7 +558,7 @@ def test_hiera_has_its_layers_without_the_norm(tmp_path: Path) -> None:
 
 
 def test_training_checkpoints_of_timms_networks(tmp_path: Path) -> None:
-    timm = _timm()
+    timm = import_timm()
     torch.manual_seed(0)
     network = timm.create_model("vit_tiny_patch16_224").eval()
     body = {name: each for name, each in network.state_dict().items() if not name.startswith("head")}
@@ -656,7 +648,7 @@ def test_without_timm(monkeypatch: pytest.MonkeyPatch) -> None:
     "name", ["timm:no_such_network", "timm:vit_tiny_patch16_224.zz", "timm:hf-hub:owner/name"]
 )
 def test_timm_names_that_cannot_be(name: str) -> None:
-    _timm()
+    import_timm()
     with pytest.raises(ModelError, match="unknown model"):
         load_backbone(name)
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from standin import filled_state
+from timm_here import import_timm
 from tiny import PATCH, build, save
 
 import patchprism
@@ -100,11 +101,7 @@ def hub_name(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def timm_name(tmp_path_factory):
-    # Where torchvision does not fit torch, importing timm ends in an error of torch's.
-    try:
-        import timm
-    except (ImportError, RuntimeError) as error:
-        pytest.skip(f"timm cannot be imported here: {error}")
+    timm = import_timm()
     torch.manual_seed(0)
     weights = tmp_path_factory.mktemp("timm") / "weights.pth"
     torch.save(timm.create_model("vit_tiny_patch16_224", dynamic_img_size=True).state_dict(), weights)

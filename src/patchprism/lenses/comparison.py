@@ -241,8 +241,9 @@ def compare(
         As for :func:`~patchprism.visualize`, for the photos of stores.
     layers : sequence of int, optional
         Layers of each model, counted from 0, or from the end with negative numbers; the last by default.
-    facet, final_norm, token_norm, preset, size, range, mean, std, threshold, foreground, foreground_component
-    scaling, space, device, dtype, batch_size, errors, progress
+    facet, final_norm, token_norm, preset, size, range, mean, std, threshold, foreground
+        As for :func:`~patchprism.visualize`; each cell has its own prism with these options.
+    foreground_component, scaling, space, device, dtype, batch_size, errors, progress
         As for :func:`~patchprism.visualize`; each cell has its own prism with these options.
     seed : int
         For the shuffled baseline.

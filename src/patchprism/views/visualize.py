@@ -92,6 +92,8 @@ def visualize(
     weights : str, optional
         File, address or ``hf:REPO``; by default looked for in the caches, then downloaded.
     preset : {"default", "seed"}
+        ``"default"`` keeps each photo's shape and finds the foreground by itself; ``"seed"`` does what the DINOv2 post
+        did: a square crop, threshold 0.6, foreground above it.
     size : int, default=448
         The photo's shorter edge as the network sees it, in pixels.
     stride : int, optional
@@ -103,13 +105,18 @@ def visualize(
     mean, std : sequence of three float, optional
         Normalisation of RGB in [0, 1]: ``(value - mean) / std``. By default the model's, or the preset's.
     threshold : float in [0, 1], "auto" or "otsu"
+        Score that separates the foreground from the background. By default the preset's: ``"auto"``, or 0.6.
     foreground : {"auto", "object", "mask", "pca", "above", "below", "none"}
+        How the foreground is found; see :class:`~patchprism.Prism`. By default the preset's: ``"auto"``, or
+        ``"above"``.
     foreground_component : {1, 2, 3}
+        Component of the scene PCA that ``"pca"``, ``"above"`` and ``"below"`` use.
     scaling : {"minmax", "percentile", "sigmoid"}
+        How components are scaled to [0, 1].
     components : tuple of three int
+        Components that become red, green and blue, counted from 1; a negative number turns one around.
     space : {"rgb", "oklab"}
-        See :class:`~patchprism.Prism`. Defaults are the preset's: ``"auto"`` for both, or 0.6 and
-        ``"above"`` of the seed.
+        Where the three components are laid out as colours.
     mask_threshold, mask_side, opening, closing
         Which patches are shown as foreground, without touching the fit; see
         :class:`~patchprism.Prism`. They may be given beside a prism, and then replace its own.

@@ -110,19 +110,20 @@ def render_video(
     start, end : float, optional
         Seconds: frames from ``start`` on and before ``end``.
     every : int
-        Each how manyth frame is taken; it stays on show as long as all that it stands for.
+        Keep every Nth frame; it is shown for as long as the frames that it replaces.
     fps : float, optional
         Frames a second of an image sequence, 25 by default.
     fit_frames : int
-        The prism is fitted on so many frames, evenly spread over the time that is wanted.
+        Number of frames, evenly spread over the time that is wanted, on which the prism is fitted.
     crf : int, optional
         Quality of the video, less is better: H.264 18 of 0 to 51, VP9 30 of 0 to 63.
     sound : bool
-        Keep the sound: copied where the format can hold it, else encoded anew.
+        Keep the sound: copied where the format can hold it, else encoded again.
     range : (low, high), optional
         As in :func:`~patchprism.visualize`, for an image sequence.
-    model, weights, preset, size, mean, std, threshold, foreground, foreground_component, scaling, components, space
-    layer, facet, final_norm, token_norm, device, dtype, batch_size
+    model, weights, preset, size, mean, std, threshold, foreground, foreground_component, scaling, components
+        As in :func:`~patchprism.visualize`.
+    space, layer, facet, final_norm, token_norm, device, dtype, batch_size
         As in :func:`~patchprism.visualize`.
     prism : Prism, optional
         Colour with this one instead of fitting.
