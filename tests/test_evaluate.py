@@ -6,10 +6,12 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from roads import extract_features
 from toys import Toy, make_photos
 
 import patchprism
@@ -151,6 +153,19 @@ def test_the_masks_of_a_job_agree_with_it_in_memory_and_in_shards(folders, tmp_p
     monkeypatch.setattr(evaluation, "IN_MEMORY", 2)
     assert evaluate(photos, masks).photos == found.photos
     assert evaluate(photos, masks, upsample="nearest").overall["iou"] < 1
+
+
+def test_masks_of_photos_that_are_gone_are_bilinear_and_said_so(folders, tmp_path):
+    photos, masks = folders
+    store = tmp_path / "f.zarr"
+    with open_engine() as engine:
+        extract_features(photos, store, settings=SETTINGS, engine=engine, backbone=Toy(), tokens="float32")
+    assert evaluate([store], masks).notes == []
+    Path(photos[0]).unlink()
+    found = evaluate([store], masks, out=tmp_path / "m.json")
+    assert [(each.name, "bilinear" in each.text) for each in found.notes] == [(photos[0], True)]
+    assert json.loads((tmp_path / "m.json").read_text())["notes"][0]["photo"] == photos[0]
+    assert len(found.photos) == 5
 
 
 def test_masks_that_do_not_fit_are_named(folders, tmp_path):

@@ -281,6 +281,54 @@ def test_soft_edges_palettes_and_classes_of_png_files(tmp_path):
     assert not read_mask(path).any()
 
 
+@pytest.mark.parametrize("table", [[0, 0, 0, 255, 255, 255], [255, 255, 255, 0, 0, 0], [40] * 3 + [200] * 3])
+def test_a_palette_of_greys_is_read_as_it_looks(tmp_path, table):
+    image = Image.frombytes("P", (3, 1), bytes([0, 1, 1]))
+    image.putpalette(table)
+    image.save(tmp_path / "a.png")
+    expected = np.array([[0, 1, 1]]) if table[0] < table[3] else np.array([[1, 0, 0]])
+    assert (read_mask(tmp_path / "a.png") == expected).all()
+    assert read_mask(tmp_path / "a.png", indexed=True).tolist() == [[0, 1, 1]]
+    Image.fromarray(np.array([[0, 255, 255]], np.uint8)).convert("P").save(tmp_path / "a.png")
+    assert read_truth(tmp_path / "a.png", (1, 3)).tolist() == [[False, True, True]]
+
+
+@pytest.mark.parametrize("color", [(255, 255, 255), (0, 0, 0), (90, 200, 10)])
+def test_transparent_parts_of_a_mask_are_ground(tmp_path, color):
+    pixels = np.array([[[*color, alpha] for alpha in (0, 127, 128, 255)]], np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    assert read_mask(tmp_path / "a.png").tolist() == [[0, 0, 1, 1]]
+    Image.fromarray(pixels[..., 2:], "LA").save(tmp_path / "a.png")
+    assert read_mask(tmp_path / "a.png").tolist() == [[0, 0, 1, 1]]
+
+
+def test_images_of_a_coco_file_without_annotations_have_no_mask(tmp_path):
+    size = {"height": 1, "width": 4}
+    images = [{"id": number, "file_name": f"{number}.jpg", **size} for number in (1, 2, 3)]
+    rle = {"size": [1, 4], "counts": [1, 2, 1]}
+    coco = {"images": images, "annotations": [{"image_id": 2, "segmentation": rle}]}
+    (tmp_path / "a.json").write_text(json.dumps(coco))
+    readers = open_masks(str(tmp_path / "a.json")).match(["p/1.jpg", "p/2.jpg", "p/3.jpg"])
+    assert {name: read().tolist() for name, read in readers.items()} == {"p/2.jpg": [[0, 1, 1, 0]]}
+    coco["annotations"].append({"image_id": 3, "segmentation": []})  # which says that nothing is object
+    (tmp_path / "a.json").write_text(json.dumps(coco))
+    assert not open_masks(str(tmp_path / "a.json")).match(["3.jpg"])["3.jpg"]().any()
+    (tmp_path / "a.json").write_text(json.dumps(coco | {"annotations": []}))
+    with pytest.raises(MaskError, match="none of its images has an annotation"):
+        open_masks(str(tmp_path / "a.json"))
+
+
+def test_one_array_is_the_mask_of_one_photo(photos):
+    mask = disc(photos / "p0002.png")
+    found, listed = (
+        patchprism.visualize(photos / "p0002.png", size=48, backbone=Toy(), masks=given)[0].foreground
+        for given in (mask, [mask])
+    )
+    assert found.any()
+    assert (found == listed).all()
+    refused(photos, "one per photo .* got 1 for 5 photos", masks=mask)
+
+
 def refused(photos, words, error=PatchPrismError, **options):
     with pytest.raises(error, match=words) as caught:
         patchprism.visualize([photos], size=48, backbone=Toy(), **options)
@@ -302,7 +350,13 @@ def test_masks_that_do_not_fit_are_named(photos, masks, tmp_path):
     refused(photos, "one per photo .* got 1 for 5 photos", masks=[None])
     refused(photos, "p0000.png: its mask must be an array", masks={"p0000": np.zeros((3, 3))})
     refused(photos, "masks must be arrays", error=OptionError, masks=7)
-    refused(photos, "masks label no patch as object", masks={"p0000": np.zeros((48, 64), bool)})
+    empty, full = np.zeros((48, 64), bool), np.ones((48, 64), bool)
+    refused(photos, "label no patch as object: .*p0000.png: its mask is empty", masks={"p0000": empty})
+    refused(photos, "as background: .*p0000.png: its mask covers the whole photo", masks={"p0000": full})
+    empties = {"p0000": empty, "p0002": np.zeros((40, 40), bool)}
+    refused(photos, r"p0000.png: its mask is empty.* \(and 1 more\)$", masks=empties)
+    refused(photos, "p0000.png: its mask has the value 65535", masks={"p0000": full * np.uint16(65535)})
+    refused(photos, "p0000.png: its mask has the value -7", masks={"p0000": full * -7})
     (tmp_path / "none" / "p0000.png").write_bytes(b"no image")
     refused(photos, "p0000.png: this mask cannot be read as a PNG image", masks=tmp_path / "none")
     both = tmp_path / "both"

@@ -23,6 +23,7 @@ from patchprism.pictures.options import PictureOptions
 from patchprism.prism.labels import check_shape
 from patchprism.support.files import atomic_write, check_target
 from patchprism.support.folders import LocalFolder
+from patchprism.support.reading import Note
 from patchprism.support.version import __version__
 
 if TYPE_CHECKING:
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from patchprism.jobs.report import Colored
     from patchprism.jobs.run import Run
     from patchprism.jobs.settings import Settings
-    from patchprism.support.reading import Note
 
 # Up to so many photos their tokens are held in memory.
 IN_MEMORY = 64
@@ -76,6 +76,7 @@ class Evaluation:
             "overall": self.overall,
             "photos": self.photos,
             "failures": [{"photo": each.photo, "reason": each.reason} for each in self.failures],
+            "notes": [{"photo": each.name, "text": each.text} for each in self.notes],
         }
 
 
@@ -125,7 +126,7 @@ def evaluate_photos(
         work = LocalFolder(Path(made), work=Path(made)) if len(given) > IN_MEMORY else None
         colored = color(given, settings, run, coloring, work=work)
         found = _evaluated(colored, folder, options, run)
-    found.notes = [*said, *colored.opened.notes]
+    found.notes = [*said, *found.notes]
     if out is not None:
         with atomic_write(out) as part:
             part.write_text(json.dumps(found.to_dict(), indent=2, ensure_ascii=False) + "\n", "utf-8")
@@ -138,6 +139,7 @@ def _evaluated(colored: Colored, folder: Path, options: PictureOptions, run: Run
     failures = list(colored.opened.failures)
     rows: list[dict[str, Any]] = []
     measured: list[PhotoMeasures] = []
+    notes = list(colored.opened.notes)
     total = sum(len(source.rows(shard)) for shard in range(source.n_shards))
     for shard in range(source.n_shards):
         for row, tokens in source.read(shard):
@@ -150,14 +152,19 @@ def _evaluated(colored: Colored, folder: Path, options: PictureOptions, run: Run
                 continue
             part = prism.split(tokens, name=row.name)
             photo, reason = source.photo(row) if options.needs_photo else (None, None)
+            gone = options.needs_photo and photo is None
             # By default, masks of a store's photos that are gone are bilinear.
-            if options.needs_photo and photo is None and (reason or options.upsample != "auto"):
+            if gone and (reason or options.upsample != "auto"):
                 failures.append(
                     Failure(row.name, reason or "the photo is gone, and guided upsampling needs it")
                 )
                 continue
             found = measure(drawing.mask(row, part, photo), drawing.score(row, part, photo), truth)
             measured.append(found)
+            if gone:
+                notes.append(
+                    Note(row.name, "the photo is gone or replaced since: its mask was measured bilinear")
+                )
             rows.append({"photo": row.name, "mask": str(path), **_rounded(overall([found]))})
     if not measured:
         reason = failures[0].reason if failures else "no photos"
@@ -168,6 +175,7 @@ def _evaluated(colored: Colored, folder: Path, options: PictureOptions, run: Run
         settings=colored.opened.settings | {"upsample": options.mask_upsample},
         model=colored.opened.record.name,
         failures=failures,
+        notes=notes,
     )
 
 
@@ -189,7 +197,7 @@ def read_truth(path: Path, size: tuple[int, int]) -> NDArray[np.bool_]:
         raise PhotoError(str(path), "this mask cannot be read as an image") from error
     check_shape(str(path), truth.shape, size)
     if not truth.any():
-        raise PhotoError(str(path), "this mask is empty: all pixels are 0")
+        raise PhotoError(str(path), "this mask is empty: no pixel of it is object")
     height, width = truth.shape
     rows = ((np.arange(size[0]) + 0.5) * height / size[0]).astype(np.intp)
     columns = ((np.arange(size[1]) + 0.5) * width / size[1]).astype(np.intp)

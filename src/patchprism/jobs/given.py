@@ -18,6 +18,7 @@ from patchprism.prism.labels import (
     UNLABELLED,
     VOID,
     as_mask,
+    one_per_photo,
 )
 from patchprism.support import checks
 from patchprism.support.words import counted
@@ -235,7 +236,7 @@ class ArrayMasks:
     most_classes = MAX_CLASSES
 
     def __init__(self, masks: Any) -> None:
-        self.masks = masks if isinstance(masks, Mapping) else list(masks)
+        self.masks = masks if isinstance(masks, Mapping) else one_per_photo(masks)
 
     def match(self, names: Sequence[str]) -> dict[str, Callable[[], Mask | None]]:
         """See :class:`GivenMasks`.

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+    from PIL import Image
 
     Mask = NDArray[np.int16]
 
@@ -37,8 +38,9 @@ def read_mask(path: Path, *, indexed: bool = False) -> Mask:
     path : Path
     indexed : bool
         Whether its numbers are those of classes. Otherwise there are two: pixels of at least half the file's largest
-        value are 1, so that soft edges are cut in the middle. In a PNG with a palette the numbers are the colours',
-        and all but the first are 1.
+        value are 1, so that soft edges are cut in the middle; where parts are transparent, at least half opaque
+        pixels are. In a PNG with a palette the numbers are the colours', and all but the first are 1, unless the
+        colours are greys: those are read as they look.
 
     Returns
     -------
@@ -58,11 +60,16 @@ def read_mask(path: Path, *, indexed: bool = False) -> Mask:
                 raise MaskError(f"{path}: this mask has more than {MAX_PIXELS:,} pixels")
             values: NDArray[Any] = np.asarray(image)
             palette = image.mode == "P"
+            if palette and not indexed and (greys := _greys(image, values)) is not None:
+                values, palette = greys, False
     except MaskError:
         raise
     except Exception as error:  # on bad files, Pillow raises nearly everything
         raise MaskError(f"{path}: this mask cannot be read as a PNG image") from error
     if values.ndim == 3:  # the last of two or four channels is alpha
+        alpha = values[..., -1] if values.shape[2] in (2, 4) and not indexed else None
+        if alpha is not None and alpha.min() < 128 <= alpha.max():
+            return (alpha >= 128).astype(np.int16)
         values = values[..., : 3 if values.shape[2] > 2 else 1].max(axis=2)
     if indexed or palette:
         if values.max() > VOID:
@@ -73,6 +80,21 @@ def read_mask(path: Path, *, indexed: bool = False) -> Mask:
     largest = values.max()
     mask: Mask = ((values >= largest / 2) & (values > 0)).astype(np.int16)
     return mask
+
+
+def _greys(image: Image.Image, values: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
+    """A palette's image as it looks, (H, W), where its pixels have several greys and no other colour.
+
+    Programs that make files smaller write black and white as a palette in any order.
+    """
+    table = np.zeros((256, 3), np.uint8)
+    colors = np.asarray(image.getpalette("RGB") or [], np.uint8).reshape(-1, 3)
+    table[: len(colors)] = colors
+    used = table[np.unique(values)]
+    if (used != used[:, :1]).any() or len(np.unique(used[:, 0])) < 2:
+        return None
+    found: NDArray[np.uint8] = table[values, 0]
+    return found
 
 
 def read_alpha(name: str) -> Mask | None:
@@ -99,12 +121,13 @@ class CocoFile:
     Attributes
     ----------
     names : dict
-        Images with annotations by their ``file_name``: where they are in ``images``.
+        Images with annotations by their ``file_name``: where they are in ``images``. Others have no mask: files list
+        photos that nobody has annotated yet.
 
     Raises
     ------
     MaskError
-        If it is no such file.
+        If it is no such file, or nothing in it is annotated.
     """
 
     def __init__(self, path: Path) -> None:
@@ -130,7 +153,9 @@ class CocoFile:
             raise MaskError(f"{path}: {(error.strerror or 'cannot be read').lower()}") from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise MaskError(f"{path}: not a COCO file of masks ({error})") from error
-        self.names = {each["file_name"]: key for key, each in self.images.items()}
+        self.names = {each["file_name"]: key for key, each in self.images.items() if self.parts[key]}
+        if not self.names:
+            raise MaskError(f"{path}: holds no mask: none of its images has an annotation")
 
     def read(self, name: str) -> Mask:
         """The union of an image's objects, (H, W), 1 or 0.

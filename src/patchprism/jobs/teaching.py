@@ -70,7 +70,7 @@ def read_given(source: Source, masks: GivenMasks, tell: Tell = nobody) -> Taught
     Raises
     ------
     MaskError
-        If no photo has a mask, or one cannot be read.
+        If no photo has a mask, one cannot be read, or all are empty or cover everything.
     PhotoError
         If a mask has another shape than its photo; or another number of classes than there may be.
     """
@@ -93,7 +93,21 @@ def read_given(source: Source, masks: GivenMasks, tell: Tell = nobody) -> Taught
         taught.notes.extend(Note(row.name, text) for text in _odd(mask))
     if not taught.labels:
         raise MaskError(no_mask(masks, names))
+    _check_both(taught)
     return taught
+
+
+def _check_both(taught: Taught) -> None:
+    """Refuse masks that are all empty, or all full, by the name of the first."""
+    odd = [each for each in taught.notes if each.name in taught.packed]
+    ground = any((each == 0).any() for each in taught.labels.values())
+    objects = any((each > 0).any() for each in taught.labels.values())
+    if odd and not (ground and objects):
+        more = f" (and {len(odd) - 1:,} more)" if len(odd) > 1 else ""
+        raise MaskError(
+            f"the masks label no patch as {'object' if ground else 'background'}: "
+            f"{odd[0].name}: {odd[0].text}{more}"
+        )
 
 
 def shares_of_mask(

@@ -147,7 +147,7 @@ def _by_place(names: Sequence[str], masks: Any) -> dict[int, Any]:
                 raise OptionError(f"masks: there is no photo {checks.said(name)}", option="masks")
         return {places[name]: each for name, each in masks.items() if each is not None}
     try:
-        given = list(masks)
+        given = one_per_photo(masks)
     except TypeError:
         checks.refuse("masks", "a sequence with a mask or None per photo, or masks by photo", masks)
     if len(given) != len(names):
@@ -159,13 +159,24 @@ def _by_place(names: Sequence[str], masks: Any) -> dict[int, Any]:
     return {index: each for index, each in enumerate(given) if each is not None}
 
 
+def one_per_photo(masks: Any) -> list[Any]:
+    """Masks of a sequence; one array (H, W) is the mask of one photo.
+
+    Raises
+    ------
+    TypeError
+        If they are no sequence.
+    """
+    return [masks] if isinstance(masks, np.ndarray) and masks.ndim == 2 else list(masks)
+
+
 def as_mask(name: str, mask: Any) -> NDArray[np.int16]:
     """A mask as an array (H, W) of int16.
 
     Raises
     ------
     PhotoError
-        If it is no array (H, W) of bool or whole numbers.
+        If it is no array (H, W) of bool or whole numbers from -1 to 255.
     """
     try:
         array = np.asarray(mask)
@@ -174,8 +185,15 @@ def as_mask(name: str, mask: Any) -> NDArray[np.int16]:
     if array.dtype.kind not in "biu" or array.ndim != 2 or 0 in array.shape:
         said = f"{array.shape} of {array.dtype}"
         raise PhotoError(name, f"its mask must be an array (H, W) of bool or whole numbers, got {said}")
-    bounded: NDArray[np.int16] = np.clip(array, -2, 256).astype(np.int16)
-    return bounded  # what is beyond is refused by its value
+    least, most = int(array.min()), int(array.max())
+    if least < UNLABELLED or most > VOID:
+        wrong = most if most > VOID else least
+        raise PhotoError(
+            name,
+            f"its mask has the value {wrong}: classes are 0 to {MAX_CLASSES - 1}, and -1 and 255 are unlabelled",
+        )
+    labels: NDArray[np.int16] = array.astype(np.int16)
+    return labels
 
 
 def _values(mask: NDArray[np.int16]) -> set[int]:
