@@ -136,7 +136,10 @@ def test_lines_are_broken_between_words():
     assert fit_lines("x" * 50, width, 10, most=1) == ["xxxxx…xxxx"]
     # A narrow column: the part of a name that tells photos apart, then its ending.
     assert fit_lines("p0001.jpg", width, 5, most=2) == ["p0001", ".jpg"]
-    assert fit_lines("a_very_long_name_0123456789.png", width, 15, most=2) == ["a_very_…name_", "0123456789.png"]
+    assert fit_lines("a_very_long_name_0123456789.png", width, 15, most=2) == [
+        "a_very_…name_",
+        "0123456789.png",
+    ]
     assert fit_lines("a cosine of 0.25", width, 14, most=2) == ["a cosine of", "0.25"]
 
 
