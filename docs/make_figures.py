@@ -1,11 +1,11 @@
-"""Remake the pictures of docs/figures.md from scikit-image's CC0 photo of a cat; --gallery: those of the gallery.
+"""Remake the pictures of docs/figures.md from scikit-image's CC0 photo of a cat.
 
-python docs/make_figures.py --model NAME [--weights FILE] [--layer N] [--gallery]
+python docs/make_figures.py [MODEL]        # focus_vits14 by default; those of the gallery: docs/make_pictures.py
 """
 
 from __future__ import annotations
 
-import argparse
+import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,10 +15,7 @@ from PIL import Image
 from skimage import data
 
 import patchprism
-from patchprism.lenses.looking import look_through
-from patchprism.lenses.options import LensOptions
 from patchprism.pictures.options import PictureOptions
-from patchprism.views.extract import load_again
 
 if TYPE_CHECKING:
     from patchprism.pictures.drawing import Drawing
@@ -76,30 +73,14 @@ def keep(drawing: Drawing, options: PictureOptions, path: Path) -> None:
     print(path.name, picture.size, (path.stat().st_size + 512) // 1024, "kB")
 
 
-def main() -> None:
+def main(model: str = "focus_vits14") -> None:
     """Draw all of them."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default="efficientnet_lite2")
-    parser.add_argument("--weights")
-    parser.add_argument("--layer", type=int, default=-1)
-    parser.add_argument("--gallery", action="store_true")
-    given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        paths = photos(Path(folder))
-        view = patchprism.visualize(paths, model=given.model, weights=given.weights, layer=given.layer)
+        view = patchprism.visualize(photos(Path(folder)), model=model)
         for name, (figure, said) in FIGURES.items():
             options = PictureOptions(**said)  # type: ignore[arg-type]
             keep(view.figures(options)[figure], options, IMAGES / f"{name}.jpg")
-        if not given.gallery:
-            return
-        view = view[:2]
-        keep(view.figures()["results"], PictureOptions(), IMAGES / "lens-pca.jpg")
-        lenses = ["score", "norm", "similarity", "clusters", "matches", "attention"]
-        lenses = lenses if view.record.heads else lenses[:-1]
-        chosen = LensOptions(at=("1:265,120",), clusters=5, match_lines=25, layer=given.layer)
-        for result in look_through(view, lenses, chosen, backbone=load_again(view)):
-            keep(next(iter(result.figures.values())), PictureOptions(), IMAGES / f"lens-{result.name}.jpg")
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

@@ -15,6 +15,7 @@ from patchprism.features.extraction import tokens_of
 from patchprism.features.options import TokenOptions
 from patchprism.features.tiles import tiled
 from patchprism.jobs import settings as settings_module
+from patchprism.jobs.figures import origin_of
 from patchprism.photos.framing import Framing
 from patchprism.pictures.upsample import upsample
 
@@ -114,10 +115,11 @@ def test_a_stride_is_part_of_what_a_prism_and_a_framing_keep(photos, vit):
     assert view.features.grids[0] == view.parts[0].score.shape == (8, 10)
     assert view.framing.to_dict()["stride"] == 7
     assert Framing.from_dict(view.framing.to_dict()) == view.framing
-    with pytest.raises(PrismError, match=r"another framing \(stride\): 7, now None"):
+    with pytest.raises(PrismError, match=r"another framing \(stride\): 7, now 14"):
         patchprism.visualize(photos, backbone=vit, size=56, stride=14, prism=view.prism)
     again = patchprism.visualize(photos, backbone=vit, prism=view.prism)  # the prism brings its own
     np.testing.assert_array_equal(again.parts[0].rgb, view.parts[0].rgb)
+    assert "tokens of the last layer, stride 7." in origin_of(view._colored(), 2, 160)
     # The patch size itself is no overlap, and the same framing as ever.
     plain = vit.framing(size=56, stride=14)
     assert plain == vit.framing(size=56)

@@ -134,6 +134,13 @@ def test_lines_are_broken_between_words():
     assert tail in ("0001.jpg", "lake_0001.jpg")
     assert fit_lines("日本語の写真", width, 3, most=2) == ["日本語", "の写真"]
     assert fit_lines("x" * 50, width, 10, most=1) == ["xxxxx…xxxx"]
+    # A narrow column: the part of a name that tells photos apart, then its ending.
+    assert fit_lines("p0001.jpg", width, 5, most=2) == ["p0001", ".jpg"]
+    assert fit_lines("a_very_long_name_0123456789.png", width, 15, most=2) == [
+        "a_very_…name_",
+        "0123456789.png",
+    ]
+    assert fit_lines("a cosine of 0.25", width, 14, most=2) == ["a cosine of", "0.25"]
 
 
 def test_rows_are_cut_where_they_come_out_alike():
@@ -178,6 +185,8 @@ def test_figures_that_are_too_large_are_refused_before_they_are_drawn(options):
     sheet = Sheet([Group((Panel((4, 1), never),), "a", n) for n in range(100)])
     with pytest.raises(OptionError, match=r"dpi must be smaller: a figure would have [\d,]+ x [\d,]+ pixels"):
         Drawing(lambda: sheet)(FigureOptions(**options))
+    with pytest.raises(OptionError, match="or use fewer columns"):
+        Drawing(lambda: sheet)(FigureOptions(columns=100, dpi=2400))
 
 
 @pytest.fixture(scope="module")
@@ -193,7 +202,9 @@ def test_formats(view, tmp_path):
     assert pdf.startswith(b"%PDF")
     assert b"/Type0" in pdf  # text is text: its font is embedded
     assert float(re.search(rb"/MediaBox \[ 0 0 ([\d.]+)", pdf)[1]) == pytest.approx(82 / 25.4 * 72, abs=0.01)
-    assert "explain" in (tmp_path / "results.txt").read_text("utf-8")
+    caption = (tmp_path / "results.txt").read_text("utf-8")
+    assert "explain" in caption
+    assert "Patches of the background take their photo's smallest value." in caption
     drawing = view.figures()["results"]
     for name in ("a.svg", "b.svg"):
         drawing.save(tmp_path / name, FigureOptions(width=3))

@@ -72,6 +72,8 @@ def test_a_choice_that_is_left_open_names_the_default_in_its_help():
     assert helps["components"].endswith(" Default: 1,2,3.")
     assert helps["layer"].endswith(" Default: -1.")
     assert "Default" not in helps["opening"]  # Typer says it
+    assert not any("Default: None" in text for text in helps.values())
+    assert helps["stride"].endswith(" Default: the patch size.")
     assert Settings().threshold is None
     with pytest.raises(OptionError, match="threshold must be 'auto', 'otsu' or a number from 0 to 1, got 2"):
         Settings(threshold=2)

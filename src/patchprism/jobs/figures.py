@@ -232,8 +232,18 @@ def origin_of(colored: Colored, n_photos: int, n_patches: int) -> str:
     last = "the last layer" if layers == [-1] else f"layer{'s' if len(layers) > 1 else ''} {said}, from 0"
     facet = settings.get("facet", "token")
     norm = "" if settings.get("final_norm", True) else ", without the final norm"
+    grid = "".join(
+        text.format(settings[key])
+        for key, usual, text in (
+            ("token_norm", "none", ", at unit length"),
+            ("stride", record.patch_size, ", stride {}"),
+            ("tile", None, ", in windows of {} pixels"),
+            ("refine", 1, ", on a grid refined {} times"),
+        )
+        if settings.get(key) not in (None, usual)
+    )
     preset = ", preset seed" if settings.get("preset") == "seed" else ""
-    return f"{given}; model {record.title}, weights from {opened.weights}; {facet}s of {last}{norm}{preset}."
+    return f"{given}; model {record.title}, weights from {opened.weights}; {facet}s of {last}{norm}{grid}{preset}."
 
 
 def _notes(colored: Colored) -> dict[str, tuple[str, ...]]:
@@ -262,6 +272,11 @@ def _notes(colored: Colored) -> dict[str, tuple[str, ...]]:
         "results_raw": (
             "Each photo beside the colours of all patches: the first three principal components of all patches "
             f"of all photos, which explain {', '.join(three)} of their variance.",
+            *(
+                ()
+                if prism.side_ == "none"
+                else ("Patches of the background take their photo's smallest value.",)
+            ),
         ),
     }
 

@@ -369,5 +369,10 @@ def _difference(
         return "" if fitted == here else f"framing: {fitted}, now {here}"
     for key in here | fitted if framing is None else framing:
         if fitted.get(key) != here.get(key):
-            return f"framing ({key}): {fitted.get(key)}, now {here.get(key)}"
+            # Without a stride, patches stand side by side.
+            usual = "patch_size" if key == "stride" else key
+            was, now = (
+                each.get(usual) if each.get(key) is None else each.get(key) for each in (fitted, here)
+            )
+            return f"framing ({key}): {was}, now {now}"
     return ""

@@ -24,6 +24,8 @@ _NO_LETTERS = ("cm", "STIX", "Last Resort", "DejaVu Math")
 # Words end with spaces, underscores or hyphens; Chinese and Japanese are broken between any two signs.
 _CJK = "\u2e80-\u9fff\uf900-\ufaff\uff00-\uffef"
 _WORD = re.compile(f"[{_CJK}][ _-]*|[^ _{_CJK}-]+[ _-]*|[ _-]+")
+# A line may also end before the ending of a file's name.
+_ENDING = re.compile(r"\.[A-Za-z]\w{1,4}$")
 # No font has this: what is drawn for it is drawn for every character that a font lacks.
 _NOBODYS = "\U0010fffe"
 
@@ -142,7 +144,9 @@ def _elided(parts: Sequence[str], head: int, tail: int) -> str:
 def _broken(text: str, measure: Callable[[str], float], width: float) -> list[str]:
     """A text in lines that end between words; a word that is wider than a line has one of its own."""
     lines = [""]
-    for word in _words(text):
+    ending = _ENDING.search(text)
+    name = text[: ending.start()] if ending else text
+    for word in [*_words(name), *([ending[0]] if ending else [])]:
         longer = lines[-1] + word
         if lines[-1] and measure(longer.rstrip()) > width:
             lines[-1] = lines[-1].rstrip()

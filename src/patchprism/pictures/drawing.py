@@ -116,9 +116,10 @@ def check_size(page: Page, options: FigureOptions) -> None:
     free = free_memory() // 12  # an image, its copy as an array, and what encoding takes
     if width * height > min(MAX_PIXELS, free) or max(width, height) > MAX_SIDE:
         most = "memory has room for" if free < MAX_PIXELS else "other programs open"
+        columns = "fewer" if options.columns and width > height else "more"
         raise OptionError(
             f"dpi must be smaller: a figure would have {width:,} x {height:,} pixels, more than {most}; lower "
-            "dpi or width, or use more columns",
+            f"dpi or width, or use {columns} columns",
             option="dpi",
         )
     if max(page.width, page.height) > MAX_POINTS:

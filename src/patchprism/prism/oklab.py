@@ -115,36 +115,3 @@ def fill_cube(values: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
     """
     lab = CUBE_SIDE * (np.asarray(values, np.float64) - 0.5) + np.asarray(CUBE_CENTER)
     return srgb_from_oklab(lab).astype(np.float32)
-
-
-def distinct_colors(count: int) -> NDArray[np.float32]:
-    """Colours that are far from one another in OKLab, the first ones farthest.
-
-    Chosen greedily: each next colour is the one in a fixed set of sRGB colours whose nearest chosen
-    neighbour is farthest. No randomness; a longer palette begins with the shorter one. Near-black and near-white
-    are left out, since the background is black and paper is white.
-
-    Parameters
-    ----------
-    count : int
-        At least 1.
-
-    Returns
-    -------
-    ndarray, shape (count, 3), float32, in [0, 1]
-        Gamma-coded sRGB.
-    """
-    steps = np.linspace(0.0, 1.0, 17)
-    candidates = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=-1).reshape(-1, 3)
-    lab = oklab_from_srgb(candidates)
-    # Lightness from 0.45 to 0.9 can be told from black ground and white paper alike.
-    usable = (lab[:, 0] > 0.45) & (lab[:, 0] < 0.9)
-    candidates, lab = candidates[usable], lab[usable]
-    chosen = [
-        int(np.argmin(np.abs(lab - np.array([0.65, -0.05, -0.14])).sum(axis=1)))
-    ]  # a blue to begin with
-    distance = np.linalg.norm(lab - lab[chosen[0]], axis=1)
-    while len(chosen) < count:
-        chosen.append(int(distance.argmax()))
-        distance = np.minimum(distance, np.linalg.norm(lab - lab[chosen[-1]], axis=1))
-    return candidates[chosen].astype(np.float32)

@@ -102,7 +102,7 @@ def left_open(source: type, name: str, **changes: Any) -> Any:
     """The same, where None leaves the choice to something else; the default of the class is part of the help."""
     found = _field(source, name)
     said, default = replace(found.metadata[_KEY], **changes), found.default
-    if default is not MISSING and not isinstance(default, bool):
+    if default not in (MISSING, None) and not isinstance(default, bool):
         shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
         said = replace(said, help=f"{said.help} Default: {shown}.")
     return field(default=None, metadata={_KEY: replace(said, check=optional(said.check))})
