@@ -15,10 +15,11 @@ from roads import extract_features
 from toys import Toy, make_photos
 
 import patchprism
-from patchprism.errors import OutputError, PatchPrismError
+from patchprism.errors import MaskError, OutputError, PatchPrismError
 from patchprism.jobs import evaluation
 from patchprism.jobs.engines import open_engine
 from patchprism.jobs.evaluation import MEASURES, evaluate_photos, read_truth
+from patchprism.jobs.given import open_masks
 from patchprism.jobs.run import Run
 from patchprism.jobs.settings import Settings
 from patchprism.pictures.measures import measure, overall
@@ -153,6 +154,22 @@ def test_the_masks_of_a_job_agree_with_it_in_memory_and_in_shards(folders, tmp_p
     monkeypatch.setattr(evaluation, "IN_MEMORY", 2)
     assert evaluate(photos, masks).photos == found.photos
     assert evaluate(photos, masks, upsample="nearest").overall["iou"] < 1
+
+
+def test_masks_as_jobs_write_them_are_read_again_and_shared_ones_are_refused(folders, tmp_path):
+    photos, masks = folders
+    (masks / "p0000.png").rename(masks / "p0000.mask.png")
+    (masks / "p0001.png").rename(masks / "p0001.PNG")
+    assert [each["iou"] for each in evaluate(photos, masks).photos] == [1.0] * 5
+    files = open_masks(str(masks))
+    assert list(files.match(photos)) == photos
+    assert files.unused(photos) == []
+    assert files.unused(photos[1:]) == ["p0000.mask.png"]
+    copy = tmp_path / "other" / Path(photos[0]).name
+    copy.parent.mkdir()
+    Image.new("RGB", (64, 48), "red").save(copy)
+    with pytest.raises(MaskError, match="mask is of two photos"):
+        evaluate([*photos, str(copy)], masks)
 
 
 def test_masks_of_photos_that_are_gone_are_bilinear_and_said_so(folders, tmp_path):

@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from patchprism.errors import MaskError, PatchPrismError, PhotoError
+from patchprism.features.extraction import photo_names
+from patchprism.features.store import StoredFeatures
 from patchprism.jobs.coloring import NEW
+from patchprism.jobs.given import FolderMasks
 from patchprism.jobs.inputs import listed_input
-from patchprism.jobs.mask_files import read_mask
+from patchprism.jobs.mask_files import masks_in, read_mask
 from patchprism.jobs.masks import Masks
 from patchprism.jobs.opened import resolved_for
 from patchprism.jobs.render import color
@@ -110,13 +113,14 @@ def evaluate_photos(
     Raises
     ------
     PatchPrismError
-        One of its children; also if no photo has a mask.
+        One of its children; also if no photo has a mask, or two photos have the same.
     """
     folder = Path(masks)
-    if not folder.is_dir():
-        raise PatchPrismError(f"{folder}: no such folder of masks")
+    truths = FolderMasks(folder, masks_in(folder))
     options = PictureOptions(upsample=upsample, pca=False, masks=("png",))
     given, said = listed_input(photos)
+    # Photos that share a mask are refused before the network runs.
+    truths.match(given.names if isinstance(given, StoredFeatures) else photo_names(given))
     if out is not None:
         check_target(
             out, given if isinstance(given, list) else (), read=[folder, settings.weights], make_folder=True
@@ -125,7 +129,7 @@ def evaluate_photos(
     with tempfile.TemporaryDirectory(prefix="patchprism-") as made:
         work = LocalFolder(Path(made), work=Path(made)) if len(given) > IN_MEMORY else None
         colored = color(given, settings, run, coloring, work=work)
-        found = _evaluated(colored, folder, options, run)
+        found = _evaluated(colored, truths, options, run)
     found.notes = [*said, *found.notes]
     if out is not None:
         with atomic_write(out) as part:
@@ -133,7 +137,7 @@ def evaluate_photos(
     return found
 
 
-def _evaluated(colored: Colored, folder: Path, options: PictureOptions, run: Run) -> Evaluation:
+def _evaluated(colored: Colored, truths: FolderMasks, options: PictureOptions, run: Run) -> Evaluation:
     source, prism = colored.opened.source, colored.prism
     drawing = Masks(prism=prism, options=options)
     failures = list(colored.opened.failures)
@@ -144,7 +148,8 @@ def _evaluated(colored: Colored, folder: Path, options: PictureOptions, run: Run
     for shard in range(source.n_shards):
         for row, tokens in source.read(shard):
             run.tell("measure", len(measured), total)
-            path = folder / f"{Path(row.name).stem}.png"
+            stem = Path(row.name).stem
+            path = truths.files.get(stem, truths.folder / f"{stem}.png")
             try:
                 truth = read_truth(path, row.size)
             except PhotoError as error:

@@ -154,7 +154,8 @@ class FolderMasks:
     def unused(self, names: Sequence[str]) -> list[str]:
         """See :class:`GivenMasks`."""
         stems = {Path(name).stem for name in names}
-        return [path.name for stem, path in self.files.items() if stem not in stems]
+        used = {self.files[stem] for stem in stems & self.files.keys()}
+        return sorted({path.name for path in self.files.values() if path not in used})
 
 
 @dataclass(frozen=True)

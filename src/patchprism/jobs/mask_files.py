@@ -227,7 +227,7 @@ def _from_polygons(given: list[Any], height: int, width: int) -> Mask:
 
 
 def masks_in(folder: Path) -> dict[str, Path]:
-    """The PNG files of a folder by their stems.
+    """The PNG files of a folder by their stems; ``dog.mask.png``, as jobs write it, also as ``dog``.
 
     Raises
     ------
@@ -240,4 +240,5 @@ def masks_in(folder: Path) -> dict[str, Path]:
         raise MaskError(f"{folder}: no such folder of masks") from error
     if not found:
         raise MaskError(f"{folder}: holds no mask: masks are PNG files with the photos' names")
-    return found
+    ends = ((stem.removesuffix(".mask"), path) for stem, path in found.items() if stem.endswith(".mask"))
+    return found | dict(ends)

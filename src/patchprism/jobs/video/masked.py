@@ -60,9 +60,8 @@ def masks_of_frames(clip: Clip, masks: GivenMasks) -> tuple[Readers, list[str]]:
             for stem, path in masks.files.items()
             if stem.isdecimal() and (clip.n_frames is None or int(stem) < clip.n_frames)
         }
-        left = [
-            path.name for stem, path in masks.files.items() if not stem.isdecimal() or int(stem) not in found
-        ]
+        used = {path for stem, path in masks.files.items() if stem.isdecimal() and int(stem) in found}
+        left = sorted({path.name for path in masks.files.values() if path not in used})
         if not found:
             raise MaskError(
                 f"{masks.said}: no mask belongs to a frame: their names are the frames' numbers from 0, and there is "
