@@ -392,9 +392,12 @@ def load(
     state = read(path)
     try:
         rename = partial(official_names, gated=_is_gated(record))
-        found = find_network(state, build(record).state_dict().keys(), rename)
+        network = build(record)
+        found = find_network(state, network.state_dict().keys(), rename)
         table = found.state.get("pos_embed")
-        network = build(record, (native_grid(table) if table is not None else 0) or NATIVE_GRID)
+        native = (native_grid(table) if table is not None else 0) or NATIVE_GRID
+        if native != NATIVE_GRID:
+            network = build(record, native)
         load_strictly(network, found.state, optional=("mask_token",))
     except WeightsError as error:
         raise WeightsError(f"{path}: {error}") from error

@@ -122,6 +122,7 @@ def is_plain(photo: NDArray[np.uint8]) -> bool:
     grey -= grey.mean()
     size = float((grey**2).mean())
     across, down = float((grey[:, 1:] * grey[:, :-1]).mean()), float((grey[1:] * grey[:-1]).mean())
+    if max(abs(across), abs(down)) >= 0.1 * size:
+        return False
     # Specks on a plain ground, such as stars, do not correlate either; noise is everywhere.
-    everywhere = float(np.median(np.abs(grey))) > 0.25 * size**0.5
-    return everywhere and max(abs(across), abs(down)) < 0.1 * size
+    return bool(np.median(np.abs(grey)) > 0.25 * size**0.5)

@@ -10,7 +10,6 @@ from patchprism.pictures.captions import draw_text, load_font, text_width
 from patchprism.pictures.page import ON_ANY, Box, Picture, Strokes
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
     from PIL import Image
 
     from patchprism.pictures.layout import Measure
@@ -22,8 +21,8 @@ def measure_at(scale: float) -> Measure:
     return lambda text, size: text_width(text, load_font(_pixels(size, scale))) / scale
 
 
-def paint_page(page: Page, scale: float, *, clear: bool = False) -> NDArray[np.uint8]:
-    """A page as an array, (H, W, 3) uint8, or (H, W, 4) where it has no ground.
+def paint_page(page: Page, scale: float, *, clear: bool = False) -> Image.Image:
+    """A page as an image, RGB, or RGBA where it has no ground.
 
     Parameters
     ----------
@@ -54,7 +53,7 @@ def paint_page(page: Page, scale: float, *, clear: bool = False) -> NDArray[np.u
             font = load_font(_pixels(item.size, scale))
             left = item.x * scale - text_width(item.text, font) * {"l": 0.0, "m": 0.5, "r": 1.0}[item.anchor]
             draw_text(draw, (left, item.y * scale - font.getmetrics()[0]), item.text, font, item.color)
-    return _as_array(result)
+    return result
 
 
 def _draw_strokes(result: Image.Image, strokes: Strokes, scale: float) -> None:
@@ -87,12 +86,3 @@ def page_size(page: Page, scale: float) -> tuple[int, int]:
 
 def _pixels(size: float, scale: float) -> int:
     return max(1, round(size * scale))
-
-
-def _as_array(image: Image.Image) -> NDArray[np.uint8]:
-    """An image's pixels, strip by strip: Pillow's own way makes a second copy on the way."""
-    array = np.empty((image.height, image.width, len(image.getbands())), np.uint8)
-    for top in range(0, image.height, 256):
-        strip = image.crop((0, top, image.width, min(top + 256, image.height)))
-        array[top : top + 256] = np.asarray(strip)
-    return array

@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from patchprism.errors import OptionError
 from patchprism.pictures.canvas import measure_at, page_size, paint_page
 from patchprism.pictures.figure_options import PLAIN, FigureOptions
 from patchprism.pictures.layout import lay_out
+from patchprism.pictures.png import shape_of, strips_of
 from patchprism.pictures.sheet import Sheet
 from patchprism.support.files import atomic_write
 from patchprism.support.memory import free_memory
@@ -17,9 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    import numpy as np
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
+    from PIL import Image
 
     from patchprism.pictures.layout import Measure
     from patchprism.pictures.page import Page
@@ -54,7 +57,14 @@ class Drawing:
         OptionError
             If labels are not as many as the photos, or the figure would be too large.
         """
-        options = options or self.options
+        image = self._image(options or self.options)
+        array = np.empty(shape_of(image), np.uint8)
+        # Pillow's own way makes a second copy on the way.
+        for top, strip in zip(range(0, image.height, 256), strips_of(image, 256), strict=True):
+            array[top : top + 256] = strip
+        return array
+
+    def _image(self, options: FigureOptions) -> Image.Image:
         scale = options.resolution / 72
         return paint_page(self._page(options, measure_at(scale)), scale, clear=self.clear)
 
@@ -79,7 +89,7 @@ class Drawing:
         options = options or self.options
         format = path.suffix.lower().lstrip(".")
         if format not in ("pdf", "svg"):
-            write_picture(path, self(options), dpi=options.resolution)
+            write_picture(path, self._image(options), dpi=options.resolution)
             return
         from patchprism.pictures.vector import one_at_a_time, write_vector
 

