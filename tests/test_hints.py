@@ -14,6 +14,8 @@ import patchprism
 from patchprism.explorer.build import build_message
 from patchprism.jobs.engines import open_engine
 from patchprism.jobs.hints import hints_about
+from patchprism.jobs.network import NETWORK_STAGE, about_dtype
+from patchprism.jobs.run import Run
 from patchprism.jobs.settings import Settings
 from patchprism.photos.resizing import is_plain
 from patchprism.prism.estimator import Prism
@@ -185,3 +187,25 @@ def test_noise_alone_is_said_to_have_no_object(photos):
     view = patchprism.visualize(photos[1:], backbone=Toy(), size=64, foreground="pca")
     assert any(WORDS[1] in hint for hint in view.hints())
     assert "undecided" in repr(view)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "device", "seconds", "flags", "expected"),
+    [
+        ("float32", "cpu", 61, "fma amx_bf16", "took 61 s; on this CPU, which has AMX"),
+        ("float32", "cpu", 59, "fma amx_bf16", None),
+        ("float32", "cpu", 61, "fma", None),
+        ("float32", "cuda", 61, "fma amx_bf16", None),
+        ("bfloat16", "cpu", 1, "fma", "no AMX"),
+        ("bfloat16", "cpu", 1, "", None),  # nobody knows
+        ("bfloat16", "cpu", 61, "fma amx_bf16", None),
+        ("float16", "cpu", 1, "fma amx_bf16", "no faster than float32"),
+        ("float16", "cuda", 1, "fma", None),
+    ],
+)
+def test_a_faster_dtype_is_suggested_where_there_is_one(monkeypatch, dtype, device, seconds, flags, expected):
+    monkeypatch.setattr("patchprism.jobs.network.cpu_flags", lambda: frozenset(flags.split()))
+    run = Run(engine=open_engine("local"))
+    run.watch.seconds[NETWORK_STAGE] = seconds
+    notes = about_dtype(run, dtype, device)
+    assert [expected in note.text for note in notes] == ([True] if expected else [])

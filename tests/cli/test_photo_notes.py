@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from patchprism.features.store import StoredFeatures
+
 MODEL = ("--model", "efficientnet_lite2", "--size", "64")
 
 
@@ -37,6 +39,27 @@ def test_render_says_them_in_its_summary_and_report(run, folder, tmp_path):
     quiet = run("render", folder, "-o", tmp_path / "out", "-q", *MODEL)
     assert "note" not in quiet.out
     assert "note: 2 photos (" in quiet.err
+
+
+def test_a_faster_dtype_is_suggested_by_its_flag(run, tmp_path, monkeypatch):
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(np.arange(64 * 96 * 3, dtype=np.uint8).reshape(64, 96, 3)).save(tmp_path / "photos/a.png")
+    monkeypatch.setattr("patchprism.jobs.network.cpu_flags", lambda: frozenset({"amx_bf16"}))
+    monkeypatch.setattr("patchprism.jobs.network._LONG_S", 0)
+    done = run("features", tmp_path / "photos", "-o", tmp_path / "f.zarr", *MODEL)
+    assert "about 3 times as fast with --dtype bfloat16" in done.out
+    assert "bfloat16" not in str(StoredFeatures(tmp_path / "f.zarr").notes)
+    done = run("render", tmp_path / "photos", "-o", tmp_path / "out", *MODEL)
+    assert "about 3 times as fast with --dtype bfloat16" in done.out
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert "bfloat16" in report["notes"][0]
+    assert report["settings"]["dtype"] == "float32"
+
+    done = run("render", tmp_path / "photos", "-o", tmp_path / "out", *MODEL, "--dtype", "bfloat16")
+    assert "note" not in done.out
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["settings"]["dtype"] == "bfloat16"
+    done = run("render", tmp_path / "f.zarr", "-o", tmp_path / "of_store")
+    assert "bfloat16" not in done.out  # no network ran
 
 
 def test_compare_says_them(run, folder, tmp_path):

@@ -35,6 +35,16 @@ def resolve_device(device: str | torch.device) -> torch.device:
     return resolved
 
 
+def cpu_flags() -> frozenset[str]:
+    """What this machine's x86 processor can do, by Linux' names (``amx_bf16``); empty where nothing tells."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as lines:
+            found = next((line for line in lines if line.startswith("flags")), "")
+    except OSError:
+        return frozenset()
+    return frozenset(found.partition(":")[2].split())
+
+
 def resolve_dtype(dtype: str | torch.dtype) -> torch.dtype:
     """The torch dtype meant by a name; ``"auto"`` is float32, so that every device gives the same colours.
 

@@ -15,7 +15,14 @@ from patchprism.jobs.coloring import NEW, Coloring
 from patchprism.jobs.extraction import Extraction, failures_of, n_shards, notes_of
 from patchprism.jobs.given import ALPHA
 from patchprism.jobs.inputs import sampled
-from patchprism.jobs.network import load_network, open_network, said_of, with_model
+from patchprism.jobs.network import (
+    NETWORK_STAGE,
+    about_dtype,
+    load_network,
+    open_network,
+    said_of,
+    with_model,
+)
 from patchprism.jobs.settings import TOKEN_DEFAULTS, Settings, describe_origin
 from patchprism.jobs.shards import Shards
 from patchprism.jobs.source import SHARD, Failure, MemorySource, StoreSource
@@ -179,7 +186,7 @@ def open_tokens(
     # float32: the colours of a hundred photos must not differ from those of ten for the sake of disk space.
     shards = Shards(work, n_shards(len(given)), "float32", in_range(run.reader, settings.range))
     job = Extraction(given, network, shards, run.engine, batch_size=settings.batch_size, tell=run.tell)
-    with run.watch("read photos and run network"):
+    with run.watch(NETWORK_STAGE):
         job.run()
     give_back_memory()
     first = shards.table(0)  # what only the loaded network knows
@@ -192,7 +199,11 @@ def open_tokens(
         weights=WeightsOrigin(**first.weights | {"left_out": tuple(first.weights["left_out"])}),
         settings=_as_used(settings, run, network.origin, device=first.device),
         only=only,
-        notes=[*said_of(run, network.weights), *notes_of(shards)],
+        notes=[
+            *said_of(run, network.weights),
+            *about_dtype(run, network.origin["dtype"], first.device),
+            *notes_of(shards),
+        ],
         load=network.load,
     )
 
@@ -223,7 +234,7 @@ def open_in_memory(
     check(network.origin)
     found: dict[int, Any] = {}
     failures: dict[int, PhotoError] = {}
-    with run.watch("read photos and run network"):
+    with run.watch(NETWORK_STAGE):
         for tokens in extract(
             photos,
             backbone,
@@ -260,6 +271,7 @@ def open_in_memory(
         settings=_as_used(settings, run, network.origin, device=backbone.device.type),
         notes=[
             *said_of(run, network.weights),
+            *about_dtype(run, network.origin["dtype"], backbone.device.type),
             *(Note(kept.names[i], text) for i in sorted(kept.notes) for text in kept.notes[i]),
         ],
         load=network.load,

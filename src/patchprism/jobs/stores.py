@@ -11,7 +11,7 @@ from patchprism.errors import OptionError, OutputError, PatchPrismError, StoreEr
 from patchprism.features.store import StoredFeatures, layout
 from patchprism.jobs.extraction import Extraction, failures_of, n_shards, notes_of
 from patchprism.jobs.inputs import listed_input
-from patchprism.jobs.network import kept_model, open_network, said_of
+from patchprism.jobs.network import NETWORK_STAGE, about_dtype, kept_model, open_network, said_of
 from patchprism.jobs.opened import record_of, resolved_for, weights_of
 from patchprism.jobs.run import Outcome, Run, nobody
 from patchprism.jobs.shards import Shards
@@ -91,7 +91,7 @@ def extract_features(
             _start(folder, work, job.basis)
             writer = StoreWriter(shards, folder, run.engine)
             writer.take_up(job.key)
-            with watch("read photos and run network"):
+            with watch(NETWORK_STAGE):
                 job.run(committed=writer.committed, done=writer.add)
             try:
                 failures = failures_of(shards)
@@ -114,6 +114,8 @@ def extract_features(
                         "notes": [{"photo": each.name, "note": each.text} for each in said],
                     }
                 )
+            # Of this run, not of the store.
+            said += about_dtype(run, network.origin["dtype"], shards.table(0).device)
             held.end()
     except PatchPrismError:
         if isinstance(folder, LocalFolder):
