@@ -161,7 +161,8 @@ def test_figures_are_guided_by_their_photos_where_asked():
     colors[:, 4] = 58 / 64  # the share of these patches right of the photo's edge, which is at 4.375
     panel = Image.fromarray(photo)
     plain, guided = (
-        np.asarray(colors_panel(colors, None, panel, upsample=way)) for way in ("nearest", "guided")
+        np.asarray(colors_panel(colors, None, panel.size, lambda: panel, upsample=way))
+        for way in ("nearest", "guided")
     )
     assert (plain == plain[:1]).all()
     assert (np.argmax(plain[:, :, 0] > 127, axis=1) == 64).all()

@@ -118,6 +118,9 @@ def test_addresses_name_the_package_that_opens_them(
 
     pytest.importorskip("fsspec")
     monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.delitem(
+        sys.modules, "fsspec.implementations.http", raising=False
+    )  # it holds on to its package
     monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, url.split(":")[0], raising=False)
     with pytest.raises(ExtraError, match=f"needs the package {package}: pip install"):
         filesystem(url)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 
 import pytest
 import toys
@@ -159,7 +160,7 @@ def test_inputs_stay_whatever_is_said(run, here, arguments):
 def test_a_refit_in_the_explorer_does_not_replace_the_prism_that_it_began_with(here):
     pytest.importorskip("fastapi", reason="the server is an extra")
     from patchprism.explorer.build import build_message
-    from patchprism.explorer.work import Wish, Workshop, wait_for
+    from patchprism.explorer.work import Wish, Workshop
 
     toy = toys.Toy()
     patchprism.visualize("p", backbone=toy, size=32).save("out")
@@ -172,7 +173,9 @@ def test_a_refit_in_the_explorer_does_not_replace_the_prism_that_it_began_with(h
         session = workshop.session(workshop.open())
         workshop.save(session, "out", shown)
         assert (here / "out" / "prism.safetensors").read_bytes() == before
-        job = wait_for(workshop.start(session, Wish(foreground="pca")), 60)
+        job, end = workshop.start(session, Wish(foreground="pca")), time.monotonic() + 60
+        while not job.over and time.monotonic() < end:
+            time.sleep(0.01)
         assert job.state == "done", job.error
         with pytest.raises(OutputError, match=r"prism\.safetensors: this job reads it"):
             workshop.save(session, "out", shown)

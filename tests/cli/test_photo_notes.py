@@ -14,7 +14,8 @@ MODEL = ("--model", "efficientnet_lite2", "--size", "64")
 
 
 @pytest.fixture
-def folder(tmp_path):
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setattr("patchprism.photos.paths.find_spec", lambda name: None)  # HEIC is not read
     folder = tmp_path / "photos"
     folder.mkdir()
     rng = np.random.default_rng(0)

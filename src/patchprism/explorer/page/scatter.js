@@ -13,7 +13,7 @@ export class Scatter {
   constructor(app) {
     this.app = app;
     this.field = new PointField();
-    this.canvas = element("canvas", { class: "points", tabindex: "0", role: "img" });
+    this.canvas = element("canvas", { class: "points", tabindex: "0", role: "img", "aria-label": "Patches in PCA space" });
     this.marks = element("canvas", { class: "points-marks", "aria-hidden": "true" });
     this.selects = ["x", "y", "z"].map((name, k) => {
       const select = element("select", { "aria-label": `Component along ${name}`, onchange: () => this.redraw(true) });
