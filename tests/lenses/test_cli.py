@@ -53,6 +53,20 @@ def test_each_lens_writes_what_it_promises(run, folder):
         assert picture.size == (192, 144)
 
 
+@pytest.mark.parametrize(
+    ("foreground", "words"),
+    [
+        (("object",), "the coordinate along the foreground direction"),
+        (("pca",), "principal component 1 of all patches"),
+        (("pca", "--foreground-component", "2"), "principal component 2 of all patches"),
+    ],
+)
+def test_the_score_says_what_it_is(run, folder, foreground, words):
+    asked = (*MODEL[:4], "--foreground", *foreground, "--lens", "score", "-o", folder / "out", "-q")
+    assert run("render", folder / "a.png", folder / "b.png", *asked).code == 0
+    assert words in (folder / "out" / "score.txt").read_text()
+
+
 def test_pca_is_the_default_and_other_lenses_leave_its_bytes_alone(run, folder):
     assert run("render", folder / "a.png", folder / "b.png", *MODEL, "-o", folder / "plain").code == 0
     both = ("--lens", "pca", "--lens", "norm")

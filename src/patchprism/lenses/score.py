@@ -1,4 +1,4 @@
-"""The score: the first principal component of all patches, before any threshold cuts it."""
+"""The score: how much a patch looks like foreground, before the threshold cuts it."""
 
 from __future__ import annotations
 
@@ -50,15 +50,19 @@ class Score(Lens):
             if prism.side_ == "none"
             else f"foreground is {prism.side_} {prism.threshold_:.3g}"
         )
-        share = float(prism.scene_ratio_[0])
+        if prism.method_ == "object":
+            what = "It is the coordinate along the foreground direction."
+        elif prism.method_ == "mask":
+            what = "It is the probability of not being background that the head gives."
+        else:
+            number = prism.foreground_component
+            share = prism.scene_ratio_[number - 1] if number <= len(prism.scene_ratio_) else 0.0
+            what = f"It is principal component {number} of all patches, which explains {share:.0%} of their variance."
         return self.sheet(
             [
                 (row, heat(self.scene.part(index, row, tokens).score, 0.0, 1.0))
                 for index, row, tokens in self.first()
             ],
-            notes=[
-                f"Score of each patch, from 0 to 1 over all photos; {cut}. The first principal component of all "
-                f"patches explains {share:.0%} of their variance."
-            ],
+            notes=[f"Score of each patch, from 0 to 1 over all photos; {cut}. {what}"],
             bars=(Bar("score", "0", "1"),),
         )
