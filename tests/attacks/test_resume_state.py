@@ -71,6 +71,8 @@ def do(command, photos, out, **options):
     with open_engine() as engine:
         options = {"settings": SETTINGS, "reader": lambda name: read_source(name), **options}
         options = {"engine": engine, "backbone": Toy(), **options}
+        if command == "render":
+            options = {"dpi": 36, **options}  # large figures take most of the time of so small jobs
         return {"features": extract_features, "fit": fit_prism, "render": render_photos}[command](
             photos if isinstance(photos, list) else [photos], out, **options
         )
