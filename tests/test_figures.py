@@ -21,6 +21,8 @@ from patchprism.pictures.page import Picture, Text
 from patchprism.pictures.palette import class_colors, seen
 from patchprism.pictures.sheet import Bar, Group, Key, Panel, Sheet
 
+pytestmark = pytest.mark.figures_at_size
+
 GRIDS = [(32, 48), (32, 32), (48, 32), (32, 51), (20, 40)]
 
 

@@ -22,6 +22,8 @@ from patchprism.pictures.histogram import count_scores, histogram_drawing
 from patchprism.pictures.render import overlay, paint, write_picture
 from patchprism.pictures.sheet import viridis
 
+pytestmark = pytest.mark.figures_at_size
+
 
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)

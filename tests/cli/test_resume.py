@@ -20,6 +20,8 @@ from patchprism.jobs.settings import Settings
 from patchprism.jobs.source import SHARD
 from patchprism.photos.sources import read_source
 
+pytestmark = pytest.mark.figures_at_size
+
 SETTINGS = Settings(model="toy", size=48)
 
 

@@ -313,5 +313,5 @@ def test_every_lens_has_its_page():
     pages = Path(__file__).resolve().parents[2] / "docs" / "lenses"
     for name in LENSES:
         text = (pages / f"{name}.md").read_text("utf-8")
-        for heading in ("## What it shows", "## After whom", "## How to be misled by it"):
+        for heading in ("## What it shows", "## References", "## Pitfalls"):
             assert heading in text, f"{name}.md lacks {heading!r}"
