@@ -396,16 +396,9 @@ def test_hints_and_stages_are_those_of_the_main_job(tmp_path, backbone):
     assert report.warnings == []
 
 
-def test_smooth_is_the_old_name_of_bilinear(tmp_path, backbone):
-    clip = make_clip(tmp_path / "in.mp4", pictures(3))
-    for name, options in (("old", {"smooth": True}), ("new", {"upsample": "bilinear"}), ("plain", {})):
-        run(clip, tmp_path / f"{name}.mp4", backbone, **options)
-    old, new, plain = ((tmp_path / f"{name}.mp4").read_bytes() for name in ("old", "new", "plain"))
-    assert old == new != plain
-    with pytest.raises(OptionError, match="smooth means upsample='bilinear'"):
-        run(clip, tmp_path / "out.mp4", backbone, smooth=True, upsample="guided")
+def test_an_unknown_upsampling_is_refused(tmp_path, backbone):
     with pytest.raises(OptionError, match="upsample must be"):
-        run(clip, tmp_path / "out.mp4", backbone, upsample="cubic")
+        run(make_clip(tmp_path / "in.mp4", pictures(3)), tmp_path / "out.mp4", backbone, upsample="cubic")
 
 
 def test_colors_survive_the_codec(tmp_path, backbone):

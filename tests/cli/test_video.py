@@ -133,7 +133,6 @@ def test_tokens_space_and_upsampling_are_options(run, clip, tmp_path):
     refused = run("video", clip, "-o", tmp_path / "b.mp4", "--upsample", "cubic", *OPTIONS)
     assert refused.code == 1
     assert "--upsample must be one of nearest, bilinear, guided" in refused.err
-    assert run("video", clip, "-o", tmp_path / "c.mp4", "--smooth", "--end", "0.2", *OPTIONS).code == 0
 
 
 def test_help(run):
@@ -143,7 +142,6 @@ def test_help(run):
         assert option in result.out
     for option in ("--layer", "--facet", "--token-norm", "--space", "--upsample"):
         assert option in result.out
-    assert "--smooth" not in result.out
 
 
 @pytest.mark.parametrize(

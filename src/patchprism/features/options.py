@@ -77,14 +77,12 @@ class TokenOptions(Checked):
         True,
         check=checks.flag,
         flag="--final-norm/--no-final-norm",
-        was="--no-norm",
         help="Apply the network's final norm to the tokens (the default), or not.",
         panel=MODEL,
     )
     token_norm: str = option(
         "none",
         check=partial(checks.choice, allowed=TOKEN_NORMS),
-        was="--norm",
         metavar="none|l2",
         help="l2 gives each token unit length before the PCA, so that patches of high norm weigh no more than others.",
         panel=MODEL,

@@ -13,7 +13,7 @@ import numpy as np
 from patchprism.jobs.crops import crop_at
 from patchprism.jobs.source import read_all, rows_of
 from patchprism.pictures.drawing import Drawing, check_size
-from patchprism.pictures.figures import MAX_PHOTOS, fg_mask_sheet, results_sheet
+from patchprism.pictures.figures import MAX_PHOTOS, Style, fg_mask_sheet, results_sheet
 from patchprism.pictures.histogram import histogram_drawing
 from patchprism.pictures.layout import lay_out
 from patchprism.pictures.page import Picture
@@ -172,43 +172,35 @@ def overview(
     prism, parts = colored.prism, first.parts
     side: Any = prism.side_
     scores, masks = [part.score for part in parts], [part.foreground for part in parts]
-    common: dict[str, Any] = {"names": first.names, "total": first.total}
     outlines = masks if options.outline else None
     clear = options.background == "transparent"
     told = _notes(colored)
+    style = Style(names=first.names, total=first.total, upsample=options.upsample, columns=first.columns[0])
     results = partial(
         results_sheet,
         first.shown,
         [part.rgb for part in parts],
+        replace(style, notes=told["results"]),
         outlines=outlines,
         foregrounds=masks,
         background=options.background,
-        upsample=options.upsample,
-        columns=first.columns[0],
-        notes=told["results"],
-        **common,
     )
     raw = partial(
         results_sheet,
         first.shown,
         [part.rgb_all for part in parts],
+        replace(style, notes=told["results_raw"]),
         outlines=outlines,
-        upsample=options.upsample,
-        columns=first.columns[0],
-        notes=told["results_raw"],
-        **common,
     )
+    upsample = "nearest" if options.upsample == "auto" else options.upsample
     mask = partial(
         fg_mask_sheet,
         first.shown,
         scores,
         masks,
+        replace(style, notes=told["fg_mask"], upsample=upsample, columns=first.columns[1]),
         side=side,
         outline=options.outline,
-        upsample="nearest" if options.upsample == "auto" else options.upsample,
-        columns=first.columns[1],
-        notes=told["fg_mask"],
-        **common,
     )
     threshold = None if side == "none" else prism.threshold_
     return {

@@ -36,24 +36,18 @@ class Option:
         What a value looks like, for ``--help``.
     flag : str
         How the command line spells it, with spaces between several spellings; by default the name with dashes.
-    was : str
-        A spelling of earlier days, which is still accepted. For a flag, it means False.
     panel : str, optional
         Where ``--help`` shows it.
     parse : callable, optional
         ``parse(name, text)`` gives the value of a text on the command line, where the text is not the value.
-    hidden : bool
-        Left out of ``--help``.
     """
 
     check: Check
     help: str = ""
     metavar: str | None = None
     flag: str = ""
-    was: str = ""
     panel: str | None = None
     parse: Parse | None = None
-    hidden: bool = False
 
     def flags(self, name: str) -> list[str]:
         """How the command line spells an option of this name."""
@@ -67,10 +61,8 @@ def option(
     help: str = "",
     metavar: str | None = None,
     flag: str = "",
-    was: str = "",
     panel: str | None = None,
     parse: Parse | None = None,
-    hidden: bool = False,
 ) -> Any:
     """A field with its default, and what :class:`Option` says of it."""
     said = Option(
@@ -78,10 +70,8 @@ def option(
         help=help,
         metavar=metavar,
         flag=flag,
-        was=was,
         panel=panel,
         parse=parse,
-        hidden=hidden,
     )
     return field(default=default, metadata={_KEY: said})
 

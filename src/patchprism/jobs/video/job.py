@@ -44,7 +44,6 @@ def render_video(
     layout: str | None = None,
     overlay: float | None = None,
     upsample: str | None = None,
-    smooth: bool = False,
     steady: bool = True,
     start: Seconds | None = None,
     end: Seconds | None = None,
@@ -102,8 +101,6 @@ def render_video(
     upsample : {"nearest", "bilinear", "guided"}, default="nearest"
         How patches become pixels: each patch as a rectangle, blended from patch to patch, or along the edges of
         the frame.
-    smooth : bool
-        The old name of ``upsample="bilinear"``.
     steady : bool, default=True
         Keep patches still where nothing moves; see :class:`~patchprism.jobs.video.steady.Steady`. Without it every
         frame has the colours that it would have as a photo.
@@ -162,7 +159,6 @@ def render_video(
             layout=layout,
             overlay=overlay,
             upsample=upsample,
-            smooth=smooth,
             steady=steady,
             start=start,
             end=end,

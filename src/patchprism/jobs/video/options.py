@@ -8,7 +8,6 @@ from fractions import Fraction
 from functools import partial
 from typing import Any
 
-from patchprism.errors import OptionError
 from patchprism.pictures.options import UPSAMPLES
 from patchprism.support import checks
 from patchprism.support.checks import optional
@@ -112,7 +111,6 @@ class VideoOptions(Checked):
         help="How patches become pixels: as rectangles (the default), blended, or along the frame's edges.",
         panel=OUTPUT,
     )
-    smooth: bool = option(False, check=checks.flag, help="Old name of --upsample bilinear.", hidden=True)
     steady: bool = option(
         True,
         check=checks.flag,
@@ -130,11 +128,3 @@ class VideoOptions(Checked):
     sound: bool = option(
         True, check=checks.flag, flag="--sound/--no-sound", help="Keep the sound, or not.", panel=OUTPUT
     )
-
-    def __post_init__(self) -> None:
-        """Refuse what is not allowed."""
-        super().__post_init__()
-        if self.smooth:
-            if self.upsample not in (None, "bilinear"):
-                raise OptionError(f"smooth means upsample='bilinear', got upsample={self.upsample!r} as well")
-            object.__setattr__(self, "upsample", "bilinear")
