@@ -27,10 +27,10 @@ av = pytest.importorskip("av")
 
 from patchprism.jobs.video.canvas import Canvas  # noqa: E402
 from patchprism.jobs.video.frames import Frame, Span, rgb_to_planes  # noqa: E402
-from patchprism.jobs.video.job import render_video  # noqa: E402
 from patchprism.jobs.video.relay import read_ahead, write_behind  # noqa: E402
 from patchprism.jobs.video.source import open_clip  # noqa: E402
 from patchprism.jobs.video.steady import MARGIN, FrameColors, PatchColors, Steady  # noqa: E402
+from patchprism.views.video import render_video  # noqa: E402
 
 MODEL = "efficientnet_lite2"
 SIZE = 64
@@ -711,8 +711,8 @@ def test_decoded_frames_are_let_go_of_at_once(tmp_path):
 
 _MEASURE = """
 import resource, sys
-import patchprism.jobs.video.job as job
-job.render_video(sys.argv[1], sys.argv[2], model="efficientnet_lite2", size=32, fit_frames=8)
+from patchprism import render_video
+render_video(sys.argv[1], sys.argv[2], model="efficientnet_lite2", size=32, fit_frames=8)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 

@@ -67,7 +67,7 @@ def test_metadata_in_latin_1(tmp_path, name):
 
 
 def test_the_sound_of_a_clip_with_latin_1(tmp_path):
-    from patchprism.jobs.video.job import render_video
+    from patchprism.views.video import render_video
 
     path = tmp_path / "a.mkv"
     with av.open(str(path), "w") as container:
@@ -237,7 +237,7 @@ def test_animations_changed_at_random(tmp_path, name, seed):
 def test_a_disk_that_is_full(tmp_path, monkeypatch):
     """The file system's own refusal, by way of FFmpeg."""
     resource = pytest.importorskip("resource")
-    from patchprism.jobs.video.job import render_video
+    from patchprism.views.video import render_video
 
     path = make(tmp_path / "in.mp4", 30)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -251,7 +251,7 @@ def test_a_disk_that_is_full(tmp_path, monkeypatch):
 
 
 def test_a_picture_too_wide_for_the_format(tmp_path):
-    from patchprism.jobs.video.job import render_video
+    from patchprism.views.video import render_video
 
     path = tmp_path / "wide"
     path.mkdir()

@@ -16,6 +16,7 @@ from patchprism.cli.takes import only, takes, without
 from patchprism.errors import OutputError
 from patchprism.jobs.settings import Settings
 from patchprism.jobs.video.options import VideoOptions
+from patchprism.lenses.clips import ClipLensOptions
 from patchprism.prism.options import MASK_OPTIONS
 from patchprism.support.options import OUTPUT
 from patchprism.support.words import counted
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     clip_options=VideoOptions,
     settings=without(Settings, *MASK_OPTIONS),
     coloring=only(ColoringOptions, "prism", "mask", "head", "force"),
+    lens=ClipLensOptions,
     running=only(Running, "quiet"),
 )
 def video(
@@ -55,6 +57,7 @@ def video(
     clip_options: VideoOptions,
     settings: Settings,
     coloring: ColoringOptions,
+    lens: ClipLensOptions,
     running: Running,
 ) -> None:
     """Colour a video: every part of the objects in it in one colour from the first frame to the last.
@@ -67,7 +70,15 @@ def video(
     if saved and os.path.realpath(saved) in (os.path.realpath(clip), os.path.realpath(out)):
         raise OutputError(saved, "it is the clip, or what comes out")
     with frame_progress(quiet=quiet) as tell:
-        report = color_clip(clip, out, clip_options, settings, coloring.coloring(), progress=tell)
+        report = color_clip(
+            clip,
+            out,
+            clip_options,
+            settings,
+            coloring.coloring(),
+            looking=lens.looking(),
+            progress=tell,
+        )
     if quiet:
         print(report.out)
         if saved:
@@ -97,7 +108,7 @@ def _summarise(report: VideoReport) -> None:
     stages = ", ".join(f"{stage} {s:.1f} s" for stage, s in report.seconds.items() if s >= 0.05)
     for label, text in (
         ("model", f"{report.record.title}, weights from {report.weights}"),
-        ("colours", f"{where}; {split}"),
+        ("colours", report.lens or f"{where}; {split}"),
         ("frames", f"{report.frames}, {width} × {height} pixels, {columns} × {rows} patches each"),
         ("sound", report.sound),
         ("time", f"{sum(report.seconds.values()):.1f} s ({stages}), {report.fps:.1f} frames a second"),

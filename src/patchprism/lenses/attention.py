@@ -117,7 +117,7 @@ class Attention(Lens):
         for each in found:
             name = "cls" if each.point is None else f"at{self._place(each.point)}"
             if each.point is None:
-                ends = (0.0, _top(each.mean))
+                ends = (0.0, top(each.mean))
                 look.pictures["attention"] = partial(self.scene.draw_heat, row, each.mean, *ends)
                 look.pictures["attention-heads"] = Drawing(partial(self._heads_sheet, each))
                 look.entry["class_token"] = _report(each)
@@ -249,11 +249,11 @@ def _entropy(head: NDArray[np.float32]) -> float:
 
 def _panel(values: NDArray[np.float32]) -> Panel:
     """A map of attention on its own scale."""
-    top = _top(values)
-    said = f"0 to {top:.2g}; {values.sum():.0%} to patches"
-    return Panel(values.shape, lambda size: map_panel(heat(values, 0.0, top), size), (said,))
+    high = top(values)
+    said = f"0 to {high:.2g}; {values.sum():.0%} to patches"
+    return Panel(values.shape, lambda size: map_panel(heat(values, 0.0, high), size), (said,))
 
 
-def _top(values: NDArray[np.float32]) -> float:
+def top(values: NDArray[np.float32]) -> float:
     """The end of a map's scale: a few patches that hoard attention must not hide all others."""
     return float(np.percentile(values, 99)) or float(values.max())

@@ -183,6 +183,16 @@ class Clusters(Lens):
             {"clusters": partial(self._picture, row, labels)}, {"labels": labels}, sizes.tolist()
         )
 
+    @property
+    def said(self) -> str:
+        """See :class:`Lens`."""
+        colors = ", ".join("#" + bytes(color).hex() for color in self.palette_)
+        return f"{len(self.palette_)} clusters: {colors}"
+
+    def paint(self, tokens: Tokens, score: NDArray[np.floating[Any]], pixels: Any) -> NDArray[np.uint8]:
+        """See :class:`Lens`."""
+        return self.palette_[self.found_.assign(tokens)]
+
     def result(self, entries: Sequence[Any]) -> LensResult:
         """See :class:`Lens`."""
         found, sizes = self.found_, np.array(entries)

@@ -90,10 +90,11 @@ def fit_lenses(names: Sequence[str], scene: Scene, walk: Walk) -> list[Lens]:
         If the network cannot give its attention.
     """
     names = check_lenses(names, scene.options, photos=len(scene))
-    return [_lens(name)(scene).fit(walk) for name in names if name != "pca"]
+    return [lens_class(name)(scene).fit(walk) for name in names if name != "pca"]
 
 
-def _lens(name: str) -> type[Lens]:
+def lens_class(name: str) -> type[Lens]:
+    """A lens by its name."""
     module = importlib.import_module(f"patchprism.lenses.{name}")
     return cast("type[Lens]", getattr(module, name.capitalize()))
 
@@ -146,7 +147,7 @@ def look_through(
         if name == "pca":
             continue
         start = perf_counter()
-        result = _result(_lens(name)(scene).fit(walk))
+        result = _result(lens_class(name)(scene).fit(walk))
         result.origin = origin_of(view._colored(), len(view), view.features.n_patches)
         results.append(result)
         view.seconds[f"lens {name}"] = perf_counter() - start

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from patchprism.backbones import find_record
 from patchprism.errors import OptionError, PrismError
-from patchprism.jobs.coloring import Coloring
 from patchprism.jobs.engines import open_engine
-from patchprism.jobs.given import masks_of
 from patchprism.jobs.network import load_network, open_network, said_of
 from patchprism.jobs.opened import resolved_for
 from patchprism.jobs.run import Run, nobody
@@ -19,12 +18,9 @@ from patchprism.jobs.video.drawing import Drawing, VideoReport
 from patchprism.jobs.video.fitting import Frames, fit_frames
 from patchprism.jobs.video.frames import Span, import_av
 from patchprism.jobs.video.masked import fit_head_to_frames, masks_of_frames
-from patchprism.jobs.video.options import Seconds, VideoOptions
 from patchprism.jobs.video.sink import check_output, is_pictures
 from patchprism.jobs.video.source import AnimationClip, FileClip, open_clip
 from patchprism.jobs.video.steady import FrameColors, Steady
-from patchprism.prism.estimator import Prism
-from patchprism.prism.head import Head
 from patchprism.prism.options import MASK_OPTIONS
 from patchprism.support import checks
 from patchprism.support.files import check_target
@@ -32,172 +28,12 @@ from patchprism.support.folders import local_path
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from patchprism.backbones import Backbone
-
-
-def render_video(
-    source: str | os.PathLike[str],
-    out: str | os.PathLike[str],
-    *,
-    layout: str | None = None,
-    overlay: float | None = None,
-    upsample: str | None = None,
-    steady: bool = True,
-    start: Seconds | None = None,
-    end: Seconds | None = None,
-    every: int = 1,
-    fps: float | None = None,
-    fit_frames: int = 32,
-    crf: int | None = None,
-    sound: bool = True,
-    model: str | None = None,
-    weights: str | None = None,
-    preset: str | None = None,
-    size: int | None = None,
-    stride: int | None = None,
-    range: tuple[float, float] | None = None,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-    threshold: float | str | None = None,
-    foreground: str | None = None,
-    foreground_component: int | None = None,
-    scaling: str | None = None,
-    components: tuple[int, int, int] | None = None,
-    space: str | None = None,
-    layer: int | Sequence[int] | None = None,
-    facet: str | None = None,
-    final_norm: bool | None = None,
-    token_norm: str | None = None,
-    tile: int | None = None,
-    refine: int | None = None,
-    device: str = "auto",
-    dtype: str | None = None,
-    batch_size: int | None = None,
-    prism: Prism | None = None,
-    masks: Any = None,
-    head: Head | None = None,
-    save_prism: str | os.PathLike[str] | None = None,
-    force: bool = False,
-    backbone: Backbone | None = None,
-    progress: Callable[[str, int, int | None], None] | None = None,
-) -> VideoReport:
-    """Colour the frames of a clip, all with one prism, in memory that does not grow with its length.
-
-    Parameters
-    ----------
-    source : path
-        A video file; an animated GIF, WebP or PNG; or an image sequence: a folder, or a pattern with ``*`` or a
-        counter such as ``%04d``.
-    out : path
-        ``.mp4``, ``.mov`` and ``.mkv`` (H.264) or ``.webm`` (VP9), with even sides (an odd last row or column
-        of a panel is cut off); or a folder, or a pattern such as ``frames/%04d.png``, for PNG pictures.
-    layout : {"side", "overlay", "colors"}, default="side"
-        The frame beside its colours, under them, or the colours alone.
-    overlay : float in [0, 1], optional
-        Opacity of the colours over the frame; without ``layout`` it means ``"overlay"``, where it is 0.6
-        by default.
-    upsample : {"nearest", "bilinear", "guided"}, default="nearest"
-        How patches become pixels: each patch as a rectangle, blended from patch to patch, or along the edges of
-        the frame.
-    steady : bool, default=True
-        Keep patches still where nothing moves; see :class:`~patchprism.jobs.video.steady.Steady`. Without it every
-        frame has the colours that it would have as a photo.
-    start, end : float, optional
-        Seconds: frames from ``start`` on and before ``end``.
-    every : int
-        Keep every Nth frame; it is shown for as long as the frames that it replaces.
-    fps : float, optional
-        Frames a second of an image sequence, 25 by default.
-    fit_frames : int
-        Number of frames, evenly spread over the time that is wanted, on which the prism is fitted.
-    crf : int, optional
-        Quality of the video, less is better: H.264 18 of 0 to 51, VP9 30 of 0 to 63.
-    sound : bool
-        Keep the sound: copied where the format can hold it, else encoded again.
-    range : (low, high), optional
-        As in :func:`~patchprism.visualize`, for an image sequence.
-    model, weights, preset, size, mean, std, threshold, foreground, foreground_component, scaling, components
-        As in :func:`~patchprism.visualize`.
-    space, layer, facet, final_norm, token_norm, device, dtype, batch_size
-        As in :func:`~patchprism.visualize`.
-    prism : Prism, optional
-        Colour with this one instead of fitting.
-    masks : path or sequence of arrays, optional
-        Masks of some of the frames, from which the foreground is learned: a folder of PNG files, named by the frames'
-        numbers from 0, or as the photos of an image sequence; for an image sequence also as in
-        :func:`~patchprism.visualize`.
-    head : Head, optional
-        As in :func:`~patchprism.visualize`.
-    save_prism : path, optional
-        Also save the prism here.
-    force, backbone
-        As in :func:`~patchprism.visualize`.
-    progress : callable, optional
-        Called as ``progress(stage, done, total or None)`` with the stages ``fit`` (frames to fit on), ``fit, pass 1``
-        and so on, ``frames``, and those of a download.
-
-    Returns
-    -------
-    VideoReport
-
-    Raises
-    ------
-    PatchPrismError
-        One of its children: an option, the clip, the model, its weights, the prism or the output cannot be
-        used. Nothing is at ``out`` then that was not there before.
-    """
-    if prism is not None and not isinstance(prism, Prism):
-        checks.refuse("prism", "a Prism, as Prism.load reads one", prism)
-    if head is not None and not (isinstance(head, Head) and head.is_fitted):
-        checks.refuse("head", "a fitted Head, as Head.load reads one", head)
-    return color_clip(
-        source,
-        out,
-        VideoOptions(
-            layout=layout,
-            overlay=overlay,
-            upsample=upsample,
-            steady=steady,
-            start=start,
-            end=end,
-            every=every,
-            fps=fps,
-            fit_frames=fit_frames,
-            crf=crf,
-            sound=sound,
-            save_prism=save_prism,  # type: ignore[arg-type]  # becomes a text
-        ),
-        Settings(
-            model=model,
-            weights=weights,
-            preset=preset,
-            size=size,
-            stride=stride,
-            tile=tile,
-            refine=refine,
-            range=range,
-            mean=mean,
-            std=std,
-            threshold=threshold,
-            foreground=foreground,
-            foreground_component=foreground_component,
-            scaling=scaling,
-            components=components,
-            space=space,
-            layer=layer,
-            facet=facet,
-            final_norm=final_norm,
-            token_norm=token_norm,
-            device=device,
-            dtype=dtype,
-            batch_size=batch_size,
-        ),
-        Coloring(prism=prism, masks=masks_of(masks), head=head, force=checks.flag("force", force)),
-        backbone=backbone,
-        progress=progress,
-    )
+    from patchprism.jobs.coloring import Coloring
+    from patchprism.jobs.lens import ClipLooking
+    from patchprism.jobs.video.options import VideoOptions
 
 
 def color_clip(
@@ -207,10 +43,11 @@ def color_clip(
     settings: Settings,
     coloring: Coloring,
     *,
+    looking: ClipLooking | None = None,
     backbone: Backbone | None = None,
     progress: Callable[[str, int, int | None], None] | None = None,
 ) -> VideoReport:
-    """The same as :func:`render_video`, with its options put together."""
+    """The same as :func:`patchprism.render_video`, with its options put together."""
     import_av()
     span = Span(start=options.start, end=options.end, every=options.every)  # type: ignore[arg-type]  # checked
     source, out = checks.path("source", source), checks.path("out", out)
@@ -253,11 +90,16 @@ def color_clip(
             "mask, an opening or a closing); save it without"
         )
     coloring.check(network.origin)
-    frames = Frames(clip=clip, backbone=backbone, network=network, batch_size=settings.batch_size)
+    frames = Frames(clip=clip, span=span, backbone=backbone, network=network, batch_size=settings.batch_size)
     if readers:
         with watch("read masks and fit head"):
             fitted.head = fit_head_to_frames(frames, readers)
-    hints = fit_frames(fitted, frames, span, options.fit_frames, run) if prism is None else []
+    hints: list[str] = []
+    lens = None
+    if prism is None or looking is not None:
+        hints, lens = fit_frames(
+            fitted, frames, options.fit_frames, run, fitted=prism is not None, looking=looking
+        )
     if save_prism is not None:
         fitted.save(save_prism)
     report = VideoReport(
@@ -265,16 +107,18 @@ def color_clip(
         prism=fitted,
         fitted_here=prism is None,
         hints=hints,
+        lens=lens.said if lens else "",
         record=backbone.record,
         weights=backbone.weights,
         warnings=[note.text for note in said_of(run, network.weights)],
         seconds=watch.seconds,
     )
+    steady = Steady(fitted.threshold_, fitted.side_) if lens is None else Steady(math.nan, "none")
     drawing = Drawing(
         frames=frames,
-        span=span,
         colors=FrameColors(fitted),
-        steady=Steady(fitted.threshold_, fitted.side_) if options.steady else None,
+        lens=lens,
+        steady=steady if options.steady else None,
         canvas=canvas,
         crf=crf,
         sound=options.sound,
