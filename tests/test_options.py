@@ -18,8 +18,7 @@ from patchprism.errors import OptionError
 from patchprism.features.options import TokenOptions
 from patchprism.jobs.settings import Settings
 from patchprism.jobs.video.options import VideoOptions
-from patchprism.lenses.clips import ClipLensOptions
-from patchprism.lenses.options import LensOptions
+from patchprism.lenses.options import ClipLensOptions, LensOptions
 from patchprism.pictures.options import PictureOptions
 from patchprism.prism.options import MASK_OPTIONS, PrismOptions
 from patchprism.support import checks
@@ -37,7 +36,12 @@ FUNCTIONS = [
     pytest.param(patchprism.visualize, [Settings], set(), id="visualize"),
     pytest.param(patchprism.Prism, [PrismOptions], set(), id="Prism"),
     pytest.param(patchprism.Visualization.save, [PictureOptions], {"pca"}, id="save"),
-    pytest.param(patchprism.render_video, [Settings, VideoOptions, ClipLensOptions], set(MASK_OPTIONS), id="render_video"),
+    pytest.param(
+        patchprism.render_video,
+        [Settings, VideoOptions, ClipLensOptions],
+        set(MASK_OPTIONS),
+        id="render_video",
+    ),
     pytest.param(
         patchprism.compare, [Settings], {"model", "layer", "components", *MASK_OPTIONS}, id="compare"
     ),

@@ -9,9 +9,8 @@ from toys import Toy, make_photos
 
 import patchprism
 from patchprism.errors import ModelError, OptionError, PhotoError
-from patchprism.lenses.clips import CLIP_LENSES
 from patchprism.lenses.looking import LENSES, look_through
-from patchprism.lenses.options import LensOptions
+from patchprism.lenses.options import CLIP_LENSES, LensOptions
 from patchprism.pictures.sheet import heat, mark
 
 pytest.importorskip("av")

@@ -16,7 +16,7 @@ from patchprism.cli.takes import only, takes, without
 from patchprism.errors import OutputError
 from patchprism.jobs.settings import Settings
 from patchprism.jobs.video.options import VideoOptions
-from patchprism.lenses.clips import ClipLensOptions
+from patchprism.lenses.options import ClipLensOptions
 from patchprism.prism.options import MASK_OPTIONS
 from patchprism.support.options import OUTPUT
 from patchprism.support.words import counted
@@ -65,6 +65,7 @@ def video(
     The prism is fitted on frames spread over the clip, or comes from --prism; frame times and sound are kept.
     """
     from patchprism.jobs.video.job import color_clip
+    from patchprism.lenses.clips import clip_lens
 
     saved, quiet = clip_options.save_prism, running.quiet
     if saved and os.path.realpath(saved) in (os.path.realpath(clip), os.path.realpath(out)):
@@ -76,7 +77,7 @@ def video(
             clip_options,
             settings,
             coloring.coloring(),
-            looking=lens.looking(),
+            looking=clip_lens(lens),
             progress=tell,
         )
     if quiet:

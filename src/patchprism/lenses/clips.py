@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from patchprism.errors import ModelError, OptionError
@@ -15,9 +14,6 @@ from patchprism.lenses.options import LensOptions
 from patchprism.lenses.points import parse_point, point_in
 from patchprism.lenses.scene import Scene
 from patchprism.pictures.sheet import heat
-from patchprism.support import checks
-from patchprism.support.checks import optional
-from patchprism.support.options import LENSES, Checked, option, same
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,50 +25,16 @@ if TYPE_CHECKING:
     from patchprism.jobs.lens import AskedFrames, FrameLens
     from patchprism.jobs.report import Colored
     from patchprism.jobs.run import Run
+    from patchprism.lenses.options import ClipLensOptions
     from patchprism.lenses.points import Point
 
-CLIP_LENSES = ("pca", "score", "norm", "similarity", "clusters", "attention")
 # Frames that the scale of attention is fitted on: each costs a forward pass.
 _ATTENDED = 8
 
 
-def _place(name: str, value: object) -> str:
-    text = checks.text(name, value)
-    parse_time(name, parse_point(text)[0])
-    return text
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClipLensOptions(Checked):
-    """The lens that a clip is coloured with, and its options; :func:`~patchprism.render_video` describes them."""
-
-    lens: str = option(
-        "pca",
-        check=partial(checks.choice, allowed=CLIP_LENSES),
-        metavar="NAME",
-        help="What to look through: pca (the default), score, norm, similarity, clusters or attention.",
-        panel=LENSES,
-    )
-    at: str | None = option(
-        None,
-        check=optional(_place),
-        metavar="TIME:x,y",
-        help="The point for similarity, in the pixels of the frame at a time like 12.5 or 1:30.",
-        panel=LENSES,
-    )
-    clusters: int | str = same(LensOptions, "clusters")
-
-    def __post_init__(self) -> None:
-        """Refuse what is not allowed."""
-        super().__post_init__()
-        if self.lens == "similarity" and self.at is None:
-            raise OptionError("the lens similarity needs a point: at=TIME:x,y", option="at")
-        if self.lens != "similarity" and self.at is not None:
-            raise OptionError(f"at is for the lens similarity, and the lens is {self.lens}", option="at")
-
-    def looking(self) -> ClipLens | None:
-        """The lens for the job; None for the main job's own colours."""
-        return None if self.lens == "pca" else ClipLens(self)
+def clip_lens(options: ClipLensOptions) -> ClipLens | None:
+    """The lens for :func:`~patchprism.jobs.video.job.color_clip`; None for the prism's own colours."""
+    return None if options.lens == "pca" else ClipLens(options)
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

@@ -5,12 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
+from patchprism.errors import OptionError
+from patchprism.jobs.video.options import parse_time
 from patchprism.lenses.points import parse_point
 from patchprism.pictures.options import PictureOptions
 from patchprism.support import checks
+from patchprism.support.checks import optional
 from patchprism.support.options import LENSES, Checked, number_or_word, option, same
 
 MAX_CLUSTERS = 64
+# Those that `patchprism video` looks through.
+CLIP_LENSES = ("pca", "score", "norm", "similarity", "clusters", "attention")
 
 
 def _points(name: str, value: object) -> tuple[str, ...]:
@@ -82,3 +87,38 @@ class LensOptions(Checked):
     upsample: str = same(PictureOptions, "upsample")
     layer: int = option(-1, check=checks.integer)
     seed: int = option(0, check=checks.seed)
+
+
+def _place(name: str, value: object) -> str:
+    text = checks.text(name, value)
+    parse_time(name, parse_point(text)[0])
+    return text
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipLensOptions(Checked):
+    """The lens that a clip is coloured with, and its options; :func:`~patchprism.render_video` describes them."""
+
+    lens: str = option(
+        "pca",
+        check=partial(checks.choice, allowed=CLIP_LENSES),
+        metavar="NAME",
+        help="What to look through: pca (the default), score, norm, similarity, clusters or attention.",
+        panel=LENSES,
+    )
+    at: str | None = option(
+        None,
+        check=optional(_place),
+        metavar="TIME:x,y",
+        help="The point for similarity, in the pixels of the frame at a time like 12.5 or 1:30.",
+        panel=LENSES,
+    )
+    clusters: int | str = same(LensOptions, "clusters")
+
+    def __post_init__(self) -> None:
+        """Refuse what is not allowed."""
+        super().__post_init__()
+        if self.lens == "similarity" and self.at is None:
+            raise OptionError("the lens similarity needs a point: at=TIME:x,y", option="at")
+        if self.lens != "similarity" and self.at is not None:
+            raise OptionError(f"at is for the lens similarity, and the lens is {self.lens}", option="at")

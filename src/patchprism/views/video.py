@@ -9,7 +9,8 @@ from patchprism.jobs.given import masks_of
 from patchprism.jobs.settings import Settings
 from patchprism.jobs.video.job import color_clip
 from patchprism.jobs.video.options import VideoOptions
-from patchprism.lenses.clips import ClipLensOptions
+from patchprism.lenses.clips import clip_lens
+from patchprism.lenses.options import ClipLensOptions
 from patchprism.prism.estimator import Prism
 from patchprism.prism.head import Head
 from patchprism.support import checks
@@ -192,7 +193,7 @@ def render_video(
             batch_size=batch_size,
         ),
         Coloring(prism=prism, masks=masks_of(masks), head=head, force=checks.flag("force", force)),
-        looking=ClipLensOptions(lens=lens, at=at, clusters=clusters).looking(),
+        looking=clip_lens(ClipLensOptions(lens=lens, at=at, clusters=clusters)),
         backbone=backbone,
         progress=progress,
     )
