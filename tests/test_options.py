@@ -125,7 +125,7 @@ def test_an_option_and_its_old_name_are_not_given_together(options, tmp_path, ca
     with pytest.raises(SystemExit) as stop:
         main()
     assert stop.value.code == 1
-    assert "are both given: keep one of them" in capsys.readouterr().err
+    assert "are both given; give only one" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("text", ["", "x", "1,", "1,2", "1,2,3,4", "1;2;3", "1,2,x"])

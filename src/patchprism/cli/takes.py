@@ -97,7 +97,7 @@ def _made(part: Some, given: dict[str, Any]) -> Any:
         if (earlier := given.get(each.name + _WAS)) is not None:
             if value not in (None, each.default):
                 new = said.flags(each.name)[0]
-                raise OptionError(f"{new} and its old name {said.was} are both given: keep one of them")
+                raise OptionError(f"{new} and its old name {said.was} are both given; give only one")
             value = earlier if _kind(each, said) is not bool else not earlier
         if value is not None:
             values[each.name] = said.parse(each.name, value) if said.parse else value
