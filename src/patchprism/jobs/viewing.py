@@ -52,7 +52,11 @@ def make_view(
     given, notes = listed_input(photos)
     count = min(len(given), coloring.sample.count or len(given))
     if most is not None and count > most:
-        way = "give fewer photos" if coloring.prism else f"sample={most} takes some of them, or give fewer photos"
+        way = (
+            "give fewer photos"
+            if coloring.prism
+            else f"sample={most} takes some of them, or give fewer photos"
+        )
         raise OptionError(f"a page shows at most {most} photos, got {count:,}: {way}")
     settings = resolved_for(settings, given, run, coloring)
     if isinstance(given, StoredFeatures):
