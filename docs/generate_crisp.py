@@ -1,4 +1,4 @@
-"""Remake the pictures of docs/crisp.md and docs/compare.md: ``python docs/generate_crisp.py --weights vits14.pth``.
+"""Remake the pictures of docs/crisp.md: ``python docs/generate_crisp.py --weights vits14.pth``.
 
 The photos are scikit-image's, in the public domain or CC0.
 """
@@ -45,7 +45,6 @@ def main() -> None:
     refined = patchprism.visualize(people, backbone=backbone, layer=LAYER, refine=4)
     side_by_side("crisp-refine", [[clusters(each, i) for each in (view, refined)] for i in (0, 2)])
     tiles(backbone)
-    spaces()
 
 
 def clusters(view: patchprism.Visualization, index: int) -> np.ndarray:
@@ -53,16 +52,6 @@ def clusters(view: patchprism.Visualization, index: int) -> np.ndarray:
     labels = view.clusters(6).arrays[index]["labels"]
     height, width = view.sizes[index]
     return np.asarray(Image.fromarray(PALETTE[labels]).resize((width, height), Image.Resampling.NEAREST))
-
-
-def spaces() -> None:
-    """The picture of docs/compare.md: a photo in rgb, in OKLab, and in rgb with guided upsampling."""
-    views = [
-        patchprism.visualize([data.chelsea()], model="efficientnet_lite2", foreground="none", space=space)
-        for space in ("rgb", "oklab")
-    ]
-    pictures = [each.picture(0) for each in views] + [views[0].picture(0, upsample="guided")]
-    side_by_side("space-upsample", [pictures], width=360)
 
 
 def tiles(backbone: Backbone) -> None:

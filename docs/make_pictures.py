@@ -1,12 +1,14 @@
-"""Make the pictures of README and documentation, all but the explorer's, from scikit-image's CC0 photos.
+"""Make the pictures of README and documentation from scikit-image's CC0 photos.
 
-    python docs/make_pictures.py [MODEL]        # focus_vits14 by default; writes docs/images/*.jpg
+    python docs/make_pictures.py [MODEL]        # focus_vits14 by default; writes docs/images
 
+The explorer's picture needs Playwright and Chromium; without them it stays as it is.
 Look at them before you commit them, and at the sentences beside them that say what can be seen.
 """
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -20,6 +22,8 @@ IMAGES = Path(__file__).parent / "images"
 LENSES = ("pca", "score", "norm", "similarity", "matches", "clusters", "attention")
 # The bridge of the cat's nose.
 POINT = "chelsea:265,120"
+# The photos of the explorer's picture, in the page's order.
+SHOWN = ("astronaut", "chelsea", "coffee", "rocket")
 
 
 def render(*words: object) -> None:
@@ -82,6 +86,30 @@ def follow(folder: Path, model: str) -> Image.Image:
     return Image.open(max((folder / "followed").glob("*.png")))
 
 
+def explorer(page: Path, chromium: str) -> None:
+    """A picture of the explorer's page: a pin between the cat's eyes, and the pointer on the astronaut's face."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        window = browser.new_page(viewport={"width": 1440, "height": 980})
+        window.goto(page.as_uri())
+        window.wait_for_selector(".frame")
+        frames = {name: window.locator(".frame").nth(at).bounding_box() for at, name in enumerate(SHOWN)}
+
+        def place(name: str, across: float, down: float) -> tuple[float, float]:
+            """A point of a frame; its upper half is the photo, its lower half the colours."""
+            box = frames[name]
+            assert box is not None
+            return box["x"] + across * box["width"], box["y"] + down * box["height"]
+
+        window.mouse.click(*place("chelsea", 0.59, 0.2))
+        window.mouse.move(*place("astronaut", 0.44, 0.11), steps=4)
+        window.wait_for_timeout(500)
+        window.screenshot(path=IMAGES / "explorer.png")
+        browser.close()
+
+
 def main(model: str = "focus_vits14") -> None:
     """Make all pictures."""
     with tempfile.TemporaryDirectory() as made:
@@ -117,6 +145,11 @@ def main(model: str = "focus_vits14") -> None:
             shown.append(Image.open(out / "chelsea.pca.png"))
         keep(in_rows([shown], 1100, 10), "space-upsample.jpg", 1100)
         keep(follow(folder / "clip", model), "video-similarity.jpg", 1100)
+        chromium = shutil.which("chromium")
+        if chromium:
+            page = folder / "page.html"
+            render("explore", four, "--model", model, "--html", page)
+            explorer(page, chromium)
         assert all(np.asarray(Image.open(path)).std() > 5 for path in IMAGES.glob("*.jpg"))
 
 

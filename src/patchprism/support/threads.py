@@ -18,7 +18,7 @@ def spin_less() -> None:
     first of all, that they wait for. What the user has set is kept. To be called before torch is imported:
     libgomp, which torch has on Linux, looks once.
 
-    Measured with efficientnet_lite2 at 448 on two cores: docs/scaling.md, "Busy machines".
+    Measured with efficientnet_lite2 at 448 on two cores: docs/scaling.md, "Two commands on one machine".
     """
     if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
         os.environ["GOMP_SPINCOUNT"] = _SPINS
