@@ -60,6 +60,7 @@ MODULES = (
     "tools",
     "server",
     "served",
+    "modes",
     "main",
 )
 STYLES = ("style", "gallery", "tools")

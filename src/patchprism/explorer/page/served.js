@@ -9,7 +9,7 @@ const METHODS = {
   mask: "From masks or a head",
 };
 
-function showJob(job) {
+export function showJob(job) {
   byId("job").hidden = !job;
   if (!job) return;
   const progress = byId("job-progress");
