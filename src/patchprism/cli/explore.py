@@ -175,6 +175,7 @@ def _made(
 ) -> tuple[View, Message, Backbone | None]:
     """The view, what the page is told of it, and the network that it goes on working with."""
     from patchprism.explorer.build import build_message
+    from patchprism.explorer.modes import can_attend, carry_modes
     from patchprism.jobs.engines import open_engine
     from patchprism.jobs.inputs import list_photos, store_among
     from patchprism.jobs.network import load_network, with_model
@@ -192,7 +193,11 @@ def _made(
             backbone = load_network(coloring.resolved(settings), tell)
             run = replace(run, backbone=backbone)
         view = make_view(photos, settings, run, coloring, most=MAX_SHOWN)
-        return view, build_message(view, title=page.title, prism_path=prism, progress=tell), backbone
+        message = build_message(view, title=page.title, prism_path=prism, progress=tell)
+        if page.html is not None:
+            attends = backbone is not None and can_attend(view, backbone)
+            carry_modes(message, view, backbone if attends else None, tell=tell)
+        return view, message, backbone
 
 
 def _save(message: Message, html: str, *, quiet: bool) -> None:

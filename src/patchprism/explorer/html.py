@@ -61,6 +61,7 @@ MODULES = (
     "tools",
     "server",
     "served",
+    "modes",
     "main",
 )
 STYLES = ("style", "gallery", "tools")

@@ -6,12 +6,16 @@ import queue
 import secrets
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from copy import copy
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from patchprism.backbones import locate_weights
 from patchprism.errors import OptionError, PatchPrismError, PhotoError, WeightsError
 from patchprism.explorer.build import build_message
+from patchprism.explorer.modes import can_attend, find_attention
 from patchprism.explorer.uploads import clean_name, read_upload
 from patchprism.explorer.wishes import Wish, check_wish, head_of, reshown, settings_of, without
 from patchprism.support.files import refuse_what_is_read
@@ -94,6 +98,7 @@ class Session:
     staged: list[tuple[str, NDArray[np.uint8]]] = field(default_factory=list)
     job: Job | None = None
     head: Head | None = None  # the last that was taught or given
+    attention: tuple[NDArray[np.float32], dict[str, Any]] | None = None  # the last that was asked for
     lock: threading.Lock = field(default_factory=threading.Lock)
     asked: dict[str, Any] = field(default_factory=dict)
     fits: OrderedDict[int, tuple[View, bytes]] = field(default_factory=OrderedDict)
@@ -124,6 +129,9 @@ class Session:
         self.fit = fit
 
 
+Task = Callable[[Session, Job], None]  # what the one thread does for a session
+
+
 class Workshop:
     """Sessions and the one thread that computes for them.
 
@@ -148,7 +156,7 @@ class Workshop:
         self._device = str(backbone.device) if backbone else device
         self._sessions: OrderedDict[str, Session] = OrderedDict()
         self._lock = threading.Lock()
-        self._waiting: queue.Queue[tuple[Session, Job, Wish] | None] = queue.Queue(MAX_WAITING)
+        self._waiting: queue.Queue[tuple[Session, Job, Task] | None] = queue.Queue(MAX_WAITING)
         self._thread = threading.Thread(target=self._run, name="patchprism-explore", daemon=True)
         self._thread.start()
 
@@ -234,12 +242,19 @@ class Workshop:
             If the wish cannot be fulfilled.
         """
         check_wish(session.view, wish, self._backbones)
+        return self._queue(session, partial(self._fit, wish=wish))
+
+    def start_attention(self, session: Session) -> Job:
+        """Queue the attention of a session's photos; raises as :meth:`start` does."""
+        return self._queue(session, self._attend)
+
+    def _queue(self, session: Session, task: Task) -> Job:
         with session.lock:
             if session.job and not session.job.over:
                 raise BusyError("a fit is already running in this tab; stop it or wait for it")
             job = Job()
             try:
-                self._waiting.put_nowait((session, job, wish))
+                self._waiting.put_nowait((session, job, task))
             except queue.Full:
                 raise BusyError(f"{MAX_WAITING} fits are already waiting; try again later") from None
             session.job = job
@@ -247,11 +262,11 @@ class Workshop:
 
     def _run(self) -> None:
         while (item := self._waiting.get()) is not None:
-            session, job, wish = item
+            session, job, task = item
             job.state = "running"
             try:
                 job.tell("", 0, None)
-                self._fit(session, job, wish)
+                task(session, job)
                 job.state = "done"
             except Stopped:
                 job.state = "stopped"
@@ -358,6 +373,19 @@ class Workshop:
             if made.prism.head is not view.prism.head_:
                 made.prism.masks = {}
         return made.recolored(settings.prism() if fit else view.prism, fit=fit)
+
+    def has_attention(self, view: View) -> bool:
+        """Whether the attention of a view's photos can be shown; of a network that is not loaded, by its record."""
+        record = view.record
+        if record.name in self._backbones:
+            return can_attend(view, self._backbones[record.name])
+        return record.heads > 0 and record.prefix_tokens > 0 and locate_weights(record) is not None
+
+    def _attend(self, session: Session, job: Job) -> None:
+        view, first = session.view, self.first[0]
+        loaded = self._backbones.get(view.record.name)
+        backbone = loaded or self._backbone(settings_of(view, Wish(), first=first), job)
+        session.attention = find_attention(view, backbone, tell=job.tell)
 
     def _backbone(self, settings: Settings, job: Job) -> Backbone:
         from patchprism.jobs.network import load_network

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from patchprism.features.patch_features import Tokens
     from patchprism.features.store.reader import PhotoRow
     from patchprism.lenses.points import Point
+    from patchprism.photos.framing import Framing
     from patchprism.prism.colors import PhotoColors
     from patchprism.prism.passes import Walk
 
@@ -85,6 +86,31 @@ def check_backbone(backbone: Backbone, *, has_points: bool, layer: int) -> None:
         raise ModelError(
             f"{backbone.record.name} has no class token, so the lens attention needs a point: at=PHOTO:x,y"
         )
+
+
+def class_attention(
+    backbone: Backbone, framing: Framing, photo: NDArray[np.uint8], *, name: str, layer: int
+) -> NDArray[np.float32]:
+    """What the class token of a photo attends to, mean over heads, (h, w): the map that the lens draws first.
+
+    Parameters
+    ----------
+    photo : ndarray, shape (H, W, 3), uint8
+    layer : int
+        Counted from 0, or from the end with negative numbers.
+
+    Raises
+    ------
+    FeaturesError
+        If it is not finite.
+    """
+    pixels = framing.apply(photo, name=name, show=False).pixels[None]
+    with _network:
+        heads = backbone.attention(pixels, layer=layer, query="cls")[0]
+    mean: NDArray[np.float32] = heads.cpu().float().numpy().mean(axis=0)
+    if not np.isfinite(mean).all():
+        raise FeaturesError(f"{name}: the network's attention is not finite")
+    return mean
 
 
 class Attention(Lens):

@@ -365,22 +365,36 @@ class Visualization(View):
             return Drawing(partial(overview_sheet, self)).figure(options)
         return self.figures(options)[name].figure(options)
 
-    def explore(self, *, title: str | None = None) -> ExplorerPage:
+    def explore(self, *, title: str | None = None, attention: bool = False) -> ExplorerPage:
         """The page to explore these photos with; a notebook shows it in place.
 
         Parameters
         ----------
         title : str, optional
+        attention : bool
+            Whether the page can show the class token's attention: the network is loaded again from the same weights,
+            and runs over the photos once more.
 
         Returns
         -------
         ExplorerPage
             ``.save(path)`` writes it as one HTML file that needs neither a server nor a network.
+
+        Raises
+        ------
+        OptionError
+            With ``attention``, if the features did not come from a network that can be loaded.
+        ModelError
+            With ``attention``, if the network has none, or no class token.
         """
         from patchprism.explorer import ExplorerPage, build_message
+        from patchprism.explorer.modes import carry_modes
 
         title = None if title is None else checks.text("title", title)
-        return ExplorerPage(build_message(self, title=title))
+        backbone = load_again(self) if checks.flag("attention", attention) else None
+        message = build_message(self, title=title)
+        carry_modes(message, self, backbone)
+        return ExplorerPage(message)
 
     def _repr_png_(self) -> bytes:
         """What a notebook shows: the figure ``results``."""

@@ -6,7 +6,7 @@ import { METHODS } from "./words.js";
 
 const BUTTONS = ["refit", "save", "model", "method", "files"];
 
-function showJob(job) {
+export function showJob(job) {
   byId("job").hidden = !job;
   if (!job) return;
   const progress = byId("job-progress");
