@@ -73,7 +73,7 @@ def test_a_choice_that_is_left_open_names_the_default_in_its_help():
     helps = {each.name: option_of(each).help for each in fields(Settings)}
     assert helps["threshold"].endswith(" Default: auto.")
     assert helps["components"].endswith(" Default: 1,2,3.")
-    assert helps["layer"].endswith(" Default: -1.")
+    assert helps["layer"].endswith(" Default: -1, or 8 for focus_vits14.")
     assert "Default" not in helps["opening"]  # Typer says it
     assert not any("Default: None" in text for text in helps.values())
     assert helps["stride"].endswith(" Default: the patch size.")

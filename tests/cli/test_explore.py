@@ -27,7 +27,7 @@ def photo_file(tmp_path, photo):
 
 
 def test_help_names_every_option():
-    done = run("--help")
+    done = run("--help-all")
     assert done.exit_code == 0
     for option in ("--html", "--no-open", "--host", "--port", "--out", "--threshold", "--prism", "--title"):
         assert option in done.output

@@ -106,7 +106,7 @@ def test_nothing_is_left_of_a_store_without_photos(run, tmp_path):
 
 
 def test_help_names_every_option(run):
-    result = run("features", "--help")
+    result = run("features", "--help-all")
     assert result.code == 0
     for option in ("--out", "--flat", "--tokens", "--overwrite", "--engine", "--workers"):
         assert option in result.out

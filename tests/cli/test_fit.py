@@ -152,7 +152,7 @@ def test_a_prism_that_does_not_fit_on_the_disk_is_called_by_its_name(run, photos
 
 
 def test_help_names_every_option(run):
-    result = run("fit", "--help")
+    result = run("fit", "--help-all")
     assert result.code == 0
     for option in ("--out", "--sample", "--seed", "--engine", "--threshold"):
         assert option in result.out

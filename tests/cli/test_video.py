@@ -136,7 +136,7 @@ def test_tokens_space_and_upsampling_are_options(run, clip, tmp_path):
 
 
 def test_help(run):
-    result = run("video", "--help")
+    result = run("video", "--help-all")
     assert result.code == 0
     for option in ("--fit-frames", "--layout", "--overlay", "--steady", "--every", "--save-prism", "--crf"):
         assert option in result.out

@@ -395,7 +395,7 @@ def test_the_command_says_which_tokens_were_taken(view, photo_files):
     )
     words = [word for words in build_message(other).header["command"]["options"] for word in words]
     assert words[-4:] == ["--layer=-2", "--facet=key", "--token-norm=l2", "--no-final-norm"]
-    known = CliRunner().invoke(app, ["render", "--help"], env={"COLUMNS": "200"}).output
+    known = CliRunner().invoke(app, ["render", "--help-all"], env={"COLUMNS": "200"}).output
     for word in words[::1]:
         if word.startswith("--"):
             assert word.partition("=")[0] in known

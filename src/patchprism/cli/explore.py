@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from patchprism.jobs.coloring import Coloring
     from patchprism.jobs.view import View
 
-_PAGE = "The page"
+_PAGE = "Page"
 # Beyond, the page is tens of megabytes, and nobody looks at so many side by side.
 MAX_SHOWN = 200
 
@@ -41,7 +41,7 @@ class PageOptions(Checked):
         None,
         check=optional(checks.path),
         metavar="FILE",
-        help="Write the page as one file that needs no server and no network, instead of serving it.",
+        help="Write the page to one file, which needs neither a server nor a network, instead of serving it.",
         panel=_PAGE,
     )
     title: str | None = option(
@@ -51,14 +51,14 @@ class PageOptions(Checked):
         "127.0.0.1",
         check=checks.text,
         metavar="ADDRESS",
-        help="Address to listen on. Any other than the default lets other machines in.",
+        help="Address to listen on. Any address but the default lets other machines in.",
         panel=_PAGE,
     )
     port: int = option(
         0,
         check=partial(checks.integer, low=0, high=65535),
         metavar="N",
-        help="Port to listen on; 0 takes a free one.",
+        help="Port to listen on; 0 chooses a free one.",
         panel=_PAGE,
     )
     no_open: bool = option(False, check=checks.flag, help="Do not open the page in a browser.", panel=_PAGE)
@@ -93,10 +93,11 @@ def explore(
     settings: Settings,
     running: Running,
 ) -> None:
-    """Explore photos in a page: drag the threshold, change components, find similar patches.
+    """Explore photos in a web page: move the threshold, change components, find similar patches.
 
-    Serves the page on this machine until Ctrl-C; with [bold]--html[/bold] writes it as one file. Photos may be
-    given as a feature store of [bold]patchprism features[/bold]; no network is needed then.
+    Serves the page on this machine until you press Ctrl-C. With --html, it writes the page to one file instead.
+
+    A feature store from `patchprism features` can take the place of the photos; the model does not run again then.
     """
     from patchprism.explorer import serve
     from patchprism.jobs.inputs import store_among

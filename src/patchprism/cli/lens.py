@@ -23,8 +23,8 @@ Lenses = Annotated[
     typer.Option(
         "--lens",
         metavar="NAME",
-        help="A lens to look through: pca (the default), score, norm, similarity, matches, clusters or attention. "
-        "May be given several times.",
+        help="Lens to look through: pca (the default), score, norm, similarity, matches, clusters or "
+        "attention. May be repeated.",
         rich_help_panel=_PANEL,
     ),
 ]

@@ -39,8 +39,8 @@ def video(
         str,
         typer.Argument(
             metavar="IN",
-            help="A video file or an animated picture; or photos in order: a folder, or a pattern with * or a counter "
-            "like %04d.",
+            help="A video or an animated picture; or photos in order, as a folder or a pattern with * or "
+            "a counter like %04d.",
             show_default=False,
         ),
     ],
@@ -50,7 +50,8 @@ def video(
             "--out",
             "-o",
             metavar="OUT",
-            help="A .mp4, .mov, .mkv or .webm; or for PNG pictures a folder or a pattern like frames/%04d.png.",
+            help="Video to write (.mp4, .mov, .mkv or .webm); or for PNG frames a folder or a pattern "
+            "like frames/%04d.png.",
             rich_help_panel=OUTPUT,
         ),
     ],
@@ -60,9 +61,9 @@ def video(
     lens: ClipLensOptions,
     running: Running,
 ) -> None:
-    """Colour a video: every part of the objects in it in one colour from the first frame to the last.
+    """Colour a video: the same parts of objects keep the same colours from the first frame to the last.
 
-    The prism is fitted on frames spread over the clip, or comes from --prism; frame times and sound are kept.
+    The prism is fitted on frames spread over the clip, or comes from --prism. Frame times and sound are kept.
     """
     from patchprism.jobs.video.job import color_clip
     from patchprism.lenses.clips import clip_lens

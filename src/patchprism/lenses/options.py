@@ -53,15 +53,15 @@ class LensOptions(Checked):
         (),
         check=_points,
         metavar="PHOTO:x,y",
-        help="A point for similarity and attention, in the photo's pixels; PHOTO is a name or a number from 1. "
-        "May be given several times.",
+        help="Point for similarity and attention, in pixels of the photo; PHOTO is a file name or a "
+        "number from 1. May be repeated.",
         panel=LENSES,
     )
     clusters: int | str = option(
         "auto",
         check=partial(checks.integer, low=2, high=MAX_CLUSTERS, words=("auto",)),
         metavar="K|auto",
-        help="Number of clusters; auto takes the number with the best silhouette.",
+        help="Number of clusters; auto chooses the number with the best silhouette score.",
         panel=LENSES,
         parse=number_or_word(int),
     )
@@ -70,18 +70,16 @@ class LensOptions(Checked):
         check=checks.texts,
         flag="--match-photo",
         metavar="PHOTO",
-        help="A photo that matches compares, by name or by number from 1; may be given several times. "
+        help="Photo for --lens matches to compare: a file name or a number from 1. May be repeated. "
         "Default: all photos.",
         panel=LENSES,
     )
-    match_all: bool = option(
-        False, check=checks.flag, help="Also match patches of the background.", panel=LENSES
-    )
+    match_all: bool = option(False, check=checks.flag, help="Also match background patches.", panel=LENSES)
     match_lines: int = option(
         40,
         check=partial(checks.integer, low=1, high=checks.MAX_COUNT),
         metavar="N",
-        help="Maximum number of matches drawn per pair of photos.",
+        help="Maximum number of matches to draw per pair of photos.",
         panel=LENSES,
     )
     upsample: str = same(PictureOptions, "upsample")
