@@ -153,7 +153,7 @@ def photos(tmp_path):
     return [str(folder / name) for name in ("grey.png", "noise.png")]
 
 
-WORDS = ("2 photos are of one colour, or noise (grey.png is the first)", "no object was found")
+WORDS = ("2 photos show only one colour or noise (grey.png is the first)", "no object was found")
 
 
 def test_hints_are_the_same_on_every_road(photos, tmp_path):

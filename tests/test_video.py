@@ -391,7 +391,7 @@ def test_hints_and_stages_are_those_of_the_main_job(tmp_path, backbone):
     assert report.seconds.keys() == view.seconds.keys()
     assert 0 < report.network_seconds < report.seconds["colour and write"]
     assert len(report.hints) == len(view.hints()) > 0
-    assert "3 photos are of one colour, or noise" in report.hints[0]
+    assert "3 photos show only one colour or noise" in report.hints[0]
     assert "at 0.000 s" in report.hints[0]
     assert report.warnings == []
 
@@ -570,7 +570,7 @@ def test_sound_alone_is_no_video(tmp_path, backbone):
         ({"layout": "above"}, OptionError, "layout must be one of side, overlay, colors"),
         ({"overlay": 2}, OptionError, "overlay must be a number from 0 to 1"),
         ({"crf": 99}, OptionError, "crf must lie from 0 to 51"),
-        ({"fps": 25}, OptionError, "fps is for image sequences"),
+        ({"fps": 25}, OptionError, "fps is only for sequences of photos"),
         ({"batch_size": 0}, OptionError, "batch_size"),
         ({"out": "out.gif"}, OptionError, "out must end in"),
         ({"out": "nowhere/out.mp4"}, OutputError, "folder does not exist"),
@@ -600,7 +600,7 @@ def test_pictures_do_not_get_mixed_up(tmp_path, backbone):
         "f03.png",
         "note.txt",
     ]
-    with pytest.raises(OutputError, match="holds numbered pictures already"):
+    with pytest.raises(OutputError, match="already holds numbered pictures"):
         run(clip, tmp_path / "out" / "f%02d.png", backbone)
 
 
@@ -758,6 +758,6 @@ def test_a_prism_that_shows_another_foreground_is_refused(tmp_path, backbone):
             folder / f"{i}.png"
         )
     prism = patchprism.visualize([folder], backbone=backbone, size=64, opening=2).prism
-    with pytest.raises(PrismError, match="videos show the foreground that was fitted"):
+    with pytest.raises(PrismError, match="a video shows the fitted foreground"):
         render_video(folder, tmp_path / "out", backbone=backbone, prism=prism)
     assert not (tmp_path / "out").exists()

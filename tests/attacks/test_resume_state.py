@@ -608,7 +608,7 @@ def test_a_job_that_starts_while_another_ends_waits_for_it(photos, tmp_path, mon
     go_on.set()
     first.join()
     assert at_work.wait(60)
-    with pytest.raises(OutputError, match="another patchprism is at work on it"):
+    with pytest.raises(OutputError, match="another patchprism process is working on it"):
         do("fit", photos, out)
     finish.set()
     second.join()

@@ -52,7 +52,7 @@ def test_a_bad_photo_is_named_and_the_page_is_written(photo_file, tmp_path):
     (tmp_path / "bad.jpg").write_text("no photo")
     done = run(photo_file, tmp_path / "bad.jpg", "--html", tmp_path / "page.html", *MODEL)
     assert done.exit_code == 3
-    assert "bad.jpg: is no photo" in done.stderr
+    assert "bad.jpg: not a readable image" in done.stderr
     assert (tmp_path / "page.html").stat().st_size > 50_000
 
 

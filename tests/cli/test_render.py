@@ -369,7 +369,7 @@ def test_a_defect_is_one_line_as_well(run, monkeypatch, photos, tmp_path):
     assert result.code == 70
     assert (
         result.err
-        == "error: ZeroDivisionError: oops (a defect of PatchPrism; PATCHPRISM_DEBUG=1 shows where)\n"
+        == "error: ZeroDivisionError: oops (a bug in PatchPrism; set PATCHPRISM_DEBUG=1 to see where)\n"
     )
     monkeypatch.setenv("PATCHPRISM_DEBUG", "1")
     with pytest.raises(ZeroDivisionError):
@@ -384,7 +384,7 @@ def test_ctrl_c_is_said_and_leaves_nothing(run, monkeypatch, photos, tmp_path):
 
     monkeypatch.setattr(opened, "extract", interrupted)
     result = run("render", photos, "--out", tmp_path / "out", *MODEL)
-    assert (result.code, result.err) == (130, "error: interrupted\n")
+    assert (result.code, result.err) == (130, "stopped\n")
     assert not (tmp_path / "out").exists()
 
 

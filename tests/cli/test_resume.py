@@ -209,7 +209,7 @@ def test_two_at_once_are_refused(photos, tmp_path, command, name):
         if stage in tried:
             return
         tried.add(stage)
-        with pytest.raises(OutputError, match=f"{out.name}: another patchprism is at work on it"):
+        with pytest.raises(OutputError, match=f"{out.name}: another patchprism process is working on it"):
             do(command, photos, out)
 
     do(command, photos, out, tell=second)

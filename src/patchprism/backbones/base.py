@@ -164,8 +164,8 @@ class Backbone(ABC):
         )
         if getattr(self, "_fixed", None) or not any(plain):
             raise OptionError(
-                f"stride must be left out: patches of {self.record.name} cannot overlap, which takes a vision "
-                "transformer whose first layer sees each patch alone, at any size",
+                f"stride cannot be used with {self.record.name}: overlapping patches need a vision "
+                "transformer that takes photos of any size and whose first layer reads each patch separately",
                 option="stride",
             )
 

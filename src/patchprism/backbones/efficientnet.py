@@ -188,7 +188,7 @@ def _folded(
 
     def read(name: str, shape: tuple[int, ...]) -> torch.Tensor:
         if name not in state:
-            raise WeightsError(f"missing: {name}; is this the model's own file?")
+            raise WeightsError(f"missing: {name}; is this file for this model?")
         check_tensor(name, state[name], shape)
         return state[name].double()
 

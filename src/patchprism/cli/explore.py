@@ -113,7 +113,10 @@ def explore(
     say_notes(view.all_notes(), quiet=True)
     warn_of_failures(view.failures)
     if view.gone:
-        text = f"note: {counted(len(view.gone), 'photo')} gone or replaced since: shown as plain grey"
+        text = (
+            f"note: {counted(len(view.gone), 'photo')} missing or replaced since the features were "
+            "extracted: shown in plain grey"
+        )
         typer.echo(text, err=True)
         note_unasked(elsewhere(view.gone, places_for(str(store), coloring.fetch_from)))
     if page.html is not None:

@@ -70,7 +70,7 @@ def video(
 
     saved, quiet = clip_options.save_prism, running.quiet
     if saved and os.path.realpath(saved) in (os.path.realpath(clip), os.path.realpath(out)):
-        raise OutputError(saved, "it is the clip, or what comes out")
+        raise OutputError(saved, "it is the input or the output of this command")
     with frame_progress(quiet=quiet) as tell:
         report = color_clip(
             clip,

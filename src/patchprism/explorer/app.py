@@ -164,7 +164,7 @@ def make_app(workshop: Workshop, *, out: str | os.PathLike[str]) -> FastAPI:
         wanted = workshop.session(name)
         with wanted.lock:
             if wanted.job and not wanted.job.over:
-                raise BusyError("this tab has a fit running; stop it or wait for it")
+                raise BusyError("a fit is already running in this tab; stop it or wait for it")
             wanted.back(number)
         return {"fit": number}
 

@@ -184,8 +184,8 @@ def _codes(values: NDArray[np.float64], steps: NDArray[np.float64]) -> NDArray[n
     codes = np.rint(values / np.where(steps > 0, steps, 1.0))
     if not (np.abs(codes) < MAX_CODE).all():
         raise PrismError(
-            f"these features lie more than {MAX_CODE * GRID:,.0f} deviations from those that the prism was "
-            "fitted on, which is more than a page can show; fit a prism on them"
+            f"these features lie more than {MAX_CODE * GRID:,.0f} deviations from the features that the "
+            "prism was fitted on, which is more than a page can show; fit a prism on these features"
         )
     return codes.astype(np.int64).T
 

@@ -118,7 +118,7 @@ class Session:
         if fit == self.fit:
             return
         if fit not in self.fits:
-            raise NoSessionError(f"that fit is not kept any more; undo goes back {MAX_FITS} fits at most")
+            raise NoSessionError(f"that fit is no longer kept; undo goes back at most {MAX_FITS} fits")
         self.fits[self.fit] = self.view, self.message
         self.view, self.message = self.fits[fit]
         self.fit = fit
@@ -181,7 +181,7 @@ class Workshop:
             if len(self._sessions) >= MAX_SESSIONS:
                 idle = next((key for key, s in self._sessions.items() if not s.job or s.job.over), None)
                 if idle is None:
-                    raise BusyError(f"{MAX_SESSIONS} tabs are at work already; close one and try again")
+                    raise BusyError(f"{MAX_SESSIONS} tabs are already in use; close one and try again")
                 del self._sessions[idle]
             self._sessions[name] = Session(*shown)
         return name
@@ -196,7 +196,7 @@ class Workshop:
         """
         with self._lock:
             if name not in self._sessions:
-                raise NoSessionError("this tab's session is gone; load the page again")
+                raise NoSessionError("this tab's session has ended; load the page again")
             self._sessions.move_to_end(name)
             return self._sessions[name]
 
@@ -213,7 +213,7 @@ class Workshop:
         with session.lock:
             held = [*(array for _, array in session.staged), *map_sources(session.view)]
             if len(session.view) + len(session.staged) >= MAX_PHOTOS:
-                raise PhotoError(name, f"there are {MAX_PHOTOS} photos already, which is the most")
+                raise PhotoError(name, f"there are already {MAX_PHOTOS} photos, which is the maximum")
             if sum(array.nbytes for array in held) + photo.nbytes > MAX_SESSION_BYTES:
                 raise PhotoError(
                     name, f"the photos would take more than {MAX_SESSION_BYTES >> 20} MB of memory"
@@ -236,12 +236,12 @@ class Workshop:
         check_wish(session.view, wish, self._backbones)
         with session.lock:
             if session.job and not session.job.over:
-                raise BusyError("this tab has a fit running; stop it or wait for it")
+                raise BusyError("a fit is already running in this tab; stop it or wait for it")
             job = Job()
             try:
                 self._waiting.put_nowait((session, job, wish))
             except queue.Full:
-                raise BusyError(f"{MAX_WAITING} fits wait already; try again in a while") from None
+                raise BusyError(f"{MAX_WAITING} fits are already waiting; try again later") from None
             session.job = job
         return job
 
@@ -302,7 +302,7 @@ class Workshop:
         other = settings.model != view.record.name
         if other and view.gone:
             raise OptionError(
-                f"{view.gone[0]} is not here any more; only the feature store's model can be shown"
+                f"{view.gone[0]} no longer exists, so only the model of the feature store can be shown"
             )
         photos = Photos(
             [*view.photos.sources, *(array for _, array in staged)],
@@ -369,8 +369,8 @@ class Workshop:
             first = self.first[0]
             if name == first.record.name and loaded.weights.sha256 != first.weights.sha256:
                 raise WeightsError(
-                    f"the weights of {name} that are here are not those of the feature store "
-                    f"(SHA-256 {loaded.weights.sha256[:12]}..., not {first.weights.sha256[:12]}...)"
+                    f"the weights of {name} on this machine differ from those of the feature store (SHA-256 "
+                    f"{loaded.weights.sha256[:12]}..., not {first.weights.sha256[:12]}...)"
                 )
             self._backbones[name] = loaded
         return self._backbones[name]

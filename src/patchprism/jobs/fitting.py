@@ -69,7 +69,7 @@ def walk_over(
         expected = next(following, None)
         for (start, stop), result in engine.map(FoldTask(make, source, only), runs):
             if isinstance(result, WorkerLost):
-                raise EngineError(f"workers died again and again over a pass: {result.reason}")
+                raise EngineError(f"workers died repeatedly during a pass of the fit: {result.reason}")
             waiting[start] = result
             done += stop - start
             tell(stage, done, source.n_shards)

@@ -211,7 +211,7 @@ class Pictures:
         for (shard, its), result in self.run.engine.map(task, todo()):
             if isinstance(result, WorkerLost):
                 raise EngineError(
-                    f"workers died again and again over pictures of shard {shard}: {result.reason}"
+                    f"workers died repeatedly while drawing pictures of shard {shard}: {result.reason}"
                 )
             if self.work is None:
                 self._drawn[shard] = result
@@ -395,5 +395,5 @@ def _check_distinct(names: Sequence[str]) -> None:
     seen: set[str] = set()
     for name in names:
         if name.casefold() in seen:
-            raise OutputError(name, "two files of this job would have this name; rename a photo")
+            raise OutputError(name, "two files of this job would get this name; rename one of the photos")
         seen.add(name.casefold())

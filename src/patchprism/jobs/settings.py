@@ -144,7 +144,7 @@ class Settings(Checked):
         if prism:
             for name in FIT_OPTIONS:
                 if getattr(self, name) is not None:
-                    raise OptionError(f"{name} is settled by the prism; fit anew to change it")
+                    raise OptionError(f"{name} is fixed by the prism; fit again to change it")
         preset = self.preset or origin.get("preset") or "default"
         open_to = FIT_OPTIONS | PRESET_OPTIONS[preset]
         model = self.model or origin.get("model") or (record.name if record else DEFAULT_MODEL)

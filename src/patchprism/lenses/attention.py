@@ -83,7 +83,7 @@ def check_backbone(backbone: Backbone, *, has_points: bool, layer: int) -> None:
     backbone.layer_index(layer)
     if not has_points and not backbone._has_class_token():
         raise ModelError(
-            f"{backbone.record.name} has no class token; give the lens attention a patch: at=PHOTO:x,y"
+            f"{backbone.record.name} has no class token, so the lens attention needs a point: at=PHOTO:x,y"
         )
 
 
@@ -98,7 +98,9 @@ class Attention(Lens):
         scene, layer = self.scene, self.scene.options.layer
         self.points_ = [scene.locate(text) for text in scene.options.at]
         if scene.backbone is None:
-            raise OptionError("the lens attention needs the network once more, and there is none here")
+            raise OptionError(
+                "the lens attention must run the model again, which needs photos and a backbone"
+            )
         check_backbone(scene.backbone, has_points=bool(self.points_), layer=layer)
         self.layer_ = scene.backbone.layer_index(layer)
         self.has_class_token_ = scene.backbone._has_class_token()

@@ -62,11 +62,9 @@ def check_lenses(
     if "similarity" in names and not options.at:
         raise OptionError("the lens similarity needs a point: at=PHOTO:x,y")
     if options.at and not {"similarity", "attention"} & set(names):
-        raise OptionError("at is for the lenses similarity and attention, and neither is asked for")
+        raise OptionError("at is only for the lenses similarity and attention; ask for one of them")
     if options.match_photos and "matches" not in names:
-        raise OptionError(
-            "match_photos is for the lens matches, which is not asked for", option="match_photos"
-        )
+        raise OptionError("match_photos is only for the lens matches; ask for it", option="match_photos")
     if "matches" in names and photos is not None and photos < 2:
         raise OptionError(f"the lens matches needs at least two photos, got {photos}")
     return list(dict.fromkeys(names))

@@ -134,7 +134,7 @@ def check_size(page: Page, options: FigureOptions) -> None:
         )
     if max(page.width, page.height) > MAX_POINTS:
         raise OptionError(
-            f"width must be smaller: a figure would be {page.width / 72:,.0f} x {page.height / 72:,.0f} inches, and "
-            "200 are the most",
+            f"width must be smaller: a figure would be {page.width / 72:,.0f} x {page.height / 72:,.0f} "
+            "inches, and the maximum is 200",
             option="width",
         )

@@ -110,7 +110,7 @@ class PictureOptions(FigureOptions):
         super().__post_init__()
         if self.background == "transparent" and "jpg" in (self.format, self.figures_as):
             raise OptionError(
-                "background must be another one than transparent for jpg, which cannot hold it; use png",
+                "background cannot be transparent in jpg files; use png",
                 option="background",
             )
         if "coco" in self.masks:

@@ -279,7 +279,7 @@ class Prism(FittedPrism):
         if self.foreground not in ("auto", "mask"):
             return None
         if self.head is None and self.foreground == "mask":
-            raise OptionError("foreground 'mask' needs masks, or a head that was taught by some")
+            raise OptionError("foreground 'mask' needs masks, or a head that was taught from masks")
         return self.head
 
     # ---------------------------------------------------------------- using

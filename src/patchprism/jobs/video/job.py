@@ -67,7 +67,7 @@ def color_clip(
     check_output(out, source, crf)
     clip = open_clip(source, fps=options.fps, range=settings.range)
     if values is not None and isinstance(clip, FileClip):
-        raise OptionError(f"range is for image sequences; {clip.name} is a video")
+        raise OptionError(f"range is only for sequences of photos; {clip.name} is a video")
     read = [clip.path] if isinstance(clip, FileClip | AnimationClip) else clip.paths
     used = [settings.weights, settings.model, prism.loaded_from if prism else None]
     if save_prism is not None:
@@ -86,8 +86,8 @@ def color_clip(
         network = open_network(settings, backbone=backbone, engine=engine, tell=tell)
     if prism and any(getattr(prism, name) != unset for name, unset in MASK_OPTIONS.items()):
         raise PrismError(
-            "videos show the foreground that was fitted: this prism shows another (it was saved with a "
-            "mask, an opening or a closing); save it without"
+            "a video shows the fitted foreground, but this prism was saved with another one (a mask "
+            "threshold or side, an opening or a closing); save the prism without it"
         )
     coloring.check(network.origin)
     frames = Frames(clip=clip, span=span, backbone=backbone, network=network, batch_size=settings.batch_size)
