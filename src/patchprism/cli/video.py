@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import sys
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from patchprism.cli.console import advised_by_flags, note, print_line
+from patchprism.cli.console import advised_by_flags, note, print_line, progress
 from patchprism.cli.exits import EXIT_SOME_PHOTOS_FAILED
 from patchprism.cli.options import ColoringOptions, Running
 from patchprism.cli.takes import only, takes, without
@@ -22,8 +20,6 @@ from patchprism.support.options import OUTPUT
 from patchprism.support.words import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     from patchprism.jobs.video.drawing import VideoReport
 
 
@@ -71,7 +67,7 @@ def video(
     saved, quiet = clip_options.save_prism, running.quiet
     if saved and os.path.realpath(saved) in (os.path.realpath(clip), os.path.realpath(out)):
         raise OutputError(saved, "it is the input or the output of this command")
-    with frame_progress(quiet=quiet) as tell:
+    with progress(quiet=quiet) as tell:
         report = color_clip(
             clip,
             out,
@@ -118,49 +114,3 @@ def _summarise(report: VideoReport) -> None:
         ("wrote", str(report.out)),
     ):
         print_line(label, text)
-
-
-@contextmanager
-def frame_progress(*, quiet: bool) -> Iterator[Callable[[str, int, int | None], None]]:
-    """A function ``tell(stage, done, total)`` that draws bars with frames a second and the time left.
-
-    Only on a terminal, on standard error.
-    """
-    if quiet or not sys.stderr.isatty():
-        yield lambda stage, done, total: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-    from rich.text import Text
-
-    from patchprism.cli.console import human_bytes
-
-    class Amount(TextColumn):
-        """Frames with their speed, or a download in bytes."""
-
-        def render(self, task: Any) -> Text:
-            if task.fields["counts_frames"]:
-                total = "?" if task.total is None else f"{task.total:.0f}"
-                speed = f"  {task.speed:.1f} frames/s" if task.speed else ""
-                return Text(f"{task.completed:.0f}/{total}{speed}")
-            if not task.description.startswith(("downloading ", "fetching ")):
-                return Text("")
-            total = "" if task.total is None else f"/{human_bytes(int(task.total))}"
-            return Text(f"{human_bytes(int(task.completed))}{total}")
-
-    with Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        Amount(""),
-        TimeRemainingColumn(elapsed_when_finished=True),
-        console=Console(stderr=True),
-        transient=True,
-    ) as bars:
-        tasks: dict[str, Any] = {}
-
-        def tell(stage: str, done: int, total: int | None) -> None:
-            if stage not in tasks:
-                tasks[stage] = bars.add_task(stage, total=total, counts_frames=stage in ("fit", "frames"))
-            bars.update(tasks[stage], completed=done, total=total)
-
-        yield tell
