@@ -171,7 +171,7 @@ def test_a_transport_stream_that_ends_within_a_packet(tmp_path):
     # At the border of a packet nothing tells that more should come, but for a picture that fills its last one.
     short.write_bytes(clip.read_bytes()[: 188 * 60])
     _, _, (warning,) = taken(short)
-    assert "is not whole; the file may be cut short" in warning
+    assert "is incomplete; the file may be cut short" in warning
 
 
 @pytest.mark.parametrize("name", ["a.mkv", "a.webm", "a.flv"])

@@ -157,7 +157,7 @@ def open_model(name: str, *, download: bool = True) -> HubModel:
             raise ModelError(f"{name}: config.json is missing in that folder")
         return model
     if text.startswith(("/", ".", "~")) or folder.exists():
-        what = "is a file, name the folder it is in" if folder.exists() else "no such folder"
+        what = "is a file; give its folder" if folder.exists() else "no such folder"
         raise ModelError(f"model {name!r}: {what}")
     repo, _, revision = text.partition("@")
     config = fetch_file(name, repo, revision or None, "config.json", download=download)

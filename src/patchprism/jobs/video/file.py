@@ -134,7 +134,8 @@ class FileClip:
             return
         if last_picture_is_cut(self.path, container, stream):
             self._warn(
-                f"{self.name}: its last picture, at {float(last or 0):.2f} s, is not whole; the file may be cut short"
+                f"{self.name}: its last picture, at {float(last or 0):.2f} s, is incomplete; the file may be "
+                "cut short"
             )
         if self.promised is None:
             return
