@@ -132,7 +132,7 @@ def test_the_same_folder_again(run, here, options):
     save_photo("out/a.pca.png", 9)
     mine = (here / "out/a.pca.png").read_bytes()
     result = run("render", "p", "-o", "out", *MODEL, *options)
-    assert (result.code, "cannot write out/a.pca.png: a file of that name" in result.err) == (1, True)
+    assert (result.code, "cannot write out/a.pca.png: it exists already" in result.err) == (1, True)
     assert (here / "out/a.pca.png").read_bytes() == mine
     assert run("render", "out", "-o", "new", *MODEL).code == 0
     assert photos_of("new/report.json") == ["a.pca.png"]
