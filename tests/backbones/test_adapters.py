@@ -628,7 +628,7 @@ def test_the_hubs_cache_is_used_and_its_commit_recorded(
 
 
 def test_weights_beside_a_model_that_brings_its_own() -> None:
-    with pytest.raises(OptionError, match="brings its own"):
+    with pytest.raises(OptionError, match="has its own"):
         load_backbone("hf:owner/name", weights="some.pth")
 
 
