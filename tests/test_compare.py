@@ -345,7 +345,7 @@ def test_a_photo_that_only_one_store_has_is_left_out(photos, tmp_path):
     np.testing.assert_allclose(first.parts[0].rgb, second.parts[0].rgb, atol=1e-6)
     assert first.prism.n_photos_ == second.prism.n_photos_ == 1
     other = stored(names[:1], tmp_path / "c.zarr", plain)
-    with pytest.raises(PhotoError, match=r"no photo is there for all models: .*a\.png, .*b\.png"):
+    with pytest.raises(PhotoError, match=r"no photo could be read for all models: .*a\.png, .*b\.png"):
         compare([other, one])
 
 

@@ -340,9 +340,7 @@ def test_the_prism_finds_the_objects_and_says_how():
         "labels",
     )
     assert (summary["n_voters"], summary["agreement"]) == (5, 1.0)
-    assert (
-        summary["side_reason"] == "learned from labels of 5 photos, which agree with the foreground to 100%"
-    )
+    assert summary["side_reason"] == "learned from labels of 5 photos (agreement 100%)"
     assert prism.agreements == dict.fromkeys(range(5), 1.0)
     assert prism.hints() == []
 

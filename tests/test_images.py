@@ -448,11 +448,14 @@ BAD_FILES = {
     "folder.jpg": (make_folder, "is a folder, not a photo"),
     "missing.jpg": (lambda path: None, "no such file"),
     "empty.jpg": (lambda path: path.write_bytes(b""), "is empty"),
-    "text.jpg": (lambda path: path.write_text("To be, or not to be, that is the question"), "is no photo"),
-    "short.jpg": (lambda path: path.write_bytes(b"\xff"), "is no photo"),
-    "html.png": (lambda path: path.write_text("<!DOCTYPE html><p>404</p>"), "is no photo"),
-    "drawing.eps": (lambda path: Image.new("RGB", (9, 9)).save(path, "EPS"), "is no photo"),
-    "paper.pdf": (lambda path: Image.new("RGB", (9, 9)).save(path, "PDF"), "is no photo"),
+    "text.jpg": (
+        lambda path: path.write_text("To be, or not to be, that is the question"),
+        "not a readable image",
+    ),
+    "short.jpg": (lambda path: path.write_bytes(b"\xff"), "not a readable image"),
+    "html.png": (lambda path: path.write_text("<!DOCTYPE html><p>404</p>"), "not a readable image"),
+    "drawing.eps": (lambda path: Image.new("RGB", (9, 9)).save(path, "EPS"), "not a readable image"),
+    "paper.pdf": (lambda path: Image.new("RGB", (9, 9)).save(path, "PDF"), "not a readable image"),
 }
 
 

@@ -99,7 +99,7 @@ def test_a_photo_that_kills_its_process_is_reported_and_the_run_goes_on(tmp_path
         "p0070-deadly.png",
     ]
     assert {failure.reason for failure in outcome.failures} == {
-        "killed the process that read it (exit code 1)"
+        "crashed the process that was reading it (exit code 1)"
     }
     assert len(list((tmp_path / "out").glob("*.pca.png"))) == 78
 
@@ -109,7 +109,7 @@ def test_a_signal_is_named(tmp_path):
     with IsolatedReader(read_source) as reader:
         reader(name)
         os.kill(reader._all[0]._process.pid, signal.SIGSEGV)
-        with pytest.raises(PhotoError, match=r"killed the process that read it \(SIGSEGV\)"):
+        with pytest.raises(PhotoError, match=r"crashed the process that was reading it \(SIGSEGV\)"):
             reader(name)
         np.testing.assert_array_equal(reader(name), read_source(name))
 

@@ -258,7 +258,7 @@ DAMAGE = {
     "not json": (lambda s: (s / "zarr.json").write_text("{"), "not JSON"),
     "deep json": (lambda s: (s / "zarr.json").write_text("[" * 100_000), "not JSON"),
     "json list": (lambda s: (s / "zarr.json").write_text("[]"), "not a JSON object"),
-    "huge json": (lambda s: (s / "zarr.json").write_bytes(b" " * (17 << 20)), "at most"),
+    "huge json": (lambda s: (s / "zarr.json").write_bytes(b" " * (17 << 20)), "more than the maximum of"),
     "array missing": (lambda s: shutil.rmtree(s / "offsets"), "offsets/zarr.json: missing"),
     "chunk missing": (lambda s: (s / "tokens/c/0/0").unlink(), "tokens/c/0/0: .* this chunk is missing"),
     "chunk cut short": (lambda s: cut(s / "tokens/c/0/0"), "tokens/c/0/0: .* this chunk is of"),

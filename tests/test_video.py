@@ -508,7 +508,7 @@ def test_a_gap_in_a_counter_is_said(tmp_path, backbone):
     report = run(tmp_path / "f%03d.png", tmp_path / "gaps.mp4", backbone)
     assert report.frames == 5
     (warning,) = report.warnings
-    assert "f%03d.png: 4 numbers between 1 and 9 not there" in warning
+    assert "f%03d.png: 4 numbers between 1 and 9 missing" in warning
     report = run(tmp_path / "*00[1-5].png", tmp_path / "none.mp4", backbone)
     assert report.warnings == []
 
@@ -532,10 +532,10 @@ def test_bad_photos_in_a_sequence_are_named(tmp_path, backbone):
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("text.mp4", b"This is a text and no video at all.\n" * 50, "is no video"),
+        ("text.mp4", b"This is a text and no video at all.\n" * 50, "not a readable video"),
         ("empty.mp4", b"", "is empty"),
         ("missing.mp4", None, "no such file"),
-        ("noise.mkv", bytes(range(256)) * 40, "is no video"),
+        ("noise.mkv", bytes(range(256)) * 40, "not a readable video"),
     ],
 )
 def test_what_is_no_video(tmp_path, backbone, name, content, words):

@@ -92,7 +92,7 @@ def _scripted(path: Path) -> None:
         (lambda p: torch.save({"x": _Evil()}, p), "(posix|nt).system.*holds code besides tensors"),
         (
             lambda p: torch.save({"model": {"_fsdp_wrapped_module._flat_param": torch.zeros(9)}}, p),
-            "one process's part",
+            "one process's share",
         ),
         (
             lambda p: torch.save({"epoch": 3, "lr": 0.1}, p),
@@ -138,9 +138,9 @@ def test_what_the_advice_for_a_namespace_says_works(tmp_path: Path, monkeypatch:
     [
         ((".metadata", "__0_0.distcp"), "distributed .* dcp_to_torch"),
         (("config.json", "model.safetensors"), "as the model hf:"),
-        (("w.pth", "notes.txt"), "name the file in it, .*w.pth"),
-        (("a.pth", "b.ckpt"), "name the file in it, one of a.pth, b.ckpt"),
-        ((), "is a folder; name the file in it"),
+        (("w.pth", "notes.txt"), "give the file inside, .*w.pth"),
+        (("a.pth", "b.ckpt"), "give the file inside, one of a.pth, b.ckpt"),
+        ((), "is a folder; give the file inside"),
     ],
 )
 def test_folders_in_place_of_weights(files: tuple[str, ...], words: str, tmp_path: Path) -> None:
@@ -154,7 +154,7 @@ def test_folders_in_place_of_weights(files: tuple[str, ...], words: str, tmp_pat
 
 def test_one_part_of_a_distributed_checkpoint(tmp_path: Path) -> None:
     (tmp_path / "__0_0.distcp").write_bytes(b"PK\x03\x04")
-    with pytest.raises(WeightsError, match="one process's part"):
+    with pytest.raises(WeightsError, match="one process's share"):
         read_checkpoint(tmp_path / "__0_0.distcp")
 
 

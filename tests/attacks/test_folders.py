@@ -146,7 +146,7 @@ def test_a_record_of_somebody_elses_hides_and_frees_nothing(tmp_path, name, kind
     (tmp_path / name).write_bytes(said if isinstance(said, bytes) else said.encode())
     os.utime(photo, ns=(0, 0))
     assert find_photos([tmp_path]) == [photo]
-    with pytest.raises(OutputError, match=r"a\.png: a file of that name"):
+    with pytest.raises(OutputError, match=r"a\.png: it exists already"):
         Output(tmp_path).claim(["a.png"])
     assert photo.read_bytes() == b"precious"
 

@@ -414,7 +414,7 @@ def test_a_sparse_chunk_of_names(store, rows):
 def test_names_that_go_on(store):
     with open(store / "names/c/0", "ab") as file:
         file.write(b"\0" * 8)
-    with pytest.raises(StoreError, match="goes on after"):
+    with pytest.raises(StoreError, match="has data after the last name"):
         StoredFeatures(store)
 
 

@@ -215,7 +215,7 @@ def test_planes_of_cmyk(tmp_path):
             assert_near(read_photo(path), RGB)
         else:
             with pytest.raises(
-                PhotoError, match=r"of a kind that is not read .SEPARATED, 4 channels of 16 bits"
+                PhotoError, match=r"is a kind of TIFF that cannot be read .SEPARATED, 4 channels of 16 bits"
             ):
                 read_photo(path)
 

@@ -326,7 +326,7 @@ def test_a_save_that_would_replace_a_users_file_is_a_conflict(tmp_path, monkeypa
     (tmp_path / "out" / "results.png").write_bytes(b"mine")
     try:
         status, text = save(tmp_path / "out")
-        assert (status, b"a file of that name is there already" in text) == (409, True)
+        assert (status, b"it exists already" in text) == (409, True)
         assert (tmp_path / "out" / "results.png").read_bytes() == b"mine"
         assert [each.name for each in (tmp_path / "out").iterdir()] == ["results.png"]
         assert save(tmp_path / "out" / "results.png" / "x")[0] == 409

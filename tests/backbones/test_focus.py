@@ -136,7 +136,7 @@ def test_a_record_of_an_earlier_version_has_the_last_layer() -> None:
     for name in ("layer", "about", "open_repo"):
         del stored[name]
     assert (record_from(stored).layer, record_from(stored).about) == (-1, "")
-    with pytest.raises(ValueError, match="its model record makes no sense: layer '8'"):
+    with pytest.raises(ValueError, match="its model record is not valid: layer '8'"):
         check_model(stored | {"layer": "8"})
     with pytest.raises(ValueError, match="lacks 'hub_repo'"):
         record_from({name: value for name, value in stored.items() if name != "hub_repo"})

@@ -171,7 +171,7 @@ def test_a_transport_stream_that_ends_within_a_packet(tmp_path):
     # At the border of a packet nothing tells that more should come, but for a picture that fills its last one.
     short.write_bytes(clip.read_bytes()[: 188 * 60])
     _, _, (warning,) = taken(short)
-    assert "is not whole; the file may be cut short" in warning
+    assert "is incomplete; the file may be cut short" in warning
 
 
 @pytest.mark.parametrize("name", ["a.mkv", "a.webm", "a.flv"])
@@ -439,9 +439,9 @@ def test_a_counter_and_what_stands_beside_it(name, seventh):
 
 @pytest.mark.parametrize("name", ["%d_%d.png", "%04d%d.png", "%0999999999d.png", "%99d"])
 def test_counters_that_are_refused(tmp_path, name):
-    with pytest.raises(OptionError, match="must hold"):
+    with pytest.raises(OptionError, match="must contain"):
         check_output(tmp_path / name, tmp_path / "in.mp4", None)
-    with pytest.raises(OptionError, match="must hold"):
+    with pytest.raises(OptionError, match="must contain"):
         open_clip(tmp_path / name)
 
 

@@ -29,7 +29,7 @@ def test_it_writes_a_store_and_says_so(run, photos, tmp_path):
     before = tree(tmp_path / "f.zarr")
     result = run("features", photos, "-o", tmp_path / "f.zarr", *MODEL)
     assert result.code == 0
-    assert "it was there already, whole" in result.out
+    assert "it was already complete" in result.out
     assert tree(tmp_path / "f.zarr") == before
 
 

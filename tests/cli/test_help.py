@@ -56,11 +56,6 @@ def test_all_options_are_shown_on_request(run, commands, command):
     assert max(map(len, lines)) < 80
 
 
-def test_old_and_hidden_spellings_are_not_shown(run):
-    assert "--smooth" not in run("video", "--help-all").out
-    assert "--no-norm" not in run("render", "--help-all").out
-
-
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_examples_can_be_typed(commands, command):
     assert 1 <= len(examples(commands[command])) <= 3

@@ -95,7 +95,7 @@ def test_outputs_are_no_photos(run, here, options):
     assert run("render", "p", "-o", "p/out1", *MODEL, "--overlay", "0.5", *options).code == 0
     result = run("render", "p", "-o", "p", *MODEL, *(() if options else LENSES), *options)
     assert result.code == 0
-    assert result.err.startswith("warning: p is inside p. ")
+    assert result.err.startswith("warning: p is inside p, where the photos are; ")
     assert run("compare", "p", "-o", "p", *MODEL, "--layer", "5,11").code == 0
     assert photos_of("p/report.json") == ["a.png", "b.png"]
     for photos in (["p"], ["p/*.png"], ["p/**/*.png"]):
@@ -132,7 +132,7 @@ def test_the_same_folder_again(run, here, options):
     save_photo("out/a.pca.png", 9)
     mine = (here / "out/a.pca.png").read_bytes()
     result = run("render", "p", "-o", "out", *MODEL, *options)
-    assert (result.code, "cannot write out/a.pca.png: a file of that name" in result.err) == (1, True)
+    assert (result.code, "cannot write out/a.pca.png: it exists already" in result.err) == (1, True)
     assert (here / "out/a.pca.png").read_bytes() == mine
     assert run("render", "out", "-o", "new", *MODEL).code == 0
     assert photos_of("new/report.json") == ["a.pca.png"]

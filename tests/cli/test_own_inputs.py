@@ -207,7 +207,7 @@ def test_what_is_no_folder_is_called_what_it_is(run, here, arguments, below, lin
     out = f"thing{below}"
     file = "/a.prism" if arguments[0] == "fit" else ""
     result = run(*arguments[:-1], *MODEL, "-o", out + file)
-    what = "a link that leads nowhere" if link else "a file, not a folder"
+    what = "a link to a file that does not exist" if link else "a file, not a folder"
     assert (result.code, result.err) == (
         1,
         f"error: cannot write {out}{file}: {'thing' if below or file else 'it'} is {what}\n",

@@ -224,7 +224,7 @@ def test_a_photo_that_kills_its_reader_is_reported(cluster, tmp_path):
     assert outcome.n_photos == 79
     (failure,) = outcome.failures
     assert failure.photo.endswith("p0017-deadly.png")
-    assert failure.reason.startswith("killed the process that read it")
+    assert failure.reason.startswith("crashed the process that was reading it")
     assert len(list((tmp_path / "out").glob("*.pca.png"))) == 79
     assert "deadly" not in "".join(path.name for path in (tmp_path / "out").glob("*.pca.png"))
 

@@ -286,7 +286,7 @@ def test_a_store_of_a_strange_model_is_refused(toy_store):
         record_of(store)
     store = StoredFeatures(toy_store)
     store.model["patch_size"] = "14"
-    with pytest.raises(StoreError, match="makes no sense"):
+    with pytest.raises(StoreError, match="is not valid"):
         record_of(store)
 
 

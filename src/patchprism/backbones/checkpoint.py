@@ -27,7 +27,7 @@ _OTHERS = (
         "a pointer of Git LFS, not the weights themselves; `git lfs pull` in its repository fetches them",
     ),
     (b"/annex/objects/", "a pointer of git-annex, not the weights themselves; `git annex get` fetches them"),
-    (b"\x1f\x8b", "a gzip archive; unpack it and name the file of weights in it"),
+    (b"\x1f\x8b", "a gzip archive; unpack it and give the file of weights inside"),
     (b"\x89HDF", "an HDF5 file (of Keras, say), not a PyTorch checkpoint (.pth) or safetensors"),
     (
         b"\x80",
@@ -36,9 +36,9 @@ _OTHERS = (
     ),
 )
 _SHARD = (
-    "one process's part of a distributed (FSDP) checkpoint, not a whole network; gather it with the training code "
-    "(FULL_STATE_DICT), or where it is a folder of .distcp files with `python -m "
-    "torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER weights.pth`"
+    "one process's share of a distributed (FSDP) checkpoint, not a whole network; save the whole "
+    "network from the training code (FULL_STATE_DICT), or convert a folder of .distcp files with "
+    "`python -m torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER weights.pth`"
 )
 # Modules whose classes training scripts put beside the weights.
 _SETTINGS = (
@@ -99,11 +99,13 @@ def folder_of_weights(path: Path) -> str:
             f"torch.distributed.checkpoint.format_utils dcp_to_torch {path} weights.pth`, and name that"
         )
     if "config.json" in names:
-        return f"is a folder of a transformers model; name it as the model hf:{path}, or name the file in it"
+        return (
+            f"is the folder of a transformers model; give it as the model hf:{path}, or give the file inside"
+        )
     files = [name for name in names if name.endswith((".pth", ".pt", ".ckpt", ".safetensors", ".bin"))]
     if len(files) == 1:
-        return f"is a folder; name the file in it, {path / files[0]}"
-    return "is a folder; name the file in it" + (f", one of {', '.join(files[:_NAMED])}" if files else "")
+        return f"is a folder; give the file inside, {path / files[0]}"
+    return "is a folder; give the file inside" + (f", one of {', '.join(files[:_NAMED])}" if files else "")
 
 
 def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
@@ -193,7 +195,7 @@ def _refusal(message: str) -> str:
     if name.startswith("torch.distributed"):
         return _SHARD
     words = (
-        f"refused: beside tensors it holds objects of {name}, which could be code, and PatchPrism runs none"
+        f"refused: it also holds objects of {name}, which could run code, and PatchPrism loads only tensors"
     )
     if name.split(".", 1)[0] not in _SETTINGS:
         return f"{words} (the file holds code besides tensors)"

@@ -154,5 +154,5 @@ def _join(
             raise WeightsError(f"missing: {missing}")
         tensors = [named.pop(name) for name in names]
         if len({tuple(each.shape[1:]) for each in tensors}) > 1:
-            raise WeightsError(f"{names[0]} and its kin have shapes that differ")
+            raise WeightsError(f"{names[0]} and the tensors beside it have different shapes")
         named[f"{prefix}{whole}.{kind}"] = torch.cat(tensors)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 PREFIX = "hf:"
 # How long the hub may take to answer, and how long it is waited for: a resolver of names, or a server of many
 # addresses, may take half a minute to give up, whatever timeout the request has.
-_TIMEOUT_S, _PATIENCE_S = 5.0, 8.0
+_TIMEOUT_S, _PATIENCE_S = 4.0, 5.0
 _ANSWER_HOLDS_S = 60
 # Where photos' normalisation is written down; the second is what newer versions of transformers write.
 PREPROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
@@ -157,7 +157,7 @@ def open_model(name: str, *, download: bool = True) -> HubModel:
             raise ModelError(f"{name}: config.json is missing in that folder")
         return model
     if text.startswith(("/", ".", "~")) or folder.exists():
-        what = "is a file, name the folder it is in" if folder.exists() else "no such folder"
+        what = "is a file; give its folder" if folder.exists() else "no such folder"
         raise ModelError(f"model {name!r}: {what}")
     repo, _, revision = text.partition("@")
     config = fetch_file(name, repo, revision or None, "config.json", download=download)

@@ -67,7 +67,7 @@ def reason(error: BaseException) -> str:
 def of_one_size(name: str, fixed: tuple[int, int], shape: tuple[int, ...]) -> str:
     """What to say of photos of another size than the only one that a network takes; sizes are (height, width)."""
     (high, wide), (height, width) = fixed, shape
-    words = f"{name} takes photos of {wide} x {high} pixels only, got {width} x {height}"
+    words = f"{name} only takes photos of {wide} x {high} pixels, got {width} x {height}"
     if high != wide:
         ratio = f"{wide // gcd(high, wide)}:{high // gcd(high, wide)}"
         return f"{words}; crop the photos to {ratio} and give size={min(high, wide)}"

@@ -87,6 +87,6 @@ def features(
         for path in written:
             print(path)
     else:
-        there = " (it was there already, whole)" if outcome.already else ""
+        there = " (it was already complete)" if outcome.already else ""
         many.print_lines([*many.lines_of(outcome), ("wrote", " and ".join(written) + there)])
     many.finish(outcome, quiet=running.quiet)

@@ -161,8 +161,8 @@ class Root(TyperGroup):
 
 
 def options(command: Any) -> list[Any]:
-    """The options of a command that help shows."""
-    return [each for each in command.params if each.param_type_name == "option" and not each.hidden]
+    """The options of a command, but for --help itself."""
+    return [each for each in command.params if each.param_type_name == "option"]
 
 
 def arguments(command: Any) -> list[Any]:

@@ -185,7 +185,7 @@ def warn_if_inside(out: str | None, photos: Sequence[str]) -> None:
         folder = os.path.realpath(local_path(photo))
         if target == folder or target.startswith(os.path.join(folder, "")):
             note(
-                f"warning: {out} is inside {photo}. A record beside the new pictures keeps them from being "
-                "taken for photos: do not delete it, or write to another folder"
+                f"warning: {out} is inside {photo}, where the photos are; a record beside the new pictures keeps "
+                "them from being taken for photos, so do not delete it, or write to another folder"
             )
             return

@@ -32,7 +32,7 @@ def render(
     """Colour photos: the same parts of objects get the same colours in all photos.
 
     Writes a picture of each photo, figures of all photos (fg_mask, results, results_raw and histogram), the fitted
-    prism and report.json. With --lens, it writes the pictures of other lenses as well.
+    prism and report.json. With --lens, it writes the pictures of the given lenses instead.
 
     Memory does not grow with the number of photos. To resume an interrupted run, repeat the command. A feature store
     from `patchprism features` can take the place of the photos; the model does not run again then.

@@ -95,7 +95,7 @@ class Guard:
     def _refusal(self, scope: Scope) -> tuple[int, str] | None:
         names = [key.lower() for key, _ in scope["headers"]]
         if any(names.count(name) > 1 for name in _ONCE):
-            return 400, "a header is there twice"
+            return 400, "a header appears twice"
         headers = {key.decode("latin-1").lower(): value.decode("latin-1") for key, value in scope["headers"]}
         if not self.host_allowed(headers.get("host", "")):
             return 421, "wrong Host header: use the address that patchprism explore printed"

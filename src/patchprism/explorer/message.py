@@ -231,7 +231,7 @@ class Message:
             header = from_json(content[12 : 12 + length])
             infos: dict[str, BufferInfo] = header.pop("buffers")
             if not all(_is_buffer(info) for info in infos.values()):
-                raise ValueError("its buffers make no sense")
+                raise ValueError("its buffers are not valid")
             start = 12 + length
             parts = {
                 name: (

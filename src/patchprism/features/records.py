@@ -119,7 +119,7 @@ def check_model(record: Any) -> None:
             raise ValueError(f"its model record lacks {name!r}")
         usual = is_text if field.type == "str" else is_whole
         if not allowed.get(name, usual)(record[name]):
-            raise ValueError(f"its model record makes no sense: {name} {_short(record[name])}")
+            raise ValueError(f"its model record is not valid: {name} {_short(record[name])}")
 
 
 def record_from(record: Any) -> BackboneRecord:

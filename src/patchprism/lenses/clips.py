@@ -84,12 +84,12 @@ class ClipLens:
 
 def _fit_attention(frames: AskedFrames, layer: Any) -> _ClipAttention:
     if not isinstance(layer, int):
-        raise OptionError(f"attention is that of one layer, got layer={','.join(map(str, layer))}")
+        raise OptionError(f"the lens attention needs a single layer, got layer={','.join(map(str, layer))}")
     # A patch that attends would have to be followed from frame to frame: only the class token is taken.
     check_backbone(frames.backbone, has_points=True, layer=layer)
     if not frames.backbone._has_class_token():
         raise ModelError(
-            f"{frames.backbone.record.name} has no class token, which the lens attention shows in clips"
+            f"{frames.backbone.record.name} has no class token, so a clip cannot be shown through the lens attention"
         )
     lens = _ClipAttention(frames.backbone, layer)
     lens.high = max(top(lens.attended(pixels)) for pixels in frames.pixels(_ATTENDED))

@@ -362,7 +362,7 @@ def _shared(models: Sequence[Model], named: Sequence[set[str]]) -> frozenset[str
         firsts = [
             f"{model.label} has {min(names)}" for model, names in zip(models, named, strict=True) if names
         ]
-        raise PhotoError("photos", f"no photo is there for all models: {', '.join(firsts)}")
+        raise PhotoError("photos", f"no photo could be read for all models: {', '.join(firsts)}")
     return shared
 
 

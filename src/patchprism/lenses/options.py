@@ -101,14 +101,14 @@ class ClipLensOptions(Checked):
         "pca",
         check=partial(checks.choice, allowed=CLIP_LENSES),
         metavar="NAME",
-        help="What to look through: pca (the default), score, norm, similarity, clusters or attention.",
+        help="Lens to look through: pca, score, norm, similarity, clusters or attention.",
         panel=LENSES,
     )
     at: str | None = option(
         None,
         check=optional(_place),
         metavar="TIME:x,y",
-        help="The point for similarity, in the pixels of the frame at a time like 12.5 or 1:30.",
+        help="Point for similarity, in pixels of the frame at a time like 12.5 or 1:30.",
         panel=LENSES,
     )
     clusters: int | str = same(LensOptions, "clusters")

@@ -37,8 +37,8 @@ def check_jpeg_2000(file: IO[bytes], label: str) -> None:
 # What a file begins with that is no photo of ours, at which byte, and what it is.
 HEAD = 132
 _OTHERS = (
-    (0, b"\xff\x0a", "is a JPEG XL photo by its content, which is not read"),
-    (4, b"JXL ", "is a JPEG XL photo by its content, which is not read"),
+    (0, b"\xff\x0a", "not a readable image (JPEG XL: save it as JPEG or PNG)"),
+    (4, b"JXL ", "not a readable image (JPEG XL: save it as JPEG or PNG)"),
     (0, b"8BPS", "is a Photoshop file by its content: save it as PNG or TIFF"),
     (
         0,

@@ -114,7 +114,7 @@ def unread(tiff: Tiff) -> str:
     """Why a TIFF is not read that neither library reads rightly."""
     if tiff.wants_imagecodecs:
         return f"is a TIFF that needs imagecodecs to be read ({tiff.kind}): pip install 'patchprism[tiff]'"
-    return f"is a TIFF of a kind that is not read ({tiff.kind})"
+    return f"is a kind of TIFF that cannot be read ({tiff.kind})"
 
 
 def _choose(tiff: Any) -> tuple[int, Any, str]:

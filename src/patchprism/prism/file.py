@@ -139,7 +139,7 @@ def read_prism(path: str | os.PathLike[str]) -> State:
 def _no_file(path: Path) -> str:
     """What to say of a path where no file is."""
     if (path / "prism.safetensors").is_file():
-        return f"a folder; name the prism in it, {path / 'prism.safetensors'}"
+        return f"a folder; give the prism inside, {path / 'prism.safetensors'}"
     return "no such prism file, but a folder" if path.is_dir() else "no such prism file"
 
 
@@ -148,7 +148,7 @@ def _advice(path: Path) -> str:
     suffix = path.suffix.lower()
     if suffix in (*PHOTO_SUFFIXES, *VIDEO_SUFFIXES):
         kind = "photo" if suffix in PHOTO_SUFFIXES else "clip"
-        return f"; {kind}s are named without an option, and prism=FILE takes what `patchprism fit` wrote"
+        return f"; {kind}s are given without an option, and prism=FILE is a prism from `patchprism fit`"
     return "; give weights as weights=FILE" if suffix in (".pth", ".pt", ".ckpt") else ""
 
 

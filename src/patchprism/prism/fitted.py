@@ -264,13 +264,11 @@ class FittedPrism(PrismOptions):
     def _side_reason(self) -> str:
         if self.head_ is not None:
             photos = counted(self.n_voters_, "photo")
-            agree = "" if np.isnan(self.agreement_) else f", which it agrees with to {self.agreement_:.0%}"
-            return f"taught by masks of {photos}{agree}"
+            agree = "" if np.isnan(self.agreement_) else f" (agreement {self.agreement_:.0%})"
+            return f"taught with masks of {photos}{agree}"
         if self.direction_ is not None:
             voters = counted(self.n_voters_, "photo")
-            return (
-                f"learned from labels of {voters}, which agree with the foreground to {self.agreement_:.0%}"
-            )
+            return f"learned from labels of {voters} (agreement {self.agreement_:.0%})"
         if self.foreground in ("above", "below", "none"):
             return "as asked" if self.side_ != "none" else "all patches kept, as asked"
         other = "below" if self.side_ == "above" else "above"

@@ -53,7 +53,7 @@ def _finite(value: Any) -> Any:
         return _finite(value.tolist())
     if hasattr(value, "__fspath__"):
         return str(value.__fspath__())
-    raise TypeError(f"{type(value).__name__} is no JSON value")
+    raise TypeError(f"{type(value).__name__} is not a JSON value")
 
 
 def from_json(text: str | bytes) -> Any:

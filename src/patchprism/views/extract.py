@@ -112,7 +112,7 @@ def extract(
         check_framing(framing)
         for name, said in (("size", size), ("stride", stride)):
             if said is not None:
-                raise OptionError(f"{name} is part of framing; give one of them", option=name)
+                raise OptionError(f"{name} is part of framing; give only one of them", option=name)
         if framing.patch_size != record.patch_size:
             raise OptionError(
                 f"framing must have the patch size of {record.name}, {record.patch_size}, got {framing.patch_size}",

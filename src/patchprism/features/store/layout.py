@@ -168,9 +168,7 @@ def decode_names(data: bytes, rows: int, where: str) -> list[str]:
         names.append(name)
         at += length
     if at != len(data):
-        raise StoreError(
-            f"{where}: damaged feature store, this chunk of names goes on after the last of them"
-        )
+        raise StoreError(f"{where}: damaged feature store, this chunk of names has data after the last name")
     return names
 
 
@@ -192,7 +190,7 @@ def load_json(folder: Folder, key: str) -> dict[str, Any]:
     if size is None:
         raise StoreError(f"{where}: missing; this is not a feature store, or it is incomplete")
     if size > MAX_JSON:
-        raise StoreError(f"{where}: {size:,} bytes of metadata, at most {MAX_JSON:,} are read")
+        raise StoreError(f"{where}: {size:,} bytes of metadata, more than the maximum of {MAX_JSON:,}")
     try:
         value = from_json(folder.read(key))
     except ValueError as error:

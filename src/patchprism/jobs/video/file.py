@@ -110,7 +110,9 @@ class FileClip:
                     end = max(end, time + self._shown(raw))
                     continue
                 if last is not None and time <= last:
-                    self.problems.add(f"frame at {float(time):.3f} s: not after the one before it")
+                    self.problems.add(
+                        f"frame at {float(time):.3f} s: its time is not later than that of the frame before"
+                    )
                     continue
                 last, end = time, time + self._shown(raw)
                 if span.end is not None and time >= span.end:
@@ -122,7 +124,7 @@ class FileClip:
         # An edit list may well hide most of what a file holds; a frame longer than all of it is a broken clock.
         if not jumped and 2 * self._read < self.counted and self.duration and self.rate * self.duration < 1:
             self._warn(
-                f"{self.name}: its header names {self.counted} frames, but times at which only {self._read} appear"
+                f"{self.name}: its header promises {self.counted} frames, but only {self._read} of them have a time"
             )
 
     def _check_the_end(
@@ -134,7 +136,8 @@ class FileClip:
             return
         if last_picture_is_cut(self.path, container, stream):
             self._warn(
-                f"{self.name}: its last picture, at {float(last or 0):.2f} s, is not whole; the file may be cut short"
+                f"{self.name}: its last picture, at {float(last or 0):.2f} s, is incomplete; the file may be "
+                "cut short"
             )
         if self.promised is None:
             return

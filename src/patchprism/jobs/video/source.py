@@ -120,8 +120,8 @@ def _gaps(paths: list[Path], counter: Counter, pattern: str) -> list[str]:
     if not missing:
         return []
     return [
-        f"{pattern}: {counted(missing, 'number')} between {min(numbers)} and {max(numbers)} not there; "
-        "the frames follow each other all the same"
+        f"{pattern}: {counted(missing, 'number')} between {min(numbers)} and {max(numbers)} missing; "
+        "the other frames follow each other without a gap"
     ]
 
 
