@@ -120,7 +120,7 @@ def download_weights(name: str, *, progress: Progress | None = None) -> WeightsO
     Raises
     ------
     ModelError
-        If the name is not known.
+        If there is no such model.
     WeightsError
         If the weights cannot be fetched or trusted.
     ExtraError
@@ -138,24 +138,26 @@ def load_backbone(
     progress: Progress | None = None,
     download: bool = True,
 ) -> Backbone:
-    """A backbone with its weights, ready to turn pixels into patch tokens.
+    """Load a backbone with its weights.
 
     Parameters
     ----------
     name : str
-        A registered name, e.g. ``"dinov2_vits14"``; ``records()`` lists all. ``hf:REPO_OR_DIR[@REVISION]``
-        is read by ``transformers`` (an extra), ``timm:NAME`` by ``timm`` (an extra).
+        Name of a model, for example ``"dinov2_vits14"`` (``patchprism models`` lists all),
+        ``"hf:REPO_OR_DIR[@REVISION]"`` for a model of ``transformers``, or ``"timm:NAME"`` for a model of ``timm``.
+        The last two need extras.
     weights : str or os.PathLike, optional
-        A file, an ``http(s)://`` address, or ``hf:REPO[@REVISION]`` on the Hugging Face hub, in the official
-        or in Hugging Face's layout. Without it: torch.hub's cache, then PatchPrism's own, then the official
-        address. Not for ``hf:`` models, which bring their own; for ``timm:`` ones, a file.
+        A file, an ``http(s)://`` address, or ``hf:REPO[@REVISION]`` on the Hugging Face hub, in the official format
+        or in that of Hugging Face. By default PatchPrism looks into the cache of torch.hub, then into its own cache,
+        and then downloads from the official address. Not allowed for ``hf:`` models, which have their own weights;
+        for ``timm:`` models it must be a file.
     device : {"auto", "cpu", "cuda", "mps"} or e.g. "cuda:1"
     dtype : {"auto", "float32", "bfloat16", "float16"}
-        What the network computes in; ``"auto"`` is float32.
+        Precision of the network; ``"auto"`` means float32.
     progress : callable, optional
         Called as ``progress(message, done_bytes, total_bytes or None)`` while weights are downloaded.
     download : bool
-        Whether the network may be used.
+        Whether weights may be downloaded.
 
     Returns
     -------
@@ -164,11 +166,11 @@ def load_backbone(
     Raises
     ------
     ModelError
-        If the name is not known.
+        If there is no such model.
     OptionError
-        If ``device`` or ``dtype`` is not known or not available here.
+        If ``device`` or ``dtype`` is unknown or not available on this machine.
     WeightsError
-        If the weights cannot be found, fetched, trusted or loaded.
+        If the weights cannot be found, downloaded, verified or loaded.
     ExtraError
         If the model needs a package that is not installed.
     """

@@ -58,10 +58,10 @@ class PhotoRow:
 
 
 class StoredFeatures(PatchFeatures):
-    """Features in a store on disk; stands in for :class:`~patchprism.PatchFeatures`.
+    """Features in a feature store; can be used in place of :class:`~patchprism.PatchFeatures`.
 
-    Photos are read when they are asked for, and nothing is kept of them. Slices are views of the same store.
-    It can be pickled: the copy reads the same folder.
+    Each photo is read when it is requested, and is not kept in memory. Slices are views of the same store. A pickled
+    copy reads the same folder.
 
     Parameters
     ----------
@@ -71,18 +71,18 @@ class StoredFeatures(PatchFeatures):
     Attributes
     ----------
     origin : dict
-        Model, weights, framing and dtype, as a prism keeps them.
+        Model, weights, framing and dtype, as in a prism.
     model : dict
         The backbone's record.
     dtype : str
-        What tokens are stored in, ``"float16"`` or ``"float32"``.
+        Dtype of the stored tokens, ``"float16"`` or ``"float32"``.
     notes : list of Note
-        What was said of the photos as they were read.
+        Notes about the photos that were read.
 
     Raises
     ------
     StoreError
-        If there is no store, it is damaged, cut short, unfinished, not trustworthy, or from a newer version.
+        If there is no store, or it is damaged, truncated, unfinished, not valid, or from a newer version.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -116,17 +116,17 @@ class StoredFeatures(PatchFeatures):
 
     @property
     def grids(self) -> list[tuple[int, int]]:
-        """Rows and columns of patches, (h, w), a photo."""
+        """Rows and columns of patches, (h, w), of each photo."""
         return [row.grid for rows in self._blocks() for row in rows]
 
     @property
     def names(self) -> list[str]:  # type: ignore[override]
-        """The photos' names, all of them at once."""
+        """The names of all photos."""
         return [row.name for rows in self._blocks() for row in rows]
 
     @property
     def n_patches(self) -> int:
-        """Patches of all photos together."""
+        """Number of patches of all photos."""
         if len(self) == len(range(self._specs["names"].shape[0])):
             return self._specs["tokens"].shape[0]
         return sum(h * w for h, w in self.grids)
@@ -183,11 +183,11 @@ class StoredFeatures(PatchFeatures):
             raise StoreError(f"{self.path}: damaged feature store, its framing is none ({error})") from error
 
     def rows(self, start: int, stop: int) -> list[PhotoRow]:
-        """What is known of the photos from ``start`` to before ``stop``, counted in the whole store."""
+        """The entries of the photos from ``start`` to ``stop`` (exclusive), counted in the whole store."""
         return [row for row, _, _ in self._table(start, stop)]
 
     def read(self, start: int, stop: int) -> Iterator[tuple[PhotoRow, Tokens]]:
-        """The same photos with their tokens, (h, w, D) in the dtype that is stored, one at a time.
+        """The same photos with their tokens, (h, w, D) in the stored dtype, one at a time.
 
         Raises
         ------
