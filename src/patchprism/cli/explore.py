@@ -125,7 +125,7 @@ def explore(
     def ready(address: str) -> None:
         print(address if running.quiet else f"explore {address}", flush=True)
         if not running.quiet:
-            print("        Ctrl-C stops; save writes to " + page.out, flush=True)
+            print(f"        press Ctrl-C to stop; Save writes to {page.out}", flush=True)
         if not page.no_open:
             import threading
             import webbrowser
