@@ -107,11 +107,11 @@ class ExtraError(PatchPrismError, ImportError):
         Parameters
         ----------
         error : ImportError
-            What importing ended in.
+            The error of the import.
         extra, purpose : str
             As above.
         *brought : str
-            Modules that the extra brings.
+            Modules that the extra includes.
         """
         cause: BaseException | None = error
         for _ in range(5):  # fsspec says what to install, and its cause which module is missing

@@ -96,7 +96,8 @@ def read_photo(
             if Path(source).is_char_device() or Path(source).is_block_device():
                 raise PhotoError(label, "is a device, not a file")
             if Path(source).is_fifo() and not is_stream(source):
-                # Opening it waits, for ever if nobody writes. The shell's own, of <(...), have their writer.
+                # Opening a pipe waits until somebody writes to it, possibly for ever. Pipes that the shell makes with
+                # <(...) have a writer.
                 raise PhotoError(label, "is a pipe, not a file")
             with open(source, "rb") as file:
                 return _read_file(file, label, values)

@@ -148,9 +148,9 @@ class _Child:
 
 
 def serve() -> None:
-    """The process itself: a reader, then what it is asked for come in; photos go out until nobody asks any more."""
+    """The main loop of the process: receives a reader, then requests, and sends photos."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches it too; the one that asks decides
-    # What a decoder prints must not get between the photos.
+    # Output that a decoder prints must not be mixed with the photos.
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     source = sys.stdin.buffer

@@ -1,4 +1,4 @@
-"""What a program around us may have set in torch, set aside while we compute."""
+"""Set aside settings of torch that the calling program may have changed, while we compute."""
 
 from __future__ import annotations
 
@@ -19,10 +19,9 @@ def own_settings() -> Iterator[None]:
     No gradients are recorded. Inference mode is off even if the caller's program has switched it on, because nothing
     could be trained on tensors made in it.
 
-    Autocast is off, the default dtype float32, the default device the CPU, and products of float32 are not
-    computed with fewer bits (TF32, bfloat16), whatever the caller's program has set. All of it is as before
-    afterwards. The default dtype and the precision of products are one for all threads of a process, which is
-    torch's affair.
+    Autocast is off, the default dtype float32, the default device the CPU, and products of float32 are not computed
+    with fewer bits (TF32, bfloat16), whatever the calling program has set. Afterwards, all settings are restored. In
+    torch, the default dtype and the precision of products are shared by all threads of a process.
     """
     import torch
 
