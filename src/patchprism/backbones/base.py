@@ -1,4 +1,4 @@
-"""What a backbone is. Importing it loads no torch."""
+"""The base class of backbones. Importing it does not load torch."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Backbone(ABC):
     dtype: torch.dtype
 
     facets: tuple[str, ...] = ("token",)
-    """What can be had of a layer: its output (``"token"``), or its attention's query, key or value."""
+    """Outputs that a layer provides: its tokens (``"token"``), or the query, key or value of its attention."""
 
     has_attention: bool = False
     """Whether :meth:`attention` and :meth:`rollout` work."""

@@ -121,7 +121,7 @@ EFFICIENTNET = (
     ),
 )
 
-# What a job takes that names no model: the second where the first cannot be had (backbones/choice.py).
+# The default models; the second is used if the first is not available (backbones/choice.py).
 DEFAULT_MODEL = "dinov2_vits14"
 EMBEDDED_MODEL = "focus_vits14"
 

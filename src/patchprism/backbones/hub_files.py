@@ -65,7 +65,7 @@ class HubModel:
         return fetch_file(self.name, self.repo, self.folder.name, file, download=self.download)
 
     def json(self, file: str) -> dict[str, Any] | None:
-        """What a JSON file holds; None where there is no such file.
+        """Contents of a JSON file; None if it is missing.
 
         Raises
         ------
@@ -86,7 +86,7 @@ class HubModel:
     def weights(self, progress: Progress | None = None) -> WeightsOrigin:
         """Its weights, fetched if they must be.
 
-        Of a model in several files the SHA-256 is that of their SHA-256s in the order of their names.
+        If the model is in several files, the SHA-256 is that of their SHA-256s in the order of their names.
 
         Raises
         ------
@@ -134,7 +134,7 @@ class HubModel:
 
 
 def open_model(name: str, *, download: bool = True) -> HubModel:
-    """The model that ``hf:REPO_OR_DIR[@REVISION]`` names, with its ``config.json`` at hand.
+    """The model that ``hf:REPO_OR_DIR[@REVISION]`` names, with its ``config.json`` downloaded.
 
     Raises
     ------
@@ -209,7 +209,7 @@ def fetch_file(name: str, repo: str, revision: str | None, file: str, *, downloa
 
 
 def _cached(repo: str, revision: str | None, file: str) -> Path | None:
-    """A file of a settled commit that is in the cache; branches move, so they are asked for anew."""
+    """A cached file of a fixed commit. Branches can change, so they are checked again."""
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
@@ -251,7 +251,7 @@ def is_offline(download: bool = True) -> bool:
 
 
 def unreachable(name: str) -> str:
-    """What to say of a model that is neither here nor to be had."""
+    """Advice for a model that is neither on this machine nor reachable."""
     return (
         f"{name} is not in the Hugging Face cache, and the hub cannot be reached; run `patchprism download {name}` "
         "with a network, or name a folder that holds the model's files (hf:FOLDER)"

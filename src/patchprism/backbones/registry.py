@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Kind(Protocol):
-    """What the module of a kind of name offers."""
+    """Interface of the modules that know a kind of name."""
 
     def find_record(self, name: str) -> BackboneRecord:
         """The record of a model, without its weights."""
@@ -58,8 +58,8 @@ def _timm() -> Kind:
     return timm_models
 
 
-# What a name begins with, before a colon, and the module that knows such names; it is imported when it is needed.
-# A function has no name to be found by: Backbone.from_callable makes its backbone.
+# Prefixes of names, before a colon, and the modules that know such names. They are imported when they are needed. A
+# function has no such name: Backbone.from_callable makes its backbone.
 KINDS: dict[str, Callable[[], Kind]] = {"": _official, "hf": _huggingface, "timm": _timm}
 
 
@@ -122,7 +122,7 @@ def download_weights(name: str, *, progress: Progress | None = None) -> WeightsO
     ModelError
         If there is no such model.
     WeightsError
-        If the weights cannot be fetched or trusted.
+        If the weights cannot be downloaded or verified.
     ExtraError
         If they come in a package that is not installed.
     """
@@ -199,7 +199,7 @@ _DINOV3 = {
 
 
 def _meant(name: str) -> str:
-    """What somebody who gives an unknown name for a model may have meant."""
+    """Suggestions for an unknown name of a model."""
     bare = name.strip()
     lowered = bare.lower()
     for prefix in ("https://huggingface.co/", "http://huggingface.co/", "huggingface.co/", "huggingface:"):

@@ -64,7 +64,7 @@ class Compared(Checked):
 
 @dataclass(frozen=True, kw_only=True)
 class SheetOptions(PictureOptions):
-    """What is written for a photo: its colours in all cells."""
+    """The files of a photo: its colours in all cells."""
 
     arrays: bool = same(
         PictureOptions, "arrays", help="Also write each photo's colours of every cell as .npz."

@@ -23,7 +23,7 @@ def stdout() -> Console:
     """Where results go."""
     from rich.console import Console
 
-    # Names hold what they like: [red] is no colour, and :dog: no picture of one.
+    # Names can contain any text, so [red] must not become a colour and :dog: not an emoji.
     return Console(highlight=False, markup=False, emoji=False, soft_wrap=not sys.stdout.isatty())
 
 
@@ -157,7 +157,7 @@ def as_typed(value: str) -> str:
 
 
 def say_notes(notes: Sequence[Note], *, quiet: bool) -> None:
-    """Notes at the end of a summary, equal ones together; on standard error where there is no summary."""
+    """Notes at the end of a summary, equal ones merged; on standard error if there is no summary."""
     together: dict[str, list[str]] = {}
     for each in notes:
         together.setdefault(advised_by_flags(each.text), []).append(each.name)

@@ -35,7 +35,7 @@ MAX_SHOWN = 200
 
 @dataclass(frozen=True, kw_only=True)
 class PageOptions(Checked):
-    """Where the page goes: to a file, or to whoever asks for it."""
+    """Where the page goes: to a file, or to a browser through the server."""
 
     html: str | None = option(
         None,
@@ -103,7 +103,7 @@ def explore(
     from patchprism.photos.sources import elsewhere, places_for
     from patchprism.support.files import check_target
 
-    # What can be refused is refused before the network runs.
+    # Wrong input is refused before the network runs.
     bound = None if page.html is not None else _listen(photos, page, settings)
     chosen, store = coloring.coloring(), store_among(photos)
     if page.html is not None:

@@ -1,4 +1,4 @@
-"""What only commands take: where prisms come from, how work is run, arguments."""
+"""Options of commands only: where prisms come from, how work is run, arguments."""
 
 from __future__ import annotations
 

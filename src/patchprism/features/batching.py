@@ -1,4 +1,4 @@
-"""How many patches go through a network at once, when nobody says: found from the memory that is free.
+"""The default batch size, in patches: found from the free memory.
 
 The rule: a batch may take a quarter of the free memory, by the bytes a patch that were measured for the family
 of networks; at most ``MOST_PATCHES`` of the device, beyond which nothing gets faster; rounded down to a power
@@ -73,7 +73,7 @@ def patches_for(record: BackboneRecord, *, kind: str, itemsize: int, free: int) 
 def bytes_for(size: int, record: BackboneRecord) -> int:
     """About how many bytes of memory one square photo of ``size`` pixels takes: its pixels, and a forward pass."""
     patches = (size // record.patch_size) ** 2
-    numbers = 0  # of a function of the user's own nothing is known
+    numbers = 0  # nothing is known about a function of the user
     if record.heads:
         numbers = _TRANSFORMER_NUMBERS * record.width
     elif record.family != "callable":

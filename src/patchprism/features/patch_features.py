@@ -131,7 +131,7 @@ def as_tokens(tokens: Any, name: str = "features") -> Tokens:
     Raises
     ------
     FeaturesError
-        If it is nothing of the kind.
+        If it is neither.
     """
     try:
         if type(tokens).__module__.partition(".")[0] == "torch":
@@ -140,7 +140,7 @@ def as_tokens(tokens: Any, name: str = "features") -> Tokens:
             own = str(tokens.dtype) in ("torch.float16", "torch.float32", "torch.float64")
             tokens = (tokens.float() if tokens.is_floating_point() and not own else tokens).numpy()
         if isinstance(tokens, np.ma.MaskedArray):
-            # A masked value is none: as NaN it is refused, and does not come back as what lies below the mask.
+            # A masked value becomes NaN and is refused; otherwise the number below the mask would be used.
             tokens = np.where(np.ma.getmaskarray(tokens), np.nan, tokens.data)
         array = np.asarray(tokens)
     except (TypeError, ValueError, RuntimeError, NotImplementedError) as error:

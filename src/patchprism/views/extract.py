@@ -136,7 +136,7 @@ def load_again(view: View) -> Backbone:
     OptionError
         If the features are the user's own, or those of a function.
     WeightsError
-        If its weights are not on this machine any more, or are others by now.
+        If its weights are no longer on this machine, or have changed.
     """
     name = view.record.name
     if view.record.family in ("own", "callable"):
@@ -155,6 +155,6 @@ def load_again(view: View) -> Backbone:
 
 
 def check_framing(framing: Any) -> None:
-    """Refuse what is no framing."""
+    """Refuse anything that is not a framing."""
     if not isinstance(framing, Framing):
         checks.refuse("framing", "a Framing, or None", framing)

@@ -385,7 +385,7 @@ class Visualization(View):
         return ExplorerPage(build_message(self, title=title))
 
     def _repr_png_(self) -> bytes:
-        """What a notebook shows: the figure ``results``."""
+        """HTML for notebooks: the figure ``results``."""
         return as_png(self.figures()["results"]())
 
 
@@ -404,7 +404,7 @@ class PhotoResult:
 
     @property
     def name(self) -> str:
-        """What the photo is called."""
+        """Name of the photo."""
         return self.view.names[self.index]
 
     @property
@@ -460,5 +460,5 @@ class PhotoResult:
         return f"PhotoResult({self.name}, {h} x {w} patches, {self.foreground.mean():.0%} foreground)"
 
     def _repr_png_(self) -> bytes:
-        """What a notebook shows: the photo beside its colours."""
+        """HTML for notebooks: the photo beside its colours."""
         return self.view[self.index : self.index + 1]._repr_png_()

@@ -1,4 +1,4 @@
-"""Photos -> Visualization, for people who want one call."""
+"""Colour photos in one call: photos -> Visualization."""
 
 from __future__ import annotations
 

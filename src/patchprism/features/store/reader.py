@@ -25,15 +25,15 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-# Up to so many chunk files are looked at when a store is opened, so that one cut short is found at once and
-# not after an hour; beyond, each is checked as it is read.
+# Maximum number of chunk files that are checked when a store is opened, so that a truncated file is found at once and
+# not after an hour. In larger stores, each file is checked when it is read.
 CHECKED_CHUNKS = 20_000
 LARGE = 1 << 30  # bytes; from here on the machine is asked whether it has them
 
 
 @dataclass(frozen=True)
 class PhotoRow:
-    """What a store knows of a photo beside its tokens.
+    """The entries of a photo in a store, without its tokens.
 
     Attributes
     ----------
@@ -231,7 +231,7 @@ class StoredFeatures(PatchFeatures):
             and (sizes.prod(axis=1) <= MAX_PIXELS).all()
             and np.isfinite(crops).all()
             and (crops[:, :2] < crops[:, 2:]).all()
-            # What the network saw lies in the photo, but for rounding.
+            # The part that the network saw is inside the photo, except for rounding.
             and (crops[:, :2] > -1).all()
             and (crops[:, 2:] < sizes[:, ::-1] + 1).all()
         )

@@ -1,4 +1,4 @@
-"""A store as a flat table, for those who want rows and not arrays."""
+"""Write a store as a flat table."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def write_parquet(
     *,
     tell: Callable[[str, int, int | None], None] = lambda *_: None,
 ) -> None:
-    """A row a patch: ``photo`` (its name), ``row`` and ``column`` in the grid, ``vector`` (D float32).
+    """One row per patch: ``photo`` (its name), ``row`` and ``column`` in the grid, ``vector`` (D float32).
 
     float32, since few readers of Parquet know float16 yet.
 
