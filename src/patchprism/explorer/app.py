@@ -29,7 +29,7 @@ from patchprism.support.folders import reason_of
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-# What failures mean to a browser; all others are for the request as it is: 422.
+# HTTP status codes of errors; all others are 422.
 STATUS: dict[type[PatchPrismError], int] = {
     NoSessionError: 404,
     BusyError: 429,
@@ -91,7 +91,7 @@ def make_app(workshop: Workshop, *, out: str | os.PathLike[str]) -> FastAPI:
     ----------
     workshop : Workshop
     out : path
-        Where saving goes; no request can name another place.
+        Folder that *Save* writes to; no request can name another one.
     """
 
     @asynccontextmanager

@@ -1,4 +1,4 @@
-"""What stands before the server: who may speak to it, and how much they may say."""
+"""Checks before the server: who may send requests, and how large they may be."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MAX_UPLOADS = 16
 # A body may pause for so many seconds, and must come at so many bytes a second when they have passed.
 BODY_PAUSE = 10.0
 LEAST_RATE = 16 << 10
-# What decides who may speak, and how much, is said once or not at all.
+# Headers that these checks depend on may occur at most once.
 _ONCE = (b"host", b"origin", b"sec-fetch-site", b"content-length", b"x-photo-name")
 
 HEADERS = {
@@ -49,9 +49,9 @@ class TooSlowError(Exception):
 class Guard:
     """Lets through what came to the right address with the right token, from the page itself, in bounds.
 
-    The token is the first part of the path, so another page in the browser cannot make up an address that
-    works; the Host header is checked, so a name that somebody else's DNS points here is refused (DNS
-    rebinding); the Origin header is checked, so is a foreign page that has got hold of the token.
+    The token is the first part of the path, so another page in the browser cannot guess an address that works. The
+    Host header is checked, so a foreign name whose DNS entry points here is refused (DNS rebinding). The Origin
+    header is checked, so a foreign page that knows the token is refused, too.
 
     Parameters
     ----------
@@ -168,7 +168,7 @@ class Guard:
         async def headed(message: MutableMapping[str, Any]) -> None:
             nonlocal started
             if over and not started:
-                return  # the answer to this comes from here, whatever the application makes of it
+                return  # the response comes from here; that of the application is ignored
             if message["type"] == "http.response.start":
                 started = True
                 own = {key.lower() for key, _ in message["headers"]}

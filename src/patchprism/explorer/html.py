@@ -74,7 +74,7 @@ def page_html(message: Message | None = None) -> str:
     Parameters
     ----------
     message : Message, optional
-        What the page shows. Without one the page asks the server that it came from.
+        Contents of the page. Without a message, the page requests it from its server.
 
     Returns
     -------
@@ -132,7 +132,7 @@ class ExplorerPage:
         Parameters
         ----------
         path : path
-            Of the file, or an address that fsspec opens.
+            Path of the file, or an address that fsspec opens.
 
         Returns
         -------
@@ -150,7 +150,7 @@ class ExplorerPage:
         return address_text(path) if is_remote(path) else local_path(path)
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: the page in a frame of its own, cut off from the notebook's."""
+        """HTML for notebooks: the page in a sandboxed frame."""
         page = html.escape(self.html)
         return (
             f'<iframe srcdoc="{page}" sandbox="allow-scripts allow-downloads" '

@@ -169,7 +169,7 @@ class DrawTask:
         return photo_row, part, files, reason, {name: look.entry for name, look in looks.items()} | masks
 
     def _staged(self, name: str) -> AbstractContextManager[Path]:
-        """A path to write to that becomes the file; beside it where there is no work folder."""
+        """A temporary path that becomes the file; in the same folder if there is no work folder."""
         if self.work is None and isinstance(self.out, LocalFolder):
             return atomic_write(self.out.path / name)
         staged: AbstractContextManager[Path] = self.out.staged(name)
@@ -178,7 +178,7 @@ class DrawTask:
     def _jobs(
         self, row: PhotoRow, part: PhotoColors, photo: NDArray[np.uint8] | None, stem: str
     ) -> Iterator[tuple[str, Callable[[Path], None]]]:
-        """The files of one photo by name, and what writes each; without a photo, there is no overlay."""
+        """The files of one photo, each with the function that writes it; without the photo, there is no overlay."""
         options = self.options
         style = {"upsample": options.upsample, "background": options.background, "basis": options.basis}
         if photo is None:

@@ -52,7 +52,7 @@ class Evaluation:
     Attributes
     ----------
     photos : list of dict
-        Of each photo with a mask: ``photo``, ``mask``, and the measures.
+        For each photo with a mask: ``photo``, ``mask`` and the measures.
     overall : dict
         The measures over all of them.
     settings : dict

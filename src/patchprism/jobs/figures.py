@@ -156,7 +156,7 @@ def overview(
     inside: int,
     options: PictureOptions,
 ) -> dict[str, Drawing]:
-    """What draws each figure, by the name of its file.
+    """Functions that draw the figures, by the name of the file.
 
     Parameters
     ----------
@@ -247,7 +247,7 @@ def origin_of(colored: Colored, n_photos: int, n_patches: int) -> str:
 
 
 def _notes(colored: Colored) -> dict[str, tuple[str, ...]]:
-    """What must be known to read each figure."""
+    """Explanations for the caption of each figure."""
     prism = colored.prism
     if prism.side_ == "none":
         kept = "All patches are kept."

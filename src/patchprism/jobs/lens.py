@@ -1,4 +1,4 @@
-"""What a job asks of lenses: `patchprism.lenses` has them, which this room does not know."""
+"""The interface of lenses for jobs. The lenses are in `patchprism.lenses`, which jobs may not import."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ class PhotoLens(Protocol):
         """Digest of all that what it finds depends on beside the photo and its tokens."""
 
     def look(self, row: PhotoRow, tokens: Tokens, part: PhotoColors, index: int) -> PhotoLook:
-        """What it finds in one photo."""
+        """Look at one photo."""
 
     def result(self, entries: Sequence[Any]) -> LensResult:
-        """What it finds in all photos together, from the entries of each."""
+        """Combine the entries of all photos."""
 
 
 class Looking(Protocol):

@@ -53,7 +53,7 @@ SHOWN_ROWS = 20
 
 @dataclass
 class _Sums:
-    """What all drawn shards say together."""
+    """Combined results of all drawn shards."""
 
     counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros_like(count_scores(np.zeros(0))))
     inside: int = 0
@@ -76,14 +76,14 @@ class _Sums:
 
 
 class Pictures:
-    """Writes the pictures of a job, and what is said of them together.
+    """Writes the pictures of a job, and combines the results.
 
     Parameters
     ----------
     work : Folder, optional
-        Where it is kept what is done, for a run that is interrupted; nowhere by default.
+        Folder that records what is done, so that an interrupted run can be resumed; none by default.
     lenses : sequence of LensResult
-        What other lenses have found, of photos in memory.
+        Results of other lenses, for photos in memory.
     looking : Looking, optional
         Lenses that look at the photos while they are drawn.
     """
@@ -304,7 +304,7 @@ class Pictures:
         if self.looking is not None:
             self.lost |= dict(self.looking.lost())
         stems = [stem for its in self.stems for stem in its]
-        # What lenses in memory found; those that looked on the way have written theirs.
+        # Results of lenses in memory; lenses that looked during the drawing have already written theirs.
         for index, (photo, stem) in enumerate(zip(self._photos(), stems, strict=True)):
             for path, write in photo_jobs(self.lenses, index, Path(stem), self.options):
                 with self.output.staged(path.name) as part:
@@ -382,7 +382,7 @@ class Pictures:
 
 
 def read_json(folder: Folder, key: str) -> dict[str, Any]:
-    """What a file of the work folder says; nothing where there is none, or a broken one."""
+    """Contents of a file of the work folder; empty if it is missing or broken."""
     try:
         found = json.loads(folder.read(key))
     except (OSError, ValueError):

@@ -58,7 +58,7 @@ def color(
     strict : bool
         Whether the first photo that cannot be read raises.
     """
-    # What can be refused is refused before the network runs.
+    # Wrong input is refused before the network runs.
     prism = coloring.unfitted(settings)
     check_given(coloring.masks, given)
     opened = open_tokens(

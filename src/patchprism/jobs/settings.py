@@ -31,20 +31,20 @@ if TYPE_CHECKING:
 ERRORS = ("raise", "report")
 
 
-# What a preset says where the user says nothing; the framing's part of it is in Framing.preset.
+# Values of the presets for options that the user leaves out; those of the framing are in Framing.preset.
 PRESET_OPTIONS: dict[str, dict[str, Any]] = {
     "default": {},
     "seed": {"threshold": 0.6, "foreground": "above"},
 }
 
 
-# A prism that says nothing of these was fitted with their defaults.
+# A prism without these was fitted with their defaults.
 TOKEN_DEFAULTS = asdict(TokenOptions())
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(Checked):
-    """What decides the colours of a job. ``None`` leaves a choice to the preset, or to a prism that is given.
+    """Settings that determine the colours of a job. ``None`` means the value of the preset or of a given prism.
 
     Attributes are those of :func:`visualize` with the same names.
     """
@@ -191,7 +191,7 @@ class Settings(Checked):
         return framing
 
     def fitting(self, framing: Framing, record: BackboneRecord) -> Settings:
-        """The same with a tile where nobody chose one and not even one square photo would fit into the memory whole."""
+        """The same settings with a tile, if none was chosen and a square photo would not fit into the memory."""
         if self.tile is not None or framing.size <= DEFAULT_TILE:
             return self
         from patchprism.backbones.devices import resolve_device
@@ -277,7 +277,7 @@ def with_mask(prism: Prism, options: dict[str, Any]) -> Prism:
 
 
 def check_backbone(name: str, value: Any) -> None:
-    """Refuse what is no backbone."""
+    """Refuse anything that is not a backbone."""
     from patchprism.backbones import Backbone
 
     if value is not None and not isinstance(value, Backbone):
@@ -285,7 +285,7 @@ def check_backbone(name: str, value: Any) -> None:
 
 
 def describe_origin(network: Identity, settings: Settings, framing: Framing) -> dict[str, Any]:
-    """What features depend on, as a prism keeps it: JSON values."""
+    """What features depend on, as JSON values, as in a prism."""
     return {
         "model": network.record.name,
         "weights_source": network.weights.source,
@@ -307,7 +307,7 @@ def _range_of(origin: dict[str, Any]) -> tuple[float, float] | None:
         raise PrismError(f"the prism is damaged: {error}") from error
 
 
-# What a prism and a head keep of the features that they belong to, and what to call it.
+# The keys of ``origin`` that a prism and a head keep, and their names in messages.
 _TOKENS = (
     ("model", "model"),
     ("weights_sha256", "weights"),
@@ -333,7 +333,7 @@ def check_origin(prism: Prism, origin: dict[str, Any]) -> None:
 
 
 def check_head(head: Head, origin: dict[str, Any]) -> None:
-    """Refuse a head that was taught on other tokens than these; photos of another size are no others.
+    """Refuse a head that was taught with other tokens. Photos of another size are allowed.
 
     Raises
     ------
@@ -357,9 +357,9 @@ def _difference(
     *,
     framing: tuple[str, ...] | None,
 ) -> str:
-    """What differs first between two origins, and how; ``framing`` says which of its options count, None for all."""
+    """The first difference between two origins. ``framing`` names its options that count; None means all."""
     if not fitted_on:
-        return ""  # fitted on somebody's own features: what they were is the user's to know
+        return ""  # fitted on the user's own features, about which nothing is recorded
     for key, word in keys:
         fitted, here = (each.get(key, TOKEN_DEFAULTS.get(key)) for each in (fitted_on, origin))
         if fitted != here:

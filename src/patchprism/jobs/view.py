@@ -416,7 +416,7 @@ def lost_since(photos: Photos, failures: Sequence[Failure]) -> list[Failure]:
 
 
 def _lens_results(lenses: Any) -> Sequence[LensResult]:
-    """What lenses found, if it is that."""
+    """The results of lenses, checked."""
     from patchprism.pictures.outputs import LensResult
 
     found = lenses if isinstance(lenses, (list, tuple)) else [lenses]

@@ -110,7 +110,7 @@ def view_of(colored: Colored, notes: Sequence[Note], seconds: dict[str, float]) 
     Parameters
     ----------
     notes : sequence of Note
-        What is to be said of the job's inputs.
+        Notes about the inputs of the job.
     seconds : dict
         Time spent in each stage.
     """

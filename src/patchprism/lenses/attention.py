@@ -40,7 +40,7 @@ _network = threading.Lock()
 
 @dataclass(frozen=True)
 class Attended:
-    """What one token of one photo attends to.
+    """The attention of one token of one photo.
 
     Attributes
     ----------
@@ -102,7 +102,7 @@ class Attention(Lens):
         check_backbone(scene.backbone, has_points=bool(self.points_), layer=layer)
         self.layer_ = scene.backbone.layer_index(layer)
         self.has_class_token_ = scene.backbone._has_class_token()
-        # What figures show, of photos that this process looked at.
+        # Panels for the figures, for photos that this process looked at.
         self.seen_: dict[int, list[Attended]] = {}
         return self
 

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from patchprism.prism.colors import PhotoColors
     from patchprism.prism.passes import Walk
 
-# What "auto" chooses from, and the patches that it judges by: a silhouette's cost grows with their square.
+# Numbers of clusters that "auto" tries, and the size of its sample of patches; the cost of a silhouette grows with
+# its square.
 AUTO_COUNTS = range(2, 13)
 SAMPLE = 2000
 # Kaufman and Rousseeuw's reading of a mean silhouette: below this, no substantial structure has been found.

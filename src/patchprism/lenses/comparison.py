@@ -93,7 +93,7 @@ class Comparison:
         return f"Comparison({counted(len(self.photos), 'photo')}: {cells})"
 
     def _repr_png_(self) -> bytes:
-        """What a notebook shows: a row per photo, a column per cell."""
+        """HTML for notebooks: one row per photo, one column per cell."""
         # By its name: that module draws comparisons, so it imports this one.
         figures = importlib.import_module("patchprism.lenses.comparison_figures")
         return as_png(figures.overview(self, turned=True)())
@@ -146,7 +146,7 @@ class Comparison:
 
 @dataclass(kw_only=True)
 class _Seen:
-    """What is kept of a model when its tokens are gone: its cells, and what is known of its photos."""
+    """The results of a model that are kept without its tokens: its cells and the entries of its photos."""
 
     report: dict[str, Any]
     cells: list[CompareCell]
@@ -300,13 +300,14 @@ def compare_models(
     Parameters
     ----------
     work : Folder, optional
-        Where each model's tokens are kept shard by shard; in memory by default, one model's at a time.
+        Folder for the tokens of each model, shard by shard; by default the tokens of one model at a time are in
+        memory.
     seed : int
         Random seed of the baseline with shuffled patches.
     strict : bool
-        Whether the first photo that cannot be read raises.
+        Whether the first photo that cannot be read raises an error.
     notes : sequence of str
-        What is to be said of the job's inputs.
+        Notes about the inputs of the job.
 
     Raises
     ------
@@ -361,7 +362,7 @@ def _shared(models: Sequence[Model], named: Sequence[set[str]]) -> frozenset[str
 
 
 def _see(model: Model, run: Run, work: Folder | None, only: frozenset[str] | None, strict: bool) -> _Seen:
-    """One model's cells; its tokens are let go of at the end."""
+    """The cells of one model; its tokens are freed at the end."""
     run = replace(run, backbone=model.backbone)
     opened = open_tokens(
         model.given,

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from patchprism.pictures.layout import Measure
     from patchprism.pictures.page import Page
 
-# What Pillow opens without a warning; Matplotlib and JPEG end at this many pixels a side, PDF at 200 inches.
+# Largest picture that Pillow opens without a warning; largest side of Matplotlib and JPEG in pixels, and of PDF in
+# inches.
 MAX_PIXELS, MAX_SIDE, MAX_POINTS = 89_478_485, 65_500, 14_400
 
 
@@ -106,7 +107,7 @@ class Drawing:
         return made
 
     def caption(self) -> str:
-        """What must be known to read it: the notes of its sheet and its colour bars, in one paragraph."""
+        """The caption: the notes of the sheet and its colour bars, in one paragraph."""
         made = self.make()
         if not isinstance(made, Sheet):
             return "How many patches have each score."

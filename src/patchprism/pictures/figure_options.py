@@ -36,7 +36,7 @@ def _width(name: str, value: object) -> float:
 
 
 def _as_given(name: str, text: str) -> Any:
-    """A text of the command line as it is, for the check."""
+    """The text from the command line, unchanged; it is checked later."""
     return text
 
 

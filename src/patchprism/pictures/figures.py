@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 # Beyond these a figure is a poster: nobody reads it, and some viewers refuse it.
 MAX_PHOTOS = 200
-# Of a tint, how much of the photo is left.
+# Share of the photo in a tint.
 TINT = 0.5
 
 
@@ -225,7 +225,7 @@ def colors_panel(
 ) -> Image.Image:
     """Colours of patches at a panel's size; the photo's panel, drawn where it is needed, guides them if asked to.
 
-    Where there is no foreground, the background; without foregrounds all patches have colours.
+    Colours of the foreground, and the background elsewhere; without ``foregrounds``, all patches have colours.
     """
     from PIL import Image
 

@@ -108,7 +108,7 @@ def _page(
 
 
 def _pieces(start: float, stop: float, cut: float | None, side: str) -> list[tuple[float, float, Color]]:
-    """A bar, split where the threshold goes through it."""
+    """A bar, divided at the threshold."""
     if cut is None:
         return [(start, stop, _FOREGROUND)]
     below, above = (_FOREGROUND, _BACKGROUND) if side == "below" else (_BACKGROUND, _FOREGROUND)

@@ -117,7 +117,7 @@ def split_part(part: NDArray[np.bool_], units: NDArray[np.float32]) -> list[NDAr
         if sizes.max() < 0.9 * mask.sum():
             return []  # objects are in one piece
         sides.append(pieces == sizes.argmax() + 1)
-    # Crumbs of one side lie beside the other.
+    # Small pieces of one side can be surrounded by the other side.
     rest = part & ~sides[0] & ~sides[1]
     if rest.any():
         from scipy.ndimage import distance_transform_edt

@@ -1,7 +1,8 @@
 """Where everything of a figure stands: rows of equal height that fill the width, labels, colour bars, a key.
 
-Rows are cut where they come out most alike, as in galleries of photos: the linear partition problem (Skiena, "The
-Algorithm Design Manual", 2008, section 8.5). All lengths are points; a page knows nothing of pixels or of formats.
+Photos are divided into rows of nearly equal height, as in photo galleries: this is the linear partition problem
+(Skiena, "The Algorithm Design Manual", 2008, section 8.5). All lengths are in points, independent of pixels and
+formats.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ _MOST_LINES = 2
 
 
 def panel_height(pairs: float) -> int:
-    """How high panels are, in pixels at 144 per inch, where there are so many pairs of them."""
+    """Height of panels, in pixels at 144 per inch, for a number of pairs."""
     return next(height for most, height in HEIGHTS if pairs <= most)
 
 
@@ -225,7 +226,7 @@ class _Layout:
         return end
 
     def _texts(self, group: Group) -> list[list[str]]:
-        """What stands below each panel of a group: the photo's label comes first."""
+        """The captions below the panels of a group; the label of the photo comes first."""
         texts: list[list[str]] = [[] for _ in group.panels]
         if not self.labelled:
             return texts

@@ -1,4 +1,4 @@
-"""What is written into a folder: the files of each result, and what writes them."""
+"""The files of each result, and the functions that write them."""
 
 from __future__ import annotations
 
@@ -119,16 +119,16 @@ def save_drawing(
 
 @dataclass
 class PhotoLook:
-    """What a lens found in one photo.
+    """The result of a lens for one photo.
 
     Attributes
     ----------
     pictures : dict
-        What draws its pictures, by what follows the photo's stem in their names.
+        Functions that draw its pictures, by the part of the file name after the photo's stem.
     arrays : dict
         Its arrays by name.
     entry : JSON value
-        What the lens makes its report of.
+        Value from which the lens makes its report.
     """
 
     pictures: dict[str, Draw] = field(default_factory=dict)
@@ -298,5 +298,5 @@ class LensResult:
         return f"LensResult({', '.join([self.name, *said])})"
 
     def _repr_png_(self) -> bytes | None:
-        """What a notebook shows: the first figure."""
+        """HTML for notebooks: the first figure."""
         return as_png(self.picture()) if self.figures else None

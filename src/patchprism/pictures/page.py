@@ -1,4 +1,4 @@
-"""Pages: what stands where in a figure, in points; a page knows nothing of pixels or of formats."""
+"""Pages: positions of the parts of a figure, in points, independent of pixels and formats."""
 
 from __future__ import annotations
 

@@ -357,7 +357,7 @@ class Prism(FittedPrism):
         return prism
 
     def __sklearn_tags__(self) -> Any:
-        """What scikit-learn's pipelines ask for; inheriting it would make every job import scikit-learn."""
+        """Required by scikit-learn's pipelines. Inheriting it would make every job import scikit-learn."""
         from sklearn.base import BaseEstimator
         from sklearn.utils import TransformerTags
 

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
     Float64 = NDArray[np.float64]
 
-# The share of one side's patches that lie on borders, over the other side's: from here on up, the shares do not tell
-# the sides apart. Grey and noise give 0.88 to 0.96 (ViT-S/14, block 8); of 18 jobs of one to four photos with an
-# object, 17 give 0 to 0.79 (that network and efficientnet_lite2).
+# Share of the patches of one side that are on borders, divided by that of the other side. From this ratio on, the
+# shares do not distinguish the sides. Grey and noise give 0.88 to 0.96 (ViT-S/14, block 8); of 18 jobs of one to four
+# photos with an object, 17 give 0 to 0.79 (that network and efficientnet_lite2).
 UNDECIDED_RATIO = 0.8
 
 
@@ -65,7 +65,7 @@ class FittedPrism(PrismOptions):
 
     @property
     def scorer(self) -> Scorer:
-        """What the score is measured along, and which scores were fitted as foreground."""
+        """The axis of the score, and the scores that were fitted as foreground."""
         return Scorer(
             scene=Axes(self.scene_mean_, self.scene_components_, self.scene_variance_, self.scene_ratio_),
             component=self.foreground_component,
@@ -124,7 +124,7 @@ class FittedPrism(PrismOptions):
         if self.scaling == "sigmoid":
             return lay_out(scale_sigmoid(values, deviation), self.space)
         low, high = chosen(self.object_range_, self.components)
-        # A turned component's range is turned with it; one without variance is flat whatever its rounding noise.
+        # The range of an inverted component is inverted, too. A component without variance is flat.
         low, high = np.minimum(low, high), np.maximum(low, high)
         return lay_out(scale_range(values, low, np.where(deviation > 0, high, low)), self.space)
 
@@ -156,7 +156,7 @@ class FittedPrism(PrismOptions):
     # ---------------------------------------------------------------- telling
 
     def summary(self) -> dict[str, Any]:
-        """What was learned, in plain numbers and words, for reports."""
+        """Results of the fit, as numbers and words, for reports."""
         none = self.side_ == "none"
         shares = {side: round(share, 6) for side, share in self.border_share_.items()}
         return {
@@ -232,7 +232,7 @@ class FittedPrism(PrismOptions):
         return least < UNDECIDED_RATIO * most
 
     def hints(self) -> list[str]:
-        """What a person should know of the side that was fitted before believing the colours, in whole sentences."""
+        """Hints about the fitted side, in whole sentences."""
         above, below = self.border_share_["above"], self.border_share_["below"]
         if self.undecided_:
             return [

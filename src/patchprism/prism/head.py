@@ -327,7 +327,7 @@ class Head:
         return head
 
     def __sklearn_tags__(self) -> Any:
-        """What scikit-learn asks for; inheriting it would make every job import scikit-learn."""
+        """Required by scikit-learn. Inheriting it would make every job import scikit-learn."""
         from sklearn.base import BaseEstimator
 
         return BaseEstimator().__sklearn_tags__()

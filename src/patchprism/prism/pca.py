@@ -235,5 +235,5 @@ class StreamingPCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
 
 
 def _is_tensor(X: Any) -> bool:
-    # Told by its class's module, so that nobody pays for importing torch to ask.
+    # Recognised by the module of its class, so that torch need not be imported.
     return type(X).__module__.partition(".")[0] == "torch"

@@ -31,7 +31,7 @@ class RayEngine:
     Parameters
     ----------
     workers : int, optional
-        Actors of a pool; by default one a GPU, or where there is none one for every two cores.
+        Number of actors in a pool; by default one per GPU, or one per two cores if there is no GPU.
 
     Raises
     ------
@@ -57,7 +57,7 @@ class RayEngine:
         if not self._ray.is_initialized():
             here: dict[str, Any] = {}
             if not os.environ.get("RAY_ADDRESS"):
-                # Ray starts a web page unless told not to.
+                # By default Ray starts a dashboard.
                 cores = max(self.workers or 1, os.cpu_count() or 1)
                 here = {"include_dashboard": False, "num_cpus": cores}
             try:

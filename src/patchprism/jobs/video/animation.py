@@ -71,7 +71,7 @@ class AnimationClip:
         self.sound = False
         self.matrix = BT709
         self.time_base = Fraction(1, 1000)
-        # When each frame appears; one more for the end of the last. A file tells only as it is read.
+        # Time at which each frame appears, and the end of the last. Known only after the file has been read.
         self.times = [Fraction(0)]
         self._failure = ""
         for image in self._images():

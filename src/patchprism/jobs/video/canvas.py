@@ -1,7 +1,7 @@
 """Frames and colours -> pictures of a video: painted plane by plane, in the colour space of the clip.
 
-A frame goes into the output as the decoder gave it; only patches are converted, a few thousand instead of a
-few million pixels. Blending is linear, so it gives in luma and chroma what it would give in RGB.
+A frame is written as it was decoded. Only the patches are converted, a few thousand instead of a few million pixels.
+Blending is linear, so the result in luma and chroma is the same as in RGB.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Canvas:
         if frame.planes is None:
             raise OptionError("this frame was read without planes")
         if self.upsample == "guided":
-            # What follows the photo's edges is made of whole pixels: only their conversion is left to do.
+            # Guided colours are computed for every pixel, so only their conversion remains.
             painted = rgb_to_planes(self._guided(frame, patches, crop), self.matrix)
             for plane, panel, target in zip(frame.planes, painted, out, strict=True):
                 height, width = target.shape[0], target.shape[1] // (2 if self.layout == "side" else 1)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class VideoReport:
-    """What came of a clip.
+    """The outcome of a clip.
 
     Attributes
     ----------
@@ -81,7 +81,7 @@ class VideoReport:
 
 @dataclass(frozen=True, kw_only=True)
 class Drawing:
-    """What is drawn of a clip, and how it is written."""
+    """How a clip is drawn and written."""
 
     frames: Frames
     span: Span

@@ -53,7 +53,7 @@ class Frames:
     seconds: float = field(default=0.0, init=False)  # of the network
 
     def name(self, frame: Frame) -> str:
-        """What to call a frame in errors."""
+        """Name of a frame in errors."""
         return f"{self.clip.name}, frame {frame.index}"
 
     def framed(self, frames: Iterator[Frame]) -> Iterator[tuple[Frame, Framed]]:

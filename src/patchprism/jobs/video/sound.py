@@ -1,4 +1,4 @@
-"""The sound of a clip, carried beside the pictures: copied where the file format allows, else encoded anew."""
+"""The sound of a clip: copied if the file format allows it, and encoded again otherwise."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from patchprism.jobs.video.opened import open_container
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# What players expect in these formats; FFmpeg would write more of them than can be played.
+# Codecs that players support in these formats; FFmpeg could write more.
 _COPIED = {
     ".mp4": {"aac", "mp3", "ac3", "eac3", "alac", "opus", "flac"},
     ".mov": {"aac", "mp3", "ac3", "eac3", "alac", "pcm_s16le", "pcm_s24le"},
@@ -34,11 +34,11 @@ class Sound:
     path : str
         The clip.
     suffix : str
-        Of the output: ``.mp4``, ``.mov``, ``.mkv`` or ``.webm``.
+        Suffix of the output: ``.mp4``, ``.mov``, ``.mkv`` or ``.webm``.
     origin : Fraction
-        Seconds, in the clip's own time, that become 0.
+        Time in the clip, in seconds, that becomes 0.
     whole : bool
-        Whether the clip is taken from its beginning.
+        Whether the clip is used from its beginning.
 
     Attributes
     ----------
@@ -79,7 +79,7 @@ class Sound:
             rate = _OPUS_RATE if self._encoder == "libopus" else self._stream.codec_context.sample_rate
             self._out = output.add_stream(self._encoder, rate=rate)
             layout = self._stream.codec_context.layout
-            # PCM often does not say which channels it has, only how many; encoders want to know.
+            # PCM often records only the number of channels, but encoders need to know which they are.
             named = {1: "mono", 2: "stereo"}.get(layout.nb_channels, layout.name)
             self._out.codec_context.layout = named
             form = "flt" if self._encoder == "libopus" else "fltp"

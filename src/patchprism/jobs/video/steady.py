@@ -1,4 +1,4 @@
-"""Colours of frames: a prism applied fast, and kept from trembling where nothing moves."""
+"""Colours of frames: apply a prism quickly, and remove flicker where nothing moves."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ MARGIN = 0.02
 
 @dataclass(frozen=True, eq=False)
 class PatchColors:
-    """What one frame's patches show.
+    """Colours, foreground and score of the patches of one frame.
 
     Attributes
     ----------
     colors : ndarray, shape (h, w, 3), float32, in [0, 1]
-        Of all patches, foreground or not.
+        Colours of all patches, including the background.
     foreground : ndarray, shape (h, w), bool
     score : ndarray, shape (h, w), float32, in [0, 1]
     """
@@ -131,9 +131,9 @@ class FrameColors:
 class Steady:
     """Keeps patches still that do not move.
 
-    What a patch shows follows what the network says: a step of ``share * difference`` a frame, where ``share``
-    goes from ``DRIFT`` for small differences to 1 for those beyond ``MOTION``, the largest of the patch's three
-    colours and its score deciding. A patch changes sides only when its score, steadied alike, is ``MARGIN``
+    In each frame, a patch moves towards its new values by ``share * difference``. ``share`` grows from ``DRIFT`` for
+    small differences to 1 for differences beyond ``MOTION``; the largest difference among the three colours and the
+    score of the patch decides. A patch changes sides only if its score, steadied in the same way, is ``MARGIN``
     beyond the threshold. The first frame is shown as it is.
 
     Parameters
@@ -149,7 +149,7 @@ class Steady:
         self._foreground: NDArray[np.bool_] | None = None
 
     def __call__(self, seen: PatchColors) -> PatchColors:
-        """The frame as it is to be shown."""
+        """The steadied frame."""
         now = np.concatenate([seen.colors, seen.score[..., None]], axis=-1)
         if self._shown is None or self._foreground is None or self._shown.shape != now.shape:
             self._shown, self._foreground = now, seen.foreground
