@@ -275,7 +275,7 @@ class DinoV2(VisionTransformer):
         self._positions: OrderedDict[tuple[int, int], torch.Tensor] = OrderedDict()
 
     def positions(self, h: int, w: int) -> torch.Tensor:
-        """(h * w, D): the patches' position embedding, computed once a grid."""
+        """(h * w, D): the patches' position embedding, computed once per grid."""
         kept = self._positions.pop((h, w), None)
         if kept is None:
             kept = interpolate_positions(self.pos_embed[0, 1:], h, w, registers=self.n_prefix > 1)

@@ -105,7 +105,7 @@ class DinoV3(VisionTransformer):
         return torch.cat([prefix.expand(len(patches), -1, -1), patches], dim=1)
 
     def rotation(self, pixels: torch.Tensor) -> Rotation:
-        """(B, 3, H, W) -> cosine and sine of the patches' angles, computed once a grid."""
+        """(B, 3, H, W) -> cosine and sine of the patches' angles, computed once per grid."""
         h, w = pixels.shape[-2] // self.patch_size, pixels.shape[-1] // self.patch_size
         kept = self._rotations.pop((h, w), None)
         if kept is None:

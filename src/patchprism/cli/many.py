@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from patchprism.jobs.run import Outcome, Run
     from patchprism.jobs.source import Failure
 
-# Up to so many photos a job is done in memory; it is over before a broken run would matter.
+# Up to this many photos, a job works in memory; it is so short that it need not be resumed.
 IN_MEMORY = 64
 SHOWN_ROWS = 20
 SHOWN_FAILURES = 50

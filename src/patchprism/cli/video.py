@@ -109,7 +109,7 @@ def _summarise(report: VideoReport) -> None:
 
 @contextmanager
 def frame_progress(*, quiet: bool) -> Iterator[Callable[[str, int, int | None], None]]:
-    """A function ``tell(stage, done, total)`` that draws bars with frames a second and the time left.
+    """A function ``tell(stage, done, total)`` that draws bars with frames per second and the time left.
 
     Only on a terminal, on standard error.
     """

@@ -21,7 +21,7 @@ MAX_JSON_BYTES = 64 << 10
 MAX_AT_ONCE = 48
 # Of those: requests whose bodies are as large as a photo's, and in memory. Others always find a place.
 MAX_UPLOADS = 16
-# A body may pause for so many seconds, and must come at so many bytes a second when they have passed.
+# A body may pause for this many seconds. After that time, it must have this many bytes per second on average.
 BODY_PAUSE = 10.0
 LEAST_RATE = 16 << 10
 # Headers that these checks depend on may occur at most once.

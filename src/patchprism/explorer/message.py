@@ -73,7 +73,7 @@ class MaskInfo(TypedDict):
 
 
 class PcaInfo(TypedDict):
-    """One of the two PCAs: numbers a component."""
+    """One of the two PCAs: the values of each component."""
 
     explained: list[float]
     deviation: list[float]

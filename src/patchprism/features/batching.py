@@ -1,8 +1,8 @@
 """The default batch size, in patches: found from the free memory.
 
-The rule: a batch may take a quarter of the free memory, by the bytes a patch that were measured for the family
-of networks; at most ``MOST_PATCHES`` of the device, beyond which nothing gets faster; rounded down to a power
-of two, so that a little more or less free memory changes nothing. docs/scaling.md has the measurements.
+A batch may use a quarter of the free memory, estimated from the bytes per patch that were measured for the family of
+networks. It has at most ``MOST_PATCHES`` patches, beyond which nothing gets faster. The number is rounded down to a
+power of two, so that small changes of the free memory have no effect. docs/scaling.md has the measurements.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SHARE = 0.25
 # Numbers a patch at the peak of a forward pass. A transformer holds the residual, query, key and value, and the
 # MLP's hidden layer (4 D) before and after its activation: measured 14 to 22 D for ViT-S/14 (batches of 64 to
 # 4 photos at 224). A convolutional network's peak lies in its first blocks and goes with the patch's pixels:
-# measured 62 kB a patch of 16 x 16 pixels for efficientnet_lite2, 61 numbers a pixel.
+# measured 62 kB per patch of 16 x 16 pixels for efficientnet_lite2, 61 numbers per pixel.
 _TRANSFORMER_NUMBERS = 20
 _CONVOLUTION_NUMBERS = 64
 

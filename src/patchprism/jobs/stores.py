@@ -221,7 +221,7 @@ def _start(folder: Folder, work: Folder, basis: str) -> None:
 
 
 def write_table(features: StoredFeatures, path: str | os.PathLike[str], *, tell: Tell = nobody) -> None:
-    """A store as a Parquet table: a row a patch, with ``photo``, ``row``, ``column`` and ``vector`` (float32).
+    """A store as a Parquet table: one row per patch, with ``photo``, ``row``, ``column`` and ``vector`` (float32).
 
     Raises
     ------

@@ -75,7 +75,7 @@ class ExtractTask:
     Attributes
     ----------
     load : callable
-        Gives the backbone; called once a worker.
+        Gives the backbone; called once per worker.
     batch_size, batch_patches : int, optional
         As in :func:`~patchprism.features.extraction.extract`.
     reader : callable

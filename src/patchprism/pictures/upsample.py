@@ -1,4 +1,4 @@
-"""Patches -> pixels: maps of a few values a patch, brought to the photo's own resolution.
+"""Patches -> pixels: upsample maps of a few values per patch to the photo's own resolution.
 
 ``nearest`` shows one value per patch. ``bilinear`` interpolates between patches. ``guided`` lets values change where
 the photo has edges: joint bilateral upsampling to cells of one or two pixels (:mod:`patchprism.features.finer`), and
@@ -40,7 +40,7 @@ def upsample(
     Parameters
     ----------
     values : ndarray, shape (h, w, C), floating
-        A few values a patch, C of any number.
+        A few values per patch; any number C of them.
     crop : tuple of float
         Left, top, right and bottom of what the patches cover, in the photo's pixels.
     size : tuple of int

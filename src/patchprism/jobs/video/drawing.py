@@ -39,7 +39,7 @@ class VideoReport:
     size : tuple of int
         Height and width of what was written.
     grid : tuple of int
-        Rows and columns of patches a frame.
+        Rows and columns of patches per frame.
     fps : float
         Frames worked off a second, from the first to the last.
     sound : str
