@@ -238,7 +238,7 @@ class Backbone(ABC):
                 pixels.to(device=self.device, dtype=self.dtype), sorted(set(wanted)), facet, norm
             )
             tokens = [found[layer].float() for layer in wanted]
-            # A function of the user's may run in inference mode, whose tensors nothing can be trained on.
+            # A function of the user may run in inference mode, whose tensors cannot be used for training.
             return [each.clone() if each.is_inference() else each.detach() for each in tokens]
 
     def layer_index(self, layer: int) -> int:

@@ -115,7 +115,7 @@ def _attempt(url: str, part: Path, name: str, progress: Progress | None) -> None
         done = have if resumed else 0
         notes = _Notes(url, _validator(response), total)
         if not resumed:
-            # An older part must not be taken for the beginning of what the new notes speak of.
+            # An older partial file must not be used as the beginning of the new download.
             part.unlink(missing_ok=True)
         _notes_path(part).write_text(json.dumps([notes.url, notes.validator, notes.total]), encoding="utf-8")
         with part.open("ab") as file:

@@ -107,7 +107,7 @@ class HubModel:
                 raise WeightsError(f"{self.name}: {first.name} has no weight_map")
             paths = []
             for file in sorted(set(map(str, shards.values()))):
-                # A name with folders in it could lead out of the model's own.
+                # A name with folders in it could lead out of the folder of the model.
                 path = self.file(file) if file == Path(file).name else None
                 if path is None:
                     raise WeightsError(f"{self.name}: {file} is missing, {first.name} names it")
@@ -197,7 +197,7 @@ def fetch_file(name: str, repo: str, revision: str | None, file: str, *, downloa
     except RevisionNotFoundError as error:
         raise ModelError(f"{name}: no such revision of that repository") from error
     except LocalEntryNotFoundError as error:
-        # Not in the cache and not to be had now. Only the first file tells whether the model is here at all.
+        # Neither in the cache nor reachable. Only the first file shows whether the model is on this machine at all.
         if file != "config.json" and is_offline(download):
             return None
         raise WeightsError(unreachable(name)) from error

@@ -413,7 +413,7 @@ def _register_attention() -> None:
         recorder = _recorder.get()
         if recorder is not None:
             scale = options.get("scaling")
-            # A mask, or a bias by position (BEiT), is more than query and key tell.
+            # With a mask, or a position bias (BEiT), attention depends on more than query and key.
             plain = mask is None or (not mask.is_floating_point() and bool(mask.all()))
             recorder(query, key, float(query.shape[-1] ** -0.5 if scale is None else scale), plain)
         return sdpa_attention_forward(module, query, key, value, mask, **options)

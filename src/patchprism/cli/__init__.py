@@ -50,11 +50,11 @@ def main() -> None:
 
         _fail(named_by_flags(error), EXIT_FAILED)
     except SystemExit as stop:
-        if stop.code == EXIT_INTERRUPTED:  # Typer's way of passing Ctrl-C on, without a word
+        if stop.code == EXIT_INTERRUPTED:  # how Typer passes Ctrl-C on, without a message
             _fail("interrupted", EXIT_INTERRUPTED)
         raise
     except BrokenPipeError:
-        # Whoever read our output has gone.
+        # The reader of our output has closed it.
         _say_no_more()
         sys.exit(EXIT_FAILED)
     except OSError as error:
@@ -121,7 +121,7 @@ def _defect(error: Exception) -> NoReturn:
 def _fail(message: str, code: int) -> NoReturn:
     from patchprism.cli.console import shown
 
-    # A value of thousands of letters would hide what is said of it.
+    # A value of thousands of letters would hide the message.
     words = [word if len(word) <= 500 else f"{word[:200]}...{word[-50:]}" for word in message.split()]
     print(f"error: {shown(' '.join(words))}", file=sys.stderr)
     sys.exit(code)

@@ -8,7 +8,7 @@ from functools import cache
 from patchprism.cli.console import as_typed
 from patchprism.errors import OptionError, PatchPrismError, PrismError
 
-# Where a command calls a parameter something else than the library does.
+# Parameters that have another name on the command line.
 _CALLED = {"layers": "layer", "models": "model", "lens": "lenses"}
 # Quoted text is a value, except in ``name='value'``.
 _MENTIONED = re.compile(

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 MAX_JSON_BYTES = 64 << 10
 MAX_AT_ONCE = 48
-# Of those: requests whose bodies are as large as a photo's, and in memory. Others always find a place.
+# Of these, at most this many requests with large bodies, which are kept in memory, so that others can still be
+# served.
 MAX_UPLOADS = 16
 # A body may pause for this many seconds. After that time, it must have this many bytes per second on average.
 BODY_PAUSE = 10.0
@@ -120,7 +121,7 @@ class Guard:
         """Whether a Host header names this server."""
         bare, colon, port = name.rpartition(":")
         if not colon or len(port) > 5 or _whole(port) != self.port:
-            # Browsers leave the port out where it is the protocol's own.
+            # Browsers leave out the default port of the protocol.
             if self.port != 80 or name.endswith(f":{port}"):
                 return False
             bare = name
@@ -128,7 +129,8 @@ class Guard:
         if bare in ("127.0.0.1", "localhost", "[::1]", self.host.lower()):
             return True
         if self.host in ("0.0.0.0", "::"):
-            # Asked to listen everywhere: any of this machine's addresses, but no name that DNS could turn.
+            # If the server listens on all addresses, any address is allowed, but no name, because DNS could redirect
+            # it.
             try:
                 ipaddress.ip_address(bare.strip("[]"))
             except ValueError:

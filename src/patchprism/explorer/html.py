@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from patchprism.explorer.message import Message
 
-# In the order of their needs: each imports only from those before it.
+# Ordered so that each module imports only from those before it.
 MODULES = (
     "dom",
     "oklab",
@@ -103,7 +103,7 @@ def page_html(message: Message | None = None) -> str:
         "{{script}}": script,
         "{{message}}": data,
     }
-    # In one pass: a title may look like a place.
+    # In one pass, because a title may look like a placeholder.
     return re.sub(r"\{\{\w+\}\}", lambda place: parts[place[0]], _asset("page.html"))
 
 

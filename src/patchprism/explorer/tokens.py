@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     from patchprism.features.patch_features import Tokens
 
 TOLERANCE = 0.03
-# This share of the pairs of different patches keeps the tolerance.
+# Required share of pairs of different patches within the tolerance.
 SHARE = 0.999
-# No measured pair is off by more than this.
+# Maximum error of any measured pair.
 WORST = 0.1
 # The number of dimensions is a multiple of this: rows of whole words.
 STEP = 8
 # Axes are kept as multiples of 1 / AXIS_STEPS.
 AXIS_STEPS = 32767
-# Pairs that are looked at: of so many patches with all others.
+# Number of patches that are compared with all others to measure the error.
 MEASURED_QUERIES = 384
 
 
@@ -135,7 +135,7 @@ class _Sample:
     def _errors(self, codes: NDArray[np.int8], scales: NDArray[np.float32]) -> NDArray[np.float32]:
         values = codes * scales
         error: NDArray[np.float32] = np.abs(values[self.queries] @ values.T - self.cosine)
-        # A patch is itself: the page says 1 without computing.
+        # The similarity of a patch to itself is 1; the page does not compute it.
         different = np.ones(error.shape, dtype=bool)
         different[np.arange(len(error)), self.queries] = False
         return error[different]

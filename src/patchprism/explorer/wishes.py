@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from patchprism.jobs.view import View
     from patchprism.prism.head import Head
 
-# Settings that a model brings along.
+# Settings that belong to a model.
 _OWN = ("weights", "dtype", "layer", "facet", "final_norm", "mean", "std")
 
 
@@ -79,7 +79,7 @@ def settings_of(
 
     names = Settings.__dataclass_fields__
     kept = {key: value for key, value in view.settings.items() if key in names}
-    # Where no network ran, none was chosen.
+    # If no network ran, no model was chosen.
     settings = Settings(**kept | {"device": kept.get("device") or "auto"})
     changes = (asked or {} if wish.threshold is None else {}) | wish.changes
     if "model" in changes and changes["model"] != view.record.name:

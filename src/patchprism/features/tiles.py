@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     Network = Callable[[torch.Tensor], torch.Tensor]
     Float32 = NDArray[np.float32]
 
-# Share of a window's side that it has in common with the next.
+# Share of its side by which a window overlaps the next.
 OVERLAP = 0.25
-# Numbers of a token that are brought to the grid of the whole at a time.
+# Number of components of a token that are resized to the whole grid at a time.
 _CHANNELS = 32
 
 

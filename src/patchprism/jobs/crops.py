@@ -44,7 +44,7 @@ def crop_at(
             wide = max(1, round(high * (right - left) / (bottom - top)))
             image = Image.fromarray(photo)
             return np.asarray(image.resize((wide, high), Image.Resampling.LANCZOS, box=row.crop)), None
-    # Of two hundred crops, whole ones would fill the memory.
+    # Two hundred whole crops would fill the memory.
     if shown.shape[0] <= size[1] * _ENLARGED:
         return shown, None
     return np.asarray(Image.fromarray(shown).resize(size, Image.Resampling.LANCZOS)), None

@@ -85,7 +85,7 @@ class DrawTask:
         with ThreadPoolExecutor(WRITERS, thread_name_prefix="patchprism-write") as pool:
             for shard, stems in items:
                 if self.work is not None:
-                    # Before the first of them: what a killed run has written is known by this.
+                    # Recorded before the first file, so that files of a killed run are recognised.
                     files = chain.from_iterable(map(self.options.photo_files, stems))
                     self.work.write(drawn_key(shard), json.dumps({"files": list(files)}).encode())
                 photos, entries, lost = [], [], {}

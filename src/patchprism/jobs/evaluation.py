@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from patchprism.jobs.run import Run
     from patchprism.jobs.settings import Settings
 
-# Up to so many photos their tokens are held in memory.
+# Up to this many photos, the tokens are kept in memory.
 IN_MEMORY = 64
 MEASURES = ("iou", "max_f", "mae", "max_e", "s", "corloc")
 

@@ -107,7 +107,7 @@ class Extraction:
 
         self._photos = self._ahead = 0
         self.tell("photos", 0, len(self.names))
-        # A cluster's workers may die of a photo; this process must not.
+        # A photo may kill a worker of a cluster, but not this process.
         with self._reading() as reader:
             task = ExtractTask(
                 self.network.load,
@@ -142,7 +142,7 @@ class Extraction:
     def _without_killers(self, lost: list[PhotoRun]) -> list[PhotoRun]:
         """The shards again, without the photos that kill a worker that does no more than read them."""
         probe = ProbeTask(self.network.framing, self.shards.reader)
-        # Twice, or a photo would be blamed whose machine is lost in this moment.
+        # Twice, because the first worker may have been lost for another reason.
         photos = [name for run in lost for name in run.names]
         killers = {
             name: f"killed the process that read it ({result.reason})"

@@ -110,7 +110,7 @@ def fit_or_resume(prism: Prism, opened: Opened, run: Run, work: Folder) -> Prism
     """The prism, fitted, or loaded if the run that is resumed had come that far."""
     source = opened.source
     tokens = [source.key(shard) for shard in range(source.n_shards)]
-    # All that the prism is before the fit, which is all that decides it beside the tokens.
+    # The options of the prism, which together with the tokens determine the fit.
     key = digest(
         __version__,
         tokens,

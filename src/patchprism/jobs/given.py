@@ -253,7 +253,7 @@ class ArrayMasks:
                     f"masks must be one per photo (None for a photo without): got {len(self.masks)} for "
                     f"{counted(len(names), 'photo')}"
                 )
-            # By name from now on: photos that cannot be read leave the others their masks.
+            # From now on by name, so that masks stay assigned if some photos cannot be read.
             self.masks = dict(zip(names, self.masks, strict=True))
         given = self._named(names)
         arrays = {name: as_mask(name, each) for name, each in given.items() if each is not None}

@@ -63,7 +63,7 @@ def hints_about(
     extreme = int(np.count_nonzero((shares < EXTREME_SHARE) | (shares > 1 - EXTREME_SHARE)))
     if len(shares) < 2 or 2 * extreme < len(shares):
         return hints + (prism.hints() if fitted_here else [])
-    # Which side is the object has no answer where the sides are photos.
+    # If the two sides are different photos, neither side is the object.
     return [
         f"in {extreme} of {len(shares)} photos nearly all patches are foreground, or nearly none: this "
         "component tells photos apart, not objects from their ground; try foreground='object', colour photos of one "

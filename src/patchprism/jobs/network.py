@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     from patchprism.photos.framing import Framing
     from patchprism.support.folders import Folder
 
-# In a work folder: the name of the network that its tokens are of.
+# File in a work folder with the name of the network.
 MODEL_FILE = "model.json"
 NETWORK_STAGE = "read photos and run network"
-# From so many seconds of the network on, another dtype is suggested where it would be faster.
+# If the network takes longer than this many seconds, a faster dtype is suggested.
 _LONG_S = 60
 _AMX = "amx_bf16"
 

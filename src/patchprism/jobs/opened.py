@@ -113,7 +113,7 @@ def resolved_for(
             name: value for name, value in made.items() if value is not None and name not in ("mean", "std")
         }
         settings = replace(settings, **given_by_store)
-        # A prism's range is none of the store's photos'.
+        # The range of a prism does not apply to the photos of a store.
         return replace(coloring.resolved(settings), range=made["range"])
     if run is not None:
         settings = with_model(settings, run, coloring, kept=kept)

@@ -111,7 +111,7 @@ class Pictures:
         self.lost: dict[str, str] = {}  # photos that were gone or replaced when they were drawn, and why
         self.sums = _Sums()
         self.hints: list[str] = []
-        self._drawn: dict[int, dict[str, Any]] = {}  # without a work folder: what came of each shard
+        self._drawn: dict[int, dict[str, Any]] = {}  # without a work folder: the outcome of each shard
 
     def write(self) -> list[str]:
         """Write everything; the names of the files: figures, each photo's, the prism, the report."""
@@ -167,7 +167,7 @@ class Pictures:
             out=self.output.folder,
             options=self.options,
             work=self.work,
-            # Each of them whole: what a later version adds to them counts by itself.
+            # All fields of them, so that fields of later versions are included.
             key=digest(
                 __version__,
                 state_of(self.prism),
@@ -249,7 +249,7 @@ class Pictures:
         record = Record(self.output.folder)
         for key in (*markers, _FIGURES):
             for name in read_json(self.work, key).get("files", ()):
-                # Somebody else may have made the folder: nothing but what its record lists is taken away.
+                # The folder may belong to the user, so only files in its record are removed.
                 if name not in mine and name in record:
                     self.output.folder.remove(name)
         for key in markers - {drawn_key(shard) for shard in range(len(self.stems))}:
@@ -330,7 +330,7 @@ class Pictures:
                 drawing.save(path)
             self._tidy_memory()  # a figure of 200 photos takes 100 MB while it is drawn
 
-        # Where memory must stay flat one after the other.
+        # One after the other if the memory must not grow.
         with ThreadPoolExecutor(WRITERS if self.work is None else 1) as pool:
             for future in [
                 pool.submit(write, *each) for each in zip(figure_names, figures.values(), strict=True)

@@ -121,7 +121,7 @@ def render_photos(
     given_names = [] if isinstance(given, StoredFeatures) else photo_names(given)
     pictures.check_labels(len(given))
     if not isinstance(given, StoredFeatures):
-        # Once more when it is known which photos can be read: they alone have files.
+        # Repeated when it is known which photos can be read, because only these have files.
         stems = unique_stems([Path(name).name for name in given_names])
         more = looking.files(stems, given_names, pictures) if looking is not None else ()
         output.check([*pictures.names(stems), *more], given)

@@ -170,6 +170,6 @@ def write_report(
 
 
 def _indented(value: Any, spaces: int) -> str:
-    # Not textwrap.indent: it takes U+2028 and its kin in a photo's name for ends of lines.
+    # Not textwrap.indent, which treats U+2028 and similar characters in names as ends of lines.
     margin = " " * spaces
     return margin + to_json(value, indent=2, ensure_ascii=False).replace("\n", f"\n{margin}")

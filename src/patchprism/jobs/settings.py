@@ -148,7 +148,7 @@ class Settings(Checked):
         known = record or RECORDS.get(model)
         tokens = TOKEN_DEFAULTS | ({"layer": known.layer} if known else {})
         open_to |= {name: origin.get(name, default) for name, default in tokens.items()}
-        # The network's own, or the preset's, unless a prism of the same says otherwise.
+        # Those of the network or the preset, unless a prism has others.
         alike = self.model in (None, origin.get("model")) and self.preset in (None, origin.get("preset"))
         framed: dict[str, Any] = origin.get("framing", {}) if alike else {}
         return replace(
@@ -206,7 +206,7 @@ class Settings(Checked):
         from patchprism.prism.estimator import Prism
 
         prism = Prism(
-            # The seed's script had scikit-learn's signs, those of near ties too.
+            # The seed's script had the signs of scikit-learn, also in near ties.
             signs="largest" if self.preset == "seed" else "stable",
             **{name: value for name in FIT_OPTIONS if (value := getattr(self, name)) is not None},
             **self.mask_options(),
@@ -234,7 +234,7 @@ def check_memory(framing: Framing, record: BackboneRecord, device: str, tile: in
     needed = bytes_for(window, record)
     if window < size:  # its pixels, and its tokens beside those of the window
         needed += 4 * (3 * size**2 + (size // framing.patch_size) ** 2 * record.width)
-    # Only where much is needed is torch imported to ask for the device; a GPU has a memory of its own.
+    # torch is imported to find the device only if much memory is needed; a GPU has its own memory.
     if needed > free and resolve_device(device).type == "cpu":
         stride = f" with stride {framing.stride}" if framing.stride else ""
         raise OptionError(

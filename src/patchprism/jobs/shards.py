@@ -89,7 +89,7 @@ class Shards(ReadAgain):
         OutputError
             If it cannot be written.
         """
-        # Photo by photo into the file: a shard's tokens are held once, not a second time joined together.
+        # Written photo by photo, so that the tokens of a shard are in memory only once.
         with self.folder.staged(self._tokens(shard)) as part, open(part, "wb") as file:
             for row, each in zip(table.photos, tokens, strict=True):
                 with np.errstate(over="ignore"):

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from patchprism.jobs.shards import Shards, Table
     from patchprism.support.folders import Folder
 
-# Chunks are written when so many are complete: a few, so that shards are not kept long; on a cluster more than
-# one, so that its workers share them.
+# Chunks are written when this many are complete: only a few, so that shards are soon removed; more than one on a
+# cluster, so that its workers share them.
 CHUNKS_AT_ONCE = 16
 # The folder of the chunks of the tokens.
 _CHUNKS = "tokens/c"
@@ -51,7 +51,7 @@ class StoreWriter:
         self._waiting: dict[int, int] = {}  # patches of shards that are done before an earlier one
         self._bounds = [0]  # first patch of each shard, as far as all before it are done
         self._written = 0  # chunks
-        self._dropped = 0  # shards whose tokens are given up
+        self._dropped = 0  # shards whose tokens are removed
         self._usable: set[int] = set()  # shards of an earlier run that need not be done again
 
     def take_up(self, key: Callable[[int], str]) -> None:

@@ -114,7 +114,7 @@ def extract_features(
                         "notes": [{"photo": each.name, "note": each.text} for each in said],
                     }
                 )
-            # Of this run, not of the store.
+            # Belongs to this run, not to the store.
             said += about_dtype(run, network.origin["dtype"], shards.table(0).device)
             held.end()
     except PatchPrismError:
@@ -146,7 +146,7 @@ def _check_free(folder: Folder, overwrite: bool) -> None:
     if not path.is_dir():
         return
     names = {each.name for each in path.iterdir()}
-    # By name, whatever else tells a store: another command's work may lie in a folder of the user's.
+    # Only by its name, because a folder of the user can contain the work of another command.
     if not _OURS.issuperset(names):
         raise OutputError(str(path), "the folder holds other files; name a new one")
     # And what has a store's names is one only with a store's record, or the work of one.

@@ -34,7 +34,7 @@ _NOTE = (
     "the share of attention that goes to patches (the rest stays with class token and registers)."
 )
 _BAR = Bar("attention weight of a patch", "0", "the panel's own end")
-# Photos are drawn in several threads; the network is for one at a time.
+# Photos are drawn in several threads, but only one may use the network at a time.
 _network = threading.Lock()
 
 

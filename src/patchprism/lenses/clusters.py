@@ -111,7 +111,7 @@ def cluster(rows: NDArray[np.floating], count: int | str, *, seed: int = 0) -> C
     silhouettes: dict[int, float] = {}
     if count == "auto":
         silhouettes = _judge(rows[np.random.default_rng(seed).permutation(len(rows))[:SAMPLE]], seed)
-        # Of equals the smaller number; two where none could be judged.
+        # The smaller number in a tie; two if none could be judged.
         wanted = max(silhouettes, key=lambda k: (silhouettes[k], -k)) if silhouettes else 2
     fitted, other = _fit(rows, wanted, seed), _fit(rows, wanted, seed + 1)
     labels = fitted.labels_.astype(np.int64)

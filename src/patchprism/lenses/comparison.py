@@ -94,7 +94,7 @@ class Comparison:
 
     def _repr_png_(self) -> bytes:
         """HTML for notebooks: one row per photo, one column per cell."""
-        # By its name: that module draws comparisons, so it imports this one.
+        # By its name, because that module imports this one.
         figures = importlib.import_module("patchprism.lenses.comparison_figures")
         return as_png(figures.overview(self, turned=True)())
 

@@ -101,7 +101,7 @@ class Scene:
         wanted = None if numbers is None else sorted({self.index(number) for number in numbers})
         shards = range(self.source.n_shards) if wanted is None else sorted({i // SHARD for i in wanted})
         for shard in shards:
-            # No photo behind the last that is wanted is read.
+            # No photo after the last requested one is read.
             last = None if wanted is None else max(i for i in wanted if i // SHARD == shard) % SHARD + 1
             for place, (row, tokens) in enumerate(islice(self.source.read(shard), last)):
                 if wanted is None or shard * SHARD + place in wanted:

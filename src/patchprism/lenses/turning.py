@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     Float64 = NDArray[np.float64]
     Crop = tuple[float, float, float, float]
 
-# With fewer shared patches three components cannot be turned in a way that means anything.
+# With fewer shared patches, a rotation of three components has no meaning.
 MIN_SHARED = 8
 SHUFFLES = 20
 

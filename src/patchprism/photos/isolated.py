@@ -115,7 +115,7 @@ class _Child:
         try:
             self._send(wanted)
             answer = pickle.load(self._from)
-            while isinstance(answer, int):  # the bytes that it is about to take
+            while isinstance(answer, int):  # number of bytes that it is about to use
                 self._send(admit(answer))
                 answer = pickle.load(self._from)
         except (EOFError, OSError, pickle.UnpicklingError) as error:
@@ -178,7 +178,7 @@ def _answer(
             photo = np.ascontiguousarray(reader(wanted))
         answer = pickle.dumps((photo.shape, heard.notes))
     except Exception as error:
-        # Whatever it is, it is raised where the photo was asked for.
+        # Every error is raised where the photo was requested.
         try:
             answer = pickle.dumps(error)
         except Exception:

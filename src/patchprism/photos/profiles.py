@@ -85,8 +85,8 @@ def _by_profile(image: Image.Image, source: ImageCms.ImageCmsProfile) -> Image.I
         flags=ImageCms.Flags.BLACKPOINTCOMPENSATION | (ImageCms.Flags.NOOPTIMIZE if mode == "L" else 0),
     )
     if mode == "L":
-        # Of grey, LittleCMS's shortcut is off by up to 10 in the darks, and going without it takes 2 s at 12
-        # megapixels; for the 256 levels that there are it takes none.
+        # For grey, the fast path of LittleCMS is wrong by up to 10 in dark parts, and the exact path takes 2 s for 12
+        # megapixels. Converting only the 256 levels takes no time.
         ramp = ImageCms.applyTransform(PILImage.fromarray(np.arange(256, dtype=np.uint8)[None]), transform)
         return PILImage.fromarray(np.asarray(ramp)[0][np.asarray(image.convert("L"))])
     if mode == "RGB":

@@ -67,7 +67,7 @@ def resize(photo: NDArray[np.uint8], plan: Plan, interpolation: str) -> torch.Te
             align_corners=False,
         )
         box[channel] = resized[0, 0, plan.top : plan.top + plan.box_height]
-    # Bicubic interpolation swings beyond the values that it interpolates.
+    # Bicubic interpolation can exceed the range of the values.
     return box.clamp_(0.0, 1.0)
 
 

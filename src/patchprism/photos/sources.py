@@ -28,9 +28,9 @@ GONE_GREY = 128
 # A photo that a store names by an address is read whole; the largest that the reader takes, at 16 bits a channel.
 MAX_FETCHED = 1 << 30
 
-# Protocol, then bucket or host: exactly these letters decide who is asked, so nothing odd may be among them.
+# Protocol, then bucket or host. These characters decide which server is contacted, so unusual ones are not allowed.
 _PLACE = re.compile(r"([a-z][a-z0-9+.-]*)://+([^/\\?#\s]+)(?:/.*)?")
-# Said of a photo that can be read no more when its pictures are drawn.
+# Message for a photo that can no longer be read when its pictures are drawn.
 DRAWN_WITHOUT = "its pictures are drawn without it"
 # Contents of pipes. A pipe can be read only once, but a job may need the photo again.
 _piped: dict[str, bytes] = {}

@@ -26,7 +26,7 @@ _CJK = "\u2e80-\u9fff\uf900-\ufaff\uff00-\uffef"
 _WORD = re.compile(f"[{_CJK}][ _-]*|[^ _{_CJK}-]+[ _-]*|[ _-]+")
 # A line may also end before the ending of a file's name.
 _ENDING = re.compile(r"\.[A-Za-z]\w{1,4}$")
-# No font has this: what is drawn for it is drawn for every character that a font lacks.
+# No font has this character, so its picture is the one that stands for missing characters.
 _NOBODYS = "\U0010fffe"
 
 
@@ -71,7 +71,7 @@ def draw_text(
 ) -> None:
     """Draw a caption from its upper left corner on; letters that ``font`` lacks in a font that has them."""
     x, y = place
-    # Fonts differ in height: letters of one line stand on one line.
+    # Fonts differ in height, so their baselines are aligned.
     base = y + font.getmetrics()[0]
     for run, face in _runs(text, font):
         draw.text((x, base), run, font=face, fill=fill, anchor="ls")
@@ -163,7 +163,7 @@ def _runs(text: str, font: ImageFont.FreeTypeFont) -> list[tuple[str, ImageFont.
         return [(text, font)] if text else []
     paths = [None if _in_own_font(sign) else _font_with(sign) for sign in text]
     for i in range(1, len(text) - 1):
-        # Words of one script stay together: their order may be from the right.
+        # Words of one script stay together, because they may be written from right to left.
         if text[i] == " " and paths[i - 1] == paths[i + 1]:
             paths[i] = paths[i - 1]
     runs = groupby(zip(paths, text, strict=True), lambda each: each[0])

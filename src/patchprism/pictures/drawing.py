@@ -60,7 +60,7 @@ class Drawing:
         """
         image = self._image(options or self.options)
         array = np.empty(shape_of(image), np.uint8)
-        # Pillow's own way makes a second copy on the way.
+        # Pillow's own conversion makes a second copy.
         for top, strip in zip(range(0, image.height, 256), strips_of(image, 256), strict=True):
             array[top : top + 256] = strip
         return array

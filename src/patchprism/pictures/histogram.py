@@ -35,7 +35,7 @@ def count_scores(scores: NDArray[np.floating[Any]]) -> NDArray[np.int64]:
     flat = np.asarray(scores).reshape(-1)
     if np.isnan(flat).any():
         raise OptionError("scores must be numbers, got NaN")
-    # Clipped before they are multiplied and become places: a cast of what does not fit may give any number.
+    # Clipped before they are converted to bins, because casting numbers out of range gives arbitrary results.
     places = np.minimum(np.clip(flat, 0, 1) * BARS, BARS - 1).astype(np.intp)
     return np.bincount(places, minlength=BARS).astype(np.int64)
 
@@ -141,7 +141,7 @@ def _legend(page: Page, n_patches: int, n_foreground: int, threshold: float | No
 
 
 def _percent(share: float) -> str:
-    # 0 % and 100 % are said only where they are exact: one patch in thousands is news.
+    # 0 % and 100 % are shown only if they are exact, because one patch in thousands can matter.
     if 0 < share < 0.005:
         return "under 1%"
     if 0.995 < share < 1:

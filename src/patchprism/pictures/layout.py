@@ -215,7 +215,7 @@ class _Layout:
             width = places[-1][0] + places[-1][1] - places[0][0]
             texts = self._texts(group)
             for n, (panel, (left, wide)) in enumerate(zip(group.panels, places, strict=True)):
-                # A map of a thousand patches by one is a line, but never nothing.
+                # A map of 1,000 x 1 patches becomes a line, but never disappears.
                 page.items.append(Picture(left, at, wide, high, self._drawer(panel)))
                 room = width if not any(texts[1:]) else wide
                 bottom = self._caption(page, texts[n], left, at + high, room) if texts[n] else at + high
@@ -236,7 +236,7 @@ class _Layout:
         for n, panel in enumerate(group.panels):
             head = [part for each in heads[n : n + 1] for part in each.split("\n")]
             texts[n] = [text for text in (*head, *panel.captions) if text]
-        # Below all panels that are stacked, unless they have texts of their own.
+        # Below all stacked panels, unless they have their own texts.
         first = 0 if self.beside or any(texts) else len(texts) - 1
         texts[first] = [text for text in (name, *texts[first], *group.captions) if text]
         return texts

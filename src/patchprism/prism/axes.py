@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
     Float64 = NDArray[np.float64]
 
-# A coordinate along a component is rounded to a multiple of its standard deviation's power of two, times this:
-# under a thousandth of a step of colour. It hides in which order a machine adds up, and lets the explorer's
-# page hold the very numbers that colours are made of in two bytes and a bit instead of eight.
+# A coordinate along a component is rounded to a multiple of its standard deviation's power of two, times this: under
+# a thousandth of a step of colour. This hides the order in which a machine adds numbers, and the explorer's page can
+# store the exact coordinates in about two bytes instead of eight.
 GRID = 2.0**-16
 
 
@@ -68,7 +68,7 @@ class Axes:
     def coordinates(self, tokens: Tokens) -> Float64:
         """Coordinates along the components, (..., D) -> (..., k)."""
         values = project(tokens.reshape(-1, tokens.shape[-1]), self.mean, self.components)
-        # Tokens are checked, so what is not finite is due to a prism out of a file.
+        # Tokens are checked, so a value that is not finite comes from a prism that was read from a file.
         if not np.isfinite(values).all():
             raise PrismError("this prism cannot be used: its means or components are too large")
         return on_grid(values, self.variance).reshape(*tokens.shape[:-1], len(self.components))

@@ -141,7 +141,7 @@ class Prism(FittedPrism):
     """
 
     origin: dict[str, Any] = field(init=False, default_factory=dict)
-    # The file that the fit was read from: a job that reads it does not write it.
+    # The file that the fit was read from; a job that reads it does not replace it.
     loaded_from: str = field(init=False, default="")
     agreements: dict[int, float] = field(init=False, default_factory=dict)
     head: Head | None = field(init=False, default=None)

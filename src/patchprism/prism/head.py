@@ -102,7 +102,7 @@ class Head:
     )
 
     origin: dict[str, Any] = field(init=False, default_factory=dict)
-    # The file that the head was read from: a job that reads it does not write it.
+    # The file that the head was read from; a job that reads it does not replace it.
     loaded_from: str = field(init=False, default="")
 
     weights_: Float64 = field(init=False)

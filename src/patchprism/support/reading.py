@@ -24,7 +24,7 @@ SHARE = 0.5
 # Memory that reading, framing or drawing a photo takes at its peak, in bytes per pixel: measured 14.2 for a PNG of 179
 # megapixels in the reader's process, and 3.1 in the one that asked.
 BYTES_A_PIXEL = 18
-# Nobody is refused who wants less: what the system calls free is an estimate.
+# Smaller requests are never refused, because the free memory is only an estimate.
 ALWAYS = 256 << 20
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# Where autocast may be on; others have no network of ours.
+# Devices on which autocast may be on; our networks run on no others.
 _KINDS = ("cpu", "cuda", "mps", "xpu")
 
 
@@ -64,7 +64,7 @@ def _exact_products(stack: ExitStack) -> None:
             stack.callback(setattr, backends.cudnn, "allow_tf32", True)
             backends.cudnn.allow_tf32 = False
         return
-    # Not by the older functions, which refuse to answer where a program has used these.
+    # Not with the older functions, which raise errors if a program has used the newer ones.
     for place in (backends.mkldnn.matmul, backends.mkldnn.conv, backends.cuda.matmul, backends.cudnn.conv):
         if place.fp32_precision not in ("ieee", "none"):
             stack.callback(_restore, place, place.fp32_precision)

@@ -49,7 +49,7 @@ JOURNAL = ".patchprism-files.log"
 PRISM = "prism.safetensors"
 REPORTS = ("report.json", "compare.json")
 VERSION = 1
-# Of this record and of the reports.
+# Names of this record and of the reports.
 VERSIONS = (1, 2)
 # A record of a million files; of a longer list of photos no report is read, and the record lists all.
 MAX_RECORD = 256 << 20

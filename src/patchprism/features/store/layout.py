@@ -28,7 +28,7 @@ DTYPES = ("float16", "float32")
 CHUNK_BYTES = (
     4 << 20
 )  # of tokens; an object store wants few large files, a photo's range is read alone anyway
-TABLE_ROWS = 1 << 16  # photos a chunk of the tables
+TABLE_ROWS = 1 << 16  # photos per chunk of the tables
 
 MAX_JSON = 16 << 20
 MAX_SIDE = 1 << 24  # largest side of a grid, or of a photo in pixels
@@ -238,7 +238,7 @@ def read_spec(folder: Folder, name: str) -> ArraySpec:
     small = chunks[0] <= MAX_NAME_ROWS if kind == "string" else spec.chunk_bytes <= MAX_CHUNK_BYTES
     if not chunks[0] or not small:
         raise StoreError(f"{where} has chunks of {chunks}: empty, or too large to read")
-    # All else (codecs above all: one of them may run code of a file's choosing) must be as we write it.
+    # Everything else must be as we write it, above all the codecs, because some of them can run code from a file.
     expected = from_json(spec.metadata())
     for key in ("zarr_format", "node_type", "chunk_grid", "chunk_key_encoding", "codecs"):
         if found.get(key) != expected[key]:

@@ -195,7 +195,7 @@ class StoredFeatures(PatchFeatures):
             If a photo's tokens are not finite, or larger than 1e12.
         """
         for row, first, last in self._table(start, stop):
-            # Twice: as they are stored, and in the precision that is computed in.
+            # Twice: as stored, and in the precision of the computation.
             need = 2 * 4 * (last - first) * self.width
             if need > LARGE and need > free_memory():
                 raise StoreError(
@@ -391,5 +391,5 @@ def is_store(path: str | os.PathLike[str]) -> bool:
     """Whether a path is meant as a feature store rather than as a photo or a folder of photos."""
     if os.fspath(path).rstrip("/").endswith(".zarr"):
         return True
-    # An address is asked for its zarr.json only if it says that it is a store: that costs a request.
+    # The zarr.json of an address is requested only if the name is that of a store, because it costs a request.
     return not is_remote(path) and open_folder(path).size("zarr.json") is not None

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from patchprism.features.store.reader import StoredFeatures
 
-# Photos a row group: it is what a reader holds at once, and what it can skip.
+# Photos per row group, the unit that a reader loads at once or skips.
 _PHOTOS_A_GROUP = 64
 
 

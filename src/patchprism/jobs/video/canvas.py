@@ -185,7 +185,7 @@ class Canvas:
     def _to_yuv(self, rgb: NDArray[np.float32]) -> NDArray[np.float32]:
         """Colours in [0, 1] as luma and chroma of the clip, video range (16 to 235, 16 to 240)."""
         red, blue = _LUMA.get(self.matrix, _LUMA_601)
-        # By way of bytes, so that a colour is the same one here and in a picture.
+        # Rounded to bytes first, so that colours are the same as in pictures.
         r, g, b = np.moveaxis(to_uint8(rgb).astype(np.float32) / np.float32(255), -1, 0)
         y = red * r + (1 - red - blue) * g + blue * b
         u, v = (b - y) / (2 * (1 - blue)), (r - y) / (2 * (1 - red))

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from patchprism.jobs.video.frames import Turn
 
 DEFAULT_FPS = Fraction(25)
-# Seconds that are rather decoded than jumped over: most encoders place a point to jump to every 2 to 10 s.
+# Distances up to this many seconds are decoded instead of skipped; most encoders set a seek point every 2 to 10 s.
 _STRIDE = 4.0
 _MARGIN = Fraction(2)
 # The reader gives up when this many reads in a row fail: the rest of the file is noise.

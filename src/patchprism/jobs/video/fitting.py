@@ -127,7 +127,7 @@ def _taken(frames: Frames, span: Span, count: int, run: Run) -> Iterator[Source]
                 done += 1
                 run.tell("fit", done, count)
         if not done:
-            # Looked for once more, frame by frame, to say what is wrong.
+            # Read again frame by frame to report the error.
             for _ in frames.clip.frames(span, planes=False):
                 pass
             raise PhotoError(frames.clip.name, nothing(frames.clip, span))

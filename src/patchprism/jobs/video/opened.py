@@ -26,13 +26,13 @@ _OF_THE_SYSTEM = {
     errno.ENOMEM,
     errno.ELOOP,
 }
-# Formats whose header says how long the clip is. Of the others FFmpeg reckons it, from the end of the file or from a
-# bit rate, which promises nothing.
+# Formats whose header says how long the clip is. For others, FFmpeg estimates it from the end of the file or from a
+# bit rate, which is not reliable.
 _SAY_THEIR_LENGTH = {"matroska,webm", "mov,mp4,m4a,3gp,3g2,mj2", "avi", "flv", "asf", "mxf", "ivf", "rm"}
 _TS_PACKETS = (188, 192, 204)
 # Bytes between the content of two packets: heads of blocks, tags and clusters.
 _MAX_OVERHEAD = 256
-# A pixel's width over its height. Beyond it the header is broken: no camera or disc is near.
+# Largest width of a pixel divided by its height. Larger values mean a broken header.
 _MAX_ASPECT = 16
 
 

@@ -19,7 +19,7 @@ _COPIED = {
 }
 _ENCODED = {".webm": "libopus"}
 _OPUS_RATE = 48000
-# Run-in of an encoder: packets that far before the beginning are not heard, but decoding starts with them.
+# Priming of an encoder: packets this far before the beginning are not played, but decoding starts with them.
 _RUN_IN = Fraction(1, 10)
 
 
@@ -53,7 +53,7 @@ class Sound:
         self.problems = 0
         self._input = open_container(path)
         self._stream = self._input.streams.best("audio") or self._input.streams.audio[0]
-        # MP4 can say that a track begins before 0; elsewhere all would be moved instead.
+        # In MP4 a track can begin before 0; in other formats everything would be shifted.
         self._first = -_RUN_IN if whole and suffix in (".mp4", ".mov") else Fraction(0)
         name = self._stream.codec_context.codec.canonical_name
         self._encoder = None

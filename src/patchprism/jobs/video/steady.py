@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 # Differences well below this are taken for noise, those well above for motion. Sensor noise of 1/255 moves
 # efficientnet_lite2's colours by up to 14/255 from their mean (docs/video.md has the measurement).
 MOTION = 32 / 255
-# How fast a small difference, such as a change of light, is made good: half of it in 14 frames.
+# Speed at which small differences, such as a change of light, are followed: half of them in 14 frames.
 DRIFT = 0.05
 # Numbers of tokens at a time: as float64 they stay in the cache, and OpenBLAS leaves so small a product to one
 # thread. 0.3 ms of processor time a frame at 448; at once, on two threads that wait for each other, 4.8.
@@ -77,7 +77,8 @@ class FrameColors:
         first = first if prism.head_ is None else prism.head_.weights_
         self._n_first = len(first)
         self._columns = np.ascontiguousarray(np.concatenate([first, in_object]).T)
-        # The means' coordinates, taken off the products: taking the mean off every token costs as much as those do.
+        # The coordinates of the means are subtracted from the products; subtracting the mean from every token would
+        # cost as much as the products.
         self._scene_shift = prism.scene_mean_ @ scene.T
         self._object_shift = prism.object_mean_ @ in_object.T
 
