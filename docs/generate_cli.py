@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +12,18 @@ Made from the commands' own help by `make docs`. Exit codes: 0 all done; 1 faile
 """
 
 
-def plain(text: str | None) -> str:
-    """Help text without Rich's marks, fit for a table's cell."""
-    return " ".join(re.sub(r"\[/?(bold|italic|code)\]", "", text or "").split()).replace("|", "\\|")
+def cell(text: str) -> str:
+    """A text as a table's cell holds it."""
+    return text.replace("|", "\\|")
 
 
-def names(option: Any) -> str:
-    """An option as it is typed."""
-    spelled = ", ".join(
-        f"`{name}`" for name in sorted([*option.opts, *option.secondary_opts], key=len, reverse=True)
-    )
-    value = "" if option.is_flag else option.metavar or "VALUE"
-    return spelled + (f" {value}".replace("|", "\\|") if value else "")
+def row(option: Any) -> str:
+    """A table's row of an option, with what help says of it."""
+    from patchprism.cli.help import names_of, text_of
+
+    typed, _, value = names_of(option).rpartition(" ") if not option.is_flag else (names_of(option), "", "")
+    spelled = ", ".join(f"`{name}`" for name in typed.split(", "))
+    return f"| {cell(f'{spelled} {value}'.strip())} | {cell(text_of(option))} |"
 
 
 def page() -> str:
@@ -32,24 +31,18 @@ def page() -> str:
     import typer.main
 
     from patchprism.cli.app import app
+    from patchprism.cli.help import argument_name, arguments, examples, groups
 
     root = typer.main.get_command(app)
     parts = [HEAD]
     for name, command in sorted(root.commands.items()):  # type: ignore[attr-defined]
-        arguments = [p for p in command.params if p.param_type_name == "argument"]
-        typed = "".join(f" {p.metavar or p.name.upper()}{'...' if p.nargs == -1 else ''}" for p in arguments)
-        summary, *rest = (command.help or "").strip().split("\n\n")
-        parts.append(f"## patchprism {name}\n\n`patchprism {name}{typed}`: {plain(summary)}\n")
-        parts += [plain(paragraph) + "\n" for paragraph in rest]
-        rows = [f"| {a.metavar or a.name.upper()} | {plain(a.help)} |" for a in arguments]
-        for option in command.params:
-            if option.param_type_name == "option" and option.name != "help" and not option.hidden:
-                default = (
-                    ""
-                    if option.default in (None, False, ()) or option.required
-                    else f" Default: {option.default}."
-                )
-                rows.append(f"| {names(option)} | {plain(option.help)}{default} |")
+        paragraphs = [" ".join(each.split()) for each in (command.help or "").split("\n\n")]
+        parts.append(f"## patchprism {name}\n\n" + "\n\n".join(paragraphs) + "\n")
+        parts.append("\n".join(["```console", *(f"$ {line}" for line in examples(command)), "```\n"]))
+        rows = [f"| {cell(argument_name(each))} | {cell(each.help)} |" for each in arguments(command)]
+        for title, options in groups(command).items():
+            if options:
+                rows += [f"| **{title}** | |", *map(row, options)]
         if rows:
             parts.append("\n".join(["| | |", "|---|---|", *rows]) + "\n")
     return "\n".join(parts)

@@ -75,6 +75,17 @@ def in_rows(rows: list[list[Image.Image]], width: int, gap: int) -> Image.Image:
     return whole
 
 
+def follow(folder: Path, model: str) -> Image.Image:
+    """The last of six frames that wander over the cat, beside its similarity to a patch of an eye in the first."""
+    folder.mkdir()
+    cat = Image.fromarray(skimage.data.chelsea())
+    for i in range(6):
+        cat.crop((8 * i, 0, 400 + 8 * i, 300)).save(folder / f"{i}.png")
+    words = ["--lens", "similarity", "--at", "0:186,118", "--upsample", "guided", "--model", model]
+    render("video", folder, "-o", folder / "followed", *words)
+    return Image.open(max((folder / "followed").glob("*.png")))
+
+
 def explorer(page: Path, chromium: str) -> None:
     """A picture of the explorer's page: a pin between the cat's eyes, and the pointer on the astronaut's face."""
     from playwright.sync_api import sync_playwright
@@ -133,6 +144,7 @@ def main(model: str = "focus_vits14") -> None:
             render("render", cat, "-o", out, "--model", model, *options)
             shown.append(Image.open(out / "chelsea.pca.png"))
         keep(in_rows([shown], 1100, 10), "space-upsample.jpg", 1100)
+        keep(follow(folder / "clip", model), "video-similarity.jpg", 1100)
         chromium = shutil.which("chromium")
         if chromium:
             page = folder / "page.html"

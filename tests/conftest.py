@@ -37,14 +37,16 @@ def shared_dogs() -> Path:
     return SHARED_DOGS
 
 
-@pytest.fixture(autouse=True)
-def small_figures(request, monkeypatch):
+@pytest.fixture(autouse=True, scope="module")
+def small_figures(request):
     """Figures of a sixteenth of the pixels, for at their own size they take most of the time of so small jobs.
 
-    A test or a file with the mark ``figures_at_size`` draws them as people see them.
+    A file with the mark ``figures_at_size`` draws them as people see them.
     """
-    if request.node.get_closest_marker("figures_at_size") is None:
-        monkeypatch.setattr("patchprism.pictures.figure_options.SCREEN_DPI", 36)
+    with pytest.MonkeyPatch.context() as patch:
+        if request.node.get_closest_marker("figures_at_size") is None:
+            patch.setattr("patchprism.pictures.figure_options.SCREEN_DPI", 36)
+        yield
 
 
 @pytest.fixture

@@ -302,7 +302,7 @@ def test_one_photo_of_a_view(view):
     assert some.report()["prism"]["fitted_here"] is False
     for wrong, words in (
         (3, "photo must be a whole number from -3 to 2, got 3"),
-        ("cat", "photo: no photo is called 'cat'; there are photo-1, photo-2, photo-3"),
+        ("cat", "photo: no photo is called 'cat'; choose from photo-1, photo-2, photo-3"),
         (slice(3, 9), "at least one photo"),
         (1.5, "photo must be a whole number"),
     ):
@@ -406,14 +406,14 @@ def test_attention_of_the_class_token_and_of_a_point(photos, view, tmp_path):
     mean = one.arrays[1]["at1_mean"]
     assert mean[50 // 8, 20 // 8] == mean.sum() == 1
     assert one._repr_png_().startswith(PNG)
-    with pytest.raises(OptionError, match="was not asked for photo 0"):
+    with pytest.raises(OptionError, match="has nothing for photo 0"):
         one.picture(0)
     seen.save(tmp_path, lenses=[one], arrays=True, pca=False)
     with pytest.raises(OptionError, match="needs photo, x and y"):
         seen.attention(0, 3, backbone=backbone)
     own = patchprism.visualize(features=list(view.features))
     with pytest.raises(
-        OptionError, match="backbone must be given: own features is none that can be loaded again"
+        OptionError, match="backbone must be given: own features cannot be loaded by its name"
     ):
         own.attention()
 
@@ -428,7 +428,7 @@ def test_attention_loads_the_network_again(monkeypatch):
     loaded = Seeing()
     asked = []
     monkeypatch.setattr(extract, "load_backbone", lambda name, **how: asked.append((name, how)) or loaded)
-    with pytest.raises(WeightsError, match="not those of the view"):
+    with pytest.raises(WeightsError, match="differ from those of the view"):
         view.attention()
     assert asked[0][0] == "efficientnet_lite2"
     assert asked[0][1]["download"] is False

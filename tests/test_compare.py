@@ -209,12 +209,19 @@ def test_from_photos_to_files(photos, tmp_path):
     assert told["residual"] < 1e-3 < 0.5 < told["residual_shuffled_patches"]
     arrays = np.load(tmp_path / "photo-2.compare.npz")
     np.testing.assert_array_equal(arrays["turned_2"], second.turned[1])
+    said = (tmp_path / "compare.txt").read_text()
+    for cell in found.cells:
+        shares = ", ".join(f"{share:.1%}" for share in cell.prism.object_ratio_[:3])
+        assert f"{cell.label}. Foreground: score {cell.prism.side_} {cell.prism.threshold_:.3g}. Red" in said
+        assert f"which explain {shares} of the foreground's variance" in said
+    patches = sum(part.foreground.size for part in first.parts)
+    assert f"\n\nplain: 2 photos with {patches} patches; model plain, weights from" in said
 
 
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"models": ["efficientnet_lite2"]}, OptionError, "at least two cells"),
+        ({"models": ["efficientnet_lite2"]}, OptionError, "at least two models or two layers"),
         ({"models": []}, OptionError, "at least one model"),
         ({"models": ["nonesuch", "efficientnet_lite2"]}, ModelError, "unknown model 'nonesuch'"),
         ({"models": ["efficientnet_lite2"], "layers": [3, 99]}, ModelError, "no layer 99"),
@@ -346,11 +353,14 @@ def test_a_photo_that_only_one_store_has_is_left_out(photos, tmp_path):
     ("options", "message"),
     [
         ({"photos": ["a"]}, "at least two feature stores"),
-        ({"photos": ["a", "p/a.png"]}, "feature stores are compared with each other"),
-        ({"photos": ["a", "b"], "models": ["efficientnet_lite2"]}, "models is for photos"),
-        ({"photos": ["a", "b"], "weights": ["x"]}, "weights is for photos"),
-        ({"photos": ["a", "b"], "size": 64}, r"size is settled by the feature store \(96\), got 64"),
-        ({"photos": ["a", "b"], "layers": [3]}, "layer is settled by the feature store"),
+        ({"photos": ["a", "p/a.png"]}, "feature stores can only be compared with each other"),
+        (
+            {"photos": ["a", "b"], "models": ["efficientnet_lite2"]},
+            "models cannot be used with feature stores",
+        ),
+        ({"photos": ["a", "b"], "weights": ["x"]}, "weights cannot be used with a feature store"),
+        ({"photos": ["a", "b"], "size": 64}, r"size is fixed by the feature store \(96\), got 64"),
+        ({"photos": ["a", "b"], "layers": [3]}, "layer is fixed by the feature store"),
         ({"photos": ["p"]}, "at least one model"),
         ({"photos": ["p"], "models": ["efficientnet_lite2"] * 2, "weights": ["x"]}, "got 1 for 2 models"),
     ],
@@ -456,5 +466,5 @@ def test_photos_of_a_store_at_other_addresses_are_fetched_when_asked_for(photos,
     assert (found.unasked, found.photos.gone) == (["memory://bucket"], remote)
     found = compare(stores, fetch_from=["memory://bucket"])
     assert (found.unasked, found.photos.gone) == ([], [])
-    with pytest.raises(OptionError, match="fetch_from is for feature stores"):
+    with pytest.raises(OptionError, match="fetch_from is only for feature stores"):
         compare(names, models=[backbone(name) for name in "xy"], fetch_from=["memory://bucket"])

@@ -168,7 +168,7 @@ def test_masks_as_jobs_write_them_are_read_again_and_shared_ones_are_refused(fol
     copy = tmp_path / "other" / Path(photos[0]).name
     copy.parent.mkdir()
     Image.new("RGB", (64, 48), "red").save(copy)
-    with pytest.raises(MaskError, match="mask is of two photos"):
+    with pytest.raises(MaskError, match="mask belongs to two photos"):
         evaluate([*photos, str(copy)], masks)
 
 
@@ -199,7 +199,9 @@ def test_masks_that_do_not_fit_are_named(folders, tmp_path):
     assert re.search("a mask of 40 x 10 has another shape than its photo of 48 x 64", reasons[1])
     assert "empty" in reasons[2]
     assert "cannot be read" in reasons[3]
-    with pytest.raises(PatchPrismError, match=r"no photo has a mask that fits; the first: .*no such mask"):
+    with pytest.raises(
+        PatchPrismError, match=r"no photo has a mask that fits it; the first problem: .*no such mask"
+    ):
         evaluate(photos[:1], masks)
     with pytest.raises(PatchPrismError, match="no such folder of masks"):
         evaluate(photos, tmp_path / "nowhere")

@@ -68,7 +68,7 @@ def test_a_missing_folder_and_a_folder_in_the_way_are_named(tmp_path):
     ):
         part.write_text("x")
     (tmp_path / "taken").mkdir()
-    with pytest.raises(OutputError, match="a folder of that name"), atomic_write(tmp_path / "taken") as part:
+    with pytest.raises(OutputError, match="it is a folder"), atomic_write(tmp_path / "taken") as part:
         part.write_text("x")
     assert os.listdir(tmp_path) == ["taken"]
     (tmp_path / "file").write_text("")

@@ -363,7 +363,7 @@ def test_masks_that_do_not_fit_are_named(photos, masks, tmp_path):
     for part in "ab":
         (both / part).mkdir(parents=True)
         shutil.copy(photos / "p0000.png", both / part)
-    refused(both, "this mask is of two photos", masks=masks)
+    refused(both, "this mask belongs to two photos", masks=masks)
 
 
 def test_empty_and_full_masks_are_said(photos, masks):
@@ -387,7 +387,7 @@ def test_what_does_not_go_together_is_refused(photos, masks):
         foreground="pca",
     )
     refused(photos, "foreground 'mask' needs masks", error=OptionError, foreground="mask")
-    refused(photos, "the masks and the head both say", error=OptionError, masks=masks, head=head)
+    refused(photos, "the masks and the head both define", error=OptionError, masks=masks, head=head)
     refused(photos, "head must be a fitted Head", error=OptionError, head=Head())
     prism = patchprism.visualize([photos], size=48, backbone=Toy()).prism
     refused(photos, "the masks are for fitting", error=OptionError, masks=masks, prism=prism)
@@ -487,7 +487,7 @@ def test_masks_of_a_video_are_by_the_frames_numbers(photos, tmp_path):
     )
     assert report.prism.n_voters_ == 1
     assert any("without a frame: 17.png" in each for each in report.warnings)
-    with pytest.raises(MaskError, match="masks of a video are a folder of PNG files"):
+    with pytest.raises(MaskError, match="masks of a video must be a folder of PNG files"):
         patchprism.render_video(tmp_path / "clip.png", tmp_path / "b" / "%d.png", masks="alpha", **options)
 
 

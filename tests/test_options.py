@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
-import sys
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -13,14 +12,13 @@ import pytest
 from typer.main import get_command
 
 import patchprism
-from patchprism.cli import main
 from patchprism.cli.app import app
 from patchprism.cli.takes import only, takes, without
 from patchprism.errors import OptionError
 from patchprism.features.options import TokenOptions
 from patchprism.jobs.settings import Settings
 from patchprism.jobs.video.options import VideoOptions
-from patchprism.lenses.options import LensOptions
+from patchprism.lenses.options import ClipLensOptions, LensOptions
 from patchprism.pictures.options import PictureOptions
 from patchprism.prism.options import MASK_OPTIONS, PrismOptions
 from patchprism.support import checks
@@ -38,7 +36,12 @@ FUNCTIONS = [
     pytest.param(patchprism.visualize, [Settings], set(), id="visualize"),
     pytest.param(patchprism.Prism, [PrismOptions], set(), id="Prism"),
     pytest.param(patchprism.Visualization.save, [PictureOptions], {"pca"}, id="save"),
-    pytest.param(patchprism.render_video, [Settings, VideoOptions], set(MASK_OPTIONS), id="render_video"),
+    pytest.param(
+        patchprism.render_video,
+        [Settings, VideoOptions, ClipLensOptions],
+        set(MASK_OPTIONS),
+        id="render_video",
+    ),
     pytest.param(
         patchprism.compare, [Settings], {"model", "layer", "components", *MASK_OPTIONS}, id="compare"
     ),
@@ -70,7 +73,7 @@ def test_a_choice_that_is_left_open_names_the_default_in_its_help():
     helps = {each.name: option_of(each).help for each in fields(Settings)}
     assert helps["threshold"].endswith(" Default: auto.")
     assert helps["components"].endswith(" Default: 1,2,3.")
-    assert helps["layer"].endswith(" Default: -1.")
+    assert helps["layer"].endswith(" Default: -1, or 8 for focus_vits14.")
     assert "Default" not in helps["opening"]  # Typer says it
     assert not any("Default: None" in text for text in helps.values())
     assert helps["stride"].endswith(" Default: the patch size.")
@@ -96,13 +99,11 @@ def test_a_command_gets_dataclasses_that_are_ready():
         got.append((photo, speed, rest, loud))
 
     assert list(inspect.signature(command).parameters) == [
-        *("photo", "loud", "batch_size", "token_norm", "token_norm_was"),
-        *("final_norm", "final_norm_was", "range", "at"),
+        *("photo", "loud", "batch_size", "token_norm", "final_norm", "range", "at"),
     ]
     command("a", batch_size=3, token_norm="none", range="0,5", at=["1", "2"])
     assert got[-1] == ("a", Speed(batch_size=3, range=(0, 5)), Speed(at=("1", "2")), False)
-    # The old spellings win over defaults.
-    command("a", loud=True, token_norm="none", token_norm_was="l2", final_norm_was=True)
+    command("a", loud=True, token_norm="l2", final_norm=False)
     assert got[-1] == ("a", Speed(token_norm="l2", final_norm=False), Speed(), True)
     with pytest.raises(OptionError, match="range must be two numbers like 0,4095, got '1,2,3'"):
         command("a", range="1,2,3")
@@ -113,19 +114,6 @@ def test_the_two_norms_have_names_that_tell_them_apart(command):
     spelled = {flag: each for each in COMMANDS[command].params for flag in (*each.opts, *each.secondary_opts)}
     for flag in ("--final-norm", "--no-final-norm", "--token-norm"):
         assert not spelled[flag].hidden
-    for flag in ("--no-norm", "--norm"):
-        assert spelled[flag].hidden
-
-
-@pytest.mark.parametrize("options", [("--token-norm", "l2", "--norm", "none"), ("--final-norm", "--no-norm")])
-def test_an_option_and_its_old_name_are_not_given_together(options, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(
-        sys, "argv", ["patchprism", "fit", "a.png", "-o", str(tmp_path / "p.prism"), *options]
-    )
-    with pytest.raises(SystemExit) as stop:
-        main()
-    assert stop.value.code == 1
-    assert "are both given: keep one of them" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("text", ["", "x", "1,", "1,2", "1,2,3,4", "1;2;3", "1,2,x"])

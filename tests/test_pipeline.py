@@ -191,7 +191,7 @@ def test_a_prism_of_another_model_is_refused_unless_forced(backbone, photos):
         patchprism.visualize(photos, backbone=backbone, prism=prism)
     forced = patchprism.visualize(photos, backbone=backbone, prism=prism, force=True)
     assert len(forced.colors) == 4
-    with pytest.raises(OptionError, match="scaling is settled by the prism"):
+    with pytest.raises(OptionError, match="scaling is fixed by the prism"):
         patchprism.visualize(photos, backbone=backbone, prism=prism, scaling="sigmoid")
 
 

@@ -11,13 +11,14 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 import skimage
+from figures_drawn import figure_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from patchprism.errors import OptionError, OutputError
 from patchprism.pictures.captions import fit_text, load_font
-from patchprism.pictures.figures import fg_mask_figure, results_figure
+from patchprism.pictures.figures import Style, fg_mask_sheet, results_sheet
 from patchprism.pictures.histogram import count_scores, histogram_drawing
 from patchprism.pictures.render import overlay, paint, write_picture
 from patchprism.pictures.sheet import viridis
@@ -272,7 +273,7 @@ def runs(line: np.ndarray) -> list[int]:
 
 def test_results_have_a_row_a_photo_with_its_shape():
     grids = [(32, 48), (32, 32), (48, 32)]
-    figure = results_figure(*cases(grids))
+    figure = figure_of(results_sheet, *cases(grids))
     blue = (figure == (0, 0, 255)).all(-1)
     red = (np.abs(figure.astype(int) - (200, 30, 30)) <= 2).all(-1)
     heights = runs(blue.any(1))
@@ -298,7 +299,7 @@ def test_panels_of_fg_mask_stand_in_a_square_and_show_score_over_photo():
     foreground = np.zeros((8, 8), bool)
     foreground[:, 4:] = True
     for side, value in (("above", 0.75), ("below", 0.25)):
-        figure = fg_mask_figure(shown, scores, [foreground] * 4, side=side)
+        figure = figure_of(fg_mask_sheet, shown, scores, [foreground] * 4, side=side)
 
         def blend(score):
             return 0.5 * np.array([200, 30, 30]) + 127.5 * viridis(np.array(score))
@@ -314,20 +315,22 @@ def test_figures_of_any_number_of_photos(count):
     grids = [(4, 6), (6, 4), (4, 4)] * 84
     shown, colors = cases(grids[:count])
     names = [f"photo-{index}-{'x' * 90}.jpg" for index in range(count)]
-    figure = results_figure(shown, colors, names=names)
+    figure = figure_of(results_sheet, shown, colors, Style(names=names))
     assert figure.dtype == np.uint8
     assert max(figure.shape) < 9000
     assert 1 / 4 < figure.shape[0] / figure.shape[1] < 4
     blue = (figure == (0, 0, 255)).all(-1)
     assert blue.sum() > 0.1 * blue.size
-    masks = fg_mask_figure(shown, [c[..., 0] for c in colors], [c[..., 2] > 0 for c in colors], names=names)
+    masks = figure_of(
+        fg_mask_sheet, shown, [c[..., 0] for c in colors], [c[..., 2] > 0 for c in colors], Style(names=names)
+    )
     assert 1 / 3 < masks.shape[0] / masks.shape[1] < 3
 
 
 @pytest.mark.parametrize("grid", [(1, 1), (4, 4000), (4000, 4), (1, 16384), (200, 110)])
 def test_figures_of_any_shape(grid):
     shown, colors = cases([grid, (32, 32)])
-    figure = results_figure(shown, colors, names=["a", "b"])
+    figure = figure_of(results_sheet, shown, colors, Style(names=["a", "b"]))
     assert max(figure.shape) < 3000
     assert (figure == (0, 0, 255)).all(-1).any()
 
@@ -344,7 +347,7 @@ def test_figures_of_any_shape(grid):
 )
 def test_figures_refuse(shown, colors, names):
     with pytest.raises(OptionError):
-        results_figure(shown, colors, names=names)
+        figure_of(results_sheet, shown, colors, Style(names=names))
 
 
 def test_captions_are_shortened_in_the_middle():
@@ -395,6 +398,23 @@ def test_histogram_heights_are_the_counts():
     bars_right = [others[start] for start in np.flatnonzero(np.diff((others > 0).astype(int)) == 1) + 1]
     assert bars_right[0] == pytest.approx(540 * 1000 / 4000, abs=3)
     assert 3 <= bars_right[1] <= 5
+
+
+def test_histogram_of_labels_has_the_object_below_the_ground():
+    labels = np.zeros((2, 1024), np.int64)
+    labels[:, 512:520] = [[10], [30]]
+    labels[1, 1016:] = 5
+    figure = histogram_drawing(labels.sum(axis=0), 40, threshold=0.25, side="above", labels=labels)
+    teal, grey = bars(figure(), TEAL), bars(figure(), GREY)
+    at = np.flatnonzero(grey)
+    assert len(runs(grey > 0)) == 1
+    assert at.mean() == pytest.approx(1270 * 64.5 / 128, abs=2)
+    assert teal[at].max() == pytest.approx(540 * 240 / 400, abs=3)
+    assert grey.max() == pytest.approx(540 * 80 / 400, abs=3)
+    column = figure()[180:720, 120 + at[len(at) // 2]]
+    assert (column[-10] == TEAL).all()
+    assert (column[540 * (400 - 300) // 400] == GREY).all()
+    assert figure.caption().endswith("11% of all patches are foreground.")
 
 
 @pytest.mark.parametrize(

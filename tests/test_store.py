@@ -152,7 +152,7 @@ def test_a_store_that_is_there(photos, store, tmp_path):
     with pytest.raises(OutputError, match="holds other files"):
         make(photos, tmp_path / "mine", overwrite=True)
     assert (tmp_path / "mine" / "thesis.tex").read_text() == "years of work"
-    with pytest.raises(OptionError, match="a feature store already"):
+    with pytest.raises(OptionError, match="already a feature store"):
         make(store, tmp_path / "other.zarr")
 
 
@@ -246,14 +246,14 @@ DAMAGE = {
         lambda s: edit(s / "zarr.json", lambda v: attributes(v).pop("version")),
         "of version None",
     ),
-    "empty folder": (lambda s: [shutil.rmtree(s), s.mkdir()], "no feature store"),
+    "empty folder": (lambda s: [shutil.rmtree(s), s.mkdir()], "not a feature store"),
     "another's zarr": (
         lambda s: edit(s / "zarr.json", lambda v: v["attributes"].clear()),
-        "no feature store of PatchPrism",
+        "not a feature store of PatchPrism",
     ),
     "unfinished": (
         lambda s: [(s / "zarr.json").unlink(), (s / WORK).mkdir(), (s / WORK / "job.json").write_text("{}")],
-        "unfinished feature store; run the command that began it once more",
+        "unfinished feature store; to finish it, repeat the command that started it",
     ),
     "not json": (lambda s: (s / "zarr.json").write_text("{"), "not JSON"),
     "deep json": (lambda s: (s / "zarr.json").write_text("[" * 100_000), "not JSON"),
@@ -351,7 +351,7 @@ DAMAGE = {
     ),
     "no framing": (
         lambda s: edit(s / "zarr.json", lambda v: attributes(v)["origin"].update(framing={"size": "x"})),
-        "its framing is none",
+        "its framing is not valid",
     ),
     "zero grid": (lambda s: overwrite(s, "grids", np.int32, 0, 0), "do not fit together"),
     "negative grid": (lambda s: overwrite(s, "grids", np.int32, slice(0, 2), -6), "do not fit together"),
@@ -400,5 +400,5 @@ def test_damage_further_in_is_found_as_it_is_read(store):
 
 
 def test_missing(tmp_path):
-    with pytest.raises(StoreError, match="no feature store"):
+    with pytest.raises(StoreError, match="not a feature store"):
         StoredFeatures(tmp_path / "none.zarr")

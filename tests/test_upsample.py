@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from figures_drawn import figure_of
 from PIL import Image
 
 from patchprism.errors import OptionError
 from patchprism.features.finer import COLOR, DISTANCE, doublings_for, finer
-from patchprism.pictures.figures import colors_panel, results_figure
+from patchprism.pictures.figures import Style, colors_panel, results_sheet
 from patchprism.pictures.render import overlay, paint
 from patchprism.pictures.upsample import overlay_smooth, paint_smooth, upsample, upsampled_strips
 
@@ -168,7 +169,7 @@ def test_figures_are_guided_by_their_photos_where_asked():
     assert (np.argmax(plain[:, :, 0] > 127, axis=1) == 64).all()
     assert (np.abs(np.argmax(guided[:, :, 0] > 127, axis=1) - 70) <= 2).all()
     figures = [
-        results_figure([photo], [colors], upsample=upsample).astype(int)
+        figure_of(results_sheet, [photo], [colors], Style(upsample=upsample)).astype(int)
         for upsample in ("nearest", "guided", "guided")
     ]
     assert np.abs(figures[0] - figures[1]).max() > 100

@@ -27,10 +27,10 @@ av = pytest.importorskip("av")
 
 from patchprism.jobs.video.canvas import Canvas  # noqa: E402
 from patchprism.jobs.video.frames import Frame, Span, rgb_to_planes  # noqa: E402
-from patchprism.jobs.video.job import render_video  # noqa: E402
 from patchprism.jobs.video.relay import read_ahead, write_behind  # noqa: E402
 from patchprism.jobs.video.source import open_clip  # noqa: E402
 from patchprism.jobs.video.steady import MARGIN, FrameColors, PatchColors, Steady  # noqa: E402
+from patchprism.views.video import render_video  # noqa: E402
 
 MODEL = "efficientnet_lite2"
 SIZE = 64
@@ -391,21 +391,14 @@ def test_hints_and_stages_are_those_of_the_main_job(tmp_path, backbone):
     assert report.seconds.keys() == view.seconds.keys()
     assert 0 < report.network_seconds < report.seconds["colour and write"]
     assert len(report.hints) == len(view.hints()) > 0
-    assert "3 photos are of one colour, or noise" in report.hints[0]
+    assert "3 photos show only one colour or noise" in report.hints[0]
     assert "at 0.000 s" in report.hints[0]
     assert report.warnings == []
 
 
-def test_smooth_is_the_old_name_of_bilinear(tmp_path, backbone):
-    clip = make_clip(tmp_path / "in.mp4", pictures(3))
-    for name, options in (("old", {"smooth": True}), ("new", {"upsample": "bilinear"}), ("plain", {})):
-        run(clip, tmp_path / f"{name}.mp4", backbone, **options)
-    old, new, plain = ((tmp_path / f"{name}.mp4").read_bytes() for name in ("old", "new", "plain"))
-    assert old == new != plain
-    with pytest.raises(OptionError, match="smooth means upsample='bilinear'"):
-        run(clip, tmp_path / "out.mp4", backbone, smooth=True, upsample="guided")
+def test_an_unknown_upsampling_is_refused(tmp_path, backbone):
     with pytest.raises(OptionError, match="upsample must be"):
-        run(clip, tmp_path / "out.mp4", backbone, upsample="cubic")
+        run(make_clip(tmp_path / "in.mp4", pictures(3)), tmp_path / "out.mp4", backbone, upsample="cubic")
 
 
 def test_colors_survive_the_codec(tmp_path, backbone):
@@ -577,7 +570,7 @@ def test_sound_alone_is_no_video(tmp_path, backbone):
         ({"layout": "above"}, OptionError, "layout must be one of side, overlay, colors"),
         ({"overlay": 2}, OptionError, "overlay must be a number from 0 to 1"),
         ({"crf": 99}, OptionError, "crf must lie from 0 to 51"),
-        ({"fps": 25}, OptionError, "fps is for image sequences"),
+        ({"fps": 25}, OptionError, "fps is only for sequences of photos"),
         ({"batch_size": 0}, OptionError, "batch_size"),
         ({"out": "out.gif"}, OptionError, "out must end in"),
         ({"out": "nowhere/out.mp4"}, OutputError, "folder does not exist"),
@@ -607,7 +600,7 @@ def test_pictures_do_not_get_mixed_up(tmp_path, backbone):
         "f03.png",
         "note.txt",
     ]
-    with pytest.raises(OutputError, match="holds numbered pictures already"):
+    with pytest.raises(OutputError, match="already holds numbered pictures"):
         run(clip, tmp_path / "out" / "f%02d.png", backbone)
 
 
@@ -718,8 +711,8 @@ def test_decoded_frames_are_let_go_of_at_once(tmp_path):
 
 _MEASURE = """
 import resource, sys
-import patchprism.jobs.video.job as job
-job.render_video(sys.argv[1], sys.argv[2], model="efficientnet_lite2", size=32, fit_frames=8)
+from patchprism import render_video
+render_video(sys.argv[1], sys.argv[2], model="efficientnet_lite2", size=32, fit_frames=8)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
@@ -765,6 +758,6 @@ def test_a_prism_that_shows_another_foreground_is_refused(tmp_path, backbone):
             folder / f"{i}.png"
         )
     prism = patchprism.visualize([folder], backbone=backbone, size=64, opening=2).prism
-    with pytest.raises(PrismError, match="videos show the foreground that was fitted"):
+    with pytest.raises(PrismError, match="a video shows the fitted foreground"):
         render_video(folder, tmp_path / "out", backbone=backbone, prism=prism)
     assert not (tmp_path / "out").exists()

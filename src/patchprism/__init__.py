@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from patchprism.errors import PatchPrismError
     from patchprism.features.patch_features import PatchFeatures
     from patchprism.features.store import StoredFeatures
-    from patchprism.jobs.video.job import render_video
     from patchprism.lenses.comparison import Comparison, compare
     from patchprism.photos.framing import Framing
     from patchprism.photos.images import read_photo
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from patchprism.prism.head import Head
     from patchprism.prism.pca import StreamingPCA
     from patchprism.views.extract import extract
+    from patchprism.views.video import render_video
     from patchprism.views.visualization import Visualization
     from patchprism.views.visualize import visualize
 
@@ -46,7 +46,7 @@ _HOMES = {
     "extract": "views.extract",
     "load_backbone": "backbones",
     "read_photo": "photos.images",
-    "render_video": "jobs.video.job",
+    "render_video": "views.video",
     "visualize": "views.visualize",
 }
 

@@ -78,9 +78,9 @@ def _scripted(path: Path) -> None:
             lambda p: p.write_bytes(pickle.dumps({"a": 1}, protocol=4)),
             "a pickle that torch.save did not write",
         ),
-        (_cut, "it ends after .* bytes, before it is complete; download or copy"),
-        (_plain_zip, "a zip archive, but not of torch.save"),
-        (_scripted, "a TorchScript archive, which holds code"),
+        (_cut, "the file ends after .* bytes, before it is complete; download or copy"),
+        (_plain_zip, "a zip archive that was not written by torch.save"),
+        (_scripted, "a TorchScript archive contains code"),
         (
             lambda p: torch.save({"model": {"x": torch.zeros(1)}, "args": argparse.Namespace(lr=1)}, p),
             r"objects of argparse\.Namespace.*save its weights alone",

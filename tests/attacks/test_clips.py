@@ -67,7 +67,7 @@ def test_metadata_in_latin_1(tmp_path, name):
 
 
 def test_the_sound_of_a_clip_with_latin_1(tmp_path):
-    from patchprism.jobs.video.job import render_video
+    from patchprism.views.video import render_video
 
     path = tmp_path / "a.mkv"
     with av.open(str(path), "w") as container:
@@ -122,7 +122,7 @@ def test_a_name_is_a_file_and_no_protocol(tmp_path, monkeypatch, name):
 @pytest.mark.parametrize("name", ["a.mp4", "a.m3u8", "a.ffconcat", "a.sdp"])
 def test_a_playlist_opens_nothing_else(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(PhotoError, match="is no video that can be read"):
+    with pytest.raises(PhotoError, match="not a readable video"):
         read(tmp_path / name)
 
 
@@ -142,7 +142,7 @@ def test_pixels_of_an_absurd_shape_are_square(tmp_path, aspect):
     "head", [b"W100000 H100000 F25:1 C420jpeg", b"W0 H0 F0:0 C420jpeg", b"W-3 H9 F1:1 C420jpeg"]
 )
 def test_absurd_sizes_are_refused(tmp_path, head):
-    with pytest.raises(PhotoError, match=r"is no video that can be read|has no video stream"):
+    with pytest.raises(PhotoError, match=r"not a readable video|has no video stream"):
         read(y4m(tmp_path / "a.y4m", head, bytes(1000), 1))
 
 
@@ -237,7 +237,7 @@ def test_animations_changed_at_random(tmp_path, name, seed):
 def test_a_disk_that_is_full(tmp_path, monkeypatch):
     """The file system's own refusal, by way of FFmpeg."""
     resource = pytest.importorskip("resource")
-    from patchprism.jobs.video.job import render_video
+    from patchprism.views.video import render_video
 
     path = make(tmp_path / "in.mp4", 30)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -251,10 +251,10 @@ def test_a_disk_that_is_full(tmp_path, monkeypatch):
 
 
 def test_a_picture_too_wide_for_the_format(tmp_path):
-    from patchprism.jobs.video.job import render_video
+    from patchprism.views.video import render_video
 
     path = tmp_path / "wide"
     path.mkdir()
     Image.fromarray(np.zeros((16, 9000, 3), np.uint8)).save(path / "1.png")
-    with pytest.raises(OptionError, match="16,384 pixels a side"):
+    with pytest.raises(OptionError, match="16,384 pixels per side"):
         render_video(path, tmp_path / "out.mp4", model="efficientnet_lite2", size=64, foreground="none")

@@ -68,7 +68,7 @@ def test_links_in_a_work_folder_are_refused(tmp_path, name):
 def test_a_folder_of_that_name_that_is_not_ours(tmp_path):
     work = precious(tmp_path / "out" / WORK)
     before = tree(work)
-    with pytest.raises(OutputError, match="did not make this folder"):
+    with pytest.raises(OutputError, match="did not make the folder that is there"):
         hold(work)
     assert tree(work) == before
 

@@ -428,8 +428,9 @@ def test_names_that_name_no_photo(store, name, at):
     with pytest.raises(StoreError) as refused:
         patchprism.visualize([store]).explore()
     assert str(refused.value) == (
-        f"{store}: damaged feature store, the name of photo {at + 1} is {name!r}, which is no file's; write the "
-        "store again with patchprism features"
+        f"{store}: damaged feature store, the name of photo {at + 1} is {name!r}, "
+        "which cannot be the name of a file; write the "
+        "store again with `patchprism features`"
     )
 
 
@@ -443,7 +444,7 @@ def test_tokens_that_no_machine_holds(store, monkeypatch):
         StoredFeatures(store)[0]
     monkeypatch.setattr(viewing, "LARGE", 0)
     monkeypatch.setattr(viewing, "free_memory", lambda: 1000)
-    with pytest.raises(StoreError, match="patchprism render takes a store photo by photo"):
+    with pytest.raises(StoreError, match="`patchprism render`, which reads a store photo by photo"):
         patchprism.visualize([store])
 
 

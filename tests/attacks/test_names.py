@@ -9,6 +9,7 @@ import warnings
 
 import numpy as np
 import pytest
+from figures_drawn import figure_of
 from PIL import Image, ImageDraw
 from toys import Toy
 
@@ -19,7 +20,7 @@ from patchprism.lenses.looking import look_through
 from patchprism.lenses.options import LensOptions
 from patchprism.pictures import captions
 from patchprism.pictures.captions import caption, draw_text, fit_text, load_font, text_width
-from patchprism.pictures.figures import results_figure
+from patchprism.pictures.figures import Style, results_sheet
 
 NAMES = [
     "a$b^$c.png", "run_$a_1$.png", "50%_{}\\alpha.png", "#&~^_.png", "[red]x[/].png", "<b onclick=x>.png",
@@ -145,7 +146,7 @@ def test_names_that_only_a_number_tells_apart_differ_in_the_picture(monkeypatch)
     photo = np.zeros((8, 8, 3), np.uint8)
 
     def bytes_of(name):
-        return results_figure([photo], [np.zeros((2, 2, 3))], names=[name]).tobytes()
+        return figure_of(results_sheet, [photo], [np.zeros((2, 2, 3))], Style(names=[name])).tobytes()
 
     try:
         assert bytes_of("\u65e5\u672c") != bytes_of("\u672c\u65e5")

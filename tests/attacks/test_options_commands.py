@@ -197,7 +197,7 @@ def test_an_empty_argument_is_no_folder(arguments, tmp_path):
     before = sorted(os.listdir(tmp_path))
     code, err = call("render", "a.png", "-m", "toy", *arguments)
     assert code == 2
-    assert "is empty: a shell variable may not be set" in err
+    assert "is empty; perhaps a shell variable is not set" in err
     assert sorted(os.listdir(tmp_path)) == before
 
 
@@ -217,22 +217,22 @@ CONFLICTS = [
     ("explore", "--foreground above --threshold 1", "another threshold, or --foreground none"),
     ("fit", "--foreground above --threshold 1", "another threshold, or --foreground none"),
     ("video", "--foreground above --threshold 1", "another threshold, or --foreground none"),
-    ("render", "--prism a.prism --foreground-component 2", "--foreground-component is settled by"),
-    ("render", "--prism a.prism --foreground pca", "--foreground is settled by"),
+    ("render", "--prism a.prism --foreground-component 2", "--foreground-component is fixed by"),
+    ("render", "--prism a.prism --foreground pca", "--foreground is fixed by"),
     ("render", "--prism a.prism --sample 1", "--sample is for fitting"),
     ("explore", "--prism a.prism --sample 1", "--sample is for fitting"),
     ("video", "--prism a.prism --space oklab", None),
-    ("video", "--prism masked.prism", "it was saved with a mask"),
-    ("render", "--prism a.prism --norm l2", "another --token-norm: none, now l2"),
-    ("render", "--prism a.prism --no-norm", None),
+    ("video", "--prism masked.prism", "this prism was saved with another one"),
+    ("render", "--prism a.prism --token-norm l2", "another --token-norm: none, now l2"),
+    ("render", "--prism a.prism --no-final-norm", None),
     ("render", "--prism a.prism --size 40", "another framing (size)"),
     ("render", "--lens similarity", "needs a point: --at PHOTO:x,y"),
-    ("render", "--at a.png:1,1", "--at is for the lenses"),
+    ("render", "--at a.png:1,1", "--at is only for the lenses"),
     ("render", "--lens similarity --at b.png:1,1", "--at: no photo is called 'b.png'"),
     ("render", "--lens clusters --sample 1", None),
     ("render", "--lens attention --layer 0,0", "--layer 0,0"),
-    ("render", "--fetch-from s3://x", "--fetch-from is for a feature store"),
-    ("render", "--workers 2", "--workers is for the engine ray"),
+    ("render", "--fetch-from s3://x", "--fetch-from is only for feature stores"),
+    ("render", "--workers 2", "--workers is only for the engine ray"),
     (
         "render",
         "--sample 1 --seed 4294967295",
@@ -245,7 +245,7 @@ CONFLICTS = [
     ("render", "--range 5,2", "--range must be two numbers"),
     ("render", "--mean 1,2", "--mean must be three numbers"),
     ("render", "--preset seed --size 33", "--size must be a multiple of the patch size 8"),
-    ("video", "--crf 3", "--crf is for videos"),
+    ("video", "--crf 3", "--crf is only for videos"),
     ("video", "--start 2 --end 1", "--end must lie after start"),
     ("compare", "--layer x", "--layer must be a number or several like 2,5"),
 ]

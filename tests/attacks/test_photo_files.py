@@ -125,7 +125,7 @@ def test_floats_beyond_the_unit_interval_need_a_range(tmp_path):
     expected = np.clip((hounsfield + 160) / 400, 0, 1) * 255
     assert_near(read_photo(path, range=(-160, 240)), np.repeat(expected[..., None], 3, -1))
     hounsfield[0, 0] = np.nan
-    with pytest.raises(PhotoError, match="no finite numbers"):
+    with pytest.raises(PhotoError, match="values that are not finite"):
         read_photo(hounsfield, range=(-160, 240))
 
 
@@ -166,7 +166,7 @@ def test_pages_channels_and_depth_are_said(tmp_path):
         photo, notes = heard(tmp_path / name)
         assert_near(photo, GREY3)
         assert len(notes) == 1
-        assert "only the first of 3 pages is read" in notes[0]
+        assert "only the first of 3 pages was read" in notes[0]
         assert "channels" in notes[0]
 
 
@@ -179,7 +179,7 @@ def test_a_preview_is_not_the_photo(tmp_path):
     assert_near(photo, RGB)
     assert not notes
     tifffile.imwrite(path, RGB[::8, ::8], photometric="rgb", subfiletype=1)  # as a camera's raw file begins
-    assert "only a preview is read" in heard(path)[1][0]
+    assert "only a preview was read" in heard(path)[1][0]
 
 
 def test_channels_that_are_no_colours(tmp_path):
@@ -192,7 +192,7 @@ def test_channels_that_are_no_colours(tmp_path):
     tifffile.imwrite(path, np.dstack([RGB, GREY, GREY]), photometric="rgb", extrasamples=["unspecified"] * 2)
     photo, notes = heard(path)
     assert_near(photo, RGB)
-    assert notes == ["only red, green and blue of 5 channels are read"]
+    assert notes == ["only red, green and blue of 5 channels were read"]
 
 
 def test_a_tiff_that_ends_early_is_not_black_below(tmp_path):
@@ -235,7 +235,7 @@ def test_a_dark_file_where_zero_is_white(tmp_path):
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, GREY.astype(np.uint16), photometric="miniswhite")
     _, notes = heard(path)
-    assert "nearly white to the network" in notes[0]
+    assert "nearly white for the network" in notes[0]
 
 
 # ---------------------------------------------------------------- PNG
@@ -331,7 +331,7 @@ def test_jpeg_2000_of_wide_colours_is_not_read_wrongly():
     Image.fromarray(RGB).save(buffer, "JPEG2000", irreversible=False)
     assert_near(read_photo(buffer.getvalue()), RGB)
     before, marker, rest = buffer.getvalue().partition(b"\xff\x4f\xff\x51")
-    with pytest.raises(PhotoError, match="16 bits per channel, which is not read"):
+    with pytest.raises(PhotoError, match="16 bits per channel, which cannot be read"):
         read_photo(before + marker + rest[:38] + bytes([15, 1, 1] * 3) + rest[47:])
     assert len(sizes) == 47
 
@@ -342,9 +342,9 @@ HEIC = b"\0\0\0\x24ftypheic\0\0\0\0mif1heic" + bytes(200)
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (HEIC, "HEIC photo by its content"),
-        (b"\0\0\0\x18ftypisom\0\0\2\0isommp42" + bytes(200), "is a video by its content"),
-        (b"\x1aE\xdf\xa3" + bytes(200), "is a video by its content"),
+        (HEIC, r"not a readable image \(HEIC: pip install 'patchprism\[heif\]'"),
+        (b"\0\0\0\x18ftypisom\0\0\2\0isommp42" + bytes(200), "not a photo but a video"),
+        (b"\x1aE\xdf\xa3" + bytes(200), "not a photo but a video"),
         (b"\xff\x0a" + bytes(200), "JPEG XL"),
         (b"8BPS" + bytes(200), "Photoshop"),
         (b"\x93NUMPY" + bytes(200), "NumPy array by its content"),
@@ -360,7 +360,7 @@ def test_other_files_are_named_by_their_content(tmp_path, content, reason):
         pass
     else:
         if content is HEIC:
-            reason = "damaged|no photo"
+            reason = "damaged|not a readable image"
     with pytest.raises(PhotoError, match=reason):
         read_photo(path)
 
@@ -441,7 +441,7 @@ def test_notes_and_ranges_take_every_road(folder, tmp_path):
     view = visualize([folder], size=48, backbone=Toy())
     report = view.report()
     assert ["1 .npy" in note for note in report["notes"]] == [True]
-    assert all("of 65,535: nearly black" in photo["notes"][0] for photo in report["photos"])
+    assert all("of 65,535, so the photo is nearly black" in photo["notes"][0] for photo in report["photos"])
     assert [note.name for note in view.all_notes()] == ["", *names]
 
     wide = visualize(names, size=48, backbone=Toy(), range=(0, 4095))
@@ -477,7 +477,7 @@ def test_notes_and_ranges_take_every_road(folder, tmp_path):
     np.testing.assert_allclose(store[0], wide.features[0], rtol=1e-4, atol=1e-4)
     shown = visualize(tmp_path / "b.zarr")
     np.testing.assert_array_equal(shown.photos.read(0), direct)
-    with pytest.raises(OptionError, match="range is settled by the feature store"):
+    with pytest.raises(OptionError, match="range is fixed by the feature store"):
         visualize(tmp_path / "b.zarr", range=(0, 9))
 
 

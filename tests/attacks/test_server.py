@@ -234,7 +234,7 @@ def failures():
     made = {
         errors.PhotoError: ("a.png", "is gone"),
         errors.ExtraError: ("video", "reading clips"),
-        errors.OutputError: ("out/results.png", "a file of that name is there already"),
+        errors.OutputError: ("out/results.png", "it exists already"),
     }
     kinds, found = [errors.PatchPrismError], []
     for kind in kinds:

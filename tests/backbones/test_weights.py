@@ -255,7 +255,7 @@ def _offsets_outside(path: Path) -> None:
         (lambda path: torch.save({}, path), "must hold tensors by name"),
         (
             lambda path: torch.save({"model": {"x": torch.zeros(1)}}, path),
-            "missing: cls_token, .* and .* more; unknown: x; is this the model's own file",
+            "missing: cls_token, .* and .* more; unknown: x; is this file for this model",
         ),
         (lambda path: torch.save({"x": torch.zeros(3).to_sparse()}, path), "'x' must be a dense tensor"),
     ],
@@ -383,7 +383,7 @@ def test_the_hubs_file_is_taken_offline(caches: Path, state: dict[str, torch.Ten
 @pytest.mark.parametrize(
     ("weights", "words"),
     [
-        ("hf:someone/other", "not to be had from the Hugging Face hub"),
+        ("hf:someone/other", "could not be fetched from the Hugging Face hub"),
         ("hf:someone/dino", "damaged"),
         ("hf:", "must be hf:OWNER/NAME"),
         ("hf:a/b/c", "must be hf:OWNER/NAME"),

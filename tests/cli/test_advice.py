@@ -38,12 +38,12 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize(
     ("words", "advice"),
     [
-        (("render", "clip.mp4", "-o", "out", *SMALL), "`patchprism video` takes videos"),
-        (("render", "*.mp4", "-o", "out", *SMALL), "`patchprism video` takes videos"),
-        (("explore", "clip.mp4", "--html", "x.html", *SMALL), "`patchprism video` takes videos"),
-        (("fit", "clip.mp4", "-o", "p.prism", *SMALL), "`patchprism video` takes videos"),
-        (("render", "x.prism", "-o", "out", *SMALL), "--prism FILE takes a prism"),
-        (("render", "w.pth", "-o", "out", *SMALL), "--weights FILE takes weights"),
+        (("render", "clip.mp4", "-o", "out", *SMALL), "for videos, use `patchprism video`"),
+        (("render", "*.mp4", "-o", "out", *SMALL), "for videos, use `patchprism video`"),
+        (("explore", "clip.mp4", "--html", "x.html", *SMALL), "for videos, use `patchprism video`"),
+        (("fit", "clip.mp4", "-o", "p.prism", *SMALL), "for videos, use `patchprism video`"),
+        (("render", "x.prism", "-o", "out", *SMALL), "give a prism as --prism FILE"),
+        (("render", "w.pth", "-o", "out", *SMALL), "give weights as --weights FILE"),
         (("fit", "feats.parquet", "-o", "p.prism", *SMALL), "give the feature store (.zarr)"),
         (
             ("render", "a.png", "-o", "out", "--prism", "photo.jpg"),
@@ -53,11 +53,11 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             ("render", "a.png", "-o", "out", "--prism", "clip.mp4"),
             "--prism FILE takes what `patchprism fit` wrote",
         ),
-        (("render", "a.png", "-o", "out", "--prism", "w.pth"), "--weights FILE takes weights"),
+        (("render", "a.png", "-o", "out", "--prism", "w.pth"), "give weights as --weights FILE"),
         (("render", "a.png", "-o", "out", "--prism", "one"), "name the prism in it, one/prism.safetensors"),
-        (("video", "photo.jpg", "-o", "o.mp4", *SMALL), "`patchprism render` takes it"),
-        (("video", "x.prism", "-o", "o.mp4", *SMALL), "--prism FILE takes a prism"),
-        (("video", "f.zarr", "-o", "o.mp4", *SMALL), "`patchprism render` takes it"),
+        (("video", "photo.jpg", "-o", "o.mp4", *SMALL), "use `patchprism render`"),
+        (("video", "x.prism", "-o", "o.mp4", *SMALL), "give a prism as --prism FILE"),
+        (("video", "f.zarr", "-o", "o.mp4", *SMALL), "use `patchprism render`"),
         (("render", "a.png", "-o", "out", "--model", "facebook/dinov2-base"), "hf:facebook/dinov2-base"),
         (("render", "a.png", "-o", "out", "--weights", "one"), "is a folder; name the file in it"),
         (("render", "a.png", "-o", "out", *SMALL, "--mean", "1,2"), "mean must be three numbers like"),
@@ -208,5 +208,5 @@ def test_a_store_settles_mean_and_deviation(
 
     with pytest.raises(SystemExit):
         main()
-    with pytest.raises(OptionError, match="mean is settled by the feature store"):
+    with pytest.raises(OptionError, match="mean is fixed by the feature store"):
         patchprism.visualize("g.zarr", mean=[0.1, 0.2, 0.3])

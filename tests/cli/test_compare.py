@@ -126,7 +126,7 @@ def test_the_same_command_resumes(run, folder, monkeypatch):
         broken.setattr(comparison, "align", stop)
         result = run(*command)
     assert result.code != 0
-    assert "repeat the command to resume" in result.err
+    assert "to resume, repeat the command" in result.err
     assert (folder / "out" / WORK / "model-2").is_dir()
     monkeypatch.setattr(_Feed, "frame", stop)  # nothing is left for the network to do
     result = run(*command)

@@ -7,11 +7,10 @@ from collections import defaultdict
 
 import pytest
 from rich.console import Console
-from rich.progress import Progress
 from roads import render_photos
 from toys import Toy, make_photos
 
-from patchprism.cli.console import _amount_column
+from patchprism.cli.console import bars, progress
 from patchprism.jobs.engines import open_engine
 from patchprism.jobs.settings import Settings
 
@@ -19,19 +18,62 @@ from patchprism.jobs.settings import Settings
 @pytest.mark.parametrize(
     ("stage", "done", "total", "shown"),
     [
-        ("photos", 3, 5, "3/5"),
-        ("pictures", 3, 5, "3/5"),
+        ("photos", 3, 5, "3/5 photos"),
+        ("pictures", 3, 5, "3/5 pictures"),
+        ("masks", 3, 5, "3/5 photos"),
+        ("measure", 3, 5, "3/5 photos"),
+        ("page", 3, 5, "3/5 photos"),
+        ("table", 3, 5, "3/5 photos"),
+        ("fit, pass 2", 1, 3, "1/3 shards"),
+        ("fit", 1, 3, "1/3 frames"),
+        ("frames", 12, None, "12 frames"),
         ("similarity", 0, None, ""),
-        ("load model", 1, 1, "1/1"),
+        ("load model", 1, 1, ""),
         ("downloading dinov2_vits14", 44_000_000, 88_000_000, "44.0/88.0 MB"),
+        ("fetching hf:a/b", 0, None, ""),
     ],
 )
-def test_amounts(stage, done, total, shown):
-    from rich.progress import MofNCompleteColumn
+def test_amounts_have_units(stage, done, total, shown):
+    drawn = bars(Console(file=io.StringIO(), width=100))
+    drawn.add_task(stage, total=total, completed=done)
+    amount, left = (drawn.columns[at].render(drawn.tasks[0]).plain for at in (2, 3))
+    assert (amount, left) == (shown, "")
 
-    bars = Progress(console=Console(file=io.StringIO()))
-    bars.add_task(stage, total=total, completed=done)
-    assert str(_amount_column(MofNCompleteColumn).render(bars.tasks[0])) == shown
+
+@pytest.mark.parametrize(("stage", "extra"), [("photos", ""), ("frames", ", 0.2 frames/s")])
+def test_bars_say_the_time_left_on_one_line(stage, extra):
+    now, out = [0.0], io.StringIO()
+    drawn = bars(Console(file=out, width=80), get_time=lambda: now[0])
+    task = drawn.add_task(stage, total=1000)
+    # So slow that Rich's own estimate, of half a minute, would know nothing.
+    for done in range(0, 501, 20):
+        now[0] = done * 5.0
+        drawn.update(task, completed=done)
+    assert drawn.columns[3].render(drawn.tasks[0]).plain == "41:40 left"
+    drawn.console.print(drawn.get_renderable())
+    lines = [line for line in out.getvalue().splitlines() if line.strip()]
+    assert len(lines) == 1
+    assert lines[0].split()[0] == stage
+    assert f"500/1000 {stage}{extra} 41:40 left" in lines[0]
+    drawn.update(task, completed=1000)
+    assert drawn.columns[3].render(drawn.tasks[0]).plain == "41:40"  # how long it took
+
+
+def test_a_long_name_leaves_room_for_the_time_left():
+    now, out = [0.0], io.StringIO()
+    drawn = bars(Console(file=out, width=80), get_time=lambda: now[0])
+    task = drawn.add_task("downloading dinov2_vits14_pretrain.pth", total=88_000_000)
+    for second in range(1, 5):
+        now[0] = float(second)
+        drawn.update(task, completed=second * 8_000_000)
+    drawn.console.print(drawn.get_renderable())
+    assert "32.0/88.0 MB 00:07 left" in out.getvalue()
+
+
+def test_no_bar_goes_to_a_file(capsys):
+    with progress(quiet=False) as tell:
+        tell("photos", 1, 2)
+    assert capsys.readouterr() == ("", "")
 
 
 def test_every_photo_moves_the_bar(tmp_path):

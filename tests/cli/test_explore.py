@@ -27,7 +27,7 @@ def photo_file(tmp_path, photo):
 
 
 def test_help_names_every_option():
-    done = run("--help")
+    done = run("--help-all")
     assert done.exit_code == 0
     for option in ("--html", "--no-open", "--host", "--port", "--out", "--threshold", "--prism", "--title"):
         assert option in done.output
@@ -52,7 +52,7 @@ def test_a_bad_photo_is_named_and_the_page_is_written(photo_file, tmp_path):
     (tmp_path / "bad.jpg").write_text("no photo")
     done = run(photo_file, tmp_path / "bad.jpg", "--html", tmp_path / "page.html", *MODEL)
     assert done.exit_code == 3
-    assert "bad.jpg: is no photo" in done.stderr
+    assert "bad.jpg: not a readable image" in done.stderr
     assert (tmp_path / "page.html").stat().st_size > 50_000
 
 

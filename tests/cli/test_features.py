@@ -40,7 +40,7 @@ def test_bad_photos_are_named_and_the_exit_code_says_so(run, tmp_path):
     assert result.code == 3
     assert result.out == f"{tmp_path}/f.zarr\n"
     assert "failed: " in result.err
-    assert "bad.jpg: is no photo that can be read" in result.err
+    assert "bad.jpg: not a readable image" in result.err
     assert len(StoredFeatures(tmp_path / "f.zarr")) == 3
 
 
@@ -65,7 +65,7 @@ def test_flat_table(run, photos, tmp_path):
         (["PHOTOS", "--tokens", "int8"], 1, "tokens must be one of float16, float32, got 'int8'"),
         (["PHOTOS", "--model", "dinov9"], 1, "unknown model 'dinov9'"),
         (["PHOTOS", "--engine", "spark"], 1, "engine must be one of local, ray, got 'spark'"),
-        (["PHOTOS", "--workers", "2"], 1, "workers is for the engine ray"),
+        (["PHOTOS", "--workers", "2"], 1, "workers is only for the engine ray"),
         (
             ["PHOTOS", "--batch-size", "0"],
             1,
@@ -94,7 +94,7 @@ def test_a_folder_of_somebody_elses_is_left_alone(run, tmp_path, theirs):
     (folder / "precious.txt").write_text("precious")
     result = run("features", tmp_path / "photo.png", "-o", folder, "--overwrite", *MODEL)
     assert result.code == 1
-    assert "the folder holds other files; name a new one" in result.err
+    assert "the folder holds other files; choose a new one" in result.err
     assert (folder / "precious.txt").read_text() == "precious"
     assert (folder / theirs).exists()
 
@@ -106,7 +106,7 @@ def test_nothing_is_left_of_a_store_without_photos(run, tmp_path):
 
 
 def test_help_names_every_option(run):
-    result = run("features", "--help")
+    result = run("features", "--help-all")
     assert result.code == 0
     for option in ("--out", "--flat", "--tokens", "--overwrite", "--engine", "--workers"):
         assert option in result.out

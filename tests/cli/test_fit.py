@@ -78,14 +78,16 @@ def test_photos_of_a_store_that_are_gone(run, photos, tmp_path):
     (moved / "p0001.png").unlink()
     result = run("render", tmp_path / "f.zarr", "-o", tmp_path / "o", "--overlay", "0.4")
     assert result.code == 0, result.err
-    assert "note: 1 photo gone or replaced since: drawn without" in result.err
+    assert "note: 1 photo missing or replaced since the features were extracted: drawn without" in result.err
     assert not (tmp_path / "o/p0001.overlay.png").exists()
     assert (tmp_path / "o/p0001.pca.png").is_file()
     assert (tmp_path / "o/p0002.overlay.png").is_file()
     # Where no picture asks for a photo, the figures do: they show grey in its place.
     result = run("render", tmp_path / "f.zarr", "-o", tmp_path / "q", "--format", "jpg")
-    said = [line for line in result.err.splitlines() if "gone" in line]
-    assert said == ["note: 1 photo gone or replaced since: drawn without"]
+    said = [line for line in result.err.splitlines() if "missing" in line]
+    assert said == [
+        "note: 1 photo missing or replaced since the features were extracted: drawn without the photo itself"
+    ]
     last = result.out.splitlines()[-1]
     assert last == f"wrote   13 files to {tmp_path}/q; look at {tmp_path}/q/results.jpg first"
     assert len(list((tmp_path / "q").iterdir())) == 13
@@ -110,11 +112,11 @@ def test_a_sample_is_seeded_and_said(run, photos, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["STORE", "--size", "96"], "size is settled by the feature store (64), got 96"),
-        (["STORE", "--model", "dinov2_vits14"], "model is settled by the feature store"),
-        (["STORE", "--weights", "w.pth"], "--weights is for photos"),
-        (["STORE", "PHOTOS"], "a feature store comes alone"),
-        (["none.zarr"], "none.zarr: no feature store"),
+        (["STORE", "--size", "96"], "size is fixed by the feature store (64), got 96"),
+        (["STORE", "--model", "dinov2_vits14"], "model is fixed by the feature store"),
+        (["STORE", "--weights", "w.pth"], "--weights cannot be used with a feature store"),
+        (["STORE", "PHOTOS"], "a feature store must be given alone"),
+        (["none.zarr"], "none.zarr: not a feature store"),
         (["PHOTOS", "--threshold", "2"], "threshold must be 'auto', 'otsu' or a number from 0 to 1"),
     ],
 )
@@ -152,7 +154,7 @@ def test_a_prism_that_does_not_fit_on_the_disk_is_called_by_its_name(run, photos
 
 
 def test_help_names_every_option(run):
-    result = run("fit", "--help")
+    result = run("fit", "--help-all")
     assert result.code == 0
     for option in ("--out", "--sample", "--seed", "--engine", "--threshold"):
         assert option in result.out

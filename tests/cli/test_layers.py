@@ -73,7 +73,7 @@ def test_layers_that_are_not_there_are_named(run, photo, tmp_path, layers, words
 def test_attention_wants_one_layer(run, photo, tmp_path):
     result = run("render", photo, "-o", tmp_path / "out", *MODEL, "--layer", "2,5", "--lens", "attention")
     assert result.code == 1
-    assert result.err == "error: attention is that of one layer, got --layer 2,5\n"
+    assert result.err == "error: the lens attention needs a single layer, got --layer 2,5\n"
 
 
 def test_the_explorers_command_names_the_layers(photo):

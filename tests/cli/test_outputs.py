@@ -73,7 +73,7 @@ def test_a_file_of_the_users_is_never_replaced(run, here, command, name, options
     before = tree("out")
     result = run(command, "p", "-o", "out", "--model", "efficientnet_lite2", "--size", "64", *options)
     assert result.code == 1
-    assert f"error: cannot write out/{name}: a file of that name is there already" in result.err
+    assert f"error: cannot write out/{name}: it exists already" in result.err
     assert tree("out") == before
 
 
@@ -95,7 +95,7 @@ def test_outputs_are_no_photos(run, here, options):
     assert run("render", "p", "-o", "p/out1", *MODEL, "--overlay", "0.5", *options).code == 0
     result = run("render", "p", "-o", "p", *MODEL, *(() if options else LENSES), *options)
     assert result.code == 0
-    assert result.err.startswith("warning: p lies inside p: ")
+    assert result.err.startswith("warning: p is inside p. ")
     assert run("compare", "p", "-o", "p", *MODEL, "--layer", "5,11").code == 0
     assert photos_of("p/report.json") == ["a.png", "b.png"]
     for photos in (["p"], ["p/*.png"], ["p/**/*.png"]):
@@ -104,7 +104,10 @@ def test_outputs_are_no_photos(run, here, options):
     # Named, one is a photo all the same.
     assert run("render", "p/a.png", "p/results.png", "-o", "named", *MODEL, *options).code == 0
     result = run("render", "p/out1", "-o", "third", *MODEL)
-    assert (result.code, result.err) == (1, "error: p/out1: no photo beside pictures that PatchPrism wrote\n")
+    assert (result.code, result.err) == (
+        1,
+        "error: p/out1: holds only pictures that PatchPrism wrote, and no photo\n",
+    )
 
 
 @pytest.mark.parametrize("options", [(), ("--resume",)])

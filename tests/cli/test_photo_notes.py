@@ -97,4 +97,4 @@ def test_video_of_wide_photos(run, folder, tmp_path):
     assert "nearly black" not in done.err
     done = run("video", tmp_path / "a.mp4", "-o", tmp_path / "b.mp4", *MODEL, "--range", "0,4095")
     assert done.code == 1
-    assert "range is for image sequences" in done.err
+    assert "range is only for sequences of photos" in done.err

@@ -235,8 +235,8 @@ def test_a_failure_is_one_line_with_the_option_the_value_and_what_is_allowed(
     ("args", "words"),
     [
         (("render",), "Missing argument"),
-        (("render",), "[OPTIONS] "),
-        (("render", "a.png"), "Missing option"),
+        (("render",), "PHOTO... [OPTIONS]"),
+        (("fit", "a.png"), "Missing option"),
         (("render", "a.png", "-o", "out", "--batch-size", "x"), "batch-size"),
         (("render", "a.png", "-o", "out", "--colour"), "No such option"),
         (("paint",), "No such command"),
@@ -252,6 +252,22 @@ def test_a_name_that_matches_nothing_is_said(run, tmp_path):
     result = run("render", tmp_path / "none.jpg", "--out", tmp_path / "out", *MODEL)
     assert result.code == 1
     assert result.err.startswith(f"error: {tmp_path / 'none.jpg'}: ")
+
+
+def test_without_out_it_writes_to_the_folder_out(run, photos, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("out").mkdir()
+    Path("out/mine.txt").write_text("kept")
+    result = run("render", photos / "a.png", *MODEL)
+    assert result.code == 0, result.err
+    assert (tmp_path / "out" / "a.pca.png").is_file()
+    assert Path("out/mine.txt").read_text() == "kept"
+    shutil.rmtree("out")
+    for command in ("render", "compare"):
+        Path("out").write_text("a file, not a folder")
+        result = run(command, photos / "a.png", *MODEL)
+        assert (result.code, result.err) == (1, "error: cannot write out: it is a file, not a folder\n")
+        assert Path("out").read_text() == "a file, not a folder"
 
 
 def test_an_output_that_cannot_be_written_is_said(run, photos, tmp_path):
@@ -353,7 +369,7 @@ def test_a_defect_is_one_line_as_well(run, monkeypatch, photos, tmp_path):
     assert result.code == 70
     assert (
         result.err
-        == "error: ZeroDivisionError: oops (a defect of PatchPrism; PATCHPRISM_DEBUG=1 shows where)\n"
+        == "error: ZeroDivisionError: oops (a bug in PatchPrism; set PATCHPRISM_DEBUG=1 to see where)\n"
     )
     monkeypatch.setenv("PATCHPRISM_DEBUG", "1")
     with pytest.raises(ZeroDivisionError):
@@ -368,12 +384,13 @@ def test_ctrl_c_is_said_and_leaves_nothing(run, monkeypatch, photos, tmp_path):
 
     monkeypatch.setattr(opened, "extract", interrupted)
     result = run("render", photos, "--out", tmp_path / "out", *MODEL)
-    assert (result.code, result.err) == (130, "error: interrupted\n")
+    assert (result.code, result.err) == (130, "stopped\n")
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
-    "command", [["--help"], ["render", "--help"], ["video", "--help"], ["models", "--help"], ["--version"]]
+    "command",
+    [["--help"], ["render", "--help"], ["video", "--help-all"], ["models", "--help"], ["--version"]],
 )
 def test_help_loads_no_library_that_computes(command):
     program = (

@@ -36,7 +36,7 @@ def test_a_closed_stream(tmp_path, closed):
 def test_a_full_stream():
     result = shell(f"{PROGRAM} models > {FULL}")
     assert result.returncode == 1
-    assert result.stderr == b"error: cannot write what is printed: no space left on device\n"
+    assert result.stderr == b"error: cannot print the results: no space left on device\n"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a POSIX shell")
@@ -79,7 +79,7 @@ cli.entry()
 
 def test_ctrl_c_while_it_starts():
     result = subprocess.run([sys.executable, "-c", INTERRUPTED_IMPORT], capture_output=True, timeout=60)
-    assert (result.returncode, result.stderr.split()) == (130, [b"error:", b"interrupted"])
+    assert (result.returncode, result.stderr.split()) == (130, [b"stopped"])
 
 
 def test_names_cannot_move_the_cursor(run, tmp_path):
@@ -90,5 +90,5 @@ def test_names_cannot_move_the_cursor(run, tmp_path):
     )
     assert result.code == 3
     assert "a?[2J.png  64" in result.out
-    assert "b?[2J.png: is no photo" in result.err
+    assert "b?[2J.png: not a readable image" in result.err
     assert "\x1b" not in result.out + result.err

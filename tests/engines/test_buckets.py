@@ -87,7 +87,7 @@ def run(environment, *arguments):
         timeout=300,
     )
     assert done.returncode == 3, done.stderr
-    assert "zbad.png: is no photo" in done.stderr
+    assert "zbad.png: not a readable image" in done.stderr
     return done
 
 

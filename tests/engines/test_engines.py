@@ -302,7 +302,7 @@ class NoLuck(FakeEngine):
 
 
 def test_an_engine_without_living_workers_says_so(photos, tmp_path):
-    with pytest.raises(EngineError, match="workers died again and again over photos 1 to 64: it died"):
+    with pytest.raises(EngineError, match="workers died repeatedly while working on photos 1 to 64: it died"):
         extract_features([photos], tmp_path / "f.zarr", settings=SETTINGS, engine=NoLuck(), backbone=Toy())
 
 
@@ -310,7 +310,7 @@ def test_an_engine_without_living_workers_says_so(photos, tmp_path):
     ("options", "message"),
     [
         (("spark", None), "engine must be one of local, ray, got 'spark'"),
-        (("local", 2), "workers is for the engine ray"),
+        (("local", 2), "workers is only for the engine ray"),
         (("ray", 0), "workers must be a whole number from 1 to 100000, got 0"),
     ],
 )

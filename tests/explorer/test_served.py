@@ -252,12 +252,12 @@ def zip_named_jpg():
 @pytest.mark.parametrize(
     ("name", "content", "told"),
     [
-        ("holiday.jpg", zip_named_jpg(), "holiday.jpg: is no photo that can be read"),
+        ("holiday.jpg", zip_named_jpg(), "holiday.jpg: not a readable image"),
         ("empty.jpg", b"", "empty.jpg: is empty"),
-        ("text.jpg", b"hello there, this is a text", "text.jpg: is no photo"),
+        ("text.jpg", b"hello there, this is a text", "text.jpg: not a readable image"),
         ("cut.jpg", jpeg()[:200], "cut.jpg: is damaged"),
-        ("..%2F..%2Fetc%2Fpasswd", b"root", "passwd: is no photo"),
-        ("a%00b%0A.png", b"x", "ab.png: is no photo"),
+        ("..%2F..%2Fetc%2Fpasswd", b"root", "passwd: not a readable image"),
+        ("a%00b%0A.png", b"x", "ab.png: not a readable image"),
     ],
 )
 def test_what_is_no_photo_is_named_and_refused(served, session, name, content, told):

@@ -66,13 +66,13 @@ def test_visualize_takes_a_store(toy_store):
     assert (view.fitted_here, again.fitted_here) == (True, False)
     for one, other in zip(view.colors, again.colors, strict=True):
         np.testing.assert_array_equal(one, other)
-    with pytest.raises(OptionError, match="comes alone"):
+    with pytest.raises(OptionError, match="must be given alone"):
         patchprism.visualize([toy_store, toy_store])
-    with pytest.raises(OptionError, match="size is settled by the feature store"):
+    with pytest.raises(OptionError, match="size is fixed by the feature store"):
         patchprism.visualize(toy_store, size=64)
     with pytest.raises(OptionError, match="backbone is not needed"):
         patchprism.visualize(toy_store, backbone=Toy())
-    with pytest.raises(StoreError, match="no feature store"):
+    with pytest.raises(StoreError, match="not a feature store"):
         patchprism.visualize("nothing.zarr")
     stranger = Prism.load(again_saved(view))
     stranger.origin["dtype"] = "bfloat16"
@@ -254,7 +254,7 @@ def test_where_to_fetch_from_is_a_bucket_or_a_host(toy_store, tmp_path, wrong):
         patchprism.visualize(toy_store, fetch_from=[wrong])
     with pytest.raises(OptionError, match=r"like s3://bucket, got "):
         rendered(toy_store, tmp_path / "o", fetch_from=[wrong])
-    with pytest.raises(OptionError, match="fetch_from is for a feature store"):
+    with pytest.raises(OptionError, match="fetch_from is only for feature stores"):
         patchprism.visualize([tmp_path / "photos"], fetch_from=["s3://bucket"], model=MODEL)
 
 
@@ -268,11 +268,11 @@ def test_the_commands_say_how_other_addresses_are_read(remote_store, tmp_path):
         "-o",
         str(tmp_path / "f"),
     ]  # no picture needs its photo, but the figures show it
-    said = "not fetched from memory://bucket unless --fetch-from memory://bucket says so"
+    said = "at memory://bucket were not fetched; to fetch them, add --fetch-from memory://bucket"
     for command in (page, pictures, figures):
         done = CliRunner().invoke(app, command, catch_exceptions=False)
         assert done.exit_code == 0
-        assert "4 photos gone or replaced since" in done.stderr
+        assert "4 photos missing or replaced since" in done.stderr
         assert said in done.stderr
         done = CliRunner().invoke(app, [*command, "--fetch-from", "memory://bucket"], catch_exceptions=False)
         assert done.exit_code == 0
@@ -404,7 +404,7 @@ def test_a_refit_needs_no_network_and_a_new_photo_the_stores_own(real_store, vie
         # The same model with other weights.
         other = Workshop(first, b"", None)
         first.weights = type(first.weights)(source="elsewhere", sha256="f" * 64)
-        with pytest.raises(WeightsError, match="not those of the feature store"):
+        with pytest.raises(WeightsError, match="differ from those of the feature store"):
             fitted(other, first, Wish(), [("again.png", cat)])
         other.close()
     finally:
@@ -416,7 +416,7 @@ def test_another_model_needs_the_photos(real_store):
     first.photos.sources[0].gone = True
     workshop = Workshop(first, b"", None)
     try:
-        with pytest.raises(OptionError, match="is not here any more"):
+        with pytest.raises(OptionError, match="no longer exists"):
             fitted(workshop, first, Wish(model="dinov2_vits14"))
     finally:
         workshop.close()
@@ -444,7 +444,7 @@ def test_what_a_page_cannot_hold_is_said(toy_store, tmp_path, monkeypatch):
     for source in (toy_store, tmp_path / "photos"):
         done = run(source, *(["--model", MODEL] if source != toy_store else []))
         assert isinstance(done.exception, OptionError)
-        assert "20 photos at most, got 70: sample=20 picks some" in str(done.exception)
+        assert "at most 20 photos, got 70: sample=20 takes some of them" in str(done.exception)
     assert run(toy_store, "--sample", 5).exit_code == 0
     assert page.stat().st_size > 20_000
     view = view_store(toy_store, settings=Settings(), sample=5)
@@ -452,7 +452,7 @@ def test_what_a_page_cannot_hold_is_said(toy_store, tmp_path, monkeypatch):
     (tmp_path / "photos" / view.names[0].rsplit("/", 1)[1]).unlink()
     done = run(toy_store, "--sample", 5)
     assert done.exit_code == 0
-    assert "1 photo gone or replaced since" in done.stderr
+    assert "1 photo missing or replaced since" in done.stderr
     view.prism.save(tmp_path / "p.safetensors")
     done = run(toy_store, "--sample", 5, "--prism", tmp_path / "p.safetensors")
     assert "sample is for fitting" in str(done.exception)

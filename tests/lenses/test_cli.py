@@ -106,14 +106,14 @@ def test_space_and_upsample_change_the_pictures_and_are_told(run, folder):
         (("--lens", "xray"), "lens must be one of"),
         (("--lens", "similarity"), "the lens similarity needs a point"),
         (("--lens", "similarity", "--at", "a"), "at must be PHOTO:x,y"),
-        (("--lens", "similarity", "--at", "c:1,2"), "no photo is called 'c'; there are a.png, b.png"),
-        (("--lens", "similarity", "--at", "a:192,2"), "lies outside of a.png, which has 192 x 144 pixels"),
-        (("--lens", "pca", "--lens", "similarity", "--at", "a:500,2"), "lies outside of a.png"),
-        (("--at", "a:1,2"), "at is for the lenses"),
+        (("--lens", "similarity", "--at", "c:1,2"), "no photo is called 'c'; choose from a.png, b.png"),
+        (("--lens", "similarity", "--at", "a:192,2"), "is outside a.png, which has 192 x 144 pixels"),
+        (("--lens", "pca", "--lens", "similarity", "--at", "a:500,2"), "is outside a.png"),
+        (("--at", "a:1,2"), "at is only for the lenses"),
         (("--lens", "attention"), "efficientnet_lite2 cannot give its attention"),
         (("--lens", "matches", "--match-photo", "1"), "the lens matches needs at least two photos, got 1"),
         (("--lens", "matches", "--match-photo", "c"), "no photo is called 'c'"),
-        (("--lens", "norm", "--match-photo", "1"), "--match-photo is for the lens matches"),
+        (("--lens", "norm", "--match-photo", "1"), "--match-photo is only for the lens matches"),
         (
             ("--lens", "clusters", "--clusters", "many"),
             "clusters must be 'auto' or a whole number from 2 to 64",
@@ -156,7 +156,7 @@ def test_compare_writes_its_grid(run, folder):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--layer", "9"), "compare needs at least two cells"),
+        (("--layer", "9"), "compare needs at least two models or two layers"),
         (("--layer", "9,x"), "layer must be a number or several like 2,5,8,11, got '9,x'"),
         (("--layer", "9,77"), "has no layer 77"),
         (("--layer", "9,13", "--facet", "key"), "has no facet 'key'"),

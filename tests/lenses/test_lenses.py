@@ -276,10 +276,10 @@ def test_a_network_without_attention_is_named(view):
     [
         (["pca", "xray"], {}, 2, "lens must be one of pca, score, norm"),
         (["similarity"], {}, 2, "needs a point: at=PHOTO:x,y"),
-        (["pca"], {"at": ("1:2,3",)}, 2, "at is for the lenses similarity and attention"),
+        (["pca"], {"at": ("1:2,3",)}, 2, "at is only for the lenses similarity and attention"),
         (["similarity"], {"at": ("dog",)}, 2, "at must be PHOTO:x,y"),
         (["matches"], {}, 1, "needs at least two photos, got 1"),
-        (["pca"], {"match_photos": ("1", "2")}, 2, "match_photos is for the lens matches"),
+        (["pca"], {"match_photos": ("1", "2")}, 2, "match_photos is only for the lens matches"),
         (["matches"], {"match_photos": (1, 2)}, 2, "match_photos must be"),
         (["clusters"], {"clusters": 1}, 2, "clusters must be 'auto' or a whole number from 2 to 64, got 1"),
         (["clusters"], {"clusters": 65}, 2, "got 65"),
@@ -299,7 +299,7 @@ def test_refusals(names, options, photos, message):
         (("1",), 3, "needs at least two photos, got 1"),
         (("1", "photo-1"), 3, "needs at least two photos, got 1"),
         (("1", "9"), 3, "match_photos: no photo is called '9'"),
-        ((), 201, "match_photos must name those to compare, where there are more than 200 photos, got 201"),
+        ((), 201, "match_photos must name the photos to compare if there are more than 200, got 201"),
     ],
 )
 def test_photos_that_cannot_be_compared(named, photos, message):

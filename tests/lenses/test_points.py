@@ -43,8 +43,8 @@ def test_find_photo(wanted, index):
     [
         ("dog.jpg", "2 photos are called 'dog.jpg'; use a number: 1 is a/dog.jpg, 2 is b/dog.jpg"),
         ("bird", "no photo is called 'bird'"),
-        ("0", "or the numbers 1 to 5"),
-        ("6", "or the numbers 1 to 5"),
+        ("0", "or a number from 1 to 5"),
+        ("6", "or a number from 1 to 5"),
     ],
 )
 def test_photos_that_are_not_there(wanted, message):
@@ -80,5 +80,5 @@ def test_outside_of_the_crop(photos):
     import patchprism
 
     wide = patchprism.visualize(photos, model="efficientnet_lite2", preset="seed", size=64)
-    with pytest.raises(OptionError, match="outside of the crop of photo-1 that the network saw"):
+    with pytest.raises(OptionError, match="outside the part of photo-1 that the network saw"):
         scene_of(wide, LensOptions()).locate("1:1,20")

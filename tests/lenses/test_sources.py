@@ -154,7 +154,7 @@ def test_lenses_do_without_photos_that_are_gone(sources, view, expected):
 
 
 def test_attention_is_refused_where_there_is_nothing_to_run(sources, view):
-    with pytest.raises(OptionError, match="needs the network once more, and there is none here"):
+    with pytest.raises(OptionError, match="must run the model again, which needs photos and a backbone"):
         seen_in(scene_over(sources["store"], view, load=None), open_engine(), ["attention"])
     gone = Again(sources["store"].source, lost=view.names)
     with pytest.raises(PhotoError, match="could not be read again, nor could any other photo"):

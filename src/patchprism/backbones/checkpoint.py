@@ -79,7 +79,7 @@ def file_kind(path: Path) -> str:
         return "safetensors"
     if head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"<"):
         raise WeightsError(
-            f"{path}: a web page, not weights (a saved error or login, say); download the file again"
+            f"{path}: a web page, not weights (perhaps a saved error or login page); download the file again"
         )
     for beginning, what in _OTHERS:
         if head.startswith(beginning):
@@ -168,18 +168,20 @@ def _check_archive(path: Path) -> None:
     """Refuse a zip archive that torch.save did not write, or that is cut short."""
     if not zipfile.is_zipfile(path):
         raise WeightsError(
-            f"{path}: damaged: it ends after {path.stat().st_size:,} bytes, before it is complete; download or "
-            "copy the file again"
+            f"{path}: damaged: the file ends after {path.stat().st_size:,} bytes, before it is complete; "
+            "download or copy it again"
         )
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
     if any(name.endswith("/constants.pkl") for name in names):
         raise WeightsError(
-            f"{path}: a TorchScript archive, which holds code, and PatchPrism runs none; save the weights alone: "
-            "torch.save(torch.jit.load(FILE).state_dict(), 'weights.pth')"
+            f"{path}: a TorchScript archive contains code, which PatchPrism does not run; save only the "
+            "weights: torch.save(torch.jit.load(FILE).state_dict(), 'weights.pth')"
         )
     if not any(name.endswith("/data.pkl") for name in names):
-        raise WeightsError(f"{path}: a zip archive, but not of torch.save; unpack it and name the file in it")
+        raise WeightsError(
+            f"{path}: a zip archive that was not written by torch.save; unpack it and give the file inside"
+        )
 
 
 def _refusal(message: str) -> str:
@@ -285,4 +287,4 @@ def _refuse(**problems: list[str]) -> None:
             more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
             parts.append(f"{what}: {', '.join(names[:_NAMED])}{more}")
     if parts:
-        raise WeightsError(f"{'; '.join(parts)}; is this the model's own file?")
+        raise WeightsError(f"{'; '.join(parts)}; is this file for this model?")

@@ -28,14 +28,17 @@ def choose_model() -> tuple[str, str]:
     trouble = _trouble(url, int(time.monotonic()) // _ANSWER_HOLDS_S)
     if not trouble:
         return DEFAULT_MODEL, ""
-    return EMBEDDED_MODEL, f"DINOv2's weights are not here, and {urlsplit(url).netloc or url} {trouble}"
+    return (
+        EMBEDDED_MODEL,
+        f"DINOv2's weights are not on this machine, and {urlsplit(url).netloc or url} {trouble}",
+    )
 
 
 def explain_choice(why: str) -> str:
     """The note on a job that runs with the embedded ViT though it was not asked for."""
     return (
-        f"no model was named, and {RECORDS[EMBEDDED_MODEL].title} was used: {why}; "
-        f"`patchprism download {DEFAULT_MODEL}` fetches DINOv2 where there is a network"
+        f"no model was named, so {RECORDS[EMBEDDED_MODEL].title} was used: {why}; to fetch DINOv2, "
+        f"run `patchprism download {DEFAULT_MODEL}` when there is a network"
     )
 
 

@@ -81,7 +81,7 @@ def dinov3_names(state: State, *, gated: bool, periods: torch.Tensor) -> dict[st
     if stored is not None and (
         stored.shape != periods.shape or not bool(((stored.float() / periods - 1).abs() < 0.01).all())
     ):
-        raise WeightsError("rope_embed.periods are not DINOv3's; is this the model's own file?")
+        raise WeightsError("rope_embed.periods are not DINOv3's; is this file for this model?")
     inner_names = _INNER | (_GATED if gated else _PLAIN)
     named: dict[str, torch.Tensor] = {}
     for name, tensor in state.items():

@@ -9,7 +9,9 @@ import functools
 import hashlib
 import json
 import os
+import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +24,9 @@ if TYPE_CHECKING:
     from patchprism.backbones.record import Progress
 
 PREFIX = "hf:"
-_TIMEOUT_S = 5.0
+# How long the hub may take to answer, and how long it is waited for: a resolver of names, or a server of many
+# addresses, may take half a minute to give up, whatever timeout the request has.
+_TIMEOUT_S, _PATIENCE_S = 5.0, 8.0
 _ANSWER_HOLDS_S = 60
 # Where photos' normalisation is written down; the second is what newer versions of transformers write.
 PREPROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
@@ -189,8 +193,8 @@ def fetch_file(name: str, repo: str, revision: str | None, file: str, *, downloa
         ) from error
     except GatedRepoError as error:
         raise WeightsError(
-            f"{name}: its owner lets only people in who accepted its terms; accept them on its page at "
-            "huggingface.co, then `hf auth login`"
+            f"{name}: access needs the consent of its owner; accept the terms on its page at "
+            "huggingface.co, then run `hf auth login`"
         ) from error
     except RepositoryNotFoundError as error:
         raise ModelError(f"{name}: no such repository on the Hugging Face hub, or it is private") from error
@@ -234,13 +238,18 @@ def _hub_answers(period: int) -> bool:
     from huggingface_hub import constants
     from huggingface_hub.utils import get_session  # type: ignore[attr-defined]
 
-    try:
-        get_session().head(constants.ENDPOINT, timeout=_TIMEOUT_S)
-    # Each major version of the hub's client has another HTTP library with errors of its own. Any answer will do:
-    # what a server says of itself is no matter here.
-    except Exception:
-        return False
-    return True
+    answers: list[object] = []
+
+    def ask() -> None:
+        # Each major version of the hub's client has another HTTP library with errors of its own. Any answer will do:
+        # what a server says of itself is no matter here.
+        with suppress(Exception):
+            answers.append(get_session().head(constants.ENDPOINT, timeout=_TIMEOUT_S))
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(_PATIENCE_S)
+    return bool(answers)
 
 
 def is_offline(download: bool = True) -> bool:
@@ -253,6 +262,7 @@ def is_offline(download: bool = True) -> bool:
 def unreachable(name: str) -> str:
     """Advice for a model that is neither on this machine nor reachable."""
     return (
-        f"{name} is not in the Hugging Face cache, and the hub cannot be reached; run `patchprism download {name}` "
-        "with a network, or name a folder that holds the model's files (hf:FOLDER)"
+        f"{name} is not in the Hugging Face cache, and the hub cannot be reached; run `patchprism "
+        f"download {name}` when there is a network, or give a folder that holds the model's files "
+        "(hf:FOLDER)"
     )

@@ -37,11 +37,11 @@ def from_repo(weights: str, *, download: bool) -> WeightsOrigin:
     # The client of the hub also raises the errors of its HTTP library, which differs between major versions. So no
     # narrower class can be named.
     except Exception as error:
-        reason = "it cannot be reached, and the file is not in its cache"
+        reason = "it cannot be reached, and the file is not in the local cache"
         if answers:
             reason = _first_line(error)
         raise WeightsError(
-            f"weights {weights!r}: not to be had from the Hugging Face hub ({reason})"
+            f"weights {weights!r}: could not be fetched from the Hugging Face hub ({reason})"
         ) from error
 
 
@@ -69,13 +69,14 @@ def from_copies(record: BackboneRecord, *, progress: Progress | None, download: 
         repo = next(each for each in (record.open_repo, record.hub_repo) if _folder(each) in path.parts)
         return _origin(repo, path)
     by_hand = (
-        f"get Meta's {record.source.rsplit('/', 1)[1]}, or {_FILE} of https://huggingface.co/{record.open_repo}, by "
-        "other means and name it with weights='FILE'"
+        f"get Meta's {record.source.rsplit('/', 1)[1]}, or {_FILE} of "
+        f"https://huggingface.co/{record.open_repo}, by other means and give it with weights='FILE'"
     )
     if not (download and hub_answers()):
         raise WeightsError(
-            f"no weights of {record.name} are here, and the Hugging Face hub cannot be reached. Two ways on: run "
-            f"`patchprism download {record.name}` with a network; or {by_hand}"
+            f"the weights of {record.name} are not on this machine, and the Hugging Face hub cannot be "
+            f"reached. Either run `patchprism download {record.name}` when there is a network, or "
+            f"{by_hand}"
         )
     reasons = {}
     for repo in (record.open_repo, record.hub_repo):
@@ -95,8 +96,9 @@ def from_copies(record: BackboneRecord, *, progress: Progress | None, download: 
         )
     tried = " and ".join(f"hf:{repo} ({reason})" for repo, reason in reasons.items())
     raise WeightsError(
-        f"no weights of {record.name} are here, and none are to be had from {tried}. Two ways on: accept the licence "
-        f"at https://huggingface.co/{record.hub_repo}, run `hf auth login`, and repeat the command; or {by_hand}"
+        f"the weights of {record.name} are not on this machine, and could not be fetched from "
+        f"{tried}. Either accept the licence at https://huggingface.co/{record.hub_repo}, run `hf "
+        f"auth login` and repeat the command, or {by_hand}"
     )
 
 

@@ -73,7 +73,8 @@ def load(
     """
     if weights is not None:
         raise OptionError(
-            f"weights cannot be given with {name!r}, which brings its own; name their folder as hf:FOLDER"
+            f"weights cannot be given with {name!r}, which has its own; give the folder of other weights "
+            "as hf:FOLDER"
         )
     _transformers(name)
     model = open_model(name, download=download)
@@ -131,8 +132,8 @@ class HuggingFaceBackbone(Backbone):
             modules = {layer: self._blocks[layer] for layer in layers if layer != last or not norm}
         if norm and facet == "token" and modules and not self._norm_known:
             raise ModelError(
-                f"{self.record.name}: its final norm was not found, so earlier layers can only be had without it "
-                "(final_norm=False)"
+                f"{self.record.name}: its final norm was not found, so earlier layers can only be used "
+                "without it (final_norm=False)"
             )
         with outputs_of(modules) as outputs:
             final = self._run(pixels)

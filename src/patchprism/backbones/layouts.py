@@ -101,7 +101,9 @@ def find_network(
         candidates = sorted((p for p, fit in fits.items() if 2 * fit > best), key=_rank)
         if len(candidates) > 1 and _rank(candidates[0]) == _rank(candidates[1]):
             names = " and ".join(shown[p] or "the file itself" for p in candidates)
-            raise WeightsError(f"holds several networks that fit ({names}); save the one you mean alone")
+            raise WeightsError(
+                f"holds several networks that fit ({names}); save the one you want to its own file"
+            )
         chosen = candidates[0]
     else:
         candidates, chosen = [], max(groups, key=lambda prefix: len(groups[prefix]))

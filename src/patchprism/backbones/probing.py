@@ -101,10 +101,11 @@ def inside(name: str, package: str, extra: str) -> Iterator[None]:
             raise ExtraError(extra, f"model {name}") from error
         causes = _causes(error)
         if any("torchvision" in f"{getattr(each, 'name', '')} {each}" for each in causes):
-            way_out = "" if package == "timm" else f", or uninstall torchvision, which {name} does without"
+            way_out = "" if package == "timm" else f", or uninstall torchvision, which {name} does not need"
             raise ModelError(
-                f"{name}: {package} cannot be used here ({reason(causes[-1])}); it needs a torchvision that fits this "
-                f"torch: install the one for torch {torch.__version__} from where torch came{way_out}"
+                f"{name}: {package} cannot be used here ({reason(causes[-1])}); it needs a torchvision that "
+                f"fits this torch: install the one for torch {torch.__version__}, from the same source as "
+                f"torch{way_out}"
             ) from error
         fix = f"pip install {missing}" if missing else f"pip install --upgrade {package}"
         raise ModelError(f"{name}: {package} fails here ({reason(error)}); try {fix}") from error

@@ -122,9 +122,9 @@ class BackboneRecord:
         missing = [name for name in ("mean", "std") if getattr(self, name) is None and name not in given]
         if missing and preset != "seed":
             raise OptionError(
-                f"the files of {self.name} do not say how its photos are normalised (preprocessor_config.json is "
-                f"missing): give {' and '.join(f'{name}=R,G,B' for name in missing)}, of colours from 0 to 1, as its "
-                "authors state them"
+                f"the files of {self.name} do not say how its photos are normalised (preprocessor_config.json "
+                f"is missing): give {' and '.join(f'{name}=R,G,B' for name in missing)} (for colours from 0 "
+                "to 1), as its authors state them"
             )
         framing = Framing.preset(
             preset,

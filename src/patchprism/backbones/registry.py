@@ -68,8 +68,8 @@ def _kind_of(name: str) -> Kind:
     prefix, colon, _ = name.partition(":")
     if colon and prefix in ("hub", "torchhub", "torch.hub"):
         raise ModelError(
-            f"model {name!r}: torch.hub is not supported on purpose, since it runs code from the network; "
-            "take hf:REPO, timm:NAME, or Backbone.from_callable with a network you loaded yourself"
+            f"model {name!r}: torch.hub is not supported, because it runs code from the network; use "
+            "hf:REPO, timm:NAME, or Backbone.from_callable with a network that you loaded yourself"
         )
     prefix = prefix if colon else ""
     if prefix not in KINDS or not (prefix or name in RECORDS):

@@ -167,8 +167,8 @@ class TimmBackbone(Backbone):
     ) -> list[torch.Tensor]:
         if norm and not self._has_norm:
             raise ModelError(
-                f"{self.record.name}: timm cannot apply this network's final norm to its layers; take them without it: "
-                "final_norm=False"
+                f"{self.record.name}: timm cannot apply this network's final norm to its layers; use them "
+                "without it: final_norm=False"
             )
         shape = tuple(pixels.shape[-2:])
         if self._fixed and shape != self._fixed:
@@ -287,7 +287,7 @@ def _pretrained_cfg(name: str) -> Any:
         base, _, tag = architecture.partition(".")
         known = ", ".join(n.partition(".")[2] for n in timm.list_pretrained(f"{base}.*"))
         raise ModelError(
-            f"unknown model {name!r}: of {base} timm has {known or 'no weights'}, not {tag}"
+            f"unknown model {name!r}: timm has {base} with {known or 'no weights'}, not with {tag}"
         ) from error
 
 

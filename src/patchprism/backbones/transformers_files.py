@@ -145,13 +145,16 @@ def read_config(model: HubModel) -> Any:
     if model_type not in CONFIG_MAPPING:
         if "auto_map" in content:
             raise ModelError(
-                f"{model.name}: wants to run code of its own (auto_map in config.json), and PatchPrism never does that"
+                f"{model.name}: it needs code from its repository (auto_map in config.json), which PatchPrism "
+                "never runs"
             )
         if model_type is None:
             raise ModelError(
                 f"{model.name}: config.json has no model_type, so it is not a transformers model"
             )
-        raise ModelError(f"{model.name}: this version of transformers knows no {model_type!r}")
+        raise ModelError(
+            f"{model.name}: this version of transformers does not know {model_type!r}; upgrade it"
+        )
     try:
         with _quiet_transformers():
             config = AutoConfig.from_pretrained(model.folder, trust_remote_code=False, local_files_only=True)

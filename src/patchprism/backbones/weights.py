@@ -98,7 +98,8 @@ def obtain_weights(
             return _from_url(record, weights, _name_for(weights), progress=progress, download=download)
         if is_remote(weights):
             raise WeightsError(
-                f"weights {weights!r}: must be a file, an http or https address, or hf:REPO; copy it to this machine"
+                f"weights {weights!r}: must be a file, an http or https address, or hf:REPO; copy the file to "
+                "this machine"
             )
         is_repo = re.fullmatch(r"[\w.-]+/[\w.-]+", weights) and not Path(weights).parent.exists()
         hint = f"a repository on the Hugging Face hub is hf:{weights}" if is_repo else ""
@@ -146,11 +147,10 @@ def _from_url(
             fetch(url, path, on_complete=on_complete, progress=progress)
         except OfflineError as error:
             raise WeightsError(
-                f"no weights of {record.name} are here, and {url} cannot be reached ({error}). "
-                "Three ways on: "
-                "download that file elsewhere and name it with weights='FILE'; "
-                f"run `patchprism download {record.name}` later, with a network; "
-                "or take model='focus_vits14' or model='efficientnet_lite2' now, which need no download"
+                f"the weights of {record.name} are not on this machine, and {url} cannot be reached "
+                f"({error}). Download that file elsewhere and give it with weights='FILE'; or run `patchprism "
+                f"download {record.name}` when there is a network; or use model='focus_vits14' or "
+                "model='efficientnet_lite2', which need no download"
             ) from error
     return WeightsOrigin(source=url, path=str(path), sha256=pinned(path, pin))
 

@@ -32,7 +32,7 @@ def entry() -> None:
         spin_less()
         main()
     except KeyboardInterrupt:  # before Typer was there to take it
-        _fail("interrupted", EXIT_INTERRUPTED)
+        _stop()
     finally:
         gc.freeze()
 
@@ -51,7 +51,7 @@ def main() -> None:
         _fail(named_by_flags(error), EXIT_FAILED)
     except SystemExit as stop:
         if stop.code == EXIT_INTERRUPTED:  # how Typer passes Ctrl-C on, without a message
-            _fail("interrupted", EXIT_INTERRUPTED)
+            _stop()
         raise
     except BrokenPipeError:
         # The reader of our output has closed it.
@@ -65,10 +65,10 @@ def main() -> None:
             _defect(error)
         # Files are written by writers of ours, which name them.
         _say_no_more()
-        _fail("cannot write what is printed: no space left on device", EXIT_FAILED)
+        _fail("cannot print the results: no space left on device", EXIT_FAILED)
     except Exception as error:
         if _lacks_memory(error):
-            _fail("out of memory; a smaller --size or --batch-size needs less", EXIT_FAILED)
+            _fail("out of memory; use a smaller --size or --batch-size", EXIT_FAILED)
         _defect(error)
 
 
@@ -78,7 +78,7 @@ def _refuse_empty(arguments: list[str]) -> None:
         option, equals, value = argument.partition("=")
         if not argument or (argument.startswith("--") and equals and not value):
             name = option or (before if before.startswith("-") else "an argument")
-            _fail(f"{name} is empty: a shell variable may not be set", EXIT_USAGE)
+            _fail(f"{name} is empty; perhaps a shell variable is not set", EXIT_USAGE)
 
 
 def _lacks_memory(error: Exception) -> bool:
@@ -114,8 +114,15 @@ def _defect(error: Exception) -> NoReturn:
     if os.environ.get("PATCHPRISM_DEBUG"):
         raise error
     _fail(
-        f"{type(error).__name__}: {error} (a defect of PatchPrism; PATCHPRISM_DEBUG=1 shows where)", EXIT_BUG
+        f"{type(error).__name__}: {error} (a bug in PatchPrism; set PATCHPRISM_DEBUG=1 to see where)",
+        EXIT_BUG,
     )
+
+
+def _stop() -> NoReturn:
+    """Leave because the user asked for it, which is no error."""
+    print("stopped", file=sys.stderr)
+    sys.exit(EXIT_INTERRUPTED)
 
 
 def _fail(message: str, code: int) -> NoReturn:

@@ -8,14 +8,15 @@ import typer
 
 import patchprism
 from patchprism.cli import compare, evaluate, explore, features, fit, models, render, teach, video
+from patchprism.cli.help import HELP_NAMES, Command, Root
 
 app = typer.Typer(
     name="patchprism",
-    help="Split the patch features of DINOv2 and its kin into colour.",
+    cls=Root,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
-    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode=None,
+    context_settings={"help_option_names": HELP_NAMES},
 )
 
 
@@ -31,20 +32,22 @@ def root(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Split the patch features of DINOv2 and its kin into colour.
+    """Show what a vision transformer sees: colour the parts of objects alike in all photos.
 
-    Start with [bold]patchprism render PHOTO... --out DIR[/bold]; with
-    [bold]--model focus_vits14[/bold] it needs no download.
+    The model focus_vits14 works without a download. `patchprism COMMAND --help` explains a command.
     """
 
 
-app.command("render")(render.render)
-app.command("explore")(explore.explore)
-app.command("fit")(fit.fit)
-app.command("teach")(teach.teach)
-app.command("features")(features.features)
-app.command("compare")(compare.compare)
-app.command("evaluate")(evaluate.evaluate)
-app.command("video")(video.video)
-app.command("models")(models.models)
-app.command("download")(models.download)
+for command in (
+    render.render,
+    explore.explore,
+    fit.fit,
+    teach.teach,
+    features.features,
+    compare.compare,
+    evaluate.evaluate,
+    video.video,
+    models.models,
+    models.download,
+):
+    app.command(command.__name__, cls=Command)(command)

@@ -27,8 +27,8 @@ Given = Annotated[
     list[str],
     typer.Argument(
         metavar="PHOTO",
-        help="Photos: files, folders (with all below them), patterns or addresses like s3://...; or feature stores "
-        "(.zarr) of the same photos.",
+        help="Photos: files, folders (with all subfolders), patterns or addresses like s3://...; or "
+        "feature stores (.zarr) of the same photos.",
         show_default=False,
     ),
 ]
@@ -43,18 +43,21 @@ class Compared(Checked):
         check=checks.texts,
         flag="--model -m",
         metavar="NAME",
-        help="A model; give several to compare them. Not for feature stores.",
+        help="Model to compare; repeat it for each model. Feature stores need none.",
         panel=MODEL,
     )
     weights: tuple[str, ...] = option(
         (),
         check=checks.texts,
         metavar="FILE|URL|hf:REPO|default",
-        help="Where the weights are; once per --model, in the same order. default: the model's official weights.",
+        help="Weights of each model. Repeat it once per --model, in the same order; default stands "
+        "for the official weights.",
         panel=MODEL,
     )
     layer: int | tuple[int, ...] | None = left_open(
-        TokenOptions, "layer", help="Layers of each model, counted from 0, or from the end: -1 is the last."
+        TokenOptions,
+        "layer",
+        help="Layers of each model to compare: 0 is the first, -1 the last. Default: -1, or 8 for focus_vits14.",
     )
 
     def files(self) -> list[str | None] | None:
@@ -67,7 +70,7 @@ class SheetOptions(PictureOptions):
     """The files of a photo: its colours in all cells."""
 
     arrays: bool = same(
-        PictureOptions, "arrays", help="Also write each photo's colours of every cell as .npz."
+        PictureOptions, "arrays", help="Also write the colours of each photo in every cell as .npz."
     )
 
 
@@ -80,17 +83,17 @@ class SheetOptions(PictureOptions):
 )
 def compare(
     photos: Given,
-    out: options.Out,
     compared: Compared,
     settings: Settings,
     pictures: SheetOptions,
     coloring: ColoringOptions,
     running: Running,
+    out: options.Out = options.OUT,
 ) -> None:
-    """Compare models, weights, layers or feature stores: the same photos, in colours turned to agree.
+    """Compare models, weights, layers or feature stores on the same photos, in matching colours.
 
-    Writes compare (all photos), compare-as-fitted (the same before turning), a sheet of each photo, and
-    compare.json with what turning leaves.
+    Writes compare (all photos), compare-as-fitted (before the colours are matched), a sheet of each photo, and
+    compare.json with the differences that remain.
     """
     from patchprism.features.store import is_store
     from patchprism.jobs.writers import check_folder

@@ -13,10 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from rich.console import Console
+    from rich.progress import Progress
 
     from patchprism.support.reading import Note
-
-Progress = "Callable[[str, int, int | None], None]"
 
 
 def stdout() -> Console:
@@ -100,39 +99,82 @@ def progress(*, quiet: bool) -> Iterator[Callable[[str, int, int | None], None]]
         yield lambda stage, done, total: None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    with Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        _amount_column(MofNCompleteColumn),
-        TimeElapsedColumn(),
-        console=Console(stderr=True),
-        transient=True,
-    ) as bars:
+    with bars(Console(stderr=True)) as shown_bars:
         tasks: dict[str, Any] = {}
 
         def tell(stage: str, done: int, total: int | None) -> None:
             if stage not in tasks:
-                tasks[stage] = bars.add_task(stage, total=total)
-            bars.update(tasks[stage], completed=done, total=total)
+                tasks[stage] = shown_bars.add_task(stage, total=total)
+            shown_bars.update(tasks[stage], completed=done, total=total)
 
         yield tell
 
 
-def _amount_column(counted: Any) -> Any:
-    from rich.progress import DownloadColumn
+# What the stages count; a pass of a fit counts shards, and a download bytes.
+_UNITS = {
+    "photos": "photos",
+    "pictures": "pictures",
+    "masks": "photos",
+    "measure": "photos",
+    "page": "photos",
+    "table": "photos",
+    "fit": "frames",
+    "frames": "frames",
+}
+
+
+def bars(console: Console, *, get_time: Callable[[], float] | None = None) -> Progress:
+    """Bars that show, for each stage, how much is done, of what, and the time left.
+
+    Parameters
+    ----------
+    console : Console
+        Where they are drawn.
+    get_time : callable, optional
+        The clock, in seconds.
+    """
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        ProgressColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
     from rich.text import Text
 
-    class Amount(counted):  # type: ignore[misc]
-        """Downloads in bytes, anything else counted, if it can be."""
+    class Amount(ProgressColumn):
+        """How much is done, with its unit."""
 
-        def render(self, task: Any) -> Any:
+        def render(self, task: Any) -> Text:
+            if task.total is None and not task.completed:
+                return Text("")
             if task.description.startswith(("downloading ", "fetching ")):
                 return DownloadColumn().render(task)
-            return super().render(task) if task.total is not None else Text("")
+            unit = "shards" if task.description.startswith("fit, pass") else _UNITS.get(task.description, "")
+            speed = f", {task.speed:.1f} frames/s" if unit == "frames" and task.speed else ""
+            total = "" if task.total is None else f"/{task.total:.0f}"
+            return Text(f"{task.completed:.0f}{total} {unit}{speed}".rstrip() if unit else "")
 
-    return Amount()
+    class Left(TimeRemainingColumn):
+        """The time that is left, and how long it took once all is done."""
+
+        def render(self, task: Any) -> Text:
+            known = task.finished or task.time_remaining is not None
+            return Text(f"{super().render(task)}{'' if task.finished else ' left'}" if known else "")
+
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=20),
+        Amount(),
+        Left(compact=True, elapsed_when_finished=True),
+        console=console,
+        transient=True,
+        # A shard may take minutes, and the speed is that between two of them.
+        speed_estimate_period=600,
+        get_time=get_time,
+    )
 
 
 MAX_NOTES = 20

@@ -12,6 +12,7 @@ from patchprism.cli.options import ColoringOptions, Running
 from patchprism.cli.takes import only, takes
 from patchprism.jobs.settings import Settings
 from patchprism.pictures.options import PictureOptions
+from patchprism.support.options import INPUT, OUTPUT
 
 TrueMasks = Annotated[
     str,
@@ -19,11 +20,17 @@ TrueMasks = Annotated[
         "--masks",
         metavar="DIR",
         help="Folder of true masks: PNG files with the photos' names; 0 is background.",
+        rich_help_panel=INPUT,
     ),
 ]
 JsonOut = Annotated[
     str | None,
-    typer.Option("--json", metavar="FILE", help="Also write the measures and settings to this file."),
+    typer.Option(
+        "--json",
+        metavar="FILE",
+        help="Also write the measures and settings to this file.",
+        rich_help_panel=OUTPUT,
+    ),
 ]
 
 
@@ -42,9 +49,10 @@ def evaluate(
     running: Running,
     json: JsonOut = None,
 ) -> None:
-    """Measure the foreground against true masks: IoU, max F, MAE, max E, S and CorLoc, per photo and overall.
+    """Measure the foreground against true masks: IoU, max F, MAE, max E, S and CorLoc.
 
-    Masks may have another size than their photos, but not another shape. Photos without a mask are named.
+    Prints the measures of each photo and of all photos together. A mask must have the shape of its photo, but may
+    have another size. Photos without a mask are listed.
     """
     from patchprism.cli.console import print_table, say_notes, stdout
     from patchprism.cli.exits import EXIT_SOME_PHOTOS_FAILED

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from patchprism.jobs.coloring import Coloring
     from patchprism.jobs.view import View
 
-_PAGE = "The page"
+_PAGE = "Page"
 # Beyond, the page is tens of megabytes, and nobody looks at so many side by side.
 MAX_SHOWN = 200
 
@@ -41,7 +41,7 @@ class PageOptions(Checked):
         None,
         check=optional(checks.path),
         metavar="FILE",
-        help="Write the page as one file that needs no server and no network, instead of serving it.",
+        help="Write the page to one file, which needs neither a server nor a network, instead of serving it.",
         panel=_PAGE,
     )
     title: str | None = option(
@@ -51,14 +51,14 @@ class PageOptions(Checked):
         "127.0.0.1",
         check=checks.text,
         metavar="ADDRESS",
-        help="Address to listen on. Any other than the default lets other machines in.",
+        help="Address to listen on. Any address but the default lets other machines in.",
         panel=_PAGE,
     )
     port: int = option(
         0,
         check=partial(checks.integer, low=0, high=65535),
         metavar="N",
-        help="Port to listen on; 0 takes a free one.",
+        help="Port to listen on; 0 chooses a free one.",
         panel=_PAGE,
     )
     no_open: bool = option(False, check=checks.flag, help="Do not open the page in a browser.", panel=_PAGE)
@@ -93,10 +93,11 @@ def explore(
     settings: Settings,
     running: Running,
 ) -> None:
-    """Explore photos in a page: drag the threshold, change components, find similar patches.
+    """Explore photos in a web page: move the threshold, change components, find similar patches.
 
-    Serves the page on this machine until Ctrl-C; with [bold]--html[/bold] writes it as one file. Photos may be
-    given as a feature store of [bold]patchprism features[/bold]; no network is needed then.
+    Serves the page on this machine until you press Ctrl-C. With --html, it writes the page to one file instead.
+
+    A feature store from `patchprism features` can take the place of the photos; the model does not run again then.
     """
     from patchprism.explorer import serve
     from patchprism.jobs.inputs import store_among
@@ -112,7 +113,10 @@ def explore(
     say_notes(view.all_notes(), quiet=True)
     warn_of_failures(view.failures)
     if view.gone:
-        text = f"note: {counted(len(view.gone), 'photo')} gone or replaced since: shown as plain grey"
+        text = (
+            f"note: {counted(len(view.gone), 'photo')} missing or replaced since the features were "
+            "extracted: shown in plain grey"
+        )
         typer.echo(text, err=True)
         note_unasked(elsewhere(view.gone, places_for(str(store), coloring.fetch_from)))
     if page.html is not None:
@@ -171,6 +175,7 @@ def _made(
 ) -> tuple[View, Message, Backbone | None]:
     """The view, what the page is told of it, and the network that it goes on working with."""
     from patchprism.explorer.build import build_message
+    from patchprism.explorer.modes import can_attend, carry_modes
     from patchprism.jobs.engines import open_engine
     from patchprism.jobs.inputs import list_photos, store_among
     from patchprism.jobs.network import load_network, with_model
@@ -188,7 +193,11 @@ def _made(
             backbone = load_network(coloring.resolved(settings), tell)
             run = replace(run, backbone=backbone)
         view = make_view(photos, settings, run, coloring, most=MAX_SHOWN)
-        return view, build_message(view, title=page.title, prism_path=prism, progress=tell), backbone
+        message = build_message(view, title=page.title, prism_path=prism, progress=tell)
+        if page.html is not None:
+            attends = backbone is not None and can_attend(view, backbone)
+            carry_modes(message, view, backbone if attends else None, tell=tell)
+        return view, message, backbone
 
 
 def _save(message: Message, html: str, *, quiet: bool) -> None:

@@ -11,16 +11,26 @@ from patchprism.cli.options import Running
 from patchprism.cli.takes import takes, without
 from patchprism.jobs.settings import Settings
 from patchprism.prism.options import DEFAULTS
+from patchprism.support.options import OUTPUT
 
 StoreOut = Annotated[
-    str, typer.Option("--out", "-o", metavar="STORE", help="The feature store to write, e.g. feats.zarr.")
+    str,
+    typer.Option(
+        "--out",
+        "-o",
+        metavar="STORE",
+        help="Feature store to write, for example feats.zarr.",
+        rich_help_panel=OUTPUT,
+    ),
 ]
 Flat = Annotated[
     str | None,
     typer.Option(
         "--flat",
         metavar="FILE",
-        help="Also write a Parquet table: photo, row, column, vector. Needs the extra 'tables'.",
+        help="Also write a Parquet table with the columns photo, row, column and vector. Needs "
+        "patchprism[tables].",
+        rich_help_panel=OUTPUT,
     ),
 ]
 TokensDtype = Annotated[
@@ -28,10 +38,14 @@ TokensDtype = Annotated[
     typer.Option(
         "--tokens",
         metavar="float16|float32",
-        help="Number format of the stored tokens; float16 halves the size of the store.",
+        help="Number format of the stored tokens; float16 halves the size.",
+        rich_help_panel=OUTPUT,
     ),
 ]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a store of other photos or settings.")]
+Overwrite = Annotated[
+    bool,
+    typer.Option("--overwrite", help="Replace a store of other photos or settings.", rich_help_panel=OUTPUT),
+]
 
 
 @takes(settings=without(Settings, *DEFAULTS), running=without(Running, "resume"))
@@ -44,7 +58,7 @@ def features(
     tokens: TokensDtype = "float16",
     overwrite: Overwrite = False,
 ) -> None:
-    """Write the patch features of photos into a store (Zarr v3), which render and fit take in place of photos.
+    """Write the patch features of photos to a store (Zarr v3), which other commands take in place of photos.
 
     To resume an interrupted run, repeat the command. An unfinished store cannot be opened.
     """

@@ -11,10 +11,13 @@ from patchprism.cli.options import ColoringOptions, Running
 from patchprism.cli.takes import only, takes, without
 from patchprism.jobs.settings import Settings
 from patchprism.prism.options import MASK_OPTIONS
+from patchprism.support.options import OUTPUT
 
 PrismOut = Annotated[
     str,
-    typer.Option("--out", "-o", metavar="FILE", help="The prism to write, e.g. dogs.prism."),
+    typer.Option(
+        "--out", "-o", metavar="FILE", help="Prism to write, for example dogs.prism.", rich_help_panel=OUTPUT
+    ),
 ]
 
 
@@ -30,7 +33,7 @@ def fit(
     settings: Settings,
     running: Running,
 ) -> None:
-    """Fit a prism once; [bold]render --prism FILE[/bold] then gives any photo the colours of that fit.
+    """Fit a prism, for `patchprism render --prism FILE` to give any photo the same colours.
 
     The fit is exact for any number of photos, and memory does not grow with their number. To resume an interrupted
     run, repeat the command.

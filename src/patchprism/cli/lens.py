@@ -23,8 +23,8 @@ Lenses = Annotated[
     typer.Option(
         "--lens",
         metavar="NAME",
-        help="A lens to look through: pca (the default), score, norm, similarity, matches, clusters or attention. "
-        "May be given several times.",
+        help="Lens to look through: pca (the default), score, norm, similarity, matches, clusters or "
+        "attention. May be repeated.",
         rich_help_panel=_PANEL,
     ),
 ]
@@ -45,7 +45,9 @@ def lens_options(
     layer = settings.layer
     if layer is not None and not isinstance(layer, int):
         if "attention" in (names or ()):
-            raise OptionError(f"attention is that of one layer, got --layer {','.join(map(str, layer))}")
+            raise OptionError(
+                f"the lens attention needs a single layer, got --layer {','.join(map(str, layer))}"
+            )
         layer = None
     options = replace(given, upsample=pictures.upsample, layer=-1 if layer is None else layer)
     return check_lenses(names or ["pca"], options), options

@@ -67,7 +67,7 @@ def running(engine: str, workers: int | None, *, quiet: bool, keeps: bool = True
             yield Run(engine=opened, tell=tell)
         except KeyboardInterrupt:
             if keeps:
-                typer.echo("what is done is kept: repeat the command to resume", err=True)
+                typer.echo("finished work is kept; to resume, repeat the command", err=True)
             raise
 
 
@@ -76,7 +76,9 @@ def finish(outcome: Outcome, *, quiet: bool) -> None:
     say_notes(outcome.notes, quiet=quiet)
     if outcome.missing:
         typer.echo(
-            f"note: {counted(outcome.missing, 'photo')} gone or replaced since: drawn without", err=True
+            f"note: {counted(outcome.missing, 'photo')} missing or replaced since the features were "
+            "extracted: drawn without the photo itself",
+            err=True,
         )
     note_unasked(outcome.unasked)
     warn_of_failures(outcome.failures)
@@ -99,7 +101,8 @@ def note_unasked(places: Sequence[str]) -> None:
     if places:
         more = f", and {len(places) - 1} other buckets or hosts" if len(places) > 1 else ""
         note(
-            f"note: a store's photos are not fetched from {places[0]}{more} unless --fetch-from {places[0]} says so"
+            f"note: photos of the store that are at {places[0]}{more} were not fetched; to fetch them, "
+            f"add --fetch-from {places[0]}"
         )
 
 
@@ -182,7 +185,7 @@ def warn_if_inside(out: str | None, photos: Sequence[str]) -> None:
         folder = os.path.realpath(local_path(photo))
         if target == folder or target.startswith(os.path.join(folder, "")):
             note(
-                f"warning: {out} lies inside {photo}: what is written there is told from photos by a record "
-                "beside it, so keep it there, or write elsewhere"
+                f"warning: {out} is inside {photo}. A record beside the new pictures keeps them from being "
+                "taken for photos: do not delete it, or write to another folder"
             )
             return

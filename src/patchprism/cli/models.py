@@ -10,7 +10,7 @@ from patchprism.cli.console import human_bytes, print_line, print_table, progres
 
 
 def models() -> None:
-    """List the models that can be named, and whether their weights are here already."""
+    """List the models that you can name, and whether their weights are on this machine."""
     from patchprism.backbones import locate_weights, records
 
     rows = []
@@ -45,10 +45,10 @@ def models() -> None:
 
 
 def download(
-    model: Annotated[str, typer.Argument(help="A name that [bold]patchprism models[/bold] lists.")],
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but the path.")] = False,
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Name from the list of `patchprism models`.")],
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only the path of the weights.")] = False,
 ) -> None:
-    """Fetch a model's weights ahead of time."""
+    """Download the weights of a model ahead of time."""
     from patchprism.backbones import download_weights
 
     with progress(quiet=quiet) as tell:

@@ -26,35 +26,36 @@ class ColoringOptions(Checked):
         None,
         check=optional(checks.path),
         metavar="FILE",
-        help="Colour with a prism that was fitted earlier, instead of fitting one.",
+        help="Use a prism that was fitted earlier instead of fitting one.",
         panel=FIT,
     )
     mask: str | None = option(
         None,
         check=optional(checks.path),
         metavar="DIR|alpha|FILE.json",
-        help="Learn the foreground from masks of some of the photos: a folder of PNG files with the photos' names "
-        "(0 is background), the photos' own alpha channels, or a COCO file. Photos that have a mask keep it.",
+        help="Learn the foreground from masks of some photos. Give a folder of PNG files with the "
+        "photos' names (0 is background), alpha for the photos' own alpha channels, or a COCO "
+        "file. Photos with a mask keep it as their foreground.",
         panel=FIT,
     )
     head: str | None = option(
         None,
         check=optional(checks.path),
         metavar="FILE",
-        help="Find the foreground with a head that [bold]patchprism teach[/bold] or the explorer's page wrote.",
+        help="Find the foreground with a head from `patchprism teach` or the explorer.",
         panel=FIT,
     )
     force: bool = option(
         False,
         check=checks.flag,
-        help="Use the prism or head even if the model, weights, framing or dtype differ from those of its fit.",
+        help="Use the prism or head even if it was fitted with another model, weights, framing or dtype.",
         panel=FIT,
     )
     sample: int | None = option(
         None,
         check=optional(partial(checks.integer, low=1)),
         metavar="N",
-        help="Fit on a random sample of N photos; the report says so.",
+        help="Fit on a random sample of N photos.",
         panel=FIT,
     )
     seed: int = option(0, check=checks.seed, metavar="N", help="Random seed for --sample.", panel=FIT)
@@ -62,8 +63,8 @@ class ColoringOptions(Checked):
         (),
         check=checks.texts,
         metavar="ADDRESS",
-        help="Also show photos that a feature store names by addresses of this bucket or host, like s3://bucket; "
-        "those beside the store are shown anyway. May be given several times.",
+        help="Also fetch photos that a feature store lists at this bucket or host, for example "
+        "s3://bucket. Photos beside the store need no option. May be repeated.",
         panel=INPUT,
     )
 
@@ -104,28 +105,28 @@ class Running(Checked):
         "local",
         check=partial(checks.choice, allowed=ENGINES),
         metavar="local|ray",
-        help="Where the work is done.",
+        help="Where to run: local on this machine, ray on a Ray cluster.",
         panel=SCALE,
     )
     workers: int | None = option(
         None,
         check=optional(partial(checks.integer, low=1, high=MAX_WORKERS)),
         metavar="N",
-        help="Number of workers of --engine ray. Default: one per GPU, or one per two cores.",
+        help="Number of workers for --engine ray. Default: one per GPU, or one per two CPU cores.",
         panel=SCALE,
     )
     resume: bool = option(
         False,
         check=checks.flag,
-        help="Keep unfinished work in DIR, so that the same command resumes an interrupted run. Above 64 photos, and "
-        "with --engine ray, this is always on.",
+        help="Keep unfinished work in the output folder, so that the same command can resume an "
+        "interrupted run. Always on above 64 photos and with --engine ray.",
         panel=SCALE,
     )
     quiet: bool = option(
         False,
         check=checks.flag,
         flag="--quiet -q",
-        help="Print nothing but the paths of what was written.",
+        help="Print only the paths of the files written.",
         panel=OUTPUT,
     )
 
@@ -134,17 +135,19 @@ Photos = Annotated[
     list[str],
     typer.Argument(
         metavar="PHOTO",
-        help="Photos: files, folders (with all below them) or patterns.",
+        help="Photos: files, folders (with all subfolders), patterns or addresses like s3://...",
         show_default=False,
     ),
 ]
+# Where pictures go if nobody says.
+OUT = "out"
 Out = Annotated[
     str,
     typer.Option(
         "--out",
         "-o",
         metavar="DIR",
-        help="Folder to write to, made if missing; or an address like s3://bucket/out.",
+        help="Folder to write to, created if missing; or an address like s3://bucket/out.",
         rich_help_panel=OUTPUT,
     ),
 ]
@@ -152,8 +155,8 @@ PhotosOrStore = Annotated[
     list[str],
     typer.Argument(
         metavar="PHOTO",
-        help="Photos: files, folders (with all below them), patterns, addresses like s3://... (with "
-        "--engine ray); or one feature store (.zarr).",
+        help="Photos: files, folders (with all subfolders), patterns or addresses like s3://...; or "
+        "one feature store (.zarr).",
         show_default=False,
     ),
 ]

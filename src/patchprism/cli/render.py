@@ -21,22 +21,21 @@ from patchprism.pictures.options import PictureOptions
 )
 def render(
     photos: options.PhotosOrStore,
-    out: options.Out,
     pictures: PictureOptions,
     settings: Settings,
     coloring: ColoringOptions,
     looking: LensOptions,
     running: Running,
+    out: options.Out = options.OUT,
     lenses: lens.Lenses = None,
 ) -> None:
-    """Colour photos: every part of the objects in them in one colour across all photos.
+    """Colour photos: the same parts of objects get the same colours in all photos.
 
-    Takes any number of photos. Above 64, memory does not grow with their number. To resume an interrupted run,
-    repeat the command. Photos may be given as a feature store of [bold]patchprism
-    features[/bold]; no network is needed then.
+    Writes a picture of each photo, figures of all photos (fg_mask, results, results_raw and histogram), the fitted
+    prism and report.json. With --lens, it writes the pictures of other lenses as well.
 
-    Writes the figures fg_mask, results, results_raw and histogram, a picture of each photo, the fitted prism
-    and report.json. With --lens, what other lenses show, instead or as well.
+    Memory does not grow with the number of photos. To resume an interrupted run, repeat the command. A feature store
+    from `patchprism features` can take the place of the photos; the model does not run again then.
     """
     from patchprism.jobs.render import render_photos
     from patchprism.jobs.writers import check_folder

@@ -8,15 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from patchprism.errors import OptionError
 from patchprism.support.options import Option, option_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 _KINDS: dict[Any, type] = {"str": str, "int": int, "float": float, "bool": bool, "tuple[str, ...]": list[str]}
-# What follows the name of the parameter that takes an option's old spelling.
-_WAS = "_was"
 
 
 @dataclass(frozen=True)
@@ -94,11 +91,6 @@ def _made(part: Some, given: dict[str, Any]) -> Any:
     values = {}
     for each, said in _options(part):
         value = given.get(each.name)
-        if (earlier := given.get(each.name + _WAS)) is not None:
-            if value not in (None, each.default):
-                new = said.flags(each.name)[0]
-                raise OptionError(f"{new} and its old name {said.was} are both given: keep one of them")
-            value = earlier if _kind(each, said) is not bool else not earlier
         if value is not None:
             values[each.name] = said.parse(each.name, value) if said.parse else value
     return part.options(**values)
@@ -121,14 +113,9 @@ def _flags(each: Field[Any], said: Option) -> Iterable[Parameter]:
             *said.flags(each.name),
             metavar=said.metavar,
             help=said.help,
-            hidden=said.hidden,
             rich_help_panel=said.panel,
         ),
     )
-    if said.was:
-        help = f"Old name of {said.flags(each.name)[0].rpartition('/')[2]}."
-        info = typer.Option(said.was, help=help, hidden=True, metavar=said.metavar)
-        yield _parameter(each.name + _WAS, kind, None, info)
 
 
 def _parameter(name: str, kind: Any, default: Any, info: Any) -> Parameter:

@@ -12,19 +12,27 @@ from patchprism.cli.takes import only, takes, without
 from patchprism.jobs.settings import Settings
 from patchprism.prism.options import DEFAULTS
 from patchprism.support import checks
+from patchprism.support.options import FIT, OUTPUT
 from patchprism.support.words import counted
 
 HeadOut = Annotated[
     str,
-    typer.Option("--out", "-o", metavar="FILE", help="The head to write, e.g. dogs.head.safetensors."),
+    typer.Option(
+        "--out",
+        "-o",
+        metavar="FILE",
+        help="Head to write, for example dogs.head.safetensors.",
+        rich_help_panel=OUTPUT,
+    ),
 ]
 Masks = Annotated[
     str,
     typer.Option(
         "--masks",
         metavar="DIR|alpha|FILE.json",
-        help="Masks of some of the photos: a folder of PNG files with the photos' names, the photos' own alpha "
-        "channels, or a COCO file.",
+        help="Masks of some of the photos. Give a folder of PNG files with the photos' names, alpha "
+        "for the photos' own alpha channels, or a COCO file.",
+        rich_help_panel=FIT,
     ),
 ]
 Classes = Annotated[
@@ -32,13 +40,19 @@ Classes = Annotated[
     typer.Option(
         "--classes",
         metavar="NAME,NAME,...",
-        help="Names of the classes, the background first; the numbers in the PNG files are then their places (255: "
-        "unlabelled). By default there is one class of objects.",
+        help="Names of the classes, background first. The pixels of the PNG files then count from 0 "
+        "in this order; 255 is unlabelled. Default: background and one class of objects.",
+        rich_help_panel=FIT,
     ),
 ]
 Weight = Annotated[
     float,
-    typer.Option("--c", metavar="FLOAT", help="Weight of the labels against the penalty on large weights."),
+    typer.Option(
+        "--c",
+        metavar="FLOAT",
+        help="Weight of the labels against the penalty on large weights.",
+        rich_help_panel=FIT,
+    ),
 ]
 
 
@@ -52,10 +66,10 @@ def teach(
     classes: Classes = None,
     c: Weight = 10.0,
 ) -> None:
-    """Teach a head what is object by masks of a few photos; [bold]render --head FILE[/bold] then finds it in any photo.
+    """Teach a head the foreground from masks of a few photos, for `patchprism render --head FILE`.
 
-    A few masks are enough, and only photos that have one are looked at. A head belongs to the model and layer that it
-    was taught with. See docs/masks.md.
+    A few masks are enough; photos without a mask are not used. A head belongs to the model and layer that it was
+    taught with.
     """
     from patchprism.cli.console import say_notes
     from patchprism.cli.exits import EXIT_SOME_PHOTOS_FAILED

@@ -19,10 +19,12 @@ from starlette.exceptions import HTTPException
 
 from patchprism.errors import OutputError, PatchPrismError, PhotoError
 from patchprism.explorer.html import page_html
+from patchprism.explorer.modes import find_clusters, packed
 from patchprism.explorer.teach import head_answer, head_from, teach_head
 from patchprism.explorer.uploads import MAX_UPLOAD_BYTES
 from patchprism.explorer.wishes import Wish, models_here
 from patchprism.explorer.work import MAX_PHOTOS, BusyError, NoSessionError, Workshop
+from patchprism.lenses.clusters import AUTO_COUNTS
 from patchprism.prism.options import FOREGROUNDS
 from patchprism.support.folders import reason_of
 
@@ -43,6 +45,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Component = Annotated[int, Field(ge=-8, le=8)]
 Components = tuple[Component, Component, Component]
 Count = Annotated[int, Field(ge=0, le=16)]
+Clusters = Annotated[int, Field(ge=AUTO_COUNTS[0], le=AUTO_COUNTS[-1])] | Literal["auto"]
 
 
 class FitBody(BaseModel):
@@ -102,7 +105,7 @@ def make_app(workshop: Workshop, *, out: str | os.PathLike[str]) -> FastAPI:
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
     decoding = asyncio.Semaphore(DECODERS)
     saving = asyncio.Lock()
-    teaching = asyncio.Lock()  # each fit takes the processor for itself
+    teaching = asyncio.Lock()  # each fit takes the processor for itself; so do clusters
     page = page_html()
     found = re.search(r'http-equiv="Content-Security-Policy" content="([^"]+)"', page)
     assert found is not None
@@ -156,15 +159,16 @@ def make_app(workshop: Workshop, *, out: str | os.PathLike[str]) -> FastAPI:
         return {"session": workshop.open(like)}
 
     @app.get("/api/sessions/{name}")
-    async def session(name: str) -> dict[str, int]:
-        return {"photos": len(workshop.session(name).view)}
+    async def session(name: str) -> dict[str, Any]:
+        view = workshop.session(name).view
+        return {"photos": len(view), "attention": workshop.has_attention(view)}
 
     @app.post("/api/sessions/{name}/fits/{number}")
     async def go_back(name: str, number: int) -> dict[str, int]:
         wanted = workshop.session(name)
         with wanted.lock:
             if wanted.job and not wanted.job.over:
-                raise BusyError("this tab has a fit running; stop it or wait for it")
+                raise BusyError("a fit is already running in this tab; stop it or wait for it")
             wanted.back(number)
         return {"fit": number}
 
@@ -236,6 +240,29 @@ def make_app(workshop: Workshop, *, out: str | os.PathLike[str]) -> FastAPI:
 
         async with teaching:
             return Response(await run_in_threadpool(answer), media_type="application/octet-stream")
+
+    @app.get("/api/sessions/{name}/clusters")
+    async def clusters(name: str, count: Clusters) -> Response:
+        view = workshop.session(name).view
+
+        def answer() -> bytes:
+            ((labels, info),) = find_clusters(view, [count])
+            return packed(info, labels)
+
+        async with teaching:
+            return Response(await run_in_threadpool(answer), media_type="application/octet-stream")
+
+    @app.post("/api/sessions/{name}/attention", status_code=202)
+    async def attend(name: str) -> dict[str, Any]:
+        job = await run_in_threadpool(workshop.start_attention, workshop.session(name))
+        return job.public()
+
+    @app.get("/api/sessions/{name}/attention")
+    async def attention(name: str) -> Response:
+        found = workshop.session(name).attention
+        if found is None:
+            raise HTTPException(404, "no attention was asked for")
+        return Response(packed(found[1], found[0]), media_type="application/octet-stream")
 
     @app.get("/api/sessions/{name}/job")
     async def job(name: str) -> dict[str, Any]:

@@ -23,8 +23,11 @@ from patchprism.explorer.message import (
     TokensInfo,
 )
 from patchprism.explorer.tokens import TOLERANCE, reduce_tokens
+from patchprism.lenses.clusters import AUTO_COUNTS
+from patchprism.pictures.palette import class_colors
 from patchprism.prism.axes import GRID, grid_steps
 from patchprism.prism.passes import ObjectHistogram, ObjectRange
+from patchprism.support.arrays import to_uint8
 from patchprism.support.words import counted
 
 if TYPE_CHECKING:
@@ -126,6 +129,7 @@ def build_message(
         failures=[{"photo": Path(f.photo).name, "reason": f.reason} for f in view.failures],
         command=_command(view, prism_path),
         origin=view.origin,
+        palette=[f"#{bytes(color).hex()}" for color in to_uint8(class_colors(AUTO_COUNTS[-1]))],
     )
     message = Message(header)
     message.add("prism", "deflate", prism.to_bytes())
@@ -184,8 +188,8 @@ def _codes(values: NDArray[np.float64], steps: NDArray[np.float64]) -> NDArray[n
     codes = np.rint(values / np.where(steps > 0, steps, 1.0))
     if not (np.abs(codes) < MAX_CODE).all():
         raise PrismError(
-            f"these features lie more than {MAX_CODE * GRID:,.0f} deviations from those that the prism was "
-            "fitted on, which is more than a page can show; fit a prism on them"
+            f"these features lie more than {MAX_CODE * GRID:,.0f} deviations from the features that the "
+            "prism was fitted on, which is more than a page can show; fit a prism on these features"
         )
     return codes.astype(np.int64).T
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 # Ordered so that each module imports only from those before it.
 MODULES = (
     "dom",
+    "words",
     "oklab",
     "math",
     "message",
@@ -60,6 +61,7 @@ MODULES = (
     "tools",
     "server",
     "served",
+    "modes",
     "main",
 )
 STYLES = ("style", "gallery", "tools")

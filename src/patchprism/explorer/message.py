@@ -117,6 +117,20 @@ class CommandInfo(TypedDict):
     files: bool
 
 
+class ClustersInfo(TypedDict):
+    """Clusters that a message without a server carries: which numbers of them, and what "auto" chose."""
+
+    counts: list[int]
+    auto: dict[str, Any]
+
+
+class AttentionInfo(TypedDict):
+    """The class token's attention: of which layer, and each photo's brightest weight."""
+
+    layer: int
+    tops: list[float]
+
+
 class Header(TypedDict):
     """The header of a message."""
 
@@ -136,6 +150,9 @@ class Header(TypedDict):
     failures: list[dict[str, str]]
     command: CommandInfo
     origin: dict[str, Any]
+    palette: list[str]
+    clusters: NotRequired[ClustersInfo]
+    attention: NotRequired[AttentionInfo]
     buffers: NotRequired[dict[str, BufferInfo]]
 
 

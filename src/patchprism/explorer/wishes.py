@@ -92,6 +92,8 @@ def settings_of(
             changes["foreground"] = "auto"
         if first is not None and changes["model"] == first.record.name:
             changes |= {key: first.settings.get(key, value) for key, value in changes.items() if key in _OWN}
+    if changes.get("foreground") in ("auto", "object", "mask"):  # which look at no component
+        changes["foreground_component"] = None
     # The foreground that is shown is the page's affair; what is fitted starts by showing itself.
     changes |= {"mask_threshold": None, "mask_side": None, "opening": 0, "closing": 0}
     return replace(settings, **changes).resolved()
@@ -101,7 +103,7 @@ def head_of(view: View, wish: Wish, head: Head | None) -> Head | None:
     """The head that a fit takes its foreground from: the tab's where that is asked for, or the one that it had."""
     if wish.head:
         if head is None:
-            raise OptionError("no head was taught in this tab; mark patches first")
+            raise OptionError("no head has been taught in this tab; mark patches first")
         return head
     if wish.model not in (None, view.record.name) or wish.foreground not in (None, "mask"):
         return None
@@ -119,10 +121,10 @@ def check_wish(view: View, wish: Wish, loaded: Collection[str] = ()) -> None:
         record = find_record(wish.model)
         if locate_weights(record) is None:
             raise OptionError(
-                f"the weights of {wish.model} are not on this machine; patchprism download fetches them"
+                f"the weights of {wish.model} are not on this machine; to fetch them, run patchprism download"
             )
     if any(not 0 <= row < len(view) for row in wish.without):
-        raise OptionError("without names a photo that is not there")
+        raise OptionError("without names a photo that does not exist")
     settings_of(view, wish).prism()
 
 
@@ -141,7 +143,7 @@ def without(view: View, rows: Collection[int]) -> View:
         return view
     kept = [row for row in range(len(view)) if row not in rows]
     if not kept:
-        raise OptionError("the last photo stays; add others first")
+        raise OptionError("the last photo cannot be removed; add others first")
     photos = Photos(
         [view.photos.sources[row] for row in kept],
         [view.names[row] for row in kept],
@@ -182,7 +184,9 @@ def reshown(view: View, options: dict[str, Any], *, basis: str = "object") -> Vi
     prism = view.prism
     if (scaling, components, space) != (prism.scaling, tuple(prism.components), prism.space):
         if not view.fitted_here:
-            raise OptionError("components, scaling and space are settled by the prism; refit to change them")
+            raise OptionError(
+                "components, scaling and space are fixed by the prism; fit again to change them"
+            )
         shown = {"scaling": scaling, "components": components, "space": space}
         view = view.recolored(Prism(**prism.get_params() | MASK_OPTIONS | shown), fit=True)
         prism = view.prism

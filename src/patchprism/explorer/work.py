@@ -6,12 +6,16 @@ import queue
 import secrets
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from copy import copy
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from patchprism.backbones import locate_weights
 from patchprism.errors import OptionError, PatchPrismError, PhotoError, WeightsError
 from patchprism.explorer.build import build_message
+from patchprism.explorer.modes import can_attend, find_attention
 from patchprism.explorer.uploads import clean_name, read_upload
 from patchprism.explorer.wishes import Wish, check_wish, head_of, reshown, settings_of, without
 from patchprism.support.files import refuse_what_is_read
@@ -94,6 +98,7 @@ class Session:
     staged: list[tuple[str, NDArray[np.uint8]]] = field(default_factory=list)
     job: Job | None = None
     head: Head | None = None  # the last that was taught or given
+    attention: tuple[NDArray[np.float32], dict[str, Any]] | None = None  # the last that was asked for
     lock: threading.Lock = field(default_factory=threading.Lock)
     asked: dict[str, Any] = field(default_factory=dict)
     fits: OrderedDict[int, tuple[View, bytes]] = field(default_factory=OrderedDict)
@@ -118,10 +123,13 @@ class Session:
         if fit == self.fit:
             return
         if fit not in self.fits:
-            raise NoSessionError(f"that fit is not kept any more; undo goes back {MAX_FITS} fits at most")
+            raise NoSessionError(f"that fit is no longer kept; undo goes back at most {MAX_FITS} fits")
         self.fits[self.fit] = self.view, self.message
         self.view, self.message = self.fits[fit]
         self.fit = fit
+
+
+Task = Callable[[Session, Job], None]  # what the one thread does for a session
 
 
 class Workshop:
@@ -147,7 +155,7 @@ class Workshop:
         self._device = str(backbone.device) if backbone else device
         self._sessions: OrderedDict[str, Session] = OrderedDict()
         self._lock = threading.Lock()
-        self._waiting: queue.Queue[tuple[Session, Job, Wish] | None] = queue.Queue(MAX_WAITING)
+        self._waiting: queue.Queue[tuple[Session, Job, Task] | None] = queue.Queue(MAX_WAITING)
         self._thread = threading.Thread(target=self._run, name="patchprism-explore", daemon=True)
         self._thread.start()
 
@@ -180,7 +188,7 @@ class Workshop:
             if len(self._sessions) >= MAX_SESSIONS:
                 idle = next((key for key, s in self._sessions.items() if not s.job or s.job.over), None)
                 if idle is None:
-                    raise BusyError(f"{MAX_SESSIONS} tabs are at work already; close one and try again")
+                    raise BusyError(f"{MAX_SESSIONS} tabs are already in use; close one and try again")
                 del self._sessions[idle]
             self._sessions[name] = Session(*shown)
         return name
@@ -195,7 +203,7 @@ class Workshop:
         """
         with self._lock:
             if name not in self._sessions:
-                raise NoSessionError("this tab's session is gone; load the page again")
+                raise NoSessionError("this tab's session has ended; load the page again")
             self._sessions.move_to_end(name)
             return self._sessions[name]
 
@@ -212,7 +220,7 @@ class Workshop:
         with session.lock:
             held = [*(array for _, array in session.staged), *map_sources(session.view)]
             if len(session.view) + len(session.staged) >= MAX_PHOTOS:
-                raise PhotoError(name, f"there are {MAX_PHOTOS} photos already, which is the most")
+                raise PhotoError(name, f"there are already {MAX_PHOTOS} photos, which is the maximum")
             if sum(array.nbytes for array in held) + photo.nbytes > MAX_SESSION_BYTES:
                 raise PhotoError(
                     name, f"the photos would take more than {MAX_SESSION_BYTES >> 20} MB of memory"
@@ -233,24 +241,31 @@ class Workshop:
             If the wish cannot be fulfilled.
         """
         check_wish(session.view, wish, self._backbones)
+        return self._queue(session, partial(self._fit, wish=wish))
+
+    def start_attention(self, session: Session) -> Job:
+        """Queue the attention of a session's photos; raises as :meth:`start` does."""
+        return self._queue(session, self._attend)
+
+    def _queue(self, session: Session, task: Task) -> Job:
         with session.lock:
             if session.job and not session.job.over:
-                raise BusyError("this tab has a fit running; stop it or wait for it")
+                raise BusyError("a fit is already running in this tab; stop it or wait for it")
             job = Job()
             try:
-                self._waiting.put_nowait((session, job, wish))
+                self._waiting.put_nowait((session, job, task))
             except queue.Full:
-                raise BusyError(f"{MAX_WAITING} fits wait already; try again in a while") from None
+                raise BusyError(f"{MAX_WAITING} fits are already waiting; try again later") from None
             session.job = job
         return job
 
     def _run(self) -> None:
         while (item := self._waiting.get()) is not None:
-            session, job, wish = item
+            session, job, task = item
             job.state = "running"
             try:
                 job.tell("", 0, None)
-                self._fit(session, job, wish)
+                task(session, job)
                 job.state = "done"
             except Stopped:
                 job.state = "stopped"
@@ -301,7 +316,7 @@ class Workshop:
         other = settings.model != view.record.name
         if other and view.gone:
             raise OptionError(
-                f"{view.gone[0]} is not here any more; only the feature store's model can be shown"
+                f"{view.gone[0]} no longer exists, so only the model of the feature store can be shown"
             )
         photos = Photos(
             [*view.photos.sources, *(array for _, array in staged)],
@@ -358,6 +373,19 @@ class Workshop:
                 made.prism.masks = {}
         return made.recolored(settings.prism() if fit else view.prism, fit=fit)
 
+    def has_attention(self, view: View) -> bool:
+        """Whether the attention of a view's photos can be shown; of a network that is not loaded, by its record."""
+        record = view.record
+        if record.name in self._backbones:
+            return can_attend(view, self._backbones[record.name])
+        return record.heads > 0 and record.prefix_tokens > 0 and locate_weights(record) is not None
+
+    def _attend(self, session: Session, job: Job) -> None:
+        view, first = session.view, self.first[0]
+        loaded = self._backbones.get(view.record.name)
+        backbone = loaded or self._backbone(settings_of(view, Wish(), first=first), job)
+        session.attention = find_attention(view, backbone, tell=job.tell)
+
     def _backbone(self, settings: Settings, job: Job) -> Backbone:
         from patchprism.jobs.network import load_network
 
@@ -368,8 +396,8 @@ class Workshop:
             first = self.first[0]
             if name == first.record.name and loaded.weights.sha256 != first.weights.sha256:
                 raise WeightsError(
-                    f"the weights of {name} that are here are not those of the feature store "
-                    f"(SHA-256 {loaded.weights.sha256[:12]}..., not {first.weights.sha256[:12]}...)"
+                    f"the weights of {name} on this machine differ from those of the feature store (SHA-256 "
+                    f"{loaded.weights.sha256[:12]}..., not {first.weights.sha256[:12]}...)"
                 )
             self._backbones[name] = loaded
         return self._backbones[name]

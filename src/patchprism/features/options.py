@@ -61,8 +61,8 @@ class TokenOptions(Checked):
         -1,
         check=checks.layers,
         metavar="N[,N...]",
-        help="Block whose tokens are taken, counted from 0, or from the end: -1 is the last. The tokens of several "
-        "blocks are concatenated. focus_vits14 has a default of its own, 8.",
+        help="Block to take the tokens from: 0 is the first, -1 the last. The tokens of several "
+        "blocks are concatenated. Default: -1, or 8 for focus_vits14.",
         panel=MODEL,
         parse=numbers("a number or several like 2,5,8,11", int),
     )
@@ -70,23 +70,22 @@ class TokenOptions(Checked):
         "token",
         check=checks.text,
         metavar="token|query|key|value",
-        help="What is taken of the block: its tokens, or a projection of its attention.",
+        help="Output of the block to use: its tokens, or the queries, keys or values of its attention.",
         panel=MODEL,
     )
     final_norm: bool = option(
         True,
         check=checks.flag,
         flag="--final-norm/--no-final-norm",
-        was="--no-norm",
-        help="Apply the network's final norm to the tokens (the default), or not.",
+        help="Apply the model's final norm to the tokens (the default), or do not.",
         panel=MODEL,
     )
     token_norm: str = option(
         "none",
         check=partial(checks.choice, allowed=TOKEN_NORMS),
-        was="--norm",
         metavar="none|l2",
-        help="l2 gives each token unit length before the PCA, so that patches of high norm weigh no more than others.",
+        help="Scaling of each token before the PCA; with l2, all tokens have unit length, so that "
+        "patches with large norms do not count more.",
         panel=MODEL,
     )
 
@@ -94,15 +93,16 @@ class TokenOptions(Checked):
         None,
         check=optional(partial(checks.integer, low=32, high=1 << 15)),
         metavar="PIXELS",
-        help="Take photos larger than this in overlapping windows of this side, with their tokens blended. Default: "
-        f"whole photos, and windows of {DEFAULT_TILE} where the memory is too small.",
+        help="Split photos larger than this into overlapping windows of this side length, and blend "
+        f"their tokens. Default: no windows, or windows of {DEFAULT_TILE} if memory is too "
+        "small.",
         panel=MODEL,
     )
     refine: int = option(
         1,
         check=check_refine,
         metavar="1|2|4|8",
-        help="Bring the tokens to a grid this many times as fine, along the photo's edges.",
+        help="Make the token grid this many times finer, following the edges in the photo.",
         panel=MODEL,
     )
 

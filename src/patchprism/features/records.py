@@ -83,9 +83,9 @@ def check_origin(origin: Any) -> None:
         try:
             framing = Framing.from_dict({"size": given.get("patch_size", 1), **rest, **given})
         except (OptionError, TypeError, ValueError, OverflowError) as error:
-            raise ValueError(f"its framing is none ({error})") from error
+            raise ValueError(f"its framing is not valid ({error})") from error
         if max(framing.size, framing.patch_size) ** 2 > MAX_PIXELS:
-            raise ValueError(f"its framing is none (size {_short(framing.size)})")
+            raise ValueError(f"its framing is not valid (size {_short(framing.size)})")
 
 
 def check_model(record: Any) -> None:

@@ -48,12 +48,12 @@ class Coloring:
     def __post_init__(self) -> None:
         """Refuse what cannot go together."""
         if self.prism is not None and self.sample.count is not None:
-            raise OptionError("sample is for fitting; the prism is fitted already")
+            raise OptionError("sample is for fitting, but the prism is already fitted; give only one of them")
         if self.prism is not None and (self.masks is not None or self.head is not None):
             what = "the masks are" if self.masks is not None else "the head is"
-            raise OptionError(f"{what} for fitting, and the prism is fitted already: give one of them")
+            raise OptionError(f"{what} for fitting, but the prism is already fitted; give only one of them")
         if self.masks is not None and self.head is not None:
-            raise OptionError("the masks and the head both say what is foreground: give one of them")
+            raise OptionError("the masks and the head both define the foreground; give only one of them")
 
     @property
     def model(self) -> str | None:
@@ -74,7 +74,7 @@ class Coloring:
             threshold = "auto" if settings.threshold is None else settings.threshold
             settings = replace(settings, foreground="mask", threshold=threshold)
         elif self.prism is None and settings.foreground == "mask":
-            raise OptionError("foreground 'mask' needs masks, or a head that was taught by some")
+            raise OptionError("foreground 'mask' needs masks, or a head that was taught from masks")
         return settings.resolved(self.prism, head=self.head, record=record)
 
     def said(self) -> dict[str, str]:

@@ -168,12 +168,15 @@ def _evaluated(colored: Colored, truths: FolderMasks, options: PictureOptions, r
             measured.append(found)
             if gone:
                 notes.append(
-                    Note(row.name, "the photo is gone or replaced since: its mask was measured bilinear")
+                    Note(
+                        row.name,
+                        "the photo is missing or was replaced: its mask was measured with bilinear upsampling",
+                    )
                 )
             rows.append({"photo": row.name, "mask": str(path), **_rounded(overall([found]))})
     if not measured:
         reason = failures[0].reason if failures else "no photos"
-        raise PatchPrismError(f"no photo has a mask that fits; the first: {reason}")
+        raise PatchPrismError(f"no photo has a mask that fits it; the first problem: {reason}")
     return Evaluation(
         photos=rows,
         overall=_rounded(overall(measured)),
@@ -202,7 +205,7 @@ def read_truth(path: Path, size: tuple[int, int]) -> NDArray[np.bool_]:
         raise PhotoError(str(path), "this mask cannot be read as an image") from error
     check_shape(str(path), truth.shape, size)
     if not truth.any():
-        raise PhotoError(str(path), "this mask is empty: no pixel of it is object")
+        raise PhotoError(str(path), "this mask is empty: none of its pixels are object")
     height, width = truth.shape
     rows = ((np.arange(size[0]) + 0.5) * height / size[0]).astype(np.intp)
     columns = ((np.arange(size[1]) + 0.5) * width / size[1]).astype(np.intp)

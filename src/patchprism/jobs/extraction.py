@@ -127,7 +127,7 @@ class Extraction:
         for run, result in self.engine.map(task, self._without_killers(lost)) if lost else ():
             if isinstance(result, WorkerLost):
                 raise EngineError(
-                    f"workers died again and again over photos {run.shard * SHARD + 1} to "
+                    f"workers died repeatedly while working on photos {run.shard * SHARD + 1} to "
                     f"{run.shard * SHARD + len(run.names)}: {result.reason}"
                 )
             self._done(run.shard, result, done)
@@ -145,7 +145,7 @@ class Extraction:
         # Twice, because the first worker may have been lost for another reason.
         photos = [name for run in lost for name in run.names]
         killers = {
-            name: f"killed the process that read it ({result.reason})"
+            name: f"crashed the process that was reading it ({result.reason})"
             for name, result in self.engine.map(probe, photos, attempts=2)
             if isinstance(result, WorkerLost)
         }

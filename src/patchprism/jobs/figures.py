@@ -13,7 +13,7 @@ import numpy as np
 from patchprism.jobs.crops import crop_at
 from patchprism.jobs.source import read_all, rows_of
 from patchprism.pictures.drawing import Drawing, check_size
-from patchprism.pictures.figures import MAX_PHOTOS, fg_mask_sheet, results_sheet
+from patchprism.pictures.figures import MAX_PHOTOS, Style, fg_mask_sheet, results_sheet
 from patchprism.pictures.histogram import histogram_drawing
 from patchprism.pictures.layout import lay_out
 from patchprism.pictures.page import Picture
@@ -26,9 +26,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from patchprism.features.store.reader import PhotoRow
+    from patchprism.jobs.opened import Opened
     from patchprism.jobs.report import Colored
     from patchprism.pictures.options import PictureOptions
     from patchprism.prism.colors import PhotoColors
+    from patchprism.prism.estimator import Prism
 
 
 def seed_columns(colored: Colored, total: int) -> tuple[int | None, int | None]:
@@ -172,56 +174,54 @@ def overview(
     prism, parts = colored.prism, first.parts
     side: Any = prism.side_
     scores, masks = [part.score for part in parts], [part.foreground for part in parts]
-    common: dict[str, Any] = {"names": first.names, "total": first.total}
     outlines = masks if options.outline else None
     clear = options.background == "transparent"
     told = _notes(colored)
+    style = Style(names=first.names, total=first.total, upsample=options.upsample, columns=first.columns[0])
     results = partial(
         results_sheet,
         first.shown,
         [part.rgb for part in parts],
+        replace(style, notes=told["results"]),
         outlines=outlines,
         foregrounds=masks,
         background=options.background,
-        upsample=options.upsample,
-        columns=first.columns[0],
-        notes=told["results"],
-        **common,
     )
     raw = partial(
         results_sheet,
         first.shown,
         [part.rgb_all for part in parts],
+        replace(style, notes=told["results_raw"]),
         outlines=outlines,
-        upsample=options.upsample,
-        columns=first.columns[0],
-        notes=told["results_raw"],
-        **common,
     )
+    upsample = "nearest" if options.upsample == "auto" else options.upsample
     mask = partial(
         fg_mask_sheet,
         first.shown,
         scores,
         masks,
+        replace(style, notes=told["fg_mask"], upsample=upsample, columns=first.columns[1]),
         side=side,
         outline=options.outline,
-        upsample="nearest" if options.upsample == "auto" else options.upsample,
-        columns=first.columns[1],
-        notes=told["fg_mask"],
-        **common,
     )
     threshold = None if side == "none" else prism.threshold_
     return {
         "fg_mask": Drawing(mask, clear=clear, options=options),
         "results": Drawing(results, clear=clear, options=options),
         "results_raw": Drawing(raw, clear=clear, options=options),
-        "histogram": histogram_drawing(counts, inside, threshold=threshold, side=side, options=options),
+        "histogram": histogram_drawing(
+            counts,
+            inside,
+            threshold=threshold,
+            side=side,
+            labels=prism.label_counts if colored.fitted_here and prism.method_ == "object" else None,
+            options=options,
+        ),
     }
 
 
-def origin_of(colored: Colored, n_photos: int, n_patches: int) -> str:
+def origin_of(opened: Opened, n_photos: int, n_patches: int) -> str:
     """What figures were made from, in sentences: photos, network, weights and layer."""
-    opened = colored.opened
     settings, record = opened.settings, opened.record
     given = f"{counted(n_photos, 'photo')} with {n_patches:,} patches"
     if record.source == "own features":
@@ -249,12 +249,7 @@ def origin_of(colored: Colored, n_photos: int, n_patches: int) -> str:
 def _notes(colored: Colored) -> dict[str, tuple[str, ...]]:
     """Explanations for the caption of each figure."""
     prism = colored.prism
-    if prism.side_ == "none":
-        kept = "All patches are kept."
-    else:
-        kept = f"Foreground: score {prism.side_} {prism.threshold_:.3g}."
-    names = [f"component {abs(n)}{' turned around' if n < 0 else ''}" for n in prism.components]
-    shares = [_share(prism.object_ratio_, abs(n)) for n in prism.components]
+    kept = foreground_said(prism)
     three = [_share(prism.scene_ratio_, n) for n in (1, 2, 3)]
     return {
         "fg_mask": (
@@ -265,8 +260,7 @@ def _notes(colored: Colored) -> dict[str, tuple[str, ...]]:
         "results": (
             "Each photo beside the colours of its foreground: principal components of the foreground's patches "
             "of all photos.",
-            f"Red, green and blue are {', '.join(names)}, which explain {', '.join(shares)} of the foreground's "
-            f"variance; scaling {prism.scaling}, colours in {prism.space}.",
+            colors_said(prism),
             kept,
         ),
         "results_raw": (
@@ -279,6 +273,23 @@ def _notes(colored: Colored) -> dict[str, tuple[str, ...]]:
             ),
         ),
     }
+
+
+def foreground_said(prism: Prism) -> str:
+    """What is foreground, in a sentence."""
+    if prism.side_ == "none":
+        return "All patches are kept."
+    return f"Foreground: score {prism.side_} {prism.threshold_:.3g}."
+
+
+def colors_said(prism: Prism) -> str:
+    """What the colours are, and how much of the variance they explain, in a sentence."""
+    names = [f"component {abs(n)}{' turned around' if n < 0 else ''}" for n in prism.components]
+    shares = [_share(prism.object_ratio_, abs(n)) for n in prism.components]
+    return (
+        f"Red, green and blue are {', '.join(names)}, which explain {', '.join(shares)} of the foreground's variance; "
+        f"scaling {prism.scaling}, colours in {prism.space}."
+    )
 
 
 def _share(ratios: NDArray[np.float64], component: int) -> str:

@@ -139,7 +139,7 @@ class FolderMasks:
                 continue
             if stem in taken:
                 raise MaskError(
-                    f"{self.files[stem]}: this mask is of two photos, {self._which(taken[stem], name)}"
+                    f"{self.files[stem]}: this mask belongs to two photos, {self._which(taken[stem], name)}"
                 )
             taken[stem] = name
             found[name] = partial(read_mask, self.files[stem], indexed=self.classes > 0)
@@ -148,8 +148,8 @@ class FolderMasks:
     def _which(self, *photos: str) -> str:
         path = os.path.realpath(self.files[Path(photos[0]).stem])
         if path in map(os.path.realpath, photos):
-            return "and one of them is the mask itself; keep masks beside the photos' folder, not in it"
-        return f"{' and '.join(photos)}; name them differently"
+            return "and one of them is the mask itself; keep masks in a folder outside the photos' folder"
+        return f"{' and '.join(photos)}; rename one of them"
 
     def unused(self, names: Sequence[str]) -> list[str]:
         """See :class:`GivenMasks`."""
@@ -216,7 +216,7 @@ class CocoMasks:
             images = [name] if name in self.file.names else by_end.get(Path(name).name, [])
             if len(images) > 1 or (images and images[0] in taken):
                 raise MaskError(
-                    f"{self.file.path}: it cannot be told which photo is {images[0]}; name the photos differently"
+                    f"{self.file.path}: several photos match {images[0]}; rename the photos so that only one does"
                 )
             if images:
                 taken[images[0]] = name

@@ -65,17 +65,18 @@ def hints_about(
         return hints + (prism.hints() if fitted_here else [])
     # If the two sides are different photos, neither side is the object.
     return [
-        f"in {extreme} of {len(shares)} photos nearly all patches are foreground, or nearly none: this "
-        "component tells photos apart, not objects from their ground; try foreground='object', colour photos of one "
-        "subject together and others alone, or keep all patches with foreground='none'"
-        + "".join(f"; {hint}" for hint in hints)
+        f"in {extreme} of {len(shares)} photos nearly all patches are foreground, or nearly none: "
+        "this component separates photos from each other, not objects from their background; try "
+        "foreground='object', colour photos of one subject at a time, or keep all patches with "
+        "foreground='none'" + "".join(f"; {hint}" for hint in hints)
     ]
 
 
 def _named(found: Sequence[Mapping[str, Any]]) -> str:
     """The first photos by their names, and how many more there are."""
-    first = ", ".join(Path(each["photo"]).name for each in found[:3])
-    return first + (f" and {len(found) - 3:,} more" if len(found) > 3 else "")
+    first = [Path(each["photo"]).name for each in found[:3]]
+    last = f"{len(found) - 3:,} more" if len(found) > 3 else first.pop()
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def _about_masks(photos: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -85,13 +86,14 @@ def _about_masks(photos: Sequence[Mapping[str, Any]]) -> list[str]:
     if unlike:
         unlike.sort(key=lambda each: float(each["agreement"]))
         hints.append(
-            f"check the masks of {_named(unlike)} first: what was learned from all masks together finds another "
-            f"foreground there (agreement {unlike[0]['agreement']:.2f})"
+            f"check the masks of {_named(unlike)} first: they differ from the foreground that all masks "
+            f"together suggest (agreement {unlike[0]['agreement']:.2f})"
         )
     without = [each for each in photos if not each["foreground"] and not each.get("mask_given")]
     if without:
         hints.append(
-            f"no foreground was found in {_named(without)}: if there is an object, give a mask of such a photo, too"
+            f"no foreground was found in {_named(without)}; if an object is there, also give a mask of "
+            "such a photo"
         )
     return hints
 
@@ -110,9 +112,8 @@ def _about_objects(photos: Sequence[Mapping[str, Any]]) -> list[str]:
     filling = [each for each in photos if each not in faint and each["border_ratio"] >= FULL_BORDER]
     if filling:
         hints.append(
-            f"the foreground reaches along the border of {_named(filling)}: the object may fill the photo, or the "
-            "ground may be taken for it; try it in one job with other photos of such objects, or keep all patches with "
-            "foreground='none'"
+            f"the object seems to fill the border of {_named(filling)}, or the background was taken for the object; "
+            "colour it together with other photos of such objects, or keep all patches with foreground='none'"
         )
     unsure = [
         each
@@ -123,7 +124,7 @@ def _about_objects(photos: Sequence[Mapping[str, Any]]) -> list[str]:
         unsure.sort(key=lambda each: float(each["agreement"]))
         hints.append(
             f"check {_named(unsure)} first: the foreground differs from what this photo alone suggests "
-            f"(agreement {unsure[0]['agreement']:.2f}); photos of one subject agree better"
+            f"(agreement {unsure[0]['agreement']:.2f}); photos of the same subject agree better"
         )
     return hints
 
@@ -134,9 +135,10 @@ def _about_plain(plain: Sequence[str]) -> list[str]:
     first = Path(plain[0]).name
     if len(plain) == 1:
         return [
-            f"{first} is of one colour, or noise: no object was found in it, and its colours mean nothing"
+            f"{first} shows only one colour or noise: no object was found in it, and its colours have no "
+            "meaning"
         ]
     return [
-        f"{len(plain):,} photos are of one colour, or noise ({first} is the first): no object was found in them, and "
-        "their colours mean nothing"
+        f"{len(plain):,} photos show only one colour or noise ({first} is the first): no object was "
+        "found in them, and their colours have no meaning"
     ]

@@ -65,7 +65,9 @@ def store_among(photos: Sequence[Any]) -> str | os.PathLike[str] | None:
     given = [photos] if isinstance(photos, (str, os.PathLike)) else photos
     stores = [each for each in given if isinstance(each, (str, os.PathLike)) and is_store(each)]
     if stores and len(given) > 1:
-        raise OptionError(f"a feature store comes alone, got {os.fspath(stores[0])} beside other photos")
+        raise OptionError(
+            f"a feature store must be given alone, got {os.fspath(stores[0])} together with other photos"
+        )
     return stores[0] if stores else None
 
 
@@ -138,7 +140,8 @@ def several(photos: Any) -> Sequence[Any]:
     if isinstance(photos, Set):
         # The order of the photos decides names of files, and the last bit of the colours.
         raise OptionError(
-            f"{wanted} in an order, which a {type(photos).__name__} has not: sort them", option="photos"
+            f"{wanted} in a fixed order, which a {type(photos).__name__} does not have: pass a sorted list",
+            option="photos",
         )
     try:
         members = iter(photos)

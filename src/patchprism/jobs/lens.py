@@ -6,6 +6,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+    from fractions import Fraction
+
+    import numpy as np
+    from numpy.typing import NDArray
 
     from patchprism.backbones import Backbone
     from patchprism.features.patch_features import Tokens
@@ -15,6 +19,9 @@ if TYPE_CHECKING:
     from patchprism.pictures.options import PictureOptions
     from patchprism.pictures.outputs import LensResult, PhotoLook
     from patchprism.prism.colors import PhotoColors
+
+    Pixels = Any  # a float tensor or array, (3, H, W)
+    Score = NDArray[np.floating[Any]]
 
 
 class PhotoLens(Protocol):
@@ -37,6 +44,42 @@ class PhotoLens(Protocol):
 
     def result(self, entries: Sequence[Any]) -> LensResult:
         """Combine the entries of all photos."""
+
+
+class FrameLens(Protocol):
+    """A lens that is ready to colour the frames of a clip."""
+
+    @property
+    def said(self) -> str:
+        """What its colours mean, for the summary."""
+
+    def paint(self, tokens: Tokens, score: Score, pixels: Pixels) -> NDArray[np.uint8]:
+        """Colours of a frame's patches, (h, w, 3) uint8, from tokens (h, w, D), score (h, w), and input."""
+
+
+class ClipLooking(Protocol):
+    """The lens that a clip is coloured with."""
+
+    @property
+    def shows_foreground(self) -> bool:
+        """Whether what it shows depends on the foreground, so that hints about it matter."""
+
+    def fit(self, colored: Colored, run: Run, frames: AskedFrames) -> FrameLens:
+        """The lens, fitted to the frames of a source."""
+
+
+class AskedFrames(Protocol):
+    """Frames that a lens asks for beside those of the fit."""
+
+    @property
+    def backbone(self) -> Backbone:
+        """The network."""
+
+    def at(self, time: Fraction) -> tuple[PhotoRow, Tokens]:
+        """The frame on show at a time, in seconds, with its tokens, (h, w, D)."""
+
+    def pixels(self, count: int) -> Iterator[Pixels]:
+        """What the network gets of at most so many frames, evenly spread, each (3, H, W)."""
 
 
 class Looking(Protocol):

@@ -203,7 +203,7 @@ def _counts(text: str) -> list[int]:
     for code in text.encode("ascii"):
         bits = code - 48
         if not 0 <= bits < 64 or shift > 60:
-            raise ValueError("its run lengths are no compressed RLE")
+            raise ValueError("its run lengths are not a compressed RLE")
         value |= (bits & 31) << shift
         shift += 5
         if not bits & 32:
@@ -218,7 +218,7 @@ def _from_polygons(given: list[Any], height: int, width: int) -> Mask:
     tools = coco_tools()
     polygons = [np.asarray(each, np.float64).ravel() for each in given]
     if not all(len(each) >= 6 and len(each) % 2 == 0 and np.isfinite(each).all() for each in polygons):
-        raise ValueError("a polygon needs three points and more")
+        raise ValueError("a polygon needs three points or more")
     limit = 2.0 * max(height, width)
     clipped = [np.clip(each, -limit, limit).tolist() for each in polygons]
     parts: NDArray[np.uint8] = np.array(tools.decode(tools.frPyObjects(clipped, height, width)))

@@ -86,7 +86,7 @@ def with_model(settings: Settings, run: Run, coloring: Coloring, *, kept: str = 
     if run.backbone is not None:
         return replace(settings, model=run.backbone.record.name)
     if kept == EMBEDDED_MODEL:
-        model, why = EMBEDDED_MODEL, "the run that is resumed used it"
+        model, why = EMBEDDED_MODEL, "the interrupted run that this one resumes used it"
     else:
         model, why = choose_model()
     if why:
@@ -114,12 +114,15 @@ def about_dtype(run: Run, dtype: str, device: str | None) -> list[Note]:
     if device != "cpu" or not run.engine.local:
         return []
     if dtype == "float16":
-        text = "dtype float16 is for GPUs: on CPUs it is no faster than float32, and on some 5 times as slow"
+        text = (
+            "dtype float16 is for GPUs: on CPUs it is no faster than float32, and on some it is 5 times "
+            "slower"
+        )
         return [Note("", text)]
     seconds = run.watch.seconds.get(NETWORK_STAGE, 0.0)
     flags = cpu_flags() if dtype == "bfloat16" or seconds > _LONG_S else frozenset()
     if dtype == "bfloat16" and flags and _AMX not in flags:
-        return [Note("", "this CPU has no AMX: without it, dtype bfloat16 is hardly faster than float32")]
+        return [Note("", "this CPU has no AMX; without it, dtype bfloat16 is hardly faster than float32")]
     if dtype == "float32" and _AMX in flags:
         text = (
             f"reading photos and running the network took {seconds:,.0f} s; on this CPU, which has AMX, a ViT runs "

@@ -105,9 +105,9 @@ def resolved_for(
                 there = made[name] = tuple(there)
             wanted = getattr(settings, name)
             if wanted is not None and wanted != there and (name, wanted) != ("dtype", "auto"):
-                raise OptionError(f"{name} is settled by the feature store ({there}), got {wanted}")
+                raise OptionError(f"{name} is fixed by the feature store ({there}), got {wanted}")
         if settings.weights is not None:
-            raise OptionError("weights is for photos; a feature store holds what the network made of them")
+            raise OptionError("weights cannot be used with a feature store, which already holds features")
         # Mean and deviation are in the store's framing.
         given_by_store = {
             name: value for name, value in made.items() if value is not None and name not in ("mean", "std")
@@ -172,7 +172,7 @@ def open_tokens(
             places=places,
         )
     if coloring.fetch_from:
-        raise OptionError("fetch_from is for a feature store; photos that are named are read anyway")
+        raise OptionError("fetch_from is only for feature stores; photos given by address are read anyway")
     if work is None:
         given = sample_of(given, coloring)
         return open_in_memory(given, settings, run, coloring.check, strict=strict)

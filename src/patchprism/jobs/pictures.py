@@ -160,7 +160,7 @@ class Pictures:
         self.n_photos = len(stems)
         following = iter(stems)  # a shard has fewer photos where some have failed
         self.stems = [list(islice(following, len(its))) for its in of_shard]
-        agreements = self.prism.agreements if self.colored.fitted_here else {}
+        agreements, checked = self.colored.agreements()
         task = DrawTask(
             prism=self.prism,
             source=self.source,
@@ -181,6 +181,7 @@ class Pictures:
                 [lens.key for lens in self.fitted],
             ),
             agreements=agreements,
+            checked=checked,
             parts=self.colored.parts,
             lenses=self.fitted,
         )
@@ -211,7 +212,7 @@ class Pictures:
         for (shard, its), result in self.run.engine.map(task, todo()):
             if isinstance(result, WorkerLost):
                 raise EngineError(
-                    f"workers died again and again over pictures of shard {shard}: {result.reason}"
+                    f"workers died repeatedly while drawing pictures of shard {shard}: {result.reason}"
                 )
             if self.work is None:
                 self._drawn[shard] = result
@@ -295,7 +296,7 @@ class Pictures:
         self.lenses += [lens.result([each[lens.name] for each in self.sums.lenses]) for lens in self.fitted]
         patches = int(self.sums.counts.sum())
         for lens in self.lenses:
-            lens.origin = lens.origin or origin_of(self.colored, self.n_photos, patches)
+            lens.origin = lens.origin or origin_of(self.opened, self.n_photos, patches)
         made = []
         for path, write in figure_jobs(self.lenses, Path(), self.options):
             with self.output.staged(path.name) as part:
@@ -337,7 +338,7 @@ class Pictures:
             ]:
                 future.result()
         with self.output.staged(caption) as path:
-            origin = origin_of(self.colored, self.n_photos, int(self.sums.counts.sum()))
+            origin = origin_of(self.opened, self.n_photos, int(self.sums.counts.sum()))
             write_text(captions(figures, origin), path)
         return names
 
@@ -395,5 +396,5 @@ def _check_distinct(names: Sequence[str]) -> None:
     seen: set[str] = set()
     for name in names:
         if name.casefold() in seen:
-            raise OutputError(name, "two files of this job would have this name; rename a photo")
+            raise OutputError(name, "two files of this job would get this name; rename one of the photos")
         seen.add(name.casefold())

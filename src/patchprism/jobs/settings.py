@@ -53,8 +53,8 @@ class Settings(Checked):
         None,
         check=optional(partial(checks.choice, allowed=PRESETS)),
         metavar="default|seed",
-        help="default keeps each photo's shape and finds the foreground by itself; seed does what the DINOv2 post did "
-        "(square crop, threshold 0.6, foreground above).",
+        help="Set of defaults: default keeps each photo's shape and finds the foreground by itself; "
+        "seed repeats the DINOv2 blog post (square crop, foreground above a score of 0.6).",
         panel=INPUT,
     )
     size: int | None = left_open(Framing, "size")
@@ -63,8 +63,9 @@ class Settings(Checked):
         None,
         check=check_range,
         metavar="LOW,HIGH",
-        help="Values that are black and white in photos that do not hold 8 bits, like 0,4095 for 12 bits in 16. "
-        "Default: all that the file's numbers can hold, or the prism's.",
+        help="Values shown as black and white, for photos with more than 8 bits; for example 0,4095 "
+        "for 12-bit values in a 16-bit file. Default: the whole range of the file's number "
+        "format, or the prism's range.",
         panel=INPUT,
         parse=numbers("two numbers like 0,4095", count=2),
     )
@@ -75,15 +76,17 @@ class Settings(Checked):
         check=optional(checks.text),
         flag="--model -m",
         metavar="NAME",
-        help="A name that [bold]patchprism models[/bold] lists, hf:REPO, hf:FOLDER or timm:NAME. "
-        f"Default: the prism's, or {DEFAULT_MODEL}; {EMBEDDED_MODEL} where that cannot be fetched.",
+        help="Model: a name from `patchprism models`, hf:REPO, hf:FOLDER or timm:NAME. A prism, head "
+        f"or feature store brings its own model. {EMBEDDED_MODEL} is used if the default cannot "
+        f"be downloaded. Default: {DEFAULT_MODEL}.",
         panel=MODEL,
     )
     weights: str | None = option(
         None,
         check=optional(checks.path),
         metavar="FILE|URL|hf:REPO",
-        help="Where the weights are, if they are neither in a cache nor at the official address.",
+        help="File, URL or Hugging Face repository to load the weights from. Default: the local "
+        "cache, then the official address.",
         panel=MODEL,
     )
     layer: int | Sequence[int] | None = left_open(TokenOptions, "layer")
@@ -96,21 +99,21 @@ class Settings(Checked):
         "auto",
         check=checks.device,
         metavar="auto|cpu|cuda|mps",
-        help="Device that the network runs on; auto uses a GPU if there is one.",
+        help="Device to run the model on; auto uses a GPU if there is one.",
         panel=MODEL,
     )
     dtype: str | None = option(
         None,
         check=optional(partial(checks.dtype, allowed=checks.DTYPES)),
         metavar="auto|float32|bfloat16|float16",
-        help="Number format that the network computes in; auto is float32.",
+        help="Number format of the model's computations; auto is float32.",
         panel=MODEL,
     )
     batch_size: int | None = option(
         None,
         check=check_batch_size,
         metavar="N",
-        help="Maximum batch size. The colours do not depend on it.",
+        help="Maximum batch size. It does not change the colours.",
         panel=MODEL,
     )
     threshold: float | str | None = left_open(PrismOptions, "threshold")
@@ -141,7 +144,7 @@ class Settings(Checked):
         if prism:
             for name in FIT_OPTIONS:
                 if getattr(self, name) is not None:
-                    raise OptionError(f"{name} is settled by the prism; fit anew to change it")
+                    raise OptionError(f"{name} is fixed by the prism; fit again to change it")
         preset = self.preset or origin.get("preset") or "default"
         open_to = FIT_OPTIONS | PRESET_OPTIONS[preset]
         model = self.model or origin.get("model") or (record.name if record else DEFAULT_MODEL)
@@ -178,7 +181,8 @@ class Settings(Checked):
         Raises
         ------
         OptionError
-            If an option is not allowed, or mean and deviation are neither given nor known of the model.
+            If an option is not allowed, a stride and a refinement together make a grid finer than the pixels, or mean
+            and deviation are neither given nor known of the model.
         """
         framing = record.framing(
             size=self.size,
@@ -187,6 +191,12 @@ class Settings(Checked):
             std=self.std,
             stride=self.stride,
         )
+        if framing.stride is not None and (self.refine or 1) > framing.stride:
+            raise OptionError(
+                f"refine {self.refine} with stride={framing.stride} makes a grid that is finer than the pixels; choose "
+                "a smaller refine or a larger stride",
+                option="refine",
+            )
         check_memory(framing, record, self.device, self.fitting(framing, record).tile)
         return framing
 
@@ -211,7 +221,7 @@ class Settings(Checked):
             **{name: value for name in FIT_OPTIONS if (value := getattr(self, name)) is not None},
             **self.mask_options(),
         )
-        prism.check_options()
+        prism.check_fit()
         return prism
 
     def mask_options(self) -> dict[str, Any]:

@@ -159,7 +159,7 @@ class StoreWriter:
         )
         for _, result in self.engine.map(ChunkTask(self.shards, self._spec, self.out), todo):
             if isinstance(result, WorkerLost):
-                raise EngineError(f"workers died again and again over a chunk: {result.reason}")
+                raise EngineError(f"workers died repeatedly while writing a chunk: {result.reason}")
         self._written = stop
         complete = stop * self._spec.chunks[0]
         while self._dropped < len(self._bounds) - 1 and self._bounds[self._dropped + 1] <= complete:

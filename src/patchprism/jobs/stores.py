@@ -63,7 +63,7 @@ def extract_features(
     tokens = checks.dtype("tokens", tokens, allowed=tuple(layout.DTYPES))
     names, said = listed_input(photos)
     if isinstance(names, StoredFeatures):
-        raise OptionError(f"{names.path} is a feature store already; features takes photos")
+        raise OptionError(f"{names.path} is already a feature store; give photos")
     watch = run.watch
     folder = open_folder(out)
     work = folder.below(WORK)
@@ -148,13 +148,13 @@ def _check_free(folder: Folder, overwrite: bool) -> None:
     names = {each.name for each in path.iterdir()}
     # Only by its name, because a folder of the user can contain the work of another command.
     if not _OURS.issuperset(names):
-        raise OutputError(str(path), "the folder holds other files; name a new one")
+        raise OutputError(str(path), "the folder holds other files; choose a new one")
     # And what has a store's names is one only with a store's record, or the work of one.
     if names & set(layout.TABLES) and "zarr.json" not in names and not is_work(path / WORK):
-        raise OutputError(str(path), "the folder holds other files; name a new one")
+        raise OutputError(str(path), "the folder holds other files; choose a new one")
     for name in sorted(names & _OURS - {".DS_Store"}):
         if (path / name).is_symlink():
-            raise OutputError(str(path / name), "it is a link; name a new folder")
+            raise OutputError(str(path / name), "it is a link; choose a new folder")
 
 
 def _finished(folder: Folder, key: str, overwrite: bool) -> Outcome | None:
@@ -182,7 +182,7 @@ def _finished(folder: Folder, key: str, overwrite: bool) -> Outcome | None:
         return None
     raise OutputError(
         folder.name,
-        "a feature store of other photos, or with other settings, is there; overwrite=True replaces it",
+        "a feature store of other photos or settings exists there; overwrite=True replaces it",
     )
 
 

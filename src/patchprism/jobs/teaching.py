@@ -204,7 +204,7 @@ def fit_head(
         shards = sorted({index // SHARD for index in labels})
         for _, result in engine.map(FoldTask(make, source), [(shard, shard + 1) for shard in shards]):
             if isinstance(result, WorkerLost):
-                raise EngineError(f"workers died again and again over masks: {result.reason}")
+                raise EngineError(f"workers died repeatedly while reading masks: {result.reason}")
             merged.merge(result)
         return merged
 

@@ -52,8 +52,12 @@ def make_view(
     given, notes = listed_input(photos)
     count = min(len(given), coloring.sample.count or len(given))
     if most is not None and count > most:
-        way = "name fewer" if coloring.prism else f"sample={most} picks some, or name fewer"
-        raise OptionError(f"a page shows {most} photos at most, got {count:,}: {way}")
+        way = (
+            "give fewer photos"
+            if coloring.prism
+            else f"sample={most} takes some of them, or give fewer photos"
+        )
+        raise OptionError(f"a page shows at most {most} photos, got {count:,}: {way}")
     settings = resolved_for(settings, given, run, coloring)
     if isinstance(given, StoredFeatures):
         if run.backbone is not None:
@@ -88,8 +92,9 @@ def check_memory(store: StoredFeatures, count: int) -> None:
     need = 2 * 4 * store.n_patches * store.width * count // len(store)
     if need > LARGE and need > free_memory():
         raise StoreError(
-            f"{store.path}: its tokens take {need / 1e9:,.1f} GB, which is more memory than this machine has "
-            "free; patchprism render takes a store photo by photo, and sample=N shows a part of it"
+            f"{store.path}: its tokens take {need / 1e9:,.1f} GB, more memory than this machine "
+            "has free; use `patchprism render`, which reads a store photo by photo, or show a part of it "
+            "with sample=N"
         )
 
 

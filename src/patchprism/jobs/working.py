@@ -100,7 +100,7 @@ def _locked(folder: LocalFolder, name: str) -> IO[bytes]:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 if not (folder.path / ENDING).exists():
-                    raise OutputError(name, "another patchprism is at work on it") from error
+                    raise OutputError(name, "another patchprism process is working on it") from error
                 fcntl.flock(lock, fcntl.LOCK_EX)
             if os.path.samestat(os.fstat(lock.fileno()), os.stat(path)):
                 return lock

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from patchprism.features.patch_features import Tokens
     from patchprism.features.store.reader import PhotoRow
     from patchprism.lenses.points import Point
+    from patchprism.photos.framing import Framing
     from patchprism.prism.colors import PhotoColors
     from patchprism.prism.passes import Walk
 
@@ -83,8 +84,33 @@ def check_backbone(backbone: Backbone, *, has_points: bool, layer: int) -> None:
     backbone.layer_index(layer)
     if not has_points and not backbone._has_class_token():
         raise ModelError(
-            f"{backbone.record.name} has no class token; give the lens attention a patch: at=PHOTO:x,y"
+            f"{backbone.record.name} has no class token, so the lens attention needs a point: at=PHOTO:x,y"
         )
+
+
+def class_attention(
+    backbone: Backbone, framing: Framing, photo: NDArray[np.uint8], *, name: str, layer: int
+) -> NDArray[np.float32]:
+    """What the class token of a photo attends to, mean over heads, (h, w): the map that the lens draws first.
+
+    Parameters
+    ----------
+    photo : ndarray, shape (H, W, 3), uint8
+    layer : int
+        Counted from 0, or from the end with negative numbers.
+
+    Raises
+    ------
+    FeaturesError
+        If it is not finite.
+    """
+    pixels = framing.apply(photo, name=name, show=False).pixels[None]
+    with _network:
+        heads = backbone.attention(pixels, layer=layer, query="cls")[0]
+    mean: NDArray[np.float32] = heads.cpu().float().numpy().mean(axis=0)
+    if not np.isfinite(mean).all():
+        raise FeaturesError(f"{name}: the network's attention is not finite")
+    return mean
 
 
 class Attention(Lens):
@@ -98,7 +124,9 @@ class Attention(Lens):
         scene, layer = self.scene, self.scene.options.layer
         self.points_ = [scene.locate(text) for text in scene.options.at]
         if scene.backbone is None:
-            raise OptionError("the lens attention needs the network once more, and there is none here")
+            raise OptionError(
+                "the lens attention must run the model again, which needs photos and a backbone"
+            )
         check_backbone(scene.backbone, has_points=bool(self.points_), layer=layer)
         self.layer_ = scene.backbone.layer_index(layer)
         self.has_class_token_ = scene.backbone._has_class_token()
@@ -117,7 +145,7 @@ class Attention(Lens):
         for each in found:
             name = "cls" if each.point is None else f"at{self._place(each.point)}"
             if each.point is None:
-                ends = (0.0, _top(each.mean))
+                ends = (0.0, top(each.mean))
                 look.pictures["attention"] = partial(self.scene.draw_heat, row, each.mean, *ends)
                 look.pictures["attention-heads"] = Drawing(partial(self._heads_sheet, each))
                 look.entry["class_token"] = _report(each)
@@ -249,11 +277,11 @@ def _entropy(head: NDArray[np.float32]) -> float:
 
 def _panel(values: NDArray[np.float32]) -> Panel:
     """A map of attention on its own scale."""
-    top = _top(values)
-    said = f"0 to {top:.2g}; {values.sum():.0%} to patches"
-    return Panel(values.shape, lambda size: map_panel(heat(values, 0.0, top), size), (said,))
+    high = top(values)
+    said = f"0 to {high:.2g}; {values.sum():.0%} to patches"
+    return Panel(values.shape, lambda size: map_panel(heat(values, 0.0, high), size), (said,))
 
 
-def _top(values: NDArray[np.float32]) -> float:
+def top(values: NDArray[np.float32]) -> float:
     """The end of a map's scale: a few patches that hoard attention must not hide all others."""
     return float(np.percentile(values, 99)) or float(values.max())

@@ -81,6 +81,23 @@ class Lens:
         """
         raise NotImplementedError
 
+    @property
+    def said(self) -> str:
+        """What the colours of a clip's frames mean."""
+        raise NotImplementedError
+
+    def paint(self, tokens: Tokens, score: NDArray[np.floating[Any]], pixels: Any) -> NDArray[np.uint8]:
+        """Colours of the patches of one frame of a clip, (h, w, 3) uint8.
+
+        Parameters
+        ----------
+        tokens : ndarray, shape (h, w, D)
+        score : ndarray, shape (h, w), in [0, 1]
+        pixels : tensor, shape (3, H, W)
+            What the network got.
+        """
+        raise NotImplementedError
+
     def learned(self) -> Any:
         """The learned values that pictures depend on: JSON values and arrays."""
         return None

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from patchprism.features.patch_features import Tokens
     from patchprism.features.store.reader import PhotoRow
+    from patchprism.lenses.scene import Scene
     from patchprism.pictures.sheet import Sheet
     from patchprism.prism.colors import PhotoColors
     from patchprism.prism.passes import Walk
@@ -57,7 +58,8 @@ class Clustering:
     silhouettes : dict
         Mean silhouette on a sample, by number of clusters; empty unless the number was to be found.
     agreement : float
-        Adjusted Rand index with the same done from another seed: 1 is the same split, 0 chance.
+        Adjusted Rand index with the same done from another seed: 1 is the same split, 0 chance. NaN where it was not
+        asked for.
     """
 
     means: Any
@@ -78,7 +80,9 @@ class Clustering:
         return labels
 
 
-def cluster(rows: NDArray[np.floating], count: int | str, *, seed: int = 0) -> Clustering:
+def cluster(
+    rows: NDArray[np.floating], count: int | str, *, seed: int = 0, agreement: bool = True
+) -> Clustering:
     """Mini-batch k-means of patches.
 
     Parameters
@@ -86,6 +90,8 @@ def cluster(rows: NDArray[np.floating], count: int | str, *, seed: int = 0) -> C
     rows : ndarray, shape (n, D)
     count : int or "auto"
         ``"auto"`` takes the number from 2 to 12 with the best mean silhouette on 2,000 patches drawn by seed.
+    agreement : bool
+        Whether to fit once more from another seed and compare.
 
     Returns
     -------
@@ -113,9 +119,10 @@ def cluster(rows: NDArray[np.floating], count: int | str, *, seed: int = 0) -> C
         silhouettes = _judge(rows[np.random.default_rng(seed).permutation(len(rows))[:SAMPLE]], seed)
         # The smaller number in a tie; two if none could be judged.
         wanted = max(silhouettes, key=lambda k: (silhouettes[k], -k)) if silhouettes else 2
-    fitted, other = _fit(rows, wanted, seed), _fit(rows, wanted, seed + 1)
+    fitted = _fit(rows, wanted, seed)
     labels = fitted.labels_.astype(np.int64)
     # k-means numbers its clusters at random: the largest comes first.
+    agreed = adjusted_rand_score(labels, _fit(rows, wanted, seed + 1).labels_) if agreement else np.nan
     order = np.argsort(-np.bincount(labels, minlength=wanted), kind="stable")
     rank = np.argsort(order)
     return Clustering(
@@ -125,7 +132,7 @@ def cluster(rows: NDArray[np.floating], count: int | str, *, seed: int = 0) -> C
         fitted.cluster_centers_[order].astype(np.float32),
         float(fitted.inertia_),
         silhouettes,
-        float(adjusted_rand_score(labels, other.labels_)),
+        float(agreed),
     )
 
 
@@ -155,6 +162,14 @@ def _fit(rows: NDArray[np.float32], count: int, seed: int) -> Any:
         return MiniBatchKMeans(count, random_state=seed, n_init=3, batch_size=1024, max_iter=100).fit(rows)
 
 
+def rows_to_fit(scene: Scene, walk: Walk) -> NDArray[np.floating]:
+    """What k-means is fitted on, (n, D): all patches of a scene, or a share of them that fits into memory."""
+    _, first = scene.tokens(0)
+    share = FITTED_VALUES / (scene.n_patches * first.shape[-1])
+    rows: NDArray[np.floating] = walk(partial(Sample, _rows, share, scene.options.seed)).rows()
+    return rows
+
+
 class Clusters(Lens):
     """Clusters of the patches of all photos; see docs/lenses/clusters.md."""
 
@@ -164,9 +179,7 @@ class Clusters(Lens):
         """See :class:`Lens`: k-means on all patches, or on a share of them that fits into memory."""
         options = self.scene.options
         self.n_patches_ = self.scene.n_patches
-        _, first = self.scene.tokens(0)
-        share = FITTED_VALUES / (self.n_patches_ * first.shape[-1])
-        rows = walk(partial(Sample, _rows, share, options.seed)).rows()
+        rows = rows_to_fit(self.scene, walk)
         self.found_ = cluster(rows, options.clusters, seed=options.seed)
         self.n_fitted_ = len(rows)
         self.palette_ = to_uint8(class_colors(len(self.found_.centers)))
@@ -183,6 +196,16 @@ class Clusters(Lens):
         return PhotoLook(
             {"clusters": partial(self._picture, row, labels)}, {"labels": labels}, sizes.tolist()
         )
+
+    @property
+    def said(self) -> str:
+        """See :class:`Lens`."""
+        colors = ", ".join("#" + bytes(color).hex() for color in self.palette_)
+        return f"{len(self.palette_)} clusters: {colors}"
+
+    def paint(self, tokens: Tokens, score: NDArray[np.floating[Any]], pixels: Any) -> NDArray[np.uint8]:
+        """See :class:`Lens`."""
+        return self.palette_[self.found_.assign(tokens)]
 
     def result(self, entries: Sequence[Any]) -> LensResult:
         """See :class:`Lens`."""

@@ -65,7 +65,7 @@ def models_of(
         found = _stores(given, stores, models, weights, settings)
         return [replace(each, fetch_from=fetch_from) for each in found], []
     if fetch_from:
-        raise OptionError("fetch_from is for feature stores; photos that are named are read anyway")
+        raise OptionError("fetch_from is only for feature stores; photos given by address are read anyway")
     n_layers = len(settings.layer) if isinstance(settings.layer, tuple) else 1
     why = ""
     if models is None and n_layers > 1:  # the layers of the usual network
@@ -87,11 +87,11 @@ def models_of(
             option="weights",
         )
     if len(models) * n_layers < 2:
-        raise OptionError("compare needs at least two cells: several models, or several layers")
+        raise OptionError("compare needs at least two models or two layers, for example layers=(4, 8)")
     chosen = []
     for model, file in zip(models, files, strict=True):
         if isinstance(model, Backbone) and file is not None:
-            raise OptionError("weights is for models that are named; a backbone has its own")
+            raise OptionError("weights is only for models given by name; a backbone has its own")
         dtype = str(model.dtype).removeprefix("torch.") if isinstance(model, Backbone) else settings.dtype
         name = model.record.name if isinstance(model, Backbone) else model
         its = replace(settings, model=name, weights=file, dtype=dtype)
@@ -115,12 +115,13 @@ def _stores(
 ) -> list[Model]:
     if len(stores) < len(given):
         raise OptionError(
-            f"feature stores are compared with each other, got {os.fspath(stores[0])} beside photos"
+            f"feature stores can only be compared with each other, got {os.fspath(stores[0])} together "
+            "with photos"
         )
     if models:
-        raise OptionError("models is for photos; a feature store holds what its network made of them")
+        raise OptionError("models cannot be used with feature stores, which already hold features")
     if weights:
-        raise OptionError("weights is for photos; a feature store holds what the network made of them")
+        raise OptionError("weights cannot be used with a feature store, which already holds features")
     if len(stores) < 2:
         raise OptionError("compare needs at least two feature stores of the same photos")
     opened = [StoredFeatures(each) for each in stores]

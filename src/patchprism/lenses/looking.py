@@ -62,11 +62,9 @@ def check_lenses(
     if "similarity" in names and not options.at:
         raise OptionError("the lens similarity needs a point: at=PHOTO:x,y")
     if options.at and not {"similarity", "attention"} & set(names):
-        raise OptionError("at is for the lenses similarity and attention, and neither is asked for")
+        raise OptionError("at is only for the lenses similarity and attention; ask for one of them")
     if options.match_photos and "matches" not in names:
-        raise OptionError(
-            "match_photos is for the lens matches, which is not asked for", option="match_photos"
-        )
+        raise OptionError("match_photos is only for the lens matches; ask for it", option="match_photos")
     if "matches" in names and photos is not None and photos < 2:
         raise OptionError(f"the lens matches needs at least two photos, got {photos}")
     return list(dict.fromkeys(names))
@@ -90,10 +88,11 @@ def fit_lenses(names: Sequence[str], scene: Scene, walk: Walk) -> list[Lens]:
         If the network cannot give its attention.
     """
     names = check_lenses(names, scene.options, photos=len(scene))
-    return [_lens(name)(scene).fit(walk) for name in names if name != "pca"]
+    return [lens_class(name)(scene).fit(walk) for name in names if name != "pca"]
 
 
-def _lens(name: str) -> type[Lens]:
+def lens_class(name: str) -> type[Lens]:
+    """A lens by its name."""
     module = importlib.import_module(f"patchprism.lenses.{name}")
     return cast("type[Lens]", getattr(module, name.capitalize()))
 
@@ -146,8 +145,8 @@ def look_through(
         if name == "pca":
             continue
         start = perf_counter()
-        result = _result(_lens(name)(scene).fit(walk))
-        result.origin = origin_of(view._colored(), len(view), view.features.n_patches)
+        result = _result(lens_class(name)(scene).fit(walk))
+        result.origin = origin_of(view._colored().opened, len(view), view.features.n_patches)
         results.append(result)
         view.seconds[f"lens {name}"] = perf_counter() - start
     return results

@@ -101,7 +101,7 @@ def matched(options: LensOptions, names: Sequence[str]) -> list[int]:
         raise OptionError(f"the lens matches needs at least two photos, got {len(numbers)}")
     if len(numbers) > MAX_MATCHED:
         raise OptionError(
-            f"match_photos must name those to compare, where there are more than {MAX_MATCHED} photos, got "
+            f"match_photos must name the photos to compare if there are more than {MAX_MATCHED}, got "
             f"{len(numbers):,}",
             option="match_photos",
         )

@@ -99,6 +99,15 @@ class Norm(Lens):
             },
         )
 
+    @property
+    def said(self) -> str:
+        """See :class:`Lens`."""
+        return f"length of each patch's token, from {self.low_:.4g} to {self.high_:.4g}"
+
+    def paint(self, tokens: Tokens, score: NDArray[np.floating[Any]], pixels: Any) -> NDArray[np.uint8]:
+        """See :class:`Lens`."""
+        return heat(token_norms(tokens), *self._ends)
+
     def result(self, entries: Sequence[Any]) -> LensResult:
         """See :class:`Lens`."""
         outliers = sum(entry["outliers"] for entry in entries)

@@ -83,8 +83,8 @@ def find_photo(wanted: str, names: Sequence[str], *, option: str = "at") -> int:
         return int(wanted) - 1
     known = ", ".join(Path(name).name for name in names[:5]) + (", ..." if len(names) > 5 else "")
     raise OptionError(
-        f"{option}: no photo is called {checks.said(wanted)}; there are {known}, "
-        f"or the numbers 1 to {len(names)}"
+        f"{option}: no photo is called {checks.said(wanted)}; choose from {known}, or a number from 1 "
+        f"to {len(names)}"
     )
 
 
@@ -107,14 +107,14 @@ def point_in(row: PhotoRow, photo: int, x: float, y: float, *, text: str) -> Poi
     """
     (height, width), name = row.size, Path(row.name).name
     if not (0 <= x < width and 0 <= y < height):
-        raise OptionError(f"at: {text!r} lies outside of {name}, which has {width} x {height} pixels")
+        raise OptionError(f"at: {text!r} is outside {name}, which has {width} x {height} pixels")
     left, top, right, bottom = row.crop
     h, w = row.grid
     across, down = int((x - left) / (right - left) * w // 1), int((y - top) / (bottom - top) * h // 1)
     if not (left <= x < right and top <= y < bottom):
         raise OptionError(
-            f"at: {text!r} lies outside of the crop of {name} that the network saw: "
-            f"x {left:.0f} to {right:.0f}, y {top:.0f} to {bottom:.0f}"
+            f"at: {text!r} is outside the part of {name} that the network saw: x {left:.0f} to "
+            f"{right:.0f}, y {top:.0f} to {bottom:.0f}"
         )
     return Point(photo, x, y, min(down, h - 1), min(across, w - 1))
 

@@ -13,6 +13,9 @@ from patchprism.pictures.sheet import Bar, heat
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import numpy as np
+    from numpy.typing import NDArray
+
     from patchprism.features.patch_features import Tokens
     from patchprism.features.store.reader import PhotoRow
     from patchprism.pictures.sheet import Sheet
@@ -32,6 +35,15 @@ class Score(Lens):
             {"score": score},
             {"min": rounded(score.min()), "mean": rounded(score.mean()), "max": rounded(score.max())},
         )
+
+    @property
+    def said(self) -> str:
+        """See :class:`Lens`."""
+        return "score, from 0 to 1"
+
+    def paint(self, tokens: Tokens, score: NDArray[np.floating[Any]], pixels: Any) -> NDArray[np.uint8]:
+        """See :class:`Lens`."""
+        return heat(score, 0.0, 1.0)
 
     def result(self, entries: Sequence[Any]) -> LensResult:
         """See :class:`Lens`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import astuple
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -83,6 +84,19 @@ class Similarity(Lens):
             )
         points = np.array([[point.photo, point.row, point.column] for point in self.points_])
         return PhotoLook(pictures, {"similarity": np.stack(maps), "points": points}, entry)
+
+    @property
+    def said(self) -> str:
+        """See :class:`Lens`."""
+        point = self.points_[0]
+        return (
+            f"cosine similarity to the patch at {point.x:g}, {point.y:g} of {Path(self.rows_[0].name).name}, "
+            f"from {self.low_[0]:.2f} to 1"
+        )
+
+    def paint(self, tokens: Tokens, score: NDArray[np.floating[Any]], pixels: Any) -> NDArray[np.uint8]:
+        """See :class:`Lens`."""
+        return heat(cosine_map(tokens, self.queries_[0]), self.low_[0], 1.0)
 
     def result(self, entries: Sequence[Any]) -> LensResult:
         """See :class:`Lens`."""

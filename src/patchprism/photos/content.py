@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import IO, TYPE_CHECKING
 
 from patchprism.errors import PhotoError
+from patchprism.photos.paths import HEIF_ADVICE
 
 if TYPE_CHECKING:
     # The values that are black and white.
@@ -28,7 +29,8 @@ def check_jpeg_2000(file: IO[bytes], label: str) -> None:
     if channels > 2 and bits > 8:
         raise PhotoError(
             label,
-            f"is a JPEG 2000 photo with {bits} bits per channel, which is not read: save it as PNG or TIFF",
+            f"is a JPEG 2000 photo with {bits} bits per channel, which cannot be read; save it as PNG or "
+            "TIFF",
         )
 
 
@@ -45,7 +47,7 @@ _OTHERS = (
     ),
     (128, b"DICM", "is a DICOM file by its content: save its picture as TIFF"),
     (0, b"v/1\x01", "is an OpenEXR picture by its content: save it as PNG or TIFF"),
-    (0, b"\x1aE\xdf\xa3", "is a video by its content, not a photo"),
+    (0, b"\x1aE\xdf\xa3", "not a photo but a video"),
 )
 
 
@@ -86,17 +88,17 @@ def check_content(head: bytes, label: str) -> None:
     brands = {head[8:12], *(head[at : at + 4] for at in range(16, length - 3, 4))}
     if brands.intersection(_AVIF_BRANDS):
         if "AVIF" not in Image.OPEN:
-            raise PhotoError(label, "is an AVIF photo by its content: Pillow 11.3 or later reads it")
+            raise PhotoError(label, "not a readable image (AVIF: install Pillow 11.3 or later)")
     elif brands.intersection(_HEIF_BRANDS):
         try:
             import pillow_heif
         except ImportError as error:
             raise PhotoError(
                 label,
-                "is a HEIC photo by its content: to read it, pip install 'patchprism[heif]', or save it as JPEG",
+                f"not a readable image ({HEIF_ADVICE}, or save it as JPEG)",
             ) from error
         pillow_heif.register_heif_opener()
     elif head[8:12] == b"crx ":
-        raise PhotoError(label, "is a camera's raw file by its content: save it as JPEG or TIFF")
+        raise PhotoError(label, "not a readable image (a camera's raw file: save it as JPEG or TIFF)")
     else:
-        raise PhotoError(label, "is a video by its content, not a photo")
+        raise PhotoError(label, "not a photo but a video")

@@ -106,21 +106,22 @@ class Framing:
     size: int = option(
         check=partial(checks.integer, low=1, high=MAX_SIZE),
         metavar="PIXELS",
-        help=f"Shorter edge of the photo as the network sees it, in pixels. Default: {DEFAULT_SIZE}.",
+        help=f"Shorter edge of the photo as model input, in pixels. Default: {DEFAULT_SIZE}.",
         panel=INPUT,
     )
     patch_size: int = option(check=partial(checks.integer, low=1, high=MAX_SIZE))
     mean: tuple[float, float, float] = option(
         check=partial(checks.three_numbers, most=LARGEST),
         metavar="R,G,B",
-        help="Mean of red, green and blue (0 to 1) that the network expects. Default: the model's.",
+        help="Mean of red, green and blue (0 to 1) that normalises the photos. Default: the model's.",
         panel=INPUT,
         parse=_RGB,
     )
     std: tuple[float, float, float] = option(
         check=partial(checks.three_numbers, positive=True, most=LARGEST),
         metavar="R,G,B",
-        help="Standard deviation of red, green and blue (0 to 1) that the network expects. Default: the model's.",
+        help="Standard deviation of red, green and blue (0 to 1) that normalises the photos. "
+        "Default: the model's.",
         panel=INPUT,
         parse=_RGB,
     )
@@ -134,8 +135,8 @@ class Framing:
         None,
         check=checks.optional(partial(checks.integer, low=1, high=MAX_SIZE)),
         metavar="PIXELS",
-        help="Pixels from one patch to the next, a divisor of the patch size: smaller ones make patches overlap, and "
-        "the grid finer. Default: the patch size.",
+        help="Distance between neighbouring patches in pixels; it must divide the patch size. A "
+        "smaller stride makes patches overlap and the grid finer. Default: the patch size.",
         panel=INPUT,
     )
 

@@ -27,7 +27,7 @@ from patchprism.photos.decoded import (
 )
 from patchprism.photos.framing import check_range
 from patchprism.photos.numbers import eight_bits, note_if_dark, opacity
-from patchprism.photos.paths import advice_on, is_stream, photo_name
+from patchprism.photos.paths import HEIF_ADVICE, HEIF_SUFFIXES, advice_on, is_stream, photo_name, reads_heif
 from patchprism.photos.tiffs import open_tiff, unread
 
 if TYPE_CHECKING:
@@ -152,7 +152,8 @@ def _named(label: str) -> Iterator[None]:
     except MemoryError as error:
         raise PhotoError(label, "does not fit into memory") from error
     except UnidentifiedImageError as error:
-        raise PhotoError(label, f"is no photo that can be read ({_READABLE}){advice_on(label)}") from error
+        kinds = HEIF_ADVICE if label.lower().endswith(HEIF_SUFFIXES) and not reads_heif() else _READABLE
+        raise PhotoError(label, f"not a readable image ({kinds}){advice_on(label)}") from error
     except OSError as error:
         reason = error.strerror.lower() if error.strerror else f"is damaged or cut short ({error})"
         raise PhotoError(label, reason) from error

@@ -71,7 +71,7 @@ class IsolatedReader:
             self._own.child = None
             with self._lock:
                 self._all.remove(child)
-            raise PhotoError(name, f"killed the process that read it ({child.end()})") from error
+            raise PhotoError(name, f"crashed the process that was reading it ({child.end()})") from error
 
     def __enter__(self) -> Self:
         return self

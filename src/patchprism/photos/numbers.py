@@ -62,7 +62,7 @@ def eight_bits(
         raise PhotoError(label, f"an array must hold numbers, got {values.dtype}")
     low, high = values.min(), values.max()
     if not (np.isfinite(low) and np.isfinite(high)) and not (kind == "f" and wanted is None):
-        raise PhotoError(label, "holds values that are no finite numbers")
+        raise PhotoError(label, "holds values that are not finite")
     if kind == "u" and size == 2:
         top = top or 65535
         if wanted is None:
@@ -77,8 +77,8 @@ def eight_bits(
         if kind != "f":
             raise PhotoError(
                 label,
-                f"holds {values.dtype.name} values from {low} to {high}, which are not read as they are: "
-                f"{_say_range()}",
+                f"holds {values.dtype.name} values from {low} to {high}, and it is not clear which are black "
+                f"and white: {_say_range()}",
             )
         if not (low >= 0 and high <= 1):
             raise PhotoError(
@@ -99,12 +99,15 @@ def note_if_dark(high: float, top: float, zero: str = "black") -> None:
     if 0 < high < top * _DARK:
         likely = next((2**bits - 1 for bits in (8, 10, 12, 14) if high < 2**bits), None)
         how = _say_range(likely if top > 1 else None)
-        note(f"the largest value is {high:,.6g} of {top:,}: nearly {zero} to the network; {how}")
+        note(
+            f"the largest value is {high:,.6g} of {top:,}, so the photo is nearly {zero} for the network; "
+            f"{how}"
+        )
 
 
 def _say_range(high: int | None = None) -> str:
     given = "(LOW, HIGH)" if high is None else f"(0, {high})"
-    return f"say with range={given} which values are black and white"
+    return f"give the values for black and white with range={given}"
 
 
 def opacity(values: NDArray[Any], label: str) -> NDArray[np.uint8]:

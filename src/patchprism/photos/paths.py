@@ -24,6 +24,7 @@ PHOTO_SUFFIXES = (
 )
 # Those that an extra reads; without it, a folder says that they are left out.
 HEIF_SUFFIXES = (".heic", ".heif", ".hif")
+HEIF_ADVICE = "HEIC: pip install 'patchprism[heif]'"
 # What lies beside photos and is nobody's photo: labels, tables, and what programs and our own jobs leave.
 _COMPANIONS = frozenset(
     (
@@ -51,11 +52,11 @@ VIDEO_SUFFIXES = (
 )
 # Advice for files that are not photos, by suffix.
 _ADVICE = {
-    **dict.fromkeys(VIDEO_SUFFIXES, "`patchprism video` takes videos"),
-    ".prism": "prism=FILE takes a prism",
-    ".safetensors": "prism=FILE takes a prism, weights=FILE takes weights",
-    **dict.fromkeys((".pth", ".pt", ".ckpt"), "weights=FILE takes weights"),
-    ".parquet": "a table is for other programs; give the feature store (.zarr) that it was written with",
+    **dict.fromkeys(VIDEO_SUFFIXES, "for videos, use `patchprism video`"),
+    ".prism": "give a prism as prism=FILE",
+    ".safetensors": "give a prism as prism=FILE, weights as weights=FILE",
+    **dict.fromkeys((".pth", ".pt", ".ckpt"), "give weights as weights=FILE"),
+    ".parquet": "this table is for other programs; give the feature store (.zarr) instead",
     ".html": "open a page in a browser",
 }
 # Windows, macOS and Linux allow 255 bytes or characters; outputs add suffixes such as ".overlay.png".
@@ -98,9 +99,14 @@ def find_photos(inputs: Sequence[str | os.PathLike[str]]) -> list[Path]:
     return list(found.values())
 
 
+def reads_heif() -> bool:
+    """Whether the package that reads HEIC is installed."""
+    return find_spec("pillow_heif") is not None
+
+
 def photo_suffixes() -> tuple[str, ...]:
     """The suffixes of photos that can be read here."""
-    return PHOTO_SUFFIXES + (HEIF_SUFFIXES if find_spec("pillow_heif") is not None else ())
+    return PHOTO_SUFFIXES + (HEIF_SUFFIXES if reads_heif() else ())
 
 
 def note_left_out(where: str, names: Iterable[str]) -> None:
@@ -113,8 +119,8 @@ def note_left_out(where: str, names: Iterable[str]) -> None:
     if len(counts) > _MOST_KINDS:
         kinds.append(f"{sum(counts.values()) - sum(n for _, n in counts.most_common(_MOST_KINDS)):,} others")
     heif = counts.keys() & set(HEIF_SUFFIXES)
-    how = "; pip install 'patchprism[heif]' reads HEIC" if heif else ""
-    note(f"left out of {photo_name(where)}: {', '.join(kinds)} (not read{how})")
+    how = f"; {HEIF_ADVICE}" if heif and not reads_heif() else ""
+    note(f"left out of {photo_name(where)}: {', '.join(kinds)} (not readable{how})")
 
 
 def unique_stems(paths: Sequence[str | os.PathLike[str]]) -> list[str]:
@@ -198,9 +204,26 @@ def _matches(item: str) -> list[Path]:
     if not photos:
         raise PhotoError(
             photo_name(item),
-            f"matches no photo{advice_on(item)}" if glob.has_magic(item) else "no such file or folder",
+            f"matches no photo{advice_on(item)}"
+            if glob.has_magic(item)
+            else f"no such file or folder{_cut(item)}",
         )
     return _theirs(sorted(photos, key=_natural_key), item)
+
+
+def _cut(item: str) -> str:
+    """What to say of a missing file whose name looks like part of one with a space in it; nothing otherwise."""
+    folder, name = os.path.split(item.rstrip("/"))
+    try:
+        beside = os.listdir(folder or ".") if name else []
+    except OSError:
+        return ""
+    whole = min(
+        (each for each in beside if each.startswith(f"{name} ") or each.endswith(f" {name}")), default=""
+    )
+    return (
+        f'; is it "{photo_name(os.path.join(folder, whole))}"? Paths with spaces need quotes' if whole else ""
+    )
 
 
 def _theirs(photos: list[Path], item: str) -> list[Path]:
@@ -209,7 +232,7 @@ def _theirs(photos: list[Path], item: str) -> list[Path]:
     ours = {path for path, wrote in zip(by_folder, is_ours(by_folder), strict=True) if wrote}
     left = [path for path in photos if path not in ours]
     if not left:
-        raise PhotoError(photo_name(item), "no photo beside pictures that PatchPrism wrote")
+        raise PhotoError(photo_name(item), "holds only pictures that PatchPrism wrote, and no photo")
     return left
 
 

@@ -109,7 +109,7 @@ def read_stream(name: str | os.PathLike[str]) -> bytes | None:
                 with open(path, "rb") as file:
                     content = file.read(MAX_FETCHED + 1)
                 if len(content) > MAX_FETCHED:
-                    raise PhotoError(path, f"gives more than {MAX_FETCHED:,} bytes")
+                    raise PhotoError(path, f"is larger than {MAX_FETCHED:,} bytes")
                 _piped[path] = content
             return _piped[path]
     except OSError as error:

@@ -129,13 +129,14 @@ def _choose(tiff: Any) -> tuple[int, Any, str]:
     kept = max(kept, _stacked(tiff))
     if kept > 1:
         channels = " (channels that are stored as pages are not put together)" if 2 <= kept <= 4 else ""
-        note(f"only the first of {kept} pages is read{channels}")
+        note(f"only the first of {kept} pages was read{channels}")
     if not photos:
         note(
-            "only a preview is read: the photo itself is stored in a way that is not read, as cameras' raw files are"
+            "only a preview was read; the photo itself is stored in a format that cannot be read, like a "
+            "camera's raw file"
         )
     if page.imagedepth > 1:
-        note(f"only the first of {page.imagedepth} planes in depth is read")
+        note(f"only the first of {page.imagedepth} planes in depth was read")
     photometric, compression = (
         getattr(each, "name", str(each)) for each in (page.photometric, page.compression)
     )
@@ -162,17 +163,17 @@ def _read(page: Any, found: Tiff, label: str, whole: bool) -> None:
     extra = samples - colors
     if extra < 0 or samples > _MOST_CHANNELS:
         raise PhotoError(
-            label, f"has {counted(samples, 'channel')}: a TIFF of a kind that is not read ({found.kind})"
+            label, f"has {counted(samples, 'channel')}: this kind of TIFF cannot be read ({found.kind})"
         )
     says = [int(each) for each in np.ravel(page.extrasamples)] if page.extrasamples else []
     with_alpha = extra > 0 and bool(says) and says[0] in (1, 2)
     if colors == 1 and extra > with_alpha:
         raise PhotoError(
-            label, f"has {samples} channels and does not say which are red, green and blue; save those as RGB"
+            label, f"has {samples} channels and does not say which are red, green and blue; save it as RGB"
         )
     if extra > with_alpha:
         read = "red, green, blue and alpha" if with_alpha else "red, green and blue"
-        note(f"only {read} of {samples} channels are read")
+        note(f"only {read} of {samples} channels were read")
     odd = page.compression not in _WITHOUT or page.predictor not in (1, 2) or bits not in (8, 16, 32, 64)
     found.wants_imagecodecs = odd and find_spec("imagecodecs") is None
     interleaved = samples == 1 or page.planarconfig == 1
@@ -195,7 +196,7 @@ def _read(page: Any, found: Tiff, label: str, whole: bool) -> None:
         if found.wants_imagecodecs:
             raise PhotoError(label, unread(found)) from error
         raise PhotoError(
-            label, f"is damaged, cut short, or of a kind that is not read ({found.kind})"
+            label, f"is damaged, cut short, or a kind of TIFF that cannot be read ({found.kind})"
         ) from error
     axes = page.axes
     if page.imagedepth > 1:

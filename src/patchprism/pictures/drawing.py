@@ -44,11 +44,14 @@ class Drawing:
         Whether it is drawn without a ground.
     options : FigureOptions
         How it is drawn unless other options are given.
+    notes : tuple of str
+        What a page's caption says; a sheet has notes of its own.
     """
 
     make: Callable[[], Sheet | Page]
     clear: bool = False
     options: FigureOptions = PLAIN
+    notes: tuple[str, ...] = ()
 
     def __call__(self, options: FigureOptions | None = None) -> NDArray[np.uint8]:
         """The figure as an array, (H, W, 3) uint8, or (H, W, 4) where it has no ground.
@@ -110,7 +113,7 @@ class Drawing:
         """The caption: the notes of the sheet and its colour bars, in one paragraph."""
         made = self.make()
         if not isinstance(made, Sheet):
-            return "How many patches have each score."
+            return " ".join(self.notes)
         scales = [f"Colour bar: {bar.name}, from {bar.low} to {bar.high}." for bar in made.bars if bar.name]
         return " ".join([*made.notes, *scales])
 
@@ -135,7 +138,7 @@ def check_size(page: Page, options: FigureOptions) -> None:
         )
     if max(page.width, page.height) > MAX_POINTS:
         raise OptionError(
-            f"width must be smaller: a figure would be {page.width / 72:,.0f} x {page.height / 72:,.0f} inches, and "
-            "200 are the most",
+            f"width must be smaller: a figure would be {page.width / 72:,.0f} x {page.height / 72:,.0f} "
+            "inches, and the maximum is 200",
             option="width",
         )

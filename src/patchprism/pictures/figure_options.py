@@ -55,14 +55,15 @@ class FigureOptions(Checked):
         None,
         check=optional(partial(checks.choice, allowed=FIGURE_FORMATS)),
         metavar="png|jpg|pdf|svg",
-        help="Format of the figures; text in pdf and svg stays text. Default: that of --format.",
+        help="File format of the figures; in pdf and svg, text stays text. Default: same as --format.",
         panel=FIGURES,
     )
     dpi: int | None = option(
         None,
         check=optional(partial(checks.integer, low=36, high=2400)),
         metavar="N",
-        help=f"Pixels per inch of the figures. Default: {SCREEN_DPI}, or {PRINT_DPI} with --width.",
+        help=f"Resolution of the figures in pixels per inch. Default: {SCREEN_DPI}, or {PRINT_DPI} "
+        "with --width.",
         panel=FIGURES,
     )
     width: float | str | None = option(
@@ -70,7 +71,7 @@ class FigureOptions(Checked):
         check=optional(_width),
         parse=_as_given,
         metavar="3.25in|82mm",
-        help="Width of the figures in print, in in, mm, cm or pt; text is then 7 to 14 points high. "
+        help="Width of the figures in print, in in, mm, cm or pt. Text is then 7 to 14 points high. "
         "Default: as wide as the photos need.",
         panel=FIGURES,
     )
@@ -78,29 +79,30 @@ class FigureOptions(Checked):
         None,
         check=optional(partial(checks.integer, low=1, high=200)),
         metavar="N",
-        help="Photos in one row of a figure. Default: chosen by their number and shapes.",
+        help="Number of photos per row in figures. Default: chosen from the number and shapes of the photos.",
         panel=FIGURES,
     )
     labels: tuple[str, ...] = option(
         ("names",),
         check=_labels,
         metavar="none|names|TEXT",
-        help="Labels of the photos in figures: none, their file names, or texts of your own: then give --labels "
-        "once per photo, in order. Default: names.",
+        help="Labels of the photos in figures: none, their file names (names), or your own texts. "
+        "For your own, repeat --labels once per photo, in order. Default: names.",
         panel=FIGURES,
     )
     arrange: str = option(
         "beside",
         check=partial(checks.choice, allowed=ARRANGEMENTS),
         metavar="beside|above",
-        help="Where a photo stands in figures: beside its colours, or above them.",
+        help="Where figures place a photo: beside its colours or above them.",
         panel=FIGURES,
     )
     panels: str = option(
         "whole",
         check=partial(checks.choice, allowed=PANELS),
         metavar="whole|square",
-        help="Shape of the photos in figures: whole, in rows of equal height, or the square in their middle.",
+        help="Shape of the photos in figures: whole photos in rows of equal height, or the square in "
+        "their middle.",
         panel=FIGURES,
     )
 

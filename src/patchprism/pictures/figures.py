@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from patchprism.errors import OptionError
-from patchprism.pictures.drawing import Drawing
-from patchprism.pictures.figure_options import PLAIN
 from patchprism.pictures.outline import outlined
 from patchprism.pictures.picture import draw_colors
 from patchprism.pictures.sheet import Bar, Group, Panel, Sheet, map_panel, photo_panel, viridis
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
 
-    from patchprism.pictures.figure_options import FigureOptions
 
 # Beyond these a figure is a poster: nobody reads it, and some viewers refuse it.
 MAX_PHOTOS = 200
@@ -29,18 +27,43 @@ MAX_PHOTOS = 200
 TINT = 0.5
 
 
-def fg_mask_figure(
+@dataclass(frozen=True, kw_only=True)
+class Style:
+    """What the figures of a job have in common.
+
+    Attributes
+    ----------
+    names : sequence of str, optional
+        Labels of the photos.
+    total : int, optional
+        Number of photos, where only the first 200 of them are given.
+    upsample : {"nearest", "bilinear", "guided"}
+        From patches to the figure's pixels.
+    columns : int, optional
+        Number of photos side by side; by default as many as fit.
+    notes : tuple of str
+        Sentences of the caption.
+    """
+
+    names: Sequence[str] | None = None
+    total: int | None = None
+    upsample: str = "nearest"
+    columns: int | None = None
+    notes: tuple[str, ...] = ()
+
+
+PLAINLY = Style()
+
+
+def fg_mask_sheet(
     shown: Sequence[NDArray[np.uint8]],
     scores: Sequence[NDArray[np.floating[Any]]],
     foregrounds: Sequence[NDArray[np.bool_]],
+    style: Style = PLAINLY,
     *,
-    names: Sequence[str] | None = None,
     side: Literal["above", "below", "none"] = "above",
-    total: int | None = None,
     outline: bool = False,
-    upsample: str = "nearest",
-    options: FigureOptions = PLAIN,
-) -> NDArray[np.uint8]:
+) -> Sheet:
     """Each crop with its score laid over it, background at 0.
 
     Parameters
@@ -50,23 +73,17 @@ def fg_mask_figure(
     scores : sequence of np.ndarray, shape (h, w), floating
         In [0, 1].
     foregrounds : sequence of np.ndarray, shape (h, w), bool
-    names : sequence of str, optional
-        Labels.
+    style : Style
+        Labels and arrangement.
     side : {"above", "below", "none"}, default "above"
         Where the foreground lies. With ``"below"`` one minus the score is shown, or the object would be as
         dark as the background.
-    total : int, optional
-        How many photos there are, where only the first 200 of them are given.
     outline : bool, default False
         Draw a line around the foreground.
-    upsample : {"nearest", "bilinear", "guided"}
-        From patches to the figure's pixels.
-    options : FigureOptions
-        Size, labels and arrangement.
 
     Returns
     -------
-    np.ndarray, shape (height, width, 3), uint8
+    Sheet
         Of at most 200 photos; if there are more, the figure says so.
 
     Raises
@@ -74,36 +91,8 @@ def fg_mask_figure(
     OptionError
         If there are no photos, or not as many of one as of the other, or shapes do not agree.
     """
-    make = partial(
-        fg_mask_sheet,
-        shown,
-        scores,
-        foregrounds,
-        names=names,
-        side=side,
-        total=total,
-        outline=outline,
-        upsample=upsample,
-    )
-    return Drawing(make)(options)
-
-
-def fg_mask_sheet(
-    shown: Sequence[NDArray[np.uint8]],
-    scores: Sequence[NDArray[np.floating[Any]]],
-    foregrounds: Sequence[NDArray[np.bool_]],
-    *,
-    names: Sequence[str] | None = None,
-    side: Literal["above", "below", "none"] = "above",
-    total: int | None = None,
-    outline: bool = False,
-    upsample: str = "nearest",
-    columns: int | None = None,
-    notes: Sequence[str] = (),
-) -> Sheet:
-    """What :func:`fg_mask_figure` draws."""
-    _check(shown, scores, names, ndim=2)
-    _check(shown, foregrounds, names, ndim=2)
+    _check(shown, scores, style.names, ndim=2)
+    _check(shown, foregrounds, style.names, ndim=2)
 
     def draw(index: int, size: tuple[int, int]) -> Image.Image:
         from PIL import Image
@@ -112,17 +101,19 @@ def fg_mask_sheet(
         mask = np.asarray(foregrounds[index], dtype=bool)
         strength = np.where(mask, 1.0 - score if side == "below" else score, 0.0)
         photo = photo_panel(shown[index], size)
-        score_map = colors_panel(viridis(strength), None, size, lambda: photo, upsample=upsample)
+        score_map = colors_panel(viridis(strength), None, size, lambda: photo, upsample=style.upsample)
         panel = Image.blend(photo, score_map, 1 - TINT)
         return outlined(panel, mask) if outline else panel
 
     groups = [
-        Group((Panel(np.shape(score), partial(draw, i)),), *_named(names, i))
+        Group((Panel(np.shape(score), partial(draw, i)),), *_named(style.names, i))
         for i, score in enumerate(scores[:MAX_PHOTOS])
     ]
     ends = ("1 (and background)", "0") if side == "below" else ("0 (and background)", "1")
     bar = Bar("score (tint over light and dark parts)", *ends, colors=tint())
-    return Sheet(groups, bars=(bar,), columns=columns, total=total or len(shown), notes=tuple(notes))
+    return Sheet(
+        groups, bars=(bar,), columns=style.columns, total=style.total or len(shown), notes=style.notes
+    )
 
 
 def tint() -> NDArray[np.uint8]:
@@ -134,16 +125,15 @@ def tint() -> NDArray[np.uint8]:
     return colors
 
 
-def results_figure(
+def results_sheet(
     shown: Sequence[NDArray[np.uint8]],
     colors: Sequence[NDArray[np.floating[Any]]],
+    style: Style = PLAINLY,
     *,
-    names: Sequence[str] | None = None,
-    total: int | None = None,
     outlines: Sequence[NDArray[np.bool_]] | None = None,
-    upsample: str = "nearest",
-    options: FigureOptions = PLAIN,
-) -> NDArray[np.uint8]:
+    foregrounds: Sequence[NDArray[np.bool_]] | None = None,
+    background: str = "black",
+) -> Sheet:
     """Each crop beside its colours, or above them.
 
     Parameters
@@ -152,20 +142,18 @@ def results_figure(
         The crops.
     colors : sequence of np.ndarray, shape (h, w, 3), floating
         In [0, 1].
-    names : sequence of str, optional
-        Labels.
-    total : int, optional
-        How many photos there are, where only the first 200 of them are given.
+    style : Style
+        Labels and arrangement.
     outlines : sequence of np.ndarray, shape (h, w), bool, optional
         Foregrounds, to draw a line around them on the photos.
-    upsample : {"nearest", "bilinear", "guided"}
-        From patches to the figure's pixels.
-    options : FigureOptions
-        Size, labels and arrangement.
+    foregrounds : sequence of np.ndarray, shape (h, w), bool, optional
+        Where patches keep their colours; the others show the background. By default all patches do.
+    background : {"black", "white", "grey", "photo", "transparent"}
+        What is shown outside the foreground.
 
     Returns
     -------
-    np.ndarray, shape (height, width, 3), uint8
+    Sheet
         Of at most 200 photos; if there are more, the figure says so.
 
     Raises
@@ -173,27 +161,7 @@ def results_figure(
     OptionError
         If there are no photos, or not as many of one as of the other, or shapes do not agree.
     """
-    make = partial(
-        results_sheet, shown, colors, names=names, total=total, outlines=outlines, upsample=upsample
-    )
-    return Drawing(make)(options)
-
-
-def results_sheet(
-    shown: Sequence[NDArray[np.uint8]],
-    colors: Sequence[NDArray[np.floating[Any]]],
-    *,
-    names: Sequence[str] | None = None,
-    total: int | None = None,
-    outlines: Sequence[NDArray[np.bool_]] | None = None,
-    foregrounds: Sequence[NDArray[np.bool_]] | None = None,
-    background: str = "black",
-    upsample: str = "nearest",
-    columns: int | None = None,
-    notes: Sequence[str] = (),
-) -> Sheet:
-    """What :func:`results_figure` draws; with foregrounds, another ``background`` than black."""
-    _check(shown, colors, names, ndim=3)
+    _check(shown, colors, style.names, ndim=3)
 
     def photo(index: int, size: tuple[int, int]) -> Image.Image:
         panel = photo_panel(shown[index], size)
@@ -202,16 +170,16 @@ def results_sheet(
     def painted(index: int, size: tuple[int, int]) -> Image.Image:
         kept = None if foregrounds is None else foregrounds[index]
         under = partial(photo_panel, shown[index], size)
-        return colors_panel(colors[index], kept, size, under, background=background, upsample=upsample)
+        return colors_panel(colors[index], kept, size, under, background=background, upsample=style.upsample)
 
     groups = [
         Group(
             (Panel(np.shape(each), partial(photo, i)), Panel(np.shape(each), partial(painted, i))),
-            *_named(names, i),
+            *_named(style.names, i),
         )
         for i, each in enumerate(colors[:MAX_PHOTOS])
     ]
-    return Sheet(groups, columns=columns, total=total or len(shown), notes=tuple(notes))
+    return Sheet(groups, columns=style.columns, total=style.total or len(shown), notes=style.notes)
 
 
 def colors_panel(

@@ -43,42 +43,43 @@ class PictureOptions(FigureOptions):
         check=optional(partial(checks.number, low=0, high=1)),
         flag="--overlay",
         metavar="ALPHA",
-        help="Also write each photo under its colours, with this opacity from 0 to 1.",
+        help="Also write each photo with its colours on top, at this opacity from 0 to 1.",
         panel=OUTPUT,
     )
     arrays: bool = option(
         False,
         check=checks.flag,
-        help="Also write the score, foreground, rgb and rgb_all of each photo as .npz.",
+        help="Also write the arrays of each photo as .npz: score, foreground, rgb and rgb_all.",
         panel=OUTPUT,
     )
     format: str = option(
         "png",
         check=partial(checks.choice, allowed=FORMATS),
         metavar="png|jpg",
-        help="Format of the pictures.",
+        help="File format of the pictures.",
         panel=OUTPUT,
     )
     upsample: str = option(
         "auto",
         check=partial(checks.choice, allowed=("auto", *UPSAMPLES)),
         metavar="auto|nearest|bilinear|guided",
-        help="How patches become pixels in pictures, masks and figures; guided follows the photo's edges. auto is "
-        "guided for masks and overlays, and nearest for the rest.",
+        help="How patches become pixels in pictures, masks and figures; guided follows the edges in "
+        "the photo. auto is guided for masks and overlays, and nearest for everything else.",
         panel=OUTPUT,
     )
     background: str = option(
         "black",
         check=partial(checks.choice, allowed=BACKGROUNDS),
         metavar="black|grey|white|photo|transparent",
-        help="What pictures and the figure results show where there is no foreground.",
+        help="What pictures and the results figure show outside the foreground.",
         panel=OUTPUT,
     )
     basis: str = option(
         "object",
         check=partial(checks.choice, allowed=BASES),
         metavar="object|all",
-        help="Which colours a picture shows: those of the foreground, or those of all patches.",
+        help="Which colours to show: those fitted to the foreground (object), or those fitted to all "
+        "patches (all).",
         panel=OUTPUT,
     )
     pca: bool = option(True, check=checks.flag)
@@ -86,19 +87,21 @@ class PictureOptions(FigureOptions):
         (),
         check=_chosen_masks,
         metavar="png[,coco]",
-        help="Also write the foreground at the photos' resolution: png, a mask of each photo; coco, one COCO JSON.",
+        help="Also write foreground masks at the photos' resolution. With png, there is one file per "
+        "photo; with coco, one COCO JSON file.",
         panel=OUTPUT,
     )
     instances: bool = option(
         False,
         check=checks.flag,
-        help="Part the foreground into objects: instances.csv, and one annotation per object in --masks coco.",
+        help="Split the foreground into objects: write instances.csv, and one annotation per object "
+        "with --masks coco.",
         panel=OUTPUT,
     )
     outline: bool = option(
         False,
         check=checks.flag,
-        help="Draw a line around the foreground on the photos of the figures.",
+        help="Draw a line around the foreground on the photos in the figures.",
         panel=OUTPUT,
     )
 
@@ -107,7 +110,7 @@ class PictureOptions(FigureOptions):
         super().__post_init__()
         if self.background == "transparent" and "jpg" in (self.format, self.figures_as):
             raise OptionError(
-                "background must be another one than transparent for jpg, which cannot hold it; use png",
+                "background cannot be transparent in jpg files; use png",
                 option="background",
             )
         if "coco" in self.masks:

@@ -111,7 +111,7 @@ def save_drawing(
     if format not in FIGURE_FORMATS:
         checks.refuse("path", f"a name that ends in {', '.join(f'.{each}' for each in FIGURE_FORMATS)}", path)
     if drawing.clear and format == "jpg":
-        raise OptionError("path must be another one than .jpg, which cannot be transparent", option="path")
+        raise OptionError("path cannot end in .jpg, because this figure is transparent", option="path")
     drawing.save(target, options)
     write_text(f"{drawing.caption()} {origin}".rstrip() + "\n", target.with_suffix(".txt"))
     return target
@@ -200,7 +200,7 @@ class LensResult:
         place: int = checks.integer("index", index, low=-len(self.pictures), high=len(self.pictures) - 1)
         drawn = self.pictures[place]
         if not drawn:
-            raise OptionError(f"the lens {self.name} was not asked for photo {index}")
+            raise OptionError(f"the lens {self.name} has nothing for photo {index}")
         return next(iter(drawn.values()))()
 
     def figure(

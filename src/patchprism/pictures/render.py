@@ -177,7 +177,7 @@ def write_picture(
             write_png(file, picture, dpi=dpi)
         return
     if max(shape) > 65535:
-        raise OutputError(name, "JPEG holds at most 65,535 pixels a side; use PNG")
+        raise OutputError(name, "JPEG holds at most 65,535 pixels per side; use PNG")
     options: dict[str, Any] = {"quality": quality, "subsampling": 0}
     if dpi is not None:
         options["dpi"] = (dpi, dpi)

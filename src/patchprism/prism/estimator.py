@@ -114,6 +114,9 @@ class Prism(FittedPrism):
     agreements : dict
         For each labelled photo of the last fit, by its index, its intersection over union; ``agreement_`` is their
         mean. Not saved in the file.
+    label_counts : ndarray, shape (2, 1024), int64, or None
+        Histograms of the scores, in equal bins of [0, 1], of the patches that the photos of the last fit labelled as
+        background and as object. None without labels; not saved in the file.
     origin : dict
         Model, weights, framing and dtype of the features. Set by the caller, and saved in the file.
     head : Head or None
@@ -144,6 +147,7 @@ class Prism(FittedPrism):
     # The file that the fit was read from; a job that reads it does not replace it.
     loaded_from: str = field(init=False, default="")
     agreements: dict[int, float] = field(init=False, default_factory=dict)
+    label_counts: NDArray[np.int64] | None = field(init=False, default=None)
     head: Head | None = field(init=False, default=None)
     masks: dict[str, bytes] = field(init=False, default_factory=dict)
 
@@ -170,7 +174,7 @@ class Prism(FittedPrism):
             If no patch is left in the foreground.
         """
         photos = as_features(X)
-        self.check_options()
+        self.check_fit()
         self.head, self.masks, given = None, {}, {}
         if y is not None:
             check_taught(self.foreground)
@@ -204,7 +208,7 @@ class Prism(FittedPrism):
         masks : mapping of int to bytes, optional
             The ``masks`` by the index of the photo.
         """
-        self.check_options()
+        self.check_fit()
         self.loaded_from = ""
         head = self._head_for_fit()
         voters = Voters(n_photos) if head is None and self.foreground in ("auto", "object") else None
@@ -243,6 +247,7 @@ class Prism(FittedPrism):
         if head is not None:
             self.n_voters_ = head.n_photos_
         self.agreements = in_object.agreements
+        self.label_counts = counts.curves.counts if counts.curves.count else None
         self.agreement_ = float(np.mean(list(self.agreements.values()))) if self.agreements else float("nan")
         self.scene_mean_, self.scene_components_ = scene.mean, scene.components
         self.scene_variance_, self.scene_ratio_ = scene.variance, scene.ratio
@@ -277,7 +282,7 @@ class Prism(FittedPrism):
         if self.foreground not in ("auto", "mask"):
             return None
         if self.head is None and self.foreground == "mask":
-            raise OptionError("foreground 'mask' needs masks, or a head that was taught by some")
+            raise OptionError("foreground 'mask' needs masks, or a head that was taught from masks")
         return self.head
 
     # ---------------------------------------------------------------- using

@@ -149,7 +149,7 @@ def _advice(path: Path) -> str:
     if suffix in (*PHOTO_SUFFIXES, *VIDEO_SUFFIXES):
         kind = "photo" if suffix in PHOTO_SUFFIXES else "clip"
         return f"; {kind}s are named without an option, and prism=FILE takes what `patchprism fit` wrote"
-    return "; weights=FILE takes weights" if suffix in (".pth", ".pt", ".ckpt") else ""
+    return "; give weights as weights=FILE" if suffix in (".pth", ".pt", ".ckpt") else ""
 
 
 def _read(path: Path, name: str) -> tuple[dict[str, Any], dict[str, np.ndarray[Any, Any]]]:
@@ -158,12 +158,12 @@ def _read(path: Path, name: str) -> tuple[dict[str, Any], dict[str, np.ndarray[A
     with safe_open(path, framework="numpy") as file:
         text = (file.metadata() or {}).get("patchprism")
         if text is None:
-            raise PrismError(f"{name}: a safetensors file, but not a prism (weights=FILE takes weights)")
+            raise PrismError(f"{name}: a safetensors file, but not a prism (give weights as weights=FILE)")
         if len(text) > MAX_HEADER:
             raise PrismError(f"{name}: damaged prism, its header has {len(text):,} characters")
         header = from_json(text)
         if not isinstance(header, dict):
-            raise PrismError(f"{name}: damaged prism, its header is no JSON object")
+            raise PrismError(f"{name}: damaged prism, its header is not a JSON object")
         version = header.get("version")
         if not is_whole(version, 1, VERSION):
             raise PrismError(
@@ -175,7 +175,7 @@ def _read(path: Path, name: str) -> tuple[dict[str, Any], dict[str, np.ndarray[A
             names = names | _HEAD
         missing = sorted(set(names) - there)
         if missing:
-            raise PrismError(f"{name}: not a whole prism, it lacks {', '.join(missing)}")
+            raise PrismError(f"{name}: incomplete prism, it lacks {', '.join(missing)}")
         # Shapes are known before a byte of the tensors is read: a small file may promise large ones.
         _check_shapes(name, {key: file.get_slice(key) for key in names})
         return header, {key: file.get_tensor(key) for key in names}

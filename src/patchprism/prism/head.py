@@ -194,7 +194,7 @@ class Head:
         if missing:
             listed = ", ".join(missing[:5])
             raise OptionError(
-                f"the masks label no patch as {listed}: every class needs at least one patch that it mostly covers"
+                f"the masks label no patch as {listed}; each class must cover most of at least one patch"
             )
         rows = walk(partial(LabelledRows, {index: given[index] for index in sorted(given)}))
         tokens, classes = rows.joined()

@@ -110,7 +110,7 @@ def _read(path: Path, name: str) -> tuple[dict[str, Any], Float64, Float64]:
             raise HeadError(f"{name}: damaged head, its header has {len(text):,} characters")
         header = from_json(text)
         if not isinstance(header, dict):
-            raise HeadError(f"{name}: damaged head, its header is no JSON object")
+            raise HeadError(f"{name}: damaged head, its header is not a JSON object")
         version = header.get("version")
         if not is_whole(version, 1, VERSION):
             raise HeadError(

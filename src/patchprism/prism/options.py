@@ -29,7 +29,8 @@ class PrismOptions:
         "auto",
         check=partial(checks.number, low=0, high=1, words=("auto", "otsu")),
         metavar="auto|otsu|FLOAT",
-        help="Score (0 to 1) that separates foreground from background; auto fits it to the photos.",
+        help="Score (0 to 1) that separates foreground from background. With auto, it is fitted to "
+        "the photos.",
         panel=FIT,
         parse=number_or_word(float),
     )
@@ -37,30 +38,35 @@ class PrismOptions:
         "auto",
         check=partial(checks.choice, allowed=FOREGROUNDS),
         metavar="METHOD",
-        help="How the foreground is found: object (learned from what differs from the photos' borders), mask (learned "
-        "from masks or a head), pca (first component, side by the borders), above or below (that side of the "
-        "component), or none (keep all patches). auto is mask where masks or a head are given, and object otherwise.",
+        help="How to find the foreground: auto, object, mask, pca, above, below or none. With "
+        "object, it is learned from what differs from the photos' borders; with mask, from "
+        "masks or a head. With pca, the first component is the score, and the borders decide "
+        "its side; above and below take that side of the component. With none, all patches are "
+        "kept. With auto, it is mask if there are masks or a head, and object otherwise.",
         panel=FIT,
     )
     foreground_component: int = option(
         1,
         check=partial(checks.integer, low=1, high=3),
         metavar="1|2|3",
-        help="Component that pca, above and below use as the score.",
+        help="Component that --foreground pca, above and below use as the score.",
         panel=FIT,
     )
     scaling: str = option(
         "minmax",
         check=partial(checks.choice, allowed=SCALINGS),
         metavar="minmax|percentile|sigmoid",
-        help="How components become colours.",
+        help="How components become colours. The range of each component is its minimum and maximum "
+        "(minmax) or its 1st and 99th percentiles (percentile); sigmoid applies a sigmoid to "
+        "the whitened components.",
         panel=FIT,
     )
     components: tuple[int, int, int] = option(
         (1, 2, 3),
         check=partial(checks.three_components, most=KEPT_COMPONENTS),
         metavar="R,G,B",
-        help=f"Components for red, green and blue, from 1 to {KEPT_COMPONENTS}; a negative one is inverted.",
+        help=f"Components shown as red, green and blue, from 1 to {KEPT_COMPONENTS}; a negative "
+        "number inverts the component.",
         panel=FIT,
         parse=numbers("three numbers like 1,2,3", int, count=3),
     )
@@ -68,7 +74,8 @@ class PrismOptions:
         "rgb",
         check=partial(checks.choice, allowed=SPACES),
         metavar="rgb|oklab",
-        help="Components as red, green and blue, or in OKLab, where equal steps look equal.",
+        help="Colour space of the components: red, green and blue, or OKLab, in which equal steps "
+        "look equal.",
         panel=FIT,
     )
     signs: str = option("stable", check=partial(checks.choice, allowed=SIGNS))
@@ -76,28 +83,28 @@ class PrismOptions:
         None,
         check=optional(partial(checks.number, low=0, high=1)),
         metavar="FLOAT",
-        help="Show the foreground at this threshold; the colours stay as fitted at [bold]--threshold[/bold].",
+        help="Show the foreground at this threshold; the colours stay as fitted at --threshold.",
         panel=FIT,
     )
     mask_side: str | None = option(
         None,
         check=optional(partial(checks.choice, allowed=MASK_SIDES)),
         metavar="above|below|none",
-        help="Show this side of the threshold as foreground, instead of the fitted one.",
+        help="Show this side of the threshold as foreground instead of the fitted side.",
         panel=FIT,
     )
     opening: int = option(
         0,
         check=partial(checks.integer, low=0, high=MAX_MORPHOLOGY),
         metavar="N",
-        help="Remove specks of up to N patches from the shown foreground.",
+        help="Remove specks from the shown foreground, by N steps of morphological opening.",
         panel=FIT,
     )
     closing: int = option(
         0,
         check=partial(checks.integer, low=0, high=MAX_MORPHOLOGY),
         metavar="N",
-        help="Fill holes of up to N patches in the shown foreground.",
+        help="Fill holes in the shown foreground, by N steps of morphological closing.",
         panel=FIT,
     )
 
@@ -136,6 +143,22 @@ class PrismOptions:
             raise OptionError(f"mask_side {side!r} needs a mask_threshold with foreground='none'")
         if self.foreground == "none" and side is None and threshold is not None:
             raise OptionError("mask_threshold needs a mask_side with foreground='none'")
+
+    def check_fit(self) -> None:
+        """:meth:`check_options`, and refuse a component that the fit would not look at.
+
+        Raises
+        ------
+        OptionError
+            If there is one.
+        """
+        self.check_options()
+        if self.foreground_component != 1 and self.foreground in ("auto", "object", "mask"):
+            raise OptionError(
+                f"foreground_component {self.foreground_component} needs foreground='pca', foreground='above' or "
+                f"foreground='below': {self.foreground} does not use a component",
+                option="foreground_component",
+            )
 
 
 DEFAULTS: dict[str, Any] = {field.name: field.default for field in fields(PrismOptions)}

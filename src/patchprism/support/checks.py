@@ -52,7 +52,12 @@ def said(value: object) -> str:
 
 def refuse(name: str, wanted: str, value: object) -> NoReturn:
     """Raise the OptionError that says what a parameter must be."""
-    raise OptionError(f"{name} must be {wanted}, got {said(value)}", option=name)
+    _refuse(name, wanted, value, "")
+
+
+def _refuse(name: str, wanted: str, value: object, meant: str) -> NoReturn:
+    hint = f"; did you mean {meant}?" if meant else ""
+    raise OptionError(f"{name} must be {wanted}, got {said(value)}{hint}", option=name)
 
 
 def optional(check: Check) -> Check:
@@ -78,7 +83,10 @@ def number(
             found = math.nan
         if math.isfinite(found) and low <= found <= high:
             return found
-    refuse(name, f"{_or(words)}a number{_range(low, high, given)}", value)
+    percent = (low, high) == (0, 1) and isinstance(given, (int, float)) and 2 <= given <= 100
+    _refuse(
+        name, f"{_or(words)}a number{_range(low, high, given)}", value, f"{given / 100:g}" if percent else ""
+    )
 
 
 def integer(
@@ -134,7 +142,7 @@ def two_ends(name: str, value: Any) -> tuple[float, float]:
 
 def three_components(name: str, value: Any, *, most: int) -> tuple[int, int, int]:
     """Three numbers of components from 1 to ``most``; negative ones are turned around."""
-    words = f"three whole numbers from 1 to {most} (negative: turned around)"
+    words = f"three whole numbers from 1 to {most} (negative: inverted)"
     found = _listed(name, value, words)
     try:
         red, green, blue = (integer(name, each, low=-most, high=most) for each in found)

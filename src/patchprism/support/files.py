@@ -166,12 +166,12 @@ def check_target(
         return text
     target = local_path(path)
     if target.is_dir():
-        raise OutputError(str(target), "a folder of that name is there already")
+        raise OutputError(str(target), "it is a folder")
     _refuse_device(target)
     if make_folder:
         refuse_no_folder(target, above=True)
     elif not target.parent.is_dir():
-        raise OutputError(str(target), "its folder does not exist")
+        raise OutputError(str(target), "its folder does not exist; create it first")
     refuse_to_replace(target.parent, [target.name], [each for each in photos if not is_remote(each)])
     refuse_what_is_read(target, read)
     clean_parts(target.parent)
@@ -196,7 +196,7 @@ def refuse_no_folder(path: str | os.PathLike[str], *, above: bool = False) -> No
         if os.path.isdir(each):
             return
         if os.path.lexists(each):
-            what = "a file, not a folder" if os.path.exists(each) else "a link that leads nowhere"
+            what = "a file, not a folder" if os.path.exists(each) else "a link to a file that does not exist"
             raise OutputError(str(folder), f"{'it' if each == folder else each} is {what}")
 
 
@@ -306,7 +306,7 @@ def _refuse_device(target: Path) -> None:
         return
     # /dev/stdout is a link to what may be a file.
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)) or os.path.realpath(target.parent) == "/dev":
-        raise OutputError(str(target), "it is a device or a pipe; name a file")
+        raise OutputError(str(target), "it is a device or a pipe; choose a file")
 
 
 def _discard(part: Path) -> None:
@@ -319,7 +319,7 @@ def _discard(part: Path) -> None:
 
 def _reason(error: OSError) -> str:
     if isinstance(error, FileNotFoundError):
-        return "its folder does not exist"
+        return "its folder does not exist; create it first"
     if isinstance(error, IsADirectoryError):
-        return "a folder of that name is there already"
+        return "it is a folder"
     return (error.strerror or str(error)).lower()

@@ -134,7 +134,7 @@ def local_path(path: str | os.PathLike[str]) -> Path:
         text = text.removeprefix("localhost")
     text = os.fsdecode(unquote_to_bytes(os.fsencode(text)))
     if "\0" in text:
-        raise OptionError(f"{os.fsdecode(path)}: %00 is no part of a file's name")
+        raise OptionError(f"{os.fsdecode(path)}: %00 is not allowed in the name of a file")
     return Path(text)
 
 
@@ -246,11 +246,16 @@ class LocalFolder:
         with suppress(FileExistsError):
             self.path.mkdir()
         if not stat.S_ISDIR(os.lstat(self.path).st_mode):
-            raise OutputError(self.name, "it is a link or a file where PatchPrism keeps its work; remove it")
+            raise OutputError(
+                self.name,
+                "it is a link or a file, but PatchPrism needs a work folder of this name; remove it",
+            )
         if not is_work(self.path):
             if {path.name for path in self.path.iterdir()} - {LOCK, ENDING}:
                 raise OutputError(
-                    self.name, "PatchPrism keeps its work there, but did not make this folder; move it"
+                    self.name,
+                    "PatchPrism needs a work folder of this name, but did not make the folder that is there; "
+                    "move it",
                 )
             with suppress(FileExistsError), open(self.path / MARKER, "xb") as file:
                 file.write(MARKER_TEXT)
@@ -410,7 +415,7 @@ def filesystem(url: str) -> tuple[Any, str]:
     except PatchPrismError:
         raise
     except Exception as error:  # an unknown protocol, credentials that make no sense
-        raise OptionError(f"{said(url)} is no address that can be opened: {reason_of(error)}") from error
+        raise OptionError(f"{said(url)} cannot be opened as an address: {reason_of(error)}") from error
     return system, path
 
 

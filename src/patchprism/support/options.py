@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     Parse = Callable[[str, str], Any]
 
-# The panels of ``--help``.
-INPUT, MODEL, FIT, OUTPUT = "What goes in", "The network", "Foreground and colours", "What comes out"
+# The groups of ``--help-all``.
+INPUT, MODEL, FIT, OUTPUT = "Input", "Model", "Foreground and colours", "Output"
 LENSES, SCALE, FIGURES = "Lenses", "Many photos", "Figures"
 
 _KEY = "option"
@@ -36,24 +36,18 @@ class Option:
         What a value looks like, for ``--help``.
     flag : str
         How the command line spells it, with spaces between several spellings; by default the name with dashes.
-    was : str
-        A spelling of earlier days, which is still accepted. For a flag, it means False.
     panel : str, optional
-        Where ``--help`` shows it.
+        The group of ``--help-all`` that it belongs to.
     parse : callable, optional
         ``parse(name, text)`` gives the value of a text on the command line, where the text is not the value.
-    hidden : bool
-        Left out of ``--help``.
     """
 
     check: Check
     help: str = ""
     metavar: str | None = None
     flag: str = ""
-    was: str = ""
     panel: str | None = None
     parse: Parse | None = None
-    hidden: bool = False
 
     def flags(self, name: str) -> list[str]:
         """How the command line spells an option of this name."""
@@ -67,10 +61,8 @@ def option(
     help: str = "",
     metavar: str | None = None,
     flag: str = "",
-    was: str = "",
     panel: str | None = None,
     parse: Parse | None = None,
-    hidden: bool = False,
 ) -> Any:
     """A field with its default, and what :class:`Option` says of it."""
     said = Option(
@@ -78,10 +70,8 @@ def option(
         help=help,
         metavar=metavar,
         flag=flag,
-        was=was,
         panel=panel,
         parse=parse,
-        hidden=hidden,
     )
     return field(default=default, metadata={_KEY: said})
 
@@ -104,7 +94,8 @@ def left_open(source: type, name: str, **changes: Any) -> Any:
     said, default = replace(found.metadata[_KEY], **changes), found.default
     if default not in (MISSING, None) and not isinstance(default, bool):
         shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
-        said = replace(said, help=f"{said.help} Default: {shown}.")
+        known = "" if "Default: " in said.help else f" Default: {shown}."
+        said = replace(said, help=said.help + known)
     return field(default=None, metadata={_KEY: replace(said, check=optional(said.check))})
 
 

@@ -292,8 +292,7 @@ class Output:
             if name not in record or (size is not None and not record.has(name, size)):
                 raise OutputError(
                     self.path(name),
-                    "a file of that name is there already, and PatchPrism did not write it; move it, or write to "
-                    "another folder",
+                    "it exists already, and PatchPrism did not write it; move it, or write to another folder",
                 )
 
     def claim(self, names: Iterable[str], read: Iterable[str | os.PathLike[str]] = ()) -> None:

@@ -140,16 +140,14 @@ def load_again(view: View) -> Backbone:
     """
     name = view.record.name
     if view.record.family in ("own", "callable"):
-        raise OptionError(
-            f"backbone must be given: {name} is none that can be loaded again", option="backbone"
-        )
+        raise OptionError(f"backbone must be given: {name} cannot be loaded by its name", option="backbone")
     # hf: models bring their own weights.
     weights = None if name.startswith("hf:") else view.weights.path or None
     device, dtype = view.settings.get("device") or "auto", view.settings.get("dtype") or "auto"
     backbone = load_backbone(name, weights=weights, device=device, dtype=dtype, download=False)
     if view.weights.sha256 and backbone.weights.sha256 != view.weights.sha256:
         raise WeightsError(
-            f"the weights of {name} that are here are not those of the view; give its backbone"
+            f"the weights of {name} on this machine differ from those of the view; give its backbone"
         )
     return backbone
 

@@ -86,7 +86,7 @@ class Visualization(View):
             if found:
                 raise OptionError(f"{name}: {len(found)} photos are called {wanted!r}; use an index: {found}")
         known = ", ".join(self.names[:5]) + (", ..." if len(self) > 5 else "")
-        raise OptionError(f"{name}: no photo is called {checks.said(wanted)}; there are {known}")
+        raise OptionError(f"{name}: no photo is called {checks.said(wanted)}; choose from {known}")
 
     def _some(self, indices: Sequence[int]) -> Visualization:
         """A view of some photos, in the same colours."""
@@ -367,22 +367,36 @@ class Visualization(View):
             return Drawing(partial(overview_sheet, self)).figure(options)
         return self.figures(options)[name].figure(options)
 
-    def explore(self, *, title: str | None = None) -> ExplorerPage:
+    def explore(self, *, title: str | None = None, attention: bool = False) -> ExplorerPage:
         """Make the explorer's page for these photos; a notebook shows it.
 
         Parameters
         ----------
         title : str, optional
+        attention : bool
+            Whether the page can show the class token's attention: the network is loaded again from the same weights,
+            and runs over the photos once more.
 
         Returns
         -------
         ExplorerPage
             ``.save(path)`` writes it as one HTML file that needs neither a server nor a network.
+
+        Raises
+        ------
+        OptionError
+            With ``attention``, if the features did not come from a network that can be loaded.
+        ModelError
+            With ``attention``, if the network has none, or no class token.
         """
         from patchprism.explorer import ExplorerPage, build_message
+        from patchprism.explorer.modes import carry_modes
 
         title = None if title is None else checks.text("title", title)
-        return ExplorerPage(build_message(self, title=title))
+        backbone = load_again(self) if checks.flag("attention", attention) else None
+        message = build_message(self, title=title)
+        carry_modes(message, self, backbone)
+        return ExplorerPage(message)
 
     def _repr_png_(self) -> bytes:
         """HTML for notebooks: the figure ``results``."""

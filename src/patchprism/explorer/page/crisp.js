@@ -24,7 +24,7 @@ export function crisp(app) {
     drawn = null;
   };
   const draw = (state) => {
-    const wanted = state.single !== null && state.guided && state.mode !== "photo";
+    const wanted = state.single !== null && state.guided && state.mode !== "photo" && state.mode !== "clusters";
     const tile = wanted ? app.gallery.tiles[state.single] : null;
     if (!tile) return clear();
     if (drawn?.tile !== tile) {
@@ -61,7 +61,7 @@ export function crisp(app) {
   };
   app.on("load", clear);
   app.on("draw", (state) => {
-    byId("guided-row").hidden = state.single === null || state.mode === "photo";
+    byId("guided-row").hidden = state.single === null || state.mode === "photo" || state.mode === "clusters";
     draw(state);
   });
 }

@@ -12,6 +12,7 @@ import { zip } from "./zip.js";
 
 const FILLS = { white: [255, 255, 255, 255], transparent: [0, 0, 0, 0], black: [0, 0, 0, 255] };
 const PANELS = { photo: "Photo", colours: "Colours", overlay: "Overlay", score: "Foreground score" };
+const EXTRA_PANELS = { clusters: "Clusters", attention: "Attention" }; // once they were shown
 const MOST_DPI = 1200;
 const DEFAULTS = { width: { in: 6.75, mm: 170 }, dpi: 300 };
 const PREVIEW_WIDTH = 520;
@@ -31,6 +32,8 @@ export function captionOf(header, state, panels) {
     said.push(`Principal components ${listed(turned)} of ${patches} as ${channels}, scaled ${state.basis === "all" ? "from minimum to maximum" : scaled} over all photos.`);
     if (state.side !== "none") said.push(`Foreground: score ${state.side} ${state.threshold.toFixed(3)}.`);
   }
+  if (panels.includes("clusters")) said.push("Clusters of the patches of all photos (k-means).");
+  if (panels.includes("attention")) said.push("Attention of the class token, mean over heads, each photo from 0 to the 99th percentile of its patches.");
   if (panels.includes("score")) said.push("Foreground score from 0 (dark) to 1 (bright).");
   const [low, high] = state.heatRange;
   if (panels.some((panel) => panel.startsWith("pin"))) said.push(`Cosine similarity to the marked patch from ${low} (dark) to ${high} (bright).`);
@@ -102,7 +105,9 @@ export class Exporter {
 
   // Which panels there are now: a page's pins come and go.
   kinds() {
-    return { ...PANELS, ...Object.fromEntries(this.links.map((_, k) => [`pin-${k}`, `Similarity to pin ${k + 1}`])) };
+    const { model } = this.app;
+    const extra = Object.entries(EXTRA_PANELS).filter(([mode]) => model.extra[mode]);
+    return { ...PANELS, ...Object.fromEntries(extra), ...Object.fromEntries(this.links.map((_, k) => [`pin-${k}`, `Similarity to pin ${k + 1}`])) };
   }
 
   open() {

@@ -7,6 +7,7 @@ import { inspect } from "./inspect.js";
 import { keys } from "./keys.js";
 import { fromBase64, readMessage } from "./message.js";
 import { Model } from "./model.js";
+import { modes } from "./modes.js";
 import { navigate } from "./navigate.js";
 import { panel } from "./panel.js";
 import { readout } from "./readout.js";
@@ -18,7 +19,7 @@ import { tools } from "./tools.js";
 import { Gallery } from "./view.js";
 
 // Each is called once with the app, in this order; app.js says how they hear of things.
-const PARTS = [navigate, panel, readout, inspect, crisp, take, keys, tools];
+const PARTS = [navigate, panel, readout, inspect, crisp, take, keys, modes, tools];
 
 const app = new App();
 

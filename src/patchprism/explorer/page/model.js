@@ -29,6 +29,7 @@ export class Model {
     this.mask = new Uint8Array(this.count);
     this.bytes = new Uint8Array(3 * this.count);
     this.scoreBytes = null;
+    this.extra = {}; // bytes of modes that Python computes: modes.js
     this.made = {};
   }
 
@@ -82,6 +83,7 @@ export class Model {
       this.scoreBytes ??= scoreColors(this.scores, new Uint8Array(3 * this.count));
       return { colors: this.scoreBytes, visible: null };
     }
+    if (this.extra[state.mode]) return { colors: this.extra[state.mode], visible: null };
     return { colors: this.bytes, visible: state.basis === "all" ? null : this.mask };
   }
 

@@ -17,6 +17,7 @@ export function factsOf(app, { photo, index, patch }) {
     where: `row ${Math.floor(index / w) + 1}, column ${(index % w) + 1}`,
     score: model.scores[patch].toFixed(2),
     kept: model.mask[patch] === 1,
+    mode: app.modeFact(photo, patch),
     components: [0, 1, 2].map((k) => (components[k] ? components[k][patch].toFixed(2) : "–").replace("-", "−")),
     color: `#${hex}`,
     cosines: state.pins.map((pin) => model.similarity.between(model.photos[pin.photo].start + pin.index, patch).toFixed(2).replace("-", "−")),
@@ -27,13 +28,13 @@ export function factsOf(app, { photo, index, patch }) {
 export function spokenFacts(facts) {
   const pins = facts.cosines.map((cosine, i) => `cosine to pin ${i + 1} ${cosine}`);
   const ground = facts.kept ? "foreground" : "background";
-  return [`${facts.where}, score ${facts.score}, ${ground}`, `components ${facts.components.join(", ")}`, `colour ${facts.color}`, ...pins].join("; ");
+  return [`${facts.where}, score ${facts.score}, ${ground}`, ...(facts.mode ? [facts.mode] : []), `components ${facts.components.join(", ")}`, `colour ${facts.color}`, ...pins].join("; ");
 }
 
 export function readout(app) {
   const box = byId("readout");
   const cell = () => box.appendChild(element("span"));
-  const [name, where, score, components, color] = [cell(), cell(), cell(), cell(), cell()];
+  const [name, where, score, components, mode, color] = [cell(), cell(), cell(), cell(), cell(), cell()];
   const swatch = element("i", { class: "swatch" });
   const hex = element("b");
   color.append(swatch, hex);
@@ -48,6 +49,8 @@ export function readout(app) {
     setText(where, facts.where);
     setText(score, `score ${facts.score} · ${facts.kept ? "foreground" : "background"}`);
     setText(components, `PC 1–3: ${facts.components.join("  ")}`);
+    setText(mode, facts.mode);
+    mode.hidden = !facts.mode;
     setText(hex, facts.color);
     swatch.style.background = facts.color;
     facts.cosines.forEach((cosine, i) => pins[i] && setText(pins[i].lastChild, `cosine to pin ${i + 1}: ${cosine}`));

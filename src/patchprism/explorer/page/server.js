@@ -1,6 +1,7 @@
 // The served page's way to the server it came from. The single file has none of this.
 
 import { DECISION_GRID } from "./head.js";
+import { inControls } from "./words.js";
 
 const STORED = "patchprism-session";
 
@@ -28,7 +29,7 @@ export class Server {
     } catch {
       // no JSON: the number must do
     }
-    throw Object.assign(new Error(reason), { status: response.status });
+    throw Object.assign(new Error(inControls(reason, true)), { status: response.status });
   }
 
   async json(method, path, options) {
@@ -67,6 +68,7 @@ export class Server {
 
   // What the session shows; `fitNumber` is the number of its fit then.
   async message() {
+    this.hasAttention = (await this.json("GET", this.path)).attention;
     const response = await this.ask("GET", `${this.path}/message`);
     this.fitNumber = Number(response.headers.get("x-fit"));
     return new Uint8Array(await response.arrayBuffer());
@@ -85,19 +87,23 @@ export class Server {
       body: file,
       headers: { "Content-Type": "application/octet-stream", "X-Photo-Name": encodeURIComponent(file.name) },
     });
-    if (answer.refused) throw new Error(answer.refused);
+    if (answer.refused) throw new Error(inControls(answer.refused, true));
     return answer;
   }
 
   // Starts a fit and waits for it; tell({ state, stage, done, total }) on the way.
   async fit(wish, tell) {
     await this.json("POST", `${this.path}/fit`, { json: wish });
+    return this.follow(tell);
+  }
+
+  async follow(tell) {
     for (let wait = 60; ; wait = Math.min(wait * 1.3, 500)) {
       const job = await this.json("GET", `${this.path}/job`);
       tell(job);
       if (job.state === "done") return job;
       if (job.state === "stopped") throw new Error("Stopped.");
-      if (job.state === "failed") throw new Error(job.error);
+      if (job.state === "failed") throw new Error(inControls(job.error, true));
       await new Promise((resolve) => setTimeout(resolve, wait));
     }
   }
@@ -120,6 +126,27 @@ export class Server {
   async applyHead(bytes, K) {
     const headers = { "Content-Type": "application/octet-stream" };
     return headAnswer(await this.ask("POST", `${this.path}/head/apply`, { body: bytes, headers }), K);
+  }
+
+  // Clusters of all patches: { labels (n), count, silhouette }.
+  async clusters(count) {
+    const { info, content } = await this.packed(`/clusters?count=${count}`);
+    return { ...info, labels: new Int8Array(content) };
+  }
+
+  // The class token's attention: { weights (n), tops, layer }; the network runs over the photos for it.
+  async attention(tell) {
+    await this.json("POST", `${this.path}/attention`);
+    await this.follow(tell);
+    const { info, content } = await this.packed("/attention");
+    return { ...info, weights: new Float32Array(content) };
+  }
+
+  // JSON with its length before it, then bytes.
+  async packed(path) {
+    const content = await (await this.ask("GET", this.path + path)).arrayBuffer();
+    const end = 4 + new DataView(content).getUint32(0, true);
+    return { info: JSON.parse(new TextDecoder().decode(content.slice(4, end))), content: content.slice(end) };
   }
 
   async photo(index) {

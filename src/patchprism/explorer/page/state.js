@@ -2,7 +2,7 @@
 
 import { HEAD_NAME } from "./head.js";
 
-export const MODES = ["photo", "colours", "overlay", "score"];
+export const MODES = ["photo", "colours", "overlay", "score", "clusters", "attention"];
 export const BACKGROUNDS = ["black", "photo", "grey"];
 export const SPACES = ["rgb", "oklab"];
 export const SORTS = ["given", "name", "share", "similar"];
@@ -200,6 +200,8 @@ export function commandWords(header, state) {
   if (state.basis === "all") words.push("--basis", "all");
   if (state.mode === "overlay") words.push("--overlay", String(state.alpha));
   else if (state.mode === "score") words.push("--arrays");
+  else if (state.mode === "clusters") words.push("--lens", "clusters", "--clusters", String(state.clusters));
+  else if (state.mode === "attention") words.push("--lens", "attention");
   else if (state.background !== "black") words.push("--background", state.background);
   // Where the photo shows, pictures are guided by it unless they are told not to be; those of the page are not.
   if (state.mode === "overlay" || words.includes("photo")) words.push("--upsample", "nearest");

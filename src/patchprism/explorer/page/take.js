@@ -4,7 +4,7 @@ import { byId, setText } from "./dom.js";
 import { encodePng } from "./png.js";
 import { PRISM_NAME, commandText, needsOwnPrism, toFragment } from "./state.js";
 
-const KINDS = { photo: "photo", colours: "pca", overlay: "overlay", score: "score" };
+const KINDS = { photo: "photo", colours: "pca", overlay: "overlay", score: "score", clusters: "clusters", attention: "attention" };
 
 export function showsPhoto({ mode, background }) {
   return mode === "photo" || mode === "overlay" || (mode === "colours" && background === "photo");

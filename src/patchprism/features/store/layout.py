@@ -190,7 +190,7 @@ def load_json(folder: Folder, key: str) -> dict[str, Any]:
     where = f"{folder.name}/{key}"
     size = folder.size(key)
     if size is None:
-        raise StoreError(f"{where}: missing; this is no feature store, or not a whole one")
+        raise StoreError(f"{where}: missing; this is not a feature store, or it is incomplete")
     if size > MAX_JSON:
         raise StoreError(f"{where}: {size:,} bytes of metadata, at most {MAX_JSON:,} are read")
     try:

@@ -180,7 +180,9 @@ class StoredFeatures(PatchFeatures):
         try:
             return Framing.from_dict(self.origin["framing"])
         except (OptionError, KeyError, TypeError) as error:
-            raise StoreError(f"{self.path}: damaged feature store, its framing is none ({error})") from error
+            raise StoreError(
+                f"{self.path}: damaged feature store, its framing is not valid ({error})"
+            ) from error
 
     def rows(self, start: int, stop: int) -> list[PhotoRow]:
         """The entries of the photos from ``start`` to ``stop`` (exclusive), counted in the whole store."""
@@ -199,8 +201,8 @@ class StoredFeatures(PatchFeatures):
             need = 2 * 4 * (last - first) * self.width
             if need > LARGE and need > free_memory():
                 raise StoreError(
-                    f"{self.path}: the tokens of {row.name} take {need / 1e9:,.1f} GB, which is more memory "
-                    "than this machine has free"
+                    f"{self.path}: the tokens of {row.name} take {need / 1e9:,.1f} GB, more memory than "
+                    "this machine has free"
                 )
             tokens = self._rows("tokens", first, last)
             check_tokens(tokens, f"{row.name} in {self.path}")
@@ -295,8 +297,8 @@ class StoredFeatures(PatchFeatures):
             for at, name in enumerate(these, start + 1):
                 if name.rpartition("/")[2] in ("", ".", ".."):  # pictures are named after the last part
                     raise StoreError(
-                        f"{self.path}: damaged feature store, the name of photo {at} is {checks.said(name)}, which is "
-                        "no file's; write the store again with patchprism features"
+                        f"{self.path}: damaged feature store, the name of photo {at} is {checks.said(name)}, which "
+                        "cannot be the name of a file; write the store again with `patchprism features`"
                     )
             found += these
             start = end
@@ -340,14 +342,14 @@ def _attributes(folder: Folder) -> dict[str, Any]:
     if folder.size("zarr.json") is None:
         if folder.size(f"{WORK}/job.json") is not None:
             raise StoreError(
-                f"{folder.name}: an unfinished feature store; run the command that began it once more"
+                f"{folder.name}: an unfinished feature store; to finish it, repeat the command that started it"
             )
-        raise StoreError(f"{folder.name}: no feature store (it has no zarr.json)")
+        raise StoreError(f"{folder.name}: not a feature store (it has no zarr.json)")
     group = layout.load_json(folder, "zarr.json")
     attributes = group.get("attributes")
     ours = attributes.get("patchprism") if isinstance(attributes, dict) else None
     if group.get("zarr_format") != 3 or group.get("node_type") != "group" or not isinstance(ours, dict):
-        raise StoreError(f"{folder.name}: a Zarr folder, but no feature store of PatchPrism")
+        raise StoreError(f"{folder.name}: a Zarr folder, but not a feature store of PatchPrism")
     version = ours.get("version")
     if not is_whole(version) or version != layout.VERSION:
         raise StoreError(
@@ -372,7 +374,7 @@ def _attributes(folder: Folder) -> dict[str, Any]:
     ):
         raise StoreError(f"{folder.name}: damaged feature store, it does not say which photos failed")
     if not is_text(ours.get("key", "")):
-        raise StoreError(f"{folder.name}: damaged feature store, its key is none")
+        raise StoreError(f"{folder.name}: damaged feature store, its key is not valid")
     return ours
 
 

@@ -32,7 +32,7 @@ def open_engine(name: str = "local", *, workers: int | None = None) -> Engine:
     if checks.choice("engine", name, allowed=ENGINES) == "local":
         if workers is not None:
             raise OptionError(
-                "workers is for the engine ray; the local engine uses this process", option="workers"
+                "workers is only for the engine ray; the local engine uses this process", option="workers"
             )
         from patchprism.jobs.engines.local import LocalEngine
 

@@ -13,11 +13,13 @@ from patchprism.errors import PhotoError
 from patchprism.jobs.video.fitting import nothing
 from patchprism.jobs.video.relay import read_ahead, write_behind
 from patchprism.jobs.video.sink import is_pictures, open_sink
+from patchprism.jobs.video.steady import whole
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from patchprism.backbones import BackboneRecord, WeightsOrigin
+    from patchprism.jobs.lens import FrameLens
     from patchprism.jobs.run import Tell
     from patchprism.jobs.video.canvas import Canvas
     from patchprism.jobs.video.fitting import Frames, Seen
@@ -42,6 +44,8 @@ class VideoReport:
         Rows and columns of patches per frame.
     fps : float
         Frames worked off a second, from the first to the last.
+    lens : str
+        What the colours mean; empty where they are the prism's.
     sound : str
         ``"copied"``, ``"re-encoded from ... to ..."``, ``"left out"`` or ``"none"``.
     n_problems : int
@@ -66,6 +70,7 @@ class VideoReport:
     size: tuple[int, int] = (0, 0)
     grid: tuple[int, int] = (0, 0)
     fps: float = 0.0
+    lens: str = ""
     sound: str = "none"
     n_problems: int = 0
     problems: list[str] = field(default_factory=list)
@@ -84,8 +89,8 @@ class Drawing:
     """How a clip is drawn and written."""
 
     frames: Frames
-    span: Span
     colors: FrameColors
+    lens: FrameLens | None
     steady: Steady | None
     canvas: Canvas
     crf: int | None
@@ -93,26 +98,26 @@ class Drawing:
 
     def write(self, report: VideoReport, tell: Tell) -> None:
         """Colour and write all wanted frames; the report says what came of them."""
-        clip, frames = self.frames.clip, self.frames
+        clip, frames, span = self.frames.clip, self.frames, self.frames.span
         pictures = is_pictures(report.out)
-        total = _expected(clip, self.span)
+        total = _expected(clip, span)
         tell("frames", 0, total)
         before = frames.seconds
-        with read_ahead(frames.framed(clip.frames(self.span, planes=not pictures)), 2) as items:
+        with read_ahead(frames.framed(clip.frames(span, planes=not pictures)), 2) as items:
             began = time.perf_counter()
             seen = frames.tokens(items)
             first = next(seen, None)
             if first is None:
-                raise PhotoError(clip.name, nothing(clip, self.span))
+                raise PhotoError(clip.name, nothing(clip, span))
             with (
                 open_sink(
                     report.out,
                     clip,
                     self.canvas,
                     first=first[0],
-                    every=self.span.every,
+                    every=span.every,
                     crf=self.crf,
-                    whole=self.span.start is None,
+                    whole=span.start is None,
                     sound=self.sound,
                 ) as sink,
                 write_behind(partial(self._color_and_write, sink), 4) as write,
@@ -132,6 +137,8 @@ class Drawing:
         """A frame's last steps, in the thread that encodes: meanwhile the network has the next frame."""
         frame, framed, tokens = seen
         patches = self.colors.split(tokens, name=self.frames.name(frame))
+        if self.lens:
+            patches = whole(self.lens.paint(tokens, patches.score, framed.pixels))
         if self.steady:
             patches = self.steady(patches)
         sink.write(frame, patches, framed.crop)

@@ -17,21 +17,24 @@ from patchprism.jobs.opened import Opened
 from patchprism.jobs.report import Colored, photo_entry
 from patchprism.jobs.shards import Shards, Table
 from patchprism.jobs.source import SHARD, MemorySource, read_all
+from patchprism.jobs.video.frames import Span
 from patchprism.jobs.video.relay import read_ahead
 from patchprism.support.folders import LocalFolder
 from patchprism.support.threads import leave_the_cores
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from fractions import Fraction
 
     import numpy as np
     from numpy.typing import NDArray
 
     from patchprism.backbones import Backbone
+    from patchprism.jobs.lens import ClipLooking, FrameLens
     from patchprism.jobs.network import Network
     from patchprism.jobs.run import Run
     from patchprism.jobs.source import Source
-    from patchprism.jobs.video.frames import Frame, Span
+    from patchprism.jobs.video.frames import Frame
     from patchprism.jobs.video.source import Clip
     from patchprism.photos.framing import Framed
     from patchprism.prism.estimator import Prism
@@ -47,6 +50,7 @@ class Frames:
     """Frames of a clip to tokens: decoded and framed in a thread ahead of the network."""
 
     clip: Clip
+    span: Span
     backbone: Backbone
     network: Network
     batch_size: int | None
@@ -83,11 +87,44 @@ class Frames:
         for (frame, framed), each in zip(batch, tokens, strict=True):
             yield frame, framed, each
 
+    def at(self, time: Fraction) -> tuple[PhotoRow, NDArray[np.float32]]:
+        """The frame on show at a time, in seconds, with its tokens, (h, w, D)."""
+        found = next(self.clip.frames(Span(start=time), planes=False), None)
+        if found is None:
+            raise PhotoError(self.clip.name, nothing(self.clip, Span(start=time)))
+        ((frame, framed, tokens),) = self.tokens(self.framed(iter([found])))
+        return self.row(frame, framed, tokens), tokens
 
-def fit_frames(prism: Prism, frames: Frames, span: Span, count: int, run: Run) -> list[str]:
-    """Fit a prism on at most ``count`` frames, evenly spread; what a person should know of it."""
+    def pixels(self, count: int) -> Iterator[Any]:
+        """What the network gets of at most so many frames, evenly spread, each (3, H, W)."""
+        for _, framed in self.framed(self.clip.spread(count, self.span)):
+            yield framed.pixels
+
+    def row(self, frame: Frame, framed: Framed, tokens: NDArray[np.float32]) -> PhotoRow:
+        """What is known of a frame, as of a photo."""
+        name = f"{self.clip.name} at {float(frame.time):.3f} s"
+        return PhotoRow(name, tokens.shape[:2], frame.rgb.shape[:2], framed.crop, framed.plain)
+
+
+def fit_frames(
+    prism: Prism, frames: Frames, count: int, run: Run, *, fitted: bool = False, looking: ClipLooking | None
+) -> tuple[list[str], FrameLens | None]:
+    """Fit a prism and a lens on at most ``count`` frames, evenly spread.
+
+    Parameters
+    ----------
+    fitted : bool
+        Whether the prism is fitted already.
+
+    Returns
+    -------
+    list of str
+        What a person should know of the prism.
+    FrameLens or None
+        None where there is no lens.
+    """
     network = frames.network
-    with _taken(frames, span, count, run) as source:
+    with _taken(frames, count, run) as source:
         opened = Opened(
             source=source,
             origin=network.origin,
@@ -95,16 +132,25 @@ def fit_frames(prism: Prism, frames: Frames, span: Span, count: int, run: Run) -
             framing=network.framing,
             record=network.record,
             weights=network.weights,
-            settings={},
+            settings={"layer": network.origin.get("layer", -1)},
         )
-        fit(prism, opened, run)
-        with run.watch("fit prism"):
-            return Colored(opened=opened, prism=prism, fitted_here=True).hints(_entries(prism, source))
+        hints: list[str] = []
+        colored = Colored(opened=opened, prism=prism, fitted_here=not fitted)
+        if not fitted:
+            fit(prism, opened, run)
+            if looking is None or looking.shows_foreground:
+                with run.watch("fit prism"):
+                    hints = colored.hints(_entries(prism, source))
+        if looking is None:
+            return hints, None
+        with run.watch("fit lens"):
+            return hints, looking.fit(colored, run, frames)
 
 
 @contextmanager
-def _taken(frames: Frames, span: Span, count: int, run: Run) -> Iterator[Source]:
+def _taken(frames: Frames, count: int, run: Run) -> Iterator[Source]:
     """The frames to fit on, with their tokens: more than a shard of them lie on disk, one shard in memory at a time."""
+    span = frames.span
     with ExitStack() as until:
         work = None
         if count > SHARD:
@@ -121,8 +167,7 @@ def _taken(frames: Frames, span: Span, count: int, run: Run) -> Iterator[Source]
             for frame, framed, each in frames.tokens(items):
                 if len(rows) == SHARD:
                     _commit(work, rows, tokens)
-                name = f"{frames.clip.name} at {float(frame.time):.3f} s"
-                rows.append(PhotoRow(name, each.shape[:2], frame.rgb.shape[:2], framed.crop, framed.plain))
+                rows.append(frames.row(frame, framed, each))
                 tokens.append(each)
                 done += 1
                 run.tell("fit", done, count)

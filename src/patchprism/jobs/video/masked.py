@@ -53,7 +53,8 @@ def masks_of_frames(clip: Clip, masks: GivenMasks) -> tuple[Readers, list[str]]:
     else:
         if not isinstance(masks, FolderMasks):
             raise MaskError(
-                f"{masks.said}: masks of a video are a folder of PNG files, named by the frames' numbers from 0"
+                f"{masks.said}: the masks of a video must be a folder of PNG files whose names are frame "
+                "numbers, from 0"
             )
         found = {
             int(stem): partial(read_mask, path)
@@ -64,8 +65,8 @@ def masks_of_frames(clip: Clip, masks: GivenMasks) -> tuple[Readers, list[str]]:
         left = sorted({path.name for path in masks.files.values() if path not in used})
         if not found:
             raise MaskError(
-                f"{masks.said}: no mask belongs to a frame: their names are the frames' numbers from 0, and there is "
-                f"{left[0]}"
+                f"{masks.said}: no mask belongs to a frame; the names of masks must be frame numbers, from 0, "
+                f"but there is {left[0]}"
             )
     said = (
         [f"{counted(len(left), 'mask')} of {masks.said} without a frame: {', '.join(left[:3])}"]
@@ -111,7 +112,7 @@ def fit_head_to_frames(frames: Frames, readers: Readers) -> Head:
                 )
                 labels[frame.index], held[frame.index] = patch_labels(shares), tokens
     if not held:
-        raise MaskError(f"{frames.clip.name}: no frame that has a mask could be read")
+        raise MaskError(f"{frames.clip.name}: none of the frames that have a mask could be read")
 
     def walk(make: Callable[[], LabelledRows]) -> LabelledRows:
         made = make()

@@ -70,9 +70,11 @@ def counter_in(name: str, what: str) -> Counter | None:
     if not marks:
         return None
     if len(marks) > 1:
-        raise OptionError(f"{what} must hold one counter such as %04d, got {len(marks)} in {name!r}")
+        raise OptionError(
+            f"{what} must contain exactly one counter such as %04d, got {len(marks)} in {name!r}"
+        )
     digits = int(marks[0][1] or 1)
     if digits > _MAX_DIGITS:
-        raise OptionError(f"{what} must hold a counter of at most {_MAX_DIGITS} digits, got {name!r}")
+        raise OptionError(f"{what} must contain a counter of at most {_MAX_DIGITS} digits, got {name!r}")
     before, after = name[: marks[0].start()], name[marks[0].end() :]
     return Counter(before=before.replace("%%", "%"), after=after.replace("%%", "%"), digits=digits)

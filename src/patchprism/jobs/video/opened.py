@@ -74,7 +74,7 @@ def opened(path: str, name: str) -> Iterator[tuple[Any, Any]]:
                 raise PhotoError(name, (error.strerror or str(error)).lower()) from error
             empty = os.path.getsize(path) == 0
             advice = "" if name.lower().endswith(VIDEO_SUFFIXES) else advice_on(name)
-            reason = "is empty" if empty else f"is no video that can be read, or is cut short{advice}"
+            reason = "is empty" if empty else f"not a readable video, or it is cut short{advice}"
             raise PhotoError(name, reason) from error
     with container:
         with damage_named(name):
@@ -84,7 +84,7 @@ def opened(path: str, name: str) -> Iterator[tuple[Any, Any]]:
                 codec = any(s.codec_context is None for s in held)
                 raise PhotoError(
                     name,
-                    "its video is of a kind that FFmpeg cannot decode, or the file is cut short"
+                    "FFmpeg cannot decode its video, or the file is cut short"
                     if codec
                     else "has no video stream",
                 )

@@ -8,7 +8,6 @@ from fractions import Fraction
 from functools import partial
 from typing import Any
 
-from patchprism.errors import OptionError
 from patchprism.pictures.options import UPSAMPLES
 from patchprism.support import checks
 from patchprism.support.checks import optional
@@ -63,7 +62,7 @@ class VideoOptions(Checked):
         None,
         check=optional(_seconds),
         metavar="TIME",
-        help="Time to stop before.",
+        help="Time to stop at: seconds, MM:SS or HH:MM:SS.",
         panel=INPUT,
         parse=parse_time,
     )
@@ -78,63 +77,65 @@ class VideoOptions(Checked):
         None,
         check=optional(partial(checks.number, low=MIN_FPS, high=MAX_FPS)),
         metavar="FLOAT",
-        help="Frames per second of an image sequence. Default: 25.",
+        help="Frame rate of a sequence of photos, in frames per second. Default: 25.",
         panel=INPUT,
     )
     fit_frames: int = option(
         32,
         check=partial(checks.integer, low=1, high=checks.MAX_COUNT),
         metavar="N",
-        help="Fit on N frames, evenly spread over the clip.",
+        help="Number of frames to fit on, spread evenly over the clip.",
         panel=FIT,
     )
     save_prism: str | None = option(
-        None, check=optional(checks.path), metavar="FILE", help="Also save the prism.", panel=FIT
+        None,
+        check=optional(checks.path),
+        metavar="FILE",
+        help="Also write the fitted prism to this file.",
+        panel=FIT,
     )
     layout: str | None = option(
         None,
         check=optional(partial(checks.choice, allowed=LAYOUTS)),
         metavar="side|overlay|colors",
-        help="Show the frame beside its colours (the default), under them, or the colours alone.",
+        help="Show the frame beside its colours (side, the default), below them (overlay), or not at "
+        "all (colors).",
         panel=OUTPUT,
     )
     overlay: float | None = option(
         None,
         check=optional(partial(checks.number, low=0, high=1)),
         metavar="ALPHA",
-        help="Opacity of the colours over the frame, from 0 to 1. Without --layout, this implies --layout overlay.",
+        help="Opacity of the colours over the frame, from 0 to 1. Without --layout, this implies "
+        "--layout overlay.",
         panel=OUTPUT,
     )
     upsample: str | None = option(
         None,
         check=optional(partial(checks.choice, allowed=UPSAMPLES)),
         metavar="nearest|bilinear|guided",
-        help="How patches become pixels: as rectangles (the default), blended, or along the frame's edges.",
+        help="How patches become pixels: as rectangles (nearest, the default), blended, or guided by "
+        "the edges in the frame.",
         panel=OUTPUT,
     )
-    smooth: bool = option(False, check=checks.flag, help="Old name of --upsample bilinear.", hidden=True)
     steady: bool = option(
         True,
         check=checks.flag,
         flag="--steady/--no-steady",
-        help="Keep patches still where nothing moves, or show each frame as a photo would be shown.",
+        help="Keep patches still where nothing moves (the default), or treat each frame as a single photo.",
         panel=OUTPUT,
     )
     crf: int | None = option(
         None,
         check=optional(checks.integer),
         metavar="N",
-        help="Quality of the video; a lower number is better. Default: 18 (H.264), 30 (VP9).",
+        help="Quality of the video; lower is better. Default: 18 (H.264), 30 (VP9).",
         panel=OUTPUT,
     )
     sound: bool = option(
-        True, check=checks.flag, flag="--sound/--no-sound", help="Keep the sound, or not.", panel=OUTPUT
+        True,
+        check=checks.flag,
+        flag="--sound/--no-sound",
+        help="Keep the sound (the default), or leave it out.",
+        panel=OUTPUT,
     )
-
-    def __post_init__(self) -> None:
-        """Refuse what is not allowed."""
-        super().__post_init__()
-        if self.smooth:
-            if self.upsample not in (None, "bilinear"):
-                raise OptionError(f"smooth means upsample='bilinear', got upsample={self.upsample!r} as well")
-            object.__setattr__(self, "upsample", "bilinear")

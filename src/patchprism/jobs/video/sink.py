@@ -64,7 +64,9 @@ def check_output(out: str | os.PathLike[str], source: str | os.PathLike[str], cr
         If the folder does not exist or cannot be written to, or ``out`` is the clip itself.
     """
     if is_remote(out):
-        raise OutputError(address_text(out), "video writes to this machine only; copy the result from there")
+        raise OutputError(
+            address_text(out), "video can only write local files; write to this machine and copy the result"
+        )
     path = local_path(out)
     suffix = path.suffix.lower()
     pictures = is_pictures(path)
@@ -75,26 +77,28 @@ def check_output(out: str | os.PathLike[str], source: str | os.PathLike[str], cr
         )
     if crf is not None:
         if pictures:
-            raise OptionError("crf is for videos; PNG pictures lose nothing")
+            raise OptionError("crf is only for videos; PNG pictures are lossless")
         top = _MAX_CRF[_CODECS[suffix]]
         if not 0 <= crf <= top:
             raise OptionError(f"crf must lie from 0 to {top} for {suffix}, got {crf}")
     folder = _folder_and_name(path)[0].absolute() if pictures else path.absolute()
     if not pictures and path.is_dir():
-        raise OutputError(str(path), "a folder of that name is there already")
+        raise OutputError(str(path), "it is a folder")
     if os.path.exists(source) and path.exists() and os.path.samefile(source, path):
         raise OutputError(str(path), "this job reads it")
     if pictures:
         refuse_no_folder(_folder_and_name(path)[0])
     if not folder.parent.is_dir():
-        raise OutputError(str(path), "its folder does not exist")
+        raise OutputError(str(path), "its folder does not exist; create it first")
     if not os.access(folder.parent, os.W_OK):
         raise OutputError(str(path), "permission denied")
     if pictures and folder.is_dir():
         counter = _folder_and_name(path)[1]
         if any(counter.number(name) is not None for name in os.listdir(folder)):
             raise OutputError(
-                str(folder), "holds numbered pictures already; they would get mixed up with the new ones"
+                str(folder),
+                "it already holds numbered pictures, which would get mixed up with the new ones; choose "
+                "another folder",
             )
     clean_parts(folder.parent)
 
@@ -170,8 +174,8 @@ class _VideoSink:
             )
         if max(height, width) > _MAX_SIDE[codec]:
             raise OptionError(
-                f"{suffix} holds at most {_MAX_SIDE[codec]:,} pixels a side, got {width:,} x {height:,}; write PNG "
-                "pictures, or the colors alone (layout='colors')"
+                f"{suffix} holds at most {_MAX_SIDE[codec]:,} pixels per side, got {width:,} x {height:,}; "
+                "write PNG pictures, or only the colors (layout='colors')"
             )
         self.origin, self.base = self.first.time, Fraction(self.clip.time_base)
         options = _OPTIONS[codec] | {"crf": str(DEFAULT_CRF[codec] if self.crf is None else self.crf)}

@@ -65,7 +65,9 @@ def open_clip(
         If ``fps`` is not from 0.001 to 1000, or given with a video file.
     """
     if is_remote(source):
-        raise PhotoError(address_text(source), "video reads files of this machine; copy it here")
+        raise PhotoError(
+            address_text(source), "video can only read local files; copy it to this machine first"
+        )
     name = os.fspath(local_path(source)) if address_text(source).startswith("file://") else os.fspath(source)
     rate = DEFAULT_FPS
     if fps is not None:
@@ -74,15 +76,16 @@ def open_clip(
     photos = tuple(suffix for suffix in PHOTO_SUFFIXES if suffix not in (".gif", ".apng"))
     if animation or (os.path.isfile(name) and not name.lower().endswith(photos)):
         if fps is not None:
-            raise OptionError(f"fps is for image sequences; {name} has its own frame times")
+            raise OptionError(f"fps is only for sequences of photos; {name} has its own frame times")
         return animation or FileClip(name)
     if os.path.isfile(name):
         raise PhotoError(
             photo_name(name),
-            "is one photo; `patchprism render` takes it. A clip is a video file, or a folder or pattern of photos",
+            "is a single photo: use `patchprism render`; a clip is a video file, or a folder or pattern "
+            "of photos",
         )
     if is_store(name):
-        raise PhotoError(photo_name(name), "is a feature store; `patchprism render` takes it")
+        raise PhotoError(photo_name(name), "is a feature store: use `patchprism render`")
     if os.path.exists(name) and not os.path.isfile(name) and not os.path.isdir(name):
         raise PhotoError(photo_name(name), "is a pipe or a device, not a file")
     folder, base = os.path.split(name)
@@ -100,7 +103,9 @@ def open_clip(
         clip.warnings += _gaps(clip.paths, counter, name)
         return clip
     if not os.path.exists(name) and counter_in(folder, "IN"):
-        raise PhotoError(photo_name(name), "the counter must stand in the file's name; for folders use *")
+        raise PhotoError(
+            photo_name(name), "the counter must be in the name of the file; use * in names of folders"
+        )
     with reading() as heard:
         paths = find_photos([name])
     clip = PhotoClip(paths, rate, name=photo_name(source), range=range)

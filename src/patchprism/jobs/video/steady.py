@@ -52,6 +52,14 @@ class PatchColors:
         return np.where(self.foreground[..., None], self.colors, np.float32(0))
 
 
+def whole(colors: NDArray[np.uint8]) -> PatchColors:
+    """Colours of all patches, (h, w, 3) uint8, none of which is background."""
+    shape = colors.shape[:2]
+    return PatchColors(
+        colors.astype(np.float32) / np.float32(255), np.ones(shape, bool), np.ones(shape, np.float32)
+    )
+
+
 class FrameColors:
     """Applies a prism to frame after frame.
 
