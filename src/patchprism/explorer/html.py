@@ -110,7 +110,7 @@ def page_html(message: Message | None = None) -> str:
 
 
 class ExplorerPage:
-    """The explorer's page with a visualization inside: one HTML file, shown in place by a notebook.
+    """The explorer's page for a visualization: one HTML file, which a notebook shows.
 
     Parameters
     ----------

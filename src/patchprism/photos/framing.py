@@ -48,16 +48,16 @@ class Framed:
     pixels : torch.Tensor, shape (3, H, W), float32
         Normalised model input, contiguous, on the CPU.
     crop : tuple of float
-        Left, top, right and bottom of what the pixels cover, in the photo's pixel coordinates: (0, 0) is the
-        outer corner of its first pixel, (W, H) that of its last.
+        The part of the photo that the pixels show: left, top, right and bottom in the photo's pixels. (0, 0) is the
+        outer corner of its first pixel, and (W, H) that of its last.
     grid : tuple of int
         Rows and columns of patches (h, w).
     shown : np.ndarray, shape (H, W, 3), uint8, or None
-        The same crop before it was normalised: what a figure shows. None where it was not asked for.
+        The same crop before normalisation, for figures. None if it was not requested.
     plain : bool
-        Whether nothing is in the photo: it is of one colour, or noise.
+        Whether the photo is of one colour, or noise.
     enlargement : int
-        How many times as many rows and columns the pixels have as the crop, because patches overlap.
+        Factor by which overlapping patches increase the rows and columns of the pixels.
     """
 
     pixels: torch.Tensor

@@ -60,7 +60,7 @@ class FittedPrism(PrismOptions):
 
     @property
     def is_fitted(self) -> bool:
-        """Whether there is a fit."""
+        """Whether this prism is fitted."""
         return hasattr(self, "object_range_")
 
     @property
@@ -114,7 +114,7 @@ class FittedPrism(PrismOptions):
         return self.scorer.score_of(tokens)
 
     def foreground_of(self, tokens: Tokens) -> NDArray[np.bool_]:
-        """Foreground of one photo that is fitted on, (h, w) bool."""
+        """Foreground of one photo, (h, w) bool, as in the fit."""
         return self.scorer.foreground_of(tokens)
 
     def colors_of(self, components: Float64) -> NDArray[np.float32]:
@@ -135,7 +135,7 @@ class FittedPrism(PrismOptions):
 
     @property
     def shown_threshold(self) -> float:
-        """The threshold of the foreground that is shown; NaN where all patches are kept."""
+        """The threshold of the shown foreground; NaN if all patches are kept."""
         if self.shown_side == "none":
             return float("nan")
         return self.threshold_ if self.mask_threshold is None else self.mask_threshold
@@ -206,22 +206,23 @@ class FittedPrism(PrismOptions):
     def doubts(
         self, tokens: Tokens, foreground: NDArray[np.bool_], *, labelled: bool = False
     ) -> dict[str, float]:
-        """What tells whether one photo's foreground can be believed.
+        """Numbers that show how far to trust the foreground of one photo.
 
         Parameters
         ----------
         tokens : ndarray, shape (h, w, D)
         foreground : ndarray, shape (h, w), bool
         labelled : bool
-            Whether the photo is labelled for this, which takes about 25 ms per 1,400 patches.
+            Whether to label the photo, which takes about 25 ms per 1,400 patches.
 
         Returns
         -------
         dict
-            ``border_ratio``: the share of the border that is foreground over that of the photo, about 0 for an object
-            inside of it. ``contrast``: length of the difference between the mean unit tokens of foreground and
-            background, from 0 to 2. ``likeness``: mean cosine between all patches of the photo. With ``labelled``,
-            ``agreement``: intersection over union of the foreground with the labels of this photo.
+            ``border_ratio``: the share of the border that is foreground, divided by the share of the photo that is;
+            about 0 for an object inside the photo. ``contrast``: length of the difference between the mean unit
+            tokens of foreground and background, from 0 to 2. ``likeness``: mean cosine between all patches of the
+            photo. With ``labelled``, ``agreement``: intersection over union of the foreground with the labels of this
+            photo.
         """
         units = unit(tokens)
         difference = class_difference(units, foreground)

@@ -244,7 +244,7 @@ class Head:
 
     @property
     def is_fitted(self) -> bool:
-        """Whether there is a fit."""
+        """Whether this head is fitted."""
         return hasattr(self, "weights_")
 
     def _photos(self, X: Any) -> PatchFeatures:

@@ -374,8 +374,8 @@ class Visualization(View):
         ----------
         title : str, optional
         attention : bool
-            Whether the page can show the class token's attention: the network is loaded again from the same weights,
-            and runs over the photos once more.
+            Whether the page can show the attention of the class token. For this, the network is loaded again from the
+            same weights, and runs on the photos again.
 
         Returns
         -------
@@ -385,7 +385,7 @@ class Visualization(View):
         Raises
         ------
         OptionError
-            With ``attention``, if the features did not come from a network that can be loaded.
+            With ``attention``, if the features do not come from a network that can be loaded.
         ModelError
             With ``attention``, if the network has none, or no class token.
         """
@@ -410,7 +410,7 @@ class PhotoResult:
     Attributes
     ----------
     index : int
-        The photo's place in the view, from 0.
+        Index of the photo in the view, from 0.
     """
 
     view: Visualization
