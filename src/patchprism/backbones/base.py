@@ -354,7 +354,7 @@ class Backbone(ABC):
 
     @property
     def _pixels_dtype(self) -> torch.dtype:
-        """What pixels are in :meth:`_layers`."""
+        """Pixels, as in :meth:`_layers`."""
         return self.dtype
 
     @abstractmethod

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from patchprism.backbones.record import Progress
 
 PREFIX = "hf:"
-# How long the hub may take to answer, and how long it is waited for: a resolver of names, or a server of many
-# addresses, may take half a minute to give up, whatever timeout the request has.
+# Timeout of a request to the hub, and the longest wait for it. A DNS resolver, or a server with many addresses, may
+# take half a minute to give up, because the timeout of the request does not limit it.
 _TIMEOUT_S, _PATIENCE_S = 5.0, 8.0
 _ANSWER_HOLDS_S = 60
 # Where photos' normalisation is written down; the second is what newer versions of transformers write.
@@ -241,8 +241,8 @@ def _hub_answers(period: int) -> bool:
     answers: list[object] = []
 
     def ask() -> None:
-        # Each major version of the hub's client has another HTTP library with errors of its own. Any answer will do:
-        # what a server says of itself is no matter here.
+        # Each major version of the hub's client has another HTTP library with its own errors. Any answer of the
+        # server is enough.
         with suppress(Exception):
             answers.append(get_session().head(constants.ENDPOINT, timeout=_TIMEOUT_S))
 

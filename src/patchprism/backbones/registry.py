@@ -83,7 +83,7 @@ def records() -> tuple[BackboneRecord, ...]:
 
 
 def find_record(name: str) -> BackboneRecord:
-    """The record of a model.
+    """Find the record of a model.
 
     Parameters
     ----------

@@ -292,9 +292,10 @@ def _pretrained_cfg(name: str) -> Any:
 
 
 def _found(name: str, state: dict[str, torch.Tensor]) -> FoundNetwork:
-    """The network in a file of the user's; the classifier, which no patch depends on, as timm wants it.
+    """The network in a file of the user. The classifier, on which no patch depends, is changed to the shape that timm
+    expects.
 
-    Where nothing fits, the file may have names of its own that timm knows: it is left as it is.
+    If nothing fits, the file is not changed, because timm may know its names.
     """
     with torch.device("meta"):
         network = _create(name, None)

@@ -14,7 +14,7 @@ from patchprism.cli.exits import EXIT_BUG, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_U
 
 
 def entry() -> None:
-    """What the shell starts: :func:`main` in a process of its own.
+    """The entry point of the shell: :func:`main` in its own process.
 
     Importing torch makes a million objects that live to the end. Python's collector walks them many times on
     the way in and once more on the way out: 0.5 s of the 1.7 s that starting and leaving with torch take.
@@ -120,7 +120,7 @@ def _defect(error: Exception) -> NoReturn:
 
 
 def _stop() -> NoReturn:
-    """Leave because the user asked for it, which is no error."""
+    """Exit because the user interrupted the command, which is not an error."""
     print("stopped", file=sys.stderr)
     sys.exit(EXIT_INTERRUPTED)
 

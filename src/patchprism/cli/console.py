@@ -111,7 +111,7 @@ def progress(*, quiet: bool) -> Iterator[Callable[[str, int, int | None], None]]
         yield tell
 
 
-# What the stages count; a pass of a fit counts shards, and a download bytes.
+# Units of the stages; a pass of a fit counts shards, and a download counts bytes.
 _UNITS = {
     "photos": "photos",
     "pictures": "pictures",

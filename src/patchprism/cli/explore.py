@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from patchprism.jobs.view import View
 
 _PAGE = "Page"
-# Beyond, the page is tens of megabytes, and nobody looks at so many side by side.
+# More photos would make a page of tens of megabytes.
 MAX_SHOWN = 200
 
 
@@ -173,7 +173,7 @@ def _made(
     prism: str | None,
     quiet: bool,
 ) -> tuple[View, Message, Backbone | None]:
-    """The view, what the page is told of it, and the network that it goes on working with."""
+    """The view, its message for the page, and the network for later fits."""
     from patchprism.explorer.build import build_message
     from patchprism.explorer.modes import can_attend, carry_modes
     from patchprism.jobs.engines import open_engine

@@ -139,7 +139,7 @@ Photos = Annotated[
         show_default=False,
     ),
 ]
-# Where pictures go if nobody says.
+# Default folder of the pictures.
 OUT = "out"
 Out = Annotated[
     str,

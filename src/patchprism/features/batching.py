@@ -22,10 +22,10 @@ MOST_CONVOLUTION_PATCHES_ON_CPU = 1024
 LEAST_PATCHES = 256
 SHARE = 0.25
 
-# Numbers a patch at the peak of a forward pass. A transformer holds the residual, query, key and value, and the
-# MLP's hidden layer (4 D) before and after its activation: measured 14 to 22 D for ViT-S/14 (batches of 64 to
-# 4 photos at 224). A convolutional network's peak lies in its first blocks and goes with the patch's pixels:
-# measured 62 kB per patch of 16 x 16 pixels for efficientnet_lite2, 61 numbers per pixel.
+# Numbers per patch at the peak of a forward pass. A transformer keeps the residual, query, key and value, and the
+# MLP's hidden layer (4 D) before and after its activation: measured 14 to 22 D for ViT-S/14 (batches of 64 to 4
+# photos at 224). The peak of a convolutional network is in its first blocks and is proportional to the pixels of a
+# patch: measured 62 kB per patch of 16 x 16 pixels for efficientnet_lite2, 61 numbers per pixel.
 _TRANSFORMER_NUMBERS = 20
 _CONVOLUTION_NUMBERS = 64
 

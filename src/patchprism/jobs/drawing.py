@@ -52,9 +52,10 @@ class DrawTask:
     out : Folder
         Where pictures go.
     work : Folder, optional
-        Where it is kept which shards are drawn; nowhere by default.
+        Folder that records which shards are drawn; none by default.
     key : str
-        Digest of all that pictures depend on beside the photos of the shard, their tokens and their files' stems.
+        Digest of everything that pictures depend on, except the photos of the shard, their tokens and the stems of
+        their files.
     agreements : mapping of int to float
         Of photos that were labelled for the fit, by their place in the source.
     checked : Voters, optional

@@ -51,7 +51,7 @@ class FrameLens(Protocol):
 
     @property
     def said(self) -> str:
-        """What its colours mean, for the summary."""
+        """Meaning of its colours, for the summary."""
 
     def paint(self, tokens: Tokens, score: Score, pixels: Pixels) -> NDArray[np.uint8]:
         """Colours of a frame's patches, (h, w, 3) uint8, from tokens (h, w, D), score (h, w), and input."""
@@ -79,7 +79,7 @@ class AskedFrames(Protocol):
         """The frame on show at a time, in seconds, with its tokens, (h, w, D)."""
 
     def pixels(self, count: int) -> Iterator[Pixels]:
-        """What the network gets of at most so many frames, evenly spread, each (3, H, W)."""
+        """Framed pixels of at most this many frames, evenly spread, each (3, H, W)."""
 
 
 class Looking(Protocol):

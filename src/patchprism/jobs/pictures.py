@@ -364,7 +364,7 @@ class Pictures:
         return [*self.opened.failures, *more]
 
     def outcome(self) -> Outcome:
-        """What to tell the user."""
+        """Notes for the user."""
         gone = {*self.sums.gone, *self.gone}  # some in figures alone: their pictures need no photo
         return Outcome(
             n_photos=self.n_photos,

@@ -91,7 +91,7 @@ def check_backbone(backbone: Backbone, *, has_points: bool, layer: int) -> None:
 def class_attention(
     backbone: Backbone, framing: Framing, photo: NDArray[np.uint8], *, name: str, layer: int
 ) -> NDArray[np.float32]:
-    """What the class token of a photo attends to, mean over heads, (h, w): the map that the lens draws first.
+    """The attention of the class token, averaged over heads, (h, w): the first map of the lens.
 
     Parameters
     ----------

@@ -83,7 +83,7 @@ class Lens:
 
     @property
     def said(self) -> str:
-        """What the colours of a clip's frames mean."""
+        """Meaning of the colours of a clip's frames."""
         raise NotImplementedError
 
     def paint(self, tokens: Tokens, score: NDArray[np.floating[Any]], pixels: Any) -> NDArray[np.uint8]:
@@ -94,7 +94,7 @@ class Lens:
         tokens : ndarray, shape (h, w, D)
         score : ndarray, shape (h, w), in [0, 1]
         pixels : tensor, shape (3, H, W)
-            What the network got.
+            The framed pixels.
         """
         raise NotImplementedError
 

@@ -48,9 +48,9 @@ class Clustering:
     Attributes
     ----------
     means : MiniBatchKMeans
-        As fitted, its clusters in another order.
+        The fitted k-means, with its clusters in another order.
     rank : ndarray, shape (k,), int64
-        What each of its clusters is called here.
+        The number of each of its clusters in the result.
     labels : ndarray, shape (n,), int64
     centers : ndarray, shape (k, D), float32
     inertia : float
@@ -163,7 +163,7 @@ def _fit(rows: NDArray[np.float32], count: int, seed: int) -> Any:
 
 
 def rows_to_fit(scene: Scene, walk: Walk) -> NDArray[np.floating]:
-    """What k-means is fitted on, (n, D): all patches of a scene, or a share of them that fits into memory."""
+    """Patches for the fit of k-means, (n, D): all patches of a scene, or a sample that fits into memory."""
     _, first = scene.tokens(0)
     share = FITTED_VALUES / (scene.n_patches * first.shape[-1])
     rows: NDArray[np.floating] = walk(partial(Sample, _rows, share, scene.options.seed)).rows()

@@ -213,7 +213,7 @@ def _save(
 
 
 def _made_from(comparison: Comparison) -> str:
-    """What each cell's colours are before they are turned, and what each model's were made from."""
+    """Captions: the colours of each cell before turning, and what those of each model were made from."""
     cells = [
         f"{cell.label}. {foreground_said(cell.prism)} {colors_said(cell.prism)}" for cell in comparison.cells
     ]

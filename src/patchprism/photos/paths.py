@@ -25,7 +25,7 @@ PHOTO_SUFFIXES = (
 # Those that an extra reads; without it, a folder says that they are left out.
 HEIF_SUFFIXES = (".heic", ".heif", ".hif")
 HEIF_ADVICE = "HEIC: pip install 'patchprism[heif]'"
-# What lies beside photos and is nobody's photo: labels, tables, and what programs and our own jobs leave.
+# Suffixes of files that are common beside photos: labels, tables, and files of programs and of our own jobs.
 _COMPANIONS = frozenset(
     (
         *(".txt", ".json", ".jsonl", ".xml", ".csv", ".tsv", ".yaml", ".yml", ".md", ".html", ".pdf", ".log"),
@@ -212,7 +212,7 @@ def _matches(item: str) -> list[Path]:
 
 
 def _cut(item: str) -> str:
-    """What to say of a missing file whose name looks like part of one with a space in it; nothing otherwise."""
+    """Advice for a missing file whose name looks like part of a name with a space; otherwise an empty text."""
     folder, name = os.path.split(item.rstrip("/"))
     try:
         beside = os.listdir(folder or ".") if name else []

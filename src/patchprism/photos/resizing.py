@@ -21,7 +21,7 @@ _STRIP_PIXELS = 1 << 18
 
 
 def check_photo(photo: object, name: str) -> None:
-    """Refuse what is no array (H, W, 3) of uint8."""
+    """Refuse anything that is not an array (H, W, 3) of uint8."""
     if not isinstance(photo, np.ndarray) or photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] != 3:
         shape, dtype = getattr(photo, "shape", None), getattr(photo, "dtype", type(photo).__name__)
         raise PhotoError(name, f"must be an array (H, W, 3) of uint8 to be framed, got {shape} of {dtype}")

@@ -39,13 +39,13 @@ class Drawing:
     Attributes
     ----------
     make : callable
-        Gives what it holds; a page that is laid out already has the size that it has.
+        Returns its contents. A page that is already laid out keeps its size.
     clear : bool
-        Whether it is drawn without a ground.
+        Whether it has a transparent background.
     options : FigureOptions
-        How it is drawn unless other options are given.
+        Default options of the drawing.
     notes : tuple of str
-        What a page's caption says; a sheet has notes of its own.
+        Caption of a page; a sheet has its own notes.
     """
 
     make: Callable[[], Sheet | Page]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 
-# Beyond these a figure is a poster: nobody reads it, and some viewers refuse it.
+# Larger figures are posters, which some viewers refuse.
 MAX_PHOTOS = 200
 # Share of the photo in a tint.
 TINT = 0.5
@@ -29,7 +29,7 @@ TINT = 0.5
 
 @dataclass(frozen=True, kw_only=True)
 class Style:
-    """What the figures of a job have in common.
+    """Common properties of the figures of a job.
 
     Attributes
     ----------

@@ -61,13 +61,13 @@ def histogram_drawing(
     Parameters
     ----------
     counts : ndarray, shape (100,), int
-        As :func:`count_scores` gives them, added up over the photos.
+        Sum of the results of :func:`count_scores` over the photos.
     n_foreground : int
         Patches in the foreground.
     threshold : float or None
-        What separates foreground from background; None where ``side`` is ``"none"``.
+        Score that separates foreground from background; None if ``side`` is ``"none"``.
     labels : ndarray, shape (2, 128 m), int, optional
-        Scores in equal bins of the patches that are labelled as ground and as object, which are drawn in place of
+        Histograms of the scores of patches labelled as background and as object, which are drawn instead of
         ``counts``.
     options : FigureOptions
         The format; the figure is always 10 inches wide.

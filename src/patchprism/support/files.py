@@ -231,7 +231,7 @@ def refuse_what_is_read(path: str | os.PathLike[str], read: Iterable[str | os.Pa
             other = local_path(given)
             if not os.path.lexists(other):
                 continue
-            # A link is no refuge for what it leads to, and is replaced itself.
+            # If the input is a link, neither the link itself nor its target may be replaced.
             names = {os.path.realpath(other), _real(other)}
             found = real in names or any(
                 real.startswith(name + os.sep) for name in names if os.path.isdir(name)
@@ -267,7 +267,7 @@ def refuse_to_replace(
 ) -> None:
     """Refuse to write files over what a job reads.
 
-    A link is no refuge for a photo's other name: renaming replaces the link, and leaves the photo.
+    A link to a photo may be replaced: renaming replaces the link and leaves the photo.
 
     Parameters
     ----------

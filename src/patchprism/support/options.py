@@ -33,9 +33,9 @@ class Option:
     help : str
         For ``--help``.
     metavar : str, optional
-        What a value looks like, for ``--help``.
+        Placeholder of the value in ``--help``.
     flag : str
-        How the command line spells it, with spaces between several spellings; by default the name with dashes.
+        Flag on the command line; several are separated by spaces. By default the name with dashes.
     panel : str, optional
         The group of ``--help-all`` that it belongs to.
     parse : callable, optional

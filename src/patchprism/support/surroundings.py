@@ -72,7 +72,7 @@ def _exact_products(stack: ExitStack) -> None:
 
 
 def _restore(place: Any, precision: str) -> None:
-    # What was inherited from a setting of all backends is inherited again, not set.
+    # A value that was inherited from the setting of all backends is inherited again, not set.
     place.fp32_precision = "none"
     if place.fp32_precision != precision:
         place.fp32_precision = precision

@@ -47,7 +47,7 @@ def one_blas_thread() -> Any:
 
 @cache
 def _controller(kind: str) -> Any:
-    """What governs the libraries of a kind that are loaded when it is first asked for."""
+    """The controller of the libraries of a kind, made at the first call."""
     from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController().select(user_api=kind)
