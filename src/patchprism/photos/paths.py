@@ -178,7 +178,7 @@ def advice_on(name: str | os.PathLike[str]) -> str:
     Examples
     --------
     >>> advice_on("clip.MP4"), advice_on("notes.txt")
-    ('; `patchprism video` takes videos', '')
+    ('; for videos, use `patchprism video`', '')
     """
     advice = _ADVICE.get(Path(os.fsdecode(name)).suffix.lower())
     return f"; {advice}" if advice else ""
