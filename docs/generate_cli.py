@@ -7,8 +7,16 @@ from typing import Any
 
 HEAD = """# The command line
 
-Made from the commands' own help by `make docs`. Exit codes: 0 all done; 1 failed, one line says why; 2 wrong usage;
-3 some photos failed, each named, the others are done; 130 interrupted.
+This page lists all commands and options. It contains the texts of `patchprism COMMAND --help-all`. Every command ends
+with one of these exit codes:
+
+| exit code | meaning |
+|---|---|
+| 0 | everything was done |
+| 1 | the command failed; one line says why |
+| 2 | the command line is wrong |
+| 3 | some photos failed, and are named; all others were done |
+| 130 | the command was interrupted |
 """
 
 

@@ -1,4 +1,4 @@
-"""What mkdocstrings asks before it renders a docstring: roles such as :class:`~patchprism.Prism` become links.
+"""Changes to what mkdocstrings renders: roles such as :class:`~patchprism.Prism` become links, options their defaults.
 
 A name that the page of the reference shows is a link; any other is code.
 """
@@ -30,10 +30,13 @@ class Roles(griffe.Extension):
         self.rewrite(pkg, set())
 
     def rewrite(self, thing: griffe.Object | griffe.Alias, seen: set[Path | str]) -> None:
-        """Rewrite the docstrings of an object and of what it holds."""
+        """Rewrite the docstrings of an object and of its members."""
         if thing.is_alias or thing.path in seen:
             return
         seen.add(thing.path)
+        value = getattr(thing, "value", None)
+        if isinstance(value, griffe.ExprCall) and str(value.function) == "option":
+            thing.value = value.arguments[0]  # a signature shows the default, not the whole declaration
         if thing.docstring:
             owner = thing.name if thing.is_class else thing.parent.name if thing.parent else ""
             thing.docstring.value = ROLE.sub(lambda m: self.link(m[2], m[1], owner), thing.docstring.value)

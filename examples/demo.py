@@ -28,12 +28,12 @@ def main() -> int:
     if code == 0:
         print(
             f"\nLook at {out}/results.png: photos on the left, their colours on the right.\n"
-            f"When a mask is wrong, {out}/histogram.png shows where the threshold lies.\n\n"
+            f"If the foreground is wrong, look at {out}/histogram.png: it shows the scores and the threshold.\n\n"
             "Try next, on your own photos:\n"
             "  .venv/bin/patchprism render PHOTO... --out out/mine --model focus_vits14         # the demo's network\n"
             "  .venv/bin/patchprism render PHOTO... --out out/mine --model efficientnet_lite2   # small and fast\n"
             "  .venv/bin/patchprism render PHOTO... --out out/mine        # DINOv2 ViT-S/14, downloads 88 MB once\n"
-            "  .venv/bin/patchprism models                                # all that can be named"
+            "  .venv/bin/patchprism models                                # lists all models"
         )
     return code
 

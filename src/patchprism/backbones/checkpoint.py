@@ -1,4 +1,4 @@
-"""Reading a file of weights that nobody vouches for, and putting it into a network, strictly."""
+"""Read weights from untrusted files, and load them into a network strictly."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from torch import nn
 
 _NAMED = 3  # tensors that a message names before it only counts
-# Dictionaries in dictionaries are looked through so deep; the rest is no network's.
+# Maximum depth of nested dictionaries; networks are not nested deeper.
 _DEEPEST = 8
-# What other files begin with, and what to do about it.
+# First bytes of other files, and advice for them.
 _OTHERS = (
     (
         b"version https://git-lfs",
@@ -57,7 +57,7 @@ _GLOBAL = re.compile(r"(?:GLOBAL|Unsupported class|global) ([\w.]+\.\w+)")
 
 
 def file_kind(path: Path) -> str:
-    """``"torch"`` or ``"safetensors"``, told from the first bytes, for names lie.
+    """``"torch"`` or ``"safetensors"``, from the first bytes, because suffixes can be wrong.
 
     Raises
     ------
@@ -88,7 +88,7 @@ def file_kind(path: Path) -> str:
 
 
 def folder_of_weights(path: Path) -> str:
-    """What to say of a folder that is given in place of a file of weights."""
+    """Advice for a folder that is given instead of a file of weights."""
     try:
         names = sorted(each.name for each in path.iterdir())
     except OSError as error:
@@ -114,13 +114,13 @@ def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
     Parameters
     ----------
     path : Path
-        The format is told from the content, not from the name.
+        The format is recognised by the content, not by the name.
 
     Returns
     -------
     dict of str to torch.Tensor
-        Memory-mapped where the format allows it. The names in nested dictionaries are joined by dots; what is
-        no tensor (an epoch's number, say) is left out.
+        Memory-mapped if the format allows it. Names in nested dictionaries are joined by dots. Values that are not
+        tensors, such as the number of an epoch, are left out.
 
     Raises
     ------
@@ -146,7 +146,7 @@ def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
         raise
     except pickle.UnpicklingError as error:
         raise WeightsError(f"{path}: {_refusal(str(error))}") from error
-    # Damaged files end in whatever the parsers stumble over: zip, pickle and JSON each have their own errors.
+    # Damaged files raise the errors of the parsers: zip, pickle and JSON each have their own.
     except Exception as error:
         reason = str(error).strip().split("\n")[0][:200] or type(error).__name__
         raise WeightsError(f"{path}: damaged, cannot be read as {kind} ({reason})") from error
@@ -187,7 +187,7 @@ def _check_archive(path: Path) -> None:
 
 
 def _refusal(message: str) -> str:
-    """What to say of a pickle that torch will not read without running code."""
+    """Advice for a pickle that torch cannot read without running code."""
     found = _GLOBAL.search(message)
     if found is None:
         return "refused, the file is damaged or holds code besides tensors"

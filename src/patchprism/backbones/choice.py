@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from patchprism.backbones.catalog import DEFAULT_MODEL, EMBEDDED_MODEL, RECORDS
 from patchprism.backbones.weights import locate_weights, official_url
 
-# A resolver of names may take half a minute to give up, whatever timeout the request has.
+# A DNS resolver may take half a minute to give up; the timeout of the request does not limit it.
 _PATIENCE_S = 1.5
 _ANSWER_HOLDS_S = 60
 
@@ -63,7 +63,7 @@ def _ask(url: str) -> str:
     except urllib.error.HTTPError as error:
         error.close()
         return f"answers HTTP {error.code} {error.reason}"
-    # A proxy, a certificate, an address that is none: whatever it is, the file cannot be had.
+    # Any other error, such as a proxy or a certificate, also means that the file cannot be downloaded.
     except Exception as error:
         reason = getattr(error, "reason", None) or error
         return f"cannot be reached ({str(reason).strip() or type(error).__name__})"

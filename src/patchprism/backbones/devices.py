@@ -36,7 +36,7 @@ def resolve_device(device: str | torch.device) -> torch.device:
 
 
 def cpu_flags() -> frozenset[str]:
-    """What this machine's x86 processor can do, by Linux' names (``amx_bf16``); empty where nothing tells."""
+    """Features of the x86 processor, by their Linux names (``amx_bf16``); empty if they are not known."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as lines:
             found = next((line for line in lines if line.startswith("flags")), "")

@@ -171,7 +171,7 @@ class PatchEmbed(nn.Module):
 
 
 class VisionTransformer(nn.Module):
-    """What DINOv2 and DINOv3 share; how patches are told where they are is theirs to say."""
+    """The common base of DINOv2 and DINOv3; subclasses add the positions of the patches."""
 
     patch_size: int
     n_prefix: int
@@ -183,7 +183,7 @@ class VisionTransformer(nn.Module):
         raise NotImplementedError
 
     def rotation(self, pixels: torch.Tensor) -> Rotation | None:
-        """(B, 3, H, W) -> by what queries and keys are turned, None if by nothing."""
+        """(B, 3, H, W) -> the rotation of queries and keys, or None."""
         return None
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -211,7 +211,7 @@ class VisionTransformer(nn.Module):
         return found
 
     def block_inputs(self, pixels: torch.Tensor, last: int) -> Iterator[torch.Tensor]:
-        """What blocks 0 to ``last`` get, each (B, N, D); block ``last`` itself is not run."""
+        """Inputs of blocks 0 to ``last``, each (B, N, D); block ``last`` itself is not run."""
         tokens, rotation = self.embed(pixels), self.rotation(pixels)
         yield tokens
         for block in self.blocks[:last]:
@@ -221,7 +221,7 @@ class VisionTransformer(nn.Module):
     def query_key(
         self, tokens: torch.Tensor, layer: int, pixels: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """What a block gets, (B, N, D) -> its query and key, each (B, heads, N, D / heads)."""
+        """Input of a block, (B, N, D) -> its query and key, each (B, heads, N, D / heads)."""
         block = cast("Block", self.blocks[layer])
         return block.attn.project(block.norm1(tokens), self.rotation(pixels))[:2]
 
@@ -275,12 +275,12 @@ class DinoV2(VisionTransformer):
         self._positions: OrderedDict[tuple[int, int], torch.Tensor] = OrderedDict()
 
     def positions(self, h: int, w: int) -> torch.Tensor:
-        """(h * w, D): the patches' position embedding, computed once a grid."""
+        """(h * w, D): the patches' position embedding, computed once per grid."""
         kept = self._positions.pop((h, w), None)
         if kept is None:
             kept = interpolate_positions(self.pos_embed[0, 1:], h, w, registers=self.n_prefix > 1)
             kept = kept.to(self.pos_embed)
-        self._positions[h, w] = kept  # the last used goes to the end, the longest unused leaves first
+        self._positions[h, w] = kept  # least recently used grids are removed first
         if len(self._positions) > _GRIDS_KEPT:
             self._positions.popitem(last=False)
         return kept

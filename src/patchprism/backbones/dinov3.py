@@ -1,4 +1,4 @@
-"""DINOv3's vision transformers: patches are told where they are by turning queries and keys, not by adding to them.
+"""DINOv3's vision transformers. Positions are encoded by rotating queries and keys.
 
 Written after Meta's paper and ``transformers``' ``modeling_dinov3_vit.py``, whose tokens it gives.
 Siméoni et al., DINOv3, 2025, https://arxiv.org/abs/2508.10104; the rotation: Heo et al., Rotary Position Embedding for
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from patchprism.backbones.dinov2 import Rotation
     from patchprism.backbones.record import BackboneRecord, WeightsOrigin
 
-_BASE = 100.0  # of the rotation's periods
+_BASE = 100.0  # base of the periods of the rotation
 _EPS = 1e-5
 _GRIDS_KEPT = 16
 
@@ -35,15 +35,16 @@ _GRIDS_KEPT = 16
 def rotation_of(h: int, w: int, width: int) -> Rotation:
     """Cosine and sine of each patch's angles.
 
-    The patches' middles lie between -1 and 1 in each direction, whatever the grid. A quarter of a head's numbers has
-    the angles of the row, the next quarter those of the column; the second half repeats them.
+    The centres of the patches are between -1 and 1 in each direction, for every grid. The first quarter of the
+    numbers of a head has the angles of the row, and the second quarter those of the column. The second half repeats
+    both.
 
     Parameters
     ----------
     h, w : int
         Rows and columns of the grid.
     width : int
-        Of a head.
+        Width of a head.
 
     Returns
     -------
@@ -104,13 +105,13 @@ class DinoV3(VisionTransformer):
         return torch.cat([prefix.expand(len(patches), -1, -1), patches], dim=1)
 
     def rotation(self, pixels: torch.Tensor) -> Rotation:
-        """(B, 3, H, W) -> cosine and sine of the patches' angles, computed once a grid."""
+        """(B, 3, H, W) -> cosine and sine of the patches' angles, computed once per grid."""
         h, w = pixels.shape[-2] // self.patch_size, pixels.shape[-1] // self.patch_size
         kept = self._rotations.pop((h, w), None)
         if kept is None:
             cos, sin = rotation_of(h, w, self.head_width)
             kept = cos.to(self.cls_token), sin.to(self.cls_token)
-        self._rotations[h, w] = kept  # the last used goes to the end, the longest unused leaves first
+        self._rotations[h, w] = kept  # least recently used grids are removed first
         if len(self._rotations) > _GRIDS_KEPT:
             self._rotations.popitem(last=False)
         return kept

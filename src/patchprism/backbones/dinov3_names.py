@@ -53,7 +53,7 @@ _DEEPER = re.compile(r"(^|\.)model\.layer\.(?=\d)")
 
 
 def unwrapped(state: State) -> dict[str, torch.Tensor]:
-    """A state whose blocks lie beside its embeddings, as in files."""
+    """A state with its blocks on the same level as its embeddings, as in files."""
     return {_DEEPER.sub(r"\1layer.", name): tensor for name, tensor in state.items()}
 
 

@@ -36,7 +36,7 @@ class _BrokenError(OfflineError):
 
 @dataclass(frozen=True)
 class _Notes:
-    """What is known of a download that is not whole yet, kept beside it."""
+    """The state of an unfinished download, which is kept in a file beside it."""
 
     url: str
     validator: str  # ETag or Last-Modified: by it the server tells whether the file is still the same one
@@ -62,10 +62,10 @@ def fetch(
     Raises
     ------
     OfflineError
-        If the server cannot be reached, or breaks off in every attempt; what came is kept, and the next
-        call goes on from there.
+        If the server cannot be reached, or every attempt is interrupted. Received data are kept, and the next call
+        continues.
     WeightsError
-        If the server refuses, what it sends is not weights, or the disk cannot take it.
+        If the server refuses, the file does not contain weights, or the disk is full.
     """
     from filelock import FileLock
 
@@ -115,7 +115,7 @@ def _attempt(url: str, part: Path, name: str, progress: Progress | None) -> None
         done = have if resumed else 0
         notes = _Notes(url, _validator(response), total)
         if not resumed:
-            # An older part must not be taken for the beginning of what the new notes speak of.
+            # An older partial file must not be used as the beginning of the new download.
             part.unlink(missing_ok=True)
         _notes_path(part).write_text(json.dumps([notes.url, notes.validator, notes.total]), encoding="utf-8")
         with part.open("ab") as file:
@@ -178,7 +178,7 @@ def _notes_path(part: Path) -> Path:
 
 
 def _resumable(url: str, part: Path) -> tuple[int, _Notes | None]:
-    """Bytes that are here already, and what they are the beginning of; 0 and None where there is nothing."""
+    """Number of bytes already received, and the state of the download; 0 and None if there is none."""
     try:
         known = _Notes(*json.loads(_notes_path(part).read_text(encoding="utf-8")))
         have = part.stat().st_size

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from patchprism.backbones.record import BackboneRecord, WeightsOrigin
 
-# A stage a row: blocks, kernel, stride of the first block, expansion, channels in, channels out.
+# One stage per row: blocks, kernel, stride of the first block, expansion, channels in, channels out.
 _STAGES = (
     (1, 3, 1, 1, 32, 16),
     (3, 3, 2, 6, 16, 24),

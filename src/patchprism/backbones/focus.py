@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     import torch
 
-# What an ONNX file begins with: the number of its version, and then the name of the program that wrote it.
+# First bytes of an ONNX file: its version, and then the name of the program that wrote it.
 _ONNX = re.compile(rb"\x08.\x12.pytorch", re.DOTALL)
 # The position embedding has no name of its own; these nodes take its two parts, class token and patches.
 _POSITIONS = {"Concat": "cls", "Reshape": "patches"}

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from patchprism.backbones.record import Progress
 
 PREFIX = "hf:"
-# How long the hub may take to answer, and how long it is waited for: a resolver of names, or a server of many
-# addresses, may take half a minute to give up, whatever timeout the request has.
+# Timeout of a request to the hub, and the longest wait for it. A DNS resolver, or a server with many addresses, may
+# take half a minute to give up, because the timeout of the request does not limit it.
 _TIMEOUT_S, _PATIENCE_S = 4.0, 5.0
 _ANSWER_HOLDS_S = 60
 # Where photos' normalisation is written down; the second is what newer versions of transformers write.
@@ -69,7 +69,7 @@ class HubModel:
         return fetch_file(self.name, self.repo, self.folder.name, file, download=self.download)
 
     def json(self, file: str) -> dict[str, Any] | None:
-        """What a JSON file holds; None where there is no such file.
+        """Contents of a JSON file; None if it is missing.
 
         Raises
         ------
@@ -90,7 +90,7 @@ class HubModel:
     def weights(self, progress: Progress | None = None) -> WeightsOrigin:
         """Its weights, fetched if they must be.
 
-        Of a model in several files the SHA-256 is that of their SHA-256s in the order of their names.
+        If the model is in several files, the SHA-256 is that of their SHA-256s in the order of their names.
 
         Raises
         ------
@@ -111,7 +111,7 @@ class HubModel:
                 raise WeightsError(f"{self.name}: {first.name} has no weight_map")
             paths = []
             for file in sorted(set(map(str, shards.values()))):
-                # A name with folders in it could lead out of the model's own.
+                # A name with folders in it could lead out of the folder of the model.
                 path = self.file(file) if file == Path(file).name else None
                 if path is None:
                     raise WeightsError(f"{self.name}: {file} is missing, {first.name} names it")
@@ -138,7 +138,7 @@ class HubModel:
 
 
 def open_model(name: str, *, download: bool = True) -> HubModel:
-    """The model that ``hf:REPO_OR_DIR[@REVISION]`` names, with its ``config.json`` at hand.
+    """The model that ``hf:REPO_OR_DIR[@REVISION]`` names, with its ``config.json`` downloaded.
 
     Raises
     ------
@@ -201,7 +201,7 @@ def fetch_file(name: str, repo: str, revision: str | None, file: str, *, downloa
     except RevisionNotFoundError as error:
         raise ModelError(f"{name}: no such revision of that repository") from error
     except LocalEntryNotFoundError as error:
-        # Not in the cache and not to be had now. Only the first file tells whether the model is here at all.
+        # Neither in the cache nor reachable. Only the first file shows whether the model is on this machine at all.
         if file != "config.json" and is_offline(download):
             return None
         raise WeightsError(unreachable(name)) from error
@@ -213,7 +213,7 @@ def fetch_file(name: str, repo: str, revision: str | None, file: str, *, downloa
 
 
 def _cached(repo: str, revision: str | None, file: str) -> Path | None:
-    """A file of a settled commit that is in the cache; branches move, so they are asked for anew."""
+    """A cached file of a fixed commit. Branches can change, so they are checked again."""
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
@@ -241,8 +241,8 @@ def _hub_answers(period: int) -> bool:
     answers: list[object] = []
 
     def ask() -> None:
-        # Each major version of the hub's client has another HTTP library with errors of its own. Any answer will do:
-        # what a server says of itself is no matter here.
+        # Each major version of the hub's client has another HTTP library with its own errors. Any answer of the
+        # server is enough.
         with suppress(Exception):
             answers.append(get_session().head(constants.ENDPOINT, timeout=_TIMEOUT_S))
 
@@ -260,7 +260,7 @@ def is_offline(download: bool = True) -> bool:
 
 
 def unreachable(name: str) -> str:
-    """What to say of a model that is neither here nor to be had."""
+    """Advice for a model that is neither on this machine nor reachable."""
     return (
         f"{name} is not in the Hugging Face cache, and the hub cannot be reached; run `patchprism "
         f"download {name}` when there is a network, or give a folder that holds the model's files "

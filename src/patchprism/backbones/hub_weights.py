@@ -34,8 +34,8 @@ def from_repo(weights: str, *, download: bool) -> WeightsOrigin:
         raise
     except ValueError as error:  # the repository's name is malformed
         raise WeightsError(f"weights {weights!r}: must be hf:OWNER/NAME or hf:OWNER/NAME@REVISION") from error
-    # Besides its own errors the hub's client lets those of its HTTP library through, a different one in each
-    # major version, so that there is no narrower class to name.
+    # The client of the hub also raises the errors of its HTTP library, which differs between major versions. So no
+    # narrower class can be named.
     except Exception as error:
         reason = "it cannot be reached, and the file is not in the local cache"
         if answers:

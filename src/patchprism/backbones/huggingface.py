@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
     from patchprism.backbones.record import BackboneRecord, Progress, WeightsOrigin
 
-    # Query and key, each (B, heads, N, d), the factor before the softmax, and whether nothing else goes into it.
+    # Query and key, each (B, heads, N, d), the factor before the softmax, and whether the softmax depends on nothing
+    # else.
     Recorder = Callable[[torch.Tensor, torch.Tensor, float, bool], None]
 
 _PROJECTIONS = {"query": ("query", "q_proj"), "key": ("key", "k_proj"), "value": ("value", "v_proj")}
@@ -263,7 +264,7 @@ class HuggingFaceBackbone(Backbone):
             try:
                 with outputs_of({**last, **norms}, inputs=norms) as seen:
                     final = self._forward(probe())
-            # A network that takes one size only says so in whatever way its authors chose.
+            # A network that accepts only one size raises an error that its authors chose.
             except Exception as error:
                 size = getattr(self.network.config, "image_size", None)
                 if not size:
@@ -318,7 +319,7 @@ class HuggingFaceBackbone(Backbone):
         self._norm_known = bool(torch.equal(block, final))
 
     def _find_attention(self, pixels: torch.Tensor, final: torch.Tensor) -> None:
-        """Have the network's attention pass through us, if it lets itself be told to."""
+        """Intercept the attention of the network, if it supports that."""
         if self._staged or not hasattr(self.network, "set_attn_implementation"):
             return
         _register_attention()
@@ -413,7 +414,7 @@ def _register_attention() -> None:
         recorder = _recorder.get()
         if recorder is not None:
             scale = options.get("scaling")
-            # A mask, or a bias by position (BEiT), is more than query and key tell.
+            # With a mask, or a position bias (BEiT), attention depends on more than query and key.
             plain = mask is None or (not mask.is_floating_point() and bool(mask.all()))
             recorder(query, key, float(query.shape[-1] ** -0.5 if scale is None else scale), plain)
         return sdpa_attention_forward(module, query, key, value, mask, **options)

@@ -1,8 +1,8 @@
 """Where a file of weights keeps the network, and how it names the network's tensors. Loads no torch.
 
-Training code wraps what it trains: ``teacher.backbone.``, ``module.``, ``_orig_mod.`` and the like, as keys of
-nested dictionaries or as prefixes of names. Dictionaries are flattened when a file is read, so that both are
-prefixes here. Of several networks the teacher's is taken, as DINO's authors do.
+Training code wraps the network: ``teacher.backbone.``, ``module.``, ``_orig_mod.`` and similar, as keys of nested
+dictionaries or as prefixes of names. Dictionaries are flattened when a file is read, so both are prefixes here. If
+there are several networks, the teacher is used, as the authors of DINO do.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     State = Mapping[str, torch.Tensor]
 
-# What names begin with that says whose a network is, or only that there is one.
+# Prefixes that tell which network it is, or only that there is one.
 _WRAPPERS = frozenset(
     (
         *("teacher", "teacher_model", "teacher_backbone", "ema", "model_ema", "ema_model", "state_dict_ema"),
@@ -30,12 +30,12 @@ _WRAPPERS = frozenset(
         *("dinov2", "dinov2_with_registers", "_forward_module"),
     )
 )
-# What stands anywhere in a name for a wrapper of torch's: DataParallel, compile, FSDP, activation checkpointing.
+# Parts of names from wrappers of torch: DataParallel, compile, FSDP, activation checkpointing.
 _TRANSPARENT = frozenset(("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"))
 # Heads: what training puts on top, and no patch token depends on.
 _HEAD = re.compile(r"(\w+_)?heads?(_\w+)?|classifier|fc|fc_norm|pooler|last_layer")
 _MOST_LEFT_OUT = 20
-# A position embedding of more is no network's: 1024 x 1024 patches of 14 pixels are 200 megapixels.
+# No network has a larger position embedding: 1024 x 1024 patches of 14 pixels are 200 megapixels.
 _MOST_NATIVE = 1024
 
 
@@ -48,9 +48,9 @@ class FoundNetwork:
     state : dict of str to torch.Tensor
         Its tensors, under its own names.
     taken_from : str
-        What their names begin with in the file, e.g. ``"teacher.backbone"``; empty where it is nothing.
+        Prefix of their names in the file, for example ``"teacher.backbone"``; empty if there is none.
     left_out : tuple of str
-        Other networks, heads, and whatever else the file holds, by the beginnings of their names.
+        Other networks, heads and everything else in the file, by the prefixes of their names.
     """
 
     state: dict[str, torch.Tensor]
@@ -125,7 +125,7 @@ def find_network(
 
 
 def _grouped(state: State) -> tuple[dict[str, dict[str, torch.Tensor]], dict[str, str]]:
-    """Tensors by what their names begin with, and how the file spells that."""
+    """Tensors by the prefix of their names, and the spelling of the prefix in the file."""
     groups: dict[str, dict[str, torch.Tensor]] = {}
     shown: dict[str, str] = {}
     for name, tensor in state.items():

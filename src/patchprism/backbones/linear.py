@@ -1,4 +1,4 @@
-"""A linear layer whose weights lie in the order in which oneDNN multiplies with them."""
+"""A linear layer with its weights in the memory layout that oneDNN multiplies with."""
 
 from __future__ import annotations
 
@@ -75,7 +75,8 @@ def _operators_work() -> bool:
     try:
         probe.pack()
         probe(torch.zeros(1, 2), "gelu")
-    # The operators are nobody's promise: whatever another torch answers, the usual way is open.
+    # These operators are not part of torch's public interface. If another version of torch fails, the usual layer is
+    # used.
     except Exception:
         return False
     return True

@@ -48,7 +48,7 @@ def pinned(path: Path, pin: Path) -> str:
     except OSError:
         recorded = []
     if not recorded:
-        # A home that cannot be written is no reason not to run: there is just nothing to compare with later.
+        # If the home folder cannot be written, the job still runs; later downloads just cannot be compared.
         with suppress(OSError, OutputError):
             write_pin(pin, digest, path.name)
     elif recorded[0] != digest:

@@ -1,4 +1,4 @@
-"""What adapters share: looking into somebody else's network while it runs."""
+"""Helpers of adapters: read the values inside a network of another library while it runs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def outputs_of(
     modules: Mapping[int, nn.Module], inputs: Mapping[int, nn.Module] | None = None
 ) -> Iterator[dict[Any, torch.Tensor]]:
-    """What modules return while the block lasts, by their keys; with ``inputs`` also what they are given."""
+    """Record the outputs of modules during the block, by key; with ``inputs``, also their inputs."""
     seen: dict[Any, torch.Tensor] = {}
 
     def hook(key: int) -> Callable[[Any, Any, Any], None]:
@@ -65,7 +65,7 @@ def reason(error: BaseException) -> str:
 
 
 def of_one_size(name: str, fixed: tuple[int, int], shape: tuple[int, ...]) -> str:
-    """What to say of photos of another size than the only one that a network takes; sizes are (height, width)."""
+    """Advice for photos whose size differs from the only size that a network accepts; sizes are (height, width)."""
     (high, wide), (height, width) = fixed, shape
     words = f"{name} only takes photos of {wide} x {high} pixels, got {width} x {height}"
     if high != wide:
@@ -81,7 +81,7 @@ def of_one_size(name: str, fixed: tuple[int, int], shape: tuple[int, ...]) -> st
 
 @contextmanager
 def inside(name: str, package: str, extra: str) -> Iterator[None]:
-    """Turn whatever a model's package comes up with while it is imported or builds a network into our errors.
+    """Convert errors of a model's package, while it is imported or builds a network, to our errors.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What is known of a backbone and of its weights. Importing it loads no torch."""
+"""Records of a backbone and of its weights. Importing them does not load torch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from patchprism.photos.framing import Framing
 
-# What loading tells while it downloads: progress(message, done_bytes, total_bytes or None).
+# Called during a download: progress(message, done_bytes, total_bytes or None).
 Progress = Callable[[str, int, int | None], None]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -28,7 +28,7 @@ class BackboneRecord:
     Attributes
     ----------
     name : str
-        What the user calls it.
+        Name of the model.
     family : str
         Key of the code that builds it, e.g. ``"dinov2"``.
     patch_size : int
@@ -36,27 +36,27 @@ class BackboneRecord:
     width : int
         Length D of a patch token.
     depth, heads : int
-        Number of layers that can be asked for, and of attention heads (0 for a convolutional network).
+        Number of layers, and of attention heads (0 for a convolutional network).
     prefix_tokens : int
         Tokens before the patches (class token and registers).
     mean, std : tuple of float or None
-        Normalisation of RGB in [0, 1]; None where the model's files do not say it.
+        Normalisation of RGB in [0, 1]; None if the files of the model do not contain it.
     n_parameters : int
         Number of parameters.
     licence : str
         SPDX name of the weights' licence.
     source : str
-        Address of the weights, or the package that holds them.
+        Address of the weights, or the package that contains them.
     download_bytes : int
-        Size of the download, 0 where nothing is downloaded.
+        Size of the download; 0 if nothing is downloaded.
     hub_repo : str
-        The twin on the Hugging Face hub, empty where there is none.
+        The same model on the Hugging Face hub; empty if there is none.
     open_repo : str
-        A copy on the hub that asks for no login, where the twin does; empty where there is none.
+        A copy on the hub that needs no login, if ``hub_repo`` needs one; empty if there is none.
     layer : int
-        Layer whose tokens are taken by default, counted from 0, or from the end.
+        Layer whose tokens are used by default, counted from 0; negative numbers count from the end.
     about : str
-        What people must know of the model, in a phrase; empty where its name says it.
+        What users must know about the model, in a phrase; empty if its name is enough.
     """
 
     name: str
@@ -160,18 +160,18 @@ class WeightsOrigin:
     Attributes
     ----------
     source : str
-        Address, repository or package, as a person would look for it.
+        Address, repository or package.
     path : str
-        The file that was read, empty for networks that have none.
+        The file that was read; empty for networks without one.
     sha256 : str
-        SHA-256 of that file in hexadecimal, empty for networks that have none.
+        SHA-256 of this file in hexadecimal; empty for networks without one.
     taken_from : str
-        Where in a training checkpoint the network was, e.g. ``"teacher.backbone"``; empty where the file holds
-        nothing but the network.
+        The part of a training checkpoint that was used, for example ``"teacher.backbone"``; empty if the file
+        contains only the network.
     left_out : tuple of str
-        What else that file holds: other networks, heads, the optimizer.
+        Other contents of the file: other networks, heads, the optimizer.
     notice : str
-        The terms of weights that were fetched just now; empty otherwise.
+        Licence terms of weights that were downloaded in this call; empty otherwise.
     """
 
     source: str
@@ -182,7 +182,7 @@ class WeightsOrigin:
     notice: str = ""
 
     def report(self) -> dict[str, Any]:
-        """What reports say of the weights, as JSON values."""
+        """The entry for reports, as JSON values."""
         taken: dict[str, Any] = {}
         if self.taken_from or self.left_out:
             taken = {"taken_from": self.taken_from, "left_out": list(self.left_out)}
@@ -199,14 +199,14 @@ class WeightsOrigin:
 
 @dataclass(frozen=True, kw_only=True)
 class Identity:
-    """What tells a network's tokens from those of others; known of a network before it is loaded.
+    """Values that distinguish the tokens of a network from those of others; known before the network is loaded.
 
     Attributes
     ----------
     record : BackboneRecord
     weights : WeightsOrigin
     dtype : str
-        What the network computes in, e.g. ``"float32"``.
+        Precision of the network, for example ``"float32"``.
     """
 
     record: BackboneRecord

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Kind(Protocol):
-    """What the module of a kind of name offers."""
+    """Interface of the modules that know a kind of name."""
 
     def find_record(self, name: str) -> BackboneRecord:
         """The record of a model, without its weights."""
@@ -58,8 +58,8 @@ def _timm() -> Kind:
     return timm_models
 
 
-# What a name begins with, before a colon, and the module that knows such names; it is imported when it is needed.
-# A function has no name to be found by: Backbone.from_callable makes its backbone.
+# Prefixes of names, before a colon, and the modules that know such names. They are imported when they are needed. A
+# function has no such name: Backbone.from_callable makes its backbone.
 KINDS: dict[str, Callable[[], Kind]] = {"": _official, "hf": _huggingface, "timm": _timm}
 
 
@@ -83,7 +83,7 @@ def records() -> tuple[BackboneRecord, ...]:
 
 
 def find_record(name: str) -> BackboneRecord:
-    """The record of a model.
+    """Find the record of a model.
 
     Parameters
     ----------
@@ -120,9 +120,9 @@ def download_weights(name: str, *, progress: Progress | None = None) -> WeightsO
     Raises
     ------
     ModelError
-        If the name is not known.
+        If there is no such model.
     WeightsError
-        If the weights cannot be fetched or trusted.
+        If the weights cannot be downloaded or verified.
     ExtraError
         If they come in a package that is not installed.
     """
@@ -138,24 +138,26 @@ def load_backbone(
     progress: Progress | None = None,
     download: bool = True,
 ) -> Backbone:
-    """A backbone with its weights, ready to turn pixels into patch tokens.
+    """Load a backbone with its weights.
 
     Parameters
     ----------
     name : str
-        A registered name, e.g. ``"dinov2_vits14"``; ``records()`` lists all. ``hf:REPO_OR_DIR[@REVISION]``
-        is read by ``transformers`` (an extra), ``timm:NAME`` by ``timm`` (an extra).
+        Name of a model, for example ``"dinov2_vits14"`` (``patchprism models`` lists all),
+        ``"hf:REPO_OR_DIR[@REVISION]"`` for a model of ``transformers``, or ``"timm:NAME"`` for a model of ``timm``.
+        The last two need extras.
     weights : str or os.PathLike, optional
-        A file, an ``http(s)://`` address, or ``hf:REPO[@REVISION]`` on the Hugging Face hub, in the official
-        or in Hugging Face's layout. Without it: torch.hub's cache, then PatchPrism's own, then the official
-        address. Not for ``hf:`` models, which bring their own; for ``timm:`` ones, a file.
+        A file, an ``http(s)://`` address, or ``hf:REPO[@REVISION]`` on the Hugging Face hub, in the official format
+        or in that of Hugging Face. By default PatchPrism looks into the cache of torch.hub, then into its own cache,
+        and then downloads from the official address. Not allowed for ``hf:`` models, which have their own weights;
+        for ``timm:`` models it must be a file.
     device : {"auto", "cpu", "cuda", "mps"} or e.g. "cuda:1"
     dtype : {"auto", "float32", "bfloat16", "float16"}
-        What the network computes in; ``"auto"`` is float32.
+        Precision of the network; ``"auto"`` means float32.
     progress : callable, optional
         Called as ``progress(message, done_bytes, total_bytes or None)`` while weights are downloaded.
     download : bool
-        Whether the network may be used.
+        Whether weights may be downloaded.
 
     Returns
     -------
@@ -164,11 +166,11 @@ def load_backbone(
     Raises
     ------
     ModelError
-        If the name is not known.
+        If there is no such model.
     OptionError
-        If ``device`` or ``dtype`` is not known or not available here.
+        If ``device`` or ``dtype`` is unknown or not available on this machine.
     WeightsError
-        If the weights cannot be found, fetched, trusted or loaded.
+        If the weights cannot be found, downloaded, verified or loaded.
     ExtraError
         If the model needs a package that is not installed.
     """
@@ -197,7 +199,7 @@ _DINOV3 = {
 
 
 def _meant(name: str) -> str:
-    """What somebody who gives an unknown name for a model may have meant."""
+    """Suggestions for an unknown name of a model."""
     bare = name.strip()
     lowered = bare.lower()
     for prefix in ("https://huggingface.co/", "http://huggingface.co/", "huggingface.co/", "huggingface:"):

@@ -231,7 +231,7 @@ class TimmBackbone(Backbone):
         with torch.no_grad():
             try:
                 tokens = self._probed(sides)
-            # A network that takes one size only says so in whatever way its authors chose.
+            # A network that accepts only one size raises an error that its authors chose.
             except Exception as error:
                 size = (getattr(self.network, "pretrained_cfg", None) or {}).get("input_size")
                 if not size or size[1] % patch or size[2] % patch:
@@ -251,7 +251,7 @@ class TimmBackbone(Backbone):
     def _probed(self, sides: tuple[int, int]) -> torch.Tensor:
         pixels = torch.zeros(1, 3, *sides, device=self.device, dtype=self.dtype)
         last = [self.depth - 1]
-        # Some (Hiera) refuse the norm, in whatever way and whatever the size.
+        # Some (Hiera) refuse the norm for any size, with different errors.
         try:
             found = self._forward(pixels, last, norm=True)
             self._has_norm = True
@@ -268,7 +268,7 @@ def _timm(name: str) -> Any:
 
 
 def _pretrained_cfg(name: str) -> Any:
-    """What timm knows of the weights of ``timm:NAME``, None if nothing."""
+    """Entry of timm for the weights of ``timm:NAME``; None if there is none."""
     timm = _timm(name)
     architecture = name.removeprefix(PREFIX)
     # timm's own prefixes (hf-hub:, local-dir:) would read a configuration that names any code of timm's.
@@ -292,9 +292,10 @@ def _pretrained_cfg(name: str) -> Any:
 
 
 def _found(name: str, state: dict[str, torch.Tensor]) -> FoundNetwork:
-    """The network in a file of the user's; the classifier, which no patch depends on, as timm wants it.
+    """The network in a file of the user. The classifier, on which no patch depends, is changed to the shape that timm
+    expects.
 
-    Where nothing fits, the file may have names of its own that timm knows: it is left as it is.
+    If nothing fits, the file is not changed, because timm may know its names.
     """
     with torch.device("meta"):
         network = _create(name, None)

@@ -1,4 +1,4 @@
-"""What the files of a ``transformers`` model say: its record, its configuration, its weights."""
+"""Read the files of a ``transformers`` model: record, configuration, weights."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 STAGED = ("convnext", "convnextv2", "dinov3_convnext")
 CLASS_TOKENS = ("cls_token", "class_embedding", "class_token")
 _PREFIX_PARAMETERS = (*CLASS_TOKENS, "distillation_token", "register_tokens")
-# What no patch token depends on: pooled outputs and what only training uses. They may be missing in a file.
+# Parts that patch tokens do not depend on: pooled outputs and parts for training. A file need not contain them.
 _UNUSED = ("pooler", "head", "mask_token", "classifier")
 # Parts that look at the patches from outside, each with a class token of its own (AIMv2's head).
 _HEADS = ("head", "pooler", "classifier", "decoder")
 
 
 def record_of(model: HubModel, config: Any) -> BackboneRecord:
-    """What a model's files say of it, all but the weights."""
+    """Everything that the files of a model contain, except the weights."""
     model_type = config.model_type
     staged = model_type in STAGED
     wanted = ("hidden_sizes", "depths") if staged else ("hidden_size", "num_hidden_layers", "patch_size")
@@ -158,7 +158,7 @@ def read_config(model: HubModel) -> Any:
     try:
         with _quiet_transformers():
             config = AutoConfig.from_pretrained(model.folder, trust_remote_code=False, local_files_only=True)
-    # Wrong values end in whatever the configuration's class stumbles over.
+    # Wrong values raise various errors in the class of the configuration.
     except Exception as error:
         raise ModelError(f"{model.name}: config.json cannot be used ({reason(error)})") from error
     return getattr(config, "vision_config", config)
@@ -176,7 +176,7 @@ def read_network(model: HubModel, config: Any, weights: WeightsOrigin) -> Any:
                 dtype=torch.float32,
                 output_loading_info=True,
             )
-    # Damaged files end in whatever the parsers stumble over.
+    # Damaged files raise the errors of the parsers.
     except Exception as error:
         raise WeightsError(f"{model.name}: its weights cannot be loaded ({reason(error)})") from error
     missing = [name for name in info["missing_keys"] if not any(part in _UNUSED for part in name.split("."))]

@@ -119,7 +119,7 @@ def obtain_weights(
 
 
 def origin_of_file(weights: str, hint: str) -> WeightsOrigin:
-    """The origin of weights in a file of the user's; the hint is for where there is no such file."""
+    """The origin of weights in a file of the user; the hint is for the error if the file is missing."""
     path = local_path(weights).expanduser()
     if path.is_dir():
         from patchprism.backbones.checkpoint import folder_of_weights

@@ -14,7 +14,7 @@ from patchprism.cli.exits import EXIT_BUG, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_U
 
 
 def entry() -> None:
-    """What the shell starts: :func:`main` in a process of its own.
+    """The entry point of the shell: :func:`main` in its own process.
 
     Importing torch makes a million objects that live to the end. Python's collector walks them many times on
     the way in and once more on the way out: 0.5 s of the 1.7 s that starting and leaving with torch take.
@@ -50,11 +50,11 @@ def main() -> None:
 
         _fail(named_by_flags(error), EXIT_FAILED)
     except SystemExit as stop:
-        if stop.code == EXIT_INTERRUPTED:  # Typer's way of passing Ctrl-C on, without a word
+        if stop.code == EXIT_INTERRUPTED:  # how Typer passes Ctrl-C on, without a message
             _stop()
         raise
     except BrokenPipeError:
-        # Whoever read our output has gone.
+        # The reader of our output has closed it.
         _say_no_more()
         sys.exit(EXIT_FAILED)
     except OSError as error:
@@ -120,7 +120,7 @@ def _defect(error: Exception) -> NoReturn:
 
 
 def _stop() -> NoReturn:
-    """Leave because the user asked for it, which is no error."""
+    """Exit because the user interrupted the command, which is not an error."""
     print("stopped", file=sys.stderr)
     sys.exit(EXIT_INTERRUPTED)
 
@@ -128,7 +128,7 @@ def _stop() -> NoReturn:
 def _fail(message: str, code: int) -> NoReturn:
     from patchprism.cli.console import shown
 
-    # A value of thousands of letters would hide what is said of it.
+    # A value of thousands of letters would hide the message.
     words = [word if len(word) <= 500 else f"{word[:200]}...{word[-50:]}" for word in message.split()]
     print(f"error: {shown(' '.join(words))}", file=sys.stderr)
     sys.exit(code)

@@ -67,7 +67,7 @@ class Compared(Checked):
 
 @dataclass(frozen=True, kw_only=True)
 class SheetOptions(PictureOptions):
-    """What is written for a photo: its colours in all cells."""
+    """The files of a photo: its colours in all cells."""
 
     arrays: bool = same(
         PictureOptions, "arrays", help="Also write the colours of each photo in every cell as .npz."

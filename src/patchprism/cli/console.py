@@ -22,7 +22,7 @@ def stdout() -> Console:
     """Where results go."""
     from rich.console import Console
 
-    # Names hold what they like: [red] is no colour, and :dog: no picture of one.
+    # Names can contain any text, so [red] must not become a colour and :dog: not an emoji.
     return Console(highlight=False, markup=False, emoji=False, soft_wrap=not sys.stdout.isatty())
 
 
@@ -111,7 +111,7 @@ def progress(*, quiet: bool) -> Iterator[Callable[[str, int, int | None], None]]
         yield tell
 
 
-# What the stages count; a pass of a fit counts shards, and a download bytes.
+# Units of the stages; a pass of a fit counts shards, and a download counts bytes.
 _UNITS = {
     "photos": "photos",
     "pictures": "pictures",
@@ -199,7 +199,7 @@ def as_typed(value: str) -> str:
 
 
 def say_notes(notes: Sequence[Note], *, quiet: bool) -> None:
-    """Notes at the end of a summary, equal ones together; on standard error where there is no summary."""
+    """Notes at the end of a summary, equal ones merged; on standard error if there is no summary."""
     together: dict[str, list[str]] = {}
     for each in notes:
         together.setdefault(advised_by_flags(each.text), []).append(each.name)

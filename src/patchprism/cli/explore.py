@@ -29,13 +29,13 @@ if TYPE_CHECKING:
     from patchprism.jobs.view import View
 
 _PAGE = "Page"
-# Beyond, the page is tens of megabytes, and nobody looks at so many side by side.
+# More photos would make a page of tens of megabytes.
 MAX_SHOWN = 200
 
 
 @dataclass(frozen=True, kw_only=True)
 class PageOptions(Checked):
-    """Where the page goes: to a file, or to whoever asks for it."""
+    """Where the page goes: to a file, or to a browser through the server."""
 
     html: str | None = option(
         None,
@@ -104,7 +104,7 @@ def explore(
     from patchprism.photos.sources import elsewhere, places_for
     from patchprism.support.files import check_target
 
-    # What can be refused is refused before the network runs.
+    # Wrong input is refused before the network runs.
     bound = None if page.html is not None else _listen(photos, page, settings)
     chosen, store = coloring.coloring(), store_among(photos)
     if page.html is not None:
@@ -129,7 +129,7 @@ def explore(
     def ready(address: str) -> None:
         print(address if running.quiet else f"explore {address}", flush=True)
         if not running.quiet:
-            print("        Ctrl-C stops; save writes to " + page.out, flush=True)
+            print(f"        press Ctrl-C to stop; Save writes to {page.out}", flush=True)
         if not page.no_open:
             import threading
             import webbrowser
@@ -173,7 +173,7 @@ def _made(
     prism: str | None,
     quiet: bool,
 ) -> tuple[View, Message, Backbone | None]:
-    """The view, what the page is told of it, and the network that it goes on working with."""
+    """The view, its message for the page, and the network for later fits."""
     from patchprism.explorer.build import build_message
     from patchprism.explorer.modes import can_attend, carry_modes
     from patchprism.jobs.engines import open_engine

@@ -8,9 +8,9 @@ from functools import cache
 from patchprism.cli.console import as_typed
 from patchprism.errors import OptionError, PatchPrismError, PrismError
 
-# Where a command calls a parameter something else than the library does.
+# Parameters that have another name on the command line.
 _CALLED = {"layers": "layer", "models": "model", "lens": "lenses"}
-# What is quoted is a value, but for the one of ``name='value'``.
+# Quoted text is a value, except in ``name='value'``.
 _MENTIONED = re.compile(
     r"""(?<![\w/.?&=\\-])(?P<name>[a-z]+(?:_[a-z]+)*)=(?P<value>True\b|False\b|'[^']*'|\([^()]*\)|[\w.:-]+(?:,[\w.:-]+)*)"""
     r"""|(?<!\w)'[^']*'(?!\w)|"[^"]*"|(?<![\w/.?&=\\-])(?P<alone>[a-z]+(?:_[a-z]+)+)(?![\w/.=\\-])"""
@@ -20,7 +20,7 @@ _MENTIONED = re.compile(
 def named_by_flags(error: PatchPrismError) -> str:
     """The message of an error, with flags in the place of parameters.
 
-    A parameter is told by where it stands: at the beginning of an :class:`~patchprism.errors.OptionError`, as
+    A parameter is recognised by its position: at the beginning of an :class:`~patchprism.errors.OptionError`, as
     ``name='value'`` in any error, or by the underscore in it in errors about options and prisms.
 
     Examples

@@ -1,4 +1,4 @@
-"""What help shows: ``--help`` a summary, examples and the common options; ``--help-all`` every option, in groups."""
+"""Help texts: ``--help`` shows a summary, examples and the common options, ``--help-all`` every option, in groups."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ class Command(TyperCommand):
             raise
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
-        """What must be given, then the options."""
+        """Required arguments, then the options."""
         required = [f"{max(each.opts, key=len)} {each.metavar}" for each in options(self) if each.required]
         return [*map(argument_name, arguments(self)), *required, "[OPTIONS]"]
 
@@ -195,7 +195,7 @@ def examples(command: Any) -> list[str]:
 
 
 def summary_of(command: Any) -> str:
-    """What a command does, in one sentence."""
+    """The summary of a command, in one sentence."""
     return " ".join((command.help or "").split("\n\n")[0].split())
 
 
@@ -205,7 +205,7 @@ def argument_name(argument: Any) -> str:
 
 
 def names_of(option: Any) -> str:
-    """An option as it is typed, with what its value looks like.
+    """An option as it is typed, with its metavar.
 
     A flag that is on by default is shown as the two that switch it on and off.
     """

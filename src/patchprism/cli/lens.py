@@ -33,7 +33,7 @@ Lenses = Annotated[
 def lens_options(
     names: Sequence[str] | None, given: LensOptions, pictures: PictureOptions, settings: Settings
 ) -> tuple[list[str], LensOptions]:
-    """The lenses asked for, and their options with what other options say of them.
+    """The requested lenses and their options, completed from other options.
 
     Raises
     ------

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from patchprism.jobs.run import Outcome, Run
     from patchprism.jobs.source import Failure
 
-# Up to so many photos a job is done in memory; it is over before a broken run would matter.
+# Up to this many photos, a job works in memory; it is so short that it need not be resumed.
 IN_MEMORY = 64
 SHOWN_ROWS = 20
 SHOWN_FAILURES = 50
@@ -113,7 +113,7 @@ def print_lines(lines: Sequence[tuple[str, str]]) -> None:
 
 
 def lines_of(outcome: Outcome) -> list[tuple[str, str]]:
-    """What there is to say of every job."""
+    """Summary lines of every job."""
     total = sum(outcome.seconds.values())
     stages = ", ".join(f"{stage} {s:.1f} s" for stage, s in outcome.seconds.items() if s >= 0.05)
     lines = [
@@ -126,7 +126,7 @@ def lines_of(outcome: Outcome) -> list[tuple[str, str]]:
 
 
 def lines_of_fit(outcome: Outcome) -> list[tuple[str, str]]:
-    """What there is to say of a prism."""
+    """Summary lines of a prism."""
     prism = outcome.prism
     assert prism is not None
     summary = prism.summary()
@@ -166,12 +166,12 @@ def summarise(outcome: Outcome, wrote: str) -> None:
 
 
 def hints_of(outcome: Outcome) -> list[tuple[str, str]]:
-    """What a person should know before believing the pictures."""
+    """Hints about what to know before you rely on the pictures."""
     return [("hint", advised_by_flags(hint)) for hint in outcome.hints]
 
 
 def warn_if_inside(out: str | None, photos: Sequence[str]) -> None:
-    """Say so where files are to be written into a folder of photos: the next job goes through it again."""
+    """Warn if the output folder is inside a folder of photos, because the next job would search it again."""
     import os
 
     from patchprism.support.folders import is_remote, local_path

@@ -1,4 +1,4 @@
-"""What only commands take: where prisms come from, how work is run, arguments."""
+"""Options of commands only: where prisms come from, how work is run, arguments."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ Photos = Annotated[
         show_default=False,
     ),
 ]
-# Where pictures go if nobody says.
+# Default folder of the pictures.
 OUT = "out"
 Out = Annotated[
     str,

@@ -97,7 +97,7 @@ def _made(part: Some, given: dict[str, Any]) -> Any:
 
 
 def _kind(each: Field[Any], said: Option) -> Any:
-    """What Typer makes of the texts of an option."""
+    """Typer's parser for the texts of an option."""
     return str if said.parse else _KINDS[str(each.type).removesuffix(" | None")]
 
 

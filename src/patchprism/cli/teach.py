@@ -94,7 +94,7 @@ def teach(
             [
                 ("masks", f"{counted(head.n_photos_, 'photo')}; patches: {patches}"),
                 ("model", f"{found.model}, weights from {found.weights_source}"),
-                ("fit", f"{found.agreement:.1%} of these patches get the class that they have"),
+                ("fit", f"{found.agreement:.1%} of these patches are classified correctly"),
                 ("wrote", out),
             ]
         )

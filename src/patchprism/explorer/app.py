@@ -31,12 +31,12 @@ from patchprism.support.folders import reason_of
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-# What failures mean to a browser; all others are for the request as it is: 422.
+# HTTP status codes of errors; all others are 422.
 STATUS: dict[type[PatchPrismError], int] = {
     NoSessionError: 404,
     BusyError: 429,
     OutputError: 409,  # the folder is in a state that does not allow it
-    PhotoError: 410,  # a photo that was there; of uploads, adding them speaks
+    PhotoError: 410,  # only photos of the start; uploads report errors when they are added
 }
 MAX_MARKS = 20_000
 DECODERS = 2  # photos decoded at once; a photo of 60 megapixels takes 180 MB
@@ -94,7 +94,7 @@ def make_app(workshop: Workshop, *, out: str | os.PathLike[str]) -> FastAPI:
     ----------
     workshop : Workshop
     out : path
-        Where saving goes; no request can name another place.
+        Folder that *Save* writes to; no request can name another one.
     """
 
     @asynccontextmanager
@@ -199,14 +199,15 @@ def make_app(workshop: Workshop, *, out: str | os.PathLike[str]) -> FastAPI:
     @app.post("/api/sessions/{name}/photos")
     async def add_photo(name: str, request: Request) -> dict[str, str]:
         wanted = workshop.session(name)
-        # Before a decoder is taken: a body may take its time. The guard bounds how many are in memory.
+        # Read before a decoder is reserved, because a body may arrive slowly. The guard limits the number in memory.
         content = await request.body()
         given = unquote(request.headers.get("x-photo-name", "photo"))
         async with decoding:
             try:
                 return {"photo": await run_in_threadpool(workshop.add_photo, wanted, content, given)}
             except PhotoError as error:
-                # The request was fine, the photo is not: 200, or browsers log an error of their own.
+                # The request is valid although the photo is not. The status is 200, because browsers log an error
+                # otherwise.
                 return {"refused": str(error)}
 
     @app.post("/api/sessions/{name}/fit", status_code=202)

@@ -77,7 +77,7 @@ def build_message(
     title = title or f"{counted(len(view), 'photo')} through {view.record.name}"
     prism, record = view.prism, view.record
     scene_steps, object_steps = grid_steps(prism.scene_variance_), grid_steps(prism.object_variance_)
-    # The object PCA of all patches, not of the foreground alone: the page's mask may be any.
+    # The object PCA of all patches, not only of the foreground, because the page can show any mask.
     scene = np.concatenate([_rows(prism.scene_components(tokens)) for tokens in view.features])
     object_ = np.concatenate([prism.object_components(_rows(tokens)) for tokens in view.features])
     summary = prism.summary()
@@ -233,7 +233,7 @@ def _command(view: View, prism_path: str | None) -> CommandInfo:
     from patchprism.jobs.settings import TOKEN_DEFAULTS
 
     settings = view.settings
-    # A store has settled all that concerns the network, and features of the user's own came without one.
+    # A store determines all settings of the network, and the user's own features have none.
     if view.store is not None or view.record.family == "own":
         return _command_of(view, prism_path, [])
     options = [["--model", str(settings["model"])]]
@@ -241,7 +241,7 @@ def _command(view: View, prism_path: str | None) -> CommandInfo:
         options.append(["--weights", str(settings["weights"])])
     options += [["--preset", str(settings["preset"])], ["--size", str(settings["size"])]]
     if settings.get("range"):
-        # One word: a range may begin with a minus.
+        # As one argument, because a range may begin with a minus.
         options.append([f"--range={','.join(f'{each:.17g}' for each in settings['range'])}"])
     for name in ("mean", "std"):
         known = (0.5, 0.5, 0.5) if settings["preset"] == "seed" else getattr(view.record, name)
@@ -252,7 +252,7 @@ def _command(view: View, prism_path: str | None) -> CommandInfo:
     for name, flag in (("layer", "--layer"), ("facet", "--facet"), ("token_norm", "--token-norm")):
         value = settings.get(name)
         if value not in (None, TOKEN_DEFAULTS[name]):
-            # One word: a layer counted from the end looks like an option of its own.
+            # As one argument, because a layer counted from the end looks like an option.
             text = value if isinstance(value, (int, str)) else ",".join(map(str, value))
             options.append([f"{flag}={text}"])
     if settings.get("final_norm") is False:

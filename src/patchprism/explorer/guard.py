@@ -1,4 +1,4 @@
-"""What stands before the server: who may speak to it, and how much they may say."""
+"""Checks before the server: who may send requests, and how large they may be."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ if TYPE_CHECKING:
 
 MAX_JSON_BYTES = 64 << 10
 MAX_AT_ONCE = 48
-# Of those: requests whose bodies are as large as a photo's, and in memory. Others always find a place.
+# Of these, at most this many requests with large bodies, which are kept in memory, so that others can still be
+# served.
 MAX_UPLOADS = 16
-# A body may pause for so many seconds, and must come at so many bytes a second when they have passed.
+# A body may pause for this many seconds. After that time, it must have this many bytes per second on average.
 BODY_PAUSE = 10.0
 LEAST_RATE = 16 << 10
-# What decides who may speak, and how much, is said once or not at all.
+# Headers that these checks depend on may occur at most once.
 _ONCE = (b"host", b"origin", b"sec-fetch-site", b"content-length", b"x-photo-name")
 
 HEADERS = {
@@ -49,9 +50,9 @@ class TooSlowError(Exception):
 class Guard:
     """Lets through what came to the right address with the right token, from the page itself, in bounds.
 
-    The token is the first part of the path, so another page in the browser cannot make up an address that
-    works; the Host header is checked, so a name that somebody else's DNS points here is refused (DNS
-    rebinding); the Origin header is checked, so is a foreign page that has got hold of the token.
+    The token is the first part of the path, so another page in the browser cannot guess an address that works. The
+    Host header is checked, so a foreign name whose DNS entry points here is refused (DNS rebinding). The Origin
+    header is checked, so a foreign page that knows the token is refused, too.
 
     Parameters
     ----------
@@ -120,7 +121,7 @@ class Guard:
         """Whether a Host header names this server."""
         bare, colon, port = name.rpartition(":")
         if not colon or len(port) > 5 or _whole(port) != self.port:
-            # Browsers leave the port out where it is the protocol's own.
+            # Browsers leave out the default port of the protocol.
             if self.port != 80 or name.endswith(f":{port}"):
                 return False
             bare = name
@@ -128,7 +129,8 @@ class Guard:
         if bare in ("127.0.0.1", "localhost", "[::1]", self.host.lower()):
             return True
         if self.host in ("0.0.0.0", "::"):
-            # Asked to listen everywhere: any of this machine's addresses, but no name that DNS could turn.
+            # If the server listens on all addresses, any address is allowed, but no name, because DNS could redirect
+            # it.
             try:
                 ipaddress.ip_address(bare.strip("[]"))
             except ValueError:
@@ -168,7 +170,7 @@ class Guard:
         async def headed(message: MutableMapping[str, Any]) -> None:
             nonlocal started
             if over and not started:
-                return  # the answer to this comes from here, whatever the application makes of it
+                return  # the response comes from here; that of the application is ignored
             if message["type"] == "http.response.start":
                 started = True
                 own = {key.lower() for key, _ in message["headers"]}

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from patchprism.explorer.message import Message
 
-# In the order of their needs: each imports only from those before it.
+# Ordered so that each module imports only from those before it.
 MODULES = (
     "dom",
     "words",
@@ -76,7 +76,7 @@ def page_html(message: Message | None = None) -> str:
     Parameters
     ----------
     message : Message, optional
-        What the page shows. Without one the page asks the server that it came from.
+        Contents of the page. Without a message, the page requests it from its server.
 
     Returns
     -------
@@ -105,12 +105,12 @@ def page_html(message: Message | None = None) -> str:
         "{{script}}": script,
         "{{message}}": data,
     }
-    # In one pass: a title may look like a place.
+    # In one pass, because a title may look like a placeholder.
     return re.sub(r"\{\{\w+\}\}", lambda place: parts[place[0]], _asset("page.html"))
 
 
 class ExplorerPage:
-    """The explorer's page with a visualization inside: one HTML file, shown in place by a notebook.
+    """The explorer's page for a visualization: one HTML file, which a notebook shows.
 
     Parameters
     ----------
@@ -134,7 +134,7 @@ class ExplorerPage:
         Parameters
         ----------
         path : path
-            Of the file, or an address that fsspec opens.
+            Path of the file, or an address that fsspec opens.
 
         Returns
         -------
@@ -152,7 +152,7 @@ class ExplorerPage:
         return address_text(path) if is_remote(path) else local_path(path)
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: the page in a frame of its own, cut off from the notebook's."""
+        """HTML for notebooks: the page in a sandboxed frame."""
         page = html.escape(self.html)
         return (
             f'<iframe srcdoc="{page}" sandbox="allow-scripts allow-downloads" '

@@ -27,7 +27,7 @@ DTYPES = {"float32": "<f4", "int32": "<i4", "int16": "<i2", "int8": "i1"}
 
 
 class MessageError(PatchPrismError, ValueError):
-    """Bytes are no message, or one of another version."""
+    """The bytes are not a message, or have another version."""
 
 
 class BufferInfo(TypedDict):
@@ -73,7 +73,7 @@ class MaskInfo(TypedDict):
 
 
 class PcaInfo(TypedDict):
-    """One of the two PCAs: numbers a component."""
+    """One of the two PCAs: the values of each component."""
 
     explained: list[float]
     deviation: list[float]
@@ -81,7 +81,7 @@ class PcaInfo(TypedDict):
 
 
 class RangeInfo(TypedDict):
-    """What becomes 0 and what becomes 1, a component."""
+    """The values of each component that become 0 and 1."""
 
     low: list[float]
     high: list[float]
@@ -107,7 +107,7 @@ class PhotoInfo(TypedDict):
 
 
 class CommandInfo(TypedDict):
-    """What the command that reproduces a view is made of."""
+    """Parts of the command that reproduces a view."""
 
     input: list[str] | None
     options: list[list[str]]

@@ -39,7 +39,7 @@ def find_clusters(
     ----------
     view : View
     counts : sequence of int or "auto"
-        Numbers of clusters, each from 2 to 12. Those above the number of different patches are left out, but for the
+        Numbers of clusters, each from 2 to 12. Numbers above that of different patches are left out, except the
         first.
     tell : callable, optional
         Called as ``tell("clusters", done, total)``; may raise to stop the work.
@@ -97,7 +97,7 @@ def can_attend(view: View, backbone: Backbone) -> bool:
 def find_attention(
     view: View, backbone: Backbone, *, tell: Tell | None = None
 ) -> tuple[NDArray[np.float32], dict[str, Any]]:
-    """What each photo's class token attends to, mean over heads, as the lens ``attention`` draws it.
+    """The attention of the class token of each photo, averaged over heads, as in the lens ``attention``.
 
     Parameters
     ----------
@@ -110,8 +110,8 @@ def find_attention(
     Returns
     -------
     weights : ndarray, shape (N,), float32
-        Of all patches; 0 in photos that are gone. Where the tokens' grid is finer than the network's own, patches
-        have the weight of the one that they lie in.
+        Weights of all patches; 0 in missing photos. If the grid of the tokens is finer than that of the network,
+        patches have the weight of the network's patch that contains them.
     info : dict
         ``layer``, counted from 0, and ``tops``: for each photo the weight that is drawn brightest, the 99th percentile.
 
@@ -149,10 +149,10 @@ def carry_modes(
     Parameters
     ----------
     message : Message
-        Of the view. Gets clusters for every number that the lens's ``"auto"`` chooses from.
+        Message of the view. It gets clusters for every number that ``"auto"`` of the lens tries.
     view : View
     backbone : Backbone, optional
-        The one that the view was made with. With it the message gets attention too.
+        The backbone of the view. With it, the message also gets attention.
 
     Raises
     ------
@@ -175,6 +175,6 @@ def carry_modes(
 
 
 def packed(info: dict[str, Any], values: NDArray[Any]) -> bytes:
-    """What a served page is sent: the length of ``info`` as JSON (uint32), that JSON, the values; little-endian."""
+    """The response to a served page: length of ``info`` as JSON (uint32), this JSON, the values; little-endian."""
     text = json.dumps(info).encode()
     return struct.pack("<I", len(text)) + text + values.astype(values.dtype.newbyteorder("<")).tobytes()

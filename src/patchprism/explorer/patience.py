@@ -39,7 +39,7 @@ class ImpatientProtocol(H11Protocol):
         if self.cycle is not None and not self.cycle.response_complete:
             self._forget()  # a request is being answered; its body is the guard's affair
         elif self._deadline is None:
-            # Not moved by further bytes: one now and then would keep the connection for ever.
+            # Further bytes do not extend it; otherwise one byte now and then would keep the connection open for ever.
             self._deadline = self.loop.call_later(HEADER_SECONDS, self._give_up)
 
     def _forget(self) -> None:

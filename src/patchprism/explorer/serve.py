@@ -50,7 +50,7 @@ def listen(host: str, port: int) -> socket.socket:
         bound = socket.socket(family, kind, protocol)
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)
-    except (OSError, OverflowError, ValueError) as error:  # ValueError: a name that is no host's
+    except (OSError, OverflowError, ValueError) as error:  # ValueError: not a valid host name
         reason = getattr(error, "strerror", None) or str(error)
         raise OptionError(
             f"cannot listen on host {said(host)}, port {port}: {' '.join(reason.lower().split())}",
@@ -70,18 +70,18 @@ def serve(
     out: str | os.PathLike[str],
     ready: Callable[[str], Any],
 ) -> None:
-    """Serve the page until the process is told to stop (Ctrl-C, SIGTERM).
+    """Serve the page until Ctrl-C or SIGTERM.
 
     Parameters
     ----------
     view, message, backbone
-        What every tab starts with; no backbone where the view is a store's.
+        The contents of every new tab; no backbone if the view comes from a store.
     device : str
-        Where networks compute that the page asks for.
+        Device of networks that the page requests.
     bound : socket
         From :func:`listen`.
     host : str
-        What it was asked to listen on.
+        The host that the user gave.
     out : path
         Folder that the page's "save" writes to.
     ready : callable

@@ -67,7 +67,7 @@ def head_from(content: bytes) -> Head:
 
 
 def head_answer(view: View, head: Head) -> bytes:
-    """What the page is sent: the length of the head's file (uint32), the file, w_k . x + b_k of all patches (N, K)
+    """The response to the page: the length of the head's file (uint32), the file, w_k . x + b_k of all patches (N, K)
     as int32 multiples of ``GRID``, their scores (float32) and their classes (uint8); all little-endian.
 
     Raises

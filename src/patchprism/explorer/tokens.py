@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     from patchprism.features.patch_features import Tokens
 
 TOLERANCE = 0.03
-# This share of the pairs of different patches keeps the tolerance.
+# Required share of pairs of different patches within the tolerance.
 SHARE = 0.999
-# No measured pair is off by more than this.
+# Maximum error of any measured pair.
 WORST = 0.1
 # The number of dimensions is a multiple of this: rows of whole words.
 STEP = 8
 # Axes are kept as multiples of 1 / AXIS_STEPS.
 AXIS_STEPS = 32767
-# Pairs that are looked at: of so many patches with all others.
+# Number of patches that are compared with all others to measure the error.
 MEASURED_QUERIES = 384
 
 
@@ -40,13 +40,13 @@ class ReducedTokens:
     ----------
     codes : ndarray, shape (N, dims), int8
     scales : ndarray, shape (dims,), float32
-        What one step of a dimension's codes is worth.
+        Value of one step of the codes of a dimension.
     axes : ndarray, shape (dims, D), int16
-        The dimensions' directions among full tokens, in steps of 1 / ``AXIS_STEPS``: what leads a head from reduced to
-        full tokens and back.
+        Directions of the dimensions among the full tokens, in steps of 1 / ``AXIS_STEPS``. They convert a head from
+        reduced to full tokens and back.
     error : dict
-        Of the cosine similarity, over a sample of pairs of different patches: ``within``, the share of them that keep
-        the tolerance; ``median``, ``p99``, ``p999`` and ``max``; how many ``pairs`` were looked at.
+        Error of the cosine similarity over a sample of pairs of different patches: ``within``, the share of pairs
+        within the tolerance; ``median``, ``p99``, ``p999`` and ``max``; the number of ``pairs``.
     """
 
     codes: NDArray[np.int8]
@@ -80,7 +80,7 @@ def reduce_tokens(
     """
     for number, each in enumerate(tokens, start=1):
         check_tokens(each, f"photo-{number}")
-    # In C order, whatever the photos' order in memory is: sums along rows then round alike.
+    # In C order, so that sums along rows are rounded in the same way for every memory layout of the photos.
     rows = np.ascontiguousarray(np.concatenate([np.reshape(each, (-1, each.shape[-1])) for each in tokens]))
     largest = np.abs(rows).max(axis=1, keepdims=True)
     rows = (rows / np.where(largest > 0, largest, 1)).astype(np.float32)  # no square overflows
@@ -135,7 +135,7 @@ class _Sample:
     def _errors(self, codes: NDArray[np.int8], scales: NDArray[np.float32]) -> NDArray[np.float32]:
         values = codes * scales
         error: NDArray[np.float32] = np.abs(values[self.queries] @ values.T - self.cosine)
-        # A patch is itself: the page says 1 without computing.
+        # The similarity of a patch to itself is 1; the page does not compute it.
         different = np.ones(error.shape, dtype=bool)
         different[np.arange(len(error)), self.queries] = False
         return error[different]

@@ -35,7 +35,7 @@ def read_upload(content: bytes, name: str, *, range: Sequence[float] | None = No
 
 
 def clean_name(name: str) -> str:
-    """The last part of a name from outside, without anything that is no letter for people.
+    """The last part of an uploaded file's name, without control characters.
 
     Examples
     --------

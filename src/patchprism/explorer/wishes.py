@@ -1,4 +1,4 @@
-"""What the page asks of a fit, and what becomes of the view's settings."""
+"""Requests of the page for a fit, and the resulting settings of the view."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from patchprism.jobs.view import View
     from patchprism.prism.head import Head
 
-# Settings that a model brings along.
+# Settings that belong to a model.
 _OWN = ("weights", "dtype", "layer", "facet", "final_norm", "mean", "std")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Wish:
-    """What a fit shall change; None leaves it as it is.
+    """Changes that a fit should make; None means no change.
 
     ``without``: photos that are left out, by their rows. ``head``: whether the tab's head becomes the foreground.
     """
@@ -41,7 +41,7 @@ class Wish:
 
     @property
     def changes_fit(self) -> bool:
-        """Whether the prism must be fitted anew, even one that came from elsewhere."""
+        """Whether the prism must be fitted again, even if it came from a file."""
         return bool(self.changes)
 
     @property
@@ -70,23 +70,25 @@ def settings_of(
     view : View
     wish : Wish
     first : View, optional
-        What the page opened with. Its model comes back with its own weights, layer and framing.
+        The view that the page opened with. If its model is chosen again, it has its own weights, layer and framing.
     asked : dict, optional
-        ``threshold`` and ``foreground`` that hold for a fit with other scores, where a threshold of this view's fit
-        would mean something else.
+        ``threshold`` and ``foreground`` for a fit with other scores, for which a threshold of this view would mean
+        something else.
     """
     from patchprism.jobs.settings import Settings
 
     names = Settings.__dataclass_fields__
     kept = {key: value for key, value in view.settings.items() if key in names}
-    # Where no network ran, none was chosen.
+    # If no network ran, no model was chosen.
     settings = Settings(**kept | {"device": kept.get("device") or "auto"})
     changes = (asked or {} if wish.threshold is None else {}) | wish.changes
     if "model" in changes and changes["model"] != view.record.name:
         # Weights and dtype were for the other network; size stays.
         changes |= {"mean": None, "std": None}
         changes |= {"weights": None, "dtype": "auto", "layer": None, "facet": None, "final_norm": None}
-        if changes.get("foreground", settings.foreground) == "mask":  # no head goes with other tokens
+        if (
+            changes.get("foreground", settings.foreground) == "mask"
+        ):  # a head cannot be used with other tokens
             changes["foreground"] = "auto"
         if first is not None and changes["model"] == first.record.name:
             changes |= {key: first.settings.get(key, value) for key, value in changes.items() if key in _OWN}
@@ -127,7 +129,7 @@ def check_wish(view: View, wish: Wish, loaded: Collection[str] = ()) -> None:
 
 
 def without(view: View, rows: Collection[int]) -> View:
-    """A view without some of its photos, its prism as it is.
+    """A view without some of its photos, with the same prism.
 
     Raises
     ------

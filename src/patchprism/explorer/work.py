@@ -1,4 +1,4 @@
-"""What the server works on: one view a tab, fitted anew when asked, one job at a time."""
+"""The work of the server: one view per tab, fits on request, one job at a time."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ MAX_SESSIONS = 16
 MAX_PHOTOS = 48
 MAX_SESSION_BYTES = 768 << 20  # of decoded photos
 MAX_WAITING = 8
-MAX_FITS = 4  # of a tab, which undo goes back to
+MAX_FITS = 4  # earlier fits of a tab, for undo
 
 
 class NoSessionError(PatchPrismError):
-    """A tab's session is not known, or was let go for newer ones."""
+    """The session of a tab is unknown, or was dropped for newer ones."""
 
 
 class BusyError(PatchPrismError):
@@ -64,13 +64,13 @@ class Job:
     stop: threading.Event = field(default_factory=threading.Event)
 
     def tell(self, stage: str, done: int, total: int | None) -> None:
-        """Note progress; raises :class:`Stopped` once somebody wants that."""
+        """Record progress; raises :class:`Stopped` if the job should stop."""
         if self.stop.is_set():
             raise Stopped
         self.stage, self.done, self.total = stage, done, total
 
     def public(self) -> dict[str, Any]:
-        """What the page is told."""
+        """The state for the page."""
         return {
             "state": self.state,
             "stage": self.stage,
@@ -138,14 +138,13 @@ class Workshop:
     Parameters
     ----------
     view : View
-        What every tab starts with.
+        The view of every new tab.
     message : bytes
         Its message.
     backbone : Backbone, optional
-        The network that it was made with; without it, the view is a store's, and the network is loaded once it
-        is needed.
+        The network of the view. Without it, the view comes from a store, and the network is loaded when it is needed.
     device : str
-        Where networks compute that are loaded here.
+        Device of networks that are loaded here.
     """
 
     def __init__(
@@ -178,7 +177,7 @@ class Workshop:
     def open(self, like: str | None = None) -> str:
         """A new session, showing the first view or another session's.
 
-        The session that was unused for longest goes when there are too many.
+        If there are too many sessions, the one that was idle for longest is dropped.
         """
         shown = self.first
         if like is not None:
@@ -273,7 +272,7 @@ class Workshop:
             except PatchPrismError as error:
                 job.error, job.state = str(error), "failed"
             except Exception as error:
-                # The thread must outlive whatever a photo or a network comes up with.
+                # No error of a photo or a network may end this thread.
                 job.error, job.state = f"{type(error).__name__}: {error}", "failed"
 
     def _fit(self, session: Session, job: Job, wish: Wish) -> None:
@@ -327,7 +326,7 @@ class Workshop:
         todo = list(range(len(photos))) if other else list(range(len(view), len(photos)))
         new: dict[int, Any] = {}
         record, weights, framing, origin = view.record, view.weights, view.framing, view.origin
-        if todo:  # a store's tokens are fitted anew without its network
+        if todo:  # tokens of a store are fitted again without its network
             backbone = self._backbone(settings, job)
             record, weights = backbone.record, backbone.weights
             framing = settings.framing(record) if other else framing
@@ -411,9 +410,7 @@ class Workshop:
             view = session.view
         shown = reshown(view, options, basis=output.get("basis", "object"))
         given = self.first[0].prism.loaded_from
-        if (
-            given and shown.prism.loaded_from != given
-        ):  # fitted anew, which must not replace what it began with
+        if given and shown.prism.loaded_from != given:  # fitted again; this must not replace the first fit
             refuse_what_is_read(Output(folder).path(PRISM), [given])
         return shown.save(folder, **output)
 

@@ -1,8 +1,8 @@
-"""How many patches go through a network at once, when nobody says: found from the memory that is free.
+"""The default batch size, in patches: found from the free memory.
 
-The rule: a batch may take a quarter of the free memory, by the bytes a patch that were measured for the family
-of networks; at most ``MOST_PATCHES`` of the device, beyond which nothing gets faster; rounded down to a power
-of two, so that a little more or less free memory changes nothing. docs/scaling.md has the measurements.
+A batch may use a quarter of the free memory, estimated from the bytes per patch that were measured for the family of
+networks. It has at most ``MOST_PATCHES`` patches, beyond which nothing gets faster. The number is rounded down to a
+power of two, so that small changes of the free memory have no effect. docs/scaling.md has the measurements.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ MOST_CONVOLUTION_PATCHES_ON_CPU = 1024
 LEAST_PATCHES = 256
 SHARE = 0.25
 
-# Numbers a patch at the peak of a forward pass. A transformer holds the residual, query, key and value, and the
-# MLP's hidden layer (4 D) before and after its activation: measured 14 to 22 D for ViT-S/14 (batches of 64 to
-# 4 photos at 224). A convolutional network's peak lies in its first blocks and goes with the patch's pixels:
-# measured 62 kB a patch of 16 x 16 pixels for efficientnet_lite2, 61 numbers a pixel.
+# Numbers per patch at the peak of a forward pass. A transformer keeps the residual, query, key and value, and the
+# MLP's hidden layer (4 D) before and after its activation: measured 14 to 22 D for ViT-S/14 (batches of 64 to 4
+# photos at 224). The peak of a convolutional network is in its first blocks and is proportional to the pixels of a
+# patch: measured 62 kB per patch of 16 x 16 pixels for efficientnet_lite2, 61 numbers per pixel.
 _TRANSFORMER_NUMBERS = 20
 _CONVOLUTION_NUMBERS = 64
 
@@ -73,7 +73,7 @@ def patches_for(record: BackboneRecord, *, kind: str, itemsize: int, free: int) 
 def bytes_for(size: int, record: BackboneRecord) -> int:
     """About how many bytes of memory one square photo of ``size`` pixels takes: its pixels, and a forward pass."""
     patches = (size // record.patch_size) ** 2
-    numbers = 0  # of a function of the user's own nothing is known
+    numbers = 0  # nothing is known about a function of the user
     if record.heads:
         numbers = _TRANSFORMER_NUMBERS * record.width
     elif record.family != "callable":

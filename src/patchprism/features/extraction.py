@@ -49,7 +49,7 @@ class PhotoTokens:
         Which photo.
     tokens : ndarray, shape (h, w, D), float32
     crop : tuple of float
-        What the network saw, as :class:`~patchprism.photos.framing.Framed` has it.
+        The part that the network saw, as in :class:`~patchprism.photos.framing.Framed`.
     size : tuple of int
         The photo's (H, W) in pixels.
     plain : bool
@@ -78,7 +78,7 @@ class Photos:
     Attributes
     ----------
     notes : dict
-        What is to be said of photos that were framed, by their index: a tuple of str each.
+        Notes about photos that were framed, by index: a tuple of str each.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class Photos:
         return len(self.sources)
 
     def name(self, index: int) -> str:
-        """What a photo is called."""
+        """The name of a photo."""
         return self.names[index]
 
     def content(self, index: int) -> str:
@@ -113,7 +113,7 @@ class Photos:
         self.__dict__ |= state
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Photos:
-        copied = self.subset(range(len(self)))  # with what is kept, which nobody writes to
+        copied = self.subset(range(len(self)))  # with the kept array, which is never changed
         copied.sources = copy.deepcopy(self.sources, memo)
         return copied
 
@@ -131,7 +131,7 @@ class Photos:
     def read(self, index: int) -> NDArray[np.uint8]:
         """A photo, (H, W, 3) uint8, read from its file unless it is still kept.
 
-        Plain grey stands for one that was read before and is gone, or another one by now; :attr:`lost` says so.
+        A photo that was read before and is now missing or has changed is replaced by plain grey; see :attr:`lost`.
         """
         try:
             return self._keep((index, None), lambda: self._read(index))
@@ -164,7 +164,7 @@ class Photos:
 
     @property
     def gone(self) -> list[str]:
-        """Names of photos that are gone; those of a store that nobody asked for yet are read for it."""
+        """Names of missing photos; photos of a store that were not read yet are read for this."""
         return [name for index, name in enumerate(self.names) if self.is_gone(index)]
 
     def is_gone(self, index: int) -> bool:
@@ -269,7 +269,7 @@ def extract(
     OptionError
         If the size of a batch is not a positive number.
     PhotoError
-        If a photo cannot be read or framed and nobody is told.
+        If a photo cannot be read or framed and there is no callback for failures.
     FeaturesError
         If the network gives a photo tokens that are not finite, or larger than 1e12.
     """

@@ -107,9 +107,7 @@ def _doubled(values: Float32, coarse: Float32, fine: Float32) -> Float32:
 def _weights(coarse: Float32, cells: Float32) -> Float32:
     """Weights of the 3 x 3 cells around, (9, n, 2, w, 2), for n rows; ``coarse`` has one cell more on each side."""
     n, _, w = cells.shape[:3]
-    place = np.array(
-        [-0.25, 0.25], np.float32
-    )  # of the two halves, from the middle of the cell that is doubled
+    place = np.array([-0.25, 0.25], np.float32)  # offsets of the two halves from the centre of the cell
     exponents = np.empty((9, n, 2, w, 2), np.float32)
     for exponent, (down, across) in zip(exponents, np.ndindex(3, 3), strict=True):
         apart = cells - coarse[down : down + n, across : across + w][:, None, :, None]

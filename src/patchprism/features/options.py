@@ -21,7 +21,7 @@ check_batch_size: Check = optional(partial(checks.integer, low=1, high=checks.MA
 
 TOKEN_NORMS = ("none", "l2")
 REFINES = (1, 2, 4, 8)
-# Side of a window in pixels where the photo is too large for the memory and nobody says.
+# Default side of a window in pixels, for photos that are too large for the memory.
 DEFAULT_TILE = 896
 
 

@@ -22,30 +22,30 @@ LARGEST = 1e12
 class PatchFeatures(Sequence[Tokens]):
     """Patch tokens of many photos, held in memory.
 
-    A sequence of arrays ``(h, w, D)``, one a photo. Everything that reads features asks for no more than
-    this class's public face, so a store on disk can stand in for it.
+    A sequence of arrays ``(h, w, D)``, one per photo. :class:`~patchprism.StoredFeatures` has the same methods and
+    reads from disk.
 
     Parameters
     ----------
     tokens : sequence of array-like, each (h, w, D), or one array (B, h, w, D)
-        NumPy arrays or torch tensors on any device, of any real dtype; kept in their own precision where
-        it is float16, float32 or float64, else as float32, or float64 where float32 would lose digits.
+        NumPy arrays or torch tensors on any device, of any real dtype. float16, float32 and float64 are kept. Other
+        dtypes become float32, or float64 if float32 would lose digits.
     names : sequence of str, optional
-        One a photo, for errors and pictures; ``photo-1``, ``photo-2``, ... by default.
+        One per photo, for errors and pictures; by default ``photo-1``, ``photo-2``, ...
 
     Attributes
     ----------
     origin, model : dict
-        What the features depend on (model, weights, framing, layer, ...), and the model's record, where
-        :func:`patchprism.extract` or a feature store gave them; empty for features of your own.
+        What the features depend on (model, weights, framing, layer, ...), and the record of the model. Empty for your
+        own features; set by :func:`patchprism.extract` and feature stores.
     failures : list of dict
-        ``photo`` and ``reason`` of each photo that could not be read and was left out.
+        Photos that could not be read and were left out, each with ``photo`` and ``reason``.
 
     Raises
     ------
     FeaturesError
-        If there is no photo, a grid is empty, the widths differ, or a token is no real number, not finite
-        or larger than 1e12; the photo is named.
+        If there is no photo, a grid is empty, the widths differ, or a token is not a real number, not finite, or
+        larger than 1e12. The error names the photo.
 
     Examples
     --------
@@ -92,12 +92,12 @@ class PatchFeatures(Sequence[Tokens]):
 
     @property
     def grids(self) -> list[tuple[int, int]]:
-        """Rows and columns of patches, (h, w), a photo."""
+        """Rows and columns of patches, (h, w), of each photo."""
         return [(array.shape[0], array.shape[1]) for array in self._tokens]
 
     @property
     def n_patches(self) -> int:
-        """Patches of all photos together."""
+        """Number of patches of all photos."""
         return sum(h * w for h, w in self.grids)
 
     def __len__(self) -> int:
@@ -131,7 +131,7 @@ def as_tokens(tokens: Any, name: str = "features") -> Tokens:
     Raises
     ------
     FeaturesError
-        If it is nothing of the kind.
+        If it is neither.
     """
     try:
         if type(tokens).__module__.partition(".")[0] == "torch":
@@ -140,7 +140,7 @@ def as_tokens(tokens: Any, name: str = "features") -> Tokens:
             own = str(tokens.dtype) in ("torch.float16", "torch.float32", "torch.float64")
             tokens = (tokens.float() if tokens.is_floating_point() and not own else tokens).numpy()
         if isinstance(tokens, np.ma.MaskedArray):
-            # A masked value is none: as NaN it is refused, and does not come back as what lies below the mask.
+            # A masked value becomes NaN and is refused; otherwise the number below the mask would be used.
             tokens = np.where(np.ma.getmaskarray(tokens), np.nan, tokens.data)
         array = np.asarray(tokens)
     except (TypeError, ValueError, RuntimeError, NotImplementedError) as error:

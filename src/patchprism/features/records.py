@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 MAX_WIDTH = 1 << 16
 MAX_LAYERS = 4096
-MAX_PIXELS = 178_956_970  # of a photo; the bound of images.MAX_PIXELS
+MAX_PIXELS = 178_956_970  # pixels of a photo; the same limit as images.MAX_PIXELS
 _DTYPES = ("float32", "bfloat16", "float16")
 # Fields of a model's record that stores of earlier versions lack.
 _LATER = ("open_repo", "layer", "about")
@@ -72,7 +72,7 @@ def check_origin(origin: Any) -> None:
             raise ValueError(f"its origin says {name} {_short(origin[name])}")
     if "framing" in origin:
         given = origin["framing"]
-        # A prism of somebody's own features may say a part of it.
+        # A prism of the user's own features may have only some of the keys.
         rest = {
             "patch_size": 1,
             "mean": [0, 0, 0],

@@ -1,10 +1,11 @@
 """Tokens of large photos: overlapping windows that are blended, and a pass over the whole for context.
 
-Each window goes through the network by itself, so that memory depends on the window and not on the photo. Where windows
-overlap, their tokens are averaged with weights that fall off towards the windows' edges. A window does not know what
-lies around it; the whole photo, small enough for one window, does. So the tokens' coarse part, their means over the
-patches of that small photo, is taken from it, and the windows give what is finer: the way in which the bands of a
-Laplacian pyramid are put together (Burt and Adelson, "A Multiresolution Spline", 1983).
+Each window goes through the network separately, so the memory depends on the window and not on the photo. Where
+windows overlap, their tokens are averaged with weights that decrease towards the edges of the windows. A window does
+not know what is around it, but the whole photo does, scaled down to fit into one window. So the coarse part of the
+tokens, their means over the patches of this small photo, comes from the small photo, and the fine part comes from the
+windows. This is how the bands of a Laplacian pyramid are combined (Burt and Adelson, "A Multiresolution Spline",
+1983).
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ if TYPE_CHECKING:
     Network = Callable[[torch.Tensor], torch.Tensor]
     Float32 = NDArray[np.float32]
 
-# Share of a window's side that it has in common with the next.
+# Share of its side by which a window overlaps the next.
 OVERLAP = 0.25
-# Numbers of a token that are brought to the grid of the whole at a time.
+# Number of components of a token that are resized to the whole grid at a time.
 _CHANNELS = 32
 
 
@@ -43,7 +44,7 @@ def tiled(
     Parameters
     ----------
     pixels : torch.Tensor, shape (3, H, W)
-        As a framing gives them; overlapping patches side by side.
+        Framed pixels, with overlapping patches side by side.
     network : callable
         Pixels (B, 3, h, w) -> tokens (B, h / patch, w / patch, D).
     patch : int
@@ -53,7 +54,7 @@ def tiled(
     at_once : int
         Windows per forward pass.
     enlargement : int
-        How many times as many rows and columns of patches there are as without an overlap.
+        Factor by which the stride increases the number of rows and columns.
 
     Returns
     -------
@@ -89,7 +90,7 @@ def _small(pixels: torch.Tensor, patch: int, side: int, enlargement: int) -> tor
     """The whole photo with about as many patches as a window has."""
     from torch.nn.functional import interpolate
 
-    if enlargement > 1:  # every so manyth patch, which together are the photo without an overlap
+    if enlargement > 1:  # every n-th patch, which together are the photo without overlap
         h, w = (length // patch for length in pixels.shape[1:])
         first = (enlargement - 1) // 2
         apart = pixels.reshape(3, h, patch, w, patch)[:, first::enlargement, :, first::enlargement]

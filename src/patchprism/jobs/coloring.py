@@ -27,15 +27,15 @@ class Coloring:
     Attributes
     ----------
     prism : Prism, optional
-        A fitted one; by default one is fitted to the photos, or to a sample of them.
+        A fitted prism; by default one is fitted to the photos, or to a sample of them.
     force : bool
-        Use the prism even where model, weights, framing or dtype differ from those it was fitted on.
+        Use the prism even if model, weights, framing or dtype differ from those of its fit.
     fetch_from : sequence of str
         As in :func:`~patchprism.visualize`.
     masks : GivenMasks, optional
         Masks of some of the photos, from which the foreground of the others is learned.
     head : Head, optional
-        What was taught by masks before.
+        A head that was taught before.
     """
 
     prism: Prism | None = None
@@ -78,7 +78,7 @@ class Coloring:
         return settings.resolved(self.prism, head=self.head, record=record)
 
     def said(self) -> dict[str, str]:
-        """What a report says of masks and heads that were given."""
+        """The entries of a report about given masks and heads."""
         given = {
             "mask": "" if self.masks is None else self.masks.said,
             "head": "" if self.head is None else self.head.loaded_from or repr(self.head),

@@ -1,4 +1,4 @@
-"""What the network saw of a photo, as large as a figure shows it."""
+"""The part of a photo that the network saw, in the size of a figure's panel."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from patchprism.jobs.source import Source
     from patchprism.photos.framing import Framing
 
-# What the network saw is enlarged by so much at most; beyond it the photo itself is cropped.
+# Maximum enlargement of the framed photo; for larger panels, the photo itself is cropped.
 _ENLARGED = 1.15
 
 
@@ -28,7 +28,7 @@ def crop_at(
     row : PhotoRow
     framing : Framing
     size : tuple of int
-        Width and height in pixels at which it is shown. It is no larger than the photo.
+        Width and height of the panel in pixels. The result is not larger than the photo.
     """
     from PIL import Image
 
@@ -44,7 +44,7 @@ def crop_at(
             wide = max(1, round(high * (right - left) / (bottom - top)))
             image = Image.fromarray(photo)
             return np.asarray(image.resize((wide, high), Image.Resampling.LANCZOS, box=row.crop)), None
-    # Of two hundred crops, whole ones would fill the memory.
+    # Two hundred whole crops would fill the memory.
     if shown.shape[0] <= size[1] * _ENLARGED:
         return shown, None
     return np.asarray(Image.fromarray(shown).resize(size, Image.Resampling.LANCZOS)), None

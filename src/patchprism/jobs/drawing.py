@@ -52,9 +52,10 @@ class DrawTask:
     out : Folder
         Where pictures go.
     work : Folder, optional
-        Where it is kept which shards are drawn; nowhere by default.
+        Folder that records which shards are drawn; none by default.
     key : str
-        Digest of all that pictures depend on beside the photos of the shard, their tokens and their files' stems.
+        Digest of everything that pictures depend on, except the photos of the shard, their tokens and the stems of
+        their files.
     agreements : mapping of int to float
         Of photos that were labelled for the fit, by their place in the source.
     checked : Voters, optional
@@ -89,7 +90,7 @@ class DrawTask:
         with ThreadPoolExecutor(WRITERS, thread_name_prefix="patchprism-write") as pool:
             for shard, stems in items:
                 if self.work is not None:
-                    # Before the first of them: what a killed run has written is known by this.
+                    # Recorded before the first file, so that files of a killed run are recognised.
                     files = chain.from_iterable(map(self.options.photo_files, stems))
                     self.work.write(drawn_key(shard), json.dumps({"files": list(files)}).encode())
                 photos, entries, lost = [], [], {}
@@ -174,7 +175,7 @@ class DrawTask:
         return photo_row, part, files, reason, {name: look.entry for name, look in looks.items()} | masks
 
     def _staged(self, name: str) -> AbstractContextManager[Path]:
-        """A path to write to that becomes the file; beside it where there is no work folder."""
+        """A temporary path that becomes the file; in the same folder if there is no work folder."""
         if self.work is None and isinstance(self.out, LocalFolder):
             return atomic_write(self.out.path / name)
         staged: AbstractContextManager[Path] = self.out.staged(name)
@@ -183,7 +184,7 @@ class DrawTask:
     def _jobs(
         self, row: PhotoRow, part: PhotoColors, photo: NDArray[np.uint8] | None, stem: str
     ) -> Iterator[tuple[str, Callable[[Path], None]]]:
-        """The files of one photo by name, and what writes each; without a photo, there is no overlay."""
+        """The files of one photo, each with the function that writes it; without the photo, there is no overlay."""
         options = self.options
         style = {"upsample": options.upsample, "background": options.background, "basis": options.basis}
         if photo is None:

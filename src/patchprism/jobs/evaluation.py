@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from patchprism.jobs.run import Run
     from patchprism.jobs.settings import Settings
 
-# Up to so many photos their tokens are held in memory.
+# Up to this many photos, the tokens are kept in memory.
 IN_MEMORY = 64
 MEASURES = ("iou", "max_f", "mae", "max_e", "s", "corloc")
 
@@ -52,7 +52,7 @@ class Evaluation:
     Attributes
     ----------
     photos : list of dict
-        Of each photo with a mask: ``photo``, ``mask``, and the measures.
+        For each photo with a mask: ``photo``, ``mask`` and the measures.
     overall : dict
         The measures over all of them.
     settings : dict

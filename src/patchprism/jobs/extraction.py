@@ -1,7 +1,7 @@
 """Jobs of any size: photos or a store in; shards of tokens, a prism or a store out, in bounded memory, resumable.
 
-The list of photos is held, and no more than that grows with it. Work in progress lies in one folder, which is
-taken away at the end; the same job, begun again, uses what is committed there.
+Only the list of photos is held in memory and grows with their number. Work in progress is kept in one folder, which
+is removed at the end. If the same job is started again, it uses the completed shards in this folder.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Extraction:
 
     @property
     def basis(self) -> str:
-        """Digest of all that tokens depend on, but for the photos."""
+        """Digest of everything that tokens depend on, except the photos."""
         network = self.network
         batch = self.batch_size or network.batch_patches
         return digest(_JOB_VERSION, network.origin, network.settings, self.shards.dtype, batch)
@@ -65,7 +65,7 @@ class Extraction:
     def key(self, shard: int) -> str:
         """Digest of all that a shard's tokens depend on; a photo counts as another one when its file has changed.
 
-        It stays the same through a run, whatever happens to the photos.
+        It does not change during a run, even if photos change.
         """
         if shard not in self._keys:
             self._keys[shard] = digest(__version__, self.basis, self._photos_key(shard, exact=True))
@@ -85,9 +85,9 @@ class Extraction:
         Parameters
         ----------
         committed : callable, optional
-            A shard and its key -> its table, if there is no need to do it again.
+            A shard and its key -> its table, if the shard need not be done again.
         done : callable, optional
-            Told of every shard as it is found or done.
+            Called for every shard when it is found or done.
 
         Raises
         ------
@@ -107,7 +107,7 @@ class Extraction:
 
         self._photos = self._ahead = 0
         self.tell("photos", 0, len(self.names))
-        # A cluster's workers may die of a photo; this process must not.
+        # A photo may kill a worker of a cluster, but not this process.
         with self._reading() as reader:
             task = ExtractTask(
                 self.network.load,
@@ -142,7 +142,7 @@ class Extraction:
     def _without_killers(self, lost: list[PhotoRun]) -> list[PhotoRun]:
         """The shards again, without the photos that kill a worker that does no more than read them."""
         probe = ProbeTask(self.network.framing, self.shards.reader)
-        # Twice, or a photo would be blamed whose machine is lost in this moment.
+        # Twice, because the first worker may have been lost for another reason.
         photos = [name for run in lost for name in run.names]
         killers = {
             name: f"crashed the process that was reading it ({result.reason})"
@@ -198,5 +198,5 @@ def failures_of(shards: Shards) -> list[Failure]:
 
 
 def notes_of(shards: Shards) -> list[Note]:
-    """What is to be said of the photos of all shards, in their order."""
+    """Notes about the photos of all shards, in their order."""
     return [note for shard in range(shards.n_shards) for note in shards.table(shard).notes]

@@ -158,7 +158,7 @@ def overview(
     inside: int,
     options: PictureOptions,
 ) -> dict[str, Drawing]:
-    """What draws each figure, by the name of its file.
+    """Functions that draw the figures, by the name of the file.
 
     Parameters
     ----------
@@ -221,7 +221,7 @@ def overview(
 
 
 def origin_of(opened: Opened, n_photos: int, n_patches: int) -> str:
-    """What figures were made from, in sentences: photos, network, weights and layer."""
+    """Photos, network, weights and layer, in sentences for captions."""
     settings, record = opened.settings, opened.record
     given = f"{counted(n_photos, 'photo')} with {n_patches:,} patches"
     if record.source == "own features":
@@ -247,7 +247,7 @@ def origin_of(opened: Opened, n_photos: int, n_patches: int) -> str:
 
 
 def _notes(colored: Colored) -> dict[str, tuple[str, ...]]:
-    """What must be known to read each figure."""
+    """Explanations for the caption of each figure."""
     prism = colored.prism
     kept = foreground_said(prism)
     three = [_share(prism.scene_ratio_, n) for n in (1, 2, 3)]
@@ -276,14 +276,14 @@ def _notes(colored: Colored) -> dict[str, tuple[str, ...]]:
 
 
 def foreground_said(prism: Prism) -> str:
-    """What is foreground, in a sentence."""
+    """The definition of the foreground, in a sentence."""
     if prism.side_ == "none":
         return "All patches are kept."
     return f"Foreground: score {prism.side_} {prism.threshold_:.3g}."
 
 
 def colors_said(prism: Prism) -> str:
-    """What the colours are, and how much of the variance they explain, in a sentence."""
+    """The meaning of the colours and their explained variance, in a sentence."""
     names = [f"component {abs(n)}{' turned around' if n < 0 else ''}" for n in prism.components]
     shares = [_share(prism.object_ratio_, abs(n)) for n in prism.components]
     return (

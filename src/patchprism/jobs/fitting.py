@@ -29,13 +29,13 @@ if TYPE_CHECKING:
     from patchprism.support.folders import Folder
 
 
-# Passes are folded in at most so many runs of shards, whatever the engine: the runs decide the order of
-# additions, and with it the last bit. Each gives D x D numbers, which is what travels and is merged.
+# Maximum number of runs of shards in a pass, for every engine. The runs determine the order of additions, and so the
+# last bit of the result. Each run returns D x D numbers, which are sent and merged.
 FOLDS = 256
 
 
 def state_of(prism: Prism) -> dict[str, Any]:
-    """All that a prism is and will be used with, as JSON values and arrays; its file's place is no part of it."""
+    """Everything that determines the colours of a prism, as JSON values and arrays; not the path of its file."""
     heads = {
         name: None if (head := getattr(prism, name, None)) is None else head.to_bytes().hex()
         for name in ("head", "head_")
@@ -75,7 +75,7 @@ def walk_over(
             waiting[start] = result
             done += stop - start
             tell(stage, done, source.n_shards)
-            # In the runs' order, whatever the order of their ends: sums are the same to the last bit.
+            # In the order of the runs, not in the order in which they finish, so that sums are equal to the last bit.
             while expected is not None and expected[0] in waiting:
                 merged.merge(waiting.pop(expected[0]))
                 expected = next(following, None)
@@ -112,7 +112,7 @@ def fit_or_resume(prism: Prism, opened: Opened, run: Run, work: Folder) -> Prism
     """The prism, fitted, or loaded if the run that is resumed had come that far."""
     source = opened.source
     tokens = [source.key(shard) for shard in range(source.n_shards)]
-    # All that the prism is before the fit, which is all that decides it beside the tokens.
+    # The options of the prism, which together with the tokens determine the fit.
     key = digest(
         __version__,
         tokens,

@@ -39,9 +39,9 @@ class GivenMasks(Protocol):
     Attributes
     ----------
     said : str
-        What the user calls them.
+        Name of the masks in messages.
     most_classes : int
-        Numbers in the masks are below it.
+        Upper limit (exclusive) of the numbers in the masks.
     """
 
     @property
@@ -51,7 +51,7 @@ class GivenMasks(Protocol):
     def most_classes(self) -> int: ...
 
     def match(self, names: Sequence[str]) -> dict[str, Callable[[], Mask | None]]:
-        """What reads the mask of each photo that may have one, and notes what is left over."""
+        """Reads the mask of each photo that has one, and notes masks without a photo."""
 
     def unused(self, names: Sequence[str]) -> list[str]:
         """Names of masks that belong to none of the photos."""
@@ -91,9 +91,9 @@ def masks_of(given: Any) -> GivenMasks | None:
     Raises
     ------
     OptionError
-        If they are nothing of the kind.
+        If they have another type.
     MaskError
-        If a path leads to none.
+        If a path does not lead to masks.
     """
     if given is None:
         return None
@@ -253,7 +253,7 @@ class ArrayMasks:
                     f"masks must be one per photo (None for a photo without): got {len(self.masks)} for "
                     f"{counted(len(names), 'photo')}"
                 )
-            # By name from now on: photos that cannot be read leave the others their masks.
+            # From now on by name, so that masks stay assigned if some photos cannot be read.
             self.masks = dict(zip(names, self.masks, strict=True))
         given = self._named(names)
         arrays = {name: as_mask(name, each) for name, each in given.items() if each is not None}

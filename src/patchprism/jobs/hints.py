@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 # Lengths of the difference between the mean unit tokens of foreground and background: brick, grass and gravel give
 # 0.24 to 0.45 with ViT-S/14 (blocks 8 and 11), and their patches have a mean cosine of 0.53 and more; 22 photos of
-# objects give a contrast of 0.64 and more. Networks whose tokens are centred per photo (efficientnet_lite2) have a mean
-# cosine of 0 and contrasts of 0.5 to 0.8 for both kinds of photos, so nothing is said of them.
+# objects give a contrast of 0.64 and more. Networks whose tokens are centred per photo (efficientnet_lite2) have a
+# mean cosine of 0 and contrasts of 0.5 to 0.8 for both kinds of photos, so they get no hint.
 FAINT_CONTRAST = 0.5
 LIKE_PATCHES = 0.3
 
@@ -40,18 +40,18 @@ def hints_about(
     plain: Sequence[str] = (),
     photos: Sequence[Mapping[str, Any]] = (),
 ) -> list[str]:
-    """What a person should know before believing the pictures, in whole sentences.
+    """Hints about what to know before you rely on the pictures, in whole sentences.
 
     Parameters
     ----------
     shares : ndarray, shape (n,)
-        Of each photo's patches that are foreground.
+        For each photo, the share of its patches that are foreground.
     fitted_here : bool
         Whether the prism was fitted on these photos.
     plain : sequence of str
         Photos of one colour, or of noise.
     photos : sequence of mapping
-        ``photo``, the name, and what :meth:`Visualization.doubts` says of it.
+        ``photo``, the name, and the numbers of :meth:`Visualization.doubts`.
     """
     if prism.side_ == "none":  # no object was looked for
         return []
@@ -63,7 +63,7 @@ def hints_about(
     extreme = int(np.count_nonzero((shares < EXTREME_SHARE) | (shares > 1 - EXTREME_SHARE)))
     if len(shares) < 2 or 2 * extreme < len(shares):
         return hints + (prism.hints() if fitted_here else [])
-    # Which side is the object has no answer where the sides are photos.
+    # If the two sides are different photos, neither side is the object.
     return [
         f"in {extreme} of {len(shares)} photos nearly all patches are foreground, or nearly none: "
         "this component separates photos from each other, not objects from their background; try "

@@ -1,4 +1,4 @@
-"""What a job is given: a feature store, or photos by files, folders, patterns and addresses."""
+"""Inputs of a job: a feature store, or photos given as files, folders, patterns and addresses."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def open_input(photos: Any) -> StoredFeatures | list[Any]:
 
 
 def listed_input(photos: Any) -> tuple[StoredFeatures | list[Any], list[Note]]:
-    """What :func:`open_input` gives, and what is to be said of it."""
+    """The result of :func:`open_input`, and notes about it."""
     with reading() as heard:
         given = open_input(photos)
     return given, [Note("", text) for text in heard.notes]
@@ -105,7 +105,7 @@ def _remote_photos(url: str) -> list[str]:
 
 
 def sampled(names: list[str], count: int | None, seed: int) -> list[str]:
-    """A seeded sample of so many names, in their order; all of them where there are no more.
+    """A random sample of the names, in their order; all names if there are not more.
 
     Raises
     ------
@@ -122,12 +122,12 @@ def sampled(names: list[str], count: int | None, seed: int) -> list[str]:
 
 
 def several(photos: Any) -> Sequence[Any]:
-    """What was given as photos, as a sequence: one that came alone, too, and what can be gone through only once.
+    """The given photos as a sequence, also if there is a single one or an iterator.
 
     Raises
     ------
     OptionError
-        If it is nothing of the kind.
+        If it is neither.
     """
     from PIL import Image
 
@@ -151,7 +151,7 @@ def several(photos: Any) -> Sequence[Any]:
 
 
 def as_text(photo: Any) -> Any:
-    """A photo's path as text, where it is a path object of bytes; anything else as it is."""
+    """The path of a photo as text, if it is a path object of bytes; anything else unchanged."""
     if isinstance(photo, os.PathLike) and isinstance(os.fspath(photo), bytes):
         return os.fsdecode(photo)
     return photo

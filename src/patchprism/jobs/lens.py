@@ -1,4 +1,4 @@
-"""What a job asks of lenses: `patchprism.lenses` has them, which this room does not know."""
+"""The interface of lenses for jobs. The lenses are in `patchprism.lenses`, which jobs may not import."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ class PhotoLens(Protocol):
         """Digest of all that what it finds depends on beside the photo and its tokens."""
 
     def look(self, row: PhotoRow, tokens: Tokens, part: PhotoColors, index: int) -> PhotoLook:
-        """What it finds in one photo."""
+        """Look at one photo."""
 
     def result(self, entries: Sequence[Any]) -> LensResult:
-        """What it finds in all photos together, from the entries of each."""
+        """Combine the entries of all photos."""
 
 
 class FrameLens(Protocol):
@@ -51,7 +51,7 @@ class FrameLens(Protocol):
 
     @property
     def said(self) -> str:
-        """What its colours mean, for the summary."""
+        """Meaning of its colours, for the summary."""
 
     def paint(self, tokens: Tokens, score: Score, pixels: Pixels) -> NDArray[np.uint8]:
         """Colours of a frame's patches, (h, w, 3) uint8, from tokens (h, w, D), score (h, w), and input."""
@@ -79,7 +79,7 @@ class AskedFrames(Protocol):
         """The frame on show at a time, in seconds, with its tokens, (h, w, D)."""
 
     def pixels(self, count: int) -> Iterator[Pixels]:
-        """What the network gets of at most so many frames, evenly spread, each (3, H, W)."""
+        """Framed pixels of at most this many frames, evenly spread, each (3, H, W)."""
 
 
 class Looking(Protocol):

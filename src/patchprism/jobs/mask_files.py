@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     Mask = NDArray[np.int16]
 
-# What is not labelled in masks of 8 bits, as in the masks of Pascal VOC.
+# The unlabelled value in masks of 8 bits, as in the masks of Pascal VOC.
 VOID = 255
 MAX_JSON = 1 << 30
 
@@ -121,13 +121,13 @@ class CocoFile:
     Attributes
     ----------
     names : dict
-        Images with annotations by their ``file_name``: where they are in ``images``. Others have no mask: files list
-        photos that nobody has annotated yet.
+        Index in ``images`` of each image with annotations, by ``file_name``. Images without annotations have no mask,
+        because they may not have been annotated yet.
 
     Raises
     ------
     MaskError
-        If it is no such file, or nothing in it is annotated.
+        If it is not such a file, or it has no annotations.
     """
 
     def __init__(self, path: Path) -> None:

@@ -74,7 +74,7 @@ class Masks:
     def draw(
         self, row: PhotoRow, tokens: Tokens, part: PhotoColors, photo: NDArray[np.uint8] | None
     ) -> tuple[Callable[[Path], None], dict[str, Any]]:
-        """What writes the photo's PNG, and what the job's files say of it, as JSON values."""
+        """The function that writes the photo's PNG, and its entry for the files of the job, as JSON values."""
         mask = self.mask(row, part, photo)
         height, width = row.size
         entry: dict[str, Any] = {"file_name": row.name, "width": width, "height": height, "objects": []}
@@ -95,7 +95,7 @@ class Masks:
         return partial(write_mask, mask) if pixels is None else partial(write_classes, pixels), entry
 
     def _classes(self, tokens: Tokens, part: PhotoColors) -> NDArray[np.int64] | None:
-        """The class of each patch of the foreground, (h, w), 0 elsewhere; None where there is one class of objects."""
+        """The class of each foreground patch, (h, w), and 0 elsewhere; None if there is only one class of objects."""
         head = self.prism.head_
         if head is None or len(head.classes_) < 3 or self.prism.shown_side != "above":
             return None

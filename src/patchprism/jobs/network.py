@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     from patchprism.photos.framing import Framing
     from patchprism.support.folders import Folder
 
-# In a work folder: the name of the network that its tokens are of.
+# File in a work folder with the name of the network.
 MODEL_FILE = "model.json"
 NETWORK_STAGE = "read photos and run network"
-# From so many seconds of the network on, another dtype is suggested where it would be faster.
+# If the network takes longer than this many seconds, a faster dtype is suggested.
 _LONG_S = 60
 _AMX = "amx_bf16"
 
@@ -45,15 +45,15 @@ class Network:
     Attributes
     ----------
     record, weights, framing
-        Of the backbone, and of photos for it.
+        Record and weights of the backbone, and framing of photos for it.
     origin : dict
-        What a prism keeps.
+        Values that a prism keeps.
     load : callable
-        Gives the backbone; can be pickled unless it was loaded here.
+        Returns the backbone; can be pickled unless the backbone is already loaded.
     batch_patches : int or None
-        Patches a batch on this machine; None where workers find it out for themselves.
+        Patches per batch on this machine; None if each worker determines it.
     options : TokenOptions
-        Which of the backbone's tokens are taken.
+        Which tokens of the backbone are used.
     settings : dict
         Every setting that tokens may depend on.
     """
@@ -69,17 +69,17 @@ class Network:
 
 
 def with_model(settings: Settings, run: Run, coloring: Coloring, *, kept: str = "") -> Settings:
-    """The same with a model: where none is named, that of the run's backbone, or the one that can be had here.
+    """The same settings with a model: if none is named, that of the run's backbone, or one that is available.
 
     Parameters
     ----------
     settings : Settings
     run : Run
-        Notes in it which network was chosen, if it is not the usual one.
+        Gets a note if another network than the usual one was chosen.
     coloring : Coloring
-        Its prism or head brings its own model.
+        Its prism or head determines the model.
     kept : str
-        Name of the network of the run that is resumed; empty where there is none.
+        Name of the network of the run that is resumed; empty if there is none.
     """
     if settings.model or settings.weights or coloring.model:
         return settings
@@ -95,12 +95,12 @@ def with_model(settings: Settings, run: Run, coloring: Coloring, *, kept: str = 
 
 
 def said_of(run: Run, weights: WeightsOrigin) -> list[Note]:
-    """What is to be said of a job's network: how it was chosen, and the terms of weights that were just fetched."""
+    """Notes about the network of a job: how it was chosen, and the terms of downloaded weights."""
     return [*run.notes, *([Note("", weights.notice)] if weights.notice else [])]
 
 
 def about_dtype(run: Run, dtype: str, device: str | None) -> list[Note]:
-    """What is to be said of the speed of a network that has run on this machine's CPU.
+    """Notes about the speed of a network that has run on this machine's CPU.
 
     Parameters
     ----------
@@ -133,7 +133,7 @@ def about_dtype(run: Run, dtype: str, device: str | None) -> list[Note]:
 
 
 def kept_model(work: Folder) -> str:
-    """Name of the network of the run whose work is here; empty where there is none."""
+    """Name of the network of the unfinished run in this folder; empty if there is none."""
     try:
         found = json.loads(work.read(MODEL_FILE))
         return str(found["model"])
@@ -163,7 +163,7 @@ def open_network(settings: Settings, *, backbone: Backbone | None, engine: Engin
         framing = settings.framing(backbone.record)
         backbone.check_overlap(framing)
         settings = settings.fitting(framing, backbone.record)
-        # What the model does not say was given, and is kept with the tokens.
+        # Values that the model does not provide were given by the user, and are kept with the tokens.
         record = replace(
             backbone.record,
             mean=backbone.record.mean or framing.mean,
@@ -183,7 +183,7 @@ def open_network(settings: Settings, *, backbone: Backbone | None, engine: Engin
         )
     load = partial(load_network, settings, nobody)
     if ":" in str(settings.model) or settings.weights is not None:
-        # What an adapter brings, and what a file of the user's holds, only the network itself knows.
+        # Only the loaded network knows the values of adapters and of files of the user.
         opened = open_network(settings, backbone=load_network(settings, tell), engine=engine, tell=tell)
         return opened if engine.local else replace(opened, load=load)
     record = find_record(str(settings.model))

@@ -50,9 +50,9 @@ class Opened:
     Attributes
     ----------
     origin : dict
-        What features depend on, as a prism keeps it.
+        What features depend on, as in a prism.
     settings : dict
-        Every setting as it was used: what ``report.json`` has.
+        Every setting as it was used, for ``report.json``.
     only : frozenset of str, optional
         Names of the photos to fit on; all by default.
     notes : list of Note
@@ -60,7 +60,7 @@ class Opened:
     places : collection of str, optional
         For a store: where its photos may be read.
     load : callable, optional
-        Gives the backbone; None where there is none.
+        Returns the backbone; None if there is none.
     """
 
     source: Source
@@ -113,7 +113,7 @@ def resolved_for(
             name: value for name, value in made.items() if value is not None and name not in ("mean", "std")
         }
         settings = replace(settings, **given_by_store)
-        # A prism's range is none of the store's photos'.
+        # The range of a prism does not apply to the photos of a store.
         return replace(coloring.resolved(settings), range=made["range"])
     if run is not None:
         settings = with_model(settings, run, coloring, kept=kept)
@@ -221,7 +221,7 @@ def open_in_memory(
     photos = Photos(given, photo_names(given), range=settings.range)
     backbone = run.backbone
     if backbone is None and framing is None:
-        # What can be refused is refused before anything heavy is loaded.
+        # Wrong input is refused before anything heavy is loaded.
         settings.framing(find_record(str(settings.model)))
     with run.watch("load model"):
         backbone = backbone or load_network(settings, run.tell)
@@ -300,7 +300,7 @@ def record_of(store: StoredFeatures) -> BackboneRecord:
 
 
 def weights_of(origin: dict[str, Any]) -> WeightsOrigin:
-    """Where the weights of tokens came from, by what a store or a prism keeps of it."""
+    """The origin of the weights, from the entries of a store or a prism."""
     return WeightsOrigin(
         source=str(origin.get("weights_source")),
         sha256=str(origin.get("weights_sha256") or ""),

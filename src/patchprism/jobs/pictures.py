@@ -53,7 +53,7 @@ SHOWN_ROWS = 20
 
 @dataclass
 class _Sums:
-    """What all drawn shards say together."""
+    """Combined results of all drawn shards."""
 
     counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros_like(count_scores(np.zeros(0))))
     inside: int = 0
@@ -76,14 +76,14 @@ class _Sums:
 
 
 class Pictures:
-    """Writes the pictures of a job, and what is said of them together.
+    """Writes the pictures of a job, and combines the results.
 
     Parameters
     ----------
     work : Folder, optional
-        Where it is kept what is done, for a run that is interrupted; nowhere by default.
+        Folder that records what is done, so that an interrupted run can be resumed; none by default.
     lenses : sequence of LensResult
-        What other lenses have found, of photos in memory.
+        Results of other lenses, for photos in memory.
     looking : Looking, optional
         Lenses that look at the photos while they are drawn.
     """
@@ -111,7 +111,7 @@ class Pictures:
         self.lost: dict[str, str] = {}  # photos that were gone or replaced when they were drawn, and why
         self.sums = _Sums()
         self.hints: list[str] = []
-        self._drawn: dict[int, dict[str, Any]] = {}  # without a work folder: what came of each shard
+        self._drawn: dict[int, dict[str, Any]] = {}  # without a work folder: the outcome of each shard
 
     def write(self) -> list[str]:
         """Write everything; the names of the files: figures, each photo's, the prism, the report."""
@@ -167,7 +167,7 @@ class Pictures:
             out=self.output.folder,
             options=self.options,
             work=self.work,
-            # Each of them whole: what a later version adds to them counts by itself.
+            # All fields of them, so that fields of later versions are included.
             key=digest(
                 __version__,
                 state_of(self.prism),
@@ -250,7 +250,7 @@ class Pictures:
         record = Record(self.output.folder)
         for key in (*markers, _FIGURES):
             for name in read_json(self.work, key).get("files", ()):
-                # Somebody else may have made the folder: nothing but what its record lists is taken away.
+                # The folder may belong to the user, so only files in its record are removed.
                 if name not in mine and name in record:
                     self.output.folder.remove(name)
         for key in markers - {drawn_key(shard) for shard in range(len(self.stems))}:
@@ -305,7 +305,7 @@ class Pictures:
         if self.looking is not None:
             self.lost |= dict(self.looking.lost())
         stems = [stem for its in self.stems for stem in its]
-        # What lenses in memory found; those that looked on the way have written theirs.
+        # Results of lenses in memory; lenses that looked during the drawing have already written theirs.
         for index, (photo, stem) in enumerate(zip(self._photos(), stems, strict=True)):
             for path, write in photo_jobs(self.lenses, index, Path(stem), self.options):
                 with self.output.staged(path.name) as part:
@@ -331,7 +331,7 @@ class Pictures:
                 drawing.save(path)
             self._tidy_memory()  # a figure of 200 photos takes 100 MB while it is drawn
 
-        # Where memory must stay flat one after the other.
+        # One after the other if the memory must not grow.
         with ThreadPoolExecutor(WRITERS if self.work is None else 1) as pool:
             for future in [
                 pool.submit(write, *each) for each in zip(figure_names, figures.values(), strict=True)
@@ -364,7 +364,7 @@ class Pictures:
         return [*self.opened.failures, *more]
 
     def outcome(self) -> Outcome:
-        """What to tell the user."""
+        """Notes for the user."""
         gone = {*self.sums.gone, *self.gone}  # some in figures alone: their pictures need no photo
         return Outcome(
             n_photos=self.n_photos,
@@ -383,7 +383,7 @@ class Pictures:
 
 
 def read_json(folder: Folder, key: str) -> dict[str, Any]:
-    """What a file of the work folder says; nothing where there is none, or a broken one."""
+    """Contents of a file of the work folder; empty if it is missing or broken."""
     try:
         found = json.loads(folder.read(key))
     except (OSError, ValueError):

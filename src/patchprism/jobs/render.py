@@ -58,7 +58,7 @@ def color(
     strict : bool
         Whether the first photo that cannot be read raises.
     """
-    # What can be refused is refused before the network runs.
+    # Wrong input is refused before the network runs.
     prism = coloring.unfitted(settings)
     check_given(coloring.masks, given)
     opened = open_tokens(
@@ -121,7 +121,7 @@ def render_photos(
     given_names = [] if isinstance(given, StoredFeatures) else photo_names(given)
     pictures.check_labels(len(given))
     if not isinstance(given, StoredFeatures):
-        # Once more when it is known which photos can be read: they alone have files.
+        # Repeated when it is known which photos can be read, because only these have files.
         stems = unique_stems([Path(name).name for name in given_names])
         more = looking.files(stems, given_names, pictures) if looking is not None else ()
         output.check([*pictures.names(stems), *more], given)

@@ -1,4 +1,4 @@
-"""``report.json``: everything there is to say about a job, in one form whatever road it took.
+"""``report.json``: everything about a job, with the same fields for every kind of job.
 
 ``report.schema.json`` beside this file is its JSON Schema; docs/report.md explains the fields.
 """
@@ -55,7 +55,7 @@ class Colored:
         return known, Voters(self.opened.source.n_shards * SHARD, MOST_CHECKED)
 
     def hints(self, photos: Iterable[Mapping[str, Any]]) -> list[str]:
-        """What a person should know before believing the pictures.
+        """Hints about what to know before you rely on the pictures.
 
         Parameters
         ----------
@@ -134,7 +134,7 @@ def report_head(colored: Colored, seconds: Mapping[str, float]) -> dict[str, Any
 
 
 def with_notes(photos: Iterable[dict[str, Any]], opened: Opened) -> Iterator[dict[str, Any]]:
-    """The photos' entries, each with what is to be said of it."""
+    """The entries of the photos, each with its notes."""
     said: dict[str, list[str]] = {}
     for note in opened.notes:
         said.setdefault(note.name, []).append(note.text)
@@ -145,7 +145,7 @@ def with_notes(photos: Iterable[dict[str, Any]], opened: Opened) -> Iterator[dic
 def report_tail(
     opened: Opened, hints: Sequence[str], failures: Sequence[Failure], lenses: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """What follows the photos in a report, as JSON values."""
+    """The entries after the photos in a report, as JSON values."""
     return {
         **({"lenses": dict(lenses)} if lenses else {}),
         "hints": list(hints),
@@ -162,7 +162,7 @@ def write_report(
     tail: Mapping[str, Any],
 ) -> None:
     """Write a report photo by photo, so that its length costs no memory."""
-    # What is no text in a file's name is there as an escape.
+    # Bytes in a file name that are not text are escaped.
     with open(path, "w", encoding="utf-8", errors="backslashreplace") as file:
         file.write("{\n")
         for key, value in (head | {"files": as_json(files)}).items():  # type: ignore[operator]
@@ -179,6 +179,6 @@ def write_report(
 
 
 def _indented(value: Any, spaces: int) -> str:
-    # Not textwrap.indent: it takes U+2028 and its kin in a photo's name for ends of lines.
+    # Not textwrap.indent, which treats U+2028 and similar characters in names as ends of lines.
     margin = " " * spaces
     return margin + to_json(value, indent=2, ensure_ascii=False).replace("\n", f"\n{margin}")

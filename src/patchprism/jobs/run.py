@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def nobody(stage: str, done: int, total: int | None) -> None:
-    """Progress that nobody watches."""
+    """Progress callback that does nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ class Run:
     watch : Stopwatch
         Keeps the seconds of each stage.
     notes : list of Note
-        What is to be said of the network that was chosen, beside what photos give to say.
+        Notes about the chosen network; notes about photos are kept elsewhere.
     """
 
     engine: Engine
@@ -77,28 +77,28 @@ ALL = Sample()
 
 @dataclass(kw_only=True)
 class Outcome:
-    """What came of a job.
+    """The outcome of a job.
 
     Attributes
     ----------
     n_photos, n_patches : int
         Photos and patches done, without those that failed.
     failures : list of Failure
-        Photos that could not be done, and why.
+        Photos that could not be processed, and why.
     seconds : dict
         Time spent in each stage, in this run.
     missing : int
-        Number of photos of a store that were not there any more when they were to be drawn.
+        Number of photos of a store that were missing when they were drawn.
     unasked : list of str
-        Buckets and hosts of photos that lie at addresses which are not to be asked.
+        Buckets and hosts with photos that may not be fetched.
     already : bool
-        Whether the store was there already, whole and of the same photos.
+        Whether a complete store of the same photos already existed.
     rows : list of dict
-        The first photos, as ``report.json`` has them.
+        Entries of the first photos, as in ``report.json``.
     hints : list of str
         What a person should know before believing the pictures.
     notes : list of Note
-        What photos hold that is not read, and the like.
+        Notes, for example about contents of photos that are not read.
     written : list of str
         Paths or addresses of the files that were written: figures first, each photo's, the prism, the report.
     """

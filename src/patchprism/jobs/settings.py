@@ -31,20 +31,20 @@ if TYPE_CHECKING:
 ERRORS = ("raise", "report")
 
 
-# What a preset says where the user says nothing; the framing's part of it is in Framing.preset.
+# Values of the presets for options that the user leaves out; those of the framing are in Framing.preset.
 PRESET_OPTIONS: dict[str, dict[str, Any]] = {
     "default": {},
     "seed": {"threshold": 0.6, "foreground": "above"},
 }
 
 
-# A prism that says nothing of these was fitted with their defaults.
+# A prism without these was fitted with their defaults.
 TOKEN_DEFAULTS = asdict(TokenOptions())
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(Checked):
-    """What decides the colours of a job. ``None`` leaves a choice to the preset, or to a prism that is given.
+    """Settings that determine the colours of a job. ``None`` means the value of the preset or of a given prism.
 
     Attributes are those of :func:`visualize` with the same names.
     """
@@ -151,7 +151,7 @@ class Settings(Checked):
         known = record or RECORDS.get(model)
         tokens = TOKEN_DEFAULTS | ({"layer": known.layer} if known else {})
         open_to |= {name: origin.get(name, default) for name, default in tokens.items()}
-        # The network's own, or the preset's, unless a prism of the same says otherwise.
+        # Those of the network or the preset, unless a prism has others.
         alike = self.model in (None, origin.get("model")) and self.preset in (None, origin.get("preset"))
         framed: dict[str, Any] = origin.get("framing", {}) if alike else {}
         return replace(
@@ -201,7 +201,7 @@ class Settings(Checked):
         return framing
 
     def fitting(self, framing: Framing, record: BackboneRecord) -> Settings:
-        """The same with a tile where nobody chose one and not even one square photo would fit into the memory whole."""
+        """The same settings with a tile, if none was chosen and a square photo would not fit into the memory."""
         if self.tile is not None or framing.size <= DEFAULT_TILE:
             return self
         from patchprism.backbones.devices import resolve_device
@@ -216,7 +216,7 @@ class Settings(Checked):
         from patchprism.prism.estimator import Prism
 
         prism = Prism(
-            # The seed's script had scikit-learn's signs, those of near ties too.
+            # The seed's script had the signs of scikit-learn, also in near ties.
             signs="largest" if self.preset == "seed" else "stable",
             **{name: value for name in FIT_OPTIONS if (value := getattr(self, name)) is not None},
             **self.mask_options(),
@@ -244,7 +244,7 @@ def check_memory(framing: Framing, record: BackboneRecord, device: str, tile: in
     needed = bytes_for(window, record)
     if window < size:  # its pixels, and its tokens beside those of the window
         needed += 4 * (3 * size**2 + (size // framing.patch_size) ** 2 * record.width)
-    # Only where much is needed is torch imported to ask for the device; a GPU has a memory of its own.
+    # torch is imported to find the device only if much memory is needed; a GPU has its own memory.
     if needed > free and resolve_device(device).type == "cpu":
         stride = f" with stride {framing.stride}" if framing.stride else ""
         raise OptionError(
@@ -287,7 +287,7 @@ def with_mask(prism: Prism, options: dict[str, Any]) -> Prism:
 
 
 def check_backbone(name: str, value: Any) -> None:
-    """Refuse what is no backbone."""
+    """Refuse anything that is not a backbone."""
     from patchprism.backbones import Backbone
 
     if value is not None and not isinstance(value, Backbone):
@@ -295,7 +295,7 @@ def check_backbone(name: str, value: Any) -> None:
 
 
 def describe_origin(network: Identity, settings: Settings, framing: Framing) -> dict[str, Any]:
-    """What features depend on, as a prism keeps it: JSON values."""
+    """What features depend on, as JSON values, as in a prism."""
     return {
         "model": network.record.name,
         "weights_source": network.weights.source,
@@ -317,7 +317,7 @@ def _range_of(origin: dict[str, Any]) -> tuple[float, float] | None:
         raise PrismError(f"the prism is damaged: {error}") from error
 
 
-# What a prism and a head keep of the features that they belong to, and what to call it.
+# The keys of ``origin`` that a prism and a head keep, and their names in messages.
 _TOKENS = (
     ("model", "model"),
     ("weights_sha256", "weights"),
@@ -343,7 +343,7 @@ def check_origin(prism: Prism, origin: dict[str, Any]) -> None:
 
 
 def check_head(head: Head, origin: dict[str, Any]) -> None:
-    """Refuse a head that was taught on other tokens than these; photos of another size are no others.
+    """Refuse a head that was taught with other tokens. Photos of another size are allowed.
 
     Raises
     ------
@@ -367,9 +367,9 @@ def _difference(
     *,
     framing: tuple[str, ...] | None,
 ) -> str:
-    """What differs first between two origins, and how; ``framing`` says which of its options count, None for all."""
+    """The first difference between two origins. ``framing`` names its options that count; None means all."""
     if not fitted_on:
-        return ""  # fitted on somebody's own features: what they were is the user's to know
+        return ""  # fitted on the user's own features, about which nothing is recorded
     for key, word in keys:
         fitted, here = (each.get(key, TOKEN_DEFAULTS.get(key)) for each in (fitted_on, origin))
         if fitted != here:

@@ -1,9 +1,9 @@
 """Shards: runs of photos that a worker takes at once, and what has been committed of them.
 
-A job cuts its list of photos into runs of ``SHARD``. No batch goes across their ends, so a shard's tokens
-depend on its own photos alone: not on which worker took it, what came before, or where a run was broken off.
-A shard counts once its table is written, which happens after its tokens are; a killed process leaves whole
-shards and temporary files, nothing between.
+A job divides its list of photos into shards of ``SHARD`` photos. No batch spans two shards, so the tokens of a shard
+depend only on its own photos: not on the worker, on earlier shards, or on where a run was interrupted. A shard is
+complete when its table is written, which happens after its tokens are written. A killed process leaves only complete
+shards and temporary files.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Table:
-    """What is known of a shard's photos, in their order.
+    """The entries of the photos of a shard, in their order.
 
     Attributes
     ----------
     key : str
-        Digest of all that its tokens depend on.
+        Digest of everything that its tokens depend on.
     width : int
-        Of the tokens; 0 where no photo could be read.
+        Width of the tokens; 0 if no photo could be read.
     notes : list of Note
-        What is to be said of the photos.
+        Notes about the photos.
     device : str
         Type of the device that the network ran on.
     weights : dict
@@ -69,9 +69,9 @@ class Shards(ReadAgain):
     Parameters
     ----------
     folder : Folder
-        Where they lie, at ``shards/``.
+        The folder that contains ``shards/``.
     dtype : {"float16", "float32"}
-        What tokens are kept in.
+        Dtype of the tokens on disk.
     reader : callable
         Reads a photo: name -> (H, W, 3) uint8.
     """
@@ -89,7 +89,7 @@ class Shards(ReadAgain):
         OutputError
             If it cannot be written.
         """
-        # Photo by photo into the file: a shard's tokens are held once, not a second time joined together.
+        # Written photo by photo, so that the tokens of a shard are in memory only once.
         with self.folder.staged(self._tokens(shard)) as part, open(part, "wb") as file:
             for row, each in zip(table.photos, tokens, strict=True):
                 with np.errstate(over="ignore"):
@@ -147,7 +147,7 @@ class Shards(ReadAgain):
         return {int(name[:-5]) for name in names if name.endswith(".json") and name[:-5].isdecimal()}
 
     def drop_tokens(self, shard: int) -> None:
-        """Forget a shard's tokens, which are kept elsewhere by now; its table stays."""
+        """Remove the tokens of a shard, which are now kept elsewhere; its table stays."""
         self.folder.remove(self._tokens(shard))
 
     def key(self, shard: int) -> str:

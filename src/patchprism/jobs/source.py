@@ -45,7 +45,7 @@ class Source(Protocol):
         """Digest of all that a shard's tokens depend on."""
 
     def rows(self, shard: int) -> list[PhotoRow]:
-        """What is known of a shard's photos."""
+        """The entries of the photos of a shard."""
 
     def read(self, shard: int) -> Iterator[tuple[PhotoRow, Tokens]]:
         """A shard's photos with their tokens, (h, w, D)."""
@@ -53,11 +53,11 @@ class Source(Protocol):
     def photo(self, row: PhotoRow) -> tuple[NDArray[np.uint8] | None, str | None]:
         """A photo, (H, W, 3) uint8, read again.
 
-        None where it is gone, or another one by now; the second value says why, unless a store names the photo.
+        None if it is missing or has changed. The second value is the reason, except for photos of a store.
         """
 
     def shown(self, row: PhotoRow, framing: Framing) -> tuple[NDArray[np.uint8] | None, str | None]:
-        """What the network saw of a photo, (H, W, 3) uint8; None and the reason as for :meth:`photo`."""
+        """The part of a photo that the network saw, (H, W, 3) uint8; None and the reason as for :meth:`photo`."""
 
 
 class _Shown:
@@ -164,7 +164,7 @@ class StoreSource(_Shown):
 
 
 def rows_of(source: Source, only: Container[str] | None = None) -> Iterator[PhotoRow]:
-    """What is known of all photos, or of those of some names."""
+    """The entries of all photos, or of those with the given names."""
     for shard in range(source.n_shards):
         yield from (row for row in source.rows(shard) if only is None or row.name in only)
 

@@ -20,18 +20,18 @@ if TYPE_CHECKING:
     from patchprism.jobs.shards import Shards, Table
     from patchprism.support.folders import Folder
 
-# Chunks are written when so many are complete: a few, so that shards are not kept long; on a cluster more than
-# one, so that its workers share them.
+# Chunks are written when this many are complete: only a few, so that shards are soon removed; more than one on a
+# cluster, so that its workers share them.
 CHUNKS_AT_ONCE = 16
-# The folder of the tokens' chunks; each lies in one of its own.
+# The folder of the chunks of the tokens.
 _CHUNKS = "tokens/c"
 
 
 class StoreWriter:
     """Puts the shards of a job, in their order, into one array of tokens.
 
-    What is written is a function of the shards alone, so a chunk that is there after a broken run is right where no
-    shard before its end has changed, and shards whose rows all lie in such chunks give their tokens up.
+    The contents depend only on the shards. So a chunk that exists after an interrupted run is valid if no shard
+    before its end has changed. The tokens of shards whose rows are all in such chunks are removed.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ class StoreWriter:
     Attributes
     ----------
     width : int
-        Of the tokens, as the first shard with photos tells.
+        Width of the tokens, from the first shard with photos.
     """
 
     def __init__(self, shards: Shards, out: Folder, engine: Engine) -> None:
@@ -51,7 +51,7 @@ class StoreWriter:
         self._waiting: dict[int, int] = {}  # patches of shards that are done before an earlier one
         self._bounds = [0]  # first patch of each shard, as far as all before it are done
         self._written = 0  # chunks
-        self._dropped = 0  # shards whose tokens are given up
+        self._dropped = 0  # shards whose tokens are removed
         self._usable: set[int] = set()  # shards of an earlier run that need not be done again
 
     def take_up(self, key: Callable[[int], str]) -> None:
@@ -105,7 +105,7 @@ class StoreWriter:
         return self.shards.load(shard, key) if shard in self._usable else None
 
     def _chunks(self, start: int, stop: int) -> range:
-        """The chunks that some rows lie in."""
+        """The chunks that contain the given rows."""
         rows = self._spec.chunks[0]
         return range(start // rows, -(-stop // rows))
 

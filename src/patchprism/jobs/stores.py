@@ -49,9 +49,9 @@ def extract_features(
     photos : sequence of path
         Files, folders, patterns, and addresses that fsspec opens.
     out : path
-        The store to make; a folder or an address.
+        The store to write; a folder or an address.
     tokens : {"float16", "float32"}
-        What tokens are stored in.
+        Dtype of the stored tokens.
     overwrite : bool
         Whether a store of other photos or features may be replaced.
 
@@ -114,7 +114,7 @@ def extract_features(
                         "notes": [{"photo": each.name, "note": each.text} for each in said],
                     }
                 )
-            # Of this run, not of the store.
+            # Belongs to this run, not to the store.
             said += about_dtype(run, network.origin["dtype"], shards.table(0).device)
             held.end()
     except PatchPrismError:
@@ -134,7 +134,7 @@ def extract_features(
     )
 
 
-# All that a store's folder holds; Finder's file is nobody's.
+# All files in the folder of a store, including the one that macOS's Finder adds.
 _OURS = frozenset({"zarr.json", *layout.TABLES, WORK, ".DS_Store"})
 
 
@@ -146,7 +146,7 @@ def _check_free(folder: Folder, overwrite: bool) -> None:
     if not path.is_dir():
         return
     names = {each.name for each in path.iterdir()}
-    # By name, whatever else tells a store: another command's work may lie in a folder of the user's.
+    # Only by its name, because a folder of the user can contain the work of another command.
     if not _OURS.issuperset(names):
         raise OutputError(str(path), "the folder holds other files; choose a new one")
     # And what has a store's names is one only with a store's record, or the work of one.
@@ -158,7 +158,7 @@ def _check_free(folder: Folder, overwrite: bool) -> None:
 
 
 def _finished(folder: Folder, key: str, overwrite: bool) -> Outcome | None:
-    """What is known of a store that is there already, if it is the one asked for."""
+    """The outcome for an existing store, if it is the requested one."""
     if folder.size("zarr.json") is None:
         return None
     try:
@@ -187,7 +187,7 @@ def _finished(folder: Folder, key: str, overwrite: bool) -> Outcome | None:
 
 
 def _made_with(folder: Folder) -> str:
-    """Name of the model of a store that is there already; empty where there is none."""
+    """Name of the model of an existing store; empty if there is none."""
     try:
         return str(layout.load_json(folder, "zarr.json")["attributes"]["patchprism"]["model"]["name"])
     except (StoreError, KeyError, TypeError):
@@ -204,15 +204,15 @@ def _says_ours(folder: Folder) -> bool:
 
 
 def _start(folder: Folder, work: Folder, basis: str) -> None:
-    """Take up the work of a job with the same settings, whatever its photos, or begin anew where another one's lies."""
+    """Resume the work of a job with the same settings, even with other photos; discard that of other jobs."""
     job = json.dumps({"basis": basis}).encode()
     try:
         same = work.read("job.json") == job
     except OSError:
         same = False
-    folder.remove("zarr.json")  # first: from here on this is no store
+    folder.remove("zarr.json")  # first, because from now on this is not a complete store
     for name in layout.TABLES:
-        # Tokens are what shards are in by now; all else is written at the end.
+        # At this point, the tokens of the shards are written; everything else is written at the end.
         if name != "tokens" or not same:
             folder.remove(name)
     if not same:
@@ -221,7 +221,7 @@ def _start(folder: Folder, work: Folder, basis: str) -> None:
 
 
 def write_table(features: StoredFeatures, path: str | os.PathLike[str], *, tell: Tell = nobody) -> None:
-    """A store as a Parquet table: a row a patch, with ``photo``, ``row``, ``column`` and ``vector`` (float32).
+    """A store as a Parquet table: one row per patch, with ``photo``, ``row``, ``column`` and ``vector`` (float32).
 
     Raises
     ------

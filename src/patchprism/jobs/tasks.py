@@ -1,4 +1,4 @@
-"""What workers do with shards: run the network, fold a pass, write pictures, write a store's chunks.
+"""Tasks of workers on shards: run the network, fold a pass, write pictures, write chunks of a store.
 
 Tasks keep what they are given small and picklable; results are small too. Tokens and pictures go through
 folders that all workers see, never through the engine.
@@ -42,7 +42,7 @@ WRITERS = 2
 
 
 def nothing() -> None:
-    """What is called where nobody wants to know."""
+    """Callback that does nothing."""
 
 
 # ---------------------------------------------------------------- the network
@@ -75,7 +75,7 @@ class ExtractTask:
     Attributes
     ----------
     load : callable
-        Gives the backbone; called once a worker.
+        Gives the backbone; called once per worker.
     batch_size, batch_patches : int, optional
         As in :func:`~patchprism.features.extraction.extract`.
     reader : callable
@@ -179,7 +179,7 @@ class _Feed(Photos):
             yield from (run.shard * SHARD + at for at in range(len(run.names)) if at not in run.excluded)
 
     def frame(self, index: int, framing: Framing) -> tuple[Framed, tuple[int, int]]:
-        """A photo framed, and its (H, W); nothing of it is kept."""
+        """A framed photo and its (H, W); the photo is not kept."""
         name = self.name(index)
         with reading() as heard:
             photo = self.reader(name)

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Taught:
-    """What masks say of a job's photos.
+    """The labels of a job's photos, from masks.
 
     Attributes
     ----------
@@ -152,7 +152,7 @@ def shares_of_mask(
 
 
 def _odd(mask: Mask) -> Iterator[str]:
-    """What to say of a mask that is nothing but ground, or nothing but object."""
+    """Note about a mask that contains only background or only object."""
     labelled = mask[mask >= 0]
     if not labelled.size:
         yield "its mask is empty: nothing in it is labelled"
@@ -170,7 +170,7 @@ def _left_over(masks: GivenMasks, names: Sequence[str]) -> Iterator[Note]:
 
 
 def no_mask(masks: GivenMasks, names: Sequence[str]) -> str:
-    """What to say where no photo has a mask."""
+    """The message if no photo has a mask."""
     left = masks.unused(names)
     example = f"; there is {left[0]}, and the first photo is {names[0]}" if left and names else ""
     if masks.said == ALPHA:
@@ -230,7 +230,7 @@ def teach(prism: Prism, opened: Opened, masks: GivenMasks | None, run: Run) -> N
 
 @dataclass(frozen=True, kw_only=True)
 class Lesson:
-    """What came of teaching a head.
+    """The outcome of teaching a head.
 
     Attributes
     ----------

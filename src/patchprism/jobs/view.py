@@ -49,9 +49,9 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class View:
-    """The colours of some photos, and all that led to them; `Visualization` adds what notebooks show.
+    """The colours of photos, and everything they were made from; `Visualization` adds what notebooks show.
 
-    Sequences have one entry a photo, in the order given, photos that failed left out.
+    Sequences have one entry per photo, in the order given, without the photos that failed.
 
     Attributes
     ----------
@@ -59,7 +59,7 @@ class View:
     prism : Prism
     parts : list of PhotoColors
     crops : list of tuple of float
-        Left, top, right, bottom of what the network saw, in the photo's pixels.
+        The part of each photo that the network saw: left, top, right, bottom in the photo's pixels.
     sizes : list of tuple of int
         Each photo's (H, W).
     record : BackboneRecord
@@ -73,13 +73,14 @@ class View:
     seconds : dict
         Time spent in each stage.
     origin : dict
-        What the features depend on, as a prism keeps it.
+        What the features depend on, as in a prism.
     store : list of str or None
-        Where the features were read from a store: its path, and the options of a sample.
+        The path of the feature store and the options of a sample, if the features come from a store.
     plain : list of str
         Photos of one colour, or of noise.
     notes : list of str
-        What folders left out, and the like. What is to be said of single photos is in ``photos.notes``.
+        Notes about the job, for example how many files of a folder were left out. Notes about single photos are in
+        ``photos.notes``.
     """
 
     photos: Photos
@@ -102,14 +103,14 @@ class View:
 
     @property
     def names(self) -> list[str]:
-        """The photos, as they were named."""
+        """Names of the photos, as given."""
         return self.photos.names
 
     @property
     def gone(self) -> list[str]:
-        """Photos that are not there any more, are others by now, or not to be asked for; shown as plain grey.
+        """Photos of a store that are missing, have changed, or may not be fetched; they are shown as plain grey.
 
-        A store's photos are read when they are first shown. Those that were not yet are read for this.
+        Photos of a store are read when they are first shown. This property reads those that were not read yet.
         """
         return self.photos.gone
 
@@ -120,7 +121,7 @@ class View:
 
     @property
     def colors_all(self) -> list[NDArray[np.float32]]:
-        """All-patch pictures, each (h, w, 3) float32 in [0, 1]."""
+        """Colours of all patches, each (h, w, 3) float32 in [0, 1]."""
         return [part.rgb_all for part in self.parts]
 
     @property
@@ -145,20 +146,20 @@ class View:
         background: str = "black",
         basis: str = "object",
     ) -> NDArray[np.uint8]:
-        """One photo's picture at its own resolution and shape, (H, W, 3) uint8.
+        """The picture of one photo at its own resolution, (H, W, 3) uint8.
 
         Parameters
         ----------
         index : int
             Counted from 0, or from the end with negative numbers.
         overlay_alpha : float in [0, 1], optional
-            Lay the colours over the photo with this opacity, the background showing the photo as it is.
+            Show the colours over the photo with this opacity; the background shows the photo.
         upsample : {"auto", "nearest", "bilinear", "guided"}
-            From patches to pixels; see :mod:`patchprism.pictures.upsample`. ``"auto"`` is ``"guided"`` where the photo
-            shows (an overlay, or ``background="photo"``), and otherwise ``"nearest"``.
+            How patches become pixels; see :mod:`patchprism.pictures.upsample`. ``"auto"`` means ``"guided"`` if the
+            photo is visible (an overlay, or ``background="photo"``), and ``"nearest"`` otherwise.
         background : {"black", "grey", "white", "photo", "transparent"}
-            What shows where there is no colour; ``overlay_alpha`` goes before it. With ``"transparent"`` the picture
-            has a fourth channel, opacity.
+            What is shown where there is no foreground; without effect if ``overlay_alpha`` is given. With
+            ``"transparent"`` the picture has a fourth channel, the opacity.
         basis : {"object", "all"}
             Colours of the foreground, or of all patches.
 
@@ -183,12 +184,12 @@ class View:
         )
 
     def figures(self, options: PictureOptions | None = None) -> dict[str, Drawing]:
-        """What draws each figure, by the name of its file; called, each gives an array, (H, W, 3) uint8.
+        """Functions that draw the figures, by the name of the file; each returns an array, (H, W, 3) uint8.
 
         Parameters
         ----------
         options : PictureOptions, optional
-            ``outline``, ``background`` and those of figures count.
+            Only ``outline``, ``background`` and the options of figures have an effect.
         """
         colored, options = self._colored(), options or PictureOptions()
         counts = np.sum([count_scores(score) for score in self.scores], axis=0)
@@ -233,52 +234,51 @@ class View:
         Parameters
         ----------
         out : path
-            A folder, made if it is missing, or an address that fsspec opens. Files that an earlier job wrote there
-            are replaced, each whole or not at all; files of the user's are never replaced, nor is the prism that was
-            loaded.
+            A folder, which is created if it is missing, or an address that fsspec opens. Files that an earlier job
+            wrote there are replaced. Your own files are never replaced, and neither is the prism that was loaded.
         overlay_alpha : float in [0, 1], optional
-            Also write ``<stem>.overlay.<format>``, the photo under its colours.
+            Also write ``<stem>.overlay.<format>``, the colours over the photo with this opacity.
         arrays : bool
             Also write ``<stem>.npz`` with ``score``, ``foreground``, ``rgb`` and ``rgb_all``.
         format : {"png", "jpg"}
         upsample : {"auto", "nearest", "bilinear", "guided"}
-            From patches to pixels in the pictures of photos, in masks and in the figures. ``"auto"`` is
-            ``"guided"`` for masks and overlays, and ``"nearest"`` for the rest.
+            How patches become pixels in pictures of photos, masks and figures. ``"auto"`` means ``"guided"`` for
+            masks and overlays, and ``"nearest"`` for everything else.
         lenses : sequence of LensResult
-            What :func:`patchprism.lenses.look_through` found: written too.
+            Results of lenses, which are written as well.
         pca : bool
-            Whether the figures, pictures and arrays of the main job are written; prism and report always are.
+            Whether the figures, pictures and arrays of the main job are written. Prism and report are always written.
         background, basis
-            What a photo's pictures show; as in :meth:`picture`. The figure ``results`` has the same background, and
-            the figures show both bases.
+            Background and colours of the pictures of photos, as in :meth:`picture`. The figure ``results`` has the
+            same background. The figures show both bases.
         masks : sequence of {"png", "coco"}
-            Also write the foreground at each photo's resolution, with edges as ``upsample`` makes them: ``"png"``
-            writes ``<stem>.mask.png`` (255 is foreground), ``"coco"`` writes ``masks.coco.json`` for all photos.
+            Also write the foreground at each photo's resolution. ``upsample`` determines the edges. ``"png"`` writes
+            ``<stem>.mask.png`` (255 is foreground), and ``"coco"`` writes ``masks.coco.json`` for all photos.
         instances : bool
-            Part the foreground into objects, one annotation each in ``masks.coco.json``, and write ``instances.csv``
-            with their boxes, areas, mean colours and scores; see :mod:`patchprism.pictures.instances`.
+            Divide the foreground into objects, and write ``instances.csv`` with their boxes, areas, mean colours and
+            scores. ``masks.coco.json`` then has one annotation per object. See :mod:`patchprism.pictures.instances`.
         outline : bool
             Draw a line around the foreground on the photos of the figures.
         figure_format : {"png", "jpg", "pdf", "svg"}, optional
-            Format of the figures, by default that of the pictures. Text in ``"pdf"`` and ``"svg"`` stays text.
+            Format of the figures, by default that of the pictures. In ``"pdf"`` and ``"svg"``, text can be selected.
         dpi : int, optional
-            Pixels per inch of the figures: by default 144, which is two per point, or 300 with ``width``.
+            Pixels per inch of the figures: by default 144, or 300 with ``width``.
         width : float or str, optional
             Width of the figures in inches, or a text like ``"3.25in"`` or ``"82mm"``; by default they are as wide as
             their photos need.
         columns : int, optional
-            Photos in one row of a figure; by default chosen by their number and shapes.
+            Number of photos in one row of a figure. By default it depends on their number and shapes.
         labels : "none", "names" or sequence of str
-            No labels, the photos' names, or one text per photo.
+            No labels, the names of the photos, or one text per photo.
         arrange : {"beside", "above"}
-            Where a photo stands in figures: beside its colours, or above them.
+            Place each photo beside its colours or above them.
         panels : {"whole", "square"}
-            Photos whole, in rows of equal height, or the square in their middle.
+            Show whole photos, in rows of equal height, or the square in the middle of each.
 
         Returns
         -------
         list of Path, or of str for an address
-            What was written: figures first, then each photo's files, the prism, the report.
+            Files that were written: the figures, the files of each photo, the prism, the report.
 
         Raises
         ------
@@ -314,7 +314,7 @@ class View:
     def write(
         self, out: str | os.PathLike[str], options: PictureOptions, lenses: Sequence[LensResult] = ()
     ) -> tuple[list[str], Outcome]:
-        """Write what :meth:`save` does; the names of the files, and what came of the job."""
+        """Write the files of :meth:`save`; returns their names and the outcome of the job."""
         with open_engine() as engine:
             run = Run(engine=engine, watch=Stopwatch(self.seconds))
             job = Pictures(
@@ -346,7 +346,7 @@ class View:
         return Colored(opened=opened, prism=self.prism, fitted_here=self.fitted_here, parts=self.parts)
 
     def recolored(self, prism: Prism, *, fit: bool) -> View:
-        """The same photos in the colours of another prism, which is fitted to them first if that is asked for."""
+        """The same photos in the colours of another prism, which can be fitted to them first."""
         again = replace(self, prism=prism, fitted_here=fit or self.fitted_here)
         if fit:
             prism.head, prism.masks = self.prism.head, self.prism.masks
@@ -360,21 +360,21 @@ class View:
         return again
 
     def all_notes(self) -> list[Note]:
-        """Notes of the job, with an empty name, then those of its photos in their order."""
+        """Notes about the job, with an empty name, then the notes about its photos in their order."""
         return all_notes(self.notes, self.photos)
 
     def hints(self) -> list[str]:
-        """What a person should know before believing the pictures, in whole sentences."""
+        """Hints about what to know before you rely on the pictures, in whole sentences."""
         colored = self._colored()
         return colored.hints(self._entries(colored))
 
     def doubts(self) -> list[dict[str, float]]:
-        """What tells whether each photo's foreground can be believed, one dict per photo.
+        """Numbers that show how far to trust the foreground of each photo, one dict per photo.
 
-        ``border_ratio``, ``contrast`` and ``likeness`` are as :meth:`Prism.doubts <patchprism.Prism.doubts>`
-        has them; ``agreement`` is the intersection over union of a photo's foreground with its own labels, of
-        photos that were labelled for this view's fit. If the prism came from elsewhere, at most 64 evenly spaced
-        photos are labelled for it here.
+        ``border_ratio``, ``contrast`` and ``likeness`` are those of :meth:`Prism.doubts <patchprism.Prism.doubts>`.
+        Photos that were labelled in the fit of this view also have ``agreement``, the intersection over union of
+        their foreground with their own labels. If the prism came from elsewhere, at most 64 evenly spaced photos
+        are labelled for this.
         """
         agreements, checked = self._colored().agreements()
         found = []
@@ -392,7 +392,7 @@ class View:
         ]
 
     def report(self) -> dict[str, Any]:
-        """All there is to say about the view, as JSON values: what ``report.json`` holds, but for files."""
+        """The contents of ``report.json``, without the list of files, as JSON values."""
         colored = self._colored()
         entries = self._entries(colored)
         return {
@@ -417,7 +417,7 @@ def lost_since(photos: Photos, failures: Sequence[Failure]) -> list[Failure]:
 
 
 def _lens_results(lenses: Any) -> Sequence[LensResult]:
-    """What lenses found, if it is that."""
+    """The results of lenses, checked."""
     from patchprism.pictures.outputs import LensResult
 
     found = lenses if isinstance(lenses, (list, tuple)) else [lenses]

@@ -88,7 +88,7 @@ def check_memory(store: StoredFeatures, count: int) -> None:
     StoreError
         If they do not.
     """
-    # Float32 at least: what is fitted and coloured is a copy.
+    # At least float32; the fit and the colours use a copy.
     need = 2 * 4 * store.n_patches * store.width * count // len(store)
     if need > LARGE and need > free_memory():
         raise StoreError(
@@ -115,7 +115,7 @@ def view_of(colored: Colored, notes: Sequence[Note], seconds: dict[str, float]) 
     Parameters
     ----------
     notes : sequence of Note
-        What is to be said of the job's inputs.
+        Notes about the inputs of the job.
     seconds : dict
         Time spent in each stage.
     """

@@ -69,7 +69,7 @@ def working(folder: Folder, name: str) -> Iterator[Held]:
         folder.refuse_links()
         if (folder.path / ENDING).exists():  # the job was killed after it had ended
             _empty(folder)
-        # What a killed process had half written; whole files are renamed out of here.
+        # Temporary files, also those of killed processes; complete files are moved out of here.
         folder.remove("tmp")
         try:
             yield held
@@ -77,7 +77,7 @@ def working(folder: Folder, name: str) -> Iterator[Held]:
             if held.ended:
                 with suppress(OSError):  # then others are refused rather than made to wait
                     (folder.path / ENDING).touch()
-                # The lock goes last: nobody else may begin in this folder while anything is left to take away.
+                # The lock is removed last, so that no other job can start in this folder while it is being removed.
                 _empty(folder)
                 folder.remove("")
 
@@ -114,7 +114,7 @@ def _locked(folder: LocalFolder, name: str) -> IO[bytes]:
         except BaseException:
             lock.close()
             raise
-        lock.close()  # of a folder that is gone: another one has been made since, or must be
+        lock.close()  # the folder was removed; another one has been created since, or must be
     raise OutputError(name, "its work folder cannot be made")
 
 
@@ -143,7 +143,7 @@ def tidied(work: Folder, held: Held) -> Iterator[None]:
 
 
 def remembered_batch(work: Folder, network: Network) -> Network:
-    """The network with the batch of the run that is taken up: another batch moves the last bit of the tokens."""
+    """The network with the batch size of the resumed run, because another one could change the last bit of tokens."""
     work.write(MODEL_FILE, json.dumps({"model": network.record.name}).encode())
     if network.batch_patches is None:
         return network

@@ -51,7 +51,7 @@ def write_files(output: Output, jobs: Sequence[tuple[Path, Callable[[Path], obje
 
 
 def write_report(output: Output, name: str, report: dict[str, Any]) -> None:
-    """Write a report as JSON; what is no text in a file's name is there as an escape."""
+    """Write a report as JSON; bytes in file names that are not text are escaped."""
     with output.staged(name) as part:
         text = to_json(report, indent=2, ensure_ascii=False)
         part.write_text(text + "\n", "utf-8", errors="backslashreplace")

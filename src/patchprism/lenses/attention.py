@@ -35,13 +35,13 @@ _NOTE = (
     "the share of attention that goes to patches (the rest stays with class token and registers)."
 )
 _BAR = Bar("attention weight of a patch", "0", "the panel's own end")
-# Photos are drawn in several threads; the network is for one at a time.
+# Photos are drawn in several threads, but only one may use the network at a time.
 _network = threading.Lock()
 
 
 @dataclass(frozen=True)
 class Attended:
-    """What one token of one photo attends to.
+    """The attention of one token of one photo.
 
     Attributes
     ----------
@@ -91,7 +91,7 @@ def check_backbone(backbone: Backbone, *, has_points: bool, layer: int) -> None:
 def class_attention(
     backbone: Backbone, framing: Framing, photo: NDArray[np.uint8], *, name: str, layer: int
 ) -> NDArray[np.float32]:
-    """What the class token of a photo attends to, mean over heads, (h, w): the map that the lens draws first.
+    """The attention of the class token, averaged over heads, (h, w): the first map of the lens.
 
     Parameters
     ----------
@@ -130,7 +130,7 @@ class Attention(Lens):
         check_backbone(scene.backbone, has_points=bool(self.points_), layer=layer)
         self.layer_ = scene.backbone.layer_index(layer)
         self.has_class_token_ = scene.backbone._has_class_token()
-        # What figures show, of photos that this process looked at.
+        # Panels for the figures, for photos that this process looked at.
         self.seen_: dict[int, list[Attended]] = {}
         return self
 

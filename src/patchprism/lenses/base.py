@@ -1,4 +1,4 @@
-"""What a lens is. Importing it loads neither torch nor scikit-learn."""
+"""The base class of lenses. Importing it loads neither torch nor scikit-learn."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 class Lens:
     """A way of looking at features, over a scene of any size.
 
-    First :meth:`fit` learns what all photos must share, such as one scale. Then the lens is small, can be pickled, and
-    workers :meth:`look` at the photos with it. At last :meth:`result` puts together what is said of all of them.
+    First, :meth:`fit` learns what all photos share, for example one scale. The fitted lens is small and can be
+    pickled, and workers use it to :meth:`look` at the photos. Finally, :meth:`result` combines their results.
     """
 
     name: ClassVar[str]
@@ -59,31 +59,31 @@ class Lens:
         return self
 
     def look(self, row: PhotoRow, tokens: Tokens, part: PhotoColors, index: int) -> PhotoLook:
-        """What there is to write of one photo.
+        """The pictures and arrays of one photo.
 
         Parameters
         ----------
         tokens : ndarray, shape (h, w, D)
         part : PhotoColors
-            What the prism makes of it.
+            Its scores, foreground and colours.
         index : int
-            Its place in the source.
+            Its index in the source.
         """
         return PhotoLook()
 
     def result(self, entries: Sequence[Any]) -> LensResult:
-        """What there is to write of all photos together.
+        """The result for all photos.
 
         Parameters
         ----------
         entries : sequence
-            What each photo's :meth:`look` gave as its ``entry``, in the photos' order.
+            The ``entry`` of each photo from :meth:`look`, in the order of the photos.
         """
         raise NotImplementedError
 
     @property
     def said(self) -> str:
-        """What the colours of a clip's frames mean."""
+        """Meaning of the colours of a clip's frames."""
         raise NotImplementedError
 
     def paint(self, tokens: Tokens, score: NDArray[np.floating[Any]], pixels: Any) -> NDArray[np.uint8]:
@@ -94,12 +94,12 @@ class Lens:
         tokens : ndarray, shape (h, w, D)
         score : ndarray, shape (h, w), in [0, 1]
         pixels : tensor, shape (3, H, W)
-            What the network got.
+            The framed pixels.
         """
         raise NotImplementedError
 
     def learned(self) -> Any:
-        """What :meth:`fit` learned that pictures depend on: JSON values and arrays."""
+        """The learned values that pictures depend on: JSON values and arrays."""
         return None
 
     @property
@@ -146,7 +146,7 @@ class Lens:
         return Sheet(groups, bars=bars, keys=keys, notes=tuple(notes), total=len(self.scene))
 
     def photo_panel(self, row: PhotoRow, size: tuple[int, int]) -> Image.Image:
-        """What the network saw of a photo, at a panel's size."""
+        """The part of a photo that the network saw, in the size of a panel."""
         return photo_panel(self.scene.shown(row, size), size)
 
 

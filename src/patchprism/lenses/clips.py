@@ -39,7 +39,7 @@ def clip_lens(options: ClipLensOptions) -> ClipLens | None:
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class _ClipScene(Scene):
-    """A scene whose point lies in a frame that is asked for by its time."""
+    """A scene with a point in a frame that is given by its time."""
 
     frames: AskedFrames
     asked: list[tuple[PhotoRow, Tokens]] = field(default_factory=list)

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from patchprism.prism.colors import PhotoColors
     from patchprism.prism.passes import Walk
 
-# What "auto" chooses from, and the patches that it judges by: a silhouette's cost grows with their square.
+# Numbers of clusters that "auto" tries, and the size of its sample of patches; the cost of a silhouette grows with
+# its square.
 AUTO_COUNTS = range(2, 13)
 SAMPLE = 2000
 # Kaufman and Rousseeuw's reading of a mean silhouette: below this, no substantial structure has been found.
@@ -47,9 +48,9 @@ class Clustering:
     Attributes
     ----------
     means : MiniBatchKMeans
-        As fitted, its clusters in another order.
+        The fitted k-means, with its clusters in another order.
     rank : ndarray, shape (k,), int64
-        What each of its clusters is called here.
+        The number of each of its clusters in the result.
     labels : ndarray, shape (n,), int64
     centers : ndarray, shape (k, D), float32
     inertia : float
@@ -116,7 +117,7 @@ def cluster(
     silhouettes: dict[int, float] = {}
     if count == "auto":
         silhouettes = _judge(rows[np.random.default_rng(seed).permutation(len(rows))[:SAMPLE]], seed)
-        # Of equals the smaller number; two where none could be judged.
+        # The smaller number in a tie; two if none could be judged.
         wanted = max(silhouettes, key=lambda k: (silhouettes[k], -k)) if silhouettes else 2
     fitted = _fit(rows, wanted, seed)
     labels = fitted.labels_.astype(np.int64)
@@ -162,7 +163,7 @@ def _fit(rows: NDArray[np.float32], count: int, seed: int) -> Any:
 
 
 def rows_to_fit(scene: Scene, walk: Walk) -> NDArray[np.floating]:
-    """What k-means is fitted on, (n, D): all patches of a scene, or a share of them that fits into memory."""
+    """Patches for the fit of k-means, (n, D): all patches of a scene, or a sample that fits into memory."""
     _, first = scene.tokens(0)
     share = FITTED_VALUES / (scene.n_patches * first.shape[-1])
     rows: NDArray[np.floating] = walk(partial(Sample, _rows, share, scene.options.seed)).rows()

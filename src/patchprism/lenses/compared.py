@@ -1,4 +1,4 @@
-"""What is compared: models on photos, each with weights of its own, or feature stores; and what to call each."""
+"""The models or feature stores that are compared, each with its weights and its label."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ class Model:
     Attributes
     ----------
     label : str
-        What tells it from the others.
+        Distinguishes it from the others.
     given : StoredFeatures or list
-        As :func:`~patchprism.jobs.inputs.open_input` gives it.
+        The result of :func:`~patchprism.jobs.inputs.open_input`.
     settings : Settings
         Resolved.
     backbone : Backbone, optional
-        A loaded one to use instead of the one that the settings name.
+        A loaded backbone to use instead of the one in the settings.
     fetch_from : sequence of str
         As for :func:`~patchprism.visualize`.
     """
@@ -50,7 +50,7 @@ class Model:
 def models_of(
     photos: Any, models: Any, weights: Any, settings: Settings, fetch_from: Sequence[str] = ()
 ) -> tuple[list[Model], list[str]]:
-    """What is compared, checked before anything is loaded; and what folders left out, and the like.
+    """The models to compare, checked before anything is loaded, and notes about the inputs.
 
     Parameters
     ----------

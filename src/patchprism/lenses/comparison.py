@@ -51,28 +51,28 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True, repr=False)
 class Comparison:
-    """Cells of the same photos, turned to agree with the first; a notebook shows them.
+    """Models and layers on the same photos, in colours that agree; a notebook shows them.
 
     Attributes
     ----------
     photos : Photos
     framing : Framing
-        The first model's.
+        The framing of the first model.
     sizes : list of tuple of int
     cells : list of CompareCell
-        Models in the order given, and of each its layers.
+        One cell per model and layer: models in the order given, and the layers of each.
     models : list of dict
-        Of each model or store its label, name, layers, weights and framing.
+        For each model or store: label, name, layers, weights and framing.
     tokens : dict
         Facet and norms.
     failures : list of Failure
     seconds : dict
     notes : list of str
-        What folders left out, and the like; of single photos in ``photos.notes``.
+        Notes about the job. Notes about single photos are in ``photos.notes``.
     unasked : list of str
-        Buckets and hosts of a store's photos that are not to be asked.
+        Buckets and hosts with photos of a store that may not be read.
     origins : list of str
-        What each model's colours were made from, in sentences.
+        What the colours of each model were made from, in sentences.
     """
 
     photos: Photos
@@ -89,7 +89,7 @@ class Comparison:
 
     @property
     def layers_a_model(self) -> int:
-        """How many layers of each model there are."""
+        """Number of layers per model."""
         return len(self.cells) // len(self.models)
 
     def __repr__(self) -> str:
@@ -97,17 +97,17 @@ class Comparison:
         return f"Comparison({counted(len(self.photos), 'photo')}: {cells})"
 
     def _repr_png_(self) -> bytes:
-        """What a notebook shows: a row per photo, a column per cell."""
-        # By its name: that module draws comparisons, so it imports this one.
+        """HTML for notebooks: one row per photo, one column per cell."""
+        # By its name, because that module imports this one.
         figures = importlib.import_module("patchprism.lenses.comparison_figures")
         return as_png(figures.overview(self, turned=True)())
 
     def all_notes(self) -> list[Note]:
-        """What is to be said of the job and of its photos."""
+        """Notes about the job and about its photos."""
         return all_notes(self.notes, self.photos)
 
     def report(self) -> dict[str, Any]:
-        """JSON values: what ``compare.json`` holds."""
+        """The contents of ``compare.json``, as JSON values."""
         return {
             "version": 1,
             "patchprism": __version__,
@@ -150,7 +150,7 @@ class Comparison:
 
 @dataclass(kw_only=True)
 class _Seen:
-    """What is kept of a model when its tokens are gone: its cells, and what is known of its photos."""
+    """The results of a model that are kept without its tokens: its cells and the entries of its photos."""
 
     report: dict[str, Any]
     origin: str
@@ -230,20 +230,20 @@ def compare(
     errors: str = "raise",
     progress: Callable[[str, int, int | None], None] | None = None,
 ) -> Comparison:
-    """Colour photos by several models, weights, layers or feature stores, turned to agree with the first.
+    """Colour photos with several models, weights, layers or feature stores, in colours that agree.
 
     Parameters
     ----------
     photos : sequence
-        As for :func:`~patchprism.visualize`; or feature stores of the same photos, which are matched by name. No
-        network is needed for stores.
+        As for :func:`~patchprism.visualize`; or feature stores of the same photos, whose photos are matched by name.
+        Stores need no network.
     models : sequence of str or Backbone
-        Names, or backbones that are loaded already. One is held in memory at a time, and one model's tokens. Models
-        of the same name are told apart by their weights: ``"dinov2_vits14 (tuned.pth)"``.
+        Names, or backbones that are already loaded. Only one model and its tokens are in memory at a time. Models of
+        the same name are labelled with their weights: ``"dinov2_vits14 (tuned.pth)"``.
     weights : sequence of str or None, optional
-        One per model, None for a model's official weights.
+        One per model; None stands for the official weights.
     fetch_from : sequence of str
-        As for :func:`~patchprism.visualize`, for the photos of stores.
+        As for :func:`~patchprism.visualize`; for stores.
     layers : sequence of int, optional
         Layers of each model, counted from 0, or from the end with negative numbers; the last by default.
     facet, final_norm, token_norm, preset, size, range, mean, std, threshold, foreground
@@ -251,7 +251,7 @@ def compare(
     foreground_component, scaling, space, device, dtype, batch_size, errors, progress
         As for :func:`~patchprism.visualize`; each cell has its own prism with these options.
     seed : int
-        For the shuffled baseline.
+        Random seed of the baseline with shuffled patches.
 
     Returns
     -------
@@ -260,7 +260,7 @@ def compare(
     Raises
     ------
     PatchPrismError
-        One of its children; a photo is done by all models or by none.
+        One of its subclasses. A photo that fails for one model is left out for all.
     """
     errors = checks.choice("errors", errors, allowed=ERRORS)
     checks.callback("progress", progress)
@@ -305,18 +305,19 @@ def compare_models(
     Parameters
     ----------
     work : Folder, optional
-        Where each model's tokens are kept shard by shard; in memory by default, one model's at a time.
+        Folder for the tokens of each model, shard by shard; by default the tokens of one model at a time are in
+        memory.
     seed : int
-        For the shuffled baseline.
+        Random seed of the baseline with shuffled patches.
     strict : bool
-        Whether the first photo that cannot be read raises.
+        Whether the first photo that cannot be read raises an error.
     notes : sequence of str
-        What is to be said of the job's inputs.
+        Notes about the inputs of the job.
 
     Raises
     ------
     PatchPrismError
-        One of its children; a photo is done by all models or by none.
+        One of its subclasses. A photo that fails for one model is left out for all.
     """
     seed = checks.seed("seed", seed)
     only = None
@@ -367,7 +368,7 @@ def _shared(models: Sequence[Model], named: Sequence[set[str]]) -> frozenset[str
 
 
 def _see(model: Model, run: Run, work: Folder | None, only: frozenset[str] | None, strict: bool) -> _Seen:
-    """One model's cells; its tokens are let go of at the end."""
+    """The cells of one model; its tokens are freed at the end."""
     run = replace(run, backbone=model.backbone)
     opened = open_tokens(
         model.given,

@@ -1,4 +1,4 @@
-"""What a comparison looks like, and the files that it makes."""
+"""The figures and files of a comparison."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def _panel(comparison: Comparison, cell: int, photo: int, *, turned: bool) -> Pa
 
 
 def _told(comparison: Comparison, cell: int, *, turned: bool) -> tuple[str, ...]:
-    """What a cell is, and what turning it leaves."""
+    """The label of a cell, and its residual after turning."""
     each = comparison.cells[cell]
     said, left = "as fitted", ""
     if turned and each.turn is None:
@@ -141,7 +141,7 @@ def save_comparison(
     arrange: str = "beside",
     panels: str = "whole",
 ) -> list[Path] | list[str]:
-    """Write the figures and their captions, ``compare.json``, and with ``arrays`` a ``<stem>.compare.npz`` a photo.
+    """Write figures and captions, ``compare.json``, and with ``arrays`` one ``<stem>.compare.npz`` per photo.
 
     Parameters
     ----------
@@ -213,7 +213,7 @@ def _save(
 
 
 def _made_from(comparison: Comparison) -> str:
-    """What each cell's colours are before they are turned, and what each model's were made from."""
+    """Captions: the colours of each cell before turning, and what those of each model were made from."""
     cells = [
         f"{cell.label}. {foreground_said(cell.prism)} {colors_said(cell.prism)}" for cell in comparison.cells
     ]
@@ -243,15 +243,15 @@ def write_comparison(
     Parameters
     ----------
     models : sequence of Model
-        As :func:`~patchprism.lenses.compared.models_of` gives them.
+        The result of :func:`~patchprism.lenses.compared.models_of`.
     out : path
         A folder or an address.
     pictures : PictureOptions
-        Its ``arrays``, ``format`` and options of figures count.
+        Only ``arrays``, ``format`` and the options of figures have an effect.
     notes : sequence of str
-        What is to be said of the job's inputs.
+        Notes about the inputs of the job.
     large : bool
-        Keep tokens in a work folder of the output rather than in memory: the same command resumes the job.
+        Keep tokens in a work folder in the output instead of in memory, so that the job can be resumed.
     """
     from patchprism.lenses.comparison import compare_models
 

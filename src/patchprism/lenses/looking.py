@@ -53,7 +53,7 @@ def check_lenses(
     Raises
     ------
     OptionError
-        If there is no such lens, or an option has a value that is not allowed, or a lens lacks one.
+        If there is no such lens, an option has a value that is not allowed, or a required option is missing.
     """
     names = [checks.choice("lens", name, allowed=LENSES) for name in checks.texts("lens", names)]
     options = LensOptions() if options is None else options
@@ -104,7 +104,7 @@ def look_through(
     *,
     backbone: Backbone | None = None,
 ) -> list[LensResult]:
-    """What lenses find in some photos. Time spent is added to ``view.seconds``.
+    """Look at photos with lenses. The time is added to ``view.seconds``.
 
     Parameters
     ----------
@@ -153,7 +153,7 @@ def look_through(
 
 
 def scene_of(view: View, options: LensOptions) -> Scene:
-    """What lenses see of a view in memory."""
+    """The scene of a view in memory, for lenses."""
     seen = zip(view.names, view.features.grids, view.sizes, view.crops, strict=True)
     rows = [PhotoRow(name, grid, size, crop) for name, grid, size, crop in seen]
     return Scene(
@@ -167,7 +167,7 @@ def scene_of(view: View, options: LensOptions) -> Scene:
 
 
 def _result(lens: Lens) -> LensResult:
-    """What a lens finds, with the pictures and arrays of each photo."""
+    """The result of a lens, with the pictures and arrays of each photo."""
     looks = [
         lens.look(row, tokens, lens.scene.part(index, row, tokens), index)
         for index, row, tokens in lens.scene.read()
@@ -208,7 +208,7 @@ class Lenses:
         Raises
         ------
         OptionError
-            If a point lies in no photo, or there are too few photos.
+            If a point is in no photo, or there are too few photos.
         """
         if "matches" in self.names and len(photos) < 2:
             raise OptionError(f"the lens matches needs at least two photos, got {len(photos)}")

@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from patchprism.lenses.options import LensOptions
     from patchprism.prism.passes import Walk
 
-# Photos that are compared at most, each with every other.
+# Maximum number of photos, each of which is compared with every other.
 MAX_MATCHED = 200
 # Figures of this many pairs are drawn, those with the most similar matches; the table holds all pairs.
 MAX_FIGURES = 45
-# Similarities that are held at once: 64 MB.
+# Number of similarities in memory at once: 64 MB.
 _BLOCK_VALUES = 1 << 24
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from patchprism.prism.colors import PhotoColors
     from patchprism.prism.passes import Walk
 
-# Medians are those of about so many lengths, drawn by seed where there are more: right to 0.2 % of ranks.
+# If there are more lengths, the medians are those of a random sample of about this size, exact to 0.2 % of the ranks.
 SAMPLE = 1 << 18
 # A patch stands out when its length is this many scaled median absolute deviations above the median: 5 of a
 # normal distribution's standard deviations.

@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 class Sample:
     """Measures patches; keeps the range of what it measures, and a share of it, drawn by seed.
 
-    What is drawn of a photo depends on the seed and the photo's place alone, so it is the same for any number of
+    The sample of a photo depends only on the seed and the index of the photo, so it is the same for any number of
     workers and shards.
 
     Parameters
     ----------
     measure : callable
-        Tokens, (h, w, D) -> (n, k), a row per patch; can be pickled.
+        Tokens, (h, w, D) -> (n, k), one row per patch; can be pickled.
     share : float
-        Of the rows, that are kept; all of them from 1.
+        Share of the rows that are kept; from 1 on, all are kept.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Sample:
             self._extent(len(other.extent.low)).merge(other.extent)
 
     def rows(self) -> NDArray[np.floating[Any]]:
-        """What was kept, in the photos' order; it is given away."""
+        """The sample, in the order of the photos; it is removed from this object."""
         kept, self.kept = self.kept, {}
         return np.concatenate([kept[index] for index in sorted(kept)])
 

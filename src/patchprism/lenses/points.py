@@ -20,7 +20,7 @@ _FORM = re.compile(r"^(?P<photo>.+):(?P<x>[^:,]+),(?P<y>[^:,]+)$", re.DOTALL)
 
 @dataclass(frozen=True)
 class Point:
-    """A place in a photo.
+    """A point in a photo.
 
     Attributes
     ----------
@@ -89,7 +89,7 @@ def find_photo(wanted: str, names: Sequence[str], *, option: str = "at") -> int:
 
 
 def point_in(row: PhotoRow, photo: int, x: float, y: float, *, text: str) -> Point:
-    """The patch at a place of a photo.
+    """The patch at a point of a photo.
 
     Parameters
     ----------

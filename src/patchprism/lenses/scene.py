@@ -37,19 +37,19 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class Scene:
-    """What lenses look at; can be pickled and sent to a worker, which loads a backbone of its own.
+    """The photos that lenses look at. It can be pickled and sent to a worker, which loads its own backbone.
 
-    A photo's *index* is its place in the source, ``shard * SHARD + place in the shard``, as passes are told it. Its
-    *number* counts the photos that are there, from 0.
+    The *index* of a photo is its position in the source, ``shard * SHARD + position in the shard``, as in passes. Its
+    *number* counts only the photos that could be read, from 0.
 
     Attributes
     ----------
     load : callable, optional
-        Gives the backbone; None where there is none.
+        Returns the backbone; None if there is none.
     parts : sequence of PhotoColors, optional
-        Each photo's colours by its number, where they are there already.
+        The colours of each photo, by its number, if they already exist.
     lost : dict
-        Photos that could not be read again when they were drawn, and why, by name.
+        Photos that could not be read again for drawing, by name, with the reason.
     """
 
     source: Source
@@ -92,7 +92,7 @@ class Scene:
         return shard * SHARD + number - (self._ends[shard - 1] if shard else 0)
 
     def row(self, number: int) -> PhotoRow:
-        """What is known of a photo, by its number."""
+        """The entry of a photo, by its number."""
         shard, place = divmod(self.index(number), SHARD)
         return self.source.rows(shard)[place]
 
@@ -101,7 +101,7 @@ class Scene:
         wanted = None if numbers is None else sorted({self.index(number) for number in numbers})
         shards = range(self.source.n_shards) if wanted is None else sorted({i // SHARD for i in wanted})
         for shard in shards:
-            # No photo behind the last that is wanted is read.
+            # No photo after the last requested one is read.
             last = None if wanted is None else max(i for i in wanted if i // SHARD == shard) % SHARD + 1
             for place, (row, tokens) in enumerate(islice(self.source.read(shard), last)):
                 if wanted is None or shard * SHARD + place in wanted:
@@ -126,7 +126,7 @@ class Scene:
         return photo
 
     def shown(self, row: PhotoRow, size: tuple[int, int]) -> NDArray[np.uint8]:
-        """What the network saw of a photo, (H, W, 3) uint8, about as large as the (width, height) at which it is shown.
+        """The part of a photo that the network saw, (H, W, 3) uint8, about as large as the given (width, height).
 
         Plain grey stands for one that is gone.
         """

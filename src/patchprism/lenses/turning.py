@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     Float64 = NDArray[np.float64]
     Crop = tuple[float, float, float, float]
 
-# With fewer shared patches three components cannot be turned in a way that means anything.
+# With fewer shared patches, a rotation of three components has no meaning.
 MIN_SHARED = 8
 SHUFFLES = 20
 
@@ -103,19 +103,19 @@ class CompareCell:
     Attributes
     ----------
     model : str
-        What tells it from the other models, see :func:`~patchprism.lenses.comparison.compare`.
+        Label of the model, see :func:`~patchprism.lenses.comparison.compare`.
     layer : int or tuple of int
-        Several where a feature store holds the tokens of several layers side by side.
+        Several if a feature store contains the concatenated tokens of several layers.
     prism : Prism
-        Fitted on this cell's features alone.
+        Fitted only on the features of this cell.
     components : list of ndarray, each (h, w, k), float64
         Coordinates of all patches along the object PCA's components.
     turn : Turn or None
-        None for the first cell, and where too few patches are shared.
+        None for the first cell, and if too few patches are shared.
     turned : list of ndarray, each (h, w, 3), float32
-        Colours after turning; those of ``parts`` where nothing was turned.
+        Colours after turning; those of ``parts`` if nothing was turned.
     clipped : float
-        Share of the foreground's patches whose turned colours leave the first cell's ranges, and are cut off.
+        Share of the foreground patches whose turned colours exceed the ranges of the first cell and are clipped.
     """
 
     model: str
@@ -130,7 +130,7 @@ class CompareCell:
 
     @property
     def label(self) -> str:
-        """What to call it in figures."""
+        """Name in figures."""
         return f"{self.model}, {self.layer_label}"
 
     @property
@@ -180,9 +180,9 @@ def align(cells: Sequence[CompareCell], *, seed: int = 0) -> None:
     Parameters
     ----------
     cells : sequence of CompareCell
-        Of the same photos in the same order; their grids and crops may differ.
+        Cells with the same photos in the same order; their grids and crops can differ.
     seed : int
-        For the shuffled baseline.
+        Random seed of the baseline with shuffled patches.
     """
     first = cells[0]
     first.turned = [part.rgb for part in first.parts]
@@ -256,7 +256,7 @@ def _on_grid_of_first(cell: CompareCell, first: CompareCell, photo: int) -> tupl
 
 def _interpolate(values: Float64, places: Float64, axis: int) -> Float64:
     """Values at fractional indices along an axis; beyond the ends the end's value."""
-    # Grids that agree give whole numbers but for rounding, and must give the very same values.
+    # If the grids agree, these are integers except for rounding; the values must then be exactly the same.
     places = np.where(np.abs(places - np.rint(places)) < 1e-9, np.rint(places), places)
     places = np.clip(places, 0, values.shape[axis] - 1)
     before = np.floor(places).astype(np.intp)

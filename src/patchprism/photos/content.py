@@ -1,4 +1,4 @@
-"""What a file is, by its first bytes: what is refused by name before a decoder sees it."""
+"""Recognise files by their first bytes, so that files that are not photos get a clear error."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def check_jpeg_2000(file: IO[bytes], label: str) -> None:
         )
 
 
-# What a file begins with that is no photo of ours, at which byte, and what it is.
+# First bytes of files that are not photos, their position, and what the file is.
 HEAD = 132
 _OTHERS = (
     (0, b"\xff\x0a", "not a readable image (JPEG XL: save it as JPEG or PNG)"),
@@ -70,7 +70,7 @@ _AVIF_BRANDS = (b"avif", b"avis")
 
 
 def check_content(head: bytes, label: str) -> None:
-    """Name what a file is by its content, where that is no photo that is read; load what reads HEIC.
+    """Say what a file is if it is not a photo that can be read; load the reader of HEIC if it is needed.
 
     Raises
     ------

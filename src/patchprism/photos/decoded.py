@@ -63,7 +63,7 @@ def check_size(width: int, height: int, label: str) -> None:
 
 
 def _note_frames(image: Image.Image) -> list[str]:
-    """What to say of a file's other frames. Pages of TIFFs are counted where their file is opened."""
+    """The note about further frames of a file. Pages of TIFF files are counted when the file is opened."""
     try:
         count = int(getattr(image, "n_frames", 1))
         which = "one" if image.tell() else "the first"

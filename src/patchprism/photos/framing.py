@@ -48,16 +48,16 @@ class Framed:
     pixels : torch.Tensor, shape (3, H, W), float32
         Normalised model input, contiguous, on the CPU.
     crop : tuple of float
-        Left, top, right and bottom of what the pixels cover, in the photo's pixel coordinates: (0, 0) is the
-        outer corner of its first pixel, (W, H) that of its last.
+        The part of the photo that the pixels show: left, top, right and bottom in the photo's pixels. (0, 0) is the
+        outer corner of its first pixel, and (W, H) that of its last.
     grid : tuple of int
         Rows and columns of patches (h, w).
     shown : np.ndarray, shape (H, W, 3), uint8, or None
-        The same crop before it was normalised: what a figure shows. None where it was not asked for.
+        The same crop before normalisation, for figures. None if it was not requested.
     plain : bool
-        Whether nothing is in the photo: it is of one colour, or noise.
+        Whether the photo is of one colour, or noise.
     enlargement : int
-        How many times as many rows and columns the pixels have as the crop, because patches overlap.
+        Factor by which overlapping patches increase the rows and columns of the pixels.
     """
 
     pixels: torch.Tensor
@@ -72,8 +72,8 @@ class Framed:
 class Framing:
     """How photos are resized, cropped and normalised.
 
-    Two framings are equal when they frame every photo alike. ``to_dict`` and ``from_dict`` carry one through
-    JSON, so that a prism file knows how its photos were framed.
+    Two framings are equal if they frame every photo in the same way. ``to_dict`` and ``from_dict`` convert a framing
+    to and from JSON values, for example for the file of a prism.
 
     Parameters
     ----------
@@ -85,22 +85,22 @@ class Framing:
     mean, std : tuple of float
         Normalisation of RGB in [0, 1].
     crop : {"cover", "center"}, default "cover"
-        ``"cover"`` keeps the photo's shape: both sides to the nearest multiple of the patch size, less
-        than half a patch cut off, scaled alike in both directions.
-        ``"center"`` is the seed's square crop out of a slightly larger photo.
+        ``"cover"`` keeps the shape of the photo: it is scaled by one factor, and less than half a patch is cut off so
+        that both sides are multiples of the patch size. ``"center"`` is the square crop of the preset ``"seed"``, out
+        of a slightly larger photo.
     interpolation : {"bicubic", "bilinear"}, default "bicubic"
-        Both antialiased, on floats.
+        Both are antialiased and work on floats.
     stride : int, optional
-        Pixels from one patch to the next, a divisor of ``patch_size``, which is the default. With a smaller one patches
-        overlap (after Amir et al., "Deep ViT Features as Dense Visual Descriptors", 2021): the grid has ``patch_size /
-        stride`` times as many rows and columns, and each patch is centred on its cell of it. The patches are laid side
-        by side in larger pixels, so that a network gets them like any others and interpolates its position embedding
-        to their grid.
+        Pixels from one patch to the next; it must divide ``patch_size``, which is the default. With a smaller stride,
+        patches overlap (Amir et al., "Deep ViT Features as Dense Visual Descriptors", 2021). The grid then has
+        ``patch_size / stride`` times as many rows and columns, and each patch is centred on its cell. The overlapping
+        patches are laid side by side in a larger picture, so the network processes them like any other patches, and
+        interpolates its position embedding to their grid.
 
     Raises
     ------
     OptionError
-        If an option is not as above.
+        If an option has a value that is not allowed.
     """
 
     size: int = option(
@@ -170,13 +170,14 @@ class Framing:
         std: Sequence[float],
         stride: int | None = None,
     ) -> Framing:
-        """The framing that a preset names.
+        """The framing of a preset.
 
         Parameters
         ----------
         name : {"default", "seed"}
-            ``"default"`` keeps the photo's shape. ``"seed"`` does what the post that the project starts from
-            did: a square crop, bilinear, and a mean and deviation of 0.5 in place of the backbone's.
+            ``"default"`` keeps the shape of the photo. ``"seed"`` reproduces the blog post that the project started
+            from: a square crop, bilinear interpolation, and a mean and standard deviation of 0.5 instead of the
+            backbone's.
         size : int, default 448
             See `Framing`.
         patch_size : int
@@ -212,11 +213,11 @@ class Framing:
 
     @property
     def enlargement(self) -> int:
-        """How many times as many rows and columns of patches there are as without an overlap."""
+        """Factor by which the stride increases the number of rows and columns."""
         return self.patch_size // self.cell
 
     def to_dict(self) -> dict[str, Any]:
-        """The options as plain JSON values; no stride where patches do not overlap."""
+        """The options as JSON values; without a stride if patches do not overlap."""
         said = {
             key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()
         }
@@ -224,7 +225,7 @@ class Framing:
 
     @classmethod
     def from_dict(cls, options: Mapping[str, Any]) -> Framing:
-        """The framing that ``to_dict`` described.
+        """Make a framing from the values of ``to_dict``.
 
         Raises
         ------
@@ -237,7 +238,7 @@ class Framing:
         return cls(**options)
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
-        """Rows and columns of patches that a photo of ``height`` by ``width`` pixels gets.
+        """Rows and columns of patches of a photo of ``height`` by ``width`` pixels.
 
         Raises
         ------
@@ -248,7 +249,7 @@ class Framing:
         return plan.box_height // self.cell, plan.box_width // self.cell
 
     def covered(self, height: int, width: int) -> tuple[float, float, float, float]:
-        """Left, top, right and bottom of what the pixels cover, as shares of a photo's width and height.
+        """Left, top, right and bottom of the part that the pixels show, as shares of the photo's width and height.
 
         Raises
         ------
@@ -269,11 +270,11 @@ class Framing:
         Parameters
         ----------
         photo : np.ndarray, shape (H, W, 3), uint8
-            RGB, as `patchprism.read_photo` gives it.
+            RGB, as `patchprism.read_photo` returns it.
         name : str, default "photo"
-            What to call it in errors.
+            Name of the photo in errors.
         show : bool, default True
-            Whether ``shown`` is wanted too.
+            Whether the result includes ``shown``.
 
         Returns
         -------
@@ -282,7 +283,7 @@ class Framing:
         Raises
         ------
         PhotoError
-            If the photo is no such array, or is so elongated that it grows beyond all bounds (seed preset).
+            If the photo is not such an array, or is so elongated that it would become too large (preset ``"seed"``).
         """
         import torch
 
@@ -315,7 +316,7 @@ class Framing:
         )
 
     def show(self, photo: NDArray[np.uint8], *, name: str = "photo") -> NDArray[np.uint8]:
-        """What :meth:`apply` gives as ``shown``, (H, W, 3) uint8."""
+        """The picture that :meth:`apply` returns as ``shown``, (H, W, 3) uint8."""
         shown = self.apply(photo, name=name).shown
         assert shown is not None
         return shown

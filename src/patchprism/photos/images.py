@@ -49,36 +49,37 @@ def read_photo(
     name: str | None = None,
     range: Sequence[float] | None = None,
 ) -> NDArray[np.uint8]:
-    """Read a photo, whatever it is, into one form.
+    """Read any photo as an RGB array.
 
-    EXIF orientation is applied, an embedded colour profile is converted to sRGB, transparency is laid over
-    white, 16 bits are scaled to 8, and of several frames or pages the first is taken. Safe to call from
-    several threads at once.
+    The EXIF orientation is applied, an embedded colour profile is converted to sRGB, transparent parts become white,
+    and 16 bits are scaled to 8. If there are several frames or pages, the first one is read. The function can be
+    called from several threads at the same time.
 
     Parameters
     ----------
     source : path, bytes, binary file, PIL.Image.Image or np.ndarray
-        A file, or its content: JPEG, PNG, WebP, TIFF, GIF, BMP, JPEG 2000, AVIF, and HEIC with the extra ``heif``.
-        An array must be (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) with R, G, B and alpha in this order; uint8,
-        uint16, bool, or floats in [0, 1], and with ``range`` any other numbers.
+        A file, or its content: JPEG, PNG, WebP, TIFF, GIF, BMP, JPEG 2000, AVIF, and HEIC with the extra ``heif``. An
+        array must have the shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), with red, green, blue and alpha in this
+        order. Its dtype must be uint8, uint16, bool, or float with values in [0, 1]. With ``range``, other dtypes and
+        values are allowed.
     name : str, optional
-        What to call the photo in errors; by default its path.
+        Name of the photo in errors; by default its path.
     range : (low, high), optional
-        The values that are black and white where a photo does not hold 8 bits: ``(0, 4095)`` for the 12 bits of
-        a camera in 16, ``(-160, 240)`` for Hounsfield units. Values beyond are clipped. Photos of 8 bits are read
-        as they are.
+        The values that are black and white in a photo that does not have 8 bits: ``(0, 4095)`` for 12 bits in a
+        16-bit file, ``(-160, 240)`` for Hounsfield units. Values outside this range are clipped. Photos with 8 bits
+        are not changed.
 
     Returns
     -------
     np.ndarray, shape (H, W, 3), uint8
-        RGB in sRGB; contiguous, and no view of the source.
+        RGB in sRGB; contiguous, and a copy of the source.
 
     Raises
     ------
     PhotoError
-        If there is no such file, or it cannot be read as a photo, with the reason in a few words.
+        If there is no such file, or it cannot be read as a photo; the message gives the reason.
     OptionError
-        If the source is of none of these types.
+        If the source has another type.
     """
     from PIL import Image
 
@@ -95,7 +96,8 @@ def read_photo(
             if Path(source).is_char_device() or Path(source).is_block_device():
                 raise PhotoError(label, "is a device, not a file")
             if Path(source).is_fifo() and not is_stream(source):
-                # Opening it waits, for ever if nobody writes. The shell's own, of <(...), have their writer.
+                # Opening a pipe waits until somebody writes to it, possibly for ever. Pipes that the shell makes with
+                # <(...) have a writer.
                 raise PhotoError(label, "is a pipe, not a file")
             with open(source, "rb") as file:
                 return _read_file(file, label, values)

@@ -115,7 +115,7 @@ class _Child:
         try:
             self._send(wanted)
             answer = pickle.load(self._from)
-            while isinstance(answer, int):  # the bytes that it is about to take
+            while isinstance(answer, int):  # number of bytes that it is about to use
                 self._send(admit(answer))
                 answer = pickle.load(self._from)
         except (EOFError, OSError, pickle.UnpicklingError) as error:
@@ -148,9 +148,9 @@ class _Child:
 
 
 def serve() -> None:
-    """The process itself: a reader, then what it is asked for come in; photos go out until nobody asks any more."""
+    """The main loop of the process: receives a reader, then requests, and sends photos."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches it too; the one that asks decides
-    # What a decoder prints must not get between the photos.
+    # Output that a decoder prints must not be mixed with the photos.
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     source = sys.stdin.buffer
@@ -178,7 +178,7 @@ def _answer(
             photo = np.ascontiguousarray(reader(wanted))
         answer = pickle.dumps((photo.shape, heard.notes))
     except Exception as error:
-        # Whatever it is, it is raised where the photo was asked for.
+        # Every error is raised where the photo was requested.
         try:
             answer = pickle.dumps(error)
         except Exception:

@@ -40,16 +40,16 @@ def eight_bits(
     wanted : (low, high) or None
         The values that are black and white.
     top : int, optional
-        The largest number that the file's bits can hold, where that is not their type's.
+        The largest number that the bits of the file can represent, if it is smaller than that of their dtype.
     gamma : float, optional
-        The file's exponent of encoding, where it is not sRGB's.
+        The exponent that the file is encoded with, if it is not sRGB.
     zero : str
-        What zero means, for what is said.
+        What zero means, for messages.
 
     Raises
     ------
     PhotoError
-        If the numbers cannot be told black from white without a range.
+        If it is not known which numbers are black and white, and there is no range.
     """
     kind, size = values.dtype.kind, values.dtype.itemsize
     if kind == "b":

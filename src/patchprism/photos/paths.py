@@ -25,7 +25,7 @@ PHOTO_SUFFIXES = (
 # Those that an extra reads; without it, a folder says that they are left out.
 HEIF_SUFFIXES = (".heic", ".heif", ".hif")
 HEIF_ADVICE = "HEIC: pip install 'patchprism[heif]'"
-# What lies beside photos and is nobody's photo: labels, tables, and what programs and our own jobs leave.
+# Suffixes of files that are common beside photos: labels, tables, and files of programs and of our own jobs.
 _COMPANIONS = frozenset(
     (
         *(".txt", ".json", ".jsonl", ".xml", ".csv", ".tsv", ".yaml", ".yml", ".md", ".html", ".pdf", ".log"),
@@ -50,7 +50,7 @@ VIDEO_SUFFIXES = (
     *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".wmv", ".flv"),
     *(".ts", ".m2ts", ".mts", ".3gp", ".ogv"),
 )
-# What a file that is no photo may be, by its suffix, and what to do with it.
+# Advice for files that are not photos, by suffix.
 _ADVICE = {
     **dict.fromkeys(VIDEO_SUFFIXES, "for videos, use `patchprism video`"),
     ".prism": "give a prism as prism=FILE",
@@ -66,10 +66,10 @@ _MAX_STEM_BYTES = 200
 def find_photos(inputs: Sequence[str | os.PathLike[str]]) -> list[Path]:
     """The photo files meant by files, folders and patterns.
 
-    A name that exists is taken as it is: a file whatever its suffix, a folder with all photos in it and in
-    the folders below, hidden ones left out. Any other name is a pattern, with ``**`` for any depth. What
-    folders and patterns give is told by suffix and sorted as people count (``dog2`` before ``dog10``); files that
-    a job of PatchPrism wrote, by the record beside them, are no photos.
+    A name that exists is used as it is: a file with any suffix, or a folder with all photos in it and in the folders
+    below, except hidden ones. Any other name is a pattern, in which ``**`` stands for any depth. In folders and
+    patterns, photos are recognised by their suffix and sorted by the numbers in their names (``dog2`` before
+    ``dog10``). Files that a job of PatchPrism wrote, according to the record in their folder, are left out.
 
     Parameters
     ----------
@@ -84,7 +84,7 @@ def find_photos(inputs: Sequence[str | os.PathLike[str]]) -> list[Path]:
     Raises
     ------
     PhotoError
-        If a name gives no photo.
+        If a name leads to no photo.
     OptionError
         If there are no names, or one string in place of a sequence.
     """
@@ -161,24 +161,24 @@ def is_stream(path: str | os.PathLike[str]) -> bool:
 
 
 def photo_name(source: object) -> str:
-    """What to call a photo in errors and captions: its path as the user gave it, or ``"photo"``."""
+    """The name of a photo in errors and captions: its path as the user gave it, or ``"photo"``."""
     if isinstance(source, (str, os.PathLike)):
         text = os.fsdecode(source)
     else:
         text = next(
             (v for a in ("filename", "name") if isinstance(v := getattr(source, a, None), str) and v), "photo"
         )
-    # File names are bytes; what is no text must not break the terminal that the error goes to.
+    # File names are bytes. Names that are not valid text must not break the terminal that shows the error.
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def advice_on(name: str | os.PathLike[str]) -> str:
-    """What to do with a file that is no photo, told from its name: ``"; ..."``, or nothing.
+    """Advice for a file that is not a photo, from its name: ``"; ..."``, or an empty text.
 
     Examples
     --------
     >>> advice_on("clip.MP4"), advice_on("notes.txt")
-    ('; `patchprism video` takes videos', '')
+    ('; for videos, use `patchprism video`', '')
     """
     advice = _ADVICE.get(Path(os.fsdecode(name)).suffix.lower())
     return f"; {advice}" if advice else ""
@@ -212,7 +212,7 @@ def _matches(item: str) -> list[Path]:
 
 
 def _cut(item: str) -> str:
-    """What to say of a missing file whose name looks like part of one with a space in it; nothing otherwise."""
+    """Advice for a missing file whose name looks like part of a name with a space; otherwise an empty text."""
     folder, name = os.path.split(item.rstrip("/"))
     try:
         beside = os.listdir(folder or ".") if name else []

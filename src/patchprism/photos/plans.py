@@ -1,4 +1,4 @@
-"""What is cut out of a photo, and the size that it is resized to."""
+"""The part that is cut out of a photo, and the size that it is resized to."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def plan_cover(height: int, width: int, size: int, patch: int) -> Plan:
 
 
 def _cover_grid(height: int, width: int, short: int) -> tuple[int, int, bool]:
-    """Rows, columns, and whether the shape was given up; ``short`` patches on the shorter edge at most."""
+    """Rows, columns, and whether the shape was given up; at most ``short`` patches on the shorter edge."""
     shorter, longer = min(height, width), max(height, width)
     budget = MAX_ELONGATION * short * short
     fewer = max(1, min(short, math.isqrt(budget * shorter // longer) + 1))
@@ -60,5 +60,5 @@ def plan_center(height: int, width: int, size: int) -> Plan:
 
 
 def _divide(numerator: int, denominator: int) -> int:
-    """The nearest whole number, halves up: a photo halfway between two grids loses less than half a patch."""
+    """The nearest integer, halves rounded up: a photo between two grids loses less than half a patch."""
     return (2 * numerator + denominator) // (2 * denominator)

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 
 def gamma_of(image: Image.Image) -> float | None:
-    """The exponent that a PNG's values are encoded with, where nothing better says what they mean."""
+    """The exponent that the values of a PNG are encoded with, if there is no better information about them."""
     gamma = image.info.get("gamma")
     if image.format != "PNG" or not isinstance(gamma, float) or {"srgb", "icc_profile"} & set(image.info):
         return None
-    # 0.45455 is what writers say of sRGB; nothing reasonable lies outside of these bounds.
+    # Programs write 0.45455 for sRGB. Values outside these bounds are not plausible.
     return gamma if 0.1 <= gamma <= 2 and abs(gamma - 1 / 2.2) > 0.01 else None
 
 
@@ -37,7 +37,7 @@ def gamma_table(gamma: float, levels: int) -> NDArray[np.uint8]:
 
 
 def to_srgb(image: Image.Image) -> Image.Image:
-    """RGB without alpha; by the embedded profile where there is one that is sound and not sRGB already."""
+    """RGB without alpha, converted with the embedded profile if it is valid and not already sRGB."""
     from PIL import ImageCms
 
     image = straight(image)
@@ -53,7 +53,7 @@ def to_srgb(image: Image.Image) -> Image.Image:
         try:
             return _by_profile(image, ImageCms.ImageCmsProfile(io.BytesIO(profile)))
         except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
-            # A broken profile, or one for another colour space, says nothing of the pixels.
+            # A broken profile, or one for another colour space, is ignored.
             return image.convert("RGB")
     return image.convert("RGB")
 
@@ -85,13 +85,13 @@ def _by_profile(image: Image.Image, source: ImageCms.ImageCmsProfile) -> Image.I
         flags=ImageCms.Flags.BLACKPOINTCOMPENSATION | (ImageCms.Flags.NOOPTIMIZE if mode == "L" else 0),
     )
     if mode == "L":
-        # Of grey, LittleCMS's shortcut is off by up to 10 in the darks, and going without it takes 2 s at 12
-        # megapixels; for the 256 levels that there are it takes none.
+        # For grey, the fast path of LittleCMS is wrong by up to 10 in dark parts, and the exact path takes 2 s for 12
+        # megapixels. Converting only the 256 levels takes no time.
         ramp = ImageCms.applyTransform(PILImage.fromarray(np.arange(256, dtype=np.uint8)[None]), transform)
         return PILImage.fromarray(np.asarray(ramp)[0][np.asarray(image.convert("L"))])
     if mode == "RGB":
-        # Most profiles are sRGB under one of many names. Told by what it does to a few colours, such a
-        # profile costs nothing and leaves the values as they are, where a conversion would round again.
+        # Most profiles are sRGB under one of many names. Such a profile is recognised by converting a few colours.
+        # The photo is then not converted, which saves time and avoids rounding the values again.
         levels = np.arange(0, 256, 51, dtype=np.uint8)
         sample = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(1, -1, 3)
         converted = ImageCms.applyTransform(PILImage.fromarray(sample), transform)

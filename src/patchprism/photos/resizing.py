@@ -1,4 +1,4 @@
-"""The box of a photo that the network sees, resized; and whether there is anything in a photo."""
+"""Resize the box of a photo that the network sees; check whether a photo shows anything."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _STRIP_PIXELS = 1 << 18
 
 
 def check_photo(photo: object, name: str) -> None:
-    """Refuse what is no array (H, W, 3) of uint8."""
+    """Refuse anything that is not an array (H, W, 3) of uint8."""
     if not isinstance(photo, np.ndarray) or photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] != 3:
         shape, dtype = getattr(photo, "shape", None), getattr(photo, "dtype", type(photo).__name__)
         raise PhotoError(name, f"must be an array (H, W, 3) of uint8 to be framed, got {shape} of {dtype}")
@@ -30,8 +30,8 @@ def check_photo(photo: object, name: str) -> None:
 def resize(photo: NDArray[np.uint8], plan: Plan, interpolation: str) -> torch.Tensor:
     """The box of the resized photo, (3, h, w) float32 in [0, 1].
 
-    Equal to the last bit to one ``interpolate`` over the whole photo, which goes across and then down as
-    well; but what the box leaves out is not computed further, nor a resizing to the same size.
+    Equal, to the last bit, to ``interpolate`` on the whole photo, which also resizes rows first and columns second.
+    Only the box is computed in the second step, and resizing to the same size is skipped.
     """
     import torch
     from torch.nn.functional import interpolate
@@ -43,7 +43,7 @@ def resize(photo: NDArray[np.uint8], plan: Plan, interpolation: str) -> torch.Te
     if (plan.height, plan.width) == (height, width):  # most videos of a network's own size
         box = source[plan.top : plan.top + plan.box_height, columns].permute(2, 0, 1)
         return box.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
-    # A tensor per channel, each let go as soon as it is used: of a large photo, all three take gigabytes.
+    # One tensor per channel, each freed as soon as it is used: for a large photo, all three take gigabytes.
     across = [torch.empty((height, plan.box_width), dtype=torch.float32) for _ in range(3)]
     rows = max(1, _STRIP_PIXELS // max(width, plan.width))
     for start in range(0, height, rows):
@@ -67,7 +67,7 @@ def resize(photo: NDArray[np.uint8], plan: Plan, interpolation: str) -> torch.Te
             align_corners=False,
         )
         box[channel] = resized[0, 0, plan.top : plan.top + plan.box_height]
-    # Bicubic interpolation swings beyond the values that it interpolates.
+    # Bicubic interpolation can exceed the range of the values.
     return box.clamp_(0.0, 1.0)
 
 

@@ -23,16 +23,16 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-# What stands for a photo that is gone.
+# The grey that replaces a missing photo.
 GONE_GREY = 128
 # A photo that a store names by an address is read whole; the largest that the reader takes, at 16 bits a channel.
 MAX_FETCHED = 1 << 30
 
-# Protocol, then bucket or host: exactly these letters decide who is asked, so nothing odd may be among them.
+# Protocol, then bucket or host. These characters decide which server is contacted, so unusual ones are not allowed.
 _PLACE = re.compile(r"([a-z][a-z0-9+.-]*)://+([^/\\?#\s]+)(?:/.*)?")
-# Said of a photo that can be read no more when its pictures are drawn.
+# Message for a photo that can no longer be read when its pictures are drawn.
 DRAWN_WITHOUT = "its pictures are drawn without it"
-# What pipes gave: it comes once, and a job may ask for it again.
+# Contents of pipes. A pipe can be read only once, but a job may need the photo again.
 _piped: dict[str, bytes] = {}
 _piped_lock = threading.Lock()
 
@@ -65,7 +65,7 @@ read_source = SourceReader()
 def in_range(
     reader: Callable[[str], NDArray[np.uint8]], range: tuple[float, float] | None
 ) -> Callable[[str], NDArray[np.uint8]]:
-    """The reader of a job whose settings name a range; one that somebody brings reads as it does."""
+    """The reader of a job with a range. A reader that the caller passes is used as it is."""
     return SourceReader(range) if reader is read_source else reader
 
 
@@ -86,7 +86,7 @@ def fetch_source(name: str) -> tuple[str, bytes | None]:
 
 
 def read_stream(name: str | os.PathLike[str]) -> bytes | None:
-    """What comes in at a name such as ``/dev/stdin``, which means another file in another process; None for a file.
+    """The contents of a name such as ``/dev/stdin``, which means another file in another process; None for a file.
 
     A pipe is read once, and what it gave is kept.
 
@@ -136,14 +136,14 @@ def read_again(
     size : tuple of int
         The (H, W) that it had.
     content : str or None
-        What :func:`content_of` gave, where it is known.
+        The result of :func:`content_of`, if it is known.
     reader : callable
         A name -> (H, W, 3) uint8.
 
     Raises
     ------
     PhotoError
-        If it is gone, or another one by now.
+        If it is missing or has changed.
     """
     try:
         photo = reader(name)
@@ -157,10 +157,10 @@ def read_again(
 
 
 def stamp_of(name: str, *, exact: bool) -> list[int] | None:
-    """What changes when a file does; nothing for addresses, where asking costs a request each.
+    """Values that change when the file changes; empty for addresses, where each check would cost a request.
 
-    ``exact`` asks for the time at which the system last wrote down anything about the file as well: nobody can set
-    it, so that it tells a file of the same size and time, but a copy has another one too.
+    ``exact`` adds the time of the last change of the file's metadata. This time cannot be set, so it detects a
+    replaced file with the same size and modification time. But a copy of the file also has another one.
     """
     if is_remote(name):
         return None
@@ -175,7 +175,7 @@ def stamp_of(name: str, *, exact: bool) -> list[int] | None:
 
 
 def place_of(name: str) -> str | None:
-    """Protocol and bucket or host of an address; None for a path, and for what is no plain address.
+    """Protocol and bucket or host of an address; None for a path and for anything that is not a plain address.
 
     Examples
     --------
@@ -195,7 +195,7 @@ class Places(frozenset[str]):
     Attributes
     ----------
     folder : str or None
-        The folder that a store on this machine lies in.
+        The folder that contains a store on this machine.
     """
 
     folder: str | None = None
@@ -236,7 +236,7 @@ def read_stored(
     places: Collection[str],
     reader: Callable[[str], NDArray[np.uint8]] = read_source,
 ) -> NDArray[np.uint8] | None:
-    """A photo that a store names, (H, W, 3) uint8; None where it is gone, another one by now, or not to be asked for.
+    """A photo that a store names, (H, W, 3) uint8; None if it is missing, has changed, or may not be fetched.
 
     A store may come from anywhere. Its names open plain files, and addresses in ``places``; no devices, and no
     strangers' machines. A relative path is looked for from the working directory, then from the store's folder.
@@ -273,7 +273,7 @@ def read_stored(
 
 
 def stored_paths(name: str, places: Collection[str]) -> list[Path]:
-    """Where a photo of a store's may lie that it names by a path: as it stands, and seen from the store's folder."""
+    """Places to look for a photo of a store: its path itself, and relative to the store's folder."""
     path = local_path(name)
     folder = getattr(places, "folder", None)
     return [path] if folder is None or path.is_absolute() else [path, folder / path]
@@ -292,7 +292,7 @@ def _is_fetched(name: str) -> bool:
 
 
 def grey(size: tuple[int, int]) -> NDArray[np.uint8]:
-    """What stands for a photo of this (H, W) that is gone, (H, W, 3) uint8."""
+    """The grey picture that replaces a missing photo of this (H, W), (H, W, 3) uint8."""
     return np.full((*size, 3), GONE_GREY, np.uint8)
 
 

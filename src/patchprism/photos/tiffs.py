@@ -1,8 +1,8 @@
 """TIFF files whose pixels Pillow does not give as they are: planes, signed and wide numbers, floats, many pages.
 
-Pillow reads eight bits, palettes, CMYK and JPEG within TIFF well. It takes the planes of 16 bits for interleaved
-pixels, wraps signed bytes, shows white-is-zero floats inverted, and says nothing of further pages. tifffile says
-what a file holds, and reads what Pillow would not.
+Pillow reads TIFF files with eight bits, palettes, CMYK and JPEG well. But it reads planes of 16 bits as interleaved
+pixels, wraps signed bytes, inverts white-is-zero floats, and does not report further pages. tifffile tells what a
+file contains, and reads what Pillow cannot.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from patchprism.support.words import counted
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# Pages that are asked whether they are previews; a file of more pages is no photo with previews.
+# Maximum number of pages that are checked for previews. A file with more pages is not a photo with previews.
 _ASKED = 16
 _MOST_CHANNELS = 16
 _DEFLATE, _LZMA = (8, 32946), 34925
@@ -40,19 +40,19 @@ logging.getLogger("tifffile").addHandler(logging.NullHandler())  # else Python p
 
 @dataclass
 class Tiff:
-    """What a TIFF file holds, as far as it is read.
+    """Contents of a TIFF file, as far as they are read.
 
     Attributes
     ----------
     page : int
         Which page.
     values : ndarray, shape (H, W, 1 or 3), or None
-        Of the colours; None where Pillow reads them rightly.
+        Values of the colours; None if Pillow reads them correctly.
     alpha : ndarray, shape (H, W), or None
     premultiplied : bool
         Whether the colours are multiplied by alpha.
     top : int or None
-        The largest number that the bits can hold, for whole numbers from 0.
+        The largest number that the bits can represent, for unsigned integers.
     wants_imagecodecs : bool
         Whether tifffile would read it with that library.
     upper_bytes : bool
@@ -75,16 +75,16 @@ class Tiff:
 
 
 def open_tiff(file: IO[bytes], label: str, *, most_pixels: int, whole: bool) -> Tiff | None:
-    """What a TIFF file holds; None where tifffile cannot make it out.
+    """Contents of a TIFF file; None if tifffile cannot read it.
 
     Parameters
     ----------
     label : str
-        The photo's name in errors.
+        Name of the photo in errors.
     most_pixels : int
-        What a photo may have.
+        Maximum number of pixels of a photo.
     whole : bool
-        Whether all bits of wide numbers are wanted, and the upper eight are not enough.
+        Whether all bits of wide numbers are needed; otherwise the upper eight are enough.
 
     Raises
     ------
@@ -233,7 +233,7 @@ def _check_segments(page: Any) -> None:
     for start, length in zip(page.dataoffsets, page.databytecounts, strict=True):
         if start + length > file.size:
             raise ValueError("cut short")
-        # Python's decoders unpack all there is, a thousand times the file's length if somebody wants that.
+        # Python's decoders unpack everything, which can be a thousand times the length of a malicious file.
         unpack: Any = None
         if page.compression in _DEFLATE:
             unpack = zlib.decompressobj()

@@ -34,7 +34,7 @@ def paint_page(page: Page, scale: float, *, clear: bool = False) -> Image.Image:
     """
     from PIL import Image, ImageDraw
 
-    # The colour of text where nothing is, so that its edges do not turn dark.
+    # Transparent pixels get the colour of the text, so that its edges do not become dark.
     mode, ground = ("RGBA", (*ON_ANY, 0)) if clear else ("RGB", (255, 255, 255))
     result = Image.new(mode, page_size(page, scale), ground)
     draw = ImageDraw.Draw(result)
@@ -64,7 +64,7 @@ def _draw_strokes(result: Image.Image, strokes: Strokes, scale: float) -> None:
     reach = (strokes.radius + strokes.width) * scale + 2
     left, top = (np.maximum(places.reshape(-1, 2).min(axis=0) - reach, 0)).astype(int)
     right, bottom = (places.reshape(-1, 2).max(axis=0) + reach).astype(int)
-    # Three times as large as long as that is no more than 100 MB.
+    # Three times as large, if this needs at most 100 MB.
     times = 3 if (right - left) * (bottom - top) < 2_800_000 else 1
     layer = Image.new("RGBA", ((right - left) * times, (bottom - top) * times), (255, 255, 255, 0))
     draw = ImageDraw.Draw(layer)

@@ -26,12 +26,12 @@ _CJK = "\u2e80-\u9fff\uf900-\ufaff\uff00-\uffef"
 _WORD = re.compile(f"[{_CJK}][ _…-]*|[^ _…{_CJK}-]+[ _…-]*|[ _…-]+")
 # A line may also end before the ending of a file's name.
 _ENDING = re.compile(r"\.[A-Za-z]\w{1,4}$")
-# No font has this: what is drawn for it is drawn for every character that a font lacks.
+# No font has this character, so its picture is the one that stands for missing characters.
 _NOBODYS = "\U0010fffe"
 
 
 def caption(text: str, number: int = 0) -> str:
-    r"""A photo's name on one line as it can be drawn: as it is, or with the characters spelt out that no font has.
+    r"""A photo's name as one line that can be drawn; characters that no font has are escaped.
 
     Parameters
     ----------
@@ -71,7 +71,7 @@ def draw_text(
 ) -> None:
     """Draw a caption from its upper left corner on; letters that ``font`` lacks in a font that has them."""
     x, y = place
-    # Fonts differ in height: letters of one line stand on one line.
+    # Fonts differ in height, so their baselines are aligned.
     base = y + font.getmetrics()[0]
     for run, face in _runs(text, font):
         draw.text((x, base), run, font=face, fill=fill, anchor="ls")
@@ -94,10 +94,10 @@ def fit_lines(text: str, measure: Callable[[str], float], width: float, *, most:
     ----------
     text : str
     measure : callable
-        How wide a text is.
+        Returns the width of a text.
     width : float
     most : int
-        Number of lines at most.
+        Maximum number of lines.
     """
     text = " ".join(text.split())
 
@@ -109,7 +109,7 @@ def fit_lines(text: str, measure: Callable[[str], float], width: float, *, most:
         return whole if text else []
     for parts in (_words(text), list(text)):
         head, tail = _ends(parts, lambda shorter: bool(fits(shorter)))
-        # Of a text of many words both ends must be left; else its letters are counted.
+        # Words are left out of the middle if words at both ends remain; otherwise letters are left out.
         if head and (tail or len(parts) == len(text)):
             return fits(_elided(parts, head, tail))
     return []
@@ -163,7 +163,7 @@ def _runs(text: str, font: ImageFont.FreeTypeFont) -> list[tuple[str, ImageFont.
         return [(text, font)] if text else []
     paths = [None if _in_own_font(sign) else _font_with(sign) for sign in text]
     for i in range(1, len(text) - 1):
-        # Words of one script stay together: their order may be from the right.
+        # Words of one script stay together, because they may be written from right to left.
         if text[i] == " " and paths[i - 1] == paths[i + 1]:
             paths[i] = paths[i - 1]
     runs = groupby(zip(paths, text, strict=True), lambda each: each[0])
@@ -175,7 +175,7 @@ def _runs(text: str, font: ImageFont.FreeTypeFont) -> list[tuple[str, ImageFont.
 
 
 def _is_invisible(sign: str) -> bool:
-    """Joiners, marks of direction and the like: they would be boxes, or turn the line around."""
+    """Joiners, direction marks and similar characters, which would be drawn as boxes or reverse the line."""
     return unicodedata.category(sign) == "Cf" or 0xFE00 <= ord(sign) <= 0xFE0F
 
 
@@ -197,7 +197,7 @@ def _in_own_font(sign: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def _font_with(sign: str) -> str | None:
-    """The file of a font that has a character, None where there is none."""
+    """The file of a font that has a character; None if there is none."""
     if not _is_letter(sign) or (_is_shaped(sign) and not _can_shape()):
         return None
     return next((path for _, path in _fonts() if ord(sign) in _letters_of(path) and _opens(path)), None)

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from patchprism.pictures.layout import Measure
     from patchprism.pictures.page import Page
 
-# What Pillow opens without a warning; Matplotlib and JPEG end at this many pixels a side, PDF at 200 inches.
+# Largest picture that Pillow opens without a warning; largest side of Matplotlib and JPEG in pixels, and of PDF in
+# inches.
 MAX_PIXELS, MAX_SIDE, MAX_POINTS = 89_478_485, 65_500, 14_400
 
 
@@ -38,13 +39,13 @@ class Drawing:
     Attributes
     ----------
     make : callable
-        Gives what it holds; a page that is laid out already has the size that it has.
+        Returns its contents. A page that is already laid out keeps its size.
     clear : bool
-        Whether it is drawn without a ground.
+        Whether it has a transparent background.
     options : FigureOptions
-        How it is drawn unless other options are given.
+        Default options of the drawing.
     notes : tuple of str
-        What a page's caption says; a sheet has notes of its own.
+        Caption of a page; a sheet has its own notes.
     """
 
     make: Callable[[], Sheet | Page]
@@ -62,7 +63,7 @@ class Drawing:
         """
         image = self._image(options or self.options)
         array = np.empty(shape_of(image), np.uint8)
-        # Pillow's own way makes a second copy on the way.
+        # Pillow's own conversion makes a second copy.
         for top, strip in zip(range(0, image.height, 256), strips_of(image, 256), strict=True):
             array[top : top + 256] = strip
         return array
@@ -109,7 +110,7 @@ class Drawing:
         return made
 
     def caption(self) -> str:
-        """What must be known to read it: the notes of its sheet and its colour bars, in one paragraph."""
+        """The caption: the notes of the sheet and its colour bars, in one paragraph."""
         made = self.make()
         if not isinstance(made, Sheet):
             return " ".join(self.notes)

@@ -15,7 +15,7 @@ from patchprism.support.options import FIGURES, Checked, option
 FIGURE_FORMATS = ("png", "jpg", "pdf", "svg")
 ARRANGEMENTS = ("beside", "above")
 PANELS = ("whole", "square")
-# Pixels per inch: two pixels per point; and what journals ask of photos, where a width in print is given.
+# Pixels per inch: two pixels per point; with a width in print, the value that journals require for photos.
 SCREEN_DPI, PRINT_DPI = 144, 300
 MAX_WIDTH = 100.0
 _INCHES = {"in": 1.0, "cm": 1 / 2.54, "mm": 1 / 25.4, "pt": 1 / 72}
@@ -36,7 +36,7 @@ def _width(name: str, value: object) -> float:
 
 
 def _as_given(name: str, text: str) -> Any:
-    """A text of the command line as it is, for the check."""
+    """The text from the command line, unchanged; it is checked later."""
     return text
 
 

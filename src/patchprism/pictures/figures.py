@@ -21,15 +21,15 @@ if TYPE_CHECKING:
     from PIL import Image
 
 
-# Beyond these a figure is a poster: nobody reads it, and some viewers refuse it.
+# Larger figures are posters, which some viewers refuse.
 MAX_PHOTOS = 200
-# Of a tint, how much of the photo is left.
+# Share of the photo in a tint.
 TINT = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
 class Style:
-    """What the figures of a job have in common.
+    """Common properties of the figures of a job.
 
     Attributes
     ----------
@@ -193,7 +193,7 @@ def colors_panel(
 ) -> Image.Image:
     """Colours of patches at a panel's size; the photo's panel, drawn where it is needed, guides them if asked to.
 
-    Where there is no foreground, the background; without foregrounds all patches have colours.
+    Colours of the foreground, and the background elsewhere; without ``foregrounds``, all patches have colours.
     """
     from PIL import Image
 

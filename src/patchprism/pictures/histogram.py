@@ -39,7 +39,7 @@ def count_scores(scores: NDArray[np.floating[Any]]) -> NDArray[np.int64]:
     flat = np.asarray(scores).reshape(-1)
     if np.isnan(flat).any():
         raise OptionError("scores must be numbers, got NaN")
-    # Clipped before they are multiplied and become places: a cast of what does not fit may give any number.
+    # Clipped before they are converted to bins, because casting numbers out of range gives arbitrary results.
     places = np.minimum(np.clip(flat, 0, 1) * BARS, BARS - 1).astype(np.intp)
     return np.bincount(places, minlength=BARS).astype(np.int64)
 
@@ -61,13 +61,13 @@ def histogram_drawing(
     Parameters
     ----------
     counts : ndarray, shape (100,), int
-        As :func:`count_scores` gives them, added up over the photos.
+        Sum of the results of :func:`count_scores` over the photos.
     n_foreground : int
         Patches in the foreground.
     threshold : float or None
-        What separates foreground from background; None where ``side`` is ``"none"``.
+        Score that separates foreground from background; None if ``side`` is ``"none"``.
     labels : ndarray, shape (2, 128 m), int, optional
-        Scores in equal bins of the patches that are labelled as ground and as object, which are drawn in place of
+        Histograms of the scores of patches labelled as background and as object, which are drawn instead of
         ``counts``.
     options : FigureOptions
         The format; the figure is always 10 inches wide.
@@ -167,7 +167,7 @@ def _chart(title: str, counts: NDArray[np.int64], bars: Sequence[Box], threshold
 
 
 def _pieces(start: float, stop: float, cut: float | None, side: str) -> list[tuple[float, float, Color]]:
-    """A bar, split where the threshold goes through it."""
+    """A bar, divided at the threshold."""
     if cut is None:
         return [(start, stop, _FOREGROUND)]
     below, above = (_FOREGROUND, _BACKGROUND) if side == "below" else (_BACKGROUND, _FOREGROUND)
@@ -207,7 +207,7 @@ def _patches(count: int) -> str:
 
 
 def _percent(share: float) -> str:
-    # 0 % and 100 % are said only where they are exact: one patch in thousands is news.
+    # 0 % and 100 % are shown only if they are exact, because one patch in thousands can matter.
     if 0 < share < 0.005:
         return "under 1%"
     if 0.995 < share < 1:

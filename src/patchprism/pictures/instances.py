@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
     from patchprism.features.patch_features import Tokens
 
-# A part is split where its normalised cut is below this, and each side has at least this share of its patches, and at
-# least so many. Chosen by eye on photos of single animals and of groups; docs/masks.md has what came of it.
+# A part is split if its normalised cut is below this, and each side has at least this share of its patches and at
+# least this many. Chosen by eye on photos of single animals and of groups; docs/masks.md has the results.
 MAX_CUT = 0.1
 MIN_SHARE = 0.15
 MIN_PATCHES = 16
 # The Gaussian's standard deviation over the square root of the part's number of patches.
 REACH = 0.15
-# Above so many patches a part is not split: the eigenvectors would take seconds.
+# Parts with more patches are not split, because the eigenvectors would take seconds.
 MAX_PATCHES = 2048
 
 
@@ -117,7 +117,7 @@ def split_part(part: NDArray[np.bool_], units: NDArray[np.float32]) -> list[NDAr
         if sizes.max() < 0.9 * mask.sum():
             return []  # objects are in one piece
         sides.append(pieces == sizes.argmax() + 1)
-    # Crumbs of one side lie beside the other.
+    # Small pieces of one side can be surrounded by the other side.
     rest = part & ~sides[0] & ~sides[1]
     if rest.any():
         from scipy.ndimage import distance_transform_edt

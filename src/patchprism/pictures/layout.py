@@ -1,7 +1,8 @@
 """Where everything of a figure stands: rows of equal height that fill the width, labels, colour bars, a key.
 
-Rows are cut where they come out most alike, as in galleries of photos: the linear partition problem (Skiena, "The
-Algorithm Design Manual", 2008, section 8.5). All lengths are points; a page knows nothing of pixels or of formats.
+Photos are divided into rows of nearly equal height, as in photo galleries: this is the linear partition problem
+(Skiena, "The Algorithm Design Manual", 2008, section 8.5). All lengths are in points, independent of pixels and
+formats.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ _MOST_OF_OURS = 5
 
 
 def panel_height(pairs: float) -> int:
-    """How high panels are, in pixels at 144 per inch, where there are so many pairs of them."""
+    """Height of panels, in pixels at 144 per inch, for a number of pairs."""
     return next(height for most, height in HEIGHTS if pairs <= most)
 
 
@@ -222,7 +223,7 @@ class _Layout:
             width = places[-1][0] + places[-1][1] - places[0][0]
             texts = self._texts(group)
             for n, (panel, (left, wide)) in enumerate(zip(group.panels, places, strict=True)):
-                # A map of a thousand patches by one is a line, but never nothing.
+                # A map of 1,000 x 1 patches becomes a line, but never disappears.
                 page.items.append(Picture(left, at, wide, high, self._drawer(panel)))
                 room = width if not any(texts[1:]) else self._room(wide)
                 bottom = self._caption(page, texts[n], left, at + high, room) if texts[n] else at + high
@@ -233,7 +234,7 @@ class _Layout:
         return end
 
     def _texts(self, group: Group) -> list[list[str]]:
-        """What stands below each panel of a group: the photo's label comes first."""
+        """The captions below the panels of a group; the label of the photo comes first."""
         texts: list[list[str]] = [[] for _ in group.panels]
         if not self.labelled:
             return texts
@@ -243,7 +244,7 @@ class _Layout:
         for n, panel in enumerate(group.panels):
             head = [part for each in heads[n : n + 1] for part in each.split("\n")]
             texts[n] = [text for text in (*head, *panel.captions) if text]
-        # Below all panels that are stacked, unless they have texts of their own.
+        # Below all stacked panels, unless they have their own texts.
         first = 0 if self.beside or any(texts) else len(texts) - 1
         texts[first] = [text for text in (name, *texts[first], *group.captions) if text]
         return texts

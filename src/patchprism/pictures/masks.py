@@ -37,7 +37,7 @@ COLUMNS = (
     "score",
 )
 
-# Patches whose score is the threshold itself lie on the side that the prism put them.
+# Patches whose score equals the threshold stay on the side that the prism chose.
 _LEAST = np.float32(1e-6)
 
 
@@ -102,7 +102,7 @@ def write_classes(classes: NDArray[np.int64], path: Path) -> None:
 
 
 def class_colors() -> NDArray[np.uint8]:
-    """Colours of classes that are easily told apart, (256, 3) uint8; those of Pascal VOC's masks."""
+    """Colours of classes that are easy to distinguish, (256, 3) uint8; those of Pascal VOC's masks."""
     numbers = np.arange(256)
     colors = np.zeros((256, 3), np.uint8)
     for bit in range(8):

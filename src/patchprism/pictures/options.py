@@ -1,4 +1,4 @@
-"""What is written for a photo."""
+"""Files for each photo."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _chosen_masks(name: str, value: object) -> tuple[str, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class PictureOptions(FigureOptions):
-    """What is written for a photo, and of all: the options of :meth:`Visualization.save` with the same names."""
+    """Files for each photo and for all photos: the options of :meth:`Visualization.save` with the same names."""
 
     overlay_alpha: float | None = option(
         None,
@@ -123,7 +123,7 @@ class PictureOptions(FigureOptions):
 
     @property
     def has_masks(self) -> bool:
-        """Whether masks are drawn, for whatever file."""
+        """Whether any file needs masks."""
         return bool(self.masks) or self.instances
 
     @property

@@ -1,4 +1,4 @@
-"""What is written into a folder: the files of each result, and what writes them."""
+"""The files of each result, and the functions that write them."""
 
 from __future__ import annotations
 
@@ -119,16 +119,16 @@ def save_drawing(
 
 @dataclass
 class PhotoLook:
-    """What a lens found in one photo.
+    """The result of a lens for one photo.
 
     Attributes
     ----------
     pictures : dict
-        What draws its pictures, by what follows the photo's stem in their names.
+        Functions that draw its pictures, by the part of the file name after the photo's stem.
     arrays : dict
         Its arrays by name.
     entry : JSON value
-        What the lens makes its report of.
+        Value from which the lens makes its report.
     """
 
     pictures: dict[str, Draw] = field(default_factory=dict)
@@ -148,7 +148,7 @@ class PhotoLook:
 
 @dataclass(kw_only=True, repr=False)
 class LensResult:
-    """What a lens found; a notebook shows its first figure. What draws reads photos again; everything else is computed.
+    """The result of a lens; a notebook shows its first figure.
 
     Attributes
     ----------
@@ -157,18 +157,18 @@ class LensResult:
     report : dict
         JSON values for ``report.json``.
     figures : dict of Drawing
-        What draws each figure of all photos, by the stem of its file.
+        Objects that draw the figures of all photos, by the stem of the file. Drawing reads the photos again.
     pictures : list of dict
-        What draws the pictures of each photo, by what follows the photo's stem in their names. Empty where photos are
-        written as they are looked at.
+        For each photo, objects that draw its pictures, by the part of the file name that follows the photo's stem.
+        Empty if the pictures were written already.
     arrays : list of dict
-        The arrays of each photo by name; empty where pictures are.
+        For each photo, its arrays by name. Empty if ``pictures`` is.
     shared_arrays : dict
-        Arrays that belong to no one photo.
+        Arrays that do not belong to a single photo.
     tables : dict
         Text files by name.
     origin : str
-        What it was made from, for captions: photos, network, weights and layer.
+        Photos, network, weights and layer, for captions.
     """
 
     name: str
@@ -181,12 +181,12 @@ class LensResult:
     origin: str = ""
 
     def picture(self, index: int | None = None) -> NDArray[np.uint8]:
-        """The first figure, (H, W, 3) uint8; or the lens's first picture of one photo, at the photo's resolution.
+        """The first figure, (H, W, 3) uint8, or the first picture of one photo, at the photo's resolution.
 
         Parameters
         ----------
         index : int, optional
-            A photo, counted from 0, or from the end with negative numbers.
+            Index of a photo; negative numbers count from the end.
 
         Raises
         ------
@@ -214,7 +214,7 @@ class LensResult:
         arrange: str = "beside",
         panels: str = "whole",
     ) -> Figure:
-        """A figure as a Matplotlib figure, whose text is Matplotlib's.
+        """A figure as a Matplotlib figure, with its text as Matplotlib text.
 
         Parameters
         ----------
@@ -250,7 +250,7 @@ class LensResult:
         arrange: str = "beside",
         panels: str = "whole",
     ) -> Path:
-        """Write a figure, and its caption beside it as ``.txt``.
+        """Write a figure, and its caption to a text file with the same stem.
 
         Parameters
         ----------
@@ -298,5 +298,5 @@ class LensResult:
         return f"LensResult({', '.join([self.name, *said])})"
 
     def _repr_png_(self) -> bytes | None:
-        """What a notebook shows: the first figure."""
+        """HTML for notebooks: the first figure."""
         return as_png(self.picture()) if self.figures else None

@@ -1,4 +1,4 @@
-"""Pages: what stands where in a figure, in points; a page knows nothing of pixels or of formats."""
+"""Pages: positions of the parts of a figure, in points, independent of pixels and formats."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     Color = tuple[int, int, int]
 
 INK, MUTED, RULE = (28, 32, 38), (104, 112, 122), (224, 227, 231)
-# Text that is read on white and on black: of figures without a ground.
+# Text colour of transparent figures, which is readable on white and on black.
 ON_ANY = (122, 128, 136)
 SCREEN = 2  # pixels per point, where no width in print is given
 

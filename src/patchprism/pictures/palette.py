@@ -1,4 +1,4 @@
-"""Colours of classes that can be told apart, by people who see red and green alike too."""
+"""Colours of classes that can be distinguished, also by people with red-green blindness."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 # Okabe and Ito, "Color Universal Design" (2008), without their black, which is the ground of pictures: large classes
 # get the quiet colours.
 _OKABE_ITO = ("56b4e9", "e69f00", "009e73", "f0e442", "cc79a7", "0072b2", "d55e00")
-# What is left of linear RGB for people without red or green cones: Machado, Oliveira and Fernandes, "A
-# Physiologically-based Model for Simulation of Color Vision Deficiency" (2009), severity 1.
+# Linear RGB as seen by people without red or green cones: Machado, Oliveira and Fernandes, "A Physiologically-based
+# Model for Simulation of Color Vision Deficiency" (2009), severity 1.
 _SEEN_AS = np.array(
     [
         [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
@@ -25,7 +25,7 @@ _SEEN_AS = np.array(
 
 
 def seen(colors: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-    """Where colours lie in OKLab for usual eyes, and for those without red and without green cones.
+    """Colours in OKLab for normal vision, and for vision without red and without green cones.
 
     Parameters
     ----------
@@ -46,7 +46,8 @@ def seen(colors: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
 def class_colors(count: int) -> NDArray[np.float32]:
     """Colours of classes: those of Okabe and Ito, then the farthest from all others to any eyes.
 
-    No randomness; a longer palette begins with the shorter one. Beyond a dozen, no palette can be told apart by all.
+    Not random; a longer palette begins with the shorter one. No palette with more than a dozen colours can be
+    distinguished by everybody.
 
     Parameters
     ----------

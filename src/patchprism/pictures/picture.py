@@ -21,7 +21,7 @@ FILLS = {"black": 0.0, "grey": 0.5, "white": 1.0}
 
 
 def without_photo(upsample: str, background: str) -> tuple[str, str]:
-    """What a picture that asks for its photo is drawn with where the photo is gone, in place of these."""
+    """Options for a picture whose photo is missing, instead of options that need the photo."""
     return (
         "bilinear" if upsample == "guided" else upsample,
         "black" if background == "photo" else background,
@@ -115,7 +115,7 @@ def _clear(
     )
     picture = np.zeros((*size, 4), np.uint8)
     for rows, columns, strip in upsampled_strips(values, crop=crop, size=size, method=upsample, photo=guide):
-        # Colours are weighted with the foreground by now; a viewer weights them again.
+        # Here, colours are already multiplied by the foreground; a viewer multiplies them again.
         strip[..., :3] /= np.maximum(strip[..., 3:], np.float32(1e-6))
         picture[rows, columns] = np.rint(255 * np.clip(strip, 0, 1)).astype(np.uint8)
     return picture

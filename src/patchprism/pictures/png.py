@@ -83,7 +83,7 @@ def _filtered(picture: NDArray[np.uint8] | Image.Image) -> Iterator[NDArray[np.u
     padded = np.zeros((_STRIP_ROWS + 1, channels + row), np.uint8)
     for strip in strips_of(picture, _STRIP_ROWS):
         rows = len(strip)
-        padded[0] = padded[_STRIP_ROWS]  # of the strip before, which was a full one
+        padded[0] = padded[_STRIP_ROWS]  # from the previous strip, which was a full one
         padded[1 : rows + 1, channels:] = strip.reshape(rows, row)
         x, left = padded[1 : rows + 1, channels:], padded[1 : rows + 1, :row]
         above = padded[:rows, channels:]

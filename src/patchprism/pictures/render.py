@@ -39,12 +39,12 @@ def paint(
     colors : np.ndarray, shape (h, w, 3), floating
         Colours in [0, 1].
     crop : tuple of float
-        Left, top, right and bottom of what the patches cover, in the photo's pixel coordinates
-        (`patchprism.photos.framing.Framed.crop`). A pixel belongs to the patch that its centre lies in.
+        The area that the patches cover: left, top, right and bottom in the photo's pixels
+        (`patchprism.photos.framing.Framed.crop`). A pixel belongs to the patch that contains its centre.
     size : tuple of int
         Height and width of the photo.
     fill : float, default 0.0
-        Grey in [0, 1] of what lies outside of the crop; black as is the background.
+        Grey in [0, 1] outside the crop; by default black, like the background.
 
     Returns
     -------
@@ -76,19 +76,18 @@ def overlay(
 ) -> NDArray[np.uint8]:
     """The photo under its colours.
 
-    Only what has a colour is coloured: the background, and what lies outside of the crop, shows the photo
-    as it is.
+    Only the foreground is coloured. The background and the area outside the crop show the photo.
 
     Parameters
     ----------
     photo, picture : np.ndarray, shape (H, W, 3), uint8
-        The photo, and what `paint` made for it.
+        The photo, and the result of `paint` for it.
     alpha : float
         In [0, 1]: 0 shows the photo, 1 the colours.
     foreground : np.ndarray, shape (h, w), bool, optional
         The patches to colour, by default all.
     crop : tuple of float, optional
-        What the patches cover, as in `paint`; by default the whole photo.
+        The area that the patches cover, as in `paint`; by default the whole photo.
 
     Returns
     -------
@@ -195,7 +194,7 @@ def write_picture(
 def _patch_of_pixels(
     grid: tuple[int, ...], crop: Crop, size: tuple[int, int]
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """For every row and every column of pixels its patch; one past the last where there is none."""
+    """The patch of every row and every column of pixels; the number of patches if there is none."""
     left, top, right, bottom = crop
     if not (np.isfinite(crop).all() and left < right and top < bottom):
         raise OptionError(

@@ -57,10 +57,9 @@ class Panel:
     Attributes
     ----------
     shape : tuple of int
-        Height and width, in any unit: of its grid, or of a photo.
+        Height and width of its grid or of a photo, in any unit.
     draw : callable
-        Draws it at a size, (width, height) in pixels. Panels are drawn as they are pasted: all at once would fill
-        the memory.
+        Draws it at a size, (width, height) in pixels. Each panel is drawn when it is pasted, to save memory.
     captions : tuple of str
         Lines below it.
     square : bool
@@ -83,7 +82,8 @@ class Group:
     name : str
         The photo's.
     number : int, optional
-        The photo's number, from 0; None where the group is of no one photo, and keeps its name whatever labels say.
+        Index of the photo, from 0; None if the group does not belong to a single photo. It then keeps its name, also
+        with other labels.
     captions : tuple of str
         Further lines.
     """
@@ -123,27 +123,27 @@ class Line:
 
 @dataclass(frozen=True)
 class Sheet:
-    """What a figure holds.
+    """Contents of a figure.
 
     Attributes
     ----------
     groups : sequence of Group
         In reading order.
     heads : tuple of str
-        What stands above the panels of the first group, where each row holds one group; captions otherwise. Their
-        lines end with newlines.
+        Texts above the panels of the first group if each row has one group; otherwise they are captions. Lines end
+        with newlines.
     bars : tuple of Bar
     keys : tuple of Key
     lines : tuple of Line
         Between panels of the first group, the last on top.
     notes : tuple of str
-        What must be known to read the figure; part of its caption, not of the picture.
+        Explanations for the caption; they are not drawn into the picture.
     columns : int, optional
-        Groups in a row, unless options say otherwise; by default chosen by their number and shapes.
+        Number of groups in a row, unless the options set it; by default it depends on their number and shapes.
     total : int, optional
-        How many groups there are, where only the first of them are given.
+        Number of all groups, if only the first of them are given.
     what : str
-        What groups are, in the remark that says so.
+        Name of the groups in the remark about this.
     """
 
     groups: Sequence[Group]
@@ -163,7 +163,7 @@ class Sheet:
 
     @property
     def remark(self) -> str:
-        """What is not shown."""
+        """Remark about groups that are not shown."""
         total = self.total or len(self.groups)
         return f"first {len(self.groups):,} of {total:,} {self.what}" if total > len(self.groups) else ""
 

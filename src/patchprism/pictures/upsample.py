@@ -1,9 +1,8 @@
-"""Patches -> pixels: maps of a few values a patch, brought to the photo's own resolution.
+"""Patches -> pixels: upsample maps of a few values per patch to the photo's own resolution.
 
-``nearest`` shows what there is: a value a patch. ``bilinear`` interpolates between patches. ``guided`` lets edges of
-the photo say where values change between patches: joint bilateral upsampling to cells of a pixel or two
-(:mod:`patchprism.features.finer`), and bilinear interpolation between these. It follows the photo's edges whether or
-not the features know of them.
+``nearest`` shows one value per patch. ``bilinear`` interpolates between patches. ``guided`` lets values change where
+the photo has edges: joint bilateral upsampling to cells of one or two pixels (:mod:`patchprism.features.finer`), and
+bilinear interpolation between these. It follows the edges of the photo, whether the features contain them or not.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ def upsample(
     Parameters
     ----------
     values : ndarray, shape (h, w, C), floating
-        A few values a patch, C of any number.
+        A few values per patch; any number C of them.
     crop : tuple of float
         Left, top, right and bottom of what the patches cover, in the photo's pixels.
     size : tuple of int
@@ -125,7 +124,7 @@ def overlay_smooth(
     crop: Crop,
     method: str,
 ) -> NDArray[np.uint8]:
-    """The photo under its colours, (H, W, 3) uint8; the background shows the photo as it is.
+    """The colours over the photo, (H, W, 3) uint8; the background shows the photo.
 
     Foreground is upsampled with the colours, so that neither a dark nor a sharp seam runs between them.
     """

@@ -82,7 +82,7 @@ def figure_of(page: Page, dpi: int, *, clear: bool = False) -> ShownFigure:
                 color=tuple(value / 255 for value in item.color),
                 horizontalalignment={"l": "left", "m": "center", "r": "right"}[item.anchor],
                 verticalalignment="baseline",
-                parse_math=False,  # a name is no formula
+                parse_math=False,  # a name is not a formula
                 usetex=False,
             )
     return figure

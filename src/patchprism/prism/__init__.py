@@ -1,1 +1,1 @@
-"""What is fitted on features, and the colours it gives."""
+"""Models that are fitted on features, and their colours."""

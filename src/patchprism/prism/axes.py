@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
     Float64 = NDArray[np.float64]
 
-# A coordinate along a component is rounded to a multiple of its standard deviation's power of two, times this:
-# under a thousandth of a step of colour. It hides in which order a machine adds up, and lets the explorer's
-# page hold the very numbers that colours are made of in two bytes and a bit instead of eight.
+# A coordinate along a component is rounded to a multiple of its standard deviation's power of two, times this: under
+# a thousandth of a step of colour. This hides the order in which a machine adds numbers, and the explorer's page can
+# store the exact coordinates in about two bytes instead of eight.
 GRID = 2.0**-16
 
 
@@ -40,7 +40,7 @@ class Axes:
     components : ndarray, shape (k, D), float64
         At least three; those beyond D are zeros.
     variance : ndarray, shape (k,), float64
-        Zero where a component is no more than rounding noise.
+        Zero if a component is only rounding noise.
     ratio : ndarray, shape (k,), float64
         Share of the variance that each component explains.
     """
@@ -68,7 +68,7 @@ class Axes:
     def coordinates(self, tokens: Tokens) -> Float64:
         """Coordinates along the components, (..., D) -> (..., k)."""
         values = project(tokens.reshape(-1, tokens.shape[-1]), self.mean, self.components)
-        # Tokens are checked, so what is not finite is due to a prism out of a file.
+        # Tokens are checked, so a value that is not finite comes from a prism that was read from a file.
         if not np.isfinite(values).all():
             raise PrismError("this prism cannot be used: its means or components are too large")
         return on_grid(values, self.variance).reshape(*tokens.shape[:-1], len(self.components))
@@ -76,24 +76,24 @@ class Axes:
 
 @dataclass(frozen=True, eq=False)
 class Scorer:
-    """What the score is measured along, and which scores are foreground.
+    """The axis of the score, and the scores that are foreground.
 
     Attributes
     ----------
     component : int
-        The scene component that is the score where there is no direction, from 1.
+        The scene component that is the score if there is no direction, counted from 1.
     direction : ndarray, shape (D,), float64, or None
         The foreground direction.
     extent : tuple of float
-        What becomes score 0 and score 1.
+        The values that become the scores 0 and 1.
     threshold : float
-        In [0, 1]; NaN where all patches are foreground.
+        In [0, 1]; NaN if all patches are foreground.
     side : {"above", "below", "none"}
     head : Head, optional
-        What was taught by masks; its score takes the place of a component or direction.
+        A head that was taught by masks; its score replaces a component or direction.
     given : mapping of int or str to bytes
-        Photos with a mask, by their place or name, as :func:`~patchprism.prism.labels.packed_shares` makes them: what
-        the mask covers of a patch is its score.
+        Masks of photos, by the index or name of the photo, from :func:`~patchprism.prism.labels.packed_shares`. The
+        share of a patch that the mask covers is its score.
     """
 
     scene: Axes
@@ -106,7 +106,7 @@ class Scorer:
     given: Mapping[Any, bytes] = field(default_factory=dict)
 
     def values(self, tokens: Tokens, *, scene: Float64 | None = None) -> Float64:
-        """What becomes the score, before it is scaled, (h, w); ``scene`` saves projecting the tokens again."""
+        """The unscaled score, (h, w); with ``scene`` the tokens are not projected again."""
         if self.head is not None:
             return self.head.score_of(tokens).astype(np.float64)
         if self.direction is None:
@@ -136,7 +136,7 @@ class Scorer:
     ) -> NDArray[np.float32]:
         """Scores of one photo, (h, w) float32 in [0, 1].
 
-        ``scene`` is as for :meth:`values`; ``photo`` is its place or name, by which a mask is given.
+        ``scene`` is as for :meth:`values`; ``photo`` is the index or name by which a mask is found.
         """
         score = self.scaled(self.values(tokens, scene=scene))
         mask = None if photo is None else self.given.get(photo)
@@ -158,7 +158,7 @@ def split_at(score: NDArray[np.float32], threshold: float, side: str) -> NDArray
 
 
 def grid_steps(variance: Float64) -> Float64:
-    """What coordinates along components of such variances are multiples of, (k,); 0 for those without."""
+    """Step of the coordinates along components with these variances, (k,); 0 for components without variance."""
     with np.errstate(divide="ignore"):
         return np.where(variance > 0, np.exp2(np.floor(np.log2(np.sqrt(variance)))) * GRID, 0.0)
 

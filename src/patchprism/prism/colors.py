@@ -12,13 +12,13 @@ from patchprism.prism.oklab import fill_cube
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# What a channel without any spread shows: neither dark nor bright, since it says nothing.
+# Value of a channel without variance: neither dark nor bright.
 FLAT = 0.5
 
 
 @dataclass(frozen=True)
 class PhotoColors:
-    """What a prism makes of one photo.
+    """The scores, foreground and colours of one photo.
 
     Attributes
     ----------

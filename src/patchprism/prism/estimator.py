@@ -44,87 +44,86 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class Prism(FittedPrism):
-    """Scene PCA, side, threshold, object PCA and colour ranges: fitted once, then the same for every photo.
+    """Everything that is learned from photos: fitted once, then applied to every photo in the same way.
 
     Parameters
     ----------
     threshold : float, "auto" or "otsu", default="auto"
-        Between 0 and 1; patches whose score is on the foreground's side of it are foreground. ``"otsu"`` finds it
-        from the scores of all photos. ``"auto"`` takes the threshold that agrees best with the photos' own labels
-        where the foreground is ``"object"``, 0.5 where it is ``"mask"``, and Otsu's otherwise.
+        Score, between 0 and 1, that separates foreground from background. ``"otsu"`` finds it from the scores of all
+        photos. ``"auto"`` depends on ``foreground``: the threshold that agrees best with the labels of the photos for
+        ``"object"``, 0.5 for ``"mask"``, and Otsu's threshold otherwise.
     foreground : {"auto", "object", "mask", "pca", "above", "below", "none"}, default="auto"
-        How foreground is told from background. ``"object"`` learns one direction from labels that each photo gives its
-        own patches: objects are what differs from the patches along the photos' borders
-        (:mod:`patchprism.prism.foreground`). ``"mask"`` takes a head, or fits one to masks
-        (:class:`~patchprism.Head`); a photo that has a mask keeps it. ``"auto"`` is ``"mask"`` where the fit is given
-        masks or a head, and ``"object"`` otherwise. ``"pca"`` takes a component of the scene PCA as the score, and the
-        side of the threshold whose patches lie less on the photos' borders; ``"above"`` and ``"below"`` name that
-        side. ``"none"`` keeps all patches.
+        How the foreground is found. ``"object"`` learns one direction from labels that each photo gives to its own
+        patches; objects are what differs from the patches along the borders (:mod:`patchprism.prism.foreground`).
+        ``"mask"`` uses a head, or fits one to masks (:class:`~patchprism.Head`); a photo with a mask keeps it.
+        ``"auto"`` means ``"mask"`` if the fit gets masks or a head, and ``"object"`` otherwise. ``"pca"`` uses a
+        component of the scene PCA as the score, and keeps the side of the threshold that touches the borders less;
+        ``"above"`` and ``"below"`` keep the side that they name. ``"none"`` keeps all patches.
     foreground_component : {1, 2, 3}, default=1
         The scene component that ``"pca"``, ``"above"`` and ``"below"`` use.
     scaling : {"minmax", "percentile", "sigmoid"}, default="minmax"
-        How components become colours: by their extent over the fitted foreground, by its 1st and 99th
-        percentile, or by the sigmoid of twice the whitened component.
+        How components become colours: by their smallest and largest value over the fitted foreground, by their 1st
+        and 99th percentile, or by the sigmoid of twice the whitened component.
     components : tuple of three int, default=(1, 2, 3)
-        Which components become red, green and blue, counted from 1 up to 8; negative ones are turned around.
+        Components that become red, green and blue, from 1 to 8. A negative number inverts the component.
     space : {"rgb", "oklab"}, default="rgb"
         Components as red, green and blue, or as axes of OKLab, where equal steps look equal; see
         :func:`~patchprism.prism.oklab.fill_cube`.
     signs : {"stable", "largest"}, default="stable"
-        How the sign of each component is fixed: its loading of largest magnitude is positive, and with ``"stable"``
-        near ties are broken by something that small changes do not flip
+        How the sign of each component is fixed. The loading with the largest magnitude is positive. With
+        ``"stable"``, near ties are decided by a rule that small changes do not affect
         (:func:`~patchprism.prism.moments.fix_signs`).
     mask_threshold, mask_side : float and {"above", "below", "none"}, optional
-        Show another foreground than the one that was fitted on. The fit stays as ``threshold`` and
-        ``foreground`` make it, so no patch changes its colour: these say which patches have one.
+        Show another foreground than the fitted one. ``threshold`` and ``foreground`` still determine the fit, so
+        colours do not change; these options only determine which patches have one.
     opening, closing : int, default=0
-        Clean the shown foreground: drop specks, then fill holes, of up to so many patches
-        (:func:`patchprism.prism.morphology.clean`).
+        Clean the shown foreground: remove specks of up to ``opening`` patches, then fill holes of up to ``closing``
+        patches (:func:`patchprism.prism.morphology.clean`).
 
     Attributes
     ----------
     scene_mean_, object_mean_ : ndarray, shape (D,), float64
     scene_components_, object_components_ : ndarray, shape (k, D), float64
     scene_variance_, object_variance_ : ndarray, shape (k,), float64
-        Zero where a component is no more than rounding noise.
+        Zero if a component is only rounding noise.
     scene_ratio_, object_ratio_ : ndarray, shape (k,), float64
         Share of the variance that each component explains.
     direction_ : ndarray, shape (D,), float64, or None
-        The foreground direction; None where something else is the score.
+        The foreground direction; None if the score is something else.
     head_ : Head or None
-        What says where the foreground is, with ``"mask"``.
+        The head that finds the foreground, with ``"mask"``.
     agreement_ : float
-        Mean over the labelled photos of the intersection over union of their foreground with their labels, or of the
-        head's foreground with the masks; NaN without labels and masks.
+        Intersection over union of the foreground with the labels, or of the head's foreground with the masks: the
+        mean over all labelled photos. NaN without labels and masks.
     n_voters_ : int
-        Photos that gave the direction, or taught the head; 0 without either.
+        Number of photos that the direction or the head was learned from; 0 without either.
     score_range_ : ndarray, shape (2,), float64
-        What became score 0 and score 1.
+        The values that become the scores 0 and 1.
     threshold_ : float
         In [0, 1]; NaN with ``foreground="none"``.
     side_ : {"above", "below", "none"}
     border_share_ : dict
-        For each side, the share of its patches that lie on a photo's border.
+        For each side, the share of its patches that are on the border of a photo.
     object_range_ : ndarray, shape (2, k), float64
-        What becomes 0 and 1 of each object component (not used by ``"sigmoid"``).
+        The two values of each object component that become 0 and 1 (not used by ``"sigmoid"``).
     all_range_ : ndarray, shape (2, 3), float64
-        The same for the three channels of the all-patch picture.
+        The same for the three channels of the picture of all patches.
     score_histogram_ : ndarray, shape (256,), int64
         Counts of the fitted patches' scores in equal bins of [0, 1].
     n_photos_, n_patches_, n_foreground_ : int
     agreements : dict
-        Of each labelled photo of the last fit, by its place, the intersection over union that ``agreement_`` is the
-        mean of; not in the file.
+        For each labelled photo of the last fit, by its index, its intersection over union; ``agreement_`` is their
+        mean. Not saved in the file.
     label_counts : ndarray, shape (2, 1024), int64, or None
-        Scores in equal bins of [0, 1] of the patches that the photos of the last fit labelled as ground and as
-        object; None without labels; not in the file.
+        Histograms of the scores, in equal bins of [0, 1], of the patches that the photos of the last fit labelled as
+        background and as object. None without labels; not saved in the file.
     origin : dict
-        Model, weights, framing and dtype of the features; set by who knows, kept in the file.
+        Model, weights, framing and dtype of the features. Set by the caller, and saved in the file.
     head : Head or None
-        What the next fit takes with ``"mask"``; set by who fits.
+        The head that the next fit uses with ``"mask"``. Set by the caller.
     masks : dict
-        By the photos' names, masks that replace their scores
-        (:func:`~patchprism.prism.labels.packed_shares`); not in the file.
+        Masks that replace the scores of photos, by the names of the photos
+        (:func:`~patchprism.prism.labels.packed_shares`). Not saved in the file.
 
     Notes
     -----
@@ -145,7 +144,7 @@ class Prism(FittedPrism):
     """
 
     origin: dict[str, Any] = field(init=False, default_factory=dict)
-    # The file that the fit was read from: a job that reads it does not write it.
+    # The file that the fit was read from; a job that reads it does not replace it.
     loaded_from: str = field(init=False, default="")
     agreements: dict[int, float] = field(init=False, default_factory=dict)
     label_counts: NDArray[np.int64] | None = field(init=False, default=None)
@@ -161,8 +160,7 @@ class Prism(FittedPrism):
         ----------
         X : PatchFeatures or sequence of array-like, each (h, w, D)
         y : Head, or sequence or mapping of masks, optional
-            A fitted head, or the masks that one is to be fitted to, as :meth:`Head.fit <patchprism.Head.fit>` takes
-            them.
+            A fitted head, or masks to fit one to, as for :meth:`Head.fit <patchprism.Head.fit>`.
 
         Raises
         ------
@@ -200,15 +198,15 @@ class Prism(FittedPrism):
         return self.fit_by(walk, n_photos=len(photos), masks=given)
 
     def fit_by(self, walk: Walk, *, n_photos: int, masks: Mapping[int, bytes] | None = None) -> Self:
-        """Learn by passes that somebody else walks: ``walk(make)`` folds all photos into ``make()``.
+        """Learn from passes over the photos that the caller runs: ``walk(make)`` folds all photos into ``make()``.
 
         Parameters
         ----------
         walk : callable
         n_photos : int
-            How many photos there are, at most; from it follows which of them are labelled.
+            Maximum number of photos. It determines which of them are labelled.
         masks : mapping of int to bytes, optional
-            The photos' ``masks`` by their places.
+            The ``masks`` by the index of the photo.
         """
         self.check_fit()
         self.loaded_from = ""
@@ -304,7 +302,7 @@ class Prism(FittedPrism):
         Raises
         ------
         PrismError
-            If the prism is not fitted, or fitted on another width.
+            If the prism is not fitted, or was fitted with another width.
         FeaturesError
             If a token is not finite; the photo is named.
         """
@@ -323,7 +321,7 @@ class Prism(FittedPrism):
         Raises
         ------
         PrismError
-            If the prism is not fitted, or its ``origin`` could not be read again.
+            If the prism is not fitted, or its ``origin`` has values that a file cannot keep.
         """
         if not self.is_fitted:
             raise PrismError("this prism is not fitted yet: there is nothing to save")
@@ -364,7 +362,7 @@ class Prism(FittedPrism):
         return prism
 
     def __sklearn_tags__(self) -> Any:
-        """What scikit-learn's pipelines ask for; inheriting it would make every job import scikit-learn."""
+        """Required by scikit-learn's pipelines. Inheriting it would make every job import scikit-learn."""
         from sklearn.base import BaseEstimator
         from sklearn.utils import TransformerTags
 

@@ -1,10 +1,10 @@
 """The file of a prism: safetensors, with the options and the origin as JSON in its metadata.
 
-Layout, version 3. Tensors (float64 but for the histogram, int64) are the learned arrays of
-:class:`~patchprism.Prism`, without the trailing underscore; ``direction`` is there only where the foreground
-was found by one, ``head_weights`` and ``head_bias`` only where a head found it. The metadata has one entry,
-``patchprism``: a JSON object with ``version``, ``options``, ``learned`` (numbers and words; of a head, what
-:mod:`patchprism.prism.head_file` describes) and ``origin``. The same prism always gives the same bytes.
+Layout, version 3. The tensors (float64; the histogram is int64) are the learned arrays of :class:`~patchprism.Prism`,
+without the trailing underscore. ``direction`` exists only if the foreground was found with a direction, and
+``head_weights`` and ``head_bias`` only if a head found it. The metadata has one entry, ``patchprism``: a JSON object
+with ``version``, ``options``, ``learned`` (numbers and words; of a head, what :mod:`patchprism.prism.head_file`
+describes) and ``origin``. The same prism always gives the same bytes.
 
 Version 1 knew no direction, and its foreground ``"auto"`` is what is called ``"pca"`` today. Version 2 knew no head; a
 prism without one is still written as version 2.
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 VERSION = 3
 
 _SCALARS = ("threshold", "side", "n_photos", "n_patches", "n_foreground", "border_share")
-# What goes with a direction.
+# Values that belong to a direction.
 _VOTES = ("n_voters", "agreement")
 # Axis names of each tensor; equal names must have equal lengths.
 _TENSORS = {
@@ -61,7 +61,7 @@ LEARNED = (*_SCALARS, *_VOTES, *_TENSORS, *_DIRECTION, "head")
 # ``space``, which means rgb.
 _ALWAYS = {"threshold", "foreground", "scaling", "components"}
 MAX_HEADER = 1 << 20
-# What the numbers of a fit on finite float32 tokens cannot exceed; their squares are still far from infinity.
+# Limit that the numbers of a fit on finite float32 tokens cannot exceed; their squares are far from infinity.
 MAX_VALUE = 1e60
 
 
@@ -137,14 +137,14 @@ def read_prism(path: str | os.PathLike[str]) -> State:
 
 
 def _no_file(path: Path) -> str:
-    """What to say of a path where no file is."""
+    """Advice for a path without a file."""
     if (path / "prism.safetensors").is_file():
         return f"a folder; give the prism inside, {path / 'prism.safetensors'}"
     return "no such prism file, but a folder" if path.is_dir() else "no such prism file"
 
 
 def _advice(path: Path) -> str:
-    """What to do with a file that is no prism, told from its name."""
+    """Advice for a file that is not a prism, from its name."""
     suffix = path.suffix.lower()
     if suffix in (*PHOTO_SUFFIXES, *VIDEO_SUFFIXES):
         kind = "photo" if suffix in PHOTO_SUFFIXES else "clip"

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
     Float64 = NDArray[np.float64]
 
-# The share of one side's patches that lie on borders, over the other side's: from here on up, the shares do not tell
-# the sides apart. Grey and noise give 0.88 to 0.96 (ViT-S/14, block 8); of 18 jobs of one to four photos with an
-# object, 17 give 0 to 0.79 (that network and efficientnet_lite2).
+# Share of the patches of one side that are on borders, divided by that of the other side. From this ratio on, the
+# shares do not distinguish the sides. Grey and noise give 0.88 to 0.96 (ViT-S/14, block 8); of 18 jobs of one to four
+# photos with an object, 17 give 0 to 0.79 (that network and efficientnet_lite2).
 UNDECIDED_RATIO = 0.8
 
 
@@ -60,12 +60,12 @@ class FittedPrism(PrismOptions):
 
     @property
     def is_fitted(self) -> bool:
-        """Whether there is a fit."""
+        """Whether this prism is fitted."""
         return hasattr(self, "object_range_")
 
     @property
     def scorer(self) -> Scorer:
-        """What the score is measured along, and which scores were fitted as foreground."""
+        """The axis of the score, and the scores that were fitted as foreground."""
         return Scorer(
             scene=Axes(self.scene_mean_, self.scene_components_, self.scene_variance_, self.scene_ratio_),
             component=self.foreground_component,
@@ -114,7 +114,7 @@ class FittedPrism(PrismOptions):
         return self.scorer.score_of(tokens)
 
     def foreground_of(self, tokens: Tokens) -> NDArray[np.bool_]:
-        """Foreground of one photo that is fitted on, (h, w) bool."""
+        """Foreground of one photo, (h, w) bool, as in the fit."""
         return self.scorer.foreground_of(tokens)
 
     def colors_of(self, components: Float64) -> NDArray[np.float32]:
@@ -124,7 +124,7 @@ class FittedPrism(PrismOptions):
         if self.scaling == "sigmoid":
             return lay_out(scale_sigmoid(values, deviation), self.space)
         low, high = chosen(self.object_range_, self.components)
-        # A turned component's range is turned with it; one without variance is flat whatever its rounding noise.
+        # The range of an inverted component is inverted, too. A component without variance is flat.
         low, high = np.minimum(low, high), np.maximum(low, high)
         return lay_out(scale_range(values, low, np.where(deviation > 0, high, low)), self.space)
 
@@ -135,7 +135,7 @@ class FittedPrism(PrismOptions):
 
     @property
     def shown_threshold(self) -> float:
-        """The threshold of the foreground that is shown; NaN where all patches are kept."""
+        """The threshold of the shown foreground; NaN if all patches are kept."""
         if self.shown_side == "none":
             return float("nan")
         return self.threshold_ if self.mask_threshold is None else self.mask_threshold
@@ -156,7 +156,7 @@ class FittedPrism(PrismOptions):
     # ---------------------------------------------------------------- telling
 
     def summary(self) -> dict[str, Any]:
-        """What was learned, in plain numbers and words, for reports."""
+        """Results of the fit, as numbers and words, for reports."""
         none = self.side_ == "none"
         shares = {side: round(share, 6) for side, share in self.border_share_.items()}
         return {
@@ -206,22 +206,23 @@ class FittedPrism(PrismOptions):
     def doubts(
         self, tokens: Tokens, foreground: NDArray[np.bool_], *, labelled: bool = False
     ) -> dict[str, float]:
-        """What tells whether one photo's foreground can be believed.
+        """Numbers that show how far to trust the foreground of one photo.
 
         Parameters
         ----------
         tokens : ndarray, shape (h, w, D)
         foreground : ndarray, shape (h, w), bool
         labelled : bool
-            Whether the photo is labelled for this, which takes about 25 ms per 1,400 patches.
+            Whether to label the photo, which takes about 25 ms per 1,400 patches.
 
         Returns
         -------
         dict
-            ``border_ratio``: the share of the border that is foreground over that of the photo, about 0 for an object
-            inside of it. ``contrast``: length of the difference between the mean unit tokens of foreground and
-            background, from 0 to 2. ``likeness``: mean cosine between all patches of the photo. With ``labelled``,
-            ``agreement``: intersection over union of the foreground with the labels of this photo.
+            ``border_ratio``: the share of the border that is foreground, divided by the share of the photo that is;
+            about 0 for an object inside the photo. ``contrast``: length of the difference between the mean unit
+            tokens of foreground and background, from 0 to 2. ``likeness``: mean cosine between all patches of the
+            photo. With ``labelled``, ``agreement``: intersection over union of the foreground with the labels of this
+            photo.
         """
         units = unit(tokens)
         difference = class_difference(units, foreground)
@@ -238,7 +239,7 @@ class FittedPrism(PrismOptions):
         return least < UNDECIDED_RATIO * most
 
     def hints(self) -> list[str]:
-        """What a person should know of the side that was fitted before believing the colours, in whole sentences."""
+        """Hints about the fitted side, in whole sentences."""
         above, below = self.border_share_["above"], self.border_share_["below"]
         if self.undecided_:
             return [

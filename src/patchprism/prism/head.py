@@ -41,16 +41,16 @@ GRID = 2.0**-12
 class Head:
     """A linear classifier of patches: logistic regression on unit tokens, taught by masks or clicks.
 
-    Class 0 is the background. With all other classes together it says what is foreground, so it can take the place of
-    the automatic foreground (``foreground="mask"`` of a :class:`~patchprism.Prism`).
+    Class 0 is the background, and all other classes together are the foreground. So a head can replace the automatic
+    foreground (``foreground="mask"`` of a :class:`~patchprism.Prism`).
 
     Parameters
     ----------
     C : float, default=10
         Weight of the labels against the penalty on large weights, as in scikit-learn.
     classes : sequence of str, optional
-        Names of the classes, the background first; by default ``("background", "object")``, and ``"class 1"``,
-        ``"class 2"``, ... where there are more.
+        Names of the classes, the background first. By default ``("background", "object")``, or ``"class 1"``,
+        ``"class 2"``, ... if there are more.
 
     Attributes
     ----------
@@ -58,29 +58,30 @@ class Head:
     bias_ : ndarray, shape (K,), float64
     classes_ : tuple of str
     n_photos_ : int
-        Photos with labels.
+        Number of photos with labels.
     n_patches_ : tuple of int
-        Patches of each class that were fitted on.
+        Number of patches of each class in the fit.
     origin : dict
-        Model, weights, framing and layer of the features, where they are known; kept in the file.
+        Model, weights, framing and layer of the features, if they are known. Saved in the file.
 
     Notes
     -----
-    For unit tokens x_i (not centred) with labels y_i among K classes, ``fit`` finds the one minimum of
+    For unit tokens x_i (not centred) with labels y_i among K classes, ``fit`` finds the unique minimum of
 
         1/2 sum_k |w_k|^2  -  C sum_i s_i log p_i(y_i),    p_i = softmax_k(w_k . x_i + b_k),
 
-    where s_i = n / (K n_k) for a patch of class k = y_i: n patches have a label, n_k of them this one, so that all
-    classes weigh the same. The intercepts b_k are not penalised; they are shifted to add up to 0, as the weights do
-    at the minimum. scikit-learn's ``LogisticRegression`` (L-BFGS, float64) solves it to a largest partial derivative
-    of 1e-10 of the objective divided by (C n). For K = 2 this is its binary model with 2 C and w = w_1 - w_0.
+    where s_i = n / (K n_k) for a patch of class k = y_i; n is the number of labelled patches and n_k the number of
+    those of class k. So all classes have the same weight. The intercepts b_k are not penalised. They are shifted so
+    that they add up to 0, as the weights do at the minimum. scikit-learn's ``LogisticRegression`` (L-BFGS, float64)
+    solves this until no partial derivative of the objective divided by (C n) exceeds 1e-10. For K = 2 this is its
+    binary model with 2 C and w = w_1 - w_0.
 
-    A patch is labelled where at least three quarters of its labelled area have one class; mixed patches are left out.
-    Where the labelled patches hold more than 2**25 numbers, every photo gives at most the same number of patches per
+    A patch gets the label that at least three quarters of its labelled area have. Mixed patches are left out. If the
+    labelled patches contain more than 2**25 numbers, every photo contributes at most the same number of patches per
     class, evenly spaced.
 
-    In use, w_k . x + b_k is rounded to multiples of 2**-12, so that the order of additions does not show. The score of
-    a patch is 1 - p(background), and foreground is where it is above 0.5.
+    For predictions, w_k . x + b_k is rounded to multiples of 2**-12, so that the result does not depend on the order
+    of additions. The score of a patch is 1 - p(background). A patch is foreground if its score is above 0.5.
 
     Examples
     --------
@@ -101,7 +102,7 @@ class Head:
     )
 
     origin: dict[str, Any] = field(init=False, default_factory=dict)
-    # The file that the head was read from: a job that reads it does not write it.
+    # The file that the head was read from; a job that reads it does not replace it.
     loaded_from: str = field(init=False, default="")
 
     weights_: Float64 = field(init=False)
@@ -113,7 +114,7 @@ class Head:
     # ---------------------------------------------------------------- scikit-learn's verbs
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """The options by name, as scikit-learn's ``clone`` asks for them; ``deep`` changes nothing."""
+        """The options by name, for scikit-learn's ``clone``; ``deep`` has no effect."""
         return {"C": self.C, "classes": self.classes}
 
     def set_params(self, **params: Any) -> Self:
@@ -137,12 +138,12 @@ class Head:
         Parameters
         ----------
         X : PatchFeatures or sequence of array-like, each (h, w, D)
-            Also a feature store, :class:`~patchprism.StoredFeatures`.
+            Features, or a feature store (:class:`~patchprism.StoredFeatures`).
         y : sequence or mapping
-            A mask per photo, or masks by the photos' names; None for a photo without one. A mask is bool or of whole
-            numbers, either of the photo's grid (h, w), or at any resolution (H, W) of the photo's shape: 0 is
-            background, 1 and up are the other classes, -1 and 255 are unlabelled. Where all masks hold nothing but 0
-            and 255, 255 is the object.
+            One mask per photo, with None for a photo without a mask, or a mapping from names of photos to masks. A
+            mask is boolean or integer. It has the shape of the grid (h, w), or any resolution (H, W) with the shape
+            of the photo. 0 is background, 1 and above are the other classes, -1 and 255 are unlabelled. If all masks
+            contain only 0 and 255, then 255 is the object.
 
         Raises
         ------
@@ -159,7 +160,7 @@ class Head:
         return self.fit_shares(photos, shares_of_masks(photos, y, n_classes=n_classes))
 
     def fit_shares(self, photos: PatchFeatures, shares: Mapping[int, NDArray[np.float64]]) -> Self:
-        """The same, of the shares of classes that masks cover of the patches, (h, w, K), by the photos' places."""
+        """The same, from the share of each patch that each class covers, (h, w, K), by the index of the photo."""
         labels = {index: patch_labels(each) for index, each in shares.items()}
 
         def walk(make: Any) -> Any:
@@ -174,13 +175,13 @@ class Head:
         return self.fit_by(walk, labels, origin=photos.origin)
 
     def fit_by(self, walk: Walk, labels: Mapping[int, Labels], *, origin: Mapping[str, Any]) -> Self:
-        """Learn by a pass that somebody else walks: ``walk(make)`` folds photos into ``make()``.
+        """Learn from a pass over photos that the caller runs: ``walk(make)`` folds the photos into ``make()``.
 
         Parameters
         ----------
         walk : callable
         labels : mapping of int to ndarray, each (h, w), int16
-            Classes of patches by the photo's place in the job; ``UNLABELLED`` where there is none.
+            Classes of patches by the index of the photo in the job; ``UNLABELLED`` for unlabelled patches.
         origin : mapping
             What the features depend on.
         """
@@ -204,9 +205,9 @@ class Head:
         return self
 
     def predict(self, X: PatchFeatures | Any) -> list[NDArray[np.int16]]:
-        """The class of each patch, a list of (h, w) arrays: places in ``classes_``.
+        """The class of each patch: a list of (h, w) arrays of indices into ``classes_``.
 
-        Foreground (a score above 0.5) gets the most probable class beside the background.
+        A foreground patch (score above 0.5) gets the most probable class other than the background.
 
         Raises
         ------
@@ -218,11 +219,11 @@ class Head:
         return [self.classes_of(tokens) for tokens in self._photos(X)]
 
     def predict_proba(self, X: PatchFeatures | Any) -> list[NDArray[np.float32]]:
-        """The probabilities of the classes, a list of (h, w, K) arrays in [0, 1]; raises as :meth:`predict`."""
+        """The probabilities of the classes, a list of (h, w, K) arrays; raises the errors of :meth:`predict`."""
         return [softmax(self.decisions_of(tokens)).astype(np.float32) for tokens in self._photos(X)]
 
     def decision_function(self, X: PatchFeatures | Any) -> list[Float64]:
-        """w_k . x + b_k, a list of (h, w, K) arrays; raises as :meth:`predict`."""
+        """The values w_k . x + b_k, a list of (h, w, K) arrays; raises the errors of :meth:`predict`."""
         return [self.decisions_of(tokens) for tokens in self._photos(X)]
 
     # ---------------------------------------------------------------- one photo
@@ -243,7 +244,7 @@ class Head:
 
     @property
     def is_fitted(self) -> bool:
-        """Whether there is a fit."""
+        """Whether this head is fitted."""
         return hasattr(self, "weights_")
 
     def _photos(self, X: Any) -> PatchFeatures:
@@ -254,7 +255,7 @@ class Head:
         return photos
 
     def check_width(self, width: int) -> None:
-        """Refuse tokens of another width than those that the head was taught on.
+        """Refuse tokens of another width than the head was taught with.
 
         Raises
         ------
@@ -273,14 +274,14 @@ class Head:
         Raises
         ------
         HeadError
-            If the head is not fitted, or its ``origin`` could not be read again.
+            If the head is not fitted, or its ``origin`` has values that a file cannot keep.
         """
         if not self.is_fitted:
             raise HeadError("this head is not fitted yet: there is nothing to save")
         return head_bytes(self.header() | {"origin": self.origin}, self.weights_, self.bias_)
 
     def header(self) -> dict[str, Any]:
-        """What its file says of it beside the weights and the origin, as JSON values."""
+        """The contents of its file without weights and origin, as JSON values."""
         return {
             "classes": list(self.classes_),
             "C": float(self.C),
@@ -290,7 +291,7 @@ class Head:
 
     @classmethod
     def of(cls, header: Mapping[str, Any], weights: Float64, bias: Float64) -> Self:
-        """The head of a header that is checked, with its origin, and its arrays."""
+        """Make a head from a checked header, its origin and its arrays."""
         head = cls(C=float(header["C"]), classes=tuple(header["classes"]))
         head.weights_, head.bias_ = weights, bias
         head.classes_, head.n_photos_ = tuple(header["classes"]), header["n_photos"]
@@ -298,7 +299,7 @@ class Head:
         return head
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the head to a file, by custom ``NAME.head.safetensors``.
+        """Write the head to a file, usually ``NAME.head.safetensors``.
 
         Raises
         ------
@@ -326,7 +327,7 @@ class Head:
         return head
 
     def __sklearn_tags__(self) -> Any:
-        """What scikit-learn asks for; inheriting it would make every job import scikit-learn."""
+        """Required by scikit-learn. Inheriting it would make every job import scikit-learn."""
         from sklearn.base import BaseEstimator
 
         return BaseEstimator().__sklearn_tags__()

@@ -100,7 +100,7 @@ def packed_shares(shares: Shares) -> bytes:
 
 
 def with_shares(score: NDArray[np.float32], packed: bytes) -> NDArray[np.float32]:
-    """Scores (h, w), replaced by what :func:`packed_shares` made of a mask wherever it has labels."""
+    """Scores (h, w), replaced by the shares of a mask (:func:`packed_shares`) where it has labels."""
     codes = np.frombuffer(packed, np.uint8).reshape(score.shape)
     return np.where(codes == 255, score, codes.astype(np.float32) / np.float32(254))
 
@@ -165,7 +165,7 @@ def one_per_photo(masks: Any) -> list[Any]:
     Raises
     ------
     TypeError
-        If they are no sequence.
+        If they are not a sequence.
     """
     return [masks] if isinstance(masks, np.ndarray) and masks.ndim == 2 else list(masks)
 
@@ -176,7 +176,7 @@ def as_mask(name: str, mask: Any) -> NDArray[np.int16]:
     Raises
     ------
     PhotoError
-        If it is no array (H, W) of bool or whole numbers from -1 to 255.
+        If it is not an array (H, W) of bool or integers from -1 to 255.
     """
     try:
         array = np.asarray(mask)
@@ -209,7 +209,7 @@ def _with_crops(
 ) -> Iterator[tuple[int, NDArray[np.int16], tuple[float, float, float, float]]]:
     """Each photo's place, mask, and what its patches cover of it, as shares of width and height."""
     framing = None
-    with suppress(OptionError):  # features of somebody's own may say a part of it, or nothing
+    with suppress(OptionError):  # the user's own features may have only some of the keys
         framing = Framing.from_dict(photos.origin.get("framing", {}))
     refine = int(photos.origin.get("refine", 1))
     rows = getattr(photos, "rows", None)

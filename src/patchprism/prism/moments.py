@@ -27,11 +27,11 @@ BLOCK_ROWS = 4096
 # (float32's epsilon is 1.2e-7): stretched to full range it would show as coloured static.
 NOISE_SHARE = 1e-6
 
-# Loadings of opposite signs whose magnitudes differ by less than this share are a tie: there the sum of the cubes of
-# the loadings (as a share of the sum of their magnitudes) times CUBES counts beside their difference; where both are
-# below FIRST, the sign of the first large loading counts. Of 116 pairs of components of crops of four photos, in
-# float32 and in bfloat16 or float16 (efficientnet_lite2), 4 flip by scikit-learn's rule and 2 by this one. Narrower
-# ties (0.05) were worse than none: 9 to 10 flip, since each boundary between rules is a place for flips.
+# Loadings of opposite signs whose magnitudes differ by less than this share are a tie. In a tie, the sum of the cubes
+# of the loadings (divided by the sum of their magnitudes) times CUBES is added to the difference. If both are below
+# FIRST, the sign of the first large loading decides. Of 116 pairs of components of crops of four photos, in float32
+# and in bfloat16 or float16 (efficientnet_lite2), 4 flip by scikit-learn's rule and 2 by this one. Narrower ties
+# (0.05) were worse than none: 9 to 10 flip, since each boundary between rules is a place for flips.
 NEAR_TIE = 0.2
 CUBES, FIRST = 8.0, 0.03
 
@@ -64,9 +64,9 @@ class Principal:
 class Moments:
     """Count, mean and scatter matrix of rows, kept in float64.
 
-    Deviations from a running mean are summed, never raw squares, and two sets of moments merge by the
-    pairwise formula of Chan, Golub and LeVeque (1979), so any split of the rows gives the same answer up
-    to rounding. The state is D × D numbers, whatever the number of rows.
+    Deviations from a running mean are summed instead of raw squares, and two sets of moments are merged with the
+    pairwise formula of Chan, Golub and LeVeque (1979). So every split of the rows gives the same result up to
+    rounding. The state has D × D numbers for any number of rows.
 
     Parameters
     ----------
@@ -138,7 +138,7 @@ class Moments:
         return self.merge(added)
 
     def merge(self, other: Moments) -> Moments:
-        """Add the rows that another one has seen; ``other`` stays as it is."""
+        """Add the rows of other moments; ``other`` does not change."""
         if len(other.mean) != len(self.mean):
             raise FeaturesError(f"cannot merge moments of width {len(other.mean)} into {len(self.mean)}")
         self._combine(other.count, other.mean, other.scatter)
@@ -299,7 +299,8 @@ def _array_parts(rows: NDArray[Any], origin: Float64 | None) -> Iterator[Part]:
         with np.errstate(over="ignore", invalid="ignore"):  # refused where parts are combined
             far = len(block) * (total / len(block)) ** 2 > 0.9 * np.diag(products)
         if far.any():
-            # So far from the block's mean, taking the mean out afterwards would cancel most digits: start anew.
+            # If the mean of the block is this far away, subtracting it afterwards would cancel most digits; start
+            # again.
             if part.count:
                 yield part.result()
             part = _Sums(_mean(block, dtype))

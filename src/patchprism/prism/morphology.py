@@ -12,8 +12,7 @@ if TYPE_CHECKING:
 def erode(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """A mask without the patches that touch, by a side, one that is not in it.
 
-    What lies outside the grid takes no part, so that an object cut by the photo's edge keeps its patches
-    there.
+    Cells outside the grid are ignored, so that an object that the photo's edge cuts keeps its patches there.
 
     Parameters
     ----------
@@ -42,7 +41,7 @@ def clean(mask: NDArray[np.bool_], *, opening: int = 0, closing: int = 0) -> NDA
     ----------
     mask : ndarray, shape (h, w), bool
     opening, closing : int
-        At least 0, which leaves the mask as it is.
+        At least 0; 0 does not change the mask.
 
     Returns
     -------

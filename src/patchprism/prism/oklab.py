@@ -29,7 +29,7 @@ _TO_LAB = np.array(
         [0.0259040371, 0.7827717662, -0.8086757660],
     ]
 )
-# Their inverses, spelt out: inverting may end in other last bits on another machine.
+# Their inverses as literal numbers, because computing them could give other last bits on another machine.
 _FROM_CONES = (
     (4.076741661347994, -3.3077115904081933, 0.2309699287294279),
     (-1.2684380040921763, 2.6097574006633715, -0.3413193963102196),

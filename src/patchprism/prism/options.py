@@ -162,9 +162,9 @@ class PrismOptions:
 
 
 DEFAULTS: dict[str, Any] = {field.name: field.default for field in fields(PrismOptions)}
-# Options that may be changed after fitting, and what leaves the fitted foreground as it is.
+# Options that can be changed after fitting, with the values that keep the fitted foreground.
 MASK_OPTIONS = {name: DEFAULTS[name] for name in ("mask_threshold", "mask_side", "opening", "closing")}
-# Options that a fit settles; the signs are the preset's.
+# Options that a fit determines; the signs come from the preset.
 FIT_OPTIONS = {name: DEFAULTS[name] for name in DEFAULTS if name not in (*MASK_OPTIONS, "signs")}
 
 

@@ -33,14 +33,14 @@ if TYPE_CHECKING:
     from patchprism.prism.foreground import Voters
 
 OTSU_BINS = 256
-PERCENTILE_BINS = 1 << 16  # of the full range: a 1/255 step of colour is 257 of them
+PERCENTILE_BINS = 1 << 16  # bins of the full range; a colour step of 1/255 has 257 bins
 
 
 class Pass(Protocol):
     """One walk over all photos."""
 
     def update(self, tokens: Tokens, index: int, /) -> None:
-        """Add a photo's tokens, (h, w, D), and its place in the job, by which some photos are chosen."""
+        """Add the tokens of a photo, (h, w, D), and its index in the job, which decides whether it is labelled."""
 
     def merge(self, other: Self, /) -> None:
         """Add what another pass of the same kind has seen."""
@@ -169,7 +169,7 @@ class SideCounts:
     below_border: int
 
     def border_share(self, side: str) -> float:
-        """Share of a side's patches that lie on a photo's border; 1 for an empty side."""
+        """Share of the patches of a side that are on the border of a photo; 1 for an empty side."""
         size, border = (self.above, self.above_border) if side == "above" else (self.below, self.below_border)
         return border / size if size else 1.0
 
@@ -231,7 +231,7 @@ class ObjectMoments:
 
     @property
     def moments(self) -> Moments:
-        """Of the foreground so far."""
+        """Moments of the foreground so far."""
         return self._rows.moments()
 
     def update(self, tokens: Tokens, index: int) -> None:

@@ -24,28 +24,28 @@ if TYPE_CHECKING:
 class StreamingPCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
     """Exact principal component analysis in one pass and bounded memory.
 
-    Gives the components of :class:`sklearn.decomposition.PCA` (``svd_solver="covariance_eigh"``), from batches
-    of any size in any order, merged across processes if need be. Signs are the same as well, but where the
-    largest positive and the largest negative loading of a component differ by less than a fifth: there
-    scikit-learn's hang on the last digits, and these do not (:func:`~patchprism.prism.moments.fix_signs`). Memory is a
-    few D × D matrices; the price is that directions whose variance is below about 1e-7 of the first one's are
-    lost in rounding when the rows are float32.
+    The components are those of :class:`sklearn.decomposition.PCA` (``svd_solver="covariance_eigh"``), computed from
+    batches of any size in any order. Results of several processes can be merged. The signs are the same, too, unless
+    the largest positive and the largest negative loading of a component differ by less than a fifth in magnitude. In
+    this case the signs of scikit-learn depend on the last digits, and these do not
+    (:func:`~patchprism.prism.moments.fix_signs`). The memory is that of a few D × D matrices. The disadvantage: if
+    the rows are float32, directions whose variance is below about 1e-7 of the largest one are lost in rounding.
 
     Parameters
     ----------
     n_components : int, default=None
-        How many components to keep; ``None`` keeps all that the rows seen so far can have,
-        ``min(n_samples_seen_, n_features_in_)``. Unlike scikit-learn's, a number larger than the rows
-        seen so far is fine (they may still come), one larger than the width is refused.
+        Number of components to keep. ``None`` keeps all that the rows seen so far can have, ``min(n_samples_seen_,
+        n_features_in_)``. Unlike in scikit-learn, the number may be larger than the number of rows seen so far,
+        because more rows can follow. It must not be larger than the width.
     whiten : bool, default=False
         Divide each transformed component by its standard deviation.
 
     Attributes
     ----------
     moments_ : Moments
-        All that was learned.
+        Sums over all rows seen so far.
     components_ : ndarray, shape (n_components_, n_features_in_), float64
-        Unit rows, largest variance first; the loading of largest magnitude is positive unless it is nearly a tie.
+        Unit rows, largest variance first. The loading with the largest magnitude is positive, except in near ties.
     explained_variance_, explained_variance_ratio_, singular_values_ : ndarray, shape (n_components_,), float64
     mean_ : ndarray, shape (n_features_in_,), float64
     n_components_, n_features_in_, n_samples_seen_ : int
@@ -69,34 +69,35 @@ class StreamingPCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         self.whiten = whiten
 
     def fit(self, X: Any, y: None = None) -> Self:
-        """Forget what was seen and fit ``X``.
+        """Forget all earlier rows and fit ``X``.
 
         Parameters
         ----------
         X : ndarray or torch.Tensor, shape (n, D), any real dtype, any device
         y : None
-            Ignored; there for scikit-learn's pipelines.
+            Ignored; exists for scikit-learn's pipelines.
 
         Raises
         ------
         ValueError
-            If ``X`` is empty, not two-dimensional, or has NaN or infinity (``FeaturesError`` is one).
+            If ``X`` is empty, not two-dimensional, or has NaN or infinity (a ``FeaturesError``, which is a
+            ``ValueError``).
         """
         return self._add(X, reset=True)
 
     def partial_fit(self, X: Any, y: None = None) -> Self:
-        """Add the rows of ``X`` to those seen; as for :meth:`fit`."""
+        """Add the rows of ``X`` to those seen before; parameters and errors are those of :meth:`fit`."""
         return self._add(X, reset=not hasattr(self, "moments_"))
 
     def merge(self, other: StreamingPCA) -> Self:
-        """Add all rows that another, fitted one has seen; ``other`` stays as it is.
+        """Add all rows that another fitted StreamingPCA has seen; ``other`` does not change.
 
         Raises
         ------
         OptionError
             If ``other`` is not a StreamingPCA.
         FeaturesError
-            If it has seen rows of another width.
+            If its rows have another width.
         """
         if not isinstance(other, StreamingPCA):
             raise OptionError(f"merge takes a StreamingPCA, got {type(other).__name__}")
@@ -117,7 +118,7 @@ class StreamingPCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         Returns
         -------
         ndarray or torch.Tensor, shape (n, n_components_)
-            Of the kind and on the device of ``X``; float64 for float64 rows, else float32.
+            Same type and device as ``X``; float64 for float64 rows, and float32 otherwise.
         """
         check_is_fitted(self)
         rows = self._check(X, reset=False, finite=True)
@@ -128,7 +129,7 @@ class StreamingPCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         return self._transform_tensor(rows)
 
     def inverse_transform(self, X: Any) -> NDArray[np.floating[Any]]:
-        """Rows whose coordinates are ``X``, shape (n, n_components_) -> (n, D)."""
+        """Rows from coordinates: (n, n_components_) -> (n, D)."""
         check_is_fitted(self)
         scores = np.asarray(X)
         scale = self._deviations() if self.whiten else 1.0
@@ -234,5 +235,5 @@ class StreamingPCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
 
 
 def _is_tensor(X: Any) -> bool:
-    # Told by its class's module, so that nobody pays for importing torch to ask.
+    # Recognised by the module of its class, so that torch need not be imported.
     return type(X).__module__.partition(".")[0] == "torch"

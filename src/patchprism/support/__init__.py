@@ -1,1 +1,1 @@
-"""What every room may use: files, folders, threads, wording, checks. It knows nothing of photos."""
+"""Helpers that every part may use: files, folders, threads, wording, checks. Nothing here depends on photos."""

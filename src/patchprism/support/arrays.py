@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def to_uint8(values: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
     """Values in [0, 1] as bytes: clipped, times 255, rounded half to even.
 
-    Every picture and every page goes through here, so that the same colours are the same bytes.
+    Every picture and every page uses this function, so that equal colours are equal bytes.
 
     Parameters
     ----------

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     Check = Callable[[str, Any], Any]
 
-# The largest count that libraries below take; nobody means more.
+# The largest count that the libraries below accept.
 MAX_COUNT = 2**31 - 1
 # scikit-learn's largest seed, less the one that is added for a second run.
 MAX_SEED = 2**32 - 2
@@ -243,7 +243,7 @@ def _plain(value: Any) -> Any:
 
 
 def _is_torch(value: Any, kind: str) -> bool:
-    # By its names, so that nobody pays for importing torch to ask.
+    # Checked by name, so that torch need not be imported.
     return type(value).__module__ == "torch" and type(value).__name__ == kind
 
 
@@ -265,7 +265,7 @@ def _or(words: tuple[str, ...]) -> str:
 def _range(low: float, high: float, given: Any) -> str:
     if math.isinf(low) and math.isinf(high):
         return ""
-    # A limit that nobody comes near is named to those who do.
+    # The upper limit is mentioned only if the value exceeds it.
     near = high < MAX_COUNT or (isinstance(given, (int, float)) and given > high)
     if math.isinf(high) or not near:
         return f" of at least {low}"

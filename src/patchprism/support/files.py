@@ -1,4 +1,4 @@
-"""Writing files so that nobody ever meets half of one."""
+"""Write files so that no unfinished file is ever visible."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A path to write to that becomes ``path`` once the block has ended well.
 
-    The temporary file lies in the same folder (a rename within a file system is atomic), is hidden, and
-    keeps the suffix, since some writers choose the format by it. When the block raises, it is removed and
-    what lay at ``path`` before is still there.
+    The temporary file lies in the same folder (a rename within a file system is atomic), is hidden, and keeps the
+    suffix, because some writers choose the format by it. If the block raises an error, the temporary file is removed,
+    and the file at ``path`` stays as it was.
 
     Parameters
     ----------
@@ -90,7 +90,7 @@ def held_folder(part: Path) -> Iterator[None]:
 
 @contextmanager
 def _held(part: Path, flags: int) -> Iterator[None]:
-    """Hold the lock that tells :func:`clean_parts` that somebody is at work on a part; a kill lets go of it."""
+    """Hold a lock that tells :func:`clean_parts` that a part is in use. A killed process releases it."""
     try:
         import fcntl
     except ImportError:  # Windows: nothing is cleaned there
@@ -106,7 +106,7 @@ def _held(part: Path, flags: int) -> Iterator[None]:
 
 
 def clean_parts(folder: str | os.PathLike[str]) -> None:
-    """Take away what killed runs had half written into a folder; parts that somebody is at work on stay."""
+    """Remove unfinished files of killed runs from a folder, but not those that are in use."""
     try:
         import fcntl
 
@@ -148,9 +148,9 @@ def check_target(
     photos : iterable of path
         The job's photos.
     read : iterable of path or None
-        What else the job reads: files, and folders such as a feature store.
+        Other inputs of the job: files, and folders such as a feature store.
     make_folder : bool
-        Whether the job makes the folder where it is missing.
+        Whether the job creates the folder if it is missing.
 
     Raises
     ------
@@ -179,7 +179,7 @@ def check_target(
 
 
 def refuse_no_folder(path: str | os.PathLike[str], *, above: bool = False) -> None:
-    """Refuse a folder to write to that is something else, or lies below something else.
+    """Refuse an output folder if it, or a folder above it, is not a folder.
 
     Parameters
     ----------
@@ -208,7 +208,7 @@ def refuse_what_is_read(path: str | os.PathLike[str], read: Iterable[str | os.Pa
     path : path
         Of the file or folder to write, or its address.
     read : iterable of path or None
-        What the job reads: files, folders such as a feature store, and networks in folders (``hf:FOLDER``).
+        Inputs of the job: files, folders such as a feature store, and networks in folders (``hf:FOLDER``).
 
     Raises
     ------
@@ -231,7 +231,7 @@ def refuse_what_is_read(path: str | os.PathLike[str], read: Iterable[str | os.Pa
             other = local_path(given)
             if not os.path.lexists(other):
                 continue
-            # A link is no refuge for what it leads to, and is replaced itself.
+            # If the input is a link, neither the link itself nor its target may be replaced.
             names = {os.path.realpath(other), _real(other)}
             found = real in names or any(
                 real.startswith(name + os.sep) for name in names if os.path.isdir(name)
@@ -241,7 +241,7 @@ def refuse_what_is_read(path: str | os.PathLike[str], read: Iterable[str | os.Pa
 
 
 def _real(path: str | os.PathLike[str]) -> str:
-    """Where a path leads to, but for a link at its end."""
+    """The path with all links resolved, except one at its end."""
     home, name = os.path.split(os.path.abspath(path))
     return os.path.join(os.path.realpath(home), name)
 
@@ -267,7 +267,7 @@ def refuse_to_replace(
 ) -> None:
     """Refuse to write files over what a job reads.
 
-    A link is no refuge for a photo's other name: renaming replaces the link, and leaves the photo.
+    A link to a photo may be replaced: renaming replaces the link and leaves the photo.
 
     Parameters
     ----------

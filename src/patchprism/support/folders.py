@@ -20,10 +20,10 @@ from patchprism.support.checks import said
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-# Everything that is only needed until a job is finished lies below a folder of this name, temporary files of
-# workers that were killed included, so that taking it away leaves nothing half-written anywhere.
+# Everything that a job needs only until it is finished is in a folder of this name, including temporary files of
+# killed workers. So removing this folder leaves no unfinished files.
 WORK = ".patchprism-work"
-# What tells a work folder of ours from one that somebody else called so.
+# This file distinguishes our work folders from other folders of the same name.
 MARKER = "PATCHPRISM-WORK"
 # Held by the job that works in it; there once that job has ended and takes the folder away, these two last.
 LOCK, ENDING = "lock", "ending"
@@ -48,7 +48,7 @@ class Folder(Protocol):
     name: str
 
     def read(self, key: str, start: int = 0, stop: int | None = None) -> bytes:
-        """Bytes of a file, from ``start`` to before ``stop``; OSError where there is none."""
+        """Bytes of a file, from ``start`` up to but without ``stop``; OSError if the file is missing."""
 
     def write(self, key: str, data: bytes | memoryview) -> None:
         """Make or replace a file, whole or not at all; OutputError if that fails."""
@@ -57,7 +57,7 @@ class Folder(Protocol):
         """A context manager: a local path to write to that becomes the file when the block ends well."""
 
     def size(self, key: str) -> int | None:
-        """A file's size in bytes, None where there is none."""
+        """Size of a file in bytes; None if it is missing."""
 
     def keys(self, prefix: str = "", *, folders: bool = False) -> list[str]:
         """The files directly in a folder below, by name; or the folders there."""
@@ -72,7 +72,7 @@ class Folder(Protocol):
         """A folder in this one."""
 
 
-# What a path object makes of an address: one slash out of two.
+# Path objects turn the two slashes of an address into one.
 _ONE_SLASH = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/(?!/)")
 
 
@@ -420,7 +420,7 @@ def filesystem(url: str) -> tuple[Any, str]:
 
 
 def reason_of(error: BaseException) -> str:
-    """What an exception of somebody else's says, on one line."""
+    """The message of an exception from another library, on one line."""
     said = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return str(said).strip().split("\n")[0]
 

@@ -24,7 +24,7 @@ _KEY = "option"
 
 @dataclass(frozen=True, kw_only=True)
 class Option:
-    """What a field of options carries beside its default.
+    """Properties of an option besides its default.
 
     Attributes
     ----------
@@ -33,9 +33,9 @@ class Option:
     help : str
         For ``--help``.
     metavar : str, optional
-        What a value looks like, for ``--help``.
+        Placeholder of the value in ``--help``.
     flag : str
-        How the command line spells it, with spaces between several spellings; by default the name with dashes.
+        Flag on the command line; several are separated by spaces. By default the name with dashes.
     panel : str, optional
         The group of ``--help-all`` that it belongs to.
     parse : callable, optional
@@ -77,7 +77,7 @@ def option(
 
 
 def option_of(each: Field[Any]) -> Option | None:
-    """What a field carries, if it is an option."""
+    """The properties of a field, if it is an option."""
     found: Option | None = each.metadata.get(_KEY)
     return found
 
@@ -130,13 +130,13 @@ def numbers(wanted: str, kind: type = float, *, count: int | None = None, repeat
     Parameters
     ----------
     wanted : str
-        What is asked for, for errors.
+        Description of the expected value, for errors.
     kind : type
         int or float.
     count : int, optional
-        How many numbers; any number of them by default.
+        Required number of values; by default any.
     repeat : bool
-        Whether one number stands for all.
+        Whether a single number may stand for all.
 
     Examples
     --------

@@ -1,9 +1,8 @@
-"""What a reader of photos has to say beside the pixels: notes, and how much memory it is about to take.
+"""What a reader of photos reports besides the pixels: notes, and the memory that it is about to use.
 
-A reader is a function from a name to an array, whichever process it works in. Who wants to know more opens
-:func:`reading` around the call; what the reader says outside of it is said to nobody. Notes travel from here into
-the photo's row, the summary and ``report.json``; :class:`patchprism.photos.isolated.IsolatedReader` gets them
-out of a process.
+A reader is a function from a name to an array, in this or another process. To get its notes, call it inside
+:func:`reading`; outside it, notes are lost. The notes go into the row of the photo, the summary and ``report.json``.
+:class:`patchprism.photos.isolated.IsolatedReader` transfers them from another process.
 """
 
 from __future__ import annotations
@@ -25,18 +24,18 @@ SHARE = 0.5
 # Memory that reading, framing or drawing a photo takes at its peak, in bytes per pixel: measured 14.2 for a PNG of 179
 # megapixels in the reader's process, and 3.1 in the one that asked.
 BYTES_A_PIXEL = 18
-# Nobody is refused who wants less: what the system calls free is an estimate.
+# Smaller requests are never refused, because the free memory is only an estimate.
 ALWAYS = 256 << 20
 
 
 @dataclass(frozen=True)
 class Note:
-    """What is to be said of a photo that was read, or of a job.
+    """A note about a photo that was read, or about a job.
 
     Attributes
     ----------
     name : str
-        The photo's; empty where it is said of the job.
+        Name of the photo; empty for a note about the job.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""What a program around us may have set in torch, set aside while we compute."""
+"""Set aside settings of torch that the calling program may have changed, while we compute."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# Where autocast may be on; others have no network of ours.
+# Devices on which autocast may be on; our networks run on no others.
 _KINDS = ("cpu", "cuda", "mps", "xpu")
 
 
@@ -19,10 +19,9 @@ def own_settings() -> Iterator[None]:
     No gradients are recorded. Inference mode is off even if the caller's program has switched it on, because nothing
     could be trained on tensors made in it.
 
-    Autocast is off, the default dtype float32, the default device the CPU, and products of float32 are not
-    computed with fewer bits (TF32, bfloat16), whatever the caller's program has set. All of it is as before
-    afterwards. The default dtype and the precision of products are one for all threads of a process, which is
-    torch's affair.
+    Autocast is off, the default dtype float32, the default device the CPU, and products of float32 are not computed
+    with fewer bits (TF32, bfloat16), whatever the calling program has set. Afterwards, all settings are restored. In
+    torch, the default dtype and the precision of products are shared by all threads of a process.
     """
     import torch
 
@@ -65,7 +64,7 @@ def _exact_products(stack: ExitStack) -> None:
             stack.callback(setattr, backends.cudnn, "allow_tf32", True)
             backends.cudnn.allow_tf32 = False
         return
-    # Not by the older functions, which refuse to answer where a program has used these.
+    # Not with the older functions, which raise errors if a program has used the newer ones.
     for place in (backends.mkldnn.matmul, backends.mkldnn.conv, backends.cuda.matmul, backends.cudnn.conv):
         if place.fp32_precision not in ("ieee", "none"):
             stack.callback(_restore, place, place.fp32_precision)
@@ -73,7 +72,7 @@ def _exact_products(stack: ExitStack) -> None:
 
 
 def _restore(place: Any, precision: str) -> None:
-    # What was inherited from a setting of all backends is inherited again, not set.
+    # A value that was inherited from the setting of all backends is inherited again, not set.
     place.fp32_precision = "none"
     if place.fp32_precision != precision:
         place.fp32_precision = precision

@@ -12,11 +12,11 @@ _SPINS = "3000"
 
 
 def spin_less() -> None:
-    """Have OpenMP's threads sleep sooner where they wait for each other; for processes that are our own.
+    """Let OpenMP's threads sleep sooner while they wait for each other; only for processes that we start.
 
-    By default they spin for milliseconds, which takes the cores from whatever else runs, another such process
-    first of all, that they wait for. What the user has set is kept. To be called before torch is imported:
-    libgomp, which torch has on Linux, looks once.
+    By default they spin for milliseconds, which takes the cores from other threads and processes, including those
+    they wait for. Settings of the user are kept. Call this before torch is imported, because libgomp, which torch
+    uses on Linux, reads the variable only once.
 
     Measured with efficientnet_lite2 at 448 on two cores: docs/scaling.md, "Two commands on one machine".
     """
@@ -25,7 +25,7 @@ def spin_less() -> None:
 
 
 def leave_the_cores() -> None:
-    """Let torch's operators use no more than the calling thread from now on, in this thread alone.
+    """From now on, torch's operators use only the calling thread, if they are called from it.
 
     For threads that work beside the network. OpenMP gives every thread that calls it threads of its own, as
     many as there are cores, and these wait by spinning: they take the cores from the network.
@@ -47,7 +47,7 @@ def one_blas_thread() -> Any:
 
 @cache
 def _controller(kind: str) -> Any:
-    """What governs the libraries of a kind that are loaded when it is first asked for."""
+    """The controller of the libraries of a kind, made at the first call."""
     from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController().select(user_api=kind)

@@ -1,11 +1,11 @@
-"""What jobs wrote into a folder: a record beside the files decides what is ours; all else is the user's.
+"""Record the files that jobs wrote into a folder. Files in the record may be replaced; all others belong to the user.
 
-A report (``report.json``, ``compare.json``) lists the files of its job, each with size and SHA-256, so that a file
-that the user has put in the place of one of ours is the user's. A job that writes into a folder first checks that
-nothing of the user's would be replaced. Before a file is renamed into its place, a line of ``.patchprism-files.log``
-notes its size and SHA-256, so that the files of a run that was killed are known as ours too. At the end
-``.patchprism-files.json`` holds what no report lists: what earlier jobs with other options have left, and the pictures
-of a video. If there is nothing of the kind, it is removed.
+A report (``report.json``, ``compare.json``) lists the files of its job, each with size and SHA-256. If the user has
+replaced one of these files, size or SHA-256 differ, so the file belongs to the user. A job first checks that it would
+not replace any file of the user. Before a file is renamed to its final name, a line in ``.patchprism-files.log``
+records its size and SHA-256, so that the files of a killed run are recognised, too. At the end,
+``.patchprism-files.json`` lists all files that are in no report: those of earlier jobs with other options, and the
+pictures of a video. If there are none, it is removed.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ JOURNAL = ".patchprism-files.log"
 PRISM = "prism.safetensors"
 REPORTS = ("report.json", "compare.json")
 VERSION = 1
-# Of this record and of the reports.
+# Names of this record and of the reports.
 VERSIONS = (1, 2)
 # A record of a million files; of a longer list of photos no report is read, and the record lists all.
 MAX_RECORD = 256 << 20
@@ -57,14 +57,15 @@ _SHA256 = re.compile(r"[0-9a-f]{64}|")
 
 
 class Stamp(NamedTuple):
-    """What tells a file from another one that has taken its place.
+    """Values that detect whether a file was replaced.
 
     Attributes
     ----------
     sha256 : str
-        Empty where nobody has computed it.
+        Empty if it has not been computed.
     modified : int
-        Time in nanoseconds, 0 where it is not known: reports of the same pictures are the same bytes.
+        Time in nanoseconds; 0 if it is not recorded, as in reports, so that reports of equal pictures are equal
+        bytes.
     """
 
     bytes: int
@@ -80,7 +81,7 @@ def stamp(path: str | os.PathLike[str]) -> Stamp:
 
 
 class Record:
-    """What the records in a folder say.
+    """Contents of the records in a folder.
 
     Attributes
     ----------
@@ -123,7 +124,7 @@ class Record:
             made = self.files[name]
             if status.st_size != made.bytes:
                 return False
-            # The time spares reading what nobody has touched; a copy has another.
+            # If the time is the same, the file need not be read. A copy has another time.
             return 0 < made.modified == status.st_mtime_ns or (
                 bool(made.sha256) and stamp(path).sha256 == made.sha256
             )
@@ -137,7 +138,7 @@ class Record:
 
 
 def is_ours(paths: Iterable[Path]) -> Iterator[bool]:
-    """Of each local file whether a record beside it lists it; the records are read once for runs of one folder."""
+    """Whether each local file is listed in a record in its folder."""
     home, record = None, None
     for path in paths:
         if path.parent != home:
@@ -148,7 +149,7 @@ def is_ours(paths: Iterable[Path]) -> Iterator[bool]:
 
 
 def _read(folder: Folder, name: str) -> dict[str, Any] | None:
-    """What a record says; None where there is none, or it is none of ours."""
+    """Contents of a record; None if there is none, or if it is not ours."""
     try:
         if isinstance(folder, LocalFolder):
             status = os.lstat(folder.path / name)
@@ -175,7 +176,7 @@ def promise(folder: Folder, name: str, made: Stamp) -> None:
 
 
 def _journal(folder: Folder) -> dict[str, Stamp]:
-    """What the journal of a run that did not come to its end promises; lines that make no sense are left out."""
+    """Files in the journal of an interrupted run; invalid lines are ignored."""
     if not isinstance(folder, LocalFolder):
         return {}
     try:
@@ -230,9 +231,9 @@ class Output:
     Parameters
     ----------
     out : path
-        A folder, made when it is claimed, or an address.
+        A folder, which is created when it is claimed, or an address.
     prism : path
-        The prism that the job reads, if any. Where it is the one in this folder, it stays as it is.
+        The prism that the job reads, if any. If it is the one in this folder, it is not replaced.
 
     Attributes
     ----------
@@ -247,7 +248,7 @@ class Output:
         self._kept: dict[str, Stamp] = {}
 
     def path(self, name: str) -> str:
-        """What to call a file in it: a path or an address."""
+        """Path or address of a file in the folder."""
         if isinstance(self.folder, RemoteFolder):
             return f"{self.folder.name}/{name}"
         return os.path.join(self.folder.name, name)
@@ -267,7 +268,7 @@ class Output:
         Parameters
         ----------
         names : iterable of str
-            Of the files that the job may write.
+            Names of the files that the job may write.
         read : iterable of path
             The job's photos.
 
@@ -318,7 +319,7 @@ class Output:
             if made is not None:
                 self._kept[name] = made
         self._write(self._kept, names)
-        self.folder.remove(JOURNAL)  # what it said is in the record by now
+        self.folder.remove(JOURNAL)  # its contents are now in the record
 
     def _to_write(self, names: Iterable[str]) -> list[str]:
         return [name for name in names if not (self.keeps_prism and name == PRISM)]

@@ -47,14 +47,14 @@ def extract(
     Parameters
     ----------
     photos : iterable of path, PIL.Image.Image or array
-        Files, folders and patterns among the paths; arrays as :func:`~patchprism.read_photo` takes them. One photo
-        may come alone; an array of four dimensions is one photo per row.
+        Paths can be files, folders and patterns. Arrays are as for :func:`~patchprism.read_photo`. A single photo
+        needs no list. An array with four dimensions contains one photo per entry of the first.
     backbone : Backbone or str
         A backbone, or the name of a model, which :func:`~patchprism.load_backbone` loads.
     size : int, default=448
         The photo's shorter edge as the network sees it, in pixels.
     stride : int, optional
-        Pixels from one patch to the next, a divisor of the patch size; a smaller one makes patches overlap.
+        Pixels from one patch to the next; it must divide the patch size. With a smaller stride, patches overlap.
     framing : Framing, optional
         How photos are resized, cropped and normalised, instead of ``size``. By default photos keep their shape and
         are normalised as the model expects.
@@ -63,8 +63,8 @@ def extract(
     batch_size : int, optional
         Maximum number of photos per forward pass. By default it depends on the free memory.
     errors : {"raise", "report"}
-        What happens when a photo cannot be read: ``"raise"`` raises; ``"report"`` leaves the photo out and names it
-        in ``failures`` of the result.
+        What to do if a photo cannot be read: ``"raise"`` raises an error, and ``"report"`` leaves the photo out and
+        lists it in ``failures`` of the result.
     progress : callable, optional
         Called as ``progress(stage, done, total or None)``.
 
@@ -76,7 +76,7 @@ def extract(
     Raises
     ------
     PatchPrismError
-        One of its children: an option, a photo, the model or its weights cannot be used.
+        One of its subclasses, if an option, a photo, the model or its weights cannot be used.
 
     Examples
     --------
@@ -136,7 +136,7 @@ def load_again(view: View) -> Backbone:
     OptionError
         If the features are the user's own, or those of a function.
     WeightsError
-        If its weights are not on this machine any more, or are others by now.
+        If its weights are no longer on this machine, or have changed.
     """
     name = view.record.name
     if view.record.family in ("own", "callable"):
@@ -153,6 +153,6 @@ def load_again(view: View) -> Backbone:
 
 
 def check_framing(framing: Any) -> None:
-    """Refuse what is no framing."""
+    """Refuse anything that is not a framing."""
     if not isinstance(framing, Framing):
         checks.refuse("framing", "a Framing, or None", framing)

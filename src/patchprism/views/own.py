@@ -62,7 +62,7 @@ def view_features(
     coloring: Coloring,
     errors: str,
 ) -> Visualization:
-    """Colour features that somebody else made.
+    """Colour features that the user provides.
 
     Parameters
     ----------
@@ -119,7 +119,7 @@ def view_features(
 
 
 def own_features(features: Any, names: Sequence[str] | None) -> PatchFeatures:
-    """Features as :class:`PatchFeatures`, called by the names of their photos where there are photos.
+    """Features as :class:`PatchFeatures`, named after their photos if there are photos.
 
     Raises
     ------
@@ -170,7 +170,7 @@ def _shape(array: Any) -> tuple[int, ...]:
 
 
 def _channels_first(shape: tuple[int, ...]) -> bool:
-    # Tokens have a width of 64 and more. A grid of 64 rows and more that is three times as high as it is wide is
+    # Tokens usually have a width of at least 64. A grid with at least 64 rows that is three times as high as wide is
     # rare, and its tokens are still wider.
     return shape[0] >= 64 and shape[0] >= 3 * max(shape[1:])
 

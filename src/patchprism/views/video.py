@@ -73,68 +73,67 @@ def render_video(
     backbone: Backbone | None = None,
     progress: Callable[[str, int, int | None], None] | None = None,
 ) -> VideoReport:
-    """Colour the frames of a clip, all with one prism, in memory that does not grow with its length.
+    """Colour all frames of a clip with one prism. Memory does not grow with the length of the clip.
 
     Parameters
     ----------
     source : path
-        A video file; an animated GIF, WebP or PNG; or an image sequence: a folder, or a pattern with ``*`` or a
-        counter such as ``%04d``.
+        A video file; an animated GIF, WebP or PNG; or an image sequence, given as a folder or as a pattern with ``*``
+        or a counter such as ``%04d``.
     out : path
-        ``.mp4``, ``.mov`` and ``.mkv`` (H.264) or ``.webm`` (VP9), with even sides (an odd last row or column
-        of a panel is cut off); or a folder, or a pattern such as ``frames/%04d.png``, for PNG pictures.
+        A ``.mp4``, ``.mov`` or ``.mkv`` file (H.264), or a ``.webm`` file (VP9). Videos have even sides, so an odd
+        last row or column of a panel is cut off. For PNG pictures: a folder, or a pattern such as
+        ``frames/%04d.png``.
     layout : {"side", "overlay", "colors"}, default="side"
-        The frame beside its colours, under them, or the colours alone.
+        Show the frame beside its colours, the colours over the frame, or only the colours.
     overlay : float in [0, 1], optional
-        Opacity of the colours over the frame; without ``layout`` it means ``"overlay"``, where it is 0.6
-        by default.
+        Opacity of the colours over the frame, by default 0.6. Without ``layout``, it implies ``layout="overlay"``.
     upsample : {"nearest", "bilinear", "guided"}, default="nearest"
-        How patches become pixels: each patch as a rectangle, blended from patch to patch, or along the edges of
-        the frame.
+        How patches become pixels: as rectangles, interpolated, or along the edges of the frame.
     steady : bool, default=True
-        Keep patches still where nothing moves; see :class:`~patchprism.jobs.video.steady.Steady`. Without it every
-        frame has the colours that it would have as a photo.
+        Remove flicker where nothing moves; see :class:`~patchprism.jobs.video.steady.Steady`. Without it, every frame
+        has the colours that it would have as a photo.
     start, end : float, optional
-        Seconds: frames from ``start`` on and before ``end``.
+        Time of the first frame, and time to stop before, in seconds.
     every : int
-        Keep every Nth frame; it is shown for as long as the frames that it replaces.
+        Keep every Nth frame. It is shown for as long as the frames that it replaces.
     fps : float, optional
-        Frames a second of an image sequence, 25 by default.
+        Frames per second of an image sequence, by default 25.
     fit_frames : int
-        Number of frames, evenly spread over the time that is wanted, on which the prism is fitted.
+        Number of frames that the prism is fitted on, evenly spread over the selected time.
     lens : {"pca", "score", "norm", "similarity", "clusters", "attention"}
-        What to look through: the prism's colours, or what another lens shows of all patches, on one scale for all
-        frames. ``attention`` takes a second forward pass for each frame.
+        What to show: the colours of the prism, or another lens with one scale for all frames. ``"attention"`` needs a
+        second forward pass for each frame.
     at : str, optional
-        The point for ``similarity``: ``"TIME:x,y"`` with a time like ``12.5`` or ``1:30``, and x and y in the
-        pixels of the frame that is on show then.
+        The point for ``lens="similarity"``: ``"TIME:x,y"`` with a time such as ``12.5`` or ``1:30``, and x and y in
+        the pixels of the frame that is shown at this time.
     clusters : int or "auto"
-        Number of clusters, from 2 to 64; ``"auto"`` takes the one of best silhouette.
+        Number of clusters, from 2 to 64. ``"auto"`` uses the number with the best silhouette.
     crf : int, optional
-        Quality of the video, less is better: H.264 18 of 0 to 51, VP9 30 of 0 to 63.
+        Quality of the video; a lower number is better. H.264: 0 to 51, by default 18. VP9: 0 to 63, by default 30.
     sound : bool
-        Keep the sound: copied where the format can hold it, else encoded again.
+        Keep the sound. It is copied if the format allows it, and encoded again otherwise.
     range : (low, high), optional
         As in :func:`~patchprism.visualize`, for an image sequence.
     model, weights, preset, size, mean, std, threshold, foreground, foreground_component, scaling, components
         As in :func:`~patchprism.visualize`.
-    space, layer, facet, final_norm, token_norm, device, dtype, batch_size
+    space, stride, layer, facet, final_norm, token_norm, tile, refine, device, dtype, batch_size
         As in :func:`~patchprism.visualize`.
     prism : Prism, optional
-        Colour with this one instead of fitting.
+        Use this prism instead of fitting one.
     masks : path or sequence of arrays, optional
-        Masks of some of the frames, from which the foreground is learned: a folder of PNG files, named by the frames'
-        numbers from 0, or as the photos of an image sequence; for an image sequence also as in
-        :func:`~patchprism.visualize`.
+        Masks of some of the frames, to learn the foreground from: a folder of PNG files that are named after the
+        numbers of the frames from 0, or after the photos of an image sequence. For an image sequence, also everything
+        that :func:`~patchprism.visualize` accepts.
     head : Head, optional
         As in :func:`~patchprism.visualize`.
     save_prism : path, optional
-        Also save the prism here.
+        Also save the prism to this file.
     force, backbone
         As in :func:`~patchprism.visualize`.
     progress : callable, optional
-        Called as ``progress(stage, done, total or None)`` with the stages ``fit`` (frames to fit on), ``fit, pass 1``
-        and so on, ``frames``, and those of a download.
+        Called as ``progress(stage, done, total or None)`` with the stages ``fit`` (reading the frames of the fit),
+        ``fit, pass 1`` and so on, ``frames``, and the stages of a download.
 
     Returns
     -------
@@ -143,8 +142,8 @@ def render_video(
     Raises
     ------
     PatchPrismError
-        One of its children: an option, the clip, the model, its weights, the prism or the output cannot be
-        used. Nothing is at ``out`` then that was not there before.
+        One of its subclasses, if an option, the clip, the model, its weights, the prism or the output cannot be used.
+        In this case, ``out`` is not changed.
     """
     if prism is not None and not isinstance(prism, Prism):
         checks.refuse("prism", "a Prism, as Prism.load reads one", prism)

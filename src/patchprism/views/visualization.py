@@ -34,12 +34,12 @@ if TYPE_CHECKING:
 
 
 class Visualization(View):
-    """A view as :func:`patchprism.visualize` returns it, with what notebooks show.
+    """The coloured photos that :func:`patchprism.visualize` returns; a notebook shows them.
 
-    ``view[0]``, ``view[-1]`` and ``view["dog.jpg"]`` are the results of one photo; ``view[1:3]`` is a view of some
-    of the photos, in the same colours. The lenses :meth:`similarity`, :meth:`clusters`, :meth:`matches`,
-    :meth:`attention` and :meth:`norms` give results that a notebook shows, that hold their arrays, and that
-    ``view.save(folder, lenses=[...])`` writes. They name a photo by its index from 0 or by its name.
+    ``view[0]``, ``view[-1]`` and ``view["dog.jpg"]`` are the results of one photo. ``view[1:3]`` is a view of some of
+    the photos, in the same colours. The lenses are :meth:`similarity`, :meth:`clusters`, :meth:`matches`,
+    :meth:`attention` and :meth:`norms`. Their results contain arrays, show themselves in a notebook, and can be
+    written with ``view.save(folder, lenses=[...])``. Lenses take a photo by its index from 0 or by its name.
 
     Examples
     --------
@@ -121,17 +121,17 @@ class Visualization(View):
         x, y : float
             The point in the photo's pixels, from its upper left corner.
         upsample : {"auto", "nearest", "bilinear", "guided"}
-            From patches to pixels in the pictures of photos.
+            How patches become pixels in the pictures of photos.
 
         Returns
         -------
         LensResult
-            ``arrays[i]["similarity"]``, (1, h, w) float32 in [-1, 1], of each photo.
+            ``arrays[i]["similarity"]``, (1, h, w) float32 in [-1, 1], for photo i.
 
         Raises
         ------
         OptionError
-            If there is no such photo, or the point lies outside of what the network saw of it.
+            If there is no such photo, or the network did not see this point.
 
         Examples
         --------
@@ -150,16 +150,16 @@ class Visualization(View):
         Parameters
         ----------
         k : int or "auto"
-            Number of clusters, from 2 to 64; ``"auto"`` takes the number with the best silhouette.
+            Number of clusters, from 2 to 64. ``"auto"`` uses the number with the best silhouette.
         seed : int
             Random seed of k-means.
         upsample : {"auto", "nearest", "bilinear", "guided"}
-            From patches to pixels in the pictures of photos.
+            How patches become pixels in the pictures of photos.
 
         Returns
         -------
         LensResult
-            ``arrays[i]["labels"]``, (h, w) int64 from 0, the largest cluster first, of each photo;
+            ``arrays[i]["labels"]``, (h, w) int64, for photo i: numbers of clusters from 0, the largest cluster first.
             ``shared_arrays["centers"]``, (k, D) float32.
 
         Examples
@@ -186,17 +186,18 @@ class Visualization(View):
         Parameters
         ----------
         a, b : int, str or path, optional
-            The two photos: their indices from 0, or their names. By default every two photos of the view.
+            The two photos: their indices from 0, or their names. By default all pairs of photos.
         foreground : bool
-            Match patches of the foreground alone.
+            Match only patches of the foreground.
         lines : int
             Maximum number of lines drawn per pair, the most similar first.
 
         Returns
         -------
         LensResult
-            ``shared_arrays["pair_1_2"]``, (n, 4) int64: row and column of the patch in ``a``, then in ``b``;
-            ``shared_arrays["similarity_1_2"]``, (n,) float32; ``tables["matches.csv"]`` in pixels.
+            ``shared_arrays["pair_1_2"]``, (n, 4) int64: row and column of the patch in ``a``, then in ``b``.
+            ``shared_arrays["similarity_1_2"]``, (n,) float32: their cosines. ``tables["matches.csv"]``: the matches
+            in pixels.
 
         Raises
         ------
@@ -232,33 +233,34 @@ class Visualization(View):
         backbone: Backbone | None = None,
         upsample: str = "auto",
     ) -> LensResult:
-        """What the class token, or the patch at a point, attends to: head by head, and rolled out over all layers.
+        """What the class token, or the patch at a point, attends to: for each head, and as rollout over all layers.
 
         Parameters
         ----------
         photo : int, str or path, optional
             Index from 0, or name; by default all photos.
         x, y : float, optional
-            A point in that photo's pixels: the attention of the patch there.
+            A point in the pixels of this photo; the result is the attention of the patch there.
         layer : int
             Block whose attention is shown, counted from 0, or from the end with negative numbers.
         backbone : Backbone, optional
-            The one that the view was made with. By default it is loaded again from the same weights.
+            The backbone of the view. By default it is loaded again from the same weights.
         upsample : {"auto", "nearest", "bilinear", "guided"}
-            From patches to pixels in the pictures of photos.
+            How patches become pixels in the pictures of photos.
 
         Returns
         -------
         LensResult
-            ``arrays[i]`` of each photo: ``cls_heads``, (heads, h, w) float32, ``cls_mean`` and ``cls_rollout``, (h, w),
-            of the class token, if there is one; ``at1_heads``, ``at1_mean`` and ``at1_rollout`` of the point.
+            ``arrays[i]`` contains for photo i: ``cls_heads``, (heads, h, w) float32, ``cls_mean`` and
+            ``cls_rollout``, (h, w), of the class token if there is one; and ``at1_heads``, ``at1_mean`` and
+            ``at1_rollout`` of the point.
 
         Raises
         ------
         OptionError
-            If there is no such photo or point, or the features did not come from a network that can be loaded.
+            If there is no such photo or point, or the features do not come from a network that can be loaded.
         ModelError
-            If the network cannot give its attention.
+            If the network does not provide its attention.
 
         Examples
         --------
@@ -284,17 +286,17 @@ class Visualization(View):
         return result
 
     def norms(self, *, upsample: str = "auto") -> LensResult:
-        """Lengths of the patch tokens, and which patches stand out.
+        """Lengths of the patch tokens, and the patches that stand out.
 
         Parameters
         ----------
         upsample : {"auto", "nearest", "bilinear", "guided"}
-            From patches to pixels in the pictures of photos.
+            How patches become pixels in the pictures of photos.
 
         Returns
         -------
         LensResult
-            ``arrays[i]["norm"]``, (h, w) float32, of each photo.
+            ``arrays[i]["norm"]``, (h, w) float32, for photo i.
 
         Examples
         --------
@@ -325,13 +327,13 @@ class Visualization(View):
         background: str = "black",
         outline: bool = False,
     ) -> Figure:
-        """A figure of all photos, as a Matplotlib figure: its text is in Matplotlib's font, and stays text in PDF.
+        """A figure of all photos, as a Matplotlib figure; in a PDF its text can be selected.
 
         Parameters
         ----------
         name : {"overview", "results", "results_raw", "fg_mask", "histogram"}
-            By default photo, score, colours and all-patch picture of every photo, 10 inches wide; the others are
-            those that :meth:`save` writes.
+            ``"overview"`` shows the photo, score, colours and colours of all patches of every photo, 10 inches wide.
+            The others are the figures that :meth:`save` writes.
         dpi, width, columns, labels, arrange, panels, background, outline
             As in :meth:`save`.
 
@@ -366,14 +368,14 @@ class Visualization(View):
         return self.figures(options)[name].figure(options)
 
     def explore(self, *, title: str | None = None, attention: bool = False) -> ExplorerPage:
-        """The page to explore these photos with; a notebook shows it in place.
+        """Make the explorer's page for these photos; a notebook shows it.
 
         Parameters
         ----------
         title : str, optional
         attention : bool
-            Whether the page can show the class token's attention: the network is loaded again from the same weights,
-            and runs over the photos once more.
+            Whether the page can show the attention of the class token. For this, the network is loaded again from the
+            same weights, and runs on the photos again.
 
         Returns
         -------
@@ -383,7 +385,7 @@ class Visualization(View):
         Raises
         ------
         OptionError
-            With ``attention``, if the features did not come from a network that can be loaded.
+            With ``attention``, if the features do not come from a network that can be loaded.
         ModelError
             With ``attention``, if the network has none, or no class token.
         """
@@ -397,7 +399,7 @@ class Visualization(View):
         return ExplorerPage(message)
 
     def _repr_png_(self) -> bytes:
-        """What a notebook shows: the figure ``results``."""
+        """HTML for notebooks: the figure ``results``."""
         return as_png(self.figures()["results"]())
 
 
@@ -408,7 +410,7 @@ class PhotoResult:
     Attributes
     ----------
     index : int
-        The photo's place in the view, from 0.
+        Index of the photo in the view, from 0.
     """
 
     view: Visualization
@@ -416,7 +418,7 @@ class PhotoResult:
 
     @property
     def name(self) -> str:
-        """What the photo is called."""
+        """Name of the photo."""
         return self.view.names[self.index]
 
     @property
@@ -472,5 +474,5 @@ class PhotoResult:
         return f"PhotoResult({self.name}, {h} x {w} patches, {self.foreground.mean():.0%} foreground)"
 
     def _repr_png_(self) -> bytes:
-        """What a notebook shows: the photo beside its colours."""
+        """HTML for notebooks: the photo beside its colours."""
         return self.view[self.index : self.index + 1]._repr_png_()

@@ -1,4 +1,4 @@
-"""Photos -> Visualization, for people who want one call."""
+"""Colour photos in one call: photos -> Visualization."""
 
 from __future__ import annotations
 
@@ -74,88 +74,92 @@ def visualize(
     Parameters
     ----------
     photos : iterable of path, PIL.Image.Image or array
-        Files, folders and patterns among the paths; arrays as :func:`~patchprism.read_photo` takes them.
-        One photo may come alone; an array of four dimensions is a photo a row.
-        Or one feature store: no network is needed then, and the store settles model and framing.
-        With ``features``, photos may be left out: plain grey stands for them.
+        Paths can be files, folders and patterns. Arrays are as for :func:`~patchprism.read_photo`. A single photo
+        needs no list. An array with four dimensions contains one photo per entry of the first. Instead, a feature
+        store can be given; it needs no network, and determines model and framing. With ``features``, photos can be
+        left out; the pictures then show plain grey instead.
     features : sequence of array or tensor, each (h, w, D), or one (N, h, w, D), optional
-        Features of your own, one array per photo, or :class:`~patchprism.PatchFeatures`. They are coloured instead
-        of the tokens of a network, and options of the network are refused. Photos that come with them must be
-        cropped as the network saw them: their framing must divide each into as many patches as its features have.
+        Your own features, one array per photo, or :class:`~patchprism.PatchFeatures`. They are coloured instead of
+        the tokens of a network, and options of the network are not allowed. If you also give photos, crop them as the
+        network saw them: their framing must divide each photo into as many patches as its features have.
     framing : Framing, optional
-        With ``features``: how the photos were framed. By default the framing of :func:`~patchprism.extract`, or
-        the one that keeps each photo's shape and gives the shorter edge as many patches as the features have.
+        Only with ``features``: how the photos were framed. By default it is the framing of
+        :func:`~patchprism.extract`, or one that keeps the shape of each photo and divides its shorter edge into as
+        many patches as the features have.
     model : str, optional
-        A registered name. By default ``"dinov2_vits14"``, and where its weights are neither here nor can be fetched
-        ``"focus_vits14"``, which comes in a Python package; ``notes`` of the result then says so.
-        With ``features``: what to call them, ``"own features"`` by default.
+        Name of a model, as for :func:`~patchprism.load_backbone`. By default ``"dinov2_vits14"``, or
+        ``"focus_vits14"``, which comes in a Python package, if the weights of the former are not on this machine and
+        cannot be downloaded; ``notes`` of the result then says so. With ``features``: a name for them, by default
+        ``"own features"``.
     weights : str, optional
-        File, address or ``hf:REPO``; by default looked for in the caches, then downloaded.
+        File, address or ``hf:REPO``. By default PatchPrism looks into the caches, and then downloads the weights.
     preset : {"default", "seed"}
-        ``"default"`` keeps each photo's shape and finds the foreground by itself; ``"seed"`` does what the DINOv2 post
-        did: a square crop, threshold 0.6, foreground above it.
+        ``"default"`` keeps the shape of each photo and finds the foreground by itself. ``"seed"`` reproduces a blog
+        post on DINOv2: a square crop, and the patches with a score above 0.6 as foreground.
     size : int, default=448
         The photo's shorter edge as the network sees it, in pixels.
     stride : int, optional
-        Pixels from one patch to the next, a divisor of the patch size. With a smaller one than the patch size patches
-        overlap and the grid is finer; for vision transformers.
+        Pixels from one patch to the next; it must divide the patch size. With a smaller stride, patches overlap and
+        the grid is finer. Only for vision transformers.
     range : (low, high), optional
-        The values that are black and white in photos that do not hold 8 bits; see
-        :func:`~patchprism.read_photo`. By default the prism's, where one is given.
+        The values that are black and white in photos that do not have 8 bits; see :func:`~patchprism.read_photo`. By
+        default the range of the prism, if one is given.
     mean, std : sequence of three float, optional
         Normalisation of RGB in [0, 1]: ``(value - mean) / std``. By default the model's, or the preset's.
     threshold : float in [0, 1], "auto" or "otsu"
-        Score that separates the foreground from the background. By default the preset's: ``"auto"``, or 0.6.
+        Score that separates the foreground from the background. By default ``"auto"``, or 0.6 with the preset
+        ``"seed"``.
     foreground : {"auto", "object", "mask", "pca", "above", "below", "none"}
-        How the foreground is found; see :class:`~patchprism.Prism`. By default the preset's: ``"auto"``, or
-        ``"above"``.
+        How the foreground is found; see :class:`~patchprism.Prism`. By default ``"auto"``, or ``"above"`` with the
+        preset ``"seed"``.
     foreground_component : {1, 2, 3}
         Component of the scene PCA that ``"pca"``, ``"above"`` and ``"below"`` use.
     scaling : {"minmax", "percentile", "sigmoid"}
         How components are scaled to [0, 1].
     components : tuple of three int
-        Components that become red, green and blue, counted from 1; a negative number turns one around.
+        Components that become red, green and blue, from 1 to 8. A negative number inverts the component.
     space : {"rgb", "oklab"}
-        Where the three components are laid out as colours.
+        Colour space of the three components. In OKLab, equal steps look equal.
     mask_threshold, mask_side, opening, closing
-        Which patches are shown as foreground, without touching the fit; see
-        :class:`~patchprism.Prism`. They may be given beside a prism, and then replace its own.
+        Which patches are shown as foreground, without changing the fit; see :class:`~patchprism.Prism`. With a prism,
+        they replace those of the prism.
     layer : int or sequence of int, optional
-        Block whose tokens are taken, counted from 0, or from the end with negative numbers. The tokens of
-        several blocks lie side by side. By default the model's own: -1, the last, but 8 for ``"focus_vits14"``.
+        Block whose tokens are used, counted from 0; negative numbers count from the end. The tokens of several blocks
+        are concatenated. By default -1, the last block, and 8 for ``"focus_vits14"``.
     facet : {"token", "query", "key", "value"}
-        What is taken of that block, where the model has it.
+        Which output of the block is used, if the model provides it.
     final_norm : bool, default=True
-        Whether the network's final norm is applied to the tokens, of earlier blocks too.
+        Whether the network's final norm is applied to the tokens, including those of earlier blocks.
     token_norm : {"none", "l2"}
-        ``"l2"`` gives each token unit length before anything is fitted.
+        ``"l2"`` scales each token to unit length before the fit.
     tile : int, optional
-        Side in pixels of overlapping windows in which larger photos are taken, with their tokens blended. By default
-        photos are taken whole, or in windows of 896 where the memory is too small for that.
+        Photos that are larger than this many pixels go through the network in overlapping windows of this side, whose
+        tokens are blended. By default they go through it as a whole, or in windows of 896 if the memory is too small.
     refine : {1, 2, 4, 8}, default=1
-        Bring the tokens to a grid this many times as fine, along the photo's edges.
+        Upsample the tokens to a grid that is this many times as fine, along the edges of the photo.
     device, dtype : str
         See :func:`~patchprism.backbones.load_backbone`.
     batch_size : int, optional
-        Photos a forward pass, at most. Colours do not depend on it.
+        Maximum batch size. The colours do not depend on it.
     prism : Prism, optional
-        Colour with this one instead of fitting. It brings its own model and framing.
+        Use this prism instead of fitting one. It determines model and framing.
     masks : sequence or mapping of arrays, or path, optional
-        Masks of some of the photos, from which the foreground of the others is learned; photos that have one keep it.
-        Arrays (H, W) at any resolution of the photo's shape, bool or whole numbers as :meth:`Head.fit
-        <patchprism.Head.fit>` takes them: one per photo, None for a photo without, or by the photos' names. Or a
-        folder of PNG files with the photos' names, a COCO file, or ``"alpha"`` for the photos' own alpha channels.
+        Masks of some of the photos, from which the foreground of the others is learned; photos with a mask keep it.
+        Arrays (H, W) in any resolution with the shape of the photo, boolean or integer, as for :meth:`Head.fit
+        <patchprism.Head.fit>`: one per photo (None for a photo without a mask), or a mapping from names of photos to
+        arrays. Or a path: a folder of PNG files that are named after the photos, or a COCO file. Or ``"alpha"`` for
+        the alpha channels of the photos.
     head : Head, optional
-        Find the foreground with this one, in place of masks.
+        Use this head to find the foreground, instead of masks.
     force : bool
-        Use the prism or the head even where model, weights, framing or dtype differ from those it was fitted on.
+        Use the prism or the head even if model, weights, framing or dtype differ from those of its fit.
     backbone : Backbone, optional
-        Use this one, already loaded, instead of ``model``, ``weights``, ``device`` and ``dtype``.
+        Use this loaded backbone instead of ``model``, ``weights``, ``device`` and ``dtype``.
     errors : {"raise", "report"}
-        What a photo that cannot be read does: raise, or be listed in ``failures`` while the others are done.
+        What to do if a photo cannot be read: raise an error, or list it in ``failures`` and colour the others.
     fetch_from : sequence of str
-        Buckets and hosts, like ``"s3://bucket"``, where photos that a feature store names by addresses are read,
-        beside the one where the store itself lies.
+        Buckets and hosts, such as ``"s3://bucket"``, from which photos of a feature store may be read, in addition to
+        the bucket or host of the store itself.
     progress : callable, optional
         Called as ``progress(stage, done, total or None)``.
 
@@ -166,7 +170,7 @@ def visualize(
     Raises
     ------
     PatchPrismError
-        One of its children: an option, a photo, a model, its weights or the prism cannot be used.
+        One of its subclasses, if an option, a photo, a model, its weights or the prism cannot be used.
 
     Examples
     --------
@@ -176,7 +180,7 @@ def visualize(
     >>> view.colors[0].shape
     (4, 6, 3)
 
-    Features of your own, without a network:
+    Your own features, without a network:
 
     >>> tokens = np.random.default_rng(0).normal(size=(2, 8, 12, 64))
     >>> visualize(features=tokens, foreground="none")

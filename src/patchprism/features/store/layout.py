@@ -1,8 +1,8 @@
 """The layout of a feature store: which Zarr v3 arrays there are, and their metadata, written and checked.
 
-A store is read and written here without the ``zarr`` package: the arrays are uncompressed, so that a photo's
-tokens are one range of bytes, a chunk cut short shows in its size, and the same tokens are the same bytes. It
-also means that no codec runs on a file that somebody else wrote. docs/store.md describes the layout.
+Stores are read and written without the ``zarr`` package. The arrays are uncompressed, so that the tokens of a photo
+are one range of bytes, a truncated chunk is recognised by its size, and equal tokens are equal bytes. Also, no codec
+runs on files from others. docs/store.md describes the layout.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ DTYPES = ("float16", "float32")
 CHUNK_BYTES = (
     4 << 20
 )  # of tokens; an object store wants few large files, a photo's range is read alone anyway
-TABLE_ROWS = 1 << 16  # photos a chunk of the tables
+TABLE_ROWS = 1 << 16  # photos per chunk of the tables
 
 MAX_JSON = 16 << 20
-MAX_SIDE = 1 << 24  # of a grid, or of a photo in pixels
+MAX_SIDE = 1 << 24  # largest side of a grid, or of a photo in pixels
 MAX_PATCHES = 1 << 24  # of one photo: the largest that is framed, cut into patches of 4 x 4 pixels
 MAX_ROWS = 1 << 53
 MAX_CHUNK_BYTES = 1 << 30
 MAX_NAME = 4096
-MAX_NAME_ROWS = 1 << 16  # of a chunk, which is read whole: 268 MB where every name is as long as can be
+MAX_NAME_ROWS = 1 << 16  # names per chunk; a chunk is read as a whole, at most 268 MB
 
 # dtype, length of the last axis (0: no second axis, -1: the tokens' width), names of the dimensions
 TABLES: dict[str, tuple[str, int, list[str]]] = {
@@ -236,7 +236,7 @@ def read_spec(folder: Folder, name: str) -> ArraySpec:
     small = chunks[0] <= MAX_NAME_ROWS if kind == "string" else spec.chunk_bytes <= MAX_CHUNK_BYTES
     if not chunks[0] or not small:
         raise StoreError(f"{where} has chunks of {chunks}: empty, or too large to read")
-    # All else (codecs above all: one of them may run code of a file's choosing) must be as we write it.
+    # Everything else must be as we write it, above all the codecs, because some of them can run code from a file.
     expected = from_json(spec.metadata())
     for key in ("zarr_format", "node_type", "chunk_grid", "chunk_key_encoding", "codecs"):
         if found.get(key) != expected[key]:

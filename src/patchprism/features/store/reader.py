@@ -25,15 +25,15 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-# Up to so many chunk files are looked at when a store is opened, so that one cut short is found at once and
-# not after an hour; beyond, each is checked as it is read.
+# Maximum number of chunk files that are checked when a store is opened, so that a truncated file is found at once and
+# not after an hour. In larger stores, each file is checked when it is read.
 CHECKED_CHUNKS = 20_000
 LARGE = 1 << 30  # bytes; from here on the machine is asked whether it has them
 
 
 @dataclass(frozen=True)
 class PhotoRow:
-    """What a store knows of a photo beside its tokens.
+    """The entries of a photo in a store, without its tokens.
 
     Attributes
     ----------
@@ -58,10 +58,10 @@ class PhotoRow:
 
 
 class StoredFeatures(PatchFeatures):
-    """Features in a store on disk; stands in for :class:`~patchprism.PatchFeatures`.
+    """Features in a feature store; can be used in place of :class:`~patchprism.PatchFeatures`.
 
-    Photos are read when they are asked for, and nothing is kept of them. Slices are views of the same store.
-    It can be pickled: the copy reads the same folder.
+    Each photo is read when it is requested, and is not kept in memory. Slices are views of the same store. A pickled
+    copy reads the same folder.
 
     Parameters
     ----------
@@ -71,18 +71,18 @@ class StoredFeatures(PatchFeatures):
     Attributes
     ----------
     origin : dict
-        Model, weights, framing and dtype, as a prism keeps them.
+        Model, weights, framing and dtype, as in a prism.
     model : dict
         The backbone's record.
     dtype : str
-        What tokens are stored in, ``"float16"`` or ``"float32"``.
+        Dtype of the stored tokens, ``"float16"`` or ``"float32"``.
     notes : list of Note
-        What was said of the photos as they were read.
+        Notes about the photos that were read.
 
     Raises
     ------
     StoreError
-        If there is no store, it is damaged, cut short, unfinished, not trustworthy, or from a newer version.
+        If there is no store, or it is damaged, truncated, unfinished, not valid, or from a newer version.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -116,17 +116,17 @@ class StoredFeatures(PatchFeatures):
 
     @property
     def grids(self) -> list[tuple[int, int]]:
-        """Rows and columns of patches, (h, w), a photo."""
+        """Rows and columns of patches, (h, w), of each photo."""
         return [row.grid for rows in self._blocks() for row in rows]
 
     @property
     def names(self) -> list[str]:  # type: ignore[override]
-        """The photos' names, all of them at once."""
+        """The names of all photos."""
         return [row.name for rows in self._blocks() for row in rows]
 
     @property
     def n_patches(self) -> int:
-        """Patches of all photos together."""
+        """Number of patches of all photos."""
         if len(self) == len(range(self._specs["names"].shape[0])):
             return self._specs["tokens"].shape[0]
         return sum(h * w for h, w in self.grids)
@@ -185,11 +185,11 @@ class StoredFeatures(PatchFeatures):
             ) from error
 
     def rows(self, start: int, stop: int) -> list[PhotoRow]:
-        """What is known of the photos from ``start`` to before ``stop``, counted in the whole store."""
+        """The entries of the photos from ``start`` to ``stop`` (exclusive), counted in the whole store."""
         return [row for row, _, _ in self._table(start, stop)]
 
     def read(self, start: int, stop: int) -> Iterator[tuple[PhotoRow, Tokens]]:
-        """The same photos with their tokens, (h, w, D) in the dtype that is stored, one at a time.
+        """The same photos with their tokens, (h, w, D) in the stored dtype, one at a time.
 
         Raises
         ------
@@ -197,7 +197,7 @@ class StoredFeatures(PatchFeatures):
             If a photo's tokens are not finite, or larger than 1e12.
         """
         for row, first, last in self._table(start, stop):
-            # Twice: as they are stored, and in the precision that is computed in.
+            # Twice: as stored, and in the precision of the computation.
             need = 2 * 4 * (last - first) * self.width
             if need > LARGE and need > free_memory():
                 raise StoreError(
@@ -233,7 +233,7 @@ class StoredFeatures(PatchFeatures):
             and (sizes.prod(axis=1) <= MAX_PIXELS).all()
             and np.isfinite(crops).all()
             and (crops[:, :2] < crops[:, 2:]).all()
-            # What the network saw lies in the photo, but for rounding.
+            # The part that the network saw is inside the photo, except for rounding.
             and (crops[:, :2] > -1).all()
             and (crops[:, 2:] < sizes[:, ::-1] + 1).all()
         )
@@ -393,5 +393,5 @@ def is_store(path: str | os.PathLike[str]) -> bool:
     """Whether a path is meant as a feature store rather than as a photo or a folder of photos."""
     if os.fspath(path).rstrip("/").endswith(".zarr"):
         return True
-    # An address is asked for its zarr.json only if it says that it is a store: that costs a request.
+    # The zarr.json of an address is requested only if the name is that of a store, because it costs a request.
     return not is_remote(path) and open_folder(path).size("zarr.json") is not None

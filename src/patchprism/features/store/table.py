@@ -1,4 +1,4 @@
-"""A store as a flat table, for those who want rows and not arrays."""
+"""Write a store as a flat table."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from patchprism.features.store.reader import StoredFeatures
 
-# Photos a row group: it is what a reader holds at once, and what it can skip.
+# Photos per row group, the unit that a reader loads at once or skips.
 _PHOTOS_A_GROUP = 64
 
 
@@ -25,7 +25,7 @@ def write_parquet(
     *,
     tell: Callable[[str, int, int | None], None] = lambda *_: None,
 ) -> None:
-    """A row a patch: ``photo`` (its name), ``row`` and ``column`` in the grid, ``vector`` (D float32).
+    """One row per patch: ``photo`` (its name), ``row`` and ``column`` in the grid, ``vector`` (D float32).
 
     float32, since few readers of Parquet know float16 yet.
 

@@ -20,7 +20,7 @@ def open_engine(name: str = "local", *, workers: int | None = None) -> Engine:
     ----------
     name : {"local", "ray"}
     workers : int, optional
-        Ray: how many work at once; by default one a GPU, or one for every two cores where there is none.
+        Number of workers of Ray; by default one per GPU, or one per two cores if there is no GPU.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What an engine is: one verb, ``map``. What is done is a task's affair; where, and by how many, an engine's."""
+"""The interface of engines: one method, ``map``. A task defines the work; an engine decides where it is done."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Task(Protocol):
     Attributes
     ----------
     needs_device : bool
-        Whether it runs a network: such tasks get a GPU each, where there are any.
+        Whether the task runs a network; such tasks get one GPU each if there are any.
     """
 
     @property

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class LocalEngine:
-    """Runs tasks in this process. What kills the process ends the run, which is then taken up again."""
+    """Runs tasks in this process. If the process is killed, the run ends, and can be resumed later."""
 
     name = "local"
     local = True
@@ -28,7 +28,7 @@ class LocalEngine:
                 taken.append(item)
                 yield item
 
-        # One run over all items, so that reading ahead goes across shards.
+        # One run over all items, so that photos of the next shard are read ahead.
         for result in task.run(feed()):
             yield taken.popleft(), result
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from patchprism.jobs.engines.base import Task
 
 CORES_A_WORKER = 2
-# Items given to an actor at once: one it works on, and one that has arrived when it is done.
+# Items sent to an actor at once: the one it works on, and the next.
 AHEAD = 2
 
 
@@ -31,7 +31,7 @@ class RayEngine:
     Parameters
     ----------
     workers : int, optional
-        Actors of a pool; by default one a GPU, or where there is none one for every two cores.
+        Number of actors in a pool; by default one per GPU, or one per two cores if there is no GPU.
 
     Raises
     ------
@@ -50,14 +50,14 @@ class RayEngine:
         self._ray: Any = ray
         self.workers = workers
         self._started = False
-        # Actors without a network are kept from one map to the next: to start one takes seconds, a pass less.
+        # Actors without a network are kept between maps, because starting one takes seconds, more than a pass.
         self._kept: list[Any] = []
 
     def __enter__(self) -> Self:
         if not self._ray.is_initialized():
             here: dict[str, Any] = {}
             if not os.environ.get("RAY_ADDRESS"):
-                # Ray starts a web page unless told not to.
+                # By default Ray starts a dashboard.
                 cores = max(self.workers or 1, os.cpu_count() or 1)
                 here = {"include_dashboard": False, "num_cpus": cores}
             try:
@@ -112,7 +112,8 @@ class RayEngine:
         gpus, cores = int(have.get("GPU", 0)), int(have.get("CPU", 1))
         count = self.workers or (gpus if task.needs_device and gpus else max(1, cores // CORES_A_WORKER))
         if not task.needs_device:
-            # No claim on cores: the pool that runs the network may hold them all while chunks are written.
+            # Without reserved cores, because the pool that runs the network may hold all of them while chunks are
+            # written.
             return count, {"num_cpus": 0, "scheduling_strategy": "SPREAD"}
         a_worker = max(1, min(CORES_A_WORKER, cores // count))
         return count, {"num_cpus": a_worker, "num_gpus": min(1.0, gpus / count) if gpus else 0}

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _HEADS = (b"GIF8", b"\x89PNG", b"RIFF")
-# Browsers and FFmpeg show GIFs that ask for less so long: old programs wrote 0 for "some time".
+# Browsers and FFmpeg use this time for shorter ones, because old programs wrote 0 for "some time".
 _SHORTEST, _INSTEAD = Fraction(2, 100), Fraction(1, 10)
 
 
@@ -45,9 +45,9 @@ def open_animation(path: str) -> AnimationClip | None:
             count = getattr(image, "n_frames", 1) - skipped
     except Exception as error:
         if head[12:16] == b"VP8X" and head[20:21] and head[20] & 2:
-            # Pillow opens an animated WebP whole or not at all.
+            # Pillow can open an animated WebP only as a whole.
             raise PhotoError(photo_name(path), f"is damaged or cut short ({error})") from error
-        # Whoever reads it as a photo or a video says what is wrong.
+        # The reader of photos or videos reports the error.
         return None
     return AnimationClip(path, skipped=skipped, promised=count) if count > 1 else None
 
@@ -71,7 +71,7 @@ class AnimationClip:
         self.sound = False
         self.matrix = BT709
         self.time_base = Fraction(1, 1000)
-        # When each frame appears; one more for the end of the last. A file tells only as it is read.
+        # Time at which each frame appears, and the end of the last. Known only after the file has been read.
         self.times = [Fraction(0)]
         self._failure = ""
         for image in self._images():
@@ -118,7 +118,7 @@ class AnimationClip:
         for index, image in enumerate(self._images()):
             if index not in following:
                 continue
-            # A copy is this one frame; the file's object is all of them.
+            # A copy contains only this frame; the object of the file stands for all frames.
             rgb = read_photo(image.copy(), name=f"{self.name}, frame {index}")
             after = following[index]
             end = self.times[min(index + span.every, self.n_frames) if after is None else after]

@@ -1,7 +1,7 @@
 """Frames and colours -> pictures of a video: painted plane by plane, in the colour space of the clip.
 
-A frame goes into the output as the decoder gave it; only patches are converted, a few thousand instead of a
-few million pixels. Blending is linear, so it gives in luma and chroma what it would give in RGB.
+A frame is written as it was decoded. Only the patches are converted, a few thousand instead of a few million pixels.
+Blending is linear, so the result in luma and chroma is the same as in RGB.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Canvas:
         if frame.planes is None:
             raise OptionError("this frame was read without planes")
         if self.upsample == "guided":
-            # What follows the photo's edges is made of whole pixels: only their conversion is left to do.
+            # Guided colours are computed for every pixel, so only their conversion remains.
             painted = rgb_to_planes(self._guided(frame, patches, crop), self.matrix)
             for plane, panel, target in zip(frame.planes, painted, out, strict=True):
                 height, width = target.shape[0], target.shape[1] // (2 if self.layout == "side" else 1)
@@ -185,7 +185,7 @@ class Canvas:
     def _to_yuv(self, rgb: NDArray[np.float32]) -> NDArray[np.float32]:
         """Colours in [0, 1] as luma and chroma of the clip, video range (16 to 235, 16 to 240)."""
         red, blue = _LUMA.get(self.matrix, _LUMA_601)
-        # By way of bytes, so that a colour is the same one here and in a picture.
+        # Rounded to bytes first, so that colours are the same as in pictures.
         r, g, b = np.moveaxis(to_uint8(rgb).astype(np.float32) / np.float32(255), -1, 0)
         y = red * r + (1 - red - blue) * g + blue * b
         u, v = (b - y) / (2 * (1 - blue)), (r - y) / (2 * (1 - red))

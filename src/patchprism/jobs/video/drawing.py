@@ -32,37 +32,37 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class VideoReport:
-    """What came of a clip.
+    """The outcome of a clip.
 
     Attributes
     ----------
     frames : int
-        Frames written.
+        Number of frames written.
     size : tuple of int
-        Height and width of what was written.
+        Height and width of the output.
     grid : tuple of int
-        Rows and columns of patches a frame.
+        Rows and columns of patches per frame.
     fps : float
-        Frames worked off a second, from the first to the last.
+        Frames processed per second, from the first to the last.
     lens : str
-        What the colours mean; empty where they are the prism's.
+        Meaning of the colours of a lens; empty for the colours of the prism.
     sound : str
         ``"copied"``, ``"re-encoded from ... to ..."``, ``"left out"`` or ``"none"``.
     n_problems : int
-        Packets, frames or photos that could not be read, or only in part.
+        Number of packets, frames or photos that could not be read completely.
     problems : list of str
         The first ten of them by name.
     warnings : list of str
-        What else the user should know.
+        Further notes for the user.
     hints : list of str
-        What a person should know before believing the pictures, by the frames that the prism was fitted on.
+        Hints about what to know before you rely on the pictures, from the frames of the fit.
     fitted_here : bool
         Whether the prism was fitted on this clip.
     seconds : dict
         Time spent in each stage: ``load model``, ``read photos and run network`` and ``fit prism`` for the frames
         of the fit, ``colour and write`` for all frames.
     network_seconds : float
-        How much of ``colour and write`` was the network's.
+        Time of the network within ``colour and write``.
     """
 
     out: Path
@@ -86,7 +86,7 @@ class VideoReport:
 
 @dataclass(frozen=True, kw_only=True)
 class Drawing:
-    """What is drawn of a clip, and how it is written."""
+    """How a clip is drawn and written."""
 
     frames: Frames
     colors: FrameColors

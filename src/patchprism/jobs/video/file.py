@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from patchprism.jobs.video.frames import Turn
 
 DEFAULT_FPS = Fraction(25)
-# Seconds that are rather decoded than jumped over: most encoders place a point to jump to every 2 to 10 s.
+# Distances up to this many seconds are decoded instead of skipped; most encoders set a seek point every 2 to 10 s.
 _STRIDE = 4.0
 _MARGIN = Fraction(2)
 # The reader gives up when this many reads in a row fail: the rest of the file is noise.
@@ -40,17 +40,17 @@ class FileClip:
     Attributes
     ----------
     rate : Fraction
-        Frames a second, on average.
+        Frames per second, on average.
     duration : Fraction or None
-        Seconds, where the file says.
+        Seconds, if the file contains it.
     n_frames : int or None
         An estimate.
     time_base : Fraction
         Unit of the frames' times.
     matrix : int
-        What the planes' colours mean, in FFmpeg's numbers.
+        Colour space of the planes, in FFmpeg's numbers.
     problems : Problems
-        What went wrong in the last call of :meth:`frames`.
+        Problems in the last call of :meth:`frames`.
     """
 
     def __init__(self, path: str) -> None:
@@ -75,7 +75,8 @@ class FileClip:
                 if self.kind == "matroska,webm":
                     self.duration = self.promised - self.origin
             first = Fraction(stream.start_time) * self.time_base if stream.start_time is not None else None
-            # A container may begin with the run-in of its sound, which nobody hears; the picture begins the clip then.
+            # A container can begin with priming samples of its sound, which are not played. The clip then begins with
+            # the first picture.
             if first is not None and first - self.origin < Fraction(1, 10):
                 self.origin = first
             self.counted = stream.frames
@@ -84,7 +85,7 @@ class FileClip:
             said = stream.codec_context.colorspace
             height = stream.codec_context.height
             self.warnings += said_of_streams(container, stream, self.name)
-        # What nobody says is guessed as players do: by size.
+        # If the colour space is not given, it is guessed by the size, as players do.
         self.matrix = said if said == BT709 or said in BT601 else BT709 if height >= 720 else BT601[1]
         self._size: tuple[int, int] | None = None
         self._turn: Turn | None = None

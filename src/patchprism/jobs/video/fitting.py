@@ -57,7 +57,7 @@ class Frames:
     seconds: float = field(default=0.0, init=False)  # of the network
 
     def name(self, frame: Frame) -> str:
-        """What to call a frame in errors."""
+        """Name of a frame in errors."""
         return f"{self.clip.name}, frame {frame.index}"
 
     def framed(self, frames: Iterator[Frame]) -> Iterator[tuple[Frame, Framed]]:
@@ -96,12 +96,12 @@ class Frames:
         return self.row(frame, framed, tokens), tokens
 
     def pixels(self, count: int) -> Iterator[Any]:
-        """What the network gets of at most so many frames, evenly spread, each (3, H, W)."""
+        """Framed pixels of at most this many frames, evenly spread, each (3, H, W)."""
         for _, framed in self.framed(self.clip.spread(count, self.span)):
             yield framed.pixels
 
     def row(self, frame: Frame, framed: Framed, tokens: NDArray[np.float32]) -> PhotoRow:
-        """What is known of a frame, as of a photo."""
+        """The entry of a frame, like that of a photo."""
         name = f"{self.clip.name} at {float(frame.time):.3f} s"
         return PhotoRow(name, tokens.shape[:2], frame.rgb.shape[:2], framed.crop, framed.plain)
 
@@ -119,9 +119,9 @@ def fit_frames(
     Returns
     -------
     list of str
-        What a person should know of the prism.
+        Hints about the prism.
     FrameLens or None
-        None where there is no lens.
+        None without a lens.
     """
     network = frames.network
     with _taken(frames, count, run) as source:
@@ -149,7 +149,7 @@ def fit_frames(
 
 @contextmanager
 def _taken(frames: Frames, count: int, run: Run) -> Iterator[Source]:
-    """The frames to fit on, with their tokens: more than a shard of them lie on disk, one shard in memory at a time."""
+    """The frames of the fit, with their tokens: in memory, or on disk if there is more than one shard."""
     span = frames.span
     with ExitStack() as until:
         work = None
@@ -172,7 +172,7 @@ def _taken(frames: Frames, count: int, run: Run) -> Iterator[Source]:
                 done += 1
                 run.tell("fit", done, count)
         if not done:
-            # Looked for once more, frame by frame, to say what is wrong.
+            # Read again frame by frame to report the error.
             for _ in frames.clip.frames(span, planes=False):
                 pass
             raise PhotoError(frames.clip.name, nothing(frames.clip, span))

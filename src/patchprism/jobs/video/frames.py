@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     Turn = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
     Planes = tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]
 
-# FFmpeg's numbers (AVColorSpace): what a stream may say of its luma and chroma.
+# FFmpeg's numbers (AVColorSpace) for the meaning of luma and chroma in a stream.
 BT709, BT601 = 1, (4, 5, 6)
 
 
@@ -50,7 +50,7 @@ class Frame:
 
 @dataclass
 class Problems:
-    """What went wrong while reading: counted all, named the first few."""
+    """Problems while reading: all are counted, and the first few are named."""
 
     count: int = 0
     named: list[str] = field(default_factory=list)
@@ -69,9 +69,9 @@ class Span:
     Parameters
     ----------
     start, end : Fraction, optional
-        Seconds from the clip's beginning; frames from ``start`` on and before ``end``.
+        Seconds from the beginning of the clip: frames from ``start`` on and before ``end``.
     every : int
-        Each how manyth of them.
+        Keep every Nth frame.
     """
 
     start: Fraction | None = None
@@ -135,7 +135,7 @@ def rgb_to_planes(rgb: NDArray[np.uint8], matrix: int = BT709) -> Planes:
 
 
 def turning(raw: Any) -> Turn:
-    """What turns a picture upright, by the frame's display matrix: quarter turns and mirrors."""
+    """The quarter turns and mirrors that turn a picture upright, from the frame's display matrix."""
     matrix = None
     for data in raw.side_data:
         if getattr(data, "type", None) is not None and data.type.name == "DISPLAYMATRIX":

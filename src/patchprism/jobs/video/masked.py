@@ -33,10 +33,10 @@ if TYPE_CHECKING:
 
 
 def masks_of_frames(clip: Clip, masks: GivenMasks) -> tuple[Readers, list[str]]:
-    """What reads the mask of each frame that has one, by the frame's number, and what is to be said.
+    """Readers of the masks, by the number of the frame, and notes.
 
-    Those of an image sequence are by the photos' names. Those of a video lie in a folder, and their names are the
-    frames' numbers, from 0, with or without leading zeros.
+    Masks of an image sequence are named after the photos. Masks of a video are files in a folder, named after the
+    numbers of the frames from 0, with or without leading zeros.
 
     Raises
     ------

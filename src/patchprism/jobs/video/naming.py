@@ -1,4 +1,4 @@
-"""Names of numbered pictures: one counter such as ``%04d``, and every other character as it stands."""
+"""Names of numbered pictures: one counter such as ``%04d``; every other character is literal."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Counter:
     Parameters
     ----------
     before, after : str
-        What stands around the number.
+        The text before and after the number.
     digits : int
-        Zeros fill it up to so many.
+        Minimum number of digits, filled with zeros.
     """
 
     before: str
@@ -50,9 +50,9 @@ def counter_in(name: str, what: str) -> Counter | None:
     Parameters
     ----------
     name : str
-        Without its folder.
+        The name without the folder.
     what : str
-        What to call it in errors.
+        Name of the pattern in errors.
 
     Raises
     ------

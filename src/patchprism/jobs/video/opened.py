@@ -15,7 +15,8 @@ from patchprism.photos.paths import VIDEO_SUFFIXES, advice_on
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# What the system says of a file; other numbers from FFmpeg, such as EBUSY or EPERM, are its verdict on the content.
+# Errors of the operating system about a file. Other error numbers of FFmpeg, such as EBUSY or EPERM, concern the
+# content.
 _OF_THE_SYSTEM = {
     errno.ENOENT,
     errno.EACCES,
@@ -25,13 +26,13 @@ _OF_THE_SYSTEM = {
     errno.ENOMEM,
     errno.ELOOP,
 }
-# Formats whose header says how long the clip is. Of the others FFmpeg reckons it, from the end of the file or from a
-# bit rate, which promises nothing.
+# Formats whose header says how long the clip is. For others, FFmpeg estimates it from the end of the file or from a
+# bit rate, which is not reliable.
 _SAY_THEIR_LENGTH = {"matroska,webm", "mov,mp4,m4a,3gp,3g2,mj2", "avi", "flv", "asf", "mxf", "ivf", "rm"}
 _TS_PACKETS = (188, 192, 204)
 # Bytes between the content of two packets: heads of blocks, tags and clusters.
 _MAX_OVERHEAD = 256
-# A pixel's width over its height. Beyond it the header is broken: no camera or disc is near.
+# Largest width of a pixel divided by its height. Larger values mean a broken header.
 _MAX_ASPECT = 16
 
 
@@ -47,7 +48,7 @@ def damage_named(name: str) -> Iterator[None]:
 
 
 def open_container(path: str) -> Any:
-    """An open container of this one file, whatever its name and its metadata look like.
+    """Open a container of exactly this file; special characters in its name have no meaning.
 
     Raises
     ------
@@ -101,7 +102,7 @@ def best_stream(container: Any) -> Any:
 
 
 def said_of_streams(container: Any, chosen: Any, name: str) -> list[str]:
-    """What to say where a file holds several video streams."""
+    """Warning about a file with several video streams."""
     others = [s for s in _streams(container) if s.index != chosen.index]
     if not others:
         return []
@@ -173,8 +174,8 @@ def last_picture_is_cut(path: str, container: Any, stream: Any) -> bool:
 class Holes:
     """Tells where a file lacks frames whose reader skips damage without a word.
 
-    A place counts where bytes belong to no packet and the times jump as well. Either alone says nothing: a rate may
-    vary, and a file may hold what nobody reads.
+    A hole is a place where bytes belong to no packet and the times jump. Either alone is not enough: the frame rate
+    can vary, and a file can contain data that are not read.
 
     Parameters
     ----------

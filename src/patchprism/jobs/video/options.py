@@ -31,7 +31,7 @@ def parse_time(name: str, text: str) -> Fraction:
         If it is none of these.
     """
     parts = text.split(":")
-    # Digits alone: Fraction would also take 1/0, and work for hours on 1e999999999.
+    # Only digits: Fraction would also accept 1/0, and would work for hours on 1e999999999.
     plain = all(re.fullmatch(r"[0-9]{1,9}(\.[0-9]{0,9})?|\.[0-9]{1,9}", part) for part in parts)
     times = [Fraction(part) for part in parts] if plain and len(parts) <= 3 else []
     if not times or any(time >= 60 for time in times[1:]):

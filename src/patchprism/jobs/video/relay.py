@@ -49,7 +49,7 @@ def read_ahead(items: Iterable[T], size: int) -> Iterator[Iterator[T]]:
         except BaseException as error:
             line.error = error
         finally:
-            # A generator is closed where it ran: it may hold a file that its own thread opened.
+            # A generator is closed in the thread where it ran, because it may hold a file that this thread opened.
             close = getattr(iterator, "close", None)
             if close is not None:
                 close()

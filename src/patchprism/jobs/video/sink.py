@@ -39,7 +39,7 @@ _OPTIONS = {
     "libvpx-vp9": {"b": "0", "deadline": "realtime", "cpu-used": "8", "row-mt": "1"},
 }
 _PICTURE = "frame-%06d.png"
-# Of one side: what H.264's encoder takes, and VP9.
+# Largest side that the encoders of H.264 and VP9 accept.
 _MAX_SIDE = {"libx264": 16384, "libvpx-vp9": 65535}
 
 
@@ -234,7 +234,7 @@ class _VideoSink:
         if self._waiting is not None:
             self._gap = max(picture.pts - self._waiting.pts, 1)
             self._mux(self.stream.encode(self._waiting))
-        # One is held back, so that the last is known as the last.
+        # One frame is held back, so that the last one is known.
         self._waiting, self._until = picture, frame.until
         if self._sound:
             self._sound.until(time)
@@ -248,7 +248,7 @@ class _VideoSink:
     def _finish(self) -> None:
         end = Fraction(0)
         if self._waiting is not None:
-            # How long the last one is shown hardly any clip says; then as long as the one before it.
+            # Hardly any clip records how long its last frame is shown; then it is shown as long as the one before.
             end = (self._waiting.pts + self._gap) * self.base
             if self._until is not None:
                 end = self._until - self.origin
@@ -256,8 +256,8 @@ class _VideoSink:
         packets = self.stream.encode(None)
         if packets and packets[-1].time_base == self.base:
             first = packets[0].dts if self._first_dts is None else self._first_dts
-            # MP4 takes a track's length from its packets in the order of decoding, which is not that of showing, and
-            # what is shown of it from the largest end of a packet.
+            # MP4 computes the length of a track from its packets in decoding order, which differs from the display
+            # order, and the displayed part from the largest end of a packet.
             last, ticks = packets[-1], round(end / self.base)
             last.duration = ticks - min(last.dts - first, last.pts)
         self._mux(packets)

@@ -1,4 +1,4 @@
-"""The sound of a clip, carried beside the pictures: copied where the file format allows, else encoded anew."""
+"""The sound of a clip: copied if the file format allows it, and encoded again otherwise."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from patchprism.jobs.video.opened import open_container
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# What players expect in these formats; FFmpeg would write more of them than can be played.
+# Codecs that players support in these formats; FFmpeg could write more.
 _COPIED = {
     ".mp4": {"aac", "mp3", "ac3", "eac3", "alac", "opus", "flac"},
     ".mov": {"aac", "mp3", "ac3", "eac3", "alac", "pcm_s16le", "pcm_s24le"},
@@ -19,7 +19,7 @@ _COPIED = {
 }
 _ENCODED = {".webm": "libopus"}
 _OPUS_RATE = 48000
-# Run-in of an encoder: packets that far before the beginning are not heard, but decoding starts with them.
+# Priming of an encoder: packets this far before the beginning are not played, but decoding starts with them.
 _RUN_IN = Fraction(1, 10)
 
 
@@ -34,11 +34,11 @@ class Sound:
     path : str
         The clip.
     suffix : str
-        Of the output: ``.mp4``, ``.mov``, ``.mkv`` or ``.webm``.
+        Suffix of the output: ``.mp4``, ``.mov``, ``.mkv`` or ``.webm``.
     origin : Fraction
-        Seconds, in the clip's own time, that become 0.
+        Time in the clip, in seconds, that becomes 0.
     whole : bool
-        Whether the clip is taken from its beginning.
+        Whether the clip is used from its beginning.
 
     Attributes
     ----------
@@ -53,7 +53,7 @@ class Sound:
         self.problems = 0
         self._input = open_container(path)
         self._stream = self._input.streams.best("audio") or self._input.streams.audio[0]
-        # MP4 can say that a track begins before 0; elsewhere all would be moved instead.
+        # In MP4 a track can begin before 0; in other formats everything would be shifted.
         self._first = -_RUN_IN if whole and suffix in (".mp4", ".mov") else Fraction(0)
         name = self._stream.codec_context.codec.canonical_name
         self._encoder = None
@@ -79,7 +79,7 @@ class Sound:
             rate = _OPUS_RATE if self._encoder == "libopus" else self._stream.codec_context.sample_rate
             self._out = output.add_stream(self._encoder, rate=rate)
             layout = self._stream.codec_context.layout
-            # PCM often does not say which channels it has, only how many; encoders want to know.
+            # PCM often records only the number of channels, but encoders need to know which they are.
             named = {1: "mono", 2: "stereo"}.get(layout.nb_channels, layout.name)
             self._out.codec_context.layout = named
             form = "flt" if self._encoder == "libopus" else "fltp"

@@ -60,7 +60,7 @@ def open_clip(
     Raises
     ------
     PhotoError
-        If there is no such file, or it is no video.
+        If there is no such file, or it is not a video.
     OptionError
         If ``fps`` is not from 0.001 to 1000, or given with a video file.
     """
@@ -114,7 +114,7 @@ def open_clip(
 
 
 def _gaps(paths: list[Path], counter: Counter, pattern: str) -> list[str]:
-    """What to say where a counter's numbers do not follow each other."""
+    """Warning if the numbers of a counter are not consecutive."""
     numbers = {number for path in paths if (number := counter.number(path.name)) is not None}
     missing = max(numbers) - min(numbers) + 1 - len(numbers) if numbers else 0
     if not missing:

@@ -1,4 +1,4 @@
-"""Colours of frames: a prism applied fast, and kept from trembling where nothing moves."""
+"""Colours of frames: apply a prism quickly, and remove flicker where nothing moves."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 # Differences well below this are taken for noise, those well above for motion. Sensor noise of 1/255 moves
 # efficientnet_lite2's colours by up to 14/255 from their mean (docs/video.md has the measurement).
 MOTION = 32 / 255
-# How fast a small difference, such as a change of light, is made good: half of it in 14 frames.
+# Speed at which small differences, such as a change of light, are followed: half of them in 14 frames.
 DRIFT = 0.05
 # Numbers of tokens at a time: as float64 they stay in the cache, and OpenBLAS leaves so small a product to one
 # thread. 0.3 ms of processor time a frame at 448; at once, on two threads that wait for each other, 4.8.
@@ -32,12 +32,12 @@ MARGIN = 0.02
 
 @dataclass(frozen=True, eq=False)
 class PatchColors:
-    """What one frame's patches show.
+    """Colours, foreground and score of the patches of one frame.
 
     Attributes
     ----------
     colors : ndarray, shape (h, w, 3), float32, in [0, 1]
-        Of all patches, foreground or not.
+        Colours of all patches, including the background.
     foreground : ndarray, shape (h, w), bool
     score : ndarray, shape (h, w), float32, in [0, 1]
     """
@@ -85,7 +85,8 @@ class FrameColors:
         first = first if prism.head_ is None else prism.head_.weights_
         self._n_first = len(first)
         self._columns = np.ascontiguousarray(np.concatenate([first, in_object]).T)
-        # The means' coordinates, taken off the products: taking the mean off every token costs as much as those do.
+        # The coordinates of the means are subtracted from the products; subtracting the mean from every token would
+        # cost as much as the products.
         self._scene_shift = prism.scene_mean_ @ scene.T
         self._object_shift = prism.object_mean_ @ in_object.T
 
@@ -139,9 +140,9 @@ class FrameColors:
 class Steady:
     """Keeps patches still that do not move.
 
-    What a patch shows follows what the network says: a step of ``share * difference`` a frame, where ``share``
-    goes from ``DRIFT`` for small differences to 1 for those beyond ``MOTION``, the largest of the patch's three
-    colours and its score deciding. A patch changes sides only when its score, steadied alike, is ``MARGIN``
+    In each frame, a patch moves towards its new values by ``share * difference``. ``share`` grows from ``DRIFT`` for
+    small differences to 1 for differences beyond ``MOTION``; the largest difference among the three colours and the
+    score of the patch decides. A patch changes sides only if its score, steadied in the same way, is ``MARGIN``
     beyond the threshold. The first frame is shown as it is.
 
     Parameters
@@ -157,7 +158,7 @@ class Steady:
         self._foreground: NDArray[np.bool_] | None = None
 
     def __call__(self, seen: PatchColors) -> PatchColors:
-        """The frame as it is to be shown."""
+        """The steadied frame."""
         now = np.concatenate([seen.colors, seen.score[..., None]], axis=-1)
         if self._shown is None or self._foreground is None or self._shown.shape != now.shape:
             self._shown, self._foreground = now, seen.foreground
