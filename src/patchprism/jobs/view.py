@@ -373,13 +373,13 @@ class View:
 
         ``border_ratio``, ``contrast`` and ``likeness`` are those of :meth:`Prism.doubts <patchprism.Prism.doubts>`.
         Photos that were labelled in the fit of this view also have ``agreement``, the intersection over union of
-        their foreground with their own labels. If the prism came from elsewhere, at most 64 evenly spaced photos
+        their foreground with their own labels. If the prism came from elsewhere, the first 64 photos
         are labelled for this.
         """
         agreements, checked = self._colored().agreements()
         found = []
         for i, (tokens, mask) in enumerate(zip(self.features, self.foreground, strict=True)):
-            said = self.prism.doubts(tokens, mask, labelled=checked is not None and i in checked)
+            said = self.prism.doubts(tokens, mask, labelled=i < checked)
             found.append(said | {"agreement": round(agreements[i], 4)} if i in agreements else said)
         return found
 
