@@ -99,7 +99,7 @@ def test_all_patches_have_no_side():
         ({"border_ratio": 0.1, "contrast": 0.3, "agreement": 0.9, "likeness": 0.0}, None),
         (
             {"border_ratio": 0.8, "contrast": 0.9, "agreement": 0.9, "likeness": 0.6},
-            "along the border of b.png:",
+            "the object seems to fill the border of b.png,",
         ),
         ({"border_ratio": 0.1, "contrast": 0.9, "agreement": 0.3, "likeness": 0.6}, "check b.png first:"),
         ({"border_ratio": 0.1, "contrast": 0.9, "likeness": 0.6}, None),

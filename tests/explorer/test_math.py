@@ -235,6 +235,36 @@ def test_a_prism_from_elsewhere_keeps_its_ranges(view, photo_files, modules, tmp
     np.testing.assert_array_equal(colors, to_uint8(again.rgb.reshape(-1, 3)))
 
 
+WORDS = """
+import { inControls } from "./words.mjs";
+console.log(JSON.stringify(process.argv.slice(2).map((text) => [inControls(text, true), inControls(text, false)])));
+"""
+
+
+def test_the_page_says_hints_in_the_words_of_its_controls(modules):
+    said = json.loads(
+        modules(
+            WORDS,
+            "try foreground='object', or keep all patches with foreground='none'",
+            "try foreground='above', foreground='below' or foreground='none'",
+            "of b=c.png: say with range=(0, 4095) what is white",
+            "query?foreground='none' of a file",
+        )
+    )
+    assert said == [
+        [
+            "try the method “Unlike the borders”, or keep all patches with the method “Keep everything”",
+            "try the option --foreground object, or keep all patches with “Keep: everything”",
+        ],
+        [
+            "try the method “Component, high”, the method “Component, low” or the method “Keep everything”",
+            "try “Keep: high”, “Keep: low” or “Keep: everything”",
+        ],
+        ["of b=c.png: say with the option --range 0,4095 what is white"] * 2,
+        ["query?foreground='none' of a file"] * 2,
+    ]
+
+
 UNIT = """
 import { readFileSync } from "node:fs";
 import * as math from "./math.mjs";

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 # In the order of their needs: each imports only from those before it.
 MODULES = (
     "dom",
+    "words",
     "oklab",
     "math",
     "message",

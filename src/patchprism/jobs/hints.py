@@ -110,9 +110,8 @@ def _about_objects(photos: Sequence[Mapping[str, Any]]) -> list[str]:
     filling = [each for each in photos if each not in faint and each["border_ratio"] >= FULL_BORDER]
     if filling:
         hints.append(
-            f"the foreground reaches along the border of {_named(filling)}: the object may fill the photo, or the "
-            "ground may be taken for it; try it in one job with other photos of such objects, or keep all patches with "
-            "foreground='none'"
+            f"the object seems to fill the border of {_named(filling)}, or the ground was taken for the object; use one "
+            "job with other photos of such objects, or keep all patches with foreground='none'"
         )
     unsure = [
         each

@@ -4,6 +4,7 @@ import { byId, element, setText } from "./dom.js";
 import { PIN_COLORS } from "./links.js";
 import { BINS } from "./model.js";
 import { MAX_MORPHOLOGY } from "./state.js";
+import { inControls } from "./words.js";
 
 const MOST_CROPS = 12;
 
@@ -163,7 +164,8 @@ class Panel {
   describe() {
     const { fit, model, tokens, photos } = this.model.header;
     const shown = fit.threshold === null ? "all patches" : `score ${fit.side} ${fit.threshold.toFixed(3)}`;
-    byId("hints").textContent = (this.model.header.hints ?? []).map((hint) => `Hint: ${hint}.`).join(" ");
+    const hints = (this.model.header.hints ?? []).map((hint) => `Hint: ${inControls(hint, Boolean(this.app.server))}.`);
+    byId("hints").textContent = hints.join(" ");
     const how = { otsu: ", Otsu’s threshold", labels: ", threshold fitted to the photos", given: ", as given", none: "" }[fit.threshold_from] ?? "";
     const reason = fit.side_reason ? ` Foreground: ${fit.side_reason}.` : "";
     byId("fit-note").textContent = `Colours are fitted on ${fit.n_foreground.toLocaleString("en")} patches: ${shown}${how}.${reason}`;

@@ -1,13 +1,10 @@
 // What only the served page can do: more photos, another model, another fit, saving.
 
-import { byId, setText } from "./dom.js";
+import { byId } from "./dom.js";
 import { Server } from "./server.js";
+import { METHODS } from "./words.js";
 
 const BUTTONS = ["refit", "save", "model", "method", "files"];
-const METHODS = {
-  auto: "Auto", object: "Unlike the borders", pca: "First component", above: "Component, high", below: "Component, low", none: "Keep everything",
-  mask: "From masks or a head",
-};
 
 function showJob(job) {
   byId("job").hidden = !job;
@@ -67,12 +64,6 @@ export async function openServer(app) {
   const given = new URLSearchParams(location.hash.slice(1));
   await app.server.open(given.get("v"));
   return app.server.message();
-}
-
-// Names of methods instead of a terminal's options.
-function inWords(hint) {
-  return hint.replace(/--foreground (\w+)(, (\w+))?( or (\w+))?/g, (_, ...names) =>
-    `the method ${[names[0], names[2], names[4]].filter(Boolean).map((name) => `“${METHODS[name] ?? name}”`).join(" or ")}`);
 }
 
 export async function served(app) {
@@ -155,12 +146,11 @@ export async function served(app) {
   };
   choose.onchange = () => work({ model: choose.value });
   const showFit = () => {
-    const { model, command, hints } = app.model.header;
+    const { model, command } = app.model.header;
     choose.value = model.name;
     const known = [...methods.options].some((option) => option.value === command.foreground);
     if (!known) methods.add(new Option(METHODS[command.foreground] ?? command.foreground, command.foreground));
     methods.value = command.foreground;
-    setText(byId("hints"), (hints ?? []).map((hint) => `Hint: ${inWords(hint)}.`).join(" "));
   };
   app.on("load", showFit);
   byId("refit").onclick = () => work(fitWish());

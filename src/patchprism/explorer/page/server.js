@@ -1,6 +1,7 @@
 // The served page's way to the server it came from. The single file has none of this.
 
 import { DECISION_GRID } from "./head.js";
+import { inControls } from "./words.js";
 
 const STORED = "patchprism-session";
 
@@ -28,7 +29,7 @@ export class Server {
     } catch {
       // no JSON: the number must do
     }
-    throw Object.assign(new Error(reason), { status: response.status });
+    throw Object.assign(new Error(inControls(reason, true)), { status: response.status });
   }
 
   async json(method, path, options) {
@@ -85,7 +86,7 @@ export class Server {
       body: file,
       headers: { "Content-Type": "application/octet-stream", "X-Photo-Name": encodeURIComponent(file.name) },
     });
-    if (answer.refused) throw new Error(answer.refused);
+    if (answer.refused) throw new Error(inControls(answer.refused, true));
     return answer;
   }
 
@@ -97,7 +98,7 @@ export class Server {
       tell(job);
       if (job.state === "done") return job;
       if (job.state === "stopped") throw new Error("Stopped.");
-      if (job.state === "failed") throw new Error(job.error);
+      if (job.state === "failed") throw new Error(inControls(job.error, true));
       await new Promise((resolve) => setTimeout(resolve, wait));
     }
   }

@@ -1,0 +1,19 @@
+// Hints and errors name the library's parameters. The page says them in the words of its own controls.
+
+export const METHODS = {
+  auto: "Auto", object: "Unlike the borders", pca: "First component", above: "Component, high", below: "Component, low", none: "Keep everything",
+  mask: "From masks or a head",
+};
+const KEEP = { above: "high", below: "low", none: "everything" };
+const ADVICE = /(?<![\w/.?&=\\-])([a-z]+(?:_[a-z]+)*)=('[^']*'|\([^()]*\))/g;
+
+// "foreground='none'" by the control that does it; what only a command can do keeps the command's flag.
+// served: whether the page can fit again.
+export function inControls(text, served) {
+  return text.replace(ADVICE, (_, name, quoted) => {
+    const value = quoted.startsWith("'") ? quoted.slice(1, -1) : quoted.slice(1, -1).replaceAll(" ", "");
+    if (name === "foreground" && served && METHODS[value]) return `the method “${METHODS[value]}”`;
+    if (name === "foreground" && KEEP[value]) return `“Keep: ${KEEP[value]}”`;
+    return `the option --${name.replaceAll("_", "-")} ${value}`;
+  });
+}
