@@ -2,9 +2,9 @@
 
     python benchmarks/foreground_pictures.py --weights vits14.pth
 
-writes ``foreground-vit.jpg`` (block 8 of the ViT-S/14) and ``foreground-efficientnet.jpg`` into docs/images. A row each
-photo: itself, ``pca`` and ``object`` of it alone, and ``object`` with all photos of objects in one job. What is not
-foreground is dimmed.
+writes ``foreground-vit.jpg`` and ``foreground-histogram.png`` (block 8 of the ViT-S/14), and
+``foreground-efficientnet.jpg``, into docs/images. A row each photo: itself, ``pca`` and ``object`` of it alone, and
+``object`` with all photos of objects in one job. What is not foreground is dimmed.
 """
 
 from __future__ import annotations
@@ -34,11 +34,15 @@ def main() -> None:
     draw({"model": "efficientnet_lite2"}, options.out / "foreground-efficientnet.jpg")
     if options.weights:
         network = {"model": "dinov2_vits14", "weights": options.weights, "layer": 8}
-        draw(network, options.out / "foreground-vit.jpg")
+        together = draw(network, options.out / "foreground-vit.jpg")
+        histogram = Image.fromarray(together.figures()["histogram"]()).convert(
+            "P", palette=Image.Palette.ADAPTIVE
+        )
+        histogram.save(options.out / "foreground-histogram.png", optimize=True)
 
 
-def draw(network: dict, path: Path) -> None:
-    """One picture of all photos."""
+def draw(network: dict, path: Path) -> patchprism.Visualization:
+    """One picture of all photos; gives the view of those with an object together."""
     from skimage import data
 
     photos = {name: rgb(getattr(data, name)()) for name in (*OBJECTS, *NOTHING)}
@@ -54,6 +58,7 @@ def draw(network: dict, path: Path) -> None:
             shown.append(dimmed(photo, together.foreground[i], together.crops[i]))
         rows.append([resized(each) for each in shown])
     sheet(rows).save(path, quality=82)
+    return together
 
 
 def rgb(photo: np.ndarray) -> np.ndarray:

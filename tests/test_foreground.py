@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import pickle
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ import pytest
 from patchprism.prism.estimator import Prism
 from patchprism.prism.foreground import (
     CURVE_BINS,
+    MOST_CHECKED,
     MOST_PATCHES,
     MOST_VOTERS,
     AgreementCurves,
@@ -25,6 +27,7 @@ from patchprism.prism.foreground import (
     on_border,
     unit,
 )
+from patchprism.views.visualize import visualize
 
 
 def photo(h=12, w=16, *, box=(3, 9, 4, 11), width=24, seed=0, noise=0.35):
@@ -364,6 +367,28 @@ def test_scores_are_those_of_a_plain_computation():
     # Rounding may move a patch by one bin.
     assert means[round(prism.threshold_ * CURVE_BINS)] == pytest.approx(max(means), abs=0.02)
     assert prism.agreement_ == pytest.approx(max(means), abs=0.02)
+    both = [(s, m) for s, m in zip(scores, labels, strict=True) if m.any()]
+    for kind in (False, True):
+        of_class = np.concatenate([s[m == kind] for s, m in both])
+        assert prism.label_counts[int(kind)].sum() == len(of_class)
+        centre = prism.label_counts[int(kind)] @ (thresholds + 0.5 / CURVE_BINS) / len(of_class)
+        assert centre == pytest.approx(of_class.mean(), abs=1e-3)
+    assert Prism(foreground="pca").fit(photos).label_counts is None
+
+
+def test_a_loaded_prism_tells_which_photos_to_check(tmp_path):
+    photos, _ = scene(noise=0.9)
+    fitted = visualize(features=photos)
+    fitted.prism.save(tmp_path / "a.prism")
+    loaded = visualize(features=photos, prism=Prism.load(tmp_path / "a.prism"))
+    assert [each["agreement"] for each in fitted.doubts()] == [
+        round(value, 4) for _, value in sorted(fitted.prism.agreements.items())
+    ]
+    assert loaded.doubts() == fitted.doubts()
+    loaded.save(tmp_path / "out")
+    report = json.loads((tmp_path / "out/report.json").read_text())
+    assert [each["agreement"] for each in report["photos"]] == [each["agreement"] for each in fitted.doubts()]
+    assert sum(index in Voters(200, MOST_CHECKED) for index in range(200)) == 50
 
 
 def test_what_tells_whether_to_believe_a_foreground():
@@ -465,6 +490,7 @@ def test_shards_give_the_prism_that_memory_gives(tmp_path):
     assert prism.summary() == memory.summary()
     np.testing.assert_allclose(prism.direction_, memory.direction_, atol=1e-12)
     assert prism.agreements == memory.agreements
+    np.testing.assert_array_equal(prism.label_counts, memory.label_counts)
     assert sampled.summary() == Prism().fit(photos[2:5]).summary()
 
 

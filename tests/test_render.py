@@ -400,6 +400,23 @@ def test_histogram_heights_are_the_counts():
     assert 3 <= bars_right[1] <= 5
 
 
+def test_histogram_of_labels_has_the_object_below_the_ground():
+    labels = np.zeros((2, 1024), np.int64)
+    labels[:, 512:520] = [[10], [30]]
+    labels[1, 1016:] = 5
+    figure = histogram_drawing(labels.sum(axis=0), 40, threshold=0.25, side="above", labels=labels)
+    teal, grey = bars(figure(), TEAL), bars(figure(), GREY)
+    at = np.flatnonzero(grey)
+    assert len(runs(grey > 0)) == 1
+    assert at.mean() == pytest.approx(1270 * 64.5 / 128, abs=2)
+    assert teal[at].max() == pytest.approx(540 * 240 / 400, abs=3)
+    assert grey.max() == pytest.approx(540 * 80 / 400, abs=3)
+    column = figure()[180:720, 120 + at[len(at) // 2]]
+    assert (column[-10] == TEAL).all()
+    assert (column[540 * (400 - 300) // 400] == GREY).all()
+    assert figure.caption().endswith("11% of all patches are foreground.")
+
+
 @pytest.mark.parametrize(
     ("scores", "threshold", "side"),
     [

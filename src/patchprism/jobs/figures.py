@@ -207,7 +207,14 @@ def overview(
         "fg_mask": Drawing(mask, clear=clear, options=options),
         "results": Drawing(results, clear=clear, options=options),
         "results_raw": Drawing(raw, clear=clear, options=options),
-        "histogram": histogram_drawing(counts, inside, threshold=threshold, side=side, options=options),
+        "histogram": histogram_drawing(
+            counts,
+            inside,
+            threshold=threshold,
+            side=side,
+            labels=prism.label_counts if colored.fitted_here and prism.method_ == "object" else None,
+            options=options,
+        ),
     }
 
 

@@ -7,6 +7,8 @@ import json
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from patchprism.errors import EngineError, PrismError
 from patchprism.jobs.engines import WorkerLost
 from patchprism.jobs.run import nobody
@@ -123,12 +125,16 @@ def fit_or_resume(prism: Prism, opened: Opened, run: Run, work: Folder) -> Prism
     if isinstance(work, LocalFolder) and work.size(name) is not None:
         with suppress(PrismError, OSError, ValueError, AttributeError):  # damaged: fitted again
             fitted = Prism.load(work.path / name)
-            said = json.loads(work.read(f"{name}.json"))["agreements"]
+            said = json.loads(work.read(f"{name}.json"))
             fitted.masks = prism.masks
-            fitted.agreements = {int(index): float(value) for index, value in said.items()}
+            fitted.agreements = {int(index): float(value) for index, value in said["agreements"].items()}
+            if said["label_counts"] is not None:
+                fitted.label_counts = np.array(said["label_counts"], np.int64).reshape(2, -1)
             return fitted
     fit(prism, opened, run)
-    work.write(f"{name}.json", json.dumps({"agreements": prism.agreements}).encode())
+    counts = None if prism.label_counts is None else prism.label_counts.tolist()
+    said = {"agreements": prism.agreements, "label_counts": counts}
+    work.write(f"{name}.json", json.dumps(said).encode())
     with work.staged(name) as part:
         prism.save(part)
     return prism

@@ -74,8 +74,9 @@ def hints_about(
 
 def _named(found: Sequence[Mapping[str, Any]]) -> str:
     """The first photos by their names, and how many more there are."""
-    first = ", ".join(Path(each["photo"]).name for each in found[:3])
-    return first + (f" and {len(found) - 3:,} more" if len(found) > 3 else "")
+    first = [Path(each["photo"]).name for each in found[:3]]
+    last = f"{len(found) - 3:,} more" if len(found) > 3 else first.pop()
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def _about_masks(photos: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -110,8 +111,8 @@ def _about_objects(photos: Sequence[Mapping[str, Any]]) -> list[str]:
     filling = [each for each in photos if each not in faint and each["border_ratio"] >= FULL_BORDER]
     if filling:
         hints.append(
-            f"the object seems to fill the border of {_named(filling)}, or the ground was taken for the object; use one "
-            "job with other photos of such objects, or keep all patches with foreground='none'"
+            f"the object seems to fill the border of {_named(filling)}, or the ground was taken for the object; use "
+            "one job with other photos of such objects, or keep all patches with foreground='none'"
         )
     unsure = [
         each

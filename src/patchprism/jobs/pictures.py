@@ -160,7 +160,7 @@ class Pictures:
         self.n_photos = len(stems)
         following = iter(stems)  # a shard has fewer photos where some have failed
         self.stems = [list(islice(following, len(its))) for its in of_shard]
-        agreements = self.prism.agreements if self.colored.fitted_here else {}
+        agreements, checked = self.colored.agreements()
         task = DrawTask(
             prism=self.prism,
             source=self.source,
@@ -181,6 +181,7 @@ class Pictures:
                 [lens.key for lens in self.fitted],
             ),
             agreements=agreements,
+            checked=checked,
             parts=self.colored.parts,
             lenses=self.fitted,
         )

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from patchprism.jobs.hints import hints_about
+from patchprism.jobs.source import SHARD
+from patchprism.prism.foreground import MOST_CHECKED, Voters
 from patchprism.support.json_values import to_json
 from patchprism.support.version import __version__
 from patchprism.support.written import Stamp, as_json
@@ -44,6 +46,13 @@ class Colored:
     prism: Prism
     fitted_here: bool
     parts: Sequence[PhotoColors] | None = None
+
+    def agreements(self) -> tuple[Mapping[int, float], Voters | None]:
+        """Agreements that the fit on these photos left, by the photos' places; or which photos to label for theirs."""
+        known = self.prism.agreements if self.fitted_here else {}
+        if known or self.prism.method_ != "object":
+            return known, None
+        return known, Voters(self.opened.source.n_shards * SHARD, MOST_CHECKED)
 
     def hints(self, photos: Iterable[Mapping[str, Any]]) -> list[str]:
         """What a person should know before believing the pictures.

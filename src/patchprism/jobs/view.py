@@ -372,13 +372,14 @@ class View:
         """What tells whether each photo's foreground can be believed, one dict per photo.
 
         ``border_ratio``, ``contrast`` and ``likeness`` are as :meth:`Prism.doubts <patchprism.Prism.doubts>`
-        has them; ``agreement``, of photos that were labelled for this view's fit, is the intersection over union
-        of their foreground with their own labels.
+        has them; ``agreement`` is the intersection over union of a photo's foreground with its own labels, of
+        photos that were labelled for this view's fit. If the prism came from elsewhere, at most 64 evenly spaced
+        photos are labelled for it here.
         """
-        agreements = self.prism.agreements if self.fitted_here else {}
+        agreements, checked = self._colored().agreements()
         found = []
         for i, (tokens, mask) in enumerate(zip(self.features, self.foreground, strict=True)):
-            said = self.prism.doubts(tokens, mask)
+            said = self.prism.doubts(tokens, mask, labelled=checked is not None and i in checked)
             found.append(said | {"agreement": round(agreements[i], 4)} if i in agreements else said)
         return found
 

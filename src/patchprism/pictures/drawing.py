@@ -43,11 +43,14 @@ class Drawing:
         Whether it is drawn without a ground.
     options : FigureOptions
         How it is drawn unless other options are given.
+    notes : tuple of str
+        What a page's caption says; a sheet has notes of its own.
     """
 
     make: Callable[[], Sheet | Page]
     clear: bool = False
     options: FigureOptions = PLAIN
+    notes: tuple[str, ...] = ()
 
     def __call__(self, options: FigureOptions | None = None) -> NDArray[np.uint8]:
         """The figure as an array, (H, W, 3) uint8, or (H, W, 4) where it has no ground.
@@ -109,7 +112,7 @@ class Drawing:
         """What must be known to read it: the notes of its sheet and its colour bars, in one paragraph."""
         made = self.make()
         if not isinstance(made, Sheet):
-            return "How many patches have each score."
+            return " ".join(self.notes)
         scales = [f"Colour bar: {bar.name}, from {bar.low} to {bar.high}." for bar in made.bars if bar.name]
         return " ".join([*made.notes, *scales])
 

@@ -14,6 +14,8 @@ from patchprism.pictures.figure_options import PLAIN
 from patchprism.pictures.page import INK, MUTED, RULE, SCREEN, Box, Page, Text
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from numpy.typing import NDArray
 
     from patchprism.pictures.figure_options import FigureOptions
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 _FOREGROUND, _BACKGROUND = (33, 131, 128), (196, 201, 208)
 
 BARS = 100
+LABEL_BARS = 128  # into which the bins of labelled scores fall without a rest
+_LEFT, _TOP, _RIGHT, _BOTTOM = 60.0, 90.0, 695.0, 360.0
 
 
 def count_scores(scores: NDArray[np.floating[Any]]) -> NDArray[np.int64]:
@@ -46,9 +50,13 @@ def histogram_drawing(
     *,
     threshold: float | None,
     side: Literal["above", "below", "none"],
+    labels: NDArray[np.int64] | None = None,
     options: FigureOptions = PLAIN,
 ) -> Drawing:
     """How the scores are spread, with the threshold drawn in: the first thing to see when a mask is wrong.
+
+    With labels, bars have the colours of what photos labelled as object and as ground, so that it is seen how well the
+    threshold separates them; without them, those of the foreground and the background that the threshold makes.
 
     Parameters
     ----------
@@ -58,11 +66,21 @@ def histogram_drawing(
         Patches in the foreground.
     threshold : float or None
         What separates foreground from background; None where ``side`` is ``"none"``.
+    labels : ndarray, shape (2, 128 m), int, optional
+        Scores in equal bins of the patches that are labelled as ground and as object, which are drawn in place of
+        ``counts``.
     options : FigureOptions
         The format; the figure is always 10 inches wide.
     """
+    if labels is not None and threshold is not None:
+        classes = labels.reshape(2, LABEL_BARS, -1).sum(axis=-1)
+        note = (
+            "How many patches have each score: those that their photos labelled as object stand below those that "
+            f"they labelled as ground. {_percent(n_foreground / int(counts.sum()))} of all patches are foreground."
+        )
+        return Drawing(partial(_label_page, classes, threshold), options=options, notes=(note,))
     make = partial(_page, counts, n_foreground, threshold, side)
-    return Drawing(make, options=options)
+    return Drawing(make, options=options, notes=("How many patches have each score.",))
 
 
 def _page(
@@ -71,39 +89,80 @@ def _page(
     threshold: float | None,
     side: Literal["above", "below", "none"],
 ) -> Page:
-    n_patches = int(counts.sum())
+    cut = None if threshold is None else _place(threshold)
+    bars = []
+    for index, start, stop in _bars(counts):
+        height = _height(counts, int(counts[index]))
+        for low, high, color in _pieces(start, stop, cut, side):
+            bars.append(Box(low, _BOTTOM - height, high - low, height, color))
+    page = _chart("Scores of all patches", counts, bars, threshold)
+    _legend(page, _foreground_entries(int(counts.sum()), n_foreground, threshold, side))
+    return page
+
+
+def _label_page(classes: NDArray[np.int64], threshold: float) -> Page:
+    """Bars of the object with those of the ground on top, (2, LABEL_BARS)."""
+    counts = classes.sum(axis=0)
+    ground, object_ = classes
+    share = int(object_.sum()) / max(int(counts.sum()), 1)
+    bars = []
+    for index, start, stop in _bars(counts):
+        bottom = _BOTTOM
+        for color, count in ((_FOREGROUND, int(object_[index])), (_BACKGROUND, int(ground[index]))):
+            if count:
+                height = _height(counts, count)
+                bottom -= height
+                bars.append(Box(start, bottom, stop - start, height, color))
+    page = _chart("Scores of labelled patches", counts, bars, threshold)
+    entries = [
+        (_FOREGROUND, f"labelled as object ({_percent(share)} of {_patches(int(counts.sum()))})"),
+        (_BACKGROUND, f"labelled as ground ({_percent(1 - share)})"),
+    ]
+    _legend(page, entries)
+    return page
+
+
+def _bars(counts: NDArray[np.int64]) -> Iterator[tuple[int, float, float]]:
+    """Each bar that has any patches, and where it begins and ends."""
+    width = (_RIGHT - _LEFT) / len(counts)
+    for index in np.flatnonzero(counts):
+        yield int(index), _LEFT + width * index + 0.5, _LEFT + width * (index + 1) - 0.5
+
+
+def _height(counts: NDArray[np.int64], count: int) -> float:
+    # One patch among millions is still to be seen.
+    return max(1.5, (_BOTTOM - _TOP) * count / _count_ticks(int(counts.max()))[-1])
+
+
+def _place(threshold: float) -> float:
+    return _LEFT + (_RIGHT - _LEFT) * min(max(threshold, 0.0), 1.0)
+
+
+def _chart(title: str, counts: NDArray[np.int64], bars: Sequence[Box], threshold: float | None) -> Page:
+    """A page with bars and all around them but the legend."""
     page = Page(720.0, 420.0)
-    page.items.append(Text(60, 34, "Scores of all patches", 18, INK))
-    _legend(page, n_patches, n_foreground, threshold, side)
-    left, top, right, bottom = 60.0, 90.0, 695.0, 360.0
+    page.items.append(Text(60, 34, title, 18, INK))
     ticks = _count_ticks(int(counts.max()))
     for tick in ticks:
-        y = bottom - (bottom - top) * tick / ticks[-1]
-        page.items.append(Box(left, y, right - left, 1, RULE if tick else MUTED))
+        y = _BOTTOM - (_BOTTOM - _TOP) * tick / ticks[-1]
+        page.items.append(Box(_LEFT, y, _RIGHT - _LEFT, 1, RULE if tick else MUTED))
         label = f"{tick:,}" if tick < 1e5 else f"{tick / 1e6:g}M"
-        page.items.append(Text(left - 7, y + 4, label, 12, MUTED, "r"))
-    cut = None if threshold is None else left + (right - left) * min(max(threshold, 0.0), 1.0)
-    for index in np.flatnonzero(counts):
-        start = left + (right - left) * index / BARS + 0.5
-        stop = left + (right - left) * (index + 1) / BARS - 0.5
-        # One patch among millions is still to be seen.
-        height = max(1.5, (bottom - top) * counts[index] / ticks[-1])
-        for low, high, color in _pieces(start, stop, cut, side):
-            page.items.append(Box(low, bottom - height, high - low, height, color))
-    page.items.append(Box(left, bottom, right - left, 1, MUTED))
+        page.items.append(Text(_LEFT - 7, y + 4, label, 12, MUTED, "r"))
+    page.items += bars
+    page.items.append(Box(_LEFT, _BOTTOM, _RIGHT - _LEFT, 1, MUTED))
     for step in range(11):
-        x = left + (right - left) * step / 10
-        page.items.append(Box(x - 0.5, bottom, 1, 4, MUTED))
-        page.items.append(Text(x, bottom + 18, f"{step / 10:g}", 12, MUTED, "m"))
-    page.items.append(Text((left + right) / 2, bottom + 40, "score", 13, INK, "m"))
-    page.items.append(Text(left, top - 11, "patches", 12, MUTED))
-    if cut is not None and threshold is not None:
-        page.items.append(Box(cut - 0.75, top - 7, 1.5, bottom - top + 7, INK))
-        near_right = cut > right - 110
+        x = _LEFT + (_RIGHT - _LEFT) * step / 10
+        page.items.append(Box(x - 0.5, _BOTTOM, 1, 4, MUTED))
+        page.items.append(Text(x, _BOTTOM + 18, f"{step / 10:g}", 12, MUTED, "m"))
+    page.items.append(Text((_LEFT + _RIGHT) / 2, _BOTTOM + 40, "score", 13, INK, "m"))
+    page.items.append(Text(_LEFT, _TOP - 11, "patches", 12, MUTED))
+    if threshold is not None:
+        cut = _place(threshold)
+        page.items.append(Box(cut - 0.75, _TOP - 7, 1.5, _BOTTOM - _TOP + 7, INK))
+        near_right = cut > _RIGHT - 110
         place = cut + (-5 if near_right else 5)
-        page.items.append(
-            Text(place, top - 11, f"threshold {threshold:.2f}", 12, INK, "r" if near_right else "l")
-        )
+        said = f"threshold {threshold:.2f}"
+        page.items.append(Text(place, _TOP - 11, said, 12, INK, "r" if near_right else "l"))
     return page
 
 
@@ -119,25 +178,32 @@ def _pieces(start: float, stop: float, cut: float | None, side: str) -> list[tup
     return [(start, cut, below), (cut, stop, above)]
 
 
-def _legend(page: Page, n_patches: int, n_foreground: int, threshold: float | None, side: str) -> None:
-    x, y = 60.0, 54.0
-    patches = "1 patch" if n_patches == 1 else f"{n_patches:,} patches"
+def _foreground_entries(
+    n_patches: int, n_foreground: int, threshold: float | None, side: str
+) -> list[tuple[Color, str]]:
     if threshold is None:
-        entries = [(_FOREGROUND, f"foreground: all of {patches}")]
-    else:
-        share = n_foreground / n_patches
-        sign = "<" if side == "below" else ">"
-        entries = [
-            (
-                _FOREGROUND,
-                f"foreground: score {sign} {threshold:.2f} ({_percent(share)} of {patches})",
-            ),
-            (_BACKGROUND, f"background ({_percent(1 - share)})"),
-        ]
+        return [(_FOREGROUND, f"foreground: all of {_patches(n_patches)}")]
+    share = n_foreground / n_patches
+    sign = "<" if side == "below" else ">"
+    return [
+        (
+            _FOREGROUND,
+            f"foreground: score {sign} {threshold:.2f} ({_percent(share)} of {_patches(n_patches)})",
+        ),
+        (_BACKGROUND, f"background ({_percent(1 - share)})"),
+    ]
+
+
+def _legend(page: Page, entries: Sequence[tuple[Color, str]]) -> None:
+    x, y = _LEFT, 54.0
     for color, text in entries:
         page.items.append(Box(x, y - 5.5, 11, 11, color))
         page.items.append(Text(x + 17, y + 4.5, text, 13, INK))
         x += 17 + measure_at(SCREEN)(text, 13) + 20
+
+
+def _patches(count: int) -> str:
+    return "1 patch" if count == 1 else f"{count:,} patches"
 
 
 def _percent(share: float) -> str:

@@ -115,6 +115,9 @@ class Prism(FittedPrism):
     agreements : dict
         Of each labelled photo of the last fit, by its place, the intersection over union that ``agreement_`` is the
         mean of; not in the file.
+    label_counts : ndarray, shape (2, 1024), int64, or None
+        Scores in equal bins of [0, 1] of the patches that the photos of the last fit labelled as ground and as
+        object; None without labels; not in the file.
     origin : dict
         Model, weights, framing and dtype of the features; set by who knows, kept in the file.
     head : Head or None
@@ -145,6 +148,7 @@ class Prism(FittedPrism):
     # The file that the fit was read from: a job that reads it does not write it.
     loaded_from: str = field(init=False, default="")
     agreements: dict[int, float] = field(init=False, default_factory=dict)
+    label_counts: NDArray[np.int64] | None = field(init=False, default=None)
     head: Head | None = field(init=False, default=None)
     masks: dict[str, bytes] = field(init=False, default_factory=dict)
 
@@ -245,6 +249,7 @@ class Prism(FittedPrism):
         if head is not None:
             self.n_voters_ = head.n_photos_
         self.agreements = in_object.agreements
+        self.label_counts = counts.curves.counts if counts.curves.count else None
         self.agreement_ = float(np.mean(list(self.agreements.values()))) if self.agreements else float("nan")
         self.scene_mean_, self.scene_components_ = scene.mean, scene.components
         self.scene_variance_, self.scene_ratio_ = scene.variance, scene.ratio

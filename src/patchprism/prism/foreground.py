@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 VERSION = 2
 # Photos of a job that are labelled at most, evenly spaced: a direction changes little after a few dozen.
 MOST_VOTERS = 512
+# Photos that are labelled at most where the direction is there already: to tell which of them to check first.
+MOST_CHECKED = 64
 # Above this, patches are labelled two by two: the graph grows with the square of their number.
 MOST_PATCHES = 2048
 
@@ -279,12 +281,13 @@ def _scaled(values: Float64) -> Float64:
 
 @dataclass(frozen=True)
 class Voters:
-    """Which photos of a job are labelled: at most ``MOST_VOTERS`` of ``n_photos``, evenly spaced by their index."""
+    """Which photos of a job are labelled: at most ``most`` of ``n_photos``, evenly spaced by their index."""
 
     n_photos: int
+    most: int = MOST_VOTERS
 
     def __contains__(self, index: int) -> bool:
-        return index % -(-self.n_photos // MOST_VOTERS) == 0 if self.n_photos else False
+        return index % -(-self.n_photos // self.most) == 0 if self.n_photos else False
 
 
 class DirectionVotes:
@@ -339,10 +342,17 @@ def score_bins(score: Float32, count: int) -> NDArray[np.int64]:
 
 
 class AgreementCurves:
-    """For every threshold on the score, the sum over photos of the IoU of the mask with the photo's labels."""
+    """For every threshold on the score, the sum over photos of the IoU of the mask with the photo's labels.
+
+    Attributes
+    ----------
+    counts : ndarray, shape (2, CURVE_BINS), int64
+        Scores of the patches that are labelled as ground and as object.
+    """
 
     def __init__(self) -> None:
         self.total = np.zeros(CURVE_BINS)
+        self.counts = np.zeros((2, CURVE_BINS), np.int64)
         self.count = 0
 
     def add(self, score: Float32, labels: Mask) -> None:
@@ -350,16 +360,18 @@ class AgreementCurves:
         if labels.all() or not labels.any():
             return
         bins = score_bins(score, CURVE_BINS)
-        inside, outside = (
-            np.bincount(bins[mask], minlength=CURVE_BINS)[::-1].cumsum()[::-1]
-            for mask in (labels.ravel(), ~labels.ravel())
+        counts = np.stack(
+            [np.bincount(bins[labels.ravel() == kind], minlength=CURVE_BINS) for kind in (False, True)]
         )
+        self.counts += counts
+        outside, inside = counts[:, ::-1].cumsum(axis=1)[:, ::-1]
         self.total += inside / (labels.sum() + outside)
         self.count += 1
 
     def merge(self, other: AgreementCurves) -> None:
         """Add what another one has seen."""
         self.total += other.total
+        self.counts += other.counts
         self.count += other.count
 
     def best(self) -> float:
