@@ -235,7 +235,7 @@ class Backbone(ABC):
             raise ModelError(f"{self.record.name} has no facet {facet!r}: it has {', '.join(self.facets)}")
         with own_settings():
             found = self._layers(
-                pixels.to(device=self.device, dtype=self.dtype), sorted(set(wanted)), facet, norm
+                pixels.to(device=self.device, dtype=self._pixels_dtype), sorted(set(wanted)), facet, norm
             )
             tokens = [found[layer].float() for layer in wanted]
             # A function of the user's may run in inference mode, whose tensors nothing can be trained on.
@@ -350,11 +350,16 @@ class Backbone(ABC):
     def _has_class_token(self) -> bool:
         return self.record.prefix_tokens > 0
 
+    @property
+    def _pixels_dtype(self) -> torch.dtype:
+        """What pixels are in :meth:`_layers`."""
+        return self.dtype
+
     @abstractmethod
     def _layers(
         self, pixels: torch.Tensor, layers: Sequence[int], facet: str, norm: bool
     ) -> dict[int, torch.Tensor]:
-        """(B, 3, H, W) in the backbone's dtype -> (B, h, w, D) of each layer; they ascend and exist."""
+        """(B, 3, H, W) in ``_pixels_dtype`` -> (B, h, w, D) of each layer; they ascend and exist."""
 
     def _attention_row(self, pixels: torch.Tensor, layer: int, token: int) -> torch.Tensor:
         """(B, heads, N) float32: one token's attention to all; only called if ``has_attention``."""

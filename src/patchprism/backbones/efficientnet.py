@@ -43,6 +43,11 @@ _STEM = ("_conv_stem.weight", "_bn0.weight", "_bn0.bias", "_bn0.running_mean", "
 # Blocks whose outputs are the tokens, counted from 0; docs/embedded-default.md says how they were chosen.
 TOKEN_BLOCKS = (14, 17, 19)
 
+# The stem and the blocks of the first two stages stay in float32: what they round off passes through all others. Of 22
+# photos, whose tokens had a mean cosine of 0.995 to those of float32 in bfloat16, it becomes 0.9998, and 0.4 % of the
+# patches change their side instead of 1.2 %.
+_IN_FLOAT32 = 4
+
 
 class SameConv(nn.Module):
     """A convolution padded as TensorFlow does: side ceil(input / stride), odd padding at the end."""
@@ -77,6 +82,7 @@ class Block(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B, C, H, W) -> (B, C', H', W')."""
+        x = x.to(self.project.weight.dtype)  # the first stages may be more exact
         y: torch.Tensor = x if self.expand is None else F.hardtanh_(self.expand(x), 0.0, 6.0)
         y = self.project(F.hardtanh_(self.depthwise(y), 0.0, 6.0))
         return y.add_(x) if self.skip else y
@@ -223,9 +229,14 @@ class EfficientNetBackbone(Backbone):
         dtype: torch.dtype,
     ) -> None:
         self.record, self.weights, self.device, self.dtype = record, weights, device, dtype
-        network = network.to(device=device, dtype=dtype).eval().requires_grad_(False)
+        network = network.to(device=device).eval().requires_grad_(False)
+        network.blocks[_IN_FLOAT32:].to(dtype=dtype)
         # Channels last: 0.22 s instead of 0.43 s for four photos at 448 on two cores.
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @property
+    def _pixels_dtype(self) -> torch.dtype:
+        return torch.float32
 
     def _layers(
         self, pixels: torch.Tensor, layers: Sequence[int], facet: str, norm: bool
