@@ -76,6 +76,10 @@ def test_another_shown_foreground_changes_no_patchs_colour(tmp_path):
         ({"closing": 1.0}, "closing must be a whole number from 0 to 16, got 1.0"),
         ({"foreground": "none", "mask_side": "above"}, "mask_side 'above' needs a mask_threshold"),
         ({"foreground": "none", "mask_threshold": 0.5}, "mask_threshold needs a mask_side"),
+        (
+            {"foreground_component": 2},
+            "foreground_component 2 needs foreground='pca', .*: auto does not use a",
+        ),
     ],
 )
 def test_options_that_make_no_sense_are_refused(options, told):

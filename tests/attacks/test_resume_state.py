@@ -132,6 +132,8 @@ OTHER_SETTINGS = {
     "token_norm": "l2",
     "batch_size": 3,
 }
+# What a setting needs beside it.
+BESIDES = {"foreground_component": {"foreground": "pca"}}
 OTHER_PICTURES = {
     "overlay_alpha": 0.9,
     "arrays": False,
@@ -163,7 +165,7 @@ def test_no_option_is_forgotten_here():
 def test_every_setting_is_in_a_key(name):
     """Those of the prism in the prism's, all others in the tokens'."""
     value = OTHER_SETTINGS[name]
-    base = SETTINGS.resolved()
+    base = replace(SETTINGS, **BESIDES.get(name, {})).resolved()
     other = replace(base, **{name: UNTRIED[name] if value is None else value})
 
     def key(settings):
@@ -176,7 +178,9 @@ def test_every_setting_is_in_a_key(name):
         assert digest(vars(other.prism())) != digest(vars(base.prism()))
 
 
-CHANGES = [{name: value} for name, value in OTHER_SETTINGS.items() if value is not None]
+CHANGES = [
+    {name: value} | BESIDES.get(name, {}) for name, value in OTHER_SETTINGS.items() if value is not None
+]
 
 
 @pytest.fixture(scope="module")

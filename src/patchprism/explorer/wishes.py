@@ -90,6 +90,8 @@ def settings_of(
             changes["foreground"] = "auto"
         if first is not None and changes["model"] == first.record.name:
             changes |= {key: first.settings.get(key, value) for key, value in changes.items() if key in _OWN}
+    if changes.get("foreground") in ("auto", "object", "mask"):  # which look at no component
+        changes["foreground_component"] = None
     # The foreground that is shown is the page's affair; what is fitted starts by showing itself.
     changes |= {"mask_threshold": None, "mask_side": None, "opening": 0, "closing": 0}
     return replace(settings, **changes).resolved()

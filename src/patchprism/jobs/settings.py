@@ -211,7 +211,7 @@ class Settings(Checked):
             **{name: value for name in FIT_OPTIONS if (value := getattr(self, name)) is not None},
             **self.mask_options(),
         )
-        prism.check_options()
+        prism.check_fit()
         return prism
 
     def mask_options(self) -> dict[str, Any]:

@@ -176,7 +176,7 @@ class Prism(FittedPrism):
             If no patch is left in the foreground.
         """
         photos = as_features(X)
-        self.check_options()
+        self.check_fit()
         self.head, self.masks, given = None, {}, {}
         if y is not None:
             check_taught(self.foreground)
@@ -210,7 +210,7 @@ class Prism(FittedPrism):
         masks : mapping of int to bytes, optional
             The photos' ``masks`` by their places.
         """
-        self.check_options()
+        self.check_fit()
         self.loaded_from = ""
         head = self._head_for_fit()
         voters = Voters(n_photos) if head is None and self.foreground in ("auto", "object") else None

@@ -137,6 +137,22 @@ class PrismOptions:
         if self.foreground == "none" and side is None and threshold is not None:
             raise OptionError("mask_threshold needs a mask_side with foreground='none'")
 
+    def check_fit(self) -> None:
+        """:meth:`check_options`, and refuse a component that the fit would not look at.
+
+        Raises
+        ------
+        OptionError
+            If there is one.
+        """
+        self.check_options()
+        if self.foreground_component != 1 and self.foreground in ("auto", "object", "mask"):
+            raise OptionError(
+                f"foreground_component {self.foreground_component} needs foreground='pca', foreground='above' or "
+                f"foreground='below': {self.foreground} does not use a component",
+                option="foreground_component",
+            )
+
 
 DEFAULTS: dict[str, Any] = {field.name: field.default for field in fields(PrismOptions)}
 # Options that may be changed after fitting, and what leaves the fitted foreground as it is.
