@@ -209,6 +209,13 @@ def test_from_photos_to_files(photos, tmp_path):
     assert told["residual"] < 1e-3 < 0.5 < told["residual_shuffled_patches"]
     arrays = np.load(tmp_path / "photo-2.compare.npz")
     np.testing.assert_array_equal(arrays["turned_2"], second.turned[1])
+    said = (tmp_path / "compare.txt").read_text()
+    for cell in found.cells:
+        shares = ", ".join(f"{share:.1%}" for share in cell.prism.object_ratio_[:3])
+        assert f"{cell.label}. Foreground: score {cell.prism.side_} {cell.prism.threshold_:.3g}. Red" in said
+        assert f"which explain {shares} of the foreground's variance" in said
+    patches = sum(part.foreground.size for part in first.parts)
+    assert f"\n\nplain: 2 photos with {patches} patches; model plain, weights from" in said
 
 
 @pytest.mark.parametrize(

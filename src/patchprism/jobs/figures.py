@@ -26,9 +26,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from patchprism.features.store.reader import PhotoRow
+    from patchprism.jobs.opened import Opened
     from patchprism.jobs.report import Colored
     from patchprism.pictures.options import PictureOptions
     from patchprism.prism.colors import PhotoColors
+    from patchprism.prism.estimator import Prism
 
 
 def seed_columns(colored: Colored, total: int) -> tuple[int | None, int | None]:
@@ -218,9 +220,8 @@ def overview(
     }
 
 
-def origin_of(colored: Colored, n_photos: int, n_patches: int) -> str:
+def origin_of(opened: Opened, n_photos: int, n_patches: int) -> str:
     """What figures were made from, in sentences: photos, network, weights and layer."""
-    opened = colored.opened
     settings, record = opened.settings, opened.record
     given = f"{counted(n_photos, 'photo')} with {n_patches:,} patches"
     if record.source == "own features":
@@ -248,12 +249,7 @@ def origin_of(colored: Colored, n_photos: int, n_patches: int) -> str:
 def _notes(colored: Colored) -> dict[str, tuple[str, ...]]:
     """What must be known to read each figure."""
     prism = colored.prism
-    if prism.side_ == "none":
-        kept = "All patches are kept."
-    else:
-        kept = f"Foreground: score {prism.side_} {prism.threshold_:.3g}."
-    names = [f"component {abs(n)}{' turned around' if n < 0 else ''}" for n in prism.components]
-    shares = [_share(prism.object_ratio_, abs(n)) for n in prism.components]
+    kept = foreground_said(prism)
     three = [_share(prism.scene_ratio_, n) for n in (1, 2, 3)]
     return {
         "fg_mask": (
@@ -264,8 +260,7 @@ def _notes(colored: Colored) -> dict[str, tuple[str, ...]]:
         "results": (
             "Each photo beside the colours of its foreground: principal components of the foreground's patches "
             "of all photos.",
-            f"Red, green and blue are {', '.join(names)}, which explain {', '.join(shares)} of the foreground's "
-            f"variance; scaling {prism.scaling}, colours in {prism.space}.",
+            colors_said(prism),
             kept,
         ),
         "results_raw": (
@@ -278,6 +273,23 @@ def _notes(colored: Colored) -> dict[str, tuple[str, ...]]:
             ),
         ),
     }
+
+
+def foreground_said(prism: Prism) -> str:
+    """What is foreground, in a sentence."""
+    if prism.side_ == "none":
+        return "All patches are kept."
+    return f"Foreground: score {prism.side_} {prism.threshold_:.3g}."
+
+
+def colors_said(prism: Prism) -> str:
+    """What the colours are, and how much of the variance they explain, in a sentence."""
+    names = [f"component {abs(n)}{' turned around' if n < 0 else ''}" for n in prism.components]
+    shares = [_share(prism.object_ratio_, abs(n)) for n in prism.components]
+    return (
+        f"Red, green and blue are {', '.join(names)}, which explain {', '.join(shares)} of the foreground's variance; "
+        f"scaling {prism.scaling}, colours in {prism.space}."
+    )
 
 
 def _share(ratios: NDArray[np.float64], component: int) -> str:

@@ -296,7 +296,7 @@ class Pictures:
         self.lenses += [lens.result([each[lens.name] for each in self.sums.lenses]) for lens in self.fitted]
         patches = int(self.sums.counts.sum())
         for lens in self.lenses:
-            lens.origin = lens.origin or origin_of(self.colored, self.n_photos, patches)
+            lens.origin = lens.origin or origin_of(self.opened, self.n_photos, patches)
         made = []
         for path, write in figure_jobs(self.lenses, Path(), self.options):
             with self.output.staged(path.name) as part:
@@ -338,7 +338,7 @@ class Pictures:
             ]:
                 future.result()
         with self.output.staged(caption) as path:
-            origin = origin_of(self.colored, self.n_photos, int(self.sums.counts.sum()))
+            origin = origin_of(self.opened, self.n_photos, int(self.sums.counts.sum()))
             write_text(captions(figures, origin), path)
         return names
 

@@ -16,6 +16,7 @@ from patchprism.errors import FeaturesError, PhotoError
 from patchprism.features.store import StoredFeatures
 from patchprism.jobs.coloring import Coloring
 from patchprism.jobs.engines import open_engine
+from patchprism.jobs.figures import origin_of
 from patchprism.jobs.fitting import fit
 from patchprism.jobs.opened import open_tokens
 from patchprism.jobs.run import Run, nobody
@@ -70,6 +71,8 @@ class Comparison:
         What folders left out, and the like; of single photos in ``photos.notes``.
     unasked : list of str
         Buckets and hosts of a store's photos that are not to be asked.
+    origins : list of str
+        What each model's colours were made from, in sentences.
     """
 
     photos: Photos
@@ -82,6 +85,7 @@ class Comparison:
     seconds: dict[str, float]
     notes: list[str] = field(default_factory=list)
     unasked: list[str] = field(default_factory=list)
+    origins: list[str] = field(default_factory=list)
 
     @property
     def layers_a_model(self) -> int:
@@ -149,6 +153,7 @@ class _Seen:
     """What is kept of a model when its tokens are gone: its cells, and what is known of its photos."""
 
     report: dict[str, Any]
+    origin: str
     cells: list[CompareCell]
     rows: list[PhotoRow]
     photos: Photos
@@ -341,6 +346,7 @@ def compare_models(
         sizes=[row.size for row in first.rows],
         cells=cells,
         models=[each.report for each in seen],
+        origins=[each.origin for each in seen],
         tokens={name: getattr(models[0].settings, name) for name in ("facet", "final_norm", "token_norm")},
         failures=list(failures.values()),
         seconds=run.watch.seconds,
@@ -393,6 +399,7 @@ def _see(model: Model, run: Run, work: Folder | None, only: frozenset[str] | Non
             "weights": opened.weights.report(),
             "framing": opened.framing.to_dict(),
         },
+        origin=f"{model.label}: {origin_of(opened, len(rows), sum(row.grid[0] * row.grid[1] for row in rows))}",
         cells=cells,
         rows=rows,
         photos=photos.subset([at[row.name] for row in rows]),

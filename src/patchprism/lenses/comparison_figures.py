@@ -14,7 +14,7 @@ import numpy as np
 from patchprism.errors import PatchPrismError
 from patchprism.features.extraction import photo_names
 from patchprism.features.store import StoredFeatures
-from patchprism.jobs.figures import kept_labels
+from patchprism.jobs.figures import colors_said, foreground_said, kept_labels
 from patchprism.jobs.working import tidied, working
 from patchprism.photos.paths import unique_stems
 from patchprism.photos.sources import StoredPhoto
@@ -195,7 +195,7 @@ def _save(
         (folder / f"{name}.{format}", partial(drawing.save, options=options))
         for name, drawing in figures.items()
     ]
-    jobs.append((folder / "compare.txt", partial(write_text, captions(figures))))
+    jobs.append((folder / "compare.txt", partial(write_text, captions(figures, _made_from(comparison)))))
     for i, stem in enumerate(unique_stems([Path(name).name for name in comparison.photos.names])):
         sheet = photo_sheet(comparison, i)
         jobs.append((folder / f"{stem}.compare.{format}", partial(sheet.save, options=options)))
@@ -210,6 +210,14 @@ def _save(
     write_report(output, "compare.json", comparison.report() | {"files": as_json(output.written)})
     output.finish()
     return paths_of(output, names)
+
+
+def _made_from(comparison: Comparison) -> str:
+    """What each cell's colours are before they are turned, and what each model's were made from."""
+    cells = [
+        f"{cell.label}. {foreground_said(cell.prism)} {colors_said(cell.prism)}" for cell in comparison.cells
+    ]
+    return "\n\n".join([*cells, *comparison.origins])
 
 
 def _read(sources: Sequence[Any]) -> Iterator[str | os.PathLike[str]]:

@@ -148,7 +148,7 @@ def look_through(
             continue
         start = perf_counter()
         result = _result(lens_class(name)(scene).fit(walk))
-        result.origin = origin_of(view._colored(), len(view), view.features.n_patches)
+        result.origin = origin_of(view._colored().opened, len(view), view.features.n_patches)
         results.append(result)
         view.seconds[f"lens {name}"] = perf_counter() - start
     return results
