@@ -110,6 +110,14 @@ def test_strides_that_are_refused(photos, vit, backbone, stride, message):
         patchprism.extract(photos, vit if backbone == "vit" else backbone, size=56, stride=stride)
 
 
+def test_a_grid_that_is_finer_than_the_pixels_is_refused(photos, vit):
+    with pytest.raises(
+        OptionError, match="refine 4 with stride=2 makes a grid that is finer than the pixels"
+    ):
+        patchprism.extract(photos, vit, size=56, stride=2, refine=4)
+    assert patchprism.extract(photos[:1], vit, size=56, stride=2, refine=2)[0].shape[:2] == (56, 70)
+
+
 def test_a_stride_is_part_of_what_a_prism_and_a_framing_keep(photos, vit):
     view = patchprism.visualize(photos, backbone=vit, size=56, stride=7)
     assert view.features.grids[0] == view.parts[0].score.shape == (8, 10)
@@ -119,7 +127,7 @@ def test_a_stride_is_part_of_what_a_prism_and_a_framing_keep(photos, vit):
         patchprism.visualize(photos, backbone=vit, size=56, stride=14, prism=view.prism)
     again = patchprism.visualize(photos, backbone=vit, prism=view.prism)  # the prism brings its own
     np.testing.assert_array_equal(again.parts[0].rgb, view.parts[0].rgb)
-    assert "tokens of the last layer, stride 7." in origin_of(view._colored(), 2, 160)
+    assert "tokens of the last layer, stride 7." in origin_of(view._colored().opened, 2, 160)
     # The patch size itself is no overlap, and the same framing as ever.
     plain = vit.framing(size=56, stride=14)
     assert plain == vit.framing(size=56)

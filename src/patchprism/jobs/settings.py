@@ -178,7 +178,8 @@ class Settings(Checked):
         Raises
         ------
         OptionError
-            If an option is not allowed, or mean and deviation are neither given nor known of the model.
+            If an option is not allowed, a stride and a refinement together make a grid finer than the pixels, or mean
+            and deviation are neither given nor known of the model.
         """
         framing = record.framing(
             size=self.size,
@@ -187,6 +188,12 @@ class Settings(Checked):
             std=self.std,
             stride=self.stride,
         )
+        if framing.stride is not None and (self.refine or 1) > framing.stride:
+            raise OptionError(
+                f"refine {self.refine} with stride={framing.stride} makes a grid that is finer than the pixels; choose "
+                "a smaller refine or a larger stride",
+                option="refine",
+            )
         check_memory(framing, record, self.device, self.fitting(framing, record).tile)
         return framing
 
