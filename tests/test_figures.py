@@ -143,6 +143,23 @@ def test_lines_are_broken_between_words():
         "0123456789.png",
     ]
     assert fit_lines("a cosine of 0.25", width, 14, most=2) == ["a cosine of", "0.25"]
+    assert fit_lines("Eileen Collins with models.png", width, 10, most=2) == ["Eileen…", "models.png"]
+
+
+@pytest.mark.parametrize("stacked", [False, True])
+def test_narrow_columns_lose_no_word_of_what_the_figure_says(stacked):
+    said = "layer 7, the reference, not turned by chance"
+    sheet = sheet_of(GRIDS[1:2] * 2, panels=5, heads=("photo", *[f"model\n{said}"] * 4), columns=1)
+    page, pictures = laid(sheet, width=82 / 25.4, arrange="above" if stacked else "beside")
+    texts = [item for item in page.items if isinstance(item, Text)]
+    assert not any("…" in item.text for item in texts)
+    if not stacked:
+        assert " ".join(item.text for item in texts if item.x == pictures[1].x).startswith(f"model {said}")
+        for item in texts:
+            others = [other.x for other in texts if other.y == item.y and other.x > item.x]
+            assert (
+                item.x + measure(item.text, item.size) < min(others, default=page.width + 9) - item.size / 4
+            )
 
 
 def test_rows_are_cut_where_they_come_out_alike():

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 # Matplotlib's fonts of mathematical signs, whose letters are others than their numbers say, and one of boxes alone.
 _NO_LETTERS = ("cm", "STIX", "Last Resort", "DejaVu Math")
-# Words end with spaces, underscores or hyphens; Chinese and Japanese are broken between any two signs.
+# Words end with spaces, underscores, hyphens or an ellipsis; Chinese and Japanese are broken between any two signs.
 _CJK = "\u2e80-\u9fff\uf900-\ufaff\uff00-\uffef"
-_WORD = re.compile(f"[{_CJK}][ _-]*|[^ _{_CJK}-]+[ _-]*|[ _-]+")
+_WORD = re.compile(f"[{_CJK}][ _…-]*|[^ _…{_CJK}-]+[ _…-]*|[ _…-]+")
 # A line may also end before the ending of a file's name.
 _ENDING = re.compile(r"\.[A-Za-z]\w{1,4}$")
 # No font has this: what is drawn for it is drawn for every character that a font lacks.

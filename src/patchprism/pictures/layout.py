@@ -32,7 +32,8 @@ _LINE = 1.35  # height of a line of text
 # A panorama does not make all other rows tall, nor a tower its own.
 _WIDEST, _TALLEST = 2.0, 2.25
 _LEAST_TEXT, _MOST_TEXT = 7.0, 14.0
-_MOST_LINES = 2
+_MOST_LINES = 2  # of a photo's name; what a figure says itself is never cut where this many lines hold it:
+_MOST_OF_OURS = 5
 
 
 def panel_height(pairs: float) -> int:
@@ -183,7 +184,14 @@ class _Layout:
             return y
         places = self._places(self.rows[0][0], self.heights[0], self.margin)
         blocks = [
-            (x, [line for part in head.split("\n") for line in self._lines(part, width, self.size)])
+            (
+                x,
+                [
+                    line
+                    for part in head.split("\n")
+                    for line in self._lines(part, self._room(width), self.size, _MOST_OF_OURS)
+                ],
+            )
             for head, (x, width) in zip(self.sheet.heads, places, strict=False)
         ]
         deepest = max(len(lines) for _, lines in blocks)
@@ -216,7 +224,7 @@ class _Layout:
             for n, (panel, (left, wide)) in enumerate(zip(group.panels, places, strict=True)):
                 # A map of a thousand patches by one is a line, but never nothing.
                 page.items.append(Picture(left, at, wide, high, self._drawer(panel)))
-                room = width if not any(texts[1:]) else wide
+                room = width if not any(texts[1:]) else self._room(wide)
                 bottom = self._caption(page, texts[n], left, at + high, room) if texts[n] else at + high
                 end = max(end, bottom)
                 if not self.beside:
@@ -244,9 +252,13 @@ class _Layout:
         y += self.size * 0.2
         for n, text in enumerate(texts):
             size = self.small if n else self.size
-            lines = self._lines(text, width, size)
+            lines = self._lines(text, width, size, _MOST_OF_OURS if n else _MOST_LINES)
             y = self._write(page, lines, x, y, size, self.muted if n else self.ink)
         return y + self.size * 0.15
+
+    def _room(self, width: float) -> float:
+        """How wide texts below a panel may be: those of two panels are not to be read as one line."""
+        return width + min(0.0, self.inner - 0.6 * self.size) if self.beside else width
 
     def _lines(self, text: str, width: float, size: float, most: int = _MOST_LINES) -> list[str]:
         return fit_lines(text, lambda line: self.measure(line, size), width, most=most)
