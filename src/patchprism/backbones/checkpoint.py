@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from patchprism.errors import WeightsError
+from patchprism.support.threads import few_threads
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -271,9 +272,10 @@ def load_strictly(
         missing=[name for name in missing if name not in optional],
         unknown=[name for name in state if name not in wanted],
     )
-    for name, tensor in wanted.items():
-        if name in state:
-            check_tensor(name, state[name], tuple(tensor.shape))
+    with few_threads(sum(tensor.numel() for tensor in wanted.values())):
+        for name, tensor in wanted.items():
+            if name in state:
+                check_tensor(name, state[name], tuple(tensor.shape))
     zeros = {name: wanted[name].new_zeros(wanted[name].shape, device="cpu") for name in missing}
     network.load_state_dict({**state, **zeros}, assign=True)
 

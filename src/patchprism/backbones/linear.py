@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from patchprism.support.threads import few_threads
+
 Activation = Literal["none", "gelu"]
 
 
@@ -56,8 +58,9 @@ def pack_linears(network: nn.Module) -> bool:
     layers = [layer for layer in network.modules() if isinstance(layer, Linear)]
     if not all(_can_pack(layer) for layer in layers) or not _operators_work():
         return False
-    for layer in layers:
-        layer.pack()
+    with few_threads(sum(layer.weight.numel() for layer in layers)):
+        for layer in layers:
+            layer.pack()
     return True
 
 

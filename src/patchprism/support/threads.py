@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from functools import cache
 from typing import Any
 
 # Rounds. libgomp's own choice is 300,000 while it knows of no more threads than cores, of other processes it never
 # knows; else 1,000.
 _SPINS = "3000"
+_MANY_NUMBERS = 100_000_000
 
 
 def spin_less() -> None:
@@ -34,6 +36,25 @@ def leave_the_cores() -> None:
 
     torch.get_num_threads()  # torch sets its own number at a thread's first call
     _controller("openmp").limit(limits=1)
+
+
+def few_threads(numbers: int) -> Any:
+    """A context manager for light work on each of many tensors: torch's operators keep to one thread here.
+
+    The threads of a short loop wait for each other longer than they work. Checking and packing the 85 tensors of a
+    ViT-S/14 took 0.06 s of processor time with one thread; with two, from 0.26 to 0.8 s.
+
+    Parameters
+    ----------
+    numbers : int
+        How many numbers the tensors hold; from 100 million on, all threads are used.
+    """
+    if numbers >= _MANY_NUMBERS:
+        return nullcontext()
+    import torch
+
+    torch.get_num_threads()  # torch sets its own number at a thread's first call
+    return _controller("openmp").limit(limits=1)
 
 
 def one_blas_thread() -> Any:
