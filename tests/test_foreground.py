@@ -13,7 +13,6 @@ import pytest
 from patchprism.prism.estimator import Prism
 from patchprism.prism.foreground import (
     CURVE_BINS,
-    MOST_CHECKED,
     MOST_PATCHES,
     MOST_VOTERS,
     AgreementCurves,
@@ -388,7 +387,6 @@ def test_a_loaded_prism_tells_which_photos_to_check(tmp_path):
     loaded.save(tmp_path / "out")
     report = json.loads((tmp_path / "out/report.json").read_text())
     assert [each["agreement"] for each in report["photos"]] == [each["agreement"] for each in fitted.doubts()]
-    assert sum(index in Voters(200, MOST_CHECKED) for index in range(200)) == 50
 
 
 def test_what_tells_whether_to_believe_a_foreground():

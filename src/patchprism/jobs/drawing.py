@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from patchprism.pictures.options import PictureOptions
     from patchprism.prism.colors import PhotoColors
     from patchprism.prism.estimator import Prism
-    from patchprism.prism.foreground import Voters
     from patchprism.support.folders import Folder
 
 WRITERS = 2  # encoding frees the interpreter lock; more threads would only hold more photos in memory
@@ -57,8 +56,8 @@ class DrawTask:
         Digest of all that pictures depend on beside the photos of the shard, their tokens and their files' stems.
     agreements : mapping of int to float
         Of photos that were labelled for the fit, by their place in the source.
-    checked : Voters, optional
-        Which photos are labelled here to have an agreement.
+    checked : int
+        How many photos, the first ones, are labelled here to have an agreement.
     parts : sequence of PhotoColors, optional
         Each photo's colours, where they are there already.
     lenses : sequence of PhotoLens
@@ -74,7 +73,7 @@ class DrawTask:
     work: Folder | None = None
     key: str = ""
     agreements: Mapping[int, float] = field(default_factory=dict)
-    checked: Voters | None = None
+    checked: int = 0
     parts: Sequence[PhotoColors] | None = None
     lenses: Sequence[PhotoLens] = ()
     seen: Callable[[], None] | None = None
@@ -165,8 +164,7 @@ class DrawTask:
                 write(path)
                 files[name] = stamp(path)
                 promise(self.out, name, files[name])
-        labelled = self.checked is not None and index in self.checked
-        doubts = self.prism.doubts(tokens, part.foreground, labelled=labelled)
+        doubts = self.prism.doubts(tokens, part.foreground, labelled=index < self.checked)
         if index in self.agreements:
             doubts["agreement"] = round(self.agreements[index], 4)
         masked = row.name in self.prism.masks

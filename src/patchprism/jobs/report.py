@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from patchprism.jobs.hints import hints_about
-from patchprism.jobs.source import SHARD
-from patchprism.prism.foreground import MOST_CHECKED, Voters
 from patchprism.support.json_values import to_json
 from patchprism.support.version import __version__
 from patchprism.support.written import Stamp, as_json
@@ -28,6 +26,9 @@ if TYPE_CHECKING:
     from patchprism.prism.estimator import Prism
 
 REPORT_VERSION = 2
+# Of a job whose prism came from elsewhere, so many photos are labelled to tell which of them to check: the first ones,
+# so that they do not depend on those that follow.
+MOST_CHECKED = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,12 +48,10 @@ class Colored:
     fitted_here: bool
     parts: Sequence[PhotoColors] | None = None
 
-    def agreements(self) -> tuple[Mapping[int, float], Voters | None]:
-        """Agreements that the fit on these photos left, by the photos' places; or which photos to label for theirs."""
+    def agreements(self) -> tuple[Mapping[int, float], int]:
+        """Agreements that the fit on these photos left, by the photos' places; else how many to label for theirs."""
         known = self.prism.agreements if self.fitted_here else {}
-        if known or self.prism.method_ != "object":
-            return known, None
-        return known, Voters(self.opened.source.n_shards * SHARD, MOST_CHECKED)
+        return known, 0 if known or self.prism.method_ != "object" else MOST_CHECKED
 
     def hints(self, photos: Iterable[Mapping[str, Any]]) -> list[str]:
         """What a person should know before believing the pictures.

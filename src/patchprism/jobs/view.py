@@ -373,13 +373,13 @@ class View:
 
         ``border_ratio``, ``contrast`` and ``likeness`` are as :meth:`Prism.doubts <patchprism.Prism.doubts>`
         has them; ``agreement`` is the intersection over union of a photo's foreground with its own labels, of
-        photos that were labelled for this view's fit. If the prism came from elsewhere, at most 64 evenly spaced
-        photos are labelled for it here.
+        photos that were labelled for this view's fit. If the prism came from elsewhere, the first 64 photos are
+        labelled for it here.
         """
         agreements, checked = self._colored().agreements()
         found = []
         for i, (tokens, mask) in enumerate(zip(self.features, self.foreground, strict=True)):
-            said = self.prism.doubts(tokens, mask, labelled=checked is not None and i in checked)
+            said = self.prism.doubts(tokens, mask, labelled=i < checked)
             found.append(said | {"agreement": round(agreements[i], 4)} if i in agreements else said)
         return found
 

@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 VERSION = 2
 # Photos of a job that are labelled at most, evenly spaced: a direction changes little after a few dozen.
 MOST_VOTERS = 512
-# Photos that are labelled at most where the direction is there already: to tell which of them to check first.
-MOST_CHECKED = 64
 # Above this, patches are labelled two by two: the graph grows with the square of their number.
 MOST_PATCHES = 2048
 
@@ -281,13 +279,12 @@ def _scaled(values: Float64) -> Float64:
 
 @dataclass(frozen=True)
 class Voters:
-    """Which photos of a job are labelled: at most ``most`` of ``n_photos``, evenly spaced by their index."""
+    """Which photos of a job are labelled: at most ``MOST_VOTERS`` of ``n_photos``, evenly spaced by their index."""
 
     n_photos: int
-    most: int = MOST_VOTERS
 
     def __contains__(self, index: int) -> bool:
-        return index % -(-self.n_photos // self.most) == 0 if self.n_photos else False
+        return index % -(-self.n_photos // MOST_VOTERS) == 0 if self.n_photos else False
 
 
 class DirectionVotes:
