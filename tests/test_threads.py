@@ -7,11 +7,12 @@ import threading
 import numpy as np
 import pytest
 import torch
-from toys import Toy
+from toys import Toy, tiny_transformer
 
+from patchprism.backbones import checkpoint, linear
 from patchprism.features.extraction import Photos, extract
 from patchprism.jobs.settings import Settings
-from patchprism.support.threads import leave_the_cores, one_blas_thread
+from patchprism.support.threads import few_threads, leave_the_cores, one_blas_thread
 
 
 def threads_of(api):
@@ -49,6 +50,35 @@ def test_numpys_threads_come_back():
     with one_blas_thread():
         assert min(threads_of("blas")) == 1
     assert threads_of("blas") == before
+
+
+def test_torchs_threads_come_back():
+    before = torch.get_num_threads()
+    if before < 2:
+        pytest.skip("one core")
+    for numbers, inside in ((1000, 1), (200_000_000, before)):
+        with few_threads(numbers):
+            assert torch.get_num_threads() == inside
+        assert torch.get_num_threads() == before
+
+
+def test_weights_are_checked_and_packed_by_one_thread(monkeypatch):
+    if torch.get_num_threads() < 2:
+        pytest.skip("one core")
+    seen = []
+    pack, check = linear.Linear.pack, checkpoint.check_tensor
+    monkeypatch.setattr(
+        linear.Linear, "pack", lambda layer: (seen.append(torch.get_num_threads()), pack(layer))
+    )
+    monkeypatch.setattr(
+        checkpoint, "check_tensor", lambda *given: (seen.append(torch.get_num_threads()), check(*given))
+    )
+    tiny_transformer()
+    checkpoint.load_strictly(
+        torch.nn.Linear(3, 2, device="meta"), {"weight": torch.zeros(2, 3), "bias": torch.zeros(2)}
+    )
+    assert len(seen) > 2
+    assert set(seen) == {1}
 
 
 def test_readers_leave_the_cores():
