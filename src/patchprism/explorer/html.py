@@ -61,6 +61,7 @@ MODULES = (
     "server",
     "served",
     "modes",
+    "stored",
     "main",
 )
 STYLES = ("style", "gallery", "tools")

@@ -76,6 +76,8 @@ class View:
         What the features depend on, as a prism keeps it.
     store : list of str or None
         Where the features were read from a store: its path, and the options of a sample.
+    n_stored : int or None
+        How many photos there are in the store that these, or some of them, are of.
     plain : list of str
         Photos of one colour, or of noise.
     notes : list of str
@@ -97,6 +99,7 @@ class View:
     seconds: dict[str, float]
     origin: dict[str, Any] = field(default_factory=dict)
     store: list[str] | None = None
+    n_stored: int | None = None
     plain: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
