@@ -29,6 +29,8 @@ MODULES = (
     "message",
     "prism",
     "png",
+    "linear",
+    "headfit",
     "head",
     "state",
     "similarity",
