@@ -9,7 +9,7 @@ import pytest
 
 import patchprism
 from patchprism.explorer.tokens import AXIS_STEPS, reduce_tokens
-from patchprism.prism.head import decisions
+from patchprism.prism.head import _solve, decisions
 
 
 def marked(rng, n_classes, width=24, photos=3, side=9):
@@ -45,7 +45,8 @@ def test_the_page_finds_pythons_weights(modules, tmp_path, n_classes):
     text = modules(
         """
         import fs from "fs";
-        import { HeadFit, decisionsOf, readDecisions, readHead, writeHead } from "./head.mjs";
+        import { decisionsOf, readDecisions, readHead, writeHead } from "./head.mjs";
+        import { HeadFit } from "./headfit.mjs";
         const folder = process.argv[2];
         const { marks, width, count } = JSON.parse(fs.readFileSync(`${folder}/case.json`));
         const bytes = fs.readFileSync(`${folder}/rows.bin`);
@@ -164,3 +165,46 @@ def test_a_damaged_head_is_refused_in_words(modules, tmp_path):
     assert len(said) == len(cases)
     assert all("head" in each for each in said.values()), said
     assert "version 9" in said["newer.bin"]
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_many_marks_end_at_the_same_weights(modules, tmp_path, n_classes):
+    # So many that parts of the marks come first, and that the curvature is looked at.
+    rng = np.random.default_rng(3)
+    axes, n = 12, 7000
+    scales = (0.02 / np.sqrt(1 + np.arange(axes))).astype(np.float32)
+    codes = rng.integers(-127, 128, (n, axes)).astype(np.int8)
+    tokens = codes * scales.astype(np.float64)
+    classes = (tokens @ rng.normal(size=(axes, n_classes)) + rng.normal(size=(n, n_classes))).argmax(axis=1)
+    weights, bias = _solve(tokens, classes, n_classes, 10.0)
+    codes.tofile(tmp_path / "codes.bin")
+    case = {"scales": scales.tolist(), "classes": classes.tolist(), "width": axes, "count": n_classes}
+    (tmp_path / "case.json").write_text(json.dumps(case))
+    text = modules(
+        """
+        import fs from "fs";
+        import { markedRows } from "./head.mjs";
+        import { HeadFit } from "./headfit.mjs";
+        const folder = process.argv[2];
+        const { scales, classes, width, count } = JSON.parse(fs.readFileSync(`${folder}/case.json`));
+        const codes = new Int8Array(fs.readFileSync(`${folder}/codes.bin`));
+        const rows = markedRows({ codes, dims: width }, classes.map((k, i) => [i, k]));
+        const fit = new HeadFit({ rows, scales: Float32Array.from(scales), width, classes, count });
+        const parts = fit.parts.length;
+        while (!fit.run(0)) fit.head; // what there is so far can be shown at any time
+        // One mark more, from there.
+        const again = new HeadFit({ rows, scales: Float32Array.from(scales), width, classes, count, start: fit.at });
+        again.run();
+        const { weights, bias } = fit.head;
+        console.log(JSON.stringify({ parts, closer: [fit, again].map((each) => each.factors.length),
+          weights: [...weights], bias: [...bias], again: [...again.head.weights] }));
+        """,
+        tmp_path,
+    )
+    found = json.loads(text)
+    scale = np.abs(weights).max()
+    assert found["parts"] == 2
+    assert found["closer"] == [1 if n_classes == 2 else 3] * 2
+    for key in ("weights", "again"):
+        np.testing.assert_allclose(np.reshape(found[key], weights.shape), weights, atol=1e-5 * scale)
+    np.testing.assert_allclose(found["bias"], bias, atol=1e-5 * scale)

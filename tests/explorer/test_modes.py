@@ -17,6 +17,7 @@ from patchprism.errors import ModelError, OptionError
 from patchprism.explorer.build import build_message
 from patchprism.explorer.html import ExplorerPage
 from patchprism.explorer.modes import carry_modes, find_attention, find_clusters
+from patchprism.explorer.tasks import attention_task, has_attention
 from patchprism.explorer.work import Workshop
 from patchprism.lenses import attention
 from patchprism.pictures.sheet import heat
@@ -143,8 +144,8 @@ def test_the_server_answers_with_the_lenss_clusters(served, session, view):  # n
 def test_the_server_runs_the_network_for_attention(seen, network):
     workshop = Workshop(seen, build_message(seen).to_bytes(), network)
     session = workshop.session(workshop.open())  # noqa: F811
-    assert workshop.has_attention(seen)
-    job = workshop.start_attention(session)
+    assert has_attention(workshop, seen)
+    job = workshop.queue(session, attention_task(workshop))
     end = time.monotonic() + 30
     while not job.over and time.monotonic() < end:
         time.sleep(0.01)

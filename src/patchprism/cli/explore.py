@@ -80,7 +80,8 @@ class ShownOptions(ColoringOptions):
         None,
         check=optional(partial(checks.integer, low=1)),
         metavar="N",
-        help=f"Fit on, and show, a random sample of N photos. A page shows at most {MAX_SHOWN}.",
+        help=f"Fit on, and show, a random sample of N photos. A page shows at most {MAX_SHOWN}; of a larger feature "
+        "store, it shows so many by default.",
         panel=_PAGE,
     )
 

@@ -20,6 +20,8 @@ from starlette.exceptions import HTTPException
 from patchprism.errors import OutputError, PatchPrismError, PhotoError
 from patchprism.explorer.html import page_html
 from patchprism.explorer.modes import find_clusters, packed
+from patchprism.explorer.stored import MAX_SHOWN
+from patchprism.explorer.tasks import attention_task, has_attention, search_task, shown_task
 from patchprism.explorer.teach import head_answer, head_from, teach_head
 from patchprism.explorer.uploads import MAX_UPLOAD_BYTES
 from patchprism.explorer.wishes import Wish, models_here
@@ -45,6 +47,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Component = Annotated[int, Field(ge=-8, le=8)]
 Components = tuple[Component, Component, Component]
 Count = Annotated[int, Field(ge=0, le=16)]
+Row = Annotated[int, Field(ge=0, lt=2**53)]
 Clusters = Annotated[int, Field(ge=AUTO_COUNTS[0], le=AUTO_COUNTS[-1])] | Literal["auto"]
 
 
@@ -85,6 +88,29 @@ class TeachBody(BaseModel):
     classes: Annotated[list[Annotated[str, Field(max_length=100)]], Field(min_length=2, max_length=255)]
     marks: Annotated[list[tuple[int, int]], Field(min_length=2, max_length=MAX_MARKS)]
     C: Annotated[float, Field(ge=1e-6, le=1e6)] = 10.0
+
+
+class ShownBody(BaseModel):
+    """Photos to show: some that are shown, and some of the store."""
+
+    model_config = ConfigDict(extra="forbid")
+    keep: Annotated[tuple[Row, ...], Field(max_length=MAX_SHOWN)] = ()
+    add: Annotated[tuple[Row, ...], Field(max_length=MAX_SHOWN)] = ()
+    find: Annotated[str, Field(max_length=200)] | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+
+
+class SearchBody(BaseModel):
+    """A patch to search the store for, and the foreground that is shown."""
+
+    model_config = ConfigDict(extra="forbid")
+    photo: Row
+    patch: Row
+    mask_threshold: Share
+    mask_side: Literal["above", "below", "none"]
+    opening: Count
+    closing: Count
+    everywhere: bool = False
 
 
 def make_app(workshop: Workshop, *, out: str | os.PathLike[str]) -> FastAPI:
@@ -146,6 +172,7 @@ def make_app(workshop: Workshop, *, out: str | os.PathLike[str]) -> FastAPI:
         return {
             "bytes": MAX_UPLOAD_BYTES,
             "photos": MAX_PHOTOS,
+            "shown": MAX_SHOWN,  # of a feature store
             "save": str(out),
             "foregrounds": [name for name in FOREGROUNDS if name != "mask"],
         }
@@ -161,7 +188,7 @@ def make_app(workshop: Workshop, *, out: str | os.PathLike[str]) -> FastAPI:
     @app.get("/api/sessions/{name}")
     async def session(name: str) -> dict[str, Any]:
         view = workshop.session(name).view
-        return {"photos": len(view), "attention": workshop.has_attention(view)}
+        return {"photos": len(view), "attention": has_attention(workshop, view)}
 
     @app.post("/api/sessions/{name}/fits/{number}")
     async def go_back(name: str, number: int) -> dict[str, int]:
@@ -254,8 +281,7 @@ def make_app(workshop: Workshop, *, out: str | os.PathLike[str]) -> FastAPI:
 
     @app.post("/api/sessions/{name}/attention", status_code=202)
     async def attend(name: str) -> dict[str, Any]:
-        job = await run_in_threadpool(workshop.start_attention, workshop.session(name))
-        return job.public()
+        return workshop.queue(workshop.session(name), attention_task(workshop)).public()
 
     @app.get("/api/sessions/{name}/attention")
     async def attention(name: str) -> Response:
@@ -263,6 +289,26 @@ def make_app(workshop: Workshop, *, out: str | os.PathLike[str]) -> FastAPI:
         if found is None:
             raise HTTPException(404, "no attention was asked for")
         return Response(packed(found[1], found[0]), media_type="application/octet-stream")
+
+    @app.post("/api/sessions/{name}/shown", status_code=202)
+    async def show(name: str, body: ShownBody) -> dict[str, Any]:
+        draw = None if body.find is None else (body.find, body.seed)
+        task = shown_task(workshop.stored, body.keep, body.add, draw)
+        return workshop.queue(workshop.session(name), task).public()
+
+    @app.post("/api/sessions/{name}/search", status_code=202)
+    async def search(name: str, body: SearchBody) -> dict[str, Any]:
+        options = body.model_dump()
+        photo, patch, everywhere = (options.pop(key) for key in ("photo", "patch", "everywhere"))
+        task = search_task(workshop.stored, photo, patch, options, everywhere=everywhere)
+        return workshop.queue(workshop.session(name), task).public()
+
+    @app.get("/api/sessions/{name}/search")
+    async def matches(name: str) -> list[dict[str, Any]]:
+        found = workshop.session(name).matches
+        if found is None:
+            raise HTTPException(404, "no search was asked for")
+        return found
 
     @app.get("/api/sessions/{name}/job")
     async def job(name: str) -> dict[str, Any]:

@@ -129,6 +129,7 @@ def build_message(
         failures=[{"photo": Path(f.photo).name, "reason": f.reason} for f in view.failures],
         command=_command(view, prism_path),
         origin=view.origin,
+        stored=view.n_stored,
         palette=[f"#{bytes(color).hex()}" for color in to_uint8(class_colors(AUTO_COUNTS[-1]))],
     )
     message = Message(header)

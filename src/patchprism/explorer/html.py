@@ -30,6 +30,8 @@ MODULES = (
     "message",
     "prism",
     "png",
+    "linear",
+    "headfit",
     "head",
     "state",
     "similarity",
@@ -62,6 +64,7 @@ MODULES = (
     "server",
     "served",
     "modes",
+    "stored",
     "main",
 )
 STYLES = ("style", "gallery", "tools")

@@ -151,6 +151,7 @@ class Header(TypedDict):
     command: CommandInfo
     origin: dict[str, Any]
     palette: list[str]
+    stored: int | None
     clusters: NotRequired[ClustersInfo]
     attention: NotRequired[AttentionInfo]
     buffers: NotRequired[dict[str, BufferInfo]]

@@ -12,10 +12,9 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from patchprism.backbones import locate_weights
 from patchprism.errors import OptionError, PatchPrismError, PhotoError, WeightsError
 from patchprism.explorer.build import build_message
-from patchprism.explorer.modes import can_attend, find_attention
+from patchprism.explorer.stored import Stored
 from patchprism.explorer.uploads import clean_name, read_upload
 from patchprism.explorer.wishes import Wish, check_wish, head_of, reshown, settings_of, without
 from patchprism.support.files import refuse_what_is_read
@@ -99,6 +98,7 @@ class Session:
     job: Job | None = None
     head: Head | None = None  # the last that was taught or given
     attention: tuple[NDArray[np.float32], dict[str, Any]] | None = None  # the last that was asked for
+    matches: list[dict[str, Any]] | None = None  # of the last search
     lock: threading.Lock = field(default_factory=threading.Lock)
     asked: dict[str, Any] = field(default_factory=dict)
     fits: OrderedDict[int, tuple[View, bytes]] = field(default_factory=OrderedDict)
@@ -151,6 +151,7 @@ class Workshop:
         self, view: View, message: bytes, backbone: Backbone | None, *, device: str = "auto"
     ) -> None:
         self.first = view, message
+        self.stored = Stored.of(view)
         self._backbones = {} if backbone is None else {backbone.record.name: backbone}
         self._device = str(backbone.device) if backbone else device
         self._sessions: OrderedDict[str, Session] = OrderedDict()
@@ -241,13 +242,10 @@ class Workshop:
             If the wish cannot be fulfilled.
         """
         check_wish(session.view, wish, self._backbones)
-        return self._queue(session, partial(self._fit, wish=wish))
+        return self.queue(session, partial(self._fit, wish=wish))
 
-    def start_attention(self, session: Session) -> Job:
-        """Queue the attention of a session's photos; raises as :meth:`start` does."""
-        return self._queue(session, self._attend)
-
-    def _queue(self, session: Session, task: Task) -> Job:
+    def queue(self, session: Session, task: Task) -> Job:
+        """Queue what :mod:`patchprism.explorer.tasks` makes; raises as :meth:`start` does."""
         with session.lock:
             if session.job and not session.job.over:
                 raise BusyError("a fit is already running in this tab; stop it or wait for it")
@@ -373,18 +371,12 @@ class Workshop:
                 made.prism.masks = {}
         return made.recolored(settings.prism() if fit else view.prism, fit=fit)
 
-    def has_attention(self, view: View) -> bool:
-        """Whether the attention of a view's photos can be shown; of a network that is not loaded, by its record."""
-        record = view.record
-        if record.name in self._backbones:
-            return can_attend(view, self._backbones[record.name])
-        return record.heads > 0 and record.prefix_tokens > 0 and locate_weights(record) is not None
-
-    def _attend(self, session: Session, job: Job) -> None:
-        view, first = session.view, self.first[0]
+    def backbone_of(self, view: View, job: Job | None = None) -> Backbone | None:
+        """The network of a view; loaded if a job is given that can wait for it, else None where it is not yet."""
         loaded = self._backbones.get(view.record.name)
-        backbone = loaded or self._backbone(settings_of(view, Wish(), first=first), job)
-        session.attention = find_attention(view, backbone, tell=job.tell)
+        if loaded is None and job is not None:
+            return self._backbone(settings_of(view, Wish(), first=self.first[0]), job)
+        return loaded
 
     def _backbone(self, settings: Settings, job: Job) -> Backbone:
         from patchprism.jobs.network import load_network

@@ -172,7 +172,17 @@ def rows_of(source: Source, only: Container[str] | None = None) -> Iterator[Phot
 def read_all(source: Source, only: Container[str] | None = None) -> Iterator[tuple[PhotoRow, Tokens]]:
     """All photos with their tokens, or those of some names."""
     for shard in range(source.n_shards):
-        yield from (each for each in source.read(shard) if only is None or each[0].name in only)
+        yield from source.read(shard) if only is None else read_named(source, shard, only)
+
+
+def read_named(source: Source, shard: int, names: Container[str]) -> Iterator[tuple[PhotoRow, Tokens]]:
+    """Photos of a shard that have some names, with their tokens; of a store, no others' tokens are read."""
+    if not isinstance(source, StoreSource):
+        yield from (each for each in source.read(shard) if each[0].name in names)
+        return
+    for at, row in enumerate(source.rows(shard), shard * SHARD):
+        if row.name in names:
+            yield from source.features.read(at, at + 1)
 
 
 def digest(*values: Any) -> str:

@@ -17,7 +17,7 @@ from patchprism.errors import FeaturesError, PhotoError
 from patchprism.features.extraction import Batches, Photos, PhotoTokens, extract
 from patchprism.features.store.reader import PhotoRow
 from patchprism.jobs.shards import Shards, Table
-from patchprism.jobs.source import SHARD, Failure
+from patchprism.jobs.source import SHARD, Failure, read_named
 from patchprism.photos.sources import (
     content_of,
     read_source,
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from patchprism.backbones import Backbone
     from patchprism.features.options import TokenOptions
+    from patchprism.features.patch_features import Tokens
     from patchprism.features.store.layout import ArraySpec
     from patchprism.jobs.source import Source
     from patchprism.photos.framing import Framed, Framing
@@ -236,15 +237,21 @@ class FoldTask:
         for start, stop in items:
             made = self.make()
             for shard in range(start, stop):
-                for place, (row, tokens) in enumerate(self.source.read(shard)):
-                    index = shard * SHARD + place if self.only is None else self.only.get(row.name)
-                    if index is None:
-                        continue
+                for index, row, tokens in self._photos(shard):
                     try:
                         made.update(tokens, index)
                     except FeaturesError as error:
                         raise FeaturesError(f"{row.name}: {error}") from error
             yield made
+
+    def _photos(self, shard: int) -> Iterator[tuple[int, PhotoRow, Tokens]]:
+        """The photos of a shard with their places in the job."""
+        if self.only is None:
+            for place, (row, tokens) in enumerate(self.source.read(shard)):
+                yield shard * SHARD + place, row, tokens
+            return
+        for row, tokens in read_named(self.source, shard, self.only):
+            yield self.only[row.name], row, tokens
 
 
 # ---------------------------------------------------------------- stores

@@ -76,6 +76,8 @@ class View:
         What the features depend on, as in a prism.
     store : list of str or None
         The path of the feature store and the options of a sample, if the features come from a store.
+    n_stored : int or None
+        Number of photos in the store that these photos, or some of them, come from.
     plain : list of str
         Photos of one colour, or of noise.
     notes : list of str
@@ -98,6 +100,7 @@ class View:
     seconds: dict[str, float]
     origin: dict[str, Any] = field(default_factory=dict)
     store: list[str] | None = None
+    n_stored: int | None = None
     plain: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 

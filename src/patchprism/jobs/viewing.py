@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from patchprism.errors import OptionError, StoreError
@@ -10,13 +10,14 @@ from patchprism.features.extraction import Photos
 from patchprism.features.patch_features import PatchFeatures
 from patchprism.features.store import StoredFeatures
 from patchprism.features.store.reader import LARGE, PhotoRow
-from patchprism.jobs.inputs import listed_input
+from patchprism.jobs.inputs import listed_input, sampled
 from patchprism.jobs.opened import Opened, resolved_for
 from patchprism.jobs.render import color
 from patchprism.jobs.source import MemorySource, StoreSource, read_all
 from patchprism.jobs.view import View
 from patchprism.photos.sources import StoredPhoto, places_for
 from patchprism.support.memory import free_memory
+from patchprism.support.reading import Note
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from patchprism.jobs.report import Colored
     from patchprism.jobs.run import Run
     from patchprism.jobs.settings import Settings
-    from patchprism.support.reading import Note
 
 
 def make_view(
@@ -45,39 +45,61 @@ def make_view(
         Paths, addresses, images or arrays; or one feature store. The photos of a store are read, when they are
         first shown, from where the store says that they were; plain grey stands for one that is gone.
     most : int, optional
-        The largest number of photos that is allowed.
+        The largest number of photos that is allowed. Of a store with more, a sample is taken if none was asked for.
     strict : bool
         Whether the first photo that cannot be read raises.
     """
     given, notes = listed_input(photos)
-    count = min(len(given), coloring.sample.count or len(given))
-    if most is not None and count > most:
-        way = (
-            "give fewer photos"
-            if coloring.prism
-            else f"sample={most} takes some of them, or give fewer photos"
-        )
-        raise OptionError(f"a page shows at most {most} photos, got {count:,}: {way}")
+    shown: frozenset[str] | None = None  # all that are coloured
+    if most is not None:
+        coloring, shown = _at_most(most, given, coloring, notes)
     settings = resolved_for(settings, given, run, coloring)
     if isinstance(given, StoredFeatures):
         if run.backbone is not None:
             raise OptionError("backbone is not needed with a feature store")
-        check_memory(given, count)
+        check_memory(given, len(shown) if shown else coloring.sample.count or len(given))
     colored = color(given, settings, run, coloring, strict=strict)
+    if shown is not None:
+        colored.opened.only = shown
     with run.watch("colour and write"):
         view = view_of(colored, notes, run.watch.seconds)
     if isinstance(given, StoredFeatures):
         sample, places = coloring.sample, places_for("", coloring.fetch_from)
+        view.n_stored = len(given)
         view.store = [
             given.path,
             *(
                 []
-                if colored.opened.only is None
+                if sample.count is None or colored.opened.only is None
                 else ["--sample", str(sample.count), "--seed", str(sample.seed)]
             ),
             *(word for place in sorted(places) for word in ("--fetch-from", place)),
         ]
     return view
+
+
+def _at_most(
+    most: int, given: StoredFeatures | list[Any], coloring: Coloring, notes: list[Note]
+) -> tuple[Coloring, frozenset[str] | None]:
+    """The sample of a store with more photos than a page shows: to fit on and to show, or with a prism only to show.
+
+    Raises
+    ------
+    OptionError
+        If there are too many photos and they come from no store, or the sample itself is too large.
+    """
+    count, sample = len(given), coloring.sample
+    if min(count, sample.count or count) <= most:
+        return coloring, None
+    if sample.count is not None or not isinstance(given, StoredFeatures):
+        way = "give fewer photos"
+        if not coloring.prism:
+            way = f"sample={most} takes some of them, or {way}"
+        raise OptionError(f"a page shows at most {most} photos, got {sample.count or count:,}: {way}")
+    notes.append(Note("", f"a random sample of {most} of the store's {count:,} photos is shown"))
+    if coloring.prism is None:
+        return replace(coloring, sample=replace(sample, count=most)), None
+    return coloring, frozenset(sampled(given.names, most, sample.seed))
 
 
 def check_memory(store: StoredFeatures, count: int) -> None:

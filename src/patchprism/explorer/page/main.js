@@ -14,12 +14,13 @@ import { readout } from "./readout.js";
 import { foldWhatDoesNotFit } from "./sections.js";
 import { openServer, served } from "./served.js";
 import { fromFragment, initialState } from "./state.js";
+import { stored } from "./stored.js";
 import { take } from "./take.js";
 import { tools } from "./tools.js";
 import { Gallery } from "./view.js";
 
 // Each is called once with the app, in this order; app.js says how they hear of things.
-const PARTS = [navigate, panel, readout, inspect, crisp, take, keys, modes, tools];
+const PARTS = [navigate, panel, readout, inspect, crisp, take, keys, modes, stored, tools];
 
 const app = new App();
 

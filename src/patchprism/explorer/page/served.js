@@ -58,6 +58,8 @@ export function keptState(state, opening, before, after, removed = []) {
   return kept;
 }
 
+const sameFit = ({ threshold, side, components, scaling, space }) => ({ threshold, side, components, scaling, space });
+
 // Connects to the server. A link may name the session whose fit it shows.
 export async function openServer(app) {
   app.server = new Server();
@@ -80,16 +82,19 @@ export async function served(app) {
   methods.onchange = () => work({ foreground: methods.value, threshold: "auto" });
 
   // Asks for a fit and shows what comes.
-  const work = async (wish) => {
+  // start: what begins the fit. wish.same: whether it is the same fit, of other photos.
+  const work = async (wish, start = () => server.fit(wish, showJob)) => {
     if (app.working) return;
     app.working = true;
     byId("message").textContent = "";
     for (const id of BUTTONS) byId(id).disabled = true;
     try {
-      await server.fit(wish, showJob);
+      await start();
       const before = { ...app.state };
       const content = await server.message();
-      await app.load(content, (opening, old, now) => ({ ...keptState(before, opening, old, now, wish.without), fit: opening.fit }));
+      await app.load(content, (opening, old, now) => ({
+        ...keptState(before, opening, old, now, wish.without), ...(wish.same && sameFit(before)), fit: opening.fit,
+      }));
       app.history.cut();
       app.history.note(before, "fit");
       app.schedule("view");

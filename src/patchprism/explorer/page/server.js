@@ -142,6 +142,19 @@ export class Server {
     return { ...info, weights: new Float32Array(content) };
   }
 
+  // Other photos of the feature store: { keep: rows, add: places in the store, find: part of a name, seed }.
+  async showStored(wish, tell) {
+    await this.json("POST", `${this.path}/shown`, { json: wish });
+    await this.follow(tell);
+  }
+
+  // The photos of the store with the patches most like one, best first.
+  async searchStored(wish, tell) {
+    await this.json("POST", `${this.path}/search`, { json: wish });
+    await this.follow(tell);
+    return this.json("GET", `${this.path}/search`);
+  }
+
   // JSON with its length before it, then bytes.
   async packed(path) {
     const content = await (await this.ask("GET", this.path + path)).arrayBuffer();

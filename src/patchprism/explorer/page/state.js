@@ -159,7 +159,8 @@ export function shellWord(word) {
 export function needsOwnPrism(header, state) {
   return (
     header.command.prism !== null &&
-    (state.components.join() !== header.fit.components.join() ||
+    (header.command.prism === PRISM_NAME ||
+      state.components.join() !== header.fit.components.join() ||
       state.scaling !== header.fit.scaling ||
       state.space !== header.fit.space ||
       (state.basis === "all" && state.side === "none" && header.fit.side !== "none") ||

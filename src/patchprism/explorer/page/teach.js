@@ -1,7 +1,8 @@
 // "It can be taught": marks on patches, a linear head fitted to them in the page, and what it says shown in all photos.
 
 import { element, setText } from "./dom.js";
-import { HEAD_NAME, HeadFit, decisionsOf, markedRows, narrowed, readDecisions, readHead, widened, writeHead } from "./head.js";
+import { HEAD_NAME, decisionsOf, markedRows, narrowed, readDecisions, readHead, widened, writeHead } from "./head.js";
+import { HeadFit } from "./headfit.js";
 import { CLASS_COLORS, MOST_CLASSES, MOST_MARKS, firstClasses, readClasses, readMarks, withMarks, writeClasses, writeMarks } from "./marks.js";
 import { insideOf } from "./points.js";
 import { addSection } from "./sections.js";
@@ -212,9 +213,9 @@ export class Teacher {
     } else {
       const { similarity } = model;
       const width = similarity.dims;
-      const rows = markedRows(similarity, this.scales, state.marks);
+      const rows = markedRows(similarity, state.marks);
       const start = this.fit?.count === counts.length && this.fit.width === width ? this.fit.at : null;
-      this.fit = new HeadFit({ rows, width, classes: state.marks.map(([, k]) => k), count: counts.length, C: TEACH_C, start });
+      this.fit = new HeadFit({ rows, scales: this.scales, width, classes: state.marks.map(([, k]) => k), count: counts.length, C: TEACH_C, start });
       this.began = performance.now();
       this.goOn();
     }
