@@ -324,7 +324,7 @@ def test_similarity_against_a_computation_by_hand(view):
     np.testing.assert_array_equal(by_name.arrays[2]["similarity"], found.arrays[2]["similarity"])
     with pytest.raises(OptionError, match="photo must be"):
         view.similarity(7, 1, 1)
-    with pytest.raises(OptionError, match="lies outside of photo-1"):
+    with pytest.raises(OptionError, match="is outside photo-1"):
         view.similarity(0, 97, 1)
     with pytest.raises(OptionError, match="x must be a number"):
         view.similarity(0, "left", 1)

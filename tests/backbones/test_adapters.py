@@ -387,7 +387,7 @@ def test_without_a_preprocessor_mean_and_deviation_are_asked_for(saved: Path, tm
     assert find_record(f"hf:{folder}").mean is None
     with pytest.raises(OptionError, match=r"give mean=R,G,B and std=R,G,B"):
         patchprism.visualize([PHOTO], model=f"hf:{folder}", size=64)
-    with pytest.raises(OptionError, match="give std=R,G,B, of"):
+    with pytest.raises(OptionError, match=r"give std=R,G,B \(for"):
         patchprism.visualize([PHOTO], model=f"hf:{folder}", size=64, mean=MEAN)
     said = patchprism.visualize([PHOTO], model=f"hf:{folder}", size=64, mean=np.array(MEAN), std=STD)
     np.testing.assert_array_equal(said.colors[0], known.colors[0])

@@ -108,7 +108,8 @@ def test_compare_asks_for_two_models_or_layers(run, here):
     ("option", "typed", "meant"),
     [
         ("--overlay", "60", "; did you mean 0.6?"),
-        ("--overlay", "2", "; did you mean 0.02?"),
+        ("--overlay", "5", "; did you mean 0.05?"),
+        ("--overlay", "4", ""),
         ("--overlay", "100", "; did you mean 1?"),
         ("--overlay", "1.5", ""),
         ("--overlay", "101", ""),

@@ -172,5 +172,5 @@ def test_what_cannot_be_shown_is_refused(seen):
     assert message.header["clusters"]["counts"] == [2, 3, 4]
     with pytest.raises(ModelError, match="attention"):
         find_attention(seen, toys.Toy())
-    with pytest.raises(OptionError, match="none that can be loaded again"):
+    with pytest.raises(OptionError, match="own features cannot be loaded by its name"):
         flat.explore(attention=True)

@@ -83,7 +83,7 @@ def test_attention_has_one_scale_for_all_frames(folder, transformer, tmp_path):
         (
             {"lens": "similarity", "at": "0:64,1"},
             OptionError,
-            "lies outside of p at 0.000 s, which has 64 x 48",
+            "is outside p at 0.000 s, which has 64 x 48",
         ),
         ({"lens": "clusters", "clusters": 1}, OptionError, "clusters must be"),
         ({"lens": "attention"}, ModelError, "toy cannot give its attention"),

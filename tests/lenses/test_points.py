@@ -72,7 +72,7 @@ def test_corners(view, at, patch):
 
 @pytest.mark.parametrize("at", ["64,0", "0,48", "-1,5", "1e9,0", "nan,3"])
 def test_outside_of_the_photo(view, at):
-    with pytest.raises(OptionError, match="lies outside of photo-1, which has 64 x 48 pixels"):
+    with pytest.raises(OptionError, match="is outside photo-1, which has 64 x 48 pixels"):
         scene_of(view, LensOptions()).locate(f"1:{at}")
 
 

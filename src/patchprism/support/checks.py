@@ -83,7 +83,7 @@ def number(
             found = math.nan
         if math.isfinite(found) and low <= found <= high:
             return found
-    percent = (low, high) == (0, 1) and isinstance(given, (int, float)) and 2 <= given <= 100
+    percent = (low, high) == (0, 1) and isinstance(given, (int, float)) and 5 <= given <= 100
     _refuse(
         name, f"{_or(words)}a number{_range(low, high, given)}", value, f"{given / 100:g}" if percent else ""
     )
