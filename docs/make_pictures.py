@@ -86,30 +86,6 @@ def follow(folder: Path, model: str) -> Image.Image:
     return Image.open(max((folder / "followed").glob("*.png")))
 
 
-def explorer(page: Path, chromium: str) -> None:
-    """A picture of the explorer's page: a pin between the cat's eyes, and the pointer on the astronaut's face."""
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        window = browser.new_page(viewport={"width": 1440, "height": 980})
-        window.goto(page.as_uri())
-        window.wait_for_selector(".frame")
-        frames = {name: window.locator(".frame").nth(at).bounding_box() for at, name in enumerate(SHOWN)}
-
-        def place(name: str, across: float, down: float) -> tuple[float, float]:
-            """A point of a frame; its upper half is the photo, its lower half the colours."""
-            box = frames[name]
-            assert box is not None
-            return box["x"] + across * box["width"], box["y"] + down * box["height"]
-
-        window.mouse.click(*place("chelsea", 0.59, 0.2))
-        window.mouse.move(*place("astronaut", 0.44, 0.11), steps=4)
-        window.wait_for_timeout(500)
-        window.screenshot(path=IMAGES / "explorer.png")
-        browser.close()
-
-
 def main(model: str = "focus_vits14") -> None:
     """Make all pictures."""
     with tempfile.TemporaryDirectory() as made:
@@ -145,11 +121,6 @@ def main(model: str = "focus_vits14") -> None:
             shown.append(Image.open(out / "chelsea.pca.png"))
         keep(in_rows([shown], 1100, 10), "space-upsample.jpg", 1100)
         keep(follow(folder / "clip", model), "video-similarity.jpg", 1100)
-        chromium = shutil.which("chromium")
-        if chromium:
-            page = folder / "page.html"
-            render("explore", four, "--model", model, "--html", page)
-            explorer(page, chromium)
         assert all(np.asarray(Image.open(path)).std() > 5 for path in IMAGES.glob("*.jpg"))
 
 

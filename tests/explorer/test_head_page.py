@@ -195,9 +195,12 @@ def test_many_marks_end_at_the_same_weights(modules, tmp_path, n_classes):
         // One mark more, from there.
         const again = new HeadFit({ rows, scales: Float32Array.from(scales), width, classes, count, start: fit.at });
         again.run();
+        const like = new HeadFit({ rows, scales: Float32Array.from(scales), width, classes, count, like: fit });
+        like.run();
         const { weights, bias } = fit.head;
         console.log(JSON.stringify({ parts, closer: [fit, again].map((each) => each.factors.length),
-          weights: [...weights], bias: [...bias], again: [...again.head.weights] }));
+          weights: [...weights], bias: [...bias], again: [...again.head.weights],
+          like: [...like.head.weights], kept: like.factors === fit.factors }));
         """,
         tmp_path,
     )
@@ -205,6 +208,7 @@ def test_many_marks_end_at_the_same_weights(modules, tmp_path, n_classes):
     scale = np.abs(weights).max()
     assert found["parts"] == 2
     assert found["closer"] == [1 if n_classes == 2 else 3] * 2
-    for key in ("weights", "again"):
+    assert found["kept"]
+    for key in ("weights", "again", "like"):
         np.testing.assert_allclose(np.reshape(found[key], weights.shape), weights, atol=1e-5 * scale)
     np.testing.assert_allclose(found["bias"], bias, atol=1e-5 * scale)

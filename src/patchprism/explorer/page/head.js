@@ -1,5 +1,6 @@
 // A linear head, as src/patchprism/prism/head.py defines it: its use and its file; headfit.js has its fit. No DOM.
 
+import { rowDots } from "./linear.js";
 import { readTensors, writeTensors } from "./prism.js";
 
 export const DECISION_GRID = 2 ** -12; // decisions are rounded to multiples of this
@@ -22,21 +23,16 @@ export function decisionsOf({ weights, bias, width }, { codes, count }, scales) 
   const out = new Float64Array(count * K);
   // Of two classes one is enough where the other has the same weights with the other sign, as a fit has.
   const opposite = K === 2 && bias[0] === -bias[1] && scaled.subarray(0, width).every((value, d) => value === -scaled[width + d]);
+  const four = new Float64Array(4);
   for (let k = opposite ? 1 : 0; k < K; k++) {
-    const own = scaled.subarray(k * width, (k + 1) * width);
-    for (let i = 0, c = 0; i < count; i++) {
-      // Four sums, none of which waits for the one before.
-      let [e, f, g, h] = [bias[k], 0, 0, 0];
-      let d = 0;
-      for (; d + 3 < width; d += 4, c += 4) {
-        e += own[d] * codes[c];
-        f += own[d + 1] * codes[c + 1];
-        g += own[d + 2] * codes[c + 2];
-        h += own[d + 3] * codes[c + 3];
+    for (let i = 0; i < count; i += 4) {
+      const many = Math.min(4, count - i);
+      rowDots(codes, i * width, many, width, scaled, k * width, bias[k], four, 0);
+      for (let j = 0; j < many; j++) {
+        const at = (i + j) * K + k;
+        out[at] = Math.round(four[j] / DECISION_GRID) * DECISION_GRID;
+        if (opposite) out[at - 1] = -out[at];
       }
-      for (; d < width; d++, c++) e += own[d] * codes[c];
-      out[i * K + k] = Math.round((e + f + g + h) / DECISION_GRID) * DECISION_GRID;
-      if (opposite) out[i * K] = -out[i * K + 1];
     }
   }
   return out;

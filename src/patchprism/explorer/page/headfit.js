@@ -26,8 +26,9 @@ const largest = (values) => values.reduce((most, value) => Math.max(most, Math.a
 
 export class HeadFit {
   // rows: (n, width) of any numbers, each dimension in steps of `scales` (1 without); classes: n numbers below `count`;
-  // start: `at` of a fit of the same width and count to begin with, or null.
-  constructor({ rows, scales = null, width, classes, count, C = 10, start = null }) {
+  // start: `at` of a fit of the same width and count to begin with, or null; like: a fit to begin with, and to take what is
+  // known of the curvature from.
+  constructor({ rows, scales = null, width, classes, count, C = 10, like = null, start = like?.at }) {
     Object.assign(this, { rows, scales, width, classes, count, C });
     this.n = classes.length;
     this.sizes = new Array(count).fill(0);
@@ -45,6 +46,8 @@ export class HeadFit {
     // Looking at the curvature pays where it costs no more than so many steps.
     this.many = this.sampled * (width + 1) < FIT_PAYS * 4 * this.n;
     this.near = given && this.many;
+    this.factors = (given && like?.factors) || null;
+    this.share = this.factors ? (like.share * like.n) / this.n : 1; // of the curvature now in that of the factors
     this.rough = false; // whether this is a part of another fit, for which FIT_ROUGH will do
     this.parts = given ? [] : FIT_PARTS.filter((part) => this.n > 1.5 * part);
     this.part = null;
@@ -132,6 +135,7 @@ export class HeadFit {
     const { rows, scales, width, classes, n, shares, vectors, chances } = this;
     const size = width + 1;
     const m = this.sampled;
+    this.share = 1;
     this.factors = Array.from({ length: vectors }, (_, k) => {
       const bent = Float64Array.from({ length: n }, (__, i) => shares[classes[i]] * chances[i * vectors + k] * (1 - chances[i * vectors + k]));
       const total = bent.reduce((sum, value) => sum + value, 0);
@@ -168,6 +172,7 @@ export class HeadFit {
         own.set(way.subarray(k * width, (k + 1) * width));
         own[width] = way[vectors * width + k];
         solveCholesky(factors[k], own, width + 1);
+        for (let d = 0; d <= width; d++) own[d] *= this.share;
         way.set(own.subarray(0, width), k * width);
         way[vectors * width + k] = own[width];
       }
@@ -215,7 +220,8 @@ export class HeadFit {
     }
     if (!this.slope) {
       [this.value, this.slope] = this.evaluate(this.at);
-      if (this.near) this.lookCloser();
+      if (this.factors) this.begin();
+      else if (this.near) this.lookCloser();
       else this.lookAround();
     } else if (this.factors && this.since >= FIT_REFRESHED) this.lookCloser();
     if (!this.factors && largest(this.slope) <= FIT_SLOPE * this.C * this.n) return false;

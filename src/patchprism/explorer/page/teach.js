@@ -9,7 +9,7 @@ import { addSection } from "./sections.js";
 import { linked } from "./state.js";
 
 const TEACH_C = 10;
-const LIVE = 12; // milliseconds of fitting before what there is so far is shown
+const LIVE = 6; // milliseconds of fitting before what there is so far is shown
 const QUIET = 250; // milliseconds without a new mark before the server is asked
 
 const rgbOf = (color) => [1, 3, 5].map((i) => parseInt(color.slice(i, i + 2), 16));
@@ -214,10 +214,11 @@ export class Teacher {
       const { similarity } = model;
       const width = similarity.dims;
       const rows = markedRows(similarity, state.marks);
-      const start = this.fit?.count === counts.length && this.fit.width === width ? this.fit.at : null;
-      this.fit = new HeadFit({ rows, scales: this.scales, width, classes: state.marks.map(([, k]) => k), count: counts.length, C: TEACH_C, start });
+      const like = this.fit?.count === counts.length && this.fit.width === width ? this.fit : null;
+      this.fit = new HeadFit({ rows, scales: this.scales, width, classes: state.marks.map(([, k]) => k), count: counts.length, C: TEACH_C, like });
       this.began = performance.now();
-      this.goOn();
+      this.show(); // the marks, in this frame; the fit begins after it
+      this.going = setTimeout(() => this.goOn(), 0);
     }
   }
 
