@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from patchprism.errors import PrismError
+from patchprism.explorer.layers import layers_info
 from patchprism.explorer.message import (
     VERSION,
     CommandInfo,
@@ -96,6 +97,7 @@ def build_message(
             "patch_size": record.patch_size,
             "weights": str(view.weights),
         },
+        layers=layers_info(view),
         fit=FitInfo(
             fitted_here=view.fitted_here,
             threshold=summary["threshold"],

@@ -32,6 +32,7 @@ MODULES = (
     "head",
     "state",
     "similarity",
+    "agree",
     "model",
     "history",
     "app",
@@ -60,6 +61,7 @@ MODULES = (
     "tools",
     "server",
     "served",
+    "layers",
     "main",
 )
 STYLES = ("style", "gallery", "tools")

@@ -106,6 +106,38 @@ class PhotoInfo(TypedDict):
     crop: list[float]
 
 
+class LayersInfo(TypedDict):
+    """The network's number of layers, and those that are shown, counted from 0."""
+
+    depth: int
+    shown: list[int]
+
+
+class ReferenceInfo(TypedDict):
+    """The fit that colours are turned to agree with, and what scales them: components counted from 1, and numbers a
+    component.
+    """
+
+    model: str
+    layers: LayersInfo | None
+    components: list[int]
+    deviation: list[float]
+    ranges: dict[str, RangeInfo]
+
+
+class TurnInfo(TypedDict):
+    """How colours are turned to agree with another fit's, see :class:`~patchprism.lenses.turning.Turn`."""
+
+    rotation: list[list[float]]
+    center: list[float]
+    target: list[float]
+    residual: float
+    shuffled: float
+    shifted: float | None
+    patches: int
+    reference: ReferenceInfo
+
+
 class CommandInfo(TypedDict):
     """What the command that reproduces a view is made of."""
 
@@ -124,6 +156,7 @@ class Header(TypedDict):
     patchprism: str
     title: str
     model: ModelInfo
+    layers: LayersInfo | None
     fit: FitInfo
     mask: MaskInfo
     scene: PcaInfo

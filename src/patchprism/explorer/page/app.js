@@ -5,6 +5,7 @@
 //   "change"  (patch, state)   the state has changed, at once
 //   "draw"    (state)          once per frame after changes: masks and colours are up to date
 //   "hover"   (at or null)     once per frame: { photo, index, patch }, patch counted over all photos
+//   "heat"    (patch)          whose heat map is shown, counted over all photos; -1 for none
 //   "tool"    (tool or null)   what a press in a photo does
 //   "theme"   ()               light or dark has changed
 // It keeps in app.defaults what it adds to the opening view, so that links, undo and redo know of it.

@@ -29,6 +29,17 @@ export class Gallery {
     this.sizes.observe(root.parentElement);
   }
 
+  // The same photos in the colours of another model.
+  take(model) {
+    this.model = model;
+    this.drawCursor(-1);
+    for (const tile of this.tiles) {
+      for (const name of Object.keys(tile.layers ?? {})) this.paint(name, null);
+      tile.photo = model.photos[tile.index];
+      tile.at = -1;
+    }
+  }
+
   close() {
     this.sizes.disconnect();
     for (const tile of this.tiles) URL.revokeObjectURL(tile.image.src);
