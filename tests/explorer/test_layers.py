@@ -102,7 +102,9 @@ def test_where_memory_is_short_the_layers_nearest_to_the_wanted_one_are_kept(see
                 np.testing.assert_array_equal(one.tokens, tokens)
     # Tokens of another kind take the place of those that were not used for longest.
     other = settings_of(replace(seen, settings=seen.settings | {"token_norm": "l2"}), Wish(layer=4))
-    bank.tokens(seen.photos, deep, other, seen.framing, n_patches=seen.features.n_patches, told=lambda _: None)
+    bank.tokens(
+        seen.photos, deep, other, seen.framing, n_patches=seen.features.n_patches, told=lambda _: None
+    )
     assert sum(each.nbytes for each in bank._kept.values()) <= 3 * a_layer
 
 
@@ -158,6 +160,9 @@ def test_a_fit_beside_another_leaves_it_as_it_is(workshop):
         asked(workshop, session, layer=layer)
     assert session.kept(number)  # however many came after it
     assert asked(workshop, session, layer=2, aside=True) == number
+    shown = session.fit
+    assert asked(workshop, session, layer=5, aside=True) == session.aside != number
+    assert session.fit == shown
     workshop._backbones["tiny"] = toys.tiny_transformer()
     other = asked(workshop, session, model="tiny", layer=1, aside=True)
     assert session.kept(other)[0].record.name == "tiny"

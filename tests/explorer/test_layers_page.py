@@ -52,10 +52,14 @@ def test_the_slider_shows_another_layer_in_colours_that_agree(served, watch, cel
     assert (slider.input_value(), slider.get_attribute("max")) == (str(LAST), str(LAST))
     page.mouse.click(*watched.patch_place(1, 3, 5))
     page.keyboard.press("Escape")
-    page.evaluate("patchprism.change({ opening: 1, closing: 1 }); patchprism.change({ opening: 0, closing: 0 })")
+    page.evaluate(
+        "patchprism.change({ opening: 1, closing: 1 }); patchprism.change({ opening: 0, closing: 0 })"
+    )
     page.evaluate("patchprism.history.cut()")
     page.locator("#threshold").fill("0.31")
-    page.evaluate("document.querySelector('.tile').isTheSame = true; document.getElementById('gallery').scrollTop = 0")
+    page.evaluate(
+        "document.querySelector('.tile').isTheSame = true; document.getElementById('gallery').scrollTop = 0"
+    )
     before = page.evaluate("patchprism.state")
     slider.fill(str(EARLIER))
     shows(page, EARLIER)
@@ -63,14 +67,22 @@ def test_the_slider_shows_another_layer_in_colours_that_agree(served, watch, cel
     turn = cells[1].turn
     words = page.locator("#turn-note").inner_text()
     assert f"Layer {EARLIER}: turned to agree with layer {LAST}. Residual {turn.residual:.2f};" in words
-    assert f"{turn.residual_shuffled:.2f} for shuffled patches and {turn.residual_shifted:.2f} for shifted" in words
-    until(page, "document.getElementById('command-note').textContent.includes('are turned to agree with layer 20')")
+    assert (
+        f"{turn.residual_shuffled:.2f} for shuffled patches and {turn.residual_shifted:.2f} for shifted"
+        in words
+    )
+    until(
+        page,
+        "document.getElementById('command-note').textContent.includes('are turned to agree with layer 20')",
+    )
     assert f"--layer={EARLIER}" in page.locator("#command").inner_text()
     # Everything is kept but the threshold, which was the other fit's; tiles are not made again.
     after = page.evaluate("patchprism.state")
     assert after["threshold"] == page.evaluate("patchprism.model.header.fit.threshold") != 0.31
     moved = ("threshold", "side", "fit")
-    assert {k: v for k, v in after.items() if k not in moved} == {k: v for k, v in before.items() if k not in moved}
+    assert {k: v for k, v in after.items() if k not in moved} == {
+        k: v for k, v in before.items() if k not in moved
+    }
     assert len(after["pins"]) == 1
     assert page.evaluate("document.querySelector('.tile').isTheSame")
     # As fitted, and other components than those that were turned.
@@ -103,6 +115,86 @@ def test_the_slider_shows_another_layer_in_colours_that_agree(served, watch, cel
     page.reload()
     page.wait_for_selector("html[data-ready=true]")
     agrees(watched, cells[1].parts, cells[1].turned)
+
+
+def is_beside(watched, parts, colors):
+    """B's colours, on black where it has no foreground."""
+    watched.frame()
+    for i, (part, rgb) in enumerate(zip(parts, colors, strict=True)):
+        pixels = watched.canvas(i, "second")
+        expected = np.where(part.foreground[..., None], to_uint8(rgb), 0)
+        np.testing.assert_allclose(pixels[..., :3].astype(int), expected.astype(int), atol=1)
+        assert (pixels[..., 3] == 255).all()
+
+
+def test_b_stands_beside_a_in_colours_turned_to_agree_with_it(served, watch, cells):
+    watched = watch(served.address)
+    page = watched.page
+    note = page.locator("#second-note")
+    page.mouse.click(*watched.patch_place(1, 3, 5))
+    page.keyboard.press("Escape")
+    page.evaluate("patchprism.history.cut()")
+    alone = page.evaluate("patchprism.state")
+    assert page.locator("#second-model option").first.inner_text() == "Nothing"
+    page.locator("#second-model").select_option(MODEL)
+    until(page, "document.getElementById('second-note').textContent.includes('Residual')")
+    page.evaluate("patchprism.history.cut()")
+    page.locator("#second-layer").fill(str(EARLIER))
+    until(page, f"document.getElementById('second-note').textContent.startsWith('B, layer {EARLIER}: turned')")
+    turn = cells[1].turn
+    assert f"to agree with A, layer {LAST}. Residual {turn.residual:.2f}; by chance" in note.inner_text()
+    is_beside(watched, cells[1].parts, cells[1].turned)
+    agrees(watched, cells[0].parts, cells[0].turned)
+    labels = page.evaluate("[...document.querySelectorAll('.pane')].map((pane) => pane.dataset.label)")
+    assert labels == [f"B · layer {EARLIER}", f"A · layer {LAST}"] * 3
+    a, b = (page.locator(f".pane.{name}").first.bounding_box() for name in ("main", "side"))
+    assert (a["x"], a["y"]) < (b["x"], b["y"])
+    # One patch's heat map in both, each with its own tokens.
+    page.mouse.move(a["x"] + a["width"] / 2, a["y"] + a["height"] / 2)
+    watched.frame()
+    seen = page.evaluate(
+        """() => ["main", "side"].map((name) => {
+          const canvas = document.querySelector(`.pane.${name} .heat`);
+          return [getComputedStyle(canvas).display, canvas.toDataURL()];
+        })"""
+    )
+    assert [display for display, _ in seen] == ["block", "block"]
+    assert seen[0][1] != seen[1][1]
+    page.mouse.move(2, 600)
+    # A goes to another layer: B is turned to it, and through it to the first, which B happens to be.
+    page.evaluate(f"patchprism.change({{ other: {{ model: '{MODEL}', layer: {LAST} }} }})")
+    page.locator("#layer").fill(str(EARLIER))
+    shows(page, EARLIER)
+    until(page, f"document.getElementById('second-note').textContent.includes('A, layer {EARLIER}.')")
+    until(page, f"document.getElementById('second-note').textContent.startsWith('B, layer {LAST}: turned')")
+    is_beside(watched, cells[0].parts, cells[0].turned)
+    agrees(watched, cells[1].parts, cells[1].turned)
+    page.locator("#turned").uncheck()
+    is_beside(watched, cells[0].parts, [part.rgb for part in cells[0].parts])
+    page.locator("#turned").check()
+    # One photo: A left of the divide, B right of it.
+    page.evaluate("patchprism.open(0)")
+    watched.frame()
+    clip = page.evaluate("getComputedStyle(document.querySelector('.pane.main')).clipPath")
+    assert clip == "inset(0px 50% 0px 0px)"
+    page.keyboard.press("Escape")
+    page.locator("#swap").click()
+    shows(page, LAST)
+    until(page, f"document.getElementById('second-note').textContent.startsWith('B, layer {EARLIER}: turned')")
+    assert page.evaluate("patchprism.state.pins") == alone["pins"]
+    # A link shows both; undo goes back to the one.
+    fragment = page.evaluate("patchprism.showAddress() ?? location.hash")
+    assert f"other={MODEL}.{EARLIER}" in fragment
+    while page.evaluate("patchprism.state.other !== null"):
+        page.keyboard.press("Control+z")
+        time.sleep(0.03)
+        until(page, "!patchprism.working")
+    shows(page, LAST)
+    watched.frame()
+    assert page.evaluate("patchprism.state") == alone
+    assert page.locator("canvas.second").count() == 0
+    assert page.evaluate("document.querySelector('.pane.main').dataset.label") is None
+    assert page.locator("#second-model").input_value() == ""
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,7 @@ MODULES = (
     "tools",
     "server",
     "served",
+    "second",
     "layers",
     "main",
 )

@@ -33,8 +33,10 @@ export function turnWords(turn, what, to) {
   if (!turn) return `${what}: fewer than 8 patches are foreground in both, too few to turn its colours to agree with ${to}.`;
   const { residual, shuffled, shifted } = turn;
   const chance = `${shuffled.toFixed(2)} for shuffled patches${shifted === null ? "" : ` and ${shifted.toFixed(2)} for shifted maps`}`;
-  return `${what}: turned to agree with ${to}. Residual ${residual.toFixed(2)}; by chance it would be ${chance}. 0 means the same up to a turn, 1 nothing in common.`;
+  return `${what}: turned to agree with ${to}. Residual ${residual.toFixed(2)}; by chance it would be ${chance}.`;
 }
+
+export const RESIDUAL = "A residual of 0 means the same up to a turn, 1 nothing in common.";
 
 // What tells a fit from others: its layer, and its model where that is not the one of `beside`.
 export function fitLabel({ model, layers }, beside) {
@@ -49,4 +51,15 @@ export function turnedNote({ header, turn }) {
   const one = model === header.model.name && layers?.shown.length === 1 && header.layers?.shown.length === 1;
   const compare = one ? `patchprism compare --layer ${layers.shown[0]},${header.layers.shown[0]}` : "patchprism compare";
   return `The colours in the page and its pictures are turned to agree with ${to}. The command, the prism and Save give the fit’s own colours; ${compare} turns them as the page does.`;
+}
+
+// The patch of another grid over the same photo that lies where a patch of one grid does; -1 where it has none.
+export function samePlace(photo, other, index) {
+  if (photo.grid.join() === other.grid.join() && photo.crop.join() === other.crop.join()) return index;
+  const along = (at, n, [low, high], [start, end], m) => Math.floor(((low + ((at + 0.5) / n) * (high - low) - start) / (end - start)) * m);
+  const [left, top, right, bottom] = photo.crop;
+  const [a, b, c, d] = other.crop;
+  const row = along(Math.floor(index / photo.grid[1]), photo.grid[0], [top, bottom], [b, d], other.grid[0]);
+  const column = along(index % photo.grid[1], photo.grid[1], [left, right], [a, c], other.grid[1]);
+  return row >= 0 && column >= 0 && row < other.grid[0] && column < other.grid[1] ? row * other.grid[1] + column : -1;
 }

@@ -52,17 +52,23 @@ export class App {
   }
 
   undo() {
-    this.restore(this.history.undo({ ...this.state }), "Nothing to undo.");
+    this.step("undo", "Nothing to undo.");
   }
 
   redo() {
-    this.restore(this.history.redo({ ...this.state }), "Nothing to redo.");
+    this.step("redo", "Nothing to redo.");
   }
 
-  restore(state, otherwise) {
+  // One step after the other, since going to another fit takes a moment.
+  step(way, otherwise) {
+    if (this.going) {
+      this.going.then(() => this.step(way, otherwise));
+      return;
+    }
+    const state = this.history[way]({ ...this.state });
     if (!state) this.toast(otherwise);
     else if (state.fit === this.state.fit) this.put(state);
-    else this.report(this.goToFit(state));
+    else this.going = this.report(this.goToFit(state)).finally(() => (this.going = null));
   }
 
   // All that happens between two frames is drawn once.

@@ -1,8 +1,9 @@
 // A slider over the layers of the network, whose colours are turned to agree with those that the page opened with.
 
-import { fitLabel, turnWords } from "./agree.js";
+import { RESIDUAL, fitLabel, turnWords } from "./agree.js";
 import { element, setText } from "./dom.js";
 import { addSection } from "./sections.js";
+import { second } from "./second.js";
 import { linked } from "./state.js";
 
 export function layers(app) {
@@ -17,19 +18,30 @@ export function layers(app) {
   const turnedRow = element("label", { class: "inline", title: "Turn the colours of other layers and models so that the same parts keep their colours" }, turned, " Turn colours to agree");
   const note = element("p", { class: "note", id: "turn-note" });
   const { section, body } = addSection({ id: "layers", title: "Layers and models", before: "foreground", open: true });
+  const legend = element("p", { class: "note", id: "residual-note" }, RESIDUAL);
   body.append(row, turnedRow, note);
 
   // Where other layers come from: the server.
-  const source = {
+  app.source = {
+    layers: ({ layers } = app.model.header) => Array.from({ length: layers.depth }, (_, i) => i),
+    models: () => app.models,
     turn: (fit, other) => app.server.turn(fit, other),
-    show: (layer) => app.work({ layer }),
+    show: (wish, more) => app.work(wish, more),
+    free: async () => {
+      while (app.working) await new Promise((resolve) => setTimeout(resolve, 30));
+    },
+    beside: async ({ model, layer }) => {
+      await app.source.free();
+      const fit = await app.fitAside(layer === null ? { model } : { model, layer });
+      return fit === null ? null : { fit, message: await app.server.messageOf(fit) };
+    },
   };
 
   // What a model's colours are turned by, before it is shown.
   app.dress = async (model) => {
     model.fit = app.server?.fitNumber ?? 0;
     model.root = app.server?.rootNumber ?? model.fit;
-    model.turn = model.fit === model.root ? undefined : await source.turn(model.fit, model.root);
+    model.turn = model.fit === model.root ? undefined : await app.source.turn(model.fit, model.root);
     model.setTurns(model.turn ? [model.turn] : []);
     const { header } = model;
     app.fits.set(model.fit, { model: header.model.name, layer: header.layers?.shown[0], root: model.root });
@@ -38,13 +50,14 @@ export function layers(app) {
   // The layer that the slider was last moved to, while an earlier one is computed.
   let wanted = null;
   const follow = async () => {
-    if (app.working || app.moving) return;
+    if (app.moving) return;
     app.moving = true;
     while (wanted !== null) {
+      await app.source.free();
       const layer = wanted;
       wanted = null;
       const { shown } = app.model.header.layers;
-      if (shown.length > 1 || shown[0] !== layer) await source.show(layer);
+      if (shown.length > 1 || shown[0] !== layer) await app.source.show({ layer });
     }
     app.moving = false;
     describe();
@@ -58,9 +71,11 @@ export function layers(app) {
   const describe = () => {
     const { model, state } = app;
     const { header, turn } = model;
-    section.hidden = !header.layers || !app.server;
-    if (section.hidden) return;
+    section.hidden = !app.server;
+    row.hidden = note.hidden = turnedRow.hidden = !header.layers;
+    if (!header.layers || !app.server) return;
     const { depth, shown } = header.layers;
+    row.title = `Layers are counted from 0 to ${depth - 1}`;
     slider.max = String(depth - 1);
     if (wanted === null) {
       slider.value = String(shown[shown.length - 1]);
@@ -68,8 +83,9 @@ export function layers(app) {
       slider.setAttribute("aria-valuetext", `layer ${shown.join(", ")}, of 0 to ${depth - 1}`);
     }
     turned.checked = state.turned;
-    turnedRow.hidden = turn === undefined;
-    let words = `Layers are counted from 0 to ${depth - 1}.`;
+    turnedRow.hidden = turn === undefined && !state.other;
+    legend.hidden = turnedRow.hidden || !state.turned;
+    let words = "";
     if (turn !== undefined) {
       const here = fitLabel({ model: header.model.name, layers: header.layers }, turn?.reference.model ?? header.model.name);
       const what = here[0].toUpperCase() + here.slice(1);
@@ -81,4 +97,6 @@ export function layers(app) {
   };
   app.on("load", describe);
   app.on("draw", describe);
+  if (app.server) second(app, body);
+  body.append(legend);
 }

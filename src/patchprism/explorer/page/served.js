@@ -81,6 +81,7 @@ export async function served(app) {
   if (!server) return;
   byId("work").hidden = false;
   const { models } = await server.json("GET", "/models");
+  app.models = models;
   const choose = byId("model");
   choose.replaceChildren(...models.map((name) => new Option(name, name)));
 
@@ -106,13 +107,13 @@ export async function served(app) {
       showFit();
     }
   };
-  // Asks for a fit and shows what comes.
-  const work = (wish) => busy(async () => {
+  // Asks for a fit and shows what comes; more: what else the view is set to then.
+  const work = (wish, more = {}) => busy(async () => {
     await server.fit(wish, showJob);
     const before = { ...app.state };
     const content = await server.message();
     const moved = Object.keys(wish).length > 0 && Object.keys(wish).every((key) => key === "model" || key === "layer");
-    await app.load(content, (opening, old, now) => ({ ...keptState(before, opening, old, now, { removed: wish.without, elsewhere: moved }), fit: opening.fit }));
+    await app.load(content, (opening, old, now) => ({ ...keptState(before, opening, old, now, { removed: wish.without, elsewhere: moved }), ...more, fit: opening.fit }));
     if (!moved) app.history.cut();
     app.history.note(before, moved ? "moved" : "fit");
     app.schedule("view");
@@ -127,15 +128,12 @@ export async function served(app) {
   app.remove = (photo) => work({ without: [photo] });
   // Undo and redo over a fit: the server keeps a few.
   app.goToFit = async (state) => {
-    try {
-      await server.back(state.fit);
-    } catch (error) {
-      // One of another layer can be made again, as long as the fit that it came from is there.
-      const known = app.fits.get(state.fit);
-      if (error.status !== 404 || known?.root !== app.model.root) throw error;
+    // One of another layer is made again if it is not kept, as long as the fit that it came from is there.
+    const known = app.fits.get(state.fit);
+    if (known?.root === app.model.root && known.layer !== undefined) {
       await server.fit({ model: known.model, layer: known.layer }, showJob);
       showJob(null);
-    }
+    } else await server.back(state.fit);
     await app.load(await server.message(), (opening) => ({ ...state, fit: opening.fit }));
   };
 
