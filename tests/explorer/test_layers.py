@@ -9,14 +9,21 @@ import numpy as np
 import pytest
 import torch
 import toys
+from roads import extract_features
+from typer.testing import CliRunner
 
 import patchprism
-from patchprism.errors import ModelError, OptionError
+from patchprism.cli.app import app
+from patchprism.cli.flags import named_by_flags
+from patchprism.errors import ModelError, OptionError, PatchPrismError
 from patchprism.explorer.build import build_message
+from patchprism.explorer.carried import carry_layers
 from patchprism.explorer.layers import LayerBank, layers_info, shown_layers, turn_of
 from patchprism.explorer.message import Message
 from patchprism.explorer.wishes import Wish, check_wish, settings_of
 from patchprism.explorer.work import MAX_FITS, Workshop
+from patchprism.jobs.engines import open_engine
+from patchprism.jobs.settings import Settings
 
 DEPTH = 8
 
@@ -196,3 +203,61 @@ def test_what_has_no_layers_says_so(seen, tmp_path, folder):
     assert layers_info(seen) == {"depth": DEPTH, "shown": [4]}
     together = patchprism.visualize(folder, backbone=Deep(), size=48, layer=(1, -1))
     assert layers_info(together) == {"depth": DEPTH, "shown": [1, DEPTH - 1]}
+
+
+def test_a_message_carries_the_layers_that_are_asked_for(seen, deep, folder):
+    message = carry_layers(build_message(seen), seen, deep, [2, -1], lambda *_: None)
+    assert deep.seen == 4
+    carried = Message.from_bytes(message.to_bytes())
+    assert carried.header["carried"]["layers"] == [2, 4, DEPTH - 1]
+    turns = carried.header["carried"]["turns"]
+    assert {one: set(others) for one, others in turns.items()} == {
+        "2": {"4", "7"},
+        "4": {"2", "7"},
+        "7": {"2", "4"},
+    }
+    np.testing.assert_allclose(
+        turns["2"]["7"]["rotation"], np.transpose(turns["7"]["2"]["rotation"]), atol=1e-9
+    )
+    for layer in (2, 7):
+        inside = Message.from_bytes(carried.parts[f"layer-{layer}"][2])
+        alone = build_message(patchprism.visualize(folder, backbone=Deep(), size=48, layer=layer))
+        for name in ("components", "scores", "tokens"):
+            np.testing.assert_array_equal(inside.array(name), alone.array(name))
+        assert inside.header["layers"] == {"depth": DEPTH, "shown": [layer]}
+        assert not any(name.startswith("photo-") for name in inside.parts)
+    assert sum(name.startswith("layer-") for name in carried.parts) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--layers", "2,5"], "--layers is for --html"),
+        (["--html", "p.html", "--layers", "2,x"], "--layers must be a number or several like 2,5,8,11"),
+        (["--html", "p.html", "--layers", "2,21"], "has no layer 21: layers are 0 to 20"),
+        (
+            ["--html", "p.html", "--layers", "2", "--layer", "3,4"],
+            "--layers needs a single layer to begin with",
+        ),
+    ],
+)
+def test_layers_that_no_file_can_carry_are_refused_in_one_line(words, told, folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(
+        app, ["explore", str(folder), "--model", "efficientnet_lite2", "--size", "64", *words]
+    )
+    assert isinstance(done.exception, PatchPrismError)
+    line = named_by_flags(done.exception)
+    assert told in line
+    assert "\n" not in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_store_carries_no_layers(folder, tmp_path):
+    with open_engine() as engine:
+        settings = Settings(model="toy", size=48)
+        extract_features([folder], tmp_path / "f.zarr", settings=settings, engine=engine, backbone=toys.Toy())
+    words = ["explore", str(tmp_path / "f.zarr"), "--html", str(tmp_path / "p.html"), "--layers", "2"]
+    done = CliRunner().invoke(app, words)
+    line = named_by_flags(done.exception)
+    assert line == "--layers needs the photos: a feature store holds its own layer only"

@@ -8,8 +8,10 @@ import time
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 import patchprism
+from patchprism.cli.app import app
 from patchprism.support.arrays import to_uint8
 
 MODEL, SIZE = "efficientnet_lite2", 160  # as the view of conftest.py
@@ -26,6 +28,11 @@ def until(page, expression):
 
 def shows(page, layer):
     until(page, f"patchprism.model.header.layers.shown[0] === {layer} && !patchprism.working")
+
+
+def undo(page, keys="Control+z"):
+    page.keyboard.press(keys)
+    until(page, "!patchprism.going && !patchprism.working")
 
 
 def agrees(watched, parts, colors, layer="colors"):
@@ -99,16 +106,12 @@ def test_the_slider_shows_another_layer_in_colours_that_agree(served, watch, cel
     np.testing.assert_allclose(pixels[mask][:, 1].astype(int), rgb[mask][:, 0].astype(int), atol=1)
     np.testing.assert_allclose(pixels[mask][:, 0].astype(int), 255 - rgb[mask][:, 1].astype(int), atol=1)
     # Undo goes back over the layer, redo forward again.
-    while page.evaluate("patchprism.state.components.join() !== '1,2,3' || !patchprism.state.turned"):
-        page.keyboard.press("Control+z")
-        watched.frame()
     while page.evaluate("patchprism.state.fit") != before["fit"]:
-        page.keyboard.press("Control+z")
-        time.sleep(0.05)
+        undo(page)
     shows(page, LAST)
     assert page.evaluate("patchprism.state") == before
     assert slider.input_value() == str(LAST)
-    page.keyboard.press("Control+Shift+z")
+    undo(page, "Control+Shift+z")
     shows(page, EARLIER)
     agrees(watched, cells[1].parts, cells[1].turned)
     # A tab that is reloaded shows the same.
@@ -140,7 +143,9 @@ def test_b_stands_beside_a_in_colours_turned_to_agree_with_it(served, watch, cel
     until(page, "document.getElementById('second-note').textContent.includes('Residual')")
     page.evaluate("patchprism.history.cut()")
     page.locator("#second-layer").fill(str(EARLIER))
-    until(page, f"document.getElementById('second-note').textContent.startsWith('B, layer {EARLIER}: turned')")
+    until(
+        page, f"document.getElementById('second-note').textContent.startsWith('B, layer {EARLIER}: turned')"
+    )
     turn = cells[1].turn
     assert f"to agree with A, layer {LAST}. Residual {turn.residual:.2f}; by chance" in note.inner_text()
     is_beside(watched, cells[1].parts, cells[1].turned)
@@ -180,21 +185,70 @@ def test_b_stands_beside_a_in_colours_turned_to_agree_with_it(served, watch, cel
     page.keyboard.press("Escape")
     page.locator("#swap").click()
     shows(page, LAST)
-    until(page, f"document.getElementById('second-note').textContent.startsWith('B, layer {EARLIER}: turned')")
+    until(
+        page, f"document.getElementById('second-note').textContent.startsWith('B, layer {EARLIER}: turned')"
+    )
     assert page.evaluate("patchprism.state.pins") == alone["pins"]
     # A link shows both; undo goes back to the one.
     fragment = page.evaluate("patchprism.showAddress() ?? location.hash")
     assert f"other={MODEL}.{EARLIER}" in fragment
     while page.evaluate("patchprism.state.other !== null"):
-        page.keyboard.press("Control+z")
-        time.sleep(0.03)
-        until(page, "!patchprism.working")
+        undo(page)
     shows(page, LAST)
     watched.frame()
     assert page.evaluate("patchprism.state") == alone
     assert page.locator("canvas.second").count() == 0
     assert page.evaluate("document.querySelector('.pane.main').dataset.label") is None
     assert page.locator("#second-model").input_value() == ""
+
+
+@pytest.fixture(scope="module")
+def carried(photo_files, cells, tmp_path_factory):
+    """One file with two layers."""
+    path = tmp_path_factory.mktemp("page") / "layers.html"
+    words = ["explore", *map(str, photo_files), "--model", MODEL, "--size", str(SIZE)]
+    done = CliRunner().invoke(app, [*words, "--html", str(path), "--layers", str(EARLIER), "-q"])
+    assert done.exit_code == 0, done.output
+    return path
+
+
+def test_a_file_carries_layers(carried, watch, cells):
+    watched = watch(carried.as_uri())
+    page = watched.page
+    slider = page.locator("#layer")
+    assert (slider.input_value(), slider.get_attribute("max")) == ("1", "1")
+    assert page.locator("#second-model option").all_inner_texts() == ["Nothing", f"Another layer of {MODEL}"]
+    page.mouse.click(*watched.patch_place(1, 3, 5))
+    page.keyboard.press("Escape")
+    before = page.evaluate("patchprism.state")
+    slider.fill("0")
+    until(page, f"patchprism.model.header.layers.shown[0] === {EARLIER}")
+    agrees(watched, cells[1].parts, cells[1].turned)
+    assert f"Residual {cells[1].turn.residual:.2f}; by chance" in page.locator("#turn-note").inner_text()
+    assert page.evaluate("patchprism.state.pins") == before["pins"]
+    page.locator("#second-model").select_option(MODEL)
+    until(page, f"document.getElementById('second-note').textContent.startsWith('B, layer {LAST}: turned')")
+    is_beside(watched, cells[0].parts, cells[0].turned)
+    page.evaluate("patchprism.change({ threshold: 0.4 })")
+    watched.frame()
+    page.evaluate("patchprism.showAddress()")
+    # A link shows the same layer, with what was set in it.
+    link = page.evaluate("location.hash")
+    other = watch(carried.as_uri() + link)
+    shown = other.page.evaluate("patchprism.state")
+    assert (shown["fit"], shown["threshold"], shown["other"]) == (
+        EARLIER,
+        0.4,
+        {"model": MODEL, "layer": LAST},
+    )
+    until(other.page, "document.getElementById('second-note').textContent.includes('Residual')")
+    other.page.evaluate("location.hash = '#'")
+    until(other.page, f"patchprism.model.header.layers.shown[0] === {LAST}")
+    while page.evaluate(f"patchprism.state.fit !== {LAST}"):
+        undo(page)
+    agrees(watched, cells[0].parts, cells[0].turned)
+    assert page.evaluate("patchprism.state") == before
+    assert watched.left_the_page("file://") == other.left_the_page("file://") == []
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,7 @@ MODULES = (
     "server",
     "served",
     "second",
+    "file_layers",
     "layers",
     "main",
 )

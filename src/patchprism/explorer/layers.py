@@ -165,9 +165,12 @@ def turn_of(view: View, other: View, header: Header) -> TurnInfo | None:
     TurnInfo or None
         None where too few patches are foreground in both, or the photos are not the same.
     """
-    if view.names != other.names:
-        return None
-    turn = fit_turn(_cell(view), _cell(other))
+    return turn_between(cell_of(view), cell_of(other), header) if view.names == other.names else None
+
+
+def turn_between(cell: CompareCell, other: CompareCell, header: Header) -> TurnInfo | None:
+    """The same of two cells of the same photos, as :func:`cell_of` gives them."""
+    turn = fit_turn(cell, other)
     if turn is None:
         return None
     shifted = turn.residual_shifted
@@ -189,7 +192,8 @@ def turn_of(view: View, other: View, header: Header) -> TurnInfo | None:
     }
 
 
-def _cell(view: View) -> CompareCell:
+def cell_of(view: View) -> CompareCell:
+    """A view as what is turned."""
     flat = [view.prism.object_components(each.reshape(-1, each.shape[-1])) for each in view.features]
     return CompareCell(
         model=view.record.name,

@@ -138,6 +138,15 @@ class TurnInfo(TypedDict):
     reference: ReferenceInfo
 
 
+class CarriedInfo(TypedDict):
+    """Layers that a file carries: a message without photos for each but the one that it opens with, in the buffer
+    ``layer-N``; and how the colours of each (the outer key) are turned to agree with those of each other.
+    """
+
+    layers: list[int]
+    turns: dict[str, dict[str, TurnInfo | None]]
+
+
 class CommandInfo(TypedDict):
     """What the command that reproduces a view is made of."""
 
@@ -157,6 +166,7 @@ class Header(TypedDict):
     title: str
     model: ModelInfo
     layers: LayersInfo | None
+    carried: CarriedInfo | None
     fit: FitInfo
     mask: MaskInfo
     scene: PcaInfo

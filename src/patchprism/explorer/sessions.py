@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from patchprism.explorer.wishes import Wish
+    from patchprism.jobs.run import Tell
     from patchprism.jobs.view import View
     from patchprism.prism.head import Head
 
@@ -66,6 +67,17 @@ class Job:
     def over(self) -> bool:
         """Whether nothing more will happen."""
         return self.state in ("done", "failed", "stopped")
+
+
+@dataclass(kw_only=True)
+class Telling(Job):
+    """A fit that somebody waits for, who is told how far it is."""
+
+    told: Tell
+
+    def tell(self, stage: str, done: int, total: int | None) -> None:
+        """Pass it on."""
+        self.told(stage, done, total)
 
 
 @dataclass

@@ -14,7 +14,7 @@ from patchprism.errors import OptionError, PatchPrismError, PhotoError, WeightsE
 from patchprism.explorer.build import build_message
 from patchprism.explorer.layers import LayerBank, turn_of
 from patchprism.explorer.message import Message
-from patchprism.explorer.sessions import MAX_FITS, BusyError, Job, NoSessionError, Session, Stopped
+from patchprism.explorer.sessions import MAX_FITS, BusyError, Job, NoSessionError, Session, Stopped, Telling
 from patchprism.explorer.uploads import clean_name, read_upload
 from patchprism.explorer.wishes import Wish, check_wish, head_of, moves, reshown, settings_of, without
 from patchprism.support.files import refuse_what_is_read
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from patchprism.backbones import Backbone
     from patchprism.explorer.message import TurnInfo
     from patchprism.features.extraction import PhotoTokens
+    from patchprism.jobs.run import Tell
     from patchprism.jobs.settings import Settings
     from patchprism.jobs.view import View
     from patchprism.prism.head import Head
@@ -57,15 +58,23 @@ class Workshop:
         is needed.
     device : str
         Where networks compute that are loaded here.
+    bank : LayerBank, optional
+        Keeps the tokens of layers.
     """
 
     def __init__(
-        self, view: View, message: bytes, backbone: Backbone | None, *, device: str = "auto"
+        self,
+        view: View,
+        message: bytes,
+        backbone: Backbone | None,
+        *,
+        device: str = "auto",
+        bank: LayerBank | None = None,
     ) -> None:
         self.first = view, message
         self._backbones = {} if backbone is None else {backbone.record.name: backbone}
         self._device = str(backbone.device) if backbone else device
-        self._bank = LayerBank()
+        self._bank = bank or LayerBank()
         self._sessions: OrderedDict[str, Session] = OrderedDict()
         self._lock = threading.Lock()
         self._waiting: queue.Queue[tuple[Session, Job, Wish] | None] = queue.Queue(MAX_WAITING)
@@ -290,6 +299,11 @@ class Workshop:
             if made.prism.head is not view.prism.head_:
                 made.prism.masks = {}
         return made.recolored(settings.prism() if fit else view.prism, fit=fit)
+
+    def moved(self, view: View, wish: Wish, tell: Tell) -> View:
+        """A view of another model or layer, made at once."""
+        check_wish(view, wish, self._backbones)
+        return self._made(view, [], Telling(told=tell), wish)
 
     def _backbone(self, settings: Settings, job: Job) -> Backbone:
         from patchprism.jobs.network import load_network

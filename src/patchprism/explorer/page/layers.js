@@ -3,6 +3,7 @@
 import { RESIDUAL, fitLabel, turnWords } from "./agree.js";
 import { element, setText } from "./dom.js";
 import { addSection } from "./sections.js";
+import { fileSource } from "./file_layers.js";
 import { second } from "./second.js";
 import { linked } from "./state.js";
 
@@ -22,7 +23,7 @@ export function layers(app) {
   body.append(row, turnedRow, note);
 
   // Where other layers come from: the server.
-  app.source = {
+  app.source = app.file ? fileSource(app) : {
     layers: ({ layers } = app.model.header) => Array.from({ length: layers.depth }, (_, i) => i),
     models: () => app.models,
     turn: (fit, other) => app.server.turn(fit, other),
@@ -39,8 +40,8 @@ export function layers(app) {
 
   // What a model's colours are turned by, before it is shown.
   app.dress = async (model) => {
-    model.fit = app.server?.fitNumber ?? 0;
-    model.root = app.server?.rootNumber ?? model.fit;
+    model.fit = app.server?.fitNumber ?? app.file?.shown ?? 0;
+    model.root = app.server?.rootNumber ?? app.file?.first ?? 0;
     model.turn = model.fit === model.root ? undefined : await app.source.turn(model.fit, model.root);
     model.setTurns(model.turn ? [model.turn] : []);
     const { header } = model;
@@ -63,22 +64,23 @@ export function layers(app) {
     describe();
   };
   slider.addEventListener("input", () => {
-    wanted = Number(slider.value);
-    setText(value, slider.value);
+    wanted = app.source.layers()[Number(slider.value)];
+    setText(value, String(wanted));
     follow();
   });
 
   const describe = () => {
     const { model, state } = app;
     const { header, turn } = model;
-    section.hidden = !app.server;
+    section.hidden = !app.server && !app.file;
     row.hidden = note.hidden = turnedRow.hidden = !header.layers;
-    if (!header.layers || !app.server) return;
+    if (!header.layers || section.hidden) return;
     const { depth, shown } = header.layers;
-    row.title = `Layers are counted from 0 to ${depth - 1}`;
-    slider.max = String(depth - 1);
+    const numbers = app.source.layers();
+    row.title = app.file ? `The file holds layers ${numbers.join(", ")} of 0 to ${depth - 1}` : `Layers are counted from 0 to ${depth - 1}`;
+    slider.max = String(numbers.length - 1);
     if (wanted === null) {
-      slider.value = String(shown[shown.length - 1]);
+      slider.value = String(numbers.indexOf(shown[shown.length - 1]));
       setText(value, shown.join(", "));
       slider.setAttribute("aria-valuetext", `layer ${shown.join(", ")}, of 0 to ${depth - 1}`);
     }
@@ -97,6 +99,6 @@ export function layers(app) {
   };
   app.on("load", describe);
   app.on("draw", describe);
-  if (app.server) second(app, body);
+  if (app.server || app.file) second(app, body);
   body.append(legend);
 }

@@ -3,6 +3,7 @@
 import { App } from "./app.js";
 import { crisp } from "./crisp.js";
 import { byId, element } from "./dom.js";
+import { FileLayers } from "./file_layers.js";
 import { inspect } from "./inspect.js";
 import { keys } from "./keys.js";
 import { layers } from "./layers.js";
@@ -44,6 +45,7 @@ app.load = async (content, settings) => {
   const { header } = model;
   app.opening = initialState(header, { ...app.defaults, fit: model.fit });
   app.state = typeof settings === "string" ? fromFragment(settings, app.opening, header.photos) : settings(app.opening, before, header.photos);
+  if (app.file) app.opening.fit = app.file.first; // so that links name another layer
   app.hovered = null;
   document.title = header.title;
   byId("title").textContent = header.title;
@@ -81,11 +83,16 @@ async function start() {
   const data = byId("message-data");
   let content = data.textContent ? fromBase64(data.textContent) : null;
   data.remove(); // its megabytes are in the arrays now
-  if (!content) content = await openServer(app);
+  content = content ? await readMessage(content) : await openServer(app);
+  if (content.header?.carried) app.file = new FileLayers(content);
   for (const part of PARTS) part(app);
   await served(app);
-  addEventListener("hashchange", () => app.change(fromFragment(location.hash, app.opening, app.model.header.photos)));
-  await app.load(content, location.hash);
+  addEventListener("hashchange", ({ newURL }) => {
+    const { hash } = new URL(newURL); // the page may have written its own address since
+    if (app.file && app.file.named(hash) !== app.file.shown) app.report(app.openFile(hash));
+    else app.change(fromFragment(hash, app.opening, app.model.header.photos));
+  });
+  await (app.file ? app.openFile(location.hash) : app.load(content, location.hash));
   foldWhatDoesNotFit(byId("panel"));
   await app.gallery.ready;
   document.documentElement.dataset.ready = "true";
