@@ -8,7 +8,6 @@ Look at them before you commit them, and at the sentences beside them that say w
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 import tempfile

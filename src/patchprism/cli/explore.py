@@ -17,7 +17,7 @@ from patchprism.cli.takes import only, takes
 from patchprism.jobs.settings import Settings
 from patchprism.support import checks
 from patchprism.support.checks import optional
-from patchprism.support.options import Checked, option
+from patchprism.support.options import Checked, numbers, option
 from patchprism.support.words import counted
 
 if TYPE_CHECKING:
@@ -47,6 +47,16 @@ class PageOptions(Checked):
     title: str | None = option(
         None, check=optional(checks.text), metavar="TEXT", help="Title of the page.", panel=_PAGE
     )
+    carry_layers: int | tuple[int, ...] | None = option(
+        None,
+        check=optional(checks.layers),
+        flag="--layers",
+        metavar="N[,N...]",
+        help="Layers for the slider of the file that --html writes, besides that of --layer. "
+        "A served page has them all.",
+        panel=_PAGE,
+        parse=numbers("a number or several like 2,5,8,11", int),
+    )
     host: str = option(
         "127.0.0.1",
         check=checks.text,
@@ -70,6 +80,17 @@ class PageOptions(Checked):
         help="Folder that the page's save button writes to.",
         panel=_PAGE,
     )
+
+    @property
+    def carried(self) -> tuple[int, ...]:
+        """The layers, none or several."""
+        return (
+            ()
+            if self.carry_layers is None
+            else (self.carry_layers,)
+            if isinstance(self.carry_layers, int)
+            else self.carry_layers
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +127,7 @@ def explore(
     from patchprism.support.files import check_target
 
     # Wrong input is refused before the network runs.
+    _check_layers(photos, page, settings)
     bound = None if page.html is not None else _listen(photos, page, settings)
     chosen, store = coloring.coloring(), store_among(photos)
     if page.html is not None:
@@ -149,6 +171,20 @@ def explore(
     )
 
 
+def _check_layers(photos: list[str], page: PageOptions, settings: Settings) -> None:
+    from patchprism.errors import OptionError
+    from patchprism.jobs.inputs import store_among
+
+    if page.carry_layers is None:
+        return
+    if page.html is None:
+        raise OptionError("carry_layers is for --html; the slider of a served page has all layers")
+    if store_among(photos) is not None:
+        raise OptionError("carry_layers needs the photos: a feature store holds its own layer only")
+    if settings.layer is not None and not isinstance(settings.layer, int):
+        raise OptionError("carry_layers needs a single layer to begin with, as --layer 8 names one")
+
+
 def _listen(photos: list[str], page: PageOptions, settings: Settings) -> socket:
     from patchprism.explorer import serve
     from patchprism.jobs.inputs import store_among
@@ -176,6 +212,7 @@ def _made(
 ) -> tuple[View, Message, Backbone | None]:
     """The view, its message for the page, and the network for later fits."""
     from patchprism.explorer.build import build_message
+    from patchprism.explorer.carried import carry_layers
     from patchprism.explorer.modes import can_attend, carry_modes
     from patchprism.jobs.engines import open_engine
     from patchprism.jobs.inputs import list_photos, store_among
@@ -192,12 +229,17 @@ def _made(
                 check_target(page.html, list_photos(photos))
             settings = with_model(settings, run, coloring)
             backbone = load_network(coloring.resolved(settings), tell)
+            for layer in page.carried:
+                backbone.layer_index(layer)
             run = replace(run, backbone=backbone)
         view = make_view(photos, settings, run, coloring, most=MAX_SHOWN)
         message = build_message(view, title=page.title, prism_path=prism, progress=tell)
         if page.html is not None:
             attends = backbone is not None and can_attend(view, backbone)
             carry_modes(message, view, backbone if attends else None, tell=tell)
+        if page.carried:
+            assert backbone is not None
+            message = carry_layers(message, view, backbone, page.carried, tell)
         return view, message, backbone
 
 

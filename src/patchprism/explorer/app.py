@@ -56,6 +56,7 @@ class FitBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     model: Annotated[str, Field(max_length=100)] | None = None
+    layer: Annotated[int, Field(ge=0, le=1000, strict=True)] | None = None
     threshold: Share | Literal["auto", "otsu"] | None = None
     foreground: Annotated[str, Field(min_length=1, max_length=20)] | None = None
     scaling: Literal["minmax", "percentile", "sigmoid"] | None = None
@@ -63,6 +64,7 @@ class FitBody(BaseModel):
     space: Literal["rgb", "oklab"] | None = None
     without: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(max_length=MAX_PHOTOS)] = ()
     head: bool | None = None
+    aside: bool = False
 
 
 class SaveBody(BaseModel):
@@ -200,12 +202,17 @@ def make_app(workshop: Workshop, *, out: str | os.PathLike[str]) -> FastAPI:
         return {"fit": number}
 
     @app.get("/api/sessions/{name}/message")
-    async def message(name: str) -> Response:
+    async def message(name: str, fit: int | None = None) -> Response:
         wanted = workshop.session(name)
         with wanted.lock:
-            content, number = wanted.message, wanted.fit
-        headers = {"x-fit": str(number)}
+            number = wanted.fit if fit is None else fit
+            content = wanted.kept(number)[1]
+            headers = {"x-fit": str(number), "x-root": str(wanted.roots[number])}
         return Response(content, media_type="application/octet-stream", headers=headers)
+
+    @app.get("/api/sessions/{name}/turns/{fit}/{other}")
+    async def turn(name: str, fit: int, other: int) -> JSONResponse:
+        return JSONResponse(await run_in_threadpool(workshop.turn, workshop.session(name), fit, other))
 
     @app.get("/api/sessions/{name}/photos/{index}")
     async def photo(name: str, index: int) -> Response:

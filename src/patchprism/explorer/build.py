@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from patchprism.errors import PrismError
+from patchprism.explorer.layers import layers_info
 from patchprism.explorer.message import (
     VERSION,
     CommandInfo,
@@ -54,6 +55,7 @@ def build_message(
     title: str | None = None,
     prism_path: str | None = None,
     progress: Callable[[str, int, int | None], None] | None = None,
+    photos: bool = True,
 ) -> Message:
     """All that the page needs to show a visualization.
 
@@ -66,6 +68,8 @@ def build_message(
         The prism's file, where it was not fitted on these photos; for the command.
     progress : callable, optional
         Called as ``progress(stage, done, total)``; may raise to stop the work.
+    photos : bool
+        Whether the photos are in it.
 
     Returns
     -------
@@ -81,7 +85,7 @@ def build_message(
     scene = np.concatenate([_rows(prism.scene_components(tokens)) for tokens in view.features])
     object_ = np.concatenate([prism.object_components(_rows(tokens)) for tokens in view.features])
     summary = prism.summary()
-    photos = [
+    infos = [
         PhotoInfo(
             name=Path(name).name, source=name, size=list(size), grid=list(part.score.shape), crop=list(crop)
         )
@@ -99,6 +103,8 @@ def build_message(
             "patch_size": record.patch_size,
             "weights": str(view.weights),
         },
+        layers=layers_info(view),
+        carried=None,
         fit=FitInfo(
             fitted_here=view.fitted_here,
             threshold=summary["threshold"],
@@ -124,7 +130,7 @@ def build_message(
         tokens=TokensInfo(
             dims=len(reduced.scales), width=view.features.width, tolerance=TOLERANCE, error=reduced.error
         ),
-        photos=photos,
+        photos=infos,
         hints=view.hints(),
         failures=[{"photo": Path(f.photo).name, "reason": f.reason} for f in view.failures],
         command=_command(view, prism_path),
@@ -134,7 +140,7 @@ def build_message(
     )
     message = Message(header)
     message.add("prism", "deflate", prism.to_bytes())
-    for i in range(len(view)):
+    for i in range(len(view)) if photos else ():
         message.add(f"photo-{i}", "raw", preview(view, i))
         tell("page", i + 1, len(view))
     components = np.concatenate([_codes(scene, scene_steps), _codes(object_, object_steps)])

@@ -35,6 +35,7 @@ MODULES = (
     "head",
     "state",
     "similarity",
+    "agree",
     "model",
     "history",
     "app",
@@ -65,6 +66,9 @@ MODULES = (
     "served",
     "modes",
     "stored",
+    "second",
+    "file_layers",
+    "layers",
     "main",
 )
 STYLES = ("style", "gallery", "tools")

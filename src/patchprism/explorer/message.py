@@ -106,6 +106,47 @@ class PhotoInfo(TypedDict):
     crop: list[float]
 
 
+class LayersInfo(TypedDict):
+    """The network's number of layers, and those that are shown, counted from 0."""
+
+    depth: int
+    shown: list[int]
+
+
+class ReferenceInfo(TypedDict):
+    """The fit that colours are turned to agree with, and what scales them: components counted from 1, and numbers a
+    component.
+    """
+
+    model: str
+    layers: LayersInfo | None
+    components: list[int]
+    deviation: list[float]
+    ranges: dict[str, RangeInfo]
+
+
+class TurnInfo(TypedDict):
+    """How colours are turned to agree with another fit's, see :class:`~patchprism.lenses.turning.Turn`."""
+
+    rotation: list[list[float]]
+    center: list[float]
+    target: list[float]
+    residual: float
+    shuffled: float
+    shifted: float | None
+    patches: int
+    reference: ReferenceInfo
+
+
+class CarriedInfo(TypedDict):
+    """Layers that a file carries: a message without photos for each but the one that it opens with, in the buffer
+    ``layer-N``; and how the colours of each (the outer key) are turned to agree with those of each other.
+    """
+
+    layers: list[int]
+    turns: dict[str, dict[str, TurnInfo | None]]
+
+
 class CommandInfo(TypedDict):
     """Parts of the command that reproduces a view."""
 
@@ -138,6 +179,8 @@ class Header(TypedDict):
     patchprism: str
     title: str
     model: ModelInfo
+    layers: LayersInfo | None
+    carried: CarriedInfo | None
     fit: FitInfo
     mask: MaskInfo
     scene: PcaInfo

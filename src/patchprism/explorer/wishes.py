@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from patchprism.errors import OptionError
+from patchprism.explorer.layers import shown_layers
 from patchprism.prism.estimator import Prism
 from patchprism.prism.options import MASK_OPTIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
 
+    from patchprism.backbones import Backbone
     from patchprism.jobs.settings import Settings
     from patchprism.jobs.view import View
     from patchprism.prism.head import Head
@@ -27,10 +29,12 @@ _OWN = ("weights", "dtype", "layer", "facet", "final_norm", "mean", "std")
 class Wish:
     """Changes that a fit should make; None means no change.
 
-    ``without``: photos that are left out, by their rows. ``head``: whether the tab's head becomes the foreground.
+    ``layer``: counted from 0. ``without``: photos that are left out, by their rows. ``head``: whether the tab's head
+    becomes the foreground. ``aside``: whether the fit is made beside the one that is shown, which stays.
     """
 
     model: str | None = None
+    layer: int | None = None
     threshold: float | str | None = None
     foreground: str | None = None
     scaling: str | None = None
@@ -38,6 +42,12 @@ class Wish:
     space: str | None = None
     head: bool | None = None
     without: tuple[int, ...] = ()
+    aside: bool = False
+
+    @property
+    def only_moves(self) -> bool:
+        """Whether nothing is asked for but another model or layer."""
+        return self == Wish(model=self.model, layer=self.layer, aside=self.aside) and bool(self.changes)
 
     @property
     def changes_fit(self) -> bool:
@@ -48,7 +58,8 @@ class Wish:
     def changes(self) -> dict[str, Any]:
         """The settings that it changes."""
         kept = {key: value for key, value in asdict(self).items() if value is not None}
-        kept.pop("without")
+        for name in ("without", "aside"):
+            kept.pop(name)
         return kept | {"foreground": "mask"} if kept.pop("head", False) else kept
 
 
@@ -82,21 +93,27 @@ def settings_of(
     # If no network ran, no model was chosen.
     settings = Settings(**kept | {"device": kept.get("device") or "auto"})
     changes = (asked or {} if wish.threshold is None else {}) | wish.changes
+    if moves(view, wish) and changes.get("foreground", settings.foreground) == "mask":
+        changes["foreground"] = "auto"  # no head goes with other tokens
     if "model" in changes and changes["model"] != view.record.name:
         # Weights and dtype were for the other network; size stays.
         changes |= {"mean": None, "std": None}
         changes |= {"weights": None, "dtype": "auto", "layer": None, "facet": None, "final_norm": None}
-        if (
-            changes.get("foreground", settings.foreground) == "mask"
-        ):  # a head cannot be used with other tokens
-            changes["foreground"] = "auto"
         if first is not None and changes["model"] == first.record.name:
             changes |= {key: first.settings.get(key, value) for key, value in changes.items() if key in _OWN}
+        changes |= {} if wish.layer is None else {"layer": wish.layer}
     if changes.get("foreground") in ("auto", "object", "mask"):  # which look at no component
         changes["foreground_component"] = None
     # The foreground that is shown is the page's affair; what is fitted starts by showing itself.
     changes |= {"mask_threshold": None, "mask_side": None, "opening": 0, "closing": 0}
     return replace(settings, **changes).resolved()
+
+
+def moves(view: View, wish: Wish) -> bool:
+    """Whether a wish is for tokens of another model or layer."""
+    if wish.model not in (None, view.record.name):
+        return True
+    return wish.layer is not None and shown_layers(view) != (wish.layer,)
 
 
 def head_of(view: View, wish: Wish, head: Head | None) -> Head | None:
@@ -105,16 +122,21 @@ def head_of(view: View, wish: Wish, head: Head | None) -> Head | None:
         if head is None:
             raise OptionError("no head has been taught in this tab; mark patches first")
         return head
-    if wish.model not in (None, view.record.name) or wish.foreground not in (None, "mask"):
+    if moves(view, wish) or wish.foreground not in (None, "mask"):
         return None
     return view.prism.head_ or (head if wish.foreground == "mask" else None)
 
 
-def check_wish(view: View, wish: Wish, loaded: Collection[str] = ()) -> None:
+def check_wish(view: View, wish: Wish, loaded: Mapping[str, Backbone] | None = None) -> None:
     """Refuse what a fit would refuse, before anything is queued; ``loaded`` are models that need no weights."""
     from patchprism.backbones import find_record, locate_weights, records
 
-    if wish.model is not None and wish.model not in (view.record.name, *loaded):
+    loaded = loaded or {}
+    record = view.record
+    if wish.model is not None and wish.model in loaded:
+        record = loaded[wish.model].record
+    elif wish.model not in (None, record.name):
+        assert wish.model is not None
         if ":" in wish.model:  # finding out about it would mean asking the hub
             names = ", ".join(record.name for record in records())
             raise OptionError(f"model must be one of {names}, or the one that is shown, got {wish.model!r}")
@@ -123,6 +145,12 @@ def check_wish(view: View, wish: Wish, loaded: Collection[str] = ()) -> None:
             raise OptionError(
                 f"the weights of {wish.model} are not on this machine; to fetch them, run patchprism download"
             )
+    if wish.layer is not None:
+        if record.name == view.record.name and view.store is not None:
+            raise OptionError(
+                "a feature store holds the tokens of its own layer only; layer needs the photos"
+            )
+        record.layer_index(wish.layer)
     if any(not 0 <= row < len(view) for row in wish.without):
         raise OptionError("without names a photo that does not exist")
     settings_of(view, wish).prism()

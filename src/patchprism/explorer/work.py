@@ -8,26 +8,33 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from copy import copy
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from patchprism.errors import OptionError, PatchPrismError, PhotoError, WeightsError
 from patchprism.explorer.build import build_message
+from patchprism.explorer.layers import LayerBank, turn_of
+from patchprism.explorer.message import Message
+from patchprism.explorer.sessions import MAX_FITS, BusyError, Job, NoSessionError, Session, Stopped, Telling
 from patchprism.explorer.stored import Stored
 from patchprism.explorer.uploads import clean_name, read_upload
-from patchprism.explorer.wishes import Wish, check_wish, head_of, reshown, settings_of, without
+from patchprism.explorer.wishes import Wish, check_wish, head_of, moves, reshown, settings_of, without
 from patchprism.support.files import refuse_what_is_read
 from patchprism.support.written import PRISM, Output
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Iterable
     from pathlib import Path
 
     import numpy as np
     from numpy.typing import NDArray
 
     from patchprism.backbones import Backbone
+    from patchprism.explorer.message import TurnInfo
+    from patchprism.features.extraction import PhotoTokens
+    from patchprism.jobs.run import Tell
     from patchprism.jobs.settings import Settings
     from patchprism.jobs.view import View
     from patchprism.prism.head import Head
@@ -36,97 +43,18 @@ MAX_SESSIONS = 16
 MAX_PHOTOS = 48
 MAX_SESSION_BYTES = 768 << 20  # of decoded photos
 MAX_WAITING = 8
-MAX_FITS = 4  # earlier fits of a tab, for undo
 
-
-class NoSessionError(PatchPrismError):
-    """The session of a tab is unknown, or was dropped for newer ones."""
-
-
-class BusyError(PatchPrismError):
-    """There is too much to do already."""
-
-
-class Stopped(BaseException):
-    """Raised inside a job to end it; no Exception, so that nothing on the way takes it for a bad photo."""
-
-
-@dataclass
-class Job:
-    """One fit, as the page sees it."""
-
-    state: str = "queued"
-    stage: str = ""
-    done: int = 0
-    total: int | None = None
-    error: str = ""
-    stop: threading.Event = field(default_factory=threading.Event)
-
-    def tell(self, stage: str, done: int, total: int | None) -> None:
-        """Record progress; raises :class:`Stopped` if the job should stop."""
-        if self.stop.is_set():
-            raise Stopped
-        self.stage, self.done, self.total = stage, done, total
-
-    def public(self) -> dict[str, Any]:
-        """The state for the page."""
-        return {
-            "state": self.state,
-            "stage": self.stage,
-            "done": self.done,
-            "total": self.total,
-            "error": self.error,
-        }
-
-    @property
-    def over(self) -> bool:
-        """Whether nothing more will happen."""
-        return self.state in ("done", "failed", "stopped")
-
-
-@dataclass
-class Session:
-    """One tab's view, and those that it had before.
-
-    ``asked`` is what the tab has asked of all fits to come: ``threshold`` and ``foreground``. ``fits`` are views and
-    messages by their number, ``fit`` the number of the one that is shown.
-    """
-
-    view: View
-    message: bytes
-    staged: list[tuple[str, NDArray[np.uint8]]] = field(default_factory=list)
-    job: Job | None = None
-    head: Head | None = None  # the last that was taught or given
-    attention: tuple[NDArray[np.float32], dict[str, Any]] | None = None  # the last that was asked for
-    matches: list[dict[str, Any]] | None = None  # of the last search
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    asked: dict[str, Any] = field(default_factory=dict)
-    fits: OrderedDict[int, tuple[View, bytes]] = field(default_factory=OrderedDict)
-    fit: int = 0
-
-    def show(self, view: View, message: bytes) -> None:
-        """Show another fit, and keep the one before."""
-        self.fits[self.fit] = self.view, self.message
-        self.fit = max(self.fits) + 1
-        self.view, self.message = view, message
-        while len(self.fits) > MAX_FITS:
-            self.fits.popitem(last=False)
-
-    def back(self, fit: int) -> None:
-        """Show a fit that was kept.
-
-        Raises
-        ------
-        NoSessionError
-            If it is not there any more.
-        """
-        if fit == self.fit:
-            return
-        if fit not in self.fits:
-            raise NoSessionError(f"that fit is no longer kept; undo goes back at most {MAX_FITS} fits")
-        self.fits[self.fit] = self.view, self.message
-        self.view, self.message = self.fits[fit]
-        self.fit = fit
+__all__ = [
+    "MAX_FITS",
+    "MAX_PHOTOS",
+    "BusyError",
+    "Job",
+    "NoSessionError",
+    "Session",
+    "Stopped",
+    "Task",
+    "Workshop",
+]
 
 
 Task = Callable[[Session, Job], None]  # what the one thread does for a session
@@ -145,15 +73,24 @@ class Workshop:
         The network of the view. Without it, the view comes from a store, and the network is loaded when it is needed.
     device : str
         Device of networks that are loaded here.
+    bank : LayerBank, optional
+        Keeps the tokens of layers.
     """
 
     def __init__(
-        self, view: View, message: bytes, backbone: Backbone | None, *, device: str = "auto"
+        self,
+        view: View,
+        message: bytes,
+        backbone: Backbone | None,
+        *,
+        device: str = "auto",
+        bank: LayerBank | None = None,
     ) -> None:
         self.first = view, message
         self.stored = Stored.of(view)
         self._backbones = {} if backbone is None else {backbone.record.name: backbone}
         self._device = str(backbone.device) if backbone else device
+        self._bank = bank or LayerBank()
         self._sessions: OrderedDict[str, Session] = OrderedDict()
         self._lock = threading.Lock()
         self._waiting: queue.Queue[tuple[Session, Job, Task] | None] = queue.Queue(MAX_WAITING)
@@ -180,10 +117,7 @@ class Workshop:
 
         If there are too many sessions, the one that was idle for longest is dropped.
         """
-        shown = self.first
-        if like is not None:
-            other = self.session(like)
-            shown = other.view, other.message
+        made = Session(*self.first) if like is None else self.session(like).copy()
         name = secrets.token_urlsafe(12)
         with self._lock:
             if len(self._sessions) >= MAX_SESSIONS:
@@ -191,7 +125,7 @@ class Workshop:
                 if idle is None:
                     raise BusyError(f"{MAX_SESSIONS} tabs are already in use; close one and try again")
                 del self._sessions[idle]
-            self._sessions[name] = Session(*shown)
+            self._sessions[name] = made
         return name
 
     def session(self, name: str) -> Session:
@@ -242,6 +176,16 @@ class Workshop:
             If the wish cannot be fulfilled.
         """
         check_wish(session.view, wish, self._backbones)
+        with session.lock:
+            free = not session.job or session.job.over
+            known = session.found(wish) if free and wish.only_moves and not session.staged else None
+            if known is not None:
+                if wish.aside:
+                    session.aside = known
+                else:
+                    session.back(known)
+                session.job = Job(state="done", fit=known)
+                return session.job
         return self.queue(session, partial(self._fit, wish=wish))
 
     def queue(self, session: Session, task: Task) -> Job:
@@ -275,7 +219,8 @@ class Workshop:
 
     def _fit(self, session: Session, job: Job, wish: Wish) -> None:
         with session.lock:
-            view, staged = session.view, list(session.staged)
+            view, staged = session.view, [] if wish.aside else list(session.staged)
+            root = session.roots[session.fit] if wish.only_moves and not staged else None
             if wish.foreground is not None and isinstance(wish.threshold, str):
                 session.asked = {"threshold": wish.threshold, "foreground": wish.foreground}
             if wish.head:
@@ -289,7 +234,7 @@ class Workshop:
             with session.lock:
                 session.staged = session.staged[len(staged) :]
         with session.lock:
-            session.show(made, content)
+            job.fit = session.show(made, content, root=root, aside=wish.aside)
 
     def _made(
         self,
@@ -305,13 +250,12 @@ class Workshop:
         from patchprism.jobs.settings import describe_origin
 
         first = self.first[0]
-        other = wish.model not in (None, view.record.name)
+        other = moves(view, wish)
         scores = None  # that a threshold of this view holds for
         if other or staged or wish.without:
             scores = {name: first.settings.get(name) for name in ("threshold", "foreground")} | (asked or {})
         view = without(view, wish.without)
         settings = settings_of(view, wish, first=first, asked=scores)
-        other = settings.model != view.record.name
         if other and view.gone:
             raise OptionError(
                 f"{view.gone[0]} no longer exists, so only the model of the feature store can be shown"
@@ -330,16 +274,23 @@ class Workshop:
             framing = settings.framing(record) if other else framing
             origin = describe_origin(backbone.identity, settings, framing)
             job.tell("photos", 0, len(todo))
-            for each in extract(
-                photos,
-                backbone,
-                framing,
-                indices=todo,
-                batches=Batches(size=1),
-                options=settings.token_options(),
-            ):
+            if other and wish.layer is not None:  # others will follow, which one forward pass gives as well
+                found: Iterable[PhotoTokens] = self._bank.tokens(
+                    photos,
+                    backbone,
+                    settings,
+                    framing,
+                    n_patches=view.features.n_patches,
+                    told=lambda done: job.tell("photos", done, len(todo)),
+                )
+            else:
+                options = settings.token_options()
+                found = extract(
+                    photos, backbone, framing, indices=todo, batches=Batches(size=1), options=options
+                )
+            for done, each in enumerate(found, start=1):
                 new[each.index] = each
-                job.tell("photos", len(new), len(todo))
+                job.tell("photos", done, len(todo))
         kept = 0 if other else len(view)
         tokens = [*list(view.features)[:kept], *(new[i].tokens for i in todo)]
         photos.notes |= view.photos.notes
@@ -378,6 +329,11 @@ class Workshop:
             return self._backbone(settings_of(view, Wish(), first=self.first[0]), job)
         return loaded
 
+    def moved(self, view: View, wish: Wish, tell: Tell) -> View:
+        """A view of another model or layer, made at once."""
+        check_wish(view, wish, self._backbones)
+        return self._made(view, [], Telling(told=tell), wish)
+
     def _backbone(self, settings: Settings, job: Job) -> Backbone:
         from patchprism.jobs.network import load_network
 
@@ -393,6 +349,12 @@ class Workshop:
                 )
             self._backbones[name] = loaded
         return self._backbones[name]
+
+    def turn(self, session: Session, fit: int, other: int) -> TurnInfo | None:
+        """How the colours of one fit are turned to agree with those of another, see :func:`turn_of`."""
+        with session.lock:
+            (view, _), (reference, message) = session.kept(fit), session.kept(other)
+        return turn_of(view, reference, Message.from_bytes(message).header)
 
     def save(
         self, session: Session, folder: str | os.PathLike[str], options: dict[str, Any], **output: Any

@@ -422,16 +422,17 @@ def _layers(opened: Opened) -> Iterator[tuple[int | tuple[int, ...], Source]]:
         yield layers, opened.source
         return
     stop = 0
-    for layer, width in zip(layers, _widths(opened, layers), strict=True):
+    for layer, width in zip(
+        layers, layer_widths(opened.load(), layers, opened.settings["facet"]), strict=True
+    ):
         stop, start = stop + width, stop
         yield layer, _OneLayer(opened.source, slice(start, stop))
 
 
-def _widths(opened: Opened, layers: Sequence[int]) -> list[int]:
-    """Widths of a model's layers, which differ in convolutional networks: by a look at nothing."""
+def layer_widths(backbone: Backbone, layers: Sequence[int], facet: str) -> list[int]:
+    """Widths of a network's layers, which differ in convolutional networks: by a look at nothing."""
     import torch
 
-    assert opened.load is not None
-    side = 8 * opened.record.patch_size
-    tokens = opened.load().layer_tokens(torch.zeros(1, 3, side, side), layers, facet=opened.settings["facet"])
+    side = 8 * backbone.record.patch_size
+    tokens = backbone.layer_tokens(torch.zeros(1, 3, side, side), layers, facet=facet)
     return [each.shape[-1] for each in tokens]

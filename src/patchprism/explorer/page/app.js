@@ -5,6 +5,7 @@
 //   "change"  (patch, state)   the state has changed, at once
 //   "draw"    (state)          once per frame after changes: masks and colours are up to date
 //   "hover"   (at or null)     once per frame: { photo, index, patch }, patch counted over all photos
+//   "heat"    (patch)          whose heat map is shown, counted over all photos; -1 for none
 //   "tool"    (tool or null)   what a press in a photo does
 //   "theme"   ()               light or dark has changed
 // It keeps in app.defaults what it adds to the opening view, so that links, undo and redo know of it.
@@ -51,17 +52,23 @@ export class App {
   }
 
   undo() {
-    this.restore(this.history.undo({ ...this.state }), "Nothing to undo.");
+    this.step("undo", "Nothing to undo.");
   }
 
   redo() {
-    this.restore(this.history.redo({ ...this.state }), "Nothing to redo.");
+    this.step("redo", "Nothing to redo.");
   }
 
-  restore(state, otherwise) {
+  // One step after the other, since going to another fit takes a moment.
+  step(way, otherwise) {
+    if (this.going) {
+      this.going.then(() => this.step(way, otherwise));
+      return;
+    }
+    const state = this.history[way]({ ...this.state });
     if (!state) this.toast(otherwise);
     else if (state.fit === this.state.fit) this.put(state);
-    else this.report(this.goToFit(state));
+    else this.going = this.report(this.goToFit(state)).finally(() => (this.going = null));
   }
 
   // All that happens between two frames is drawn once.

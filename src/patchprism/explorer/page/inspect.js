@@ -32,6 +32,7 @@ export function inspect(app) {
   const heat = () => {
     const { held, heat: wanted, heatRange } = app.state;
     const patch = held ? app.model.photos[held.photo].start + held.index : wanted && app.hovered && !app.tool ? app.hovered.patch : -1;
+    app.emit("heat", patch);
     app.gallery.drawHeat(patch >= 0 ? app.model.similarity.of(patch) : null, heatRange);
   };
 

@@ -3,8 +3,10 @@
 import { App } from "./app.js";
 import { crisp } from "./crisp.js";
 import { byId, element } from "./dom.js";
+import { FileLayers } from "./file_layers.js";
 import { inspect } from "./inspect.js";
 import { keys } from "./keys.js";
+import { layers } from "./layers.js";
 import { fromBase64, readMessage } from "./message.js";
 import { Model } from "./model.js";
 import { modes } from "./modes.js";
@@ -20,26 +22,48 @@ import { tools } from "./tools.js";
 import { Gallery } from "./view.js";
 
 // Each is called once with the app, in this order; app.js says how they hear of things.
-const PARTS = [navigate, panel, readout, inspect, crisp, take, keys, modes, stored, tools];
+const PARTS = [navigate, panel, readout, inspect, crisp, take, keys, modes, stored, tools, layers];
 
 const app = new App();
 
-// Shows a message. settings: a link's fragment, or (opening, photos before, photos now) -> the state.
+// Whether the photos of another model are those that are in the window, patch for patch.
+function samePhotos(model, other) {
+  const like = ({ name, size, grid, crop }) => [name, size, grid, crop].join();
+  const bytes = (a, b) => a === b || (a.length === b.length && a.every((value, i) => value === b[i]));
+  return (
+    model?.photos.length === other.photos.length &&
+    model.photos.every((photo, i) => like(photo) === like(other.photos[i]) && bytes(model.buffers[`photo-${i}`], other.buffers[`photo-${i}`]))
+  );
+}
+
+// Shows a message, decoded or not. settings: a link's fragment, or (opening, photos before, photos now) -> the state.
 app.load = async (content, settings) => {
-  const message = await readMessage(content);
+  const model = new Model(content instanceof Uint8Array ? await readMessage(content) : content);
+  await app.dress(model);
   const before = app.model?.photos;
-  const model = new Model(message);
+  const same = samePhotos(app.model, model);
   app.setTool(null);
   app.model = model;
-  const { header } = message;
-  app.opening = initialState(header, { ...app.defaults, fit: app.server?.fitNumber ?? 0 });
+  const { header } = model;
+  app.opening = initialState(header, { ...app.defaults, fit: model.fit });
   app.state = typeof settings === "string" ? fromFragment(settings, app.opening, header.photos) : settings(app.opening, before, header.photos);
+  if (app.file) app.opening.fit = app.file.first; // so that links name another layer
   app.hovered = null;
-  app.gallery?.close();
   document.title = header.title;
   byId("title").textContent = header.title;
   byId("failures").textContent = header.failures.map((failure) => `${failure.photo}: ${failure.reason}`).join(" · ");
-  app.gallery = new Gallery(byId("gallery"), app.model, {
+  if (same) app.gallery.take(app.model);
+  else {
+    app.gallery?.close();
+    app.gallery = makeGallery();
+  }
+  app.model.update(app.state);
+  app.emit("load", app.model);
+  app.draw();
+};
+
+function makeGallery() {
+  return new Gallery(byId("gallery"), app.model, {
     foresee: (photo, index) => app.foresee(photo, index),
     hover: (photo, index, box, spoken = false) => app.hover({ photo, index, box, spoken }),
     reach: (photo, index) => app.follow(photo, index),
@@ -55,20 +79,22 @@ app.load = async (content, settings) => {
     zoom: (factor, x, y) => app.zoom(factor, x, y),
     tool: () => app.tool,
   });
-  app.model.update(app.state);
-  app.emit("load", app.model);
-  app.draw();
-};
+}
 
 async function start() {
   const data = byId("message-data");
   let content = data.textContent ? fromBase64(data.textContent) : null;
   data.remove(); // its megabytes are in the arrays now
-  if (!content) content = await openServer(app);
+  content = content ? await readMessage(content) : await openServer(app);
+  if (content.header?.carried) app.file = new FileLayers(content);
   for (const part of PARTS) part(app);
   await served(app);
-  addEventListener("hashchange", () => app.change(fromFragment(location.hash, app.opening, app.model.header.photos)));
-  await app.load(content, location.hash);
+  addEventListener("hashchange", ({ newURL }) => {
+    const { hash } = new URL(newURL); // the page may have written its own address since
+    if (app.file && app.file.named(hash) !== app.file.shown) app.report(app.openFile(hash));
+    else app.change(fromFragment(hash, app.opening, app.model.header.photos));
+  });
+  await (app.file ? app.openFile(location.hash) : app.load(content, location.hash));
   foldWhatDoesNotFit(byId("panel"));
   await app.gallery.ready;
   document.documentElement.dataset.ready = "true";

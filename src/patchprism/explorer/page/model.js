@@ -1,5 +1,6 @@
 // What is shown, computed: scores, masks, colours, similarities. Knows the message and the settings, no DOM.
 
+import { turnedColouring } from "./agree.js";
 import { allColors, allPatchValues, extentOf, histogramOf, masksOf, objectColors, paintPicture, scoreColors, splitAt } from "./math.js";
 import { componentsOf } from "./message.js";
 import { editPrism } from "./prism.js";
@@ -49,17 +50,35 @@ export class Model {
       this.mask = masksOf(this.scores, this.photos, state);
       this.made.mask = maskKey;
     }
-    const colorKey = [state.basis, state.components, state.scaling, state.space].join();
+    const colorKey = [state.basis, state.components, state.scaling, state.space, state.turned].join();
     if (colorKey !== this.made.color || (state.basis === "all" && maskChanged)) {
       if (state.basis === "all") {
         const values = allPatchValues(this.scene, this.photos, this.mask, state.components);
         allColors(values, this.allRange(state), this.header.scene, state, this.bytes);
       } else {
-        objectColors(this.object, this.header.object, this.header.ranges[state.scaling], state, this.bytes);
+        const { object, pca, ranges } = this.colouring(state);
+        objectColors(object, pca, ranges[state.scaling], state, this.bytes);
       }
       this.made.color = colorKey;
     }
     return { maskChanged };
+  }
+
+  // Has the colours turned by these turns, one after the other; none brings the fit's own back.
+  setTurns(turns) {
+    this.turned = turns.length ? turnedColouring(this, turns) : null;
+    this.made.color = null;
+  }
+
+  // Whether the colours that are shown are turned. Only the components that colours were turned with can be.
+  isTurned(state) {
+    return Boolean(state.turned && this.turned) && state.basis === "object" && state.components.every((signed) => this.turned.known.has(Math.abs(signed)));
+  }
+
+  // What colours are made of.
+  colouring(state) {
+    const { header, object } = this;
+    return this.isTurned(state) ? this.turned : { object, pca: header.object, ranges: header.ranges };
   }
 
   // What becomes 0 and 1 in the all-patch picture: over all patches where the whole image is shown, else with the fit's own

@@ -196,7 +196,7 @@ class Panel {
       if (output && output.textContent !== String(value)) output.textContent = value;
     }
     for (const id of ["smooth", "guided", "heat", "beside", "everywhere"]) byId(id).checked = state[id];
-    byId("beside").disabled = state.mode === "photo";
+    byId("beside").disabled = state.mode === "photo" || Boolean(state.other);
     for (const id of ["sort", "background"]) if (byId(id).value !== state[id]) byId(id).value = state[id];
     ["heat-low", "heat-high"].forEach((id, at) => {
       if (Number(byId(id).value) !== state.heatRange[at] || byId(id).value === "") byId(id).value = state.heatRange[at];

@@ -84,7 +84,7 @@ export class Scatter {
     const { colors, visible } = model.layer(state);
     const solid = this.solid.checked;
     this.lassoRow.hidden = this.selects[2].hidden = !solid;
-    const key = [state.basis, state.mode, state.components, state.scaling, state.space, state.threshold, state.side, state.opening, state.closing, model.extraKey].join();
+    const key = [state.basis, state.mode, state.components, state.scaling, state.space, state.turned, state.threshold, state.side, state.opening, state.closing, model.extraKey].join();
     if (!always && key === this.key) return;
     this.key = key;
     const values = state.basis === "all" ? model.scene : model.object;

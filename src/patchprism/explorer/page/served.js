@@ -41,10 +41,11 @@ function movedMarks(marks, before, moved, after) {
 const startOf = (photos, photo) => photos.slice(0, photo).reduce((sum, { grid }) => sum + grid[0] * grid[1], 0);
 
 // What stays of a view when another fit is shown: everything but its threshold, side and colours, which were the
-// other fit's. Pins stay on what they were set on. removed: rows of the photos that were left out.
-export function keptState(state, opening, before, after, removed = []) {
+// other fit's. Pins stay on what they were set on. removed: rows of the photos that were left out. elsewhere: whether
+// the other fit is of another model or layer, whose colours are turned to agree.
+export function keptState(state, opening, before, after, { removed = [], elsewhere = false } = {}) {
   const { threshold, side, components, scaling, space } = opening;
-  const kept = { ...state, threshold, side, components, scaling, space };
+  const kept = { ...state, threshold, side, ...(elsewhere ? {} : { components, scaling, space }) };
   if (state.basis === "all" && state.side === "none") kept.side = "none";
   const row = (photo) => (removed.includes(photo) ? -1 : photo - removed.filter((other) => other < photo).length);
   const grids = [];
@@ -73,6 +74,7 @@ export async function served(app) {
   if (!server) return;
   byId("work").hidden = false;
   const { models } = await server.json("GET", "/models");
+  app.models = models;
   const choose = byId("model");
   choose.replaceChildren(...models.map((name) => new Option(name, name)));
 
@@ -81,23 +83,14 @@ export async function served(app) {
   byId("method-row").hidden = false;
   methods.onchange = () => work({ foreground: methods.value, threshold: "auto" });
 
-  // Asks for a fit and shows what comes.
-  // start: what begins the fit. wish.same: whether it is the same fit, of other photos.
-  const work = async (wish, start = () => server.fit(wish, showJob)) => {
+  // One thing that the server computes at a time.
+  const busy = async (does) => {
     if (app.working) return;
     app.working = true;
     byId("message").textContent = "";
     for (const id of BUTTONS) byId(id).disabled = true;
     try {
-      await start();
-      const before = { ...app.state };
-      const content = await server.message();
-      await app.load(content, (opening, old, now) => ({
-        ...keptState(before, opening, old, now, wish.without), ...(wish.same && sameFit(before)), fit: opening.fit,
-      }));
-      app.history.cut();
-      app.history.note(before, "fit");
-      app.schedule("view");
+      await does();
     } catch (error) {
       byId("message").textContent = error.message;
     } finally {
@@ -107,12 +100,37 @@ export async function served(app) {
       showFit();
     }
   };
+  // Asks for a fit and shows what comes.
+  // wish.same: whether it is the same fit, of other photos. start: what begins the fit. more: what else the view is set to then.
+  const work = (wish, { start = () => server.fit(wish, showJob), more = {} } = {}) => busy(async () => {
+    await start();
+    const before = { ...app.state };
+    const content = await server.message();
+    const moved = Object.keys(wish).length > 0 && Object.keys(wish).every((key) => key === "model" || key === "layer");
+    await app.load(content, (opening, old, now) => ({
+      ...keptState(before, opening, old, now, { removed: wish.without, elsewhere: moved }), ...(wish.same && sameFit(before)), ...more, fit: opening.fit,
+    }));
+    if (!moved) app.history.cut();
+    app.history.note(before, moved ? "moved" : "fit");
+    app.schedule("view");
+  });
   app.work = work;
+  // Another fit to show beside this one: its number. done is called when the server is free again.
+  app.fitAside = async (wish) => {
+    let fit = null;
+    await busy(async () => (fit = (await server.fit({ ...wish, aside: true }, showJob)).fit));
+    return fit;
+  };
   app.remove = (photo) => work({ without: [photo] });
   // Undo and redo over a fit: the server keeps a few.
   app.goToFit = async (state) => {
-    await server.back(state.fit);
-    await app.load(await server.message(), () => state);
+    // One of another layer is made again if it is not kept, as long as the fit that it came from is there.
+    const known = app.fits.get(state.fit);
+    if (known?.root === app.model.root && known.layer !== undefined) {
+      await server.fit({ model: known.model, layer: known.layer }, showJob);
+      showJob(null);
+    } else await server.back(state.fit);
+    await app.load(await server.message(), (opening) => ({ ...state, fit: opening.fit }));
   };
 
   const addPhotos = async (files) => {

@@ -66,12 +66,24 @@ export class Server {
     return `/sessions/${this.session}`;
   }
 
-  // What the session shows; `fitNumber` is the number of its fit then.
+  // What the session shows; `fitNumber` is the number of its fit then, `rootNumber` that of the fit whose colours it is
+  // turned to agree with.
   async message() {
     this.hasAttention = (await this.json("GET", this.path)).attention;
     const response = await this.ask("GET", `${this.path}/message`);
     this.fitNumber = Number(response.headers.get("x-fit"));
+    this.rootNumber = Number(response.headers.get("x-root"));
     return new Uint8Array(await response.arrayBuffer());
+  }
+
+  // Another fit that the server keeps.
+  async messageOf(fit) {
+    return new Uint8Array(await (await this.ask("GET", `${this.path}/message?fit=${fit}`)).arrayBuffer());
+  }
+
+  // How a fit's colours are turned to agree with another's; null where they cannot be.
+  turn(fit, other) {
+    return this.json("GET", `${this.path}/turns/${fit}/${other}`);
   }
 
   // Goes back to a fit that the server keeps.

@@ -29,7 +29,7 @@ export function stored(app) {
     return rows;
   };
   const others = (keep) => app.model.photos.map((_, row) => row).filter((row) => !keep.has(row));
-  const show = (keep, wish) => app.work({ without: others(keep), same: true }, () => app.server.showStored({ keep: [...keep].sort((a, b) => a - b), ...wish }, showJob));
+  const show = (keep, wish) => app.work({ without: others(keep), same: true }, { start: () => app.server.showStored({ keep: [...keep].sort((a, b) => a - b), ...wish }, showJob) });
 
   const choose = (again = false) => {
     seed = again ? seed + 1 : 0;

@@ -2,6 +2,7 @@
 
 import { byId, setText } from "./dom.js";
 import { encodePng } from "./png.js";
+import { turnedNote } from "./agree.js";
 import { PRISM_NAME, commandText, needsOwnPrism, toFragment } from "./state.js";
 
 const KINDS = { photo: "photo", colours: "pca", overlay: "overlay", score: "score", clusters: "clusters", attention: "attention" };
@@ -54,9 +55,10 @@ export function take(app) {
     }
     const { header } = model;
     setText(byId("command"), commandText(header, state));
-    setText(byId("command-note"), !header.command.files
+    const note = !header.command.files
       ? "Some photos came without a file; put their files’ names in place of those above."
-      : needsOwnPrism(header, state) ? `Download the prism first: the command reads ${PRISM_NAME}.` : "");
+      : needsOwnPrism(header, state) ? `Download the prism first: the command reads ${PRISM_NAME}.` : "";
+    setText(byId("command-note"), [note, model.isTurned(state) ? turnedNote(model) : ""].filter(Boolean).join(" "));
     // What people would not expect of a picture that has the photo in it.
     setText(byId("picture-note"), !app.server && showsPhoto(state)
       ? "This file holds smaller, compressed copies of the photos. Pictures with the photo in them are made of these, enlarged to the photo’s size; the command below takes the photos themselves."

@@ -24,9 +24,21 @@ export class Gallery {
     this.order = this.tiles.map((tile) => tile.index).join();
     this.ready = Promise.all(this.tiles.map((tile) => tile.image.decode().catch(() => {})));
     this.zoom = 1;
+    this.second = false; // whether the pane beside shows the colours of another fit: second.js
     this.moved = () => {}; // called when tiles are elsewhere
     this.sizes = new ResizeObserver(() => this.arrange());
     this.sizes.observe(root.parentElement);
+  }
+
+  // The same photos in the colours of another model.
+  take(model) {
+    this.model = model;
+    this.drawCursor(-1);
+    for (const tile of this.tiles) {
+      for (const name of Object.keys(tile.layers ?? {})) this.paint(name, null);
+      tile.photo = model.photos[tile.index];
+      tile.at = -1;
+    }
   }
 
   close() {
@@ -52,7 +64,7 @@ export class Gallery {
     const [width, height] = [board.clientWidth, board.clientHeight];
     if (!shown || !width || !height) return;
     const single = state.single !== null;
-    const beside = state.beside && state.mode !== "photo";
+    const beside = (state.beside || this.second) && state.mode !== "photo";
     const split = beside && single;
     const laid = arrange({
       aspects: shown.map((i) => this.tiles[i].photo.size[1] / this.tiles[i].photo.size[0]),
@@ -72,7 +84,7 @@ export class Gallery {
       tile.paneWidth = box.fold === "row" ? (box.width - SEAM) / 2 : box.width;
     });
     for (const tile of this.tiles) {
-      const home = beside ? tile.side : tile.main;
+      const home = beside && !this.second ? tile.side : tile.main;
       if (tile.heatCanvas.parentElement !== home.stage) home.marks.before(tile.heatCanvas);
     }
     this.moved();
@@ -114,24 +126,26 @@ export class Gallery {
   }
 
   // Similarities as heat, from low to high, in all photos; null takes it away.
-  drawHeat(similarities, [low, high] = [0, 1]) {
+  drawHeat(similarities, range = [0, 1]) {
     this.root.classList.toggle("heating", similarities !== null);
     if (!similarities) return;
+    for (const tile of this.tiles) {
+      this.putHeat(tile.heatPixels.data, similarities, tile.photo.start, range);
+      tile.heat.putImageData(tile.heatPixels, 0, 0);
+    }
+  }
+
+  // One photo's similarities, from `start` on, as heat into its pixels.
+  putHeat(data, similarities, start, [low, high]) {
     const table = this.heatTable;
     const scale = (HEAT_STEPS - 1) / (high - low);
-    for (const tile of this.tiles) {
-      const { start, grid } = tile.photo;
-      const n = grid[0] * grid[1];
-      const data = tile.heatPixels.data;
-      for (let i = 0, at = 0; i < n; i++, at += 4) {
-        const value = similarities[start + i];
-        const step = 3 * (value <= low ? 0 : value >= high ? HEAT_STEPS - 1 : Math.round((value - low) * scale));
-        data[at] = table[step];
-        data[at + 1] = table[step + 1];
-        data[at + 2] = table[step + 2];
-        data[at + 3] = 255;
-      }
-      tile.heat.putImageData(tile.heatPixels, 0, 0);
+    for (let i = start, at = 0; at < data.length; i++, at += 4) {
+      const value = similarities[i];
+      const step = 3 * (value <= low ? 0 : value >= high ? HEAT_STEPS - 1 : Math.round((value - low) * scale));
+      data[at] = table[step];
+      data[at + 1] = table[step + 1];
+      data[at + 2] = table[step + 2];
+      data[at + 3] = 255;
     }
   }
 
@@ -201,7 +215,7 @@ export class Gallery {
 }
 
 // The edges between foreground and background of one photo, as an SVG path on the grid.
-function outlineOf(mask, start, [h, w]) {
+export function outlineOf(mask, start, [h, w]) {
   const parts = [];
   for (let y = 0; y < h; y++) {
     for (let x = 0; x < w; x++) {

@@ -1,0 +1,72 @@
+"""Several layers in one file: a message that carries others."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from patchprism.errors import OptionError
+from patchprism.explorer.build import build_message
+from patchprism.explorer.layers import LayerBank, cell_of, layers_info, turn_between
+from patchprism.explorer.wishes import Wish
+from patchprism.explorer.work import Workshop
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from patchprism.backbones import Backbone
+    from patchprism.explorer.message import Message
+    from patchprism.jobs.run import Tell
+    from patchprism.jobs.view import View
+
+
+def carry_layers(
+    message: Message, view: View, backbone: Backbone, layers: Sequence[int], tell: Tell
+) -> Message:
+    """A view's message with those of other layers inside, all from one more forward pass.
+
+    Parameters
+    ----------
+    message : Message
+        Of the view; it is added to.
+    layers : sequence of int
+        Counted from 0, or from the end; the view's own is among them in any case.
+
+    Raises
+    ------
+    OptionError
+        If the view shows several layers at once, or has none.
+    ModelError
+        If the network has no such layer.
+    """
+    known = layers_info(view)
+    if known is None or len(known["shown"]) != 1:
+        raise OptionError("carry_layers needs photos, and a single layer to begin with")
+    own = known["shown"][0]
+    numbers = sorted({own, *(view.record.layer_index(layer) for layer in layers)})
+    workshop = Workshop(view, b"", backbone, bank=LayerBank(wanted=numbers))
+    messages, cells = {own: message}, {own: cell_of(view)}
+    try:
+        for layer in numbers:
+            if layer != own:
+                other = workshop.moved(view, Wish(layer=layer), tell)
+                messages[layer] = build_message(
+                    other, title=message.header["title"], progress=tell, photos=False
+                )
+                cells[layer] = cell_of(other)
+    finally:
+        workshop.close()
+    for layer in numbers:
+        if layer != own:
+            message.add(f"layer-{layer}", "raw", messages[layer].to_bytes())
+    message.header["carried"] = {
+        "layers": numbers,
+        "turns": {
+            str(one): {
+                str(other): turn_between(cells[one], cells[other], messages[other].header)
+                for other in numbers
+                if other != one
+            }
+            for one in numbers
+        },
+    }
+    return message

@@ -1,0 +1,263 @@
+"""Other layers and models in the page: one forward pass, colours turned to agree, and what is refused."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import toys
+from roads import extract_features
+from typer.testing import CliRunner
+
+import patchprism
+from patchprism.cli.app import app
+from patchprism.cli.flags import named_by_flags
+from patchprism.errors import ModelError, OptionError, PatchPrismError
+from patchprism.explorer.build import build_message
+from patchprism.explorer.carried import carry_layers
+from patchprism.explorer.layers import LayerBank, layers_info, shown_layers, turn_of
+from patchprism.explorer.message import Message
+from patchprism.explorer.wishes import Wish, check_wish, settings_of
+from patchprism.explorer.work import MAX_FITS, Workshop
+from patchprism.jobs.engines import open_engine
+from patchprism.jobs.settings import Settings
+
+DEPTH = 8
+
+
+class Deep(toys.Toy):
+    """A toy of several layers, each other tokens, that counts the photos that go through it."""
+
+    def __init__(self):
+        super().__init__()
+        self.record = replace(self.record, name="deep", depth=DEPTH)
+        self.seen = 0
+
+    def _layers(self, pixels, layers, facet, norm):
+        self.seen += len(pixels) if pixels.any() else 0  # zeros: somebody asks how wide its tokens are
+        tokens = super()._layers(pixels, [0], facet, norm)[0]
+        return {layer: torch.sin(tokens * (1 + layer / 4)) for layer in layers}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return toys.make_photos(tmp_path_factory.mktemp("photos"), 4)
+
+
+@pytest.fixture(scope="module")
+def seen(folder):
+    return patchprism.visualize(folder, backbone=Deep(), size=48, layer=4)
+
+
+@pytest.fixture
+def deep():
+    return Deep()
+
+
+@pytest.fixture
+def workshop(seen, deep):
+    made = Workshop(seen, build_message(seen).to_bytes(), deep)
+    yield made
+    made.close()
+
+
+def asked(workshop, session, **wish):
+    """The number of the fit that a wish gives."""
+    job = workshop.start(session, Wish(**wish))
+    end = time.monotonic() + 60
+    while not job.over and time.monotonic() < end:
+        time.sleep(0.005)
+    assert job.state == "done", job.error
+    return job.fit
+
+
+def test_all_layers_come_from_one_forward_pass(workshop, deep, folder):
+    session = workshop.session(workshop.open())
+    for layer in (1, 5, 0, 2, 3):
+        asked(workshop, session, layer=layer)
+        alone = patchprism.visualize(folder, backbone=Deep(), size=48, layer=layer)
+        for one, other in zip(session.view.parts, alone.parts, strict=True):
+            np.testing.assert_array_equal(one.rgb, other.rgb)
+            np.testing.assert_array_equal(one.score, other.score)
+        assert Message.from_bytes(session.message).header["layers"] == {"depth": DEPTH, "shown": [layer]}
+        assert session.view.prism.origin["layer"] == (-1 if layer == DEPTH - 1 else layer)
+    assert deep.seen == 4  # photos, once each
+    # One photo more: that one alone goes through the network.
+    session.staged.append(("new.png", np.random.default_rng(5).integers(0, 255, (48, 64, 3), np.uint8)))
+    asked(workshop, session)
+    assert (shown_layers(session.view), len(session.view), deep.seen) == ((3,), 5, 5)
+    for layer in (2, 1):
+        asked(workshop, session, layer=layer)
+    assert (len(session.view), deep.seen) == (5, 6)
+
+
+def test_where_memory_is_short_the_layers_nearest_to_the_wanted_one_are_kept(seen, deep):
+    a_layer = 4 * seen.features.n_patches * seen.record.width
+    bank = LayerBank(3 * a_layer)
+    for layer, total in ((4, 4), (3, 4), (5, 4), (0, 8), (2, 8), (4, 12)):
+        settings = settings_of(seen, Wish(layer=layer))
+        found = bank.tokens(
+            seen.photos, deep, settings, seen.framing, n_patches=seen.features.n_patches, told=lambda _: None
+        )
+        assert deep.seen == total
+        assert [each.index for each in found] == [0, 1, 2, 3]
+        if layer == 4:
+            for one, tokens in zip(found, seen.features, strict=True):
+                np.testing.assert_array_equal(one.tokens, tokens)
+    # Tokens of another kind take the place of those that were not used for longest.
+    other = settings_of(replace(seen, settings=seen.settings | {"token_norm": "l2"}), Wish(layer=4))
+    bank.tokens(
+        seen.photos, deep, other, seen.framing, n_patches=seen.features.n_patches, told=lambda _: None
+    )
+    assert sum(each.nbytes for each in bank._kept.values()) <= 3 * a_layer
+
+
+def test_a_layers_colours_are_turned_as_compare_turns_them(workshop, folder):
+    session = workshop.session(workshop.open())
+    number = asked(workshop, session, layer=1)
+    turn = workshop.turn(session, number, session.roots[number])
+    cells = patchprism.compare(folder, models=Deep(), layers=[4, 1], size=48).cells
+    expected = cells[1].turn
+    np.testing.assert_array_equal(turn["rotation"], expected.rotation)
+    np.testing.assert_array_equal(turn["center"], expected.center)
+    np.testing.assert_array_equal(turn["target"], expected.target)
+    assert turn["residual"] == round(expected.residual, 6)
+    assert turn["shuffled"] == round(expected.residual_shuffled, 6)
+    assert (turn["shifted"], expected.residual_shifted) == (None, None)  # too few patches for that
+    assert (turn["patches"], turn["reference"]["layers"]["shown"]) == (expected.n_shared, [4])
+    kept = replace(session.view, features=session.view.features, photos=session.view.photos.subset([0, 1]))
+    assert turn_of(kept, *(session.kept(0)[0], {})) is None  # other photos
+
+
+def test_fits_of_other_layers_share_a_root_which_is_kept_and_a_refit_is_its_own(workshop, deep):
+    session = workshop.session(workshop.open())
+    numbers = [asked(workshop, session, layer=layer) for layer in (0, 1, 2, 3, 5, 6)]
+    assert {session.roots[number] for number in numbers} == {0}
+    assert 0 in session.fits
+    assert list(session.fits) == [0, *numbers[-MAX_FITS - 1 : -1]]
+    # What is kept is shown again; what is gone is made again, the same.
+    assert asked(workshop, session, layer=4) == 0
+    first = session.message
+    assert asked(workshop, session, layer=0) == numbers[-1] + 1
+    assert asked(workshop, session, layer=5) == numbers[4]
+    assert asked(workshop, session, layer=4) == 0
+    assert session.message is first
+    refit = asked(workshop, session, threshold=0.5, foreground="above")
+    assert session.roots[refit] == refit
+    moved = asked(workshop, session, layer=2)
+    assert session.roots[moved] == refit
+    # No threshold of one layer's fit is applied to another's.
+    assert session.view.prism.threshold == workshop.first[0].prism.threshold
+    assert deep.seen == 4
+    # A tab that a link opens shows the same, turned to the same.
+    other = workshop.session(workshop.open(next(iter(workshop._sessions))))
+    assert (other.message, other.roots[other.fit], other.kept(0)) == (session.message, 0, session.kept(refit))
+
+
+def test_a_fit_beside_another_leaves_it_as_it_is(workshop):
+    session = workshop.session(workshop.open())
+    view, message = session.view, session.message
+    number = asked(workshop, session, layer=2, aside=True)
+    assert (session.view, session.message, session.fit, session.aside) == (view, message, 0, number)
+    assert shown_layers(session.kept(number)[0]) == (2,)
+    for layer in range(DEPTH):
+        asked(workshop, session, layer=layer)
+    assert session.kept(number)  # however many came after it
+    assert asked(workshop, session, layer=2, aside=True) == number
+    shown = session.fit
+    assert asked(workshop, session, layer=5, aside=True) == session.aside != number
+    assert session.fit == shown
+    workshop._backbones["tiny"] = toys.tiny_transformer()
+    other = asked(workshop, session, model="tiny", layer=1, aside=True)
+    assert session.kept(other)[0].record.name == "tiny"
+    assert session.view.record.name == "deep"
+    assert session.roots[other] == 0
+    assert workshop.turn(session, other, session.fit)["patches"] > 8  # grids of another patch size
+
+
+def test_a_head_stays_with_its_layer(workshop):
+    from patchprism.explorer.teach import teach_head
+
+    session = workshop.session(workshop.open())
+    session.head = teach_head(session.view, [(0, 0), (5, 1), (9, 1)], ["ground", "thing"], 10.0)
+    asked(workshop, session, head=True)
+    assert session.view.prism.method_ == "mask"
+    asked(workshop, session, layer=1)
+    assert (session.view.prism.foreground, session.view.prism.head_) == ("auto", None)
+
+
+def test_what_has_no_layers_says_so(seen, tmp_path, folder):
+    for layer in (DEPTH, -DEPTH - 1):
+        with pytest.raises(ModelError, match=f"deep has no layer {layer}: layers are 0 to {DEPTH - 1}"):
+            check_wish(seen, Wish(layer=layer))
+    stored = replace(seen, store=["feats.zarr"])
+    assert layers_info(stored) is None
+    with pytest.raises(OptionError, match="a feature store holds the tokens of its own layer only"):
+        check_wish(stored, Wish(layer=1))
+    own = patchprism.visualize(features=[np.random.default_rng(0).normal(size=(5, 6, 9))] * 2)
+    assert layers_info(own) is None
+    assert build_message(own).header["layers"] is None
+    assert layers_info(seen) == {"depth": DEPTH, "shown": [4]}
+    together = patchprism.visualize(folder, backbone=Deep(), size=48, layer=(1, -1))
+    assert layers_info(together) == {"depth": DEPTH, "shown": [1, DEPTH - 1]}
+
+
+def test_a_message_carries_the_layers_that_are_asked_for(seen, deep, folder):
+    message = carry_layers(build_message(seen), seen, deep, [2, -1], lambda *_: None)
+    assert deep.seen == 4
+    carried = Message.from_bytes(message.to_bytes())
+    assert carried.header["carried"]["layers"] == [2, 4, DEPTH - 1]
+    turns = carried.header["carried"]["turns"]
+    assert {one: set(others) for one, others in turns.items()} == {
+        "2": {"4", "7"},
+        "4": {"2", "7"},
+        "7": {"2", "4"},
+    }
+    np.testing.assert_allclose(
+        turns["2"]["7"]["rotation"], np.transpose(turns["7"]["2"]["rotation"]), atol=1e-9
+    )
+    for layer in (2, 7):
+        inside = Message.from_bytes(carried.parts[f"layer-{layer}"][2])
+        alone = build_message(patchprism.visualize(folder, backbone=Deep(), size=48, layer=layer))
+        for name in ("components", "scores", "tokens"):
+            np.testing.assert_array_equal(inside.array(name), alone.array(name))
+        assert inside.header["layers"] == {"depth": DEPTH, "shown": [layer]}
+        assert not any(name.startswith("photo-") for name in inside.parts)
+    assert sum(name.startswith("layer-") for name in carried.parts) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--layers", "2,5"], "--layers is for --html"),
+        (["--html", "p.html", "--layers", "2,x"], "--layers must be a number or several like 2,5,8,11"),
+        (["--html", "p.html", "--layers", "2,21"], "has no layer 21: layers are 0 to 20"),
+        (
+            ["--html", "p.html", "--layers", "2", "--layer", "3,4"],
+            "--layers needs a single layer to begin with",
+        ),
+    ],
+)
+def test_layers_that_no_file_can_carry_are_refused_in_one_line(words, told, folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(
+        app, ["explore", str(folder), "--model", "efficientnet_lite2", "--size", "64", *words]
+    )
+    assert isinstance(done.exception, PatchPrismError)
+    line = named_by_flags(done.exception)
+    assert told in line
+    assert "\n" not in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_store_carries_no_layers(folder, tmp_path):
+    with open_engine() as engine:
+        settings = Settings(model="toy", size=48)
+        extract_features([folder], tmp_path / "f.zarr", settings=settings, engine=engine, backbone=toys.Toy())
+    words = ["explore", str(tmp_path / "f.zarr"), "--html", str(tmp_path / "p.html"), "--layers", "2"]
+    done = CliRunner().invoke(app, words)
+    line = named_by_flags(done.exception)
+    assert line == "--layers needs the photos: a feature store holds its own layer only"
