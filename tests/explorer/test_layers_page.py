@@ -271,4 +271,4 @@ def test_a_layer_that_is_not_there_is_refused(served, layer, told):
     for path in ("turns/0/7", "turns/7/0", "message?fit=7"):
         status, answer = ask("GET", f"/sessions/{session}/{path}")
         assert status == 404
-        assert "not kept any more" in answer["error"]
+        assert "no longer kept" in answer["error"]
