@@ -427,6 +427,7 @@ def test_the_served_page_of_a_store(real_store, serve, watch, tmp_path):
     try:
         watched = watch(running.address)
         expected = patchprism.visualize(real_store)
+        assert not watched.page.locator("#stored").is_visible()  # all photos are shown
         for i, part in enumerate(expected.parts):
             shown = watched.canvas(i)
             np.testing.assert_array_equal(shown[part.foreground][:, :3], to_uint8(part.rgb[part.foreground]))

@@ -76,7 +76,7 @@ export function stored(app) {
   // Below each pin of the panel: a search over the store, or what it has found.
   const draw = () => {
     const { stored: total } = app.model.header;
-    if (!app.server || !total) return;
+    if (!app.server || !(total > app.model.photos.length)) return;
     const rows = byId("pins").children;
     pinned.forEach(({ pin }, i) => {
       if (!rows[i]) return;
@@ -90,10 +90,10 @@ export function stored(app) {
 
   app.on("load", ({ header, photos }) => {
     const total = header.stored;
-    section.hidden = !total || (!app.server && total === photos.length);
+    section.hidden = !(total > photos.length); // where all are shown there is nothing to say
     if (section.hidden) return;
-    tools.hidden = !app.server || total === photos.length;
-    setText(aside, `${counted(Math.min(photos.length, total))} of ${counted(total)}`);
+    tools.hidden = !app.server;
+    setText(aside, `${counted(photos.length)} of ${counted(total)}`);
     const more = app.server ? " Pin a patch to search all of them; other photos come in the fit’s colours, and photos with pins or marks stay." : "";
     setText(said, `${photosOf(photos.length)} of the ${counted(total)} in the feature store ${photos.length === 1 ? "is" : "are"} shown.${more}`);
   });
