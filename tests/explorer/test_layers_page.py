@@ -115,6 +115,7 @@ def test_the_slider_shows_another_layer_in_colours_that_agree(served, watch, cel
     shows(page, EARLIER)
     agrees(watched, cells[1].parts, cells[1].turned)
     # A tab that is reloaded shows the same.
+    page.evaluate("patchprism.showAddress()")
     page.reload()
     page.wait_for_selector("html[data-ready=true]")
     agrees(watched, cells[1].parts, cells[1].turned)
