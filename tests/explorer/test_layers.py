@@ -178,6 +178,41 @@ def test_a_fit_beside_another_leaves_it_as_it_is(workshop):
     assert workshop.turn(session, other, session.fit)["patches"] > 8  # grids of another patch size
 
 
+def test_a_second_checkpoint_stands_beside_the_first(seen, deep, folder):
+    tuned = Deep()
+    tuned.matrix = torch.randn(tuned.matrix.shape, generator=torch.Generator().manual_seed(8)) / 12
+    tuned.weights = replace(tuned.weights, sha256="1" * 64)
+    name = "deep (tuned.pth)"
+    workshop = Workshop(
+        seen, build_message(seen).to_bytes(), deep, checkpoints={name: (tuned, "runs/tuned.pth")}
+    )
+    try:
+        session = workshop.session(workshop.open())
+        number = asked(workshop, session, model=name, aside=True)
+        view, message = session.kept(number)
+        alone = patchprism.visualize(folder, backbone=tuned, size=48, layer=4)  # the layer that A shows
+        for one, other in zip(view.parts, alone.parts, strict=True):
+            np.testing.assert_array_equal(one.rgb, other.rgb)
+        header = Message.from_bytes(message).header
+        assert (header["model"]["name"], header["layers"]["shown"]) == (name, [4])
+        # The command and the prism name the model and its weights.
+        assert ["--model", "deep"] in header["command"]["options"]
+        assert ["--weights", "runs/tuned.pth"] in header["command"]["options"]
+        assert (view.prism.origin["model"], view.prism.origin["weights_sha256"]) == ("deep", "1" * 64)
+        # As A, it goes on with its own weights, and the first comes back with its own.
+        assert asked(workshop, session, model=name, layer=4) == number
+        asked(workshop, session, layer=1)
+        alone = patchprism.visualize(folder, backbone=tuned, size=48, layer=1)
+        np.testing.assert_array_equal(session.view.parts[2].rgb, alone.parts[2].rgb)
+        asked(workshop, session, model="deep", layer=1)
+        alone = patchprism.visualize(folder, backbone=Deep(), size=48, layer=1)
+        np.testing.assert_array_equal(session.view.parts[2].rgb, alone.parts[2].rgb)
+        assert session.view.label == "deep"
+        assert (deep.seen, tuned.seen) == (4, 4 + 8)
+    finally:
+        workshop.close()
+
+
 def test_a_head_stays_with_its_layer(workshop):
     from patchprism.explorer.teach import teach_head
 
@@ -233,6 +268,7 @@ def test_a_message_carries_the_layers_that_are_asked_for(seen, deep, folder):
     ("words", "told"),
     [
         (["--layers", "2,5"], "--layers is for --html"),
+        (["--html", "p.html", "--checkpoint", "x.pth"], "--checkpoint is for photos in a served page"),
         (["--html", "p.html", "--layers", "2,x"], "--layers must be a number or several like 2,5,8,11"),
         (["--html", "p.html", "--layers", "2,21"], "has no layer 21: layers are 0 to 20"),
         (

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from patchprism.backbones import Backbone
     from patchprism.explorer.message import Message
     from patchprism.jobs.coloring import Coloring
+    from patchprism.jobs.run import Tell
     from patchprism.jobs.view import View
 
 _PAGE = "Page"
@@ -56,6 +57,13 @@ class PageOptions(Checked):
         "A served page has them all.",
         panel=_PAGE,
         parse=numbers("a number or several like 2,5,8,11", int),
+    )
+    checkpoint: str | None = option(
+        None,
+        check=optional(checks.path),
+        metavar="FILE|URL|hf:REPO",
+        help="Other weights of the same model, which the served page shows beside the first.",
+        panel=_PAGE,
     )
     host: str = option(
         "127.0.0.1",
@@ -122,17 +130,20 @@ def explore(
     A feature store from `patchprism features` can take the place of the photos; the model does not run again then.
     """
     from patchprism.explorer import serve
+    from patchprism.explorer.work import Workshop
     from patchprism.jobs.inputs import store_among
     from patchprism.photos.sources import elsewhere, places_for
     from patchprism.support.files import check_target
 
     # Wrong input is refused before the network runs.
-    _check_layers(photos, page, settings)
+    _check_page(photos, page, settings)
     bound = None if page.html is not None else _listen(photos, page, settings)
     chosen, store = coloring.coloring(), store_among(photos)
     if page.html is not None:
         check_target(page.html, read=[store, coloring.prism, settings.weights, settings.model])
-    view, message, backbone = _made(photos, page, chosen, settings, prism=coloring.prism, quiet=running.quiet)
+    view, message, backbone, checkpoints = _made(
+        photos, page, chosen, settings, prism=coloring.prism, quiet=running.quiet
+    )
     say_notes(view.all_notes(), quiet=True)
     warn_of_failures(view.failures)
     if view.gone:
@@ -159,11 +170,15 @@ def explore(
 
             threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
 
-    serve.serve(
+    workshop = Workshop(
         view,
         message.to_bytes(),
         backbone,
         device=settings.device,
+        checkpoints=checkpoints,
+    )
+    serve.serve(
+        workshop,
         bound=bound,
         host=page.host,
         out=page.out,
@@ -171,10 +186,12 @@ def explore(
     )
 
 
-def _check_layers(photos: list[str], page: PageOptions, settings: Settings) -> None:
+def _check_page(photos: list[str], page: PageOptions, settings: Settings) -> None:
     from patchprism.errors import OptionError
     from patchprism.jobs.inputs import store_among
 
+    if page.checkpoint is not None and (page.html is not None or store_among(photos) is not None):
+        raise OptionError("checkpoint is for photos in a served page")
     if page.carry_layers is None:
         return
     if page.html is None:
@@ -209,8 +226,8 @@ def _made(
     *,
     prism: str | None,
     quiet: bool,
-) -> tuple[View, Message, Backbone | None]:
-    """The view, its message for the page, and the network for later fits."""
+) -> tuple[View, Message, Backbone | None, dict[str, tuple[Backbone, str]]]:
+    """The view, its message for the page, the network for later fits, and other checkpoints of it."""
     from patchprism.explorer.build import build_message
     from patchprism.explorer.carried import carry_layers
     from patchprism.explorer.modes import can_attend, carry_modes
@@ -221,7 +238,7 @@ def _made(
     from patchprism.jobs.viewing import make_view
     from patchprism.support.files import check_target
 
-    backbone = None
+    backbone, checkpoints = None, {}
     with progress(quiet=quiet) as tell, open_engine() as engine:
         run = Run(engine=engine, tell=tell)
         if store_among(photos) is None:
@@ -231,6 +248,7 @@ def _made(
             backbone = load_network(coloring.resolved(settings), tell)
             for layer in page.carried:
                 backbone.layer_index(layer)
+            checkpoints = _checkpoints(page, settings, backbone, tell)
             run = replace(run, backbone=backbone)
         view = make_view(photos, settings, run, coloring, most=MAX_SHOWN)
         message = build_message(view, title=page.title, prism_path=prism, progress=tell)
@@ -240,7 +258,28 @@ def _made(
         if page.carried:
             assert backbone is not None
             message = carry_layers(message, view, backbone, page.carried, tell)
-        return view, message, backbone
+        return view, message, backbone, checkpoints
+
+
+def _checkpoints(
+    page: PageOptions, settings: Settings, backbone: Backbone, tell: Tell
+) -> dict[str, tuple[Backbone, str]]:
+    """The second checkpoint, loaded, by what to call it."""
+    from pathlib import Path
+
+    from patchprism.backbones import load_backbone
+
+    if page.checkpoint is None:
+        return {}
+    name = backbone.record.name
+    loaded = load_backbone(
+        name,
+        weights=page.checkpoint,
+        device=settings.device,
+        dtype=settings.dtype or "auto",
+        progress=tell,
+    )
+    return {f"{name} ({Path(page.checkpoint).name})": (loaded, page.checkpoint)}
 
 
 def _save(message: Message, html: str, *, quiet: bool) -> None:

@@ -181,7 +181,8 @@ def make_app(workshop: Workshop, *, out: str | os.PathLike[str]) -> FastAPI:
 
     @app.get("/api/models")
     async def models() -> dict[str, list[str]]:
-        return {"models": await run_in_threadpool(models_here, workshop.first[0].record.name)}
+        here = await run_in_threadpool(models_here, workshop.first[0].label)
+        return {"models": [here[0], *workshop.checkpoints, *here[1:]]}
 
     @app.post("/api/sessions")
     async def open_session(like: str | None = None) -> dict[str, str]:

@@ -78,7 +78,7 @@ def build_message(
     from patchprism.support.version import __version__
 
     tell = progress or (lambda *_: None)
-    title = title or f"{counted(len(view), 'photo')} through {view.record.name}"
+    title = title or f"{counted(len(view), 'photo')} through {view.label}"
     prism, record = view.prism, view.record
     scene_steps, object_steps = grid_steps(prism.scene_variance_), grid_steps(prism.object_variance_)
     # The object PCA of all patches, not only of the foreground, because the page can show any mask.
@@ -98,7 +98,7 @@ def build_message(
         patchprism=__version__,
         title=title.encode("utf-8", "replace").decode(),  # a shell's bytes may be no text
         model={
-            "name": record.name,
+            "name": view.label,
             "width": record.width,
             "patch_size": record.patch_size,
             "weights": str(view.weights),

@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING, Any
 from patchprism.errors import ExtraError, OptionError
 from patchprism.explorer.guard import Guard
 from patchprism.explorer.uploads import MAX_UPLOAD_BYTES
-from patchprism.explorer.work import Workshop
 from patchprism.support.checks import said
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable
 
-    from patchprism.backbones import Backbone
-    from patchprism.jobs.view import View
+    from patchprism.explorer.work import Workshop
 
 
 def check_extra() -> None:
@@ -60,11 +58,8 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def serve(
-    view: View,
-    message: bytes,
-    backbone: Backbone | None,
+    workshop: Workshop,
     *,
-    device: str = "auto",
     bound: socket.socket,
     host: str,
     out: str | os.PathLike[str],
@@ -74,10 +69,8 @@ def serve(
 
     Parameters
     ----------
-    view, message, backbone
-        The contents of every new tab; no backbone if the view comes from a store.
-    device : str
-        Device of networks that the page requests.
+    workshop : Workshop
+        The contents of every new tab.
     bound : socket
         From :func:`listen`.
     host : str
@@ -94,7 +87,6 @@ def serve(
 
     port = bound.getsockname()[1]
     token = secrets.token_urlsafe(18)
-    workshop = Workshop(view, message, backbone, device=device)
     guarded = Guard(
         make_app(workshop, out=out), token=token, host=host, port=port, max_upload=MAX_UPLOAD_BYTES
     )

@@ -169,5 +169,6 @@ class Session:
 
 def _like(view: View, wish: Wish, now: View) -> bool:
     """Whether a view shows what a wish for another model or layer asks for."""
-    name = wish.model or now.record.name
-    return view.record.name == name and view.store is None and shown_layers(view) == (wish.layer,)
+    return (
+        view.label == (wish.model or now.label) and view.store is None and shown_layers(view) == (wish.layer,)
+    )

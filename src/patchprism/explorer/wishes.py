@@ -95,11 +95,11 @@ def settings_of(
     changes = (asked or {} if wish.threshold is None else {}) | wish.changes
     if moves(view, wish) and changes.get("foreground", settings.foreground) == "mask":
         changes["foreground"] = "auto"  # no head goes with other tokens
-    if "model" in changes and changes["model"] != view.record.name:
+    if "model" in changes and changes["model"] != view.label:
         # Weights and dtype were for the other network; size stays.
         changes |= {"mean": None, "std": None}
         changes |= {"weights": None, "dtype": "auto", "layer": None, "facet": None, "final_norm": None}
-        if first is not None and changes["model"] == first.record.name:
+        if first is not None and changes["model"] == first.label:
             changes |= {key: first.settings.get(key, value) for key, value in changes.items() if key in _OWN}
         changes |= {} if wish.layer is None else {"layer": wish.layer}
     if changes.get("foreground") in ("auto", "object", "mask"):  # which look at no component
@@ -111,7 +111,7 @@ def settings_of(
 
 def moves(view: View, wish: Wish) -> bool:
     """Whether a wish is for tokens of another model or layer."""
-    if wish.model not in (None, view.record.name):
+    if wish.model not in (None, view.label):
         return True
     return wish.layer is not None and shown_layers(view) != (wish.layer,)
 
@@ -135,7 +135,7 @@ def check_wish(view: View, wish: Wish, loaded: Mapping[str, Backbone] | None = N
     record = view.record
     if wish.model is not None and wish.model in loaded:
         record = loaded[wish.model].record
-    elif wish.model not in (None, record.name):
+    elif wish.model not in (None, view.label):
         assert wish.model is not None
         if ":" in wish.model:  # finding out about it would mean asking the hub
             names = ", ".join(record.name for record in records())
@@ -146,7 +146,7 @@ def check_wish(view: View, wish: Wish, loaded: Mapping[str, Backbone] | None = N
                 f"the weights of {wish.model} are not on this machine; to fetch them, run patchprism download"
             )
     if wish.layer is not None:
-        if record.name == view.record.name and view.store is not None:
+        if wish.model in (None, view.label) and view.store is not None:
             raise OptionError(
                 "a feature store holds the tokens of its own layer only; layer needs the photos"
             )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from patchprism.errors import OptionError, PatchPrismError, PhotoError, WeightsError
 from patchprism.explorer.build import build_message
-from patchprism.explorer.layers import LayerBank, turn_of
+from patchprism.explorer.layers import LayerBank, shown_layers, turn_of
 from patchprism.explorer.message import Message
 from patchprism.explorer.sessions import MAX_FITS, BusyError, Job, NoSessionError, Session, Stopped, Telling
 from patchprism.explorer.stored import Stored
@@ -25,7 +25,7 @@ from patchprism.support.written import PRISM, Output
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     import numpy as np
@@ -75,6 +75,8 @@ class Workshop:
         Device of networks that are loaded here.
     bank : LayerBank, optional
         Keeps the tokens of layers.
+    checkpoints : dict, optional
+        Other weights of models by what to call them: the network, and where its weights are.
     """
 
     def __init__(
@@ -85,10 +87,13 @@ class Workshop:
         *,
         device: str = "auto",
         bank: LayerBank | None = None,
+        checkpoints: Mapping[str, tuple[Backbone, str]] | None = None,
     ) -> None:
         self.first = view, message
         self.stored = Stored.of(view)
         self._backbones = {} if backbone is None else {backbone.record.name: backbone}
+        self.checkpoints = dict(checkpoints or {})
+        self._backbones |= {name: loaded for name, (loaded, _) in self.checkpoints.items()}
         self._device = str(backbone.device) if backbone else device
         self._bank = bank or LayerBank()
         self._sessions: OrderedDict[str, Session] = OrderedDict()
@@ -250,12 +255,18 @@ class Workshop:
         from patchprism.jobs.settings import describe_origin
 
         first = self.first[0]
+        called = view.called if wish.model is None else wish.model if wish.model in self.checkpoints else None
+        if wish.model in self.checkpoints and wish.layer is None:
+            wish = replace(wish, layer=shown_layers(view)[-1])
         other = moves(view, wish)
         scores = None  # that a threshold of this view holds for
         if other or staged or wish.without:
             scores = {name: first.settings.get(name) for name in ("threshold", "foreground")} | (asked or {})
         view = without(view, wish.without)
         settings = settings_of(view, wish, first=first, asked=scores)
+        if called is not None and wish.model == called:
+            loaded, weights_at = self.checkpoints[called]
+            settings = replace(settings, model=loaded.record.name, weights=weights_at)
         if other and view.gone:
             raise OptionError(
                 f"{view.gone[0]} no longer exists, so only the model of the feature store can be shown"
@@ -269,7 +280,7 @@ class Workshop:
         new: dict[int, Any] = {}
         record, weights, framing, origin = view.record, view.weights, view.framing, view.origin
         if todo:  # tokens of a store are fitted again without its network
-            backbone = self._backbone(settings, job)
+            backbone = self._backbone(settings, called, job)
             record, weights = backbone.record, backbone.weights
             framing = settings.framing(record) if other else framing
             origin = describe_origin(backbone.identity, settings, framing)
@@ -312,6 +323,7 @@ class Workshop:
             ],
             failures=[],
             seconds={},
+            called=called,
         )
         fit = view.fitted_here or wish.changes_fit
         job.tell("fit" if fit else "colour", 0, None)
@@ -324,9 +336,9 @@ class Workshop:
 
     def backbone_of(self, view: View, job: Job | None = None) -> Backbone | None:
         """The network of a view; loaded if a job is given that can wait for it, else None where it is not yet."""
-        loaded = self._backbones.get(view.record.name)
+        loaded = self._backbones.get(view.label)
         if loaded is None and job is not None:
-            return self._backbone(settings_of(view, Wish(), first=self.first[0]), job)
+            return self._backbone(settings_of(view, Wish(), first=self.first[0]), view.called, job)
         return loaded
 
     def moved(self, view: View, wish: Wish, tell: Tell) -> View:
@@ -334,10 +346,10 @@ class Workshop:
         check_wish(view, wish, self._backbones)
         return self._made(view, [], Telling(told=tell), wish)
 
-    def _backbone(self, settings: Settings, job: Job) -> Backbone:
+    def _backbone(self, settings: Settings, called: str | None, job: Job) -> Backbone:
         from patchprism.jobs.network import load_network
 
-        name = str(settings.model)
+        name = called or str(settings.model)
         if name not in self._backbones:
             own = replace(settings, weights=None, device=self._device)
             loaded = load_network(own, job.tell, download=False)

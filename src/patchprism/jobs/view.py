@@ -83,6 +83,8 @@ class View:
     notes : list of str
         Notes about the job, for example how many files of a folder were left out. Notes about single photos are in
         ``photos.notes``.
+    called : str or None
+        Name of another checkpoint of the same model, which distinguishes the two.
     """
 
     photos: Photos
@@ -103,6 +105,12 @@ class View:
     n_stored: int | None = None
     plain: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    called: str | None = None
+
+    @property
+    def label(self) -> str:
+        """What to call the network."""
+        return self.called or self.record.name
 
     @property
     def names(self) -> list[str]:

@@ -90,7 +90,7 @@ export function layers(app) {
     let words = "";
     if (turn !== undefined) {
       const here = fitLabel({ model: header.model.name, layers: header.layers }, turn?.reference.model ?? header.model.name);
-      const what = here[0].toUpperCase() + here.slice(1);
+      const what = here.replace(/^layer/, "Layer");
       if (!state.turned) words = `${what}: its own colours, as fitted. Equal colours in two layers need not mean the same part.`;
       else if (!turn || model.isTurned(state)) words = turnWords(turn, what, turn ? fitLabel(turn.reference, header.model.name) : "the first");
       else words = `${what}: its own colours, as fitted. Only the foreground’s components ${turn.reference.components.join(", ")} are turned.`;
