@@ -245,6 +245,9 @@ def test_a_file_carries_layers(carried, watch, cells):
     until(other.page, "document.getElementById('second-note').textContent.includes('Residual')")
     other.page.evaluate("location.hash = '#'")
     until(other.page, f"patchprism.model.header.layers.shown[0] === {LAST}")
+    other.page.evaluate("location.hash = '#other=nobody.2&fit=77'")  # nothing that the file has
+    until(other.page, "document.getElementById('second-note').textContent === 'B could not be computed.'")
+    assert other.page.evaluate("patchprism.model.header.layers.shown[0]") == LAST
     while page.evaluate(f"patchprism.state.fit !== {LAST}"):
         undo(page)
     agrees(watched, cells[0].parts, cells[0].turned)

@@ -52,7 +52,7 @@ export function fileSource(app) {
     models: () => [app.model.header.model.name],
     free: async () => {},
     turn: async (layer, other) => file.turn(layer, other),
-    beside: async ({ layer }) => (file.layers.includes(layer) ? { fit: layer, message: await file.of(layer) } : null),
+    beside: async ({ model, layer }) => (model === app.model.header.model.name && file.layers.includes(layer) ? { fit: layer, message: await file.of(layer) } : null),
     show: async ({ layer }, more = {}) => {
       const before = { ...app.state };
       await load(layer, (opening, old, now) => ({ ...keptState(before, opening, old, now, { elsewhere: true }), ...more, fit: layer }));

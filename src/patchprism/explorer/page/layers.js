@@ -98,7 +98,12 @@ export function layers(app) {
     setText(note, words);
   };
   app.on("load", describe);
-  app.on("draw", describe);
+  let described = "";
+  app.on("draw", (state) => {
+    const key = JSON.stringify([state.turned, state.components, state.basis, Boolean(state.other), app.model.fit]);
+    if (key !== described) describe();
+    described = key;
+  });
   if (app.server || app.file) second(app, body);
   body.append(legend);
 }

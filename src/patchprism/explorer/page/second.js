@@ -22,6 +22,7 @@ export function second(app, body) {
   let made = null; // { key, fit, model, turn, turnedTo, canvases, gallery }
   let running = false;
   let failed = "";
+  let shownFor = "";
 
   const choose = element("select", { id: "second-model" });
   const slider = element("input", { type: "range", id: "second-layer", min: "0", step: "1" });
@@ -222,7 +223,10 @@ export function second(app, body) {
   });
   app.on("change", (patch) => "other" in patch && sync());
   app.on("draw", (state) => {
-    show();
+    // While a threshold is dragged, none of the controls is touched.
+    const key = JSON.stringify([state.other, state.turned, state.components, state.basis, app.model.fit, made?.fit, running]);
+    if (key !== shownFor) show();
+    shownFor = key;
     paint(state);
   });
 }
