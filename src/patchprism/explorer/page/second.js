@@ -151,7 +151,8 @@ export function second(app, body) {
     const shown = stateOfB(state);
     model.update(shown);
     const { colors, visible } = model.layer(shown);
-    const ground = state.mode === "colours" && state.background !== "photo" ? (state.background === "grey" ? 128 : 0) : null;
+    const overPhoto = state.mode === "overlay" || state.mode === "photo" || (state.mode === "colours" && state.background === "photo");
+    const ground = overPhoto ? null : state.mode === "colours" && state.background === "grey" ? 128 : 0;
     const outlined = state.mode === "score" || state.basis === "all";
     made.canvases.forEach(({ color }, i) => {
       const { start, grid } = model.photos[i];
