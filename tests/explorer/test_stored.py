@@ -190,8 +190,8 @@ class Running:
         monkeypatch.setattr(uvicorn.Server, "startup", noted)
         ready = queue.Queue()
         options = {"bound": listen("127.0.0.1", 0), "host": "127.0.0.1", "out": out, "ready": ready.put}
-        content = build_message(view).to_bytes()
-        self.thread = threading.Thread(target=serve, args=(view, content, None), kwargs=options)
+        workshop = Workshop(view, build_message(view).to_bytes(), None)
+        self.thread = threading.Thread(target=serve, args=(workshop,), kwargs=options)
         self.thread.start()
         self.address = ready.get(timeout=20)
         self.host, self.port, self.token = re.match(r"http://([\d.]+):(\d+)/(.+)/", self.address).groups()
