@@ -36,7 +36,7 @@ demo: setup ## Colour the example photos with the embedded ViT, into out/demo
 	@$(BIN)/python examples/demo.py out/demo
 
 test: setup ## Run the tests, but for the slow ones
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --all-packages --numprocesses 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --all-packages --numprocesses 3 --dist loadfile
 
 slow: setup ## Run the tests that take minutes
 	$(BIN)/python -m pytest -m slow --all-packages

@@ -273,7 +273,7 @@ def test_what_a_user_meets_is_no_fault_of_the_server(tmp_path, monkeypatch, erro
         raise error
 
     monkeypatch.setattr(apps, "models_here", fail)
-    view = type("View", (), {"__len__": lambda _: 1, "photos": SimpleNamespace(read=fail)})()
+    view = type("View", (), {"__len__": lambda _: 1, "photos": SimpleNamespace(read=fail), "label": "toy"})()
     view.record = SimpleNamespace(name="toy")
     workshop = SimpleNamespace(
         first=(view, b""),

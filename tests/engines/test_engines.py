@@ -215,6 +215,7 @@ def test_a_death_is_no_neighbours_fault_where_the_reply_is_late(workers, attempt
     assert done == {i: -i for i in (0, 1, 2, 4, 5)}
 
 
+@pytest.mark.parametrize("cluster", ["fake", pytest.param("ray", marks=pytest.mark.slow)], indirect=True)
 def test_a_photo_that_kills_its_reader_is_reported(cluster, tmp_path):
     folder = make_photos(tmp_path / "p", 80)
     (folder / "p0017.png").rename(folder / "p0017-deadly.png")
