@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from functools import partial
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -66,6 +69,20 @@ def test_attention_has_one_scale_for_all_frames(folder, transformer, tmp_path):
         columns = (left + (np.arange(w) + 0.5) * (right - left) / w).astype(int)
         shown = frame[np.ix_(rows, columns)]
         assert np.abs(shown - heat(mean, 0.0, high).astype(int)).max() <= 3
+
+
+def test_one_thread_at_a_time_has_the_network(folder, transformer, tmp_path, monkeypatch):
+    """Some networks are changed while they give their attention."""
+    threads = {"attention": set(), "layer_tokens": set()}
+
+    def watched(seen, method, *arguments, **options):
+        seen.add(threading.get_ident())
+        return method(*arguments, **options)
+
+    for name, seen in threads.items():
+        monkeypatch.setattr(transformer, name, partial(watched, seen, getattr(transformer, name)))
+    frames_of(folder, tmp_path / "o", transformer, "attention")
+    assert threads["attention"] == threads["layer_tokens"] == {threading.get_ident()}
 
 
 @pytest.mark.parametrize(

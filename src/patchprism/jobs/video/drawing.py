@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from patchprism.jobs.video.frames import Span
     from patchprism.jobs.video.sink import Sink
     from patchprism.jobs.video.source import Clip
-    from patchprism.jobs.video.steady import FrameColors, Steady
+    from patchprism.jobs.video.steady import FrameColors, PatchColors, Steady
     from patchprism.prism.estimator import Prism
 
 
@@ -123,7 +123,7 @@ class Drawing:
                 write_behind(partial(self._color_and_write, sink), 4) as write,
             ):
                 for each in chain([first], seen):
-                    write(each)
+                    write((each, self._through_lens(each)))
                     report.frames += 1
                     tell("frames", report.frames, total)
             report.fps = report.frames / (time.perf_counter() - began)
@@ -133,12 +133,19 @@ class Drawing:
         report.sound, report.warnings = sink.sound, [*report.warnings, *clip.warnings, *sink.warnings]
         report.n_problems, report.problems = clip.problems.count, clip.problems.named
 
-    def _color_and_write(self, sink: Sink, seen: Seen) -> None:
-        """A frame's last steps, in the thread that encodes: meanwhile the network has the next frame."""
+    def _through_lens(self, seen: Seen) -> PatchColors | None:
+        """What the lens shows of a frame; in the network's thread, because a lens may run the network too."""
+        if self.lens is None:
+            return None
         frame, framed, tokens = seen
-        patches = self.colors.split(tokens, name=self.frames.name(frame))
-        if self.lens:
-            patches = whole(self.lens.paint(tokens, patches.score, framed.pixels))
+        score = self.colors.split(tokens, name=self.frames.name(frame)).score
+        return whole(self.lens.paint(tokens, score, framed.pixels))
+
+    def _color_and_write(self, sink: Sink, item: tuple[Seen, PatchColors | None]) -> None:
+        """The last steps of a frame, in the thread that encodes, while the network works on the next frame."""
+        (frame, framed, tokens), patches = item
+        if patches is None:
+            patches = self.colors.split(tokens, name=self.frames.name(frame))
         if self.steady:
             patches = self.steady(patches)
         sink.write(frame, patches, framed.crop)
