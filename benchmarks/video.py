@@ -22,12 +22,11 @@ import torch
 from PIL import Image
 from skimage import data
 
-from patchprism import load_backbone
+from patchprism import load_backbone, render_video
 from patchprism.features.batching import patches_a_batch
 from patchprism.features.extraction import batch_for
 from patchprism.jobs.video import sink
 from patchprism.jobs.video.frames import Span
-from patchprism.jobs.video.job import render_video
 from patchprism.jobs.video.source import open_clip
 from patchprism.jobs.video.steady import FrameColors, Steady
 from patchprism.photos.framing import Framing
