@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from patchprism.errors import PhotoError
 from patchprism.support.arrays import to_uint8
+from patchprism.support.threads import few_threads
 
 if TYPE_CHECKING:
     import torch
@@ -15,9 +17,11 @@ if TYPE_CHECKING:
 
     from patchprism.photos.plans import Plan
 
-# Rows are resized in strips of about this many pixels: they stay in the processor's cache, and a photo of
-# 12 megapixels is framed in 40 % of the time of one call over the whole (65 ms for 160 on two cores).
+# Photos are processed in strips of about this many pixels, which stay in the processor's cache.
 _STRIP_PIXELS = 1 << 18
+# Each output pixel depends on a few input pixels, so its row of weights is mostly zero. Products of so many output rows
+# or columns at a time leave out most of the zeros, and are still large enough for a fast matrix product.
+_ROWS, _COLUMNS = 8, 16
 
 
 def check_photo(photo: object, name: str) -> None:
@@ -30,11 +34,11 @@ def check_photo(photo: object, name: str) -> None:
 def resize(photo: NDArray[np.uint8], plan: Plan, interpolation: str) -> torch.Tensor:
     """The box of the resized photo, (3, h, w) float32 in [0, 1].
 
-    Equal, to the last bit, to ``interpolate`` on the whole photo, which also resizes rows first and columns second.
-    Only the box is computed in the second step, and resizing to the same size is skipped.
+    Equal to ``torch.nn.functional.interpolate(antialias=True)`` on floats within 1e-5, in 0.4 of its time: both steps,
+    rows first and columns second, are products with the weights of the interpolation. Only the box is computed, and
+    resizing to the same size is skipped.
     """
     import torch
-    from torch.nn.functional import interpolate
 
     height, width = photo.shape[:2]
     # torch warns of arrays that it must not write to, such as frames that a decoder lends.
@@ -43,32 +47,83 @@ def resize(photo: NDArray[np.uint8], plan: Plan, interpolation: str) -> torch.Te
     if (plan.height, plan.width) == (height, width):  # most videos of a network's own size
         box = source[plan.top : plan.top + plan.box_height, columns].permute(2, 0, 1)
         return box.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
-    # One tensor per channel, each freed as soon as it is used: for a large photo, all three take gigabytes.
-    across = [torch.empty((height, plan.box_width), dtype=torch.float32) for _ in range(3)]
-    rows = max(1, _STRIP_PIXELS // max(width, plan.width))
-    for start in range(0, height, rows):
-        strip = source[start : start + rows].permute(2, 0, 1).contiguous().to(torch.float32).div_(255)
-        resized = interpolate(
-            strip[None],
-            size=(strip.shape[1], plan.width),
-            mode=interpolation,
-            antialias=True,
-            align_corners=False,
-        )
-        for channel in range(3):
-            across[channel][start : start + rows] = resized[0, channel, :, columns]
+    down = _bands(height, plan.height, plan.top, plan.box_height, interpolation, _ROWS)
+    across = _bands(width, plan.width, plan.left, plan.box_width, interpolation, _COLUMNS)
+    rows = source.view(height, width * 3)
     box = torch.empty((3, plan.box_height, plan.box_width), dtype=torch.float32)
-    for channel in range(3):
-        resized = interpolate(
-            across.pop(0)[None, None],
-            size=(plan.height, plan.box_width),
-            mode=interpolation,
-            antialias=True,
-            align_corners=False,
-        )
-        box[channel] = resized[0, 0, plan.top : plan.top + plan.box_height]
+    bands_per_strip = max(1, _STRIP_PIXELS // (width * _ROWS))
+    with few_threads(0):
+        for first in range(0, len(down), bands_per_strip):
+            bands = down[first : first + bands_per_strip]
+            top = first * _ROWS
+            bottom = min(top + len(bands) * _ROWS, plan.box_height)
+            strip = torch.empty((bottom - top, width * 3), dtype=torch.float32)
+            for i, (start, stop, weights) in enumerate(bands):
+                torch.mm(weights, rows[start:stop].to(torch.float32), out=strip[i * _ROWS : (i + 1) * _ROWS])
+            # Channels first: columns are next to each other then.
+            channels = strip.view(-1, width, 3).permute(2, 0, 1).contiguous()
+            for i, (start, stop, weights) in enumerate(across):
+                left = i * _COLUMNS
+                box[:, top:bottom, left : left + len(weights)] = channels[..., start:stop] @ weights.T
     # Bicubic interpolation can exceed the range of the values.
-    return box.clamp_(0.0, 1.0)
+    return box.clamp_(0, 255).div_(255)
+
+
+@lru_cache(maxsize=32)
+def _bands(
+    pixels: int, resized: int, start: int, count: int, interpolation: str, size: int
+) -> list[tuple[int, int, torch.Tensor]]:
+    """Weights of an antialiased interpolation along one side, ``size`` output pixels at a time.
+
+    The kernels are the triangle, and the cubic one with a = -0.5 (Keys, "Cubic Convolution Interpolation for Digital
+    Image Processing", 1981). Where a photo is reduced, they are stretched by the factor of the reduction.
+
+    Parameters
+    ----------
+    pixels, resized : int
+        Length of the side before and after.
+    start, count : int
+        The first output pixel and the number of output pixels.
+    interpolation : {"bicubic", "bilinear"}
+    size : int
+        Number of output pixels of a band; the last may have fewer.
+
+    Returns
+    -------
+    list of tuple
+        For each band the range of input pixels that it depends on, as start and stop, and its weights,
+        (``size``, stop - start) float32.
+    """
+    import torch
+
+    # In float32, as torch computes them: in float64, some photos would differ from torch's by 5e-5.
+    step = np.float32(pixels) / np.float32(resized)
+    stretch = max(step, np.float32(1))
+    reach = np.float32(2 if interpolation == "bicubic" else 1) * stretch
+    bands = []
+    for first in range(start, start + count, size):
+        centers = step * (
+            np.arange(first, min(first + size, start + count), dtype=np.float32) + np.float32(0.5)
+        )
+        begins = np.maximum((centers - reach + np.float32(0.5)).astype(np.int64), 0)[:, None]
+        ends = np.minimum((centers + reach + np.float32(0.5)).astype(np.int64), pixels)[:, None]
+        places = np.arange(begins[0, 0], ends[-1, 0])
+        distances: NDArray[np.float32] = np.abs(
+            places.astype(np.float32) - centers[:, None] + np.float32(0.5)
+        )
+        distances /= stretch
+        weights = _cubic(distances) if interpolation == "bicubic" else np.maximum(1 - distances, 0)
+        weights[(places < begins) | (places >= ends)] = 0
+        weights /= weights.sum(axis=1, keepdims=True)
+        bands.append((int(places[0]), int(places[-1]) + 1, torch.from_numpy(weights)))
+    return bands
+
+
+def _cubic(x: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Keys's cubic kernel with a = -0.5 at distances from 0 on."""
+    near = (1.5 * x - 2.5) * x * x + 1
+    far = ((-0.5 * x + 2.5) * x - 4) * x + 2
+    return np.where(x < 1, near, np.where(x < 2, far, np.float32(0)))
 
 
 def to_bytes(unit: torch.Tensor) -> NDArray[np.uint8]:
@@ -116,7 +171,8 @@ def is_plain(photo: NDArray[np.uint8]) -> bool:
     if all(int((part.max((0, 1)) - part.min((0, 1))).max()) <= 2 for part in (some, photo)):
         return True
     top, left = max(0, height - 256) // 2, max(0, width - 256) // 2
-    grey = photo[top : top + 256, left : left + 256].mean(axis=2)
+    red, green, blue = np.moveaxis(photo[top : top + 256, left : left + 256].astype(np.float64), 2, 0)
+    grey = (red + green + blue) / 3
     if min(grey.shape) < 16:
         return False
     grey -= grey.mean()
