@@ -56,9 +56,11 @@ def pack_linears(network: nn.Module) -> bool:
         Whether it was done: float32, on an x86 processor, with a torch that has the operators.
     """
     layers = [layer for layer in network.modules() if isinstance(layer, Linear)]
-    if not all(_can_pack(layer) for layer in layers) or not _operators_work():
+    if not all(_can_pack(layer) for layer in layers):
         return False
     with few_threads(sum(layer.weight.numel() for layer in layers)):
+        if not _operators_work():
+            return False
         for layer in layers:
             layer.pack()
     return True
