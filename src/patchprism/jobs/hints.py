@@ -1,4 +1,4 @@
-"""Hints: what a person should know before believing the pictures."""
+"""Hints about what users should know before they rely on the pictures."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FULL_BORDER = 0.7
 LOW_AGREEMENT = 0.6
 
 
-# A photo whose foreground is smaller than this share, or its background, is suspicious.
+# A photo is suspicious if its foreground or its background is smaller than this share.
 EXTREME_SHARE = 0.05
 
 
