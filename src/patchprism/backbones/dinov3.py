@@ -111,7 +111,7 @@ class DinoV3(VisionTransformer):
         if kept is None:
             cos, sin = rotation_of(h, w, self.head_width)
             kept = cos.to(self.cls_token), sin.to(self.cls_token)
-        self._rotations[h, w] = kept  # now the last, because the least recently used grid is removed first
+        self._rotations[h, w] = kept  # it is the last again; the least recently used grid is removed first
         if len(self._rotations) > _GRIDS_KEPT:
             self._rotations.popitem(last=False)
         return kept

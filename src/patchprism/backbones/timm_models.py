@@ -84,7 +84,7 @@ def fetch(name: str, progress: Progress | None = None, *, download: bool = True)
     raise WeightsError(
         unreachable(name)
         if is_offline(download and hub_answers())
-        else f"{name}: hf:{repo} holds no weights to read"
+        else f"{name}: hf:{repo} contains no weights that can be read"
     )
 
 

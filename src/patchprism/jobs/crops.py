@@ -20,7 +20,7 @@ _ENLARGED = 1.15
 def crop_at(
     source: Source, row: PhotoRow, framing: Framing, size: tuple[int, int]
 ) -> tuple[NDArray[np.uint8] | None, str | None]:
-    """A photo's crop, (H, W, 3) uint8, about as large as it is shown; None and the reason as for ``Source.photo``.
+    """A photo's crop, (H, W, 3) uint8, about as large as its panel; or None and the reason, as in ``Source.photo``.
 
     Parameters
     ----------

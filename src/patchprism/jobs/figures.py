@@ -284,7 +284,7 @@ def foreground_said(prism: Prism) -> str:
 
 def colors_said(prism: Prism) -> str:
     """The meaning of the colours and their explained variance, in a sentence."""
-    names = [f"component {abs(n)}{' turned around' if n < 0 else ''}" for n in prism.components]
+    names = [f"component {abs(n)}{' with its sign reversed' if n < 0 else ''}" for n in prism.components]
     shares = [_share(prism.object_ratio_, abs(n)) for n in prism.components]
     return (
         f"Red, green and blue are {', '.join(names)}, which explain {', '.join(shares)} of the foreground's variance; "

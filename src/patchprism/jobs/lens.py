@@ -62,7 +62,7 @@ class ClipLooking(Protocol):
 
     @property
     def shows_foreground(self) -> bool:
-        """Whether what it shows depends on the foreground, so that hints about it matter."""
+        """Whether its colours depend on the foreground, so that hints about the foreground matter."""
 
     def fit(self, colored: Colored, run: Run, frames: AskedFrames) -> FrameLens:
         """The lens, fitted to the frames of a source."""

@@ -98,7 +98,7 @@ def _greys(image: Image.Image, values: NDArray[np.uint8]) -> NDArray[np.uint8] |
 
 
 def read_alpha(name: str) -> Mask | None:
-    """Where a photo is at least half opaque, (H, W), 1 or 0, by the alpha channel of its file; None without one.
+    """The mask of a photo's alpha channel, (H, W): 1 where it is at least half opaque, else 0; None if it has none.
 
     Raises
     ------

@@ -189,7 +189,7 @@ def open_tokens(
     with run.watch(NETWORK_STAGE):
         job.run()
     give_back_memory()
-    first = shards.table(0)  # what only the loaded network knows
+    first = shards.table(0)  # contains what only the loaded network knows
     return Opened(
         source=shards,
         origin=network.origin | said,
@@ -321,7 +321,7 @@ def sample_of(names: list[Any], coloring: Coloring) -> list[Any]:
 def sampled_origin(
     names: list[str], origin: dict[str, Any], coloring: Coloring, total: int
 ) -> tuple[frozenset[str] | None, dict[str, Any]]:
-    """The names of a sample, None for all, and the origin of a prism that is fitted on it."""
+    """The names of a sample (None for all photos), and the origin of a prism that is fitted on it."""
     sample = coloring.sample
     chosen = sample_of(names, coloring)
     if sample.count is None or len(chosen) == total:

@@ -368,7 +368,7 @@ def _difference(
     *,
     framing: tuple[str, ...] | None,
 ) -> str:
-    """The first difference between two origins. ``framing`` names its options that count; None means all."""
+    """The first difference between two origins. ``framing`` names the framing options to compare; None means all."""
     if not fitted_on:
         return ""  # fitted on the user's own features, about which nothing is recorded
     for key, word in keys:

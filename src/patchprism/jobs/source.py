@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from patchprism.features.store.reader import PhotoRow
     from patchprism.photos.framing import Framing
 
-# Enough photos for whole batches at the usual sizes, few enough that an interrupted run loses seconds of work
+# Enough photos for full batches at the usual sizes, but few enough that an interrupted run loses only seconds of work
 # (64 photos at 448 through ViT-S/14: 20 s on two cores, half a second on a GPU).
 SHARD = 64
 
@@ -57,7 +57,7 @@ class Source(Protocol):
         """
 
     def shown(self, row: PhotoRow, framing: Framing) -> tuple[NDArray[np.uint8] | None, str | None]:
-        """The part of a photo that the network saw, (H, W, 3) uint8; None and the reason as for :meth:`photo`."""
+        """The part of a photo that the network saw, (H, W, 3) uint8; or None and the reason, as in :meth:`photo`."""
 
 
 class _Shown:

@@ -212,7 +212,7 @@ class ProbeTask:
     def run(self, items: Iterable[str]) -> Iterator[None]:
         """See :class:`~patchprism.jobs.engines.Task`."""
         for name in items:
-            with contextlib.suppress(PhotoError):  # reported where the shard is done
+            with contextlib.suppress(PhotoError):  # reported when the shard is done
                 self.framing.apply(self.reader(name), name=name, show=False)
             yield None
 
@@ -222,7 +222,7 @@ class ProbeTask:
 
 @dataclass(eq=False)
 class FoldTask:
-    """Runs of shards -> a pass over their photos, or over those that ``only`` gives a place in the job."""
+    """Runs of shards -> a pass over their photos, or over those in ``only``, which contains their places in the job."""
 
     needs_device = False
 

@@ -94,7 +94,7 @@ def _at_most(
     if sample.count is not None or not isinstance(given, StoredFeatures):
         way = "give fewer photos"
         if not coloring.prism:
-            way = f"sample={most} takes some of them, or {way}"
+            way = f"use sample={most}, or {way}"
         raise OptionError(f"a page shows at most {most} photos, got {sample.count or count:,}: {way}")
     notes.append(Note("", f"a random sample of {most} of the store's {count:,} photos is shown"))
     if coloring.prism is None:

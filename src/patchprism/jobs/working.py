@@ -115,7 +115,7 @@ def _locked(folder: LocalFolder, name: str) -> IO[bytes]:
             lock.close()
             raise
         lock.close()  # it is the lock of a folder that was removed, so the present folder must be locked
-    raise OutputError(name, "its work folder cannot be made")
+    raise OutputError(name, "its work folder cannot be created")
 
 
 def _empty(folder: LocalFolder) -> None:
