@@ -132,11 +132,23 @@ class HubModel:
         WeightsError
             If they differ.
         """
-        digest, blob = sha256_of(path), path.resolve()
-        # The hub's cache names large files by the SHA-256 that their publisher states.
-        if self.repo and len(blob.name) == len(digest) and blob.name != digest:
-            raise WeightsError(f"{blob}: damaged (SHA-256 {digest}); delete it to fetch it again")
+        digest = sha256_of(path)
+        if self.repo:
+            check_blob(path.resolve(), digest)
         return digest
+
+
+def check_blob(blob: Path, digest: str) -> None:
+    """Refuse a file of the hub's cache whose SHA-256 is not the one that its publisher states.
+
+    Raises
+    ------
+    WeightsError
+        If they differ.
+    """
+    # The cache names large files by that SHA-256, and small ones by a shorter hash.
+    if len(blob.name) == len(digest) and blob.name != digest:
+        raise WeightsError(f"{blob}: damaged (SHA-256 {digest}); delete it to fetch it again")
 
 
 def open_model(name: str, *, download: bool = True) -> HubModel:

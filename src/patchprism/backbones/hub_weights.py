@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from patchprism.backbones.catalog import DINOV3_LICENCE
-from patchprism.backbones.hub_files import hub_answers
+from patchprism.backbones.hub_files import check_blob, hub_answers
 from patchprism.backbones.pins import foreign_pin, pinned
 from patchprism.backbones.record import WeightsOrigin
 from patchprism.errors import WeightsError
@@ -137,7 +137,5 @@ def _origin(repo: str, path: Path) -> WeightsOrigin:
     """
     blob = path.resolve()
     digest = pinned(blob, foreign_pin(blob))
-    # The hub's cache names large files by the SHA-256 that their publisher states.
-    if len(blob.name) == len(digest) and blob.name != digest:
-        raise WeightsError(f"{blob}: damaged (SHA-256 {digest}); delete it to fetch it again")
+    check_blob(blob, digest)
     return WeightsOrigin(source=f"hf:{repo}@{path.parent.name}", path=str(path), sha256=digest)

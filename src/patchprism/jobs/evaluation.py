@@ -144,10 +144,11 @@ def _evaluated(colored: Colored, truths: FolderMasks, options: PictureOptions, r
     rows: list[dict[str, Any]] = []
     measured: list[PhotoMeasures] = []
     notes = list(colored.opened.notes)
-    total = sum(len(source.rows(shard)) for shard in range(source.n_shards))
+    done, total = 0, sum(len(source.rows(shard)) for shard in range(source.n_shards))
     for shard in range(source.n_shards):
         for row, tokens in source.read(shard):
-            run.tell("measure", len(measured), total)
+            run.tell("measure", done, total)
+            done += 1
             stem = Path(row.name).stem
             path = truths.files.get(stem, truths.folder / f"{stem}.png")
             try:

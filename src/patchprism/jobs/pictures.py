@@ -358,7 +358,7 @@ class Pictures:
         return made
 
     def failures(self) -> list[Failure]:
-        """Photos that could not be done, and those that were gone or replaced when they were drawn."""
+        """Photos that could not be processed, and those that were gone or replaced when they were drawn."""
         lost = self.lost | self.sums.lost
         told = {each.photo for each in self.opened.failures}  # some by an earlier save of the same view
         more = [Failure(name, reason) for name, reason in lost.items() if name not in told]

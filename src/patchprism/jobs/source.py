@@ -30,7 +30,7 @@ SHARD = 64
 
 @dataclass(frozen=True)
 class Failure:
-    """A photo that could not be done, and why."""
+    """A photo that could not be processed, and why."""
 
     photo: str
     reason: str
