@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 def seed_columns(colored: Colored, total: int) -> tuple[int | None, int | None]:
-    """Photos per row of ``results`` and of ``fg_mask`` (a square) in the seed preset; None in other presets."""
+    """Photos per row in ``results`` and ``fg_mask`` of the seed preset (its script: one, and a square), else None."""
     if colored.opened.settings.get("preset") != "seed":
         return None, None
     most = ((6, 1), (12, 2), (27, 3), (60, 4), (100, 5), (float("inf"), 7))
