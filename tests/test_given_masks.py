@@ -261,6 +261,26 @@ def test_damaged_coco_files_are_refused(tmp_path, change, words):
     assert "\n" not in str(caught.value)
 
 
+def test_each_photo_has_at_most_one_image_of_a_coco_file_and_each_image_one_photo(tmp_path):
+    names = ["a/x.png", "b/x.png", "y.png"]
+    rle = {"size": [1, 2], "counts": [1, 1]}
+    coco = {
+        "images": [{"id": n, "file_name": name, "height": 1, "width": 2} for n, name in enumerate(names)],
+        "annotations": [{"image_id": n, "segmentation": rle} for n in range(3)],
+    }
+    (tmp_path / "masks.json").write_text(json.dumps(coco))
+    given = open_masks(str(tmp_path / "masks.json"))
+    assert list(given.match(["b/x.png", "c/y.png", "z.png"])) == ["b/x.png", "c/y.png"]
+    with pytest.raises(
+        MaskError, match=r"its images match the photo c/x.png: a/x.png and b/x.png; rename the images"
+    ):
+        given.match(["c/x.png"])
+    with pytest.raises(
+        MaskError, match=r"photos match its image y.png: c/y.png and d/y.png; rename the photos"
+    ):
+        given.match(["c/y.png", "d/y.png"])
+
+
 def test_soft_edges_palettes_and_classes_of_png_files(tmp_path):
     path = tmp_path / "a.png"
     Image.fromarray(np.array([[0, 60, 127, 128, 255]], np.uint8)).save(path)

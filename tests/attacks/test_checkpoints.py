@@ -100,7 +100,7 @@ def _scripted(path: Path) -> None:
         ),
         (
             lambda p: torch.save({"a.b": torch.zeros(1), "a": {"b": torch.zeros(1)}}, p),
-            "two tensors of the name a.b",
+            "two tensors named a.b",
         ),
         (_loop, "must hold tensors"),
         (_many, "must hold tensors"),

@@ -353,7 +353,7 @@ def test_weights_in_shards(tmp_path: Path) -> None:
     many = load_backbone(f"hf:{tmp_path / 'many'}")
     torch.testing.assert_close(many.patch_tokens(pixels), one)
     next((tmp_path / "many").glob("model-0000*")).unlink()
-    with pytest.raises(WeightsError, match=r"is missing, model.safetensors.index.json names it"):
+    with pytest.raises(WeightsError, match=r"which model.safetensors.index.json names, is missing"):
         load_backbone(f"hf:{tmp_path / 'many'}")
 
 

@@ -444,7 +444,7 @@ def test_what_a_page_cannot_hold_is_said(toy_store, tmp_path, monkeypatch):
 
     done = run(tmp_path / "photos", "--model", MODEL)
     assert isinstance(done.exception, OptionError)
-    assert "at most 20 photos, got 70: sample=20 takes some of them" in str(done.exception)
+    assert "at most 20 photos, got 70: use sample=20, or" in str(done.exception)
     done = run(toy_store)  # of a store, a sample is shown
     assert done.exit_code == 0
     assert "a random sample of 20 of the store's 70 photos is shown" in done.stderr

@@ -90,7 +90,7 @@ def test_a_large_store_opens_with_a_sample(store, view, monkeypatch):
     # A prism that is given colours a sample too, and is not fitted to it.
     given = opened(store, prism=view.prism, sample=Sample(seed=0))
     assert (given.names, given.fitted_here, given.store) == (view.names, False, [str(store)])
-    with pytest.raises(OptionError, match=f"at most {MOST} photos, got 30: sample={MOST} takes some"):
+    with pytest.raises(OptionError, match=f"at most {MOST} photos, got 30: use sample={MOST}, or"):
         opened(store, sample=Sample(count=30))
 
 

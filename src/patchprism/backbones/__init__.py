@@ -1,4 +1,4 @@
-"""Frozen networks that turn pixels into patch tokens. Names are imported when they are used; it loads no torch."""
+"""Frozen networks that turn pixels into patch tokens. Names are imported on first use; importing loads no torch."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ class Backbone(ABC):
         name : str
             Name of the network in reports and prisms. Prisms recognise the network by it.
         width : int, optional
-            Length D of a token. If given, it is checked; by default it is taken from the first call.
+            Length D of a token. If given, it is checked; by default the first call sets it.
         device, dtype : str
             Device and precision of the pixels that ``fn`` gets.
 
@@ -238,11 +238,11 @@ class Backbone(ABC):
                 pixels.to(device=self.device, dtype=self._pixels_dtype), sorted(set(wanted)), facet, norm
             )
             tokens = [found[layer].float() for layer in wanted]
-            # A function of the user may run in inference mode, whose tensors cannot be used for training.
+            # A user's function may run in inference mode, whose tensors cannot be used for training.
             return [each.clone() if each.is_inference() else each.detach() for each in tokens]
 
     def layer_index(self, layer: int) -> int:
-        """A layer counted from 0; refuses one that the network does not have."""
+        """The layer's number, counted from 0; refuses a layer that the network does not have."""
         return self.record.layer_index(layer)
 
     def attention(self, pixels: torch.Tensor, *, layer: int = -1, query: Query = "cls") -> torch.Tensor:
@@ -309,7 +309,7 @@ class Backbone(ABC):
 
         token, grid = self._attending(pixels, query)
         with own_settings():
-            # One photo at a time: the layers' inputs are held until the row has passed them.
+            # One photo at a time, because the inputs of all layers are held until the row has passed through them.
             rows = [
                 self._rollout_row(pixels[i : i + 1].to(device=self.device, dtype=self.dtype), token)
                 for i in range(len(pixels))
@@ -317,7 +317,7 @@ class Backbone(ABC):
         return torch.cat(rows)[:, self.record.prefix_tokens :].reshape(len(pixels), *grid)
 
     def _attending(self, pixels: torch.Tensor, query: Query) -> tuple[int, tuple[int, int]]:
-        """Index of the query's token in the sequence, and the grid; refuses what cannot be asked."""
+        """Index of the query's token in the sequence, and the grid; refuses a query that the network cannot answer."""
         if not self.has_attention:
             raise ModelError(f"{self.record.name} cannot give its attention")
         self._check_pixels(pixels)
@@ -354,17 +354,17 @@ class Backbone(ABC):
 
     @property
     def _pixels_dtype(self) -> torch.dtype:
-        """Pixels, as in :meth:`_layers`."""
+        """The dtype of the pixels that :meth:`_layers` receives."""
         return self.dtype
 
     @abstractmethod
     def _layers(
         self, pixels: torch.Tensor, layers: Sequence[int], facet: str, norm: bool
     ) -> dict[int, torch.Tensor]:
-        """(B, 3, H, W) in ``_pixels_dtype`` -> (B, h, w, D) of each layer; they ascend and exist."""
+        """(B, 3, H, W) in ``_pixels_dtype`` -> (B, h, w, D) of each layer; ``layers`` are valid and ascending."""
 
     def _attention_row(self, pixels: torch.Tensor, layer: int, token: int) -> torch.Tensor:
-        """(B, heads, N) float32: one token's attention to all; only called if ``has_attention``."""
+        """(B, heads, N) float32: one token's attention to all tokens; only called if ``has_attention``."""
         raise NotImplementedError
 
     def _rollout_row(self, pixels: torch.Tensor, token: int) -> torch.Tensor:
@@ -373,7 +373,7 @@ class Backbone(ABC):
 
 
 class CallableBackbone(Backbone):
-    """A function that turns pixels into patch tokens. It has one layer, its result.
+    """A user's function that turns pixels into patch tokens. Its result is its only layer.
 
     Parameters
     ----------

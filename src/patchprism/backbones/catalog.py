@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from patchprism.backbones.record import IMAGENET_MEAN, IMAGENET_STD, BackboneRecord
 
-# Files are found under this address, and the torch.hub cache holds them under the same names.
+# The address of the files. The torch.hub cache keeps them under the same names.
 DINOV2_URL = "https://dl.fbaipublicfiles.com/dinov2"
 
 # size: (letter, width, depth, heads, parameters without registers, hub name)
@@ -37,7 +37,7 @@ def _dinov2(
         n_parameters=n_parameters,
         licence="Apache-2.0",
         source=f"{DINOV2_URL}/{base}/{file}",
-        # Approximate: float32, and about 325 bytes a tensor for names and the zip archive's directory.
+        # Approximate: float32, and about 325 bytes per tensor for names and the zip archive's directory.
         download_bytes=4 * n_parameters + 325 * n_tensors,
         hub_repo=f"facebook/dinov2-{'with-registers-' if registers else ''}{hub}",
     )
@@ -72,18 +72,18 @@ def _dinov3(size: str, width: int, depth: int, heads: int, n: int, ending: str, 
         std=IMAGENET_STD,
         n_parameters=n,
         licence="DINOv3 License",
-        # Meta gives it to those who have asked for it; torch.hub's cache holds it under its name.
+        # Meta gives this file only to people who have asked for it; torch.hub's cache keeps it under the same name.
         source=f"{DINOV3_URL}/{name}/{name}_pretrain_lvd1689m-{ending}.pth",
         download_bytes=4 * n,
         hub_repo=f"facebook/dinov3-{size}-pretrain-lvd1689m",
-        # timm keeps two copies of each: this one with the biases of query and value.
+        # timm publishes two copies of each model; this one has the biases of query and value.
         open_repo=f"timm/vit_{timm}_patch16_dinov3_qkvb.lvd1689m",
     )
 
 
 DINOV3 = tuple(_dinov3(*size) for size in _DINOV3_SIZES)
 
-# docs/models.md, "The embedded ViT", says what it is.
+# See "The embedded ViT" in docs/models.md.
 FOCUS = (
     BackboneRecord(
         name="focus_vits14",
@@ -112,7 +112,7 @@ EFFICIENTNET = (
         depth=21,
         heads=0,
         prefix_tokens=0,
-        # EfficientNet-lite was trained on (byte - 127) / 128: TensorFlow's efficientnet_lite_builder.py.
+        # EfficientNet-lite was trained on (byte - 127) / 128; see TensorFlow's efficientnet_lite_builder.py.
         mean=(127 / 255, 127 / 255, 127 / 255),
         std=(128 / 255, 128 / 255, 128 / 255),
         n_parameters=6_092_072,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-_NAMED = 3  # tensors that a message names before it only counts
+_NAMED = 3  # a message names this many tensors, and counts the others
 # Maximum depth of nested dictionaries; networks are not nested deeper.
 _DEEPEST = 8
 # First bytes of other files, and advice for them.
@@ -41,7 +41,7 @@ _SHARD = (
     "network from the training code (FULL_STATE_DICT), or convert a folder of .distcp files with "
     "`python -m torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER weights.pth`"
 )
-# Modules whose classes training scripts put beside the weights.
+# Modules whose objects training scripts save together with the weights.
 _SETTINGS = (
     "argparse",
     "omegaconf",
@@ -126,7 +126,7 @@ def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
     Raises
     ------
     WeightsError
-        If the file cannot be read, is damaged, holds no tensors, or holds what only running code could read.
+        If the file cannot be read, is damaged, holds no tensors, or cannot be read without running code.
     """
     kind = file_kind(path)
     import torch
@@ -137,7 +137,7 @@ def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
 
             state = load_file(path)
         else:
-            # Mapping saves one copy; torch before 1.6 wrote no zip archive, and only those can be mapped.
+            # Memory mapping saves one copy. It needs a zip archive, which torch writes since version 1.6.
             with path.open("rb") as file:
                 zipped = file.read(2) == b"PK"
             if zipped:
@@ -147,7 +147,7 @@ def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
         raise
     except pickle.UnpicklingError as error:
         raise WeightsError(f"{path}: {_refusal(str(error))}") from error
-    # Damaged files raise the errors of the parsers: zip, pickle and JSON each have their own.
+    # Damaged files raise errors of the parsers: zip, pickle and JSON each have their own.
     except Exception as error:
         reason = str(error).strip().split("\n")[0][:200] or type(error).__name__
         raise WeightsError(f"{path}: damaged, cannot be read as {kind} ({reason})") from error
@@ -211,7 +211,7 @@ def _flattened(state: Mapping[Any, Any]) -> dict[str, torch.Tensor]:
     import torch
 
     tensors: dict[str, torch.Tensor] = {}
-    seen: set[int] = set()  # a pickle may hold a dictionary in itself, or one many times over
+    seen: set[int] = set()  # a pickled dictionary may contain itself, or another one many times
 
     def collect(values: Mapping[Any, Any], prefix: str, depth: int) -> None:
         seen.add(id(values))
@@ -219,7 +219,7 @@ def _flattened(state: Mapping[Any, Any]) -> dict[str, torch.Tensor]:
             name = f"{prefix}{key}"
             if isinstance(value, torch.Tensor):
                 if name in tensors:
-                    raise WeightsError(f"holds two tensors of the name {name}")
+                    raise WeightsError(f"holds two tensors named {name}")
                 tensors[name] = value
             elif isinstance(value, Mapping) and depth < _DEEPEST and id(value) not in seen:
                 collect(value, f"{name}.", depth + 1)
@@ -236,7 +236,7 @@ def _content(state: object) -> str:
 
 
 def check_tensor(name: str, tensor: torch.Tensor, shape: tuple[int, ...]) -> None:
-    """Refuse a tensor of another shape, of a type that is not floating point, or with values not finite.
+    """Refuse a tensor that has another shape, is not floating point, or has values that are not finite.
 
     Raises
     ------
@@ -247,8 +247,8 @@ def check_tensor(name: str, tensor: torch.Tensor, shape: tuple[int, ...]) -> Non
         raise WeightsError(f"tensor {name} must have shape {shape}, got {tuple(tensor.shape)}")
     if not tensor.is_floating_point():
         raise WeightsError(f"tensor {name} must be floating point, got {tensor.dtype}")
-    # One NaN or infinity makes the sum one, and a sum reads once and writes nothing; but a sum of finite
-    # float16 values may overflow, so a sum that is not finite is only a suspicion.
+    # The sum is fast, because it allocates nothing, and it is not finite if any value is not. But finite float16
+    # values may overflow in the sum, so each value is checked before the tensor is refused.
     if not tensor.sum().isfinite() and not tensor.isfinite().all():
         raise WeightsError(f"tensor {name} holds values that are not finite")
 
@@ -256,14 +256,14 @@ def check_tensor(name: str, tensor: torch.Tensor, shape: tuple[int, ...]) -> Non
 def load_strictly(
     network: nn.Module, state: Mapping[str, torch.Tensor], *, optional: Collection[str] = ()
 ) -> None:
-    """Give a network on the meta device its weights, without a copy.
+    """Load weights into a network on the meta device, without a copy.
 
     Parameters
     ----------
     network : torch.nn.Module
     state : mapping of str to torch.Tensor
     optional : collection of str
-        Tensors that may be missing, since no output depends on them; they become zero.
+        Tensors that may be missing, because no output depends on them; they become zero.
 
     Raises
     ------

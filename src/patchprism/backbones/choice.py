@@ -1,4 +1,4 @@
-"""The model of a job that names none: DINOv2 where its weights are here or can be fetched. Loads no torch."""
+"""The default model: DINOv2 if its weights are on this machine or can be downloaded. Loads no torch."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ _ANSWER_HOLDS_S = 60
 
 
 def choose_model() -> tuple[str, str]:
-    """Name of the model to take where none is named, and why it is not DINOv2; empty where it is.
+    """Name of the default model, and the reason why it is not DINOv2 (empty if it is).
 
-    DINOv2's ViT-S/14 if its weights are on this machine, or if its server offers them now; otherwise the embedded
-    ViT, where its package is installed. The server is asked for at most 1.5 s, and once per minute.
+    The embedded ViT is chosen if its package is installed, DINOv2's weights are not on this machine, and their
+    server does not offer them now. Otherwise DINOv2's ViT-S/14 is chosen. The server is asked at most once per
+    minute, and gets 1.5 s to answer.
     """
     record, embedded = RECORDS[DEFAULT_MODEL], RECORDS[EMBEDDED_MODEL]
     if locate_weights(record) is not None or locate_weights(embedded) is None:
@@ -35,7 +36,7 @@ def choose_model() -> tuple[str, str]:
 
 
 def explain_choice(why: str) -> str:
-    """The note on a job that runs with the embedded ViT though it was not asked for."""
+    """The note of a job that uses the embedded ViT because no model was named and DINOv2 is not available."""
     return (
         f"no model was named, so {RECORDS[EMBEDDED_MODEL].title} was used: {why}; to fetch DINOv2, "
         f"run `patchprism download {DEFAULT_MODEL}` when there is a network"
@@ -44,7 +45,7 @@ def explain_choice(why: str) -> str:
 
 @functools.lru_cache(maxsize=1)
 def _trouble(url: str, period: int) -> str:
-    """Why a file cannot be fetched now; empty where it can."""
+    """Why a file cannot be fetched now; empty if it can. The answer is cached for one ``period``."""
     found: list[str] = []
     asking = threading.Thread(target=lambda: found.append(_ask(url)), daemon=True)
     asking.start()

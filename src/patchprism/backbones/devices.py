@@ -1,4 +1,4 @@
-"""Where a network computes, and in what precision. Importing it loads no torch."""
+"""The device on which a network computes, and its precision. Importing it loads no torch."""
 
 from __future__ import annotations
 

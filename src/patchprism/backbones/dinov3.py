@@ -1,6 +1,6 @@
 """DINOv3's vision transformers. Positions are encoded by rotating queries and keys.
 
-Written after Meta's paper and ``transformers``' ``modeling_dinov3_vit.py``, whose tokens it gives.
+Written after Meta's paper and ``transformers``' ``modeling_dinov3_vit.py``; the tokens agree with those of the latter.
 Siméoni et al., DINOv3, 2025, https://arxiv.org/abs/2508.10104; the rotation: Heo et al., Rotary Position Embedding for
 Vision Transformer, ECCV 2024. Shapes in comments: B photos, N tokens, D width, h x w the grid of patches.
 """
@@ -62,7 +62,7 @@ def periods(width: int) -> torch.Tensor:
 
 
 class DinoV3(VisionTransformer):
-    """The whole network.
+    """DINOv3's vision transformer.
 
     Parameters
     ----------
@@ -71,7 +71,7 @@ class DinoV3(VisionTransformer):
     n_registers : int
         Register tokens.
     gated : bool
-        Whether the MLP is gated (the models called plus).
+        Whether the MLP is gated, as in the models whose names end in "plus".
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class DinoV3(VisionTransformer):
         self.head_width = width // heads
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
         self.register_tokens = nn.Parameter(torch.zeros(1, n_registers, width))
-        # Only training uses it; files hold it.
+        # Used only in training, but the files contain it.
         self.mask_token = nn.Parameter(torch.zeros(1, width))
         self.patch_embed = PatchEmbed(patch_size, width)
         self.blocks = nn.ModuleList(
@@ -111,7 +111,7 @@ class DinoV3(VisionTransformer):
         if kept is None:
             cos, sin = rotation_of(h, w, self.head_width)
             kept = cos.to(self.cls_token), sin.to(self.cls_token)
-        self._rotations[h, w] = kept  # least recently used grids are removed first
+        self._rotations[h, w] = kept  # it is the last again; the least recently used grid is removed first
         if len(self._rotations) > _GRIDS_KEPT:
             self._rotations.popitem(last=False)
         return kept
@@ -122,7 +122,7 @@ class DinoV3Backbone(DinoV2Backbone):
 
 
 def build(record: BackboneRecord) -> DinoV3:
-    """The network of a record on torch's meta device: no memory is taken, nothing initialised."""
+    """The network of a record on torch's meta device, without memory or initial values."""
     with torch.device("meta"):
         return DinoV3(
             width=record.width,

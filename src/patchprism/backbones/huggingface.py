@@ -1,7 +1,7 @@
 """Networks that ``transformers`` can read, as backbones.
 
-No table of architectures: what a network is made of is found by running it once on a few patches, and a network
-that does not behave like one whose hidden states are patches after known prefix tokens is refused.
+There is no table of architectures. The parts of a network are found by running it once on a few patches, and a
+network is refused unless its hidden states are patches after known prefix tokens.
 Shapes in comments: B photos, N tokens (prefix and patches), D width, h x w the grid of patches.
 """
 
@@ -98,7 +98,7 @@ class HuggingFaceBackbone(Backbone):
     ----------
     record : BackboneRecord
     network : transformers.PreTrainedModel
-        It is moved to the device and dtype and kept; :meth:`probe` comes before anything else.
+        It is moved to the device and dtype and kept. :meth:`probe` must be called before any other method.
     weights : WeightsOrigin
     device : torch.device
     dtype : torch.dtype
@@ -184,7 +184,7 @@ class HuggingFaceBackbone(Backbone):
         h, w = self._grid = shape[0] // patch, shape[1] // patch
         inputs: dict[str, Any] = {"pixel_values": pixels}
         if "spatial_shapes" in self._options:
-            # SigLIP 2's flexible kind takes patches, each row by row with its channels last.
+            # The flexible variant of SigLIP 2 takes patches, each row by row with its channels last.
             patches = pixels.reshape(len(pixels), 3, h, patch, w, patch).permute(0, 2, 4, 3, 5, 1)
             inputs = {
                 "pixel_values": patches.reshape(len(pixels), h * w, -1),
@@ -202,9 +202,9 @@ class HuggingFaceBackbone(Backbone):
         return cast("torch.Tensor", self.network(**inputs).last_hidden_state)
 
     def _stretch_positions(self) -> None:
-        """Let a learned table of a square grid's positions serve other grids, where the network does not (AIMv2).
+        """Interpolate a learned table of a square grid's positions, if the network does not do it itself (AIMv2).
 
-        Bicubic, as transformers itself does for others.
+        The interpolation is bicubic, as in the networks for which transformers does it.
         """
         size = getattr(self.network.config, "image_size", None)
         side = size // self.record.patch_size if isinstance(size, int) else 0
@@ -226,7 +226,7 @@ class HuggingFaceBackbone(Backbone):
         return to_grid(tokens, (pixels.shape[-2] // patch, pixels.shape[-1] // patch))
 
     def probe(self) -> None:
-        """Find out what the network is made of, and run it once on a few patches.
+        """Find the parts of the network, and run it once on a few patches.
 
         Raises
         ------
@@ -264,7 +264,7 @@ class HuggingFaceBackbone(Backbone):
             try:
                 with outputs_of({**last, **norms}, inputs=norms) as seen:
                     final = self._forward(probe())
-            # A network that accepts only one size raises an error that its authors chose.
+            # The class of the error of a network that accepts only one size depends on its authors.
             except Exception as error:
                 size = getattr(self.network.config, "image_size", None)
                 if not size:
@@ -300,7 +300,7 @@ class HuggingFaceBackbone(Backbone):
             known = 0
         else:
             extra = final.shape[1] - n_patches
-            # DINOv3's ConvNeXt puts the mean of the patches before them.
+            # DINOv3's ConvNeXt puts the mean of the patches before the patches.
             known = 1 if self._staged else record.prefix_tokens
         if final.ndim not in (3, 4) or extra != known or (not self._staged and block.shape != final.shape):
             raise ModelError(
@@ -376,7 +376,7 @@ def _find_blocks(record: BackboneRecord, network: Any, staged: bool) -> list[nn.
 
 
 def _find_projections(blocks: Sequence[nn.Module]) -> list[dict[str, nn.Module]]:
-    """Query, key and value layers of each block; none if they are not there, once each, in every block."""
+    """Query, key and value layers of each block; empty unless every block has exactly one of each."""
     found = []
     for block in blocks:
         of_block: dict[str, nn.Module] = {}
@@ -403,7 +403,7 @@ def _recording(recorder: Recorder) -> Iterator[None]:
 
 
 def _register_attention() -> None:
-    """Make our attention known to transformers: PyTorch's, and whoever listens gets query and key."""
+    """Register our attention with transformers: PyTorch's, which also passes query and key to the recorder."""
     from transformers import AttentionInterface
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
     from transformers.masking_utils import AttentionMaskInterface, sdpa_mask

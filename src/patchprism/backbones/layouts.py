@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     State = Mapping[str, torch.Tensor]
 
-# Prefixes that tell which network it is, or only that there is one.
+# Prefixes that say which network follows, or only that one follows.
 _WRAPPERS = frozenset(
     (
         *("teacher", "teacher_model", "teacher_backbone", "ema", "model_ema", "ema_model", "state_dict_ema"),
@@ -32,7 +32,7 @@ _WRAPPERS = frozenset(
 )
 # Parts of names from wrappers of torch: DataParallel, compile, FSDP, activation checkpointing.
 _TRANSPARENT = frozenset(("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"))
-# Heads: what training puts on top, and no patch token depends on.
+# Heads, which training puts on top of the network. No patch token depends on them.
 _HEAD = re.compile(r"(\w+_)?heads?(_\w+)?|classifier|fc|fc_norm|pooler|last_layer")
 _MOST_LEFT_OUT = 20
 # No network has a larger position embedding: 1024 x 1024 patches of 14 pixels are 200 megapixels.
@@ -63,7 +63,7 @@ def find_network(
     wanted: Collection[str],
     rename: Callable[[State], State] = lambda group: group,
 ) -> FoundNetwork:
-    """The network among the tensors of a file.
+    """Find the network among the tensors of a file.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ def find_network(
     Returns
     -------
     FoundNetwork
-        Unknown names are kept, for the strict loading to name them; heads are left out.
+        Unknown names are kept, so that the strict loading can report them; heads are left out.
 
     Raises
     ------
@@ -86,7 +86,7 @@ def find_network(
     """
     groups, shown = _grouped(state)
     named: dict[str, State] = {}
-    wrong: dict[str, WeightsError] = {}  # only a failure of the network that is taken matters
+    wrong: dict[str, WeightsError] = {}  # raised only if the network is chosen
     for prefix, group in groups.items():
         try:
             named[prefix] = rename(group)
@@ -125,7 +125,7 @@ def find_network(
 
 
 def _grouped(state: State) -> tuple[dict[str, dict[str, torch.Tensor]], dict[str, str]]:
-    """Tensors by the prefix of their names, and the spelling of the prefix in the file."""
+    """Tensors grouped by the prefix of their names, and each prefix as the file spells it."""
     groups: dict[str, dict[str, torch.Tensor]] = {}
     shown: dict[str, str] = {}
     for name, tensor in state.items():
@@ -149,7 +149,7 @@ def _wraps(parts: list[str], at: int) -> bool:
 
 
 def _rank(prefix: str) -> int:
-    """0 for a teacher's, 2 for a student's, 1 for any other."""
+    """Rank of a prefix: 0 for a teacher, 2 for a student, 1 for any other network."""
     parts = prefix.split(".")
     if any("teacher" in part or "ema" in part.split("_") or part == "target_encoder" for part in parts):
         return 0
@@ -158,7 +158,7 @@ def _rank(prefix: str) -> int:
 
 # ---------------------------------------------------------------- DINOv2's names
 
-# Hugging Face's names, each with the official one.
+# Hugging Face's names, and the official names for them.
 _HUB_TOP = {
     "embeddings.cls_token": "cls_token",
     "embeddings.mask_token": "mask_token",
@@ -178,7 +178,7 @@ _HUB_BLOCK = {
     "mlp.weights_out": "mlp.w3",
 }
 _HUB_BLOCK_NAME = re.compile(r"encoder\.layer\.(\d+)\.(.+)")
-# In files, and in transformers' networks since version 5.
+# The names in files, and those in transformers' networks since version 5.
 _HUB_QKV_NAMES = (
     (re.compile(r"attention\.attention\.(query|key|value)\.(weight|bias)"), ("query", "key", "value")),
     (re.compile(r"attention\.([qkv])_proj\.(weight|bias)"), ("q_proj", "k_proj", "v_proj")),
@@ -188,16 +188,16 @@ _CHUNKED = re.compile(r"blocks\.\d+\.(\d+\..+)")
 
 
 def official_names(state: State, *, gated: bool = False) -> dict[str, torch.Tensor]:
-    """A DINOv2 state in any layout that is known -> the official names.
+    """Convert a DINOv2 state in any known layout to the official names.
 
-    Known are the official layout, whole or cut into chunks, that of ``transformers`` and that of ``timm``.
-    Names that are not known are kept, for the strict loading to name them.
+    The known layouts are the official one, whole or cut into chunks, that of ``transformers`` and that of ``timm``.
+    Unknown names are kept, so that the strict loading can report them.
 
     Parameters
     ----------
     state : mapping of str to torch.Tensor
     gated : bool
-        Whether the network's MLP is gated (ViT-g), which ``timm`` names like any other.
+        Whether the network's MLP is gated (ViT-g). ``timm`` names its tensors as those of any other MLP.
 
     Raises
     ------
@@ -251,7 +251,7 @@ def _from_hub(state: State) -> dict[str, torch.Tensor]:
 def _from_timm(state: State, *, gated: bool) -> dict[str, torch.Tensor]:
     """Names of ``timm`` -> the official ones.
 
-    With registers, timm adds the class token's position to the token itself, and keeps none for it.
+    In networks with registers, timm adds the class token's position to the token itself, and stores none for it.
     """
     import torch
 
@@ -267,7 +267,7 @@ def _from_timm(state: State, *, gated: bool) -> dict[str, torch.Tensor]:
 
 
 def native_grid(table: torch.Tensor) -> int:
-    """Side of the square grid that a position embedding (1, 1 + side * side, D) is of; 0 if it is of none."""
+    """Side of the square grid of a position embedding (1, 1 + side * side, D); 0 if it has no such grid."""
     if table.ndim != 3 or table.shape[1] < 2:
         return 0
     side = isqrt(table.shape[1] - 1)

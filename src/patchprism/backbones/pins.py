@@ -1,7 +1,7 @@
-"""Our cache, and the SHA-256 of files in it and elsewhere. Loads no torch.
+"""Our cache, and the recorded SHA-256 of the files in it and in other caches. Loads no torch.
 
-The SHA-256 of every file of weights that the user does not name is written down when it is first seen, and compared
-at every later load: beside the file in our own cache, under ``pins`` in our cache for files of other caches.
+When a file of weights that the user does not name is first loaded, its SHA-256 is recorded, and every later load is
+compared with it. The record (pin) is beside the file in our own cache, and under ``pins`` for files in other caches.
 """
 
 from __future__ import annotations
@@ -36,19 +36,20 @@ def sha256_of(path: Path) -> str:
 
 
 def foreign_pin(path: Path) -> Path:
+    """Where the SHA-256 of a file in another cache is recorded."""
     key = hashlib.sha256(str(path.absolute()).encode()).hexdigest()[:16]
     return cache_dir() / "pins" / f"{path.name[:80]}-{key}.sha256"
 
 
 def pinned(path: Path, pin: Path) -> str:
-    """SHA-256 of a file, compared with what was written down when it was first seen."""
+    """SHA-256 of a file, compared with the recorded one; recorded if there is none."""
     digest = sha256_of(path)
     try:
         recorded = pin.read_text(encoding="utf-8", errors="replace").split()
     except OSError:
         recorded = []
     if not recorded:
-        # If the home folder cannot be written, the job still runs; later downloads just cannot be compared.
+        # If the home folder cannot be written, the job still runs, but later loads cannot be compared.
         with suppress(OSError, OutputError):
             write_pin(pin, digest, path.name)
     elif recorded[0] != digest:

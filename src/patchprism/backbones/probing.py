@@ -1,4 +1,4 @@
-"""Helpers of adapters: read the values inside a network of another library while it runs."""
+"""Helpers for the adapters of other libraries: read the values inside a network while it runs."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def to_grid(tokens: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
     Parameters
     ----------
     tokens : torch.Tensor, shape (B, N, D) or (B, D, H', W')
-        A sequence that ends with the h * w patches row by row, or a map; a finer map than asked for gives each
-        patch the mean of what it covers.
+        A sequence that ends with the h * w patches row by row, or a map. A map that is finer than the grid is
+        averaged over each patch.
     grid : tuple of int
         Rows h and columns w.
     """
@@ -60,7 +60,7 @@ def to_grid(tokens: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
 
 
 def reason(error: BaseException) -> str:
-    """A foreign error in one line."""
+    """One line about an error of another library."""
     return str(error).strip().split("\n")[0][:200] or type(error).__name__
 
 
@@ -88,8 +88,8 @@ def inside(name: str, package: str, extra: str) -> Iterator[None]:
     ExtraError
         If the package is not installed.
     ModelError
-        If it is, and fails. transformers and timm import torchvision where it is there, and one that does not fit
-        torch breaks them.
+        If it is installed, but fails. transformers and timm import torchvision if it is installed, and fail if it
+        does not fit torch.
     """
     try:
         yield
@@ -112,7 +112,7 @@ def inside(name: str, package: str, extra: str) -> Iterator[None]:
 
 
 def _causes(error: BaseException) -> list[BaseException]:
-    """An error, and what led to it."""
+    """An error, and the errors that caused it."""
     chain: list[BaseException] = []
     found: BaseException | None = error
     while found is not None and found not in chain:
@@ -123,7 +123,7 @@ def _causes(error: BaseException) -> list[BaseException]:
 
 @contextmanager
 def running(name: str, shape: tuple[int, ...]) -> Iterator[None]:
-    """Turn what a network raises on photos of a shape that it does not take into our error."""
+    """Convert the error of a network that does not accept photos of this shape to our error."""
     try:
         yield
     except (PatchPrismError, MemoryError, torch.OutOfMemoryError):

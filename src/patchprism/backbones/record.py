@@ -23,7 +23,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneRecord:
-    """All that is known of a backbone before its weights are loaded.
+    """Everything that is known about a backbone before its weights are loaded.
 
     Attributes
     ----------
@@ -79,7 +79,7 @@ class BackboneRecord:
 
     @property
     def title(self) -> str:
-        """The name, and what people must know of the model."""
+        """The name, and what users must know about the model."""
         return f"{self.name} ({self.about})" if self.about else self.name
 
     def framing(
@@ -111,7 +111,7 @@ class BackboneRecord:
         Raises
         ------
         OptionError
-            If an option is not allowed, or mean and deviation are neither given nor known of the model.
+            If an option is not allowed, or mean and deviation are neither given nor known for the model.
         """
         from patchprism.photos.framing import DEFAULT_SIZE, Framing
 
@@ -189,7 +189,7 @@ class WeightsOrigin:
         return {"source": self.source, "file": self.path, "sha256": self.sha256, **taken}
 
     def __str__(self) -> str:
-        """The source, and what was taken from it and what was not."""
+        """The source, with the part of it that is used and the parts that are left out."""
         words = [f"its {self.taken_from}"] if self.taken_from else []
         if self.left_out:
             more = f" and {len(self.left_out) - 3} more" if len(self.left_out) > 3 else ""

@@ -58,13 +58,13 @@ def _timm() -> Kind:
     return timm_models
 
 
-# Prefixes of names, before a colon, and the modules that know such names. They are imported when they are needed. A
-# function has no such name: Backbone.from_callable makes its backbone.
+# Prefixes of names, before a colon, and the modules that know such names. The modules are imported when they are
+# needed. A user's function has no such name: Backbone.from_callable makes its backbone.
 KINDS: dict[str, Callable[[], Kind]] = {"": _official, "hf": _huggingface, "timm": _timm}
 
 
 def _kind_of(name: str) -> Kind:
-    """The module that knows a name; refuses a name that none knows."""
+    """The module that knows a name; refuses an unknown name."""
     prefix, colon, _ = name.partition(":")
     if colon and prefix in ("hub", "torchhub", "torch.hub"):
         raise ModelError(
@@ -211,11 +211,11 @@ def _meant(name: str) -> str:
     if os.path.isdir(bare):
         return f"a folder with the files of a transformers model is hf:{bare}"
     if lowered.endswith((".pth", ".pt", ".ckpt", ".safetensors", ".bin")):
-        return f"a file of weights goes with the model that it is of, as in model='dinov2_vits14' weights='{bare}'"
+        return f"a file of weights is given together with its model, as in model='dinov2_vits14' weights='{bare}'"
     if lowered in RECORDS:
         return f"did you mean {lowered}?"
     if re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w.-]+)?", bare):
-        return f"did you mean hf:{bare}, of the Hugging Face hub?"
+        return f"did you mean hf:{bare} on the Hugging Face hub?"
     if lowered.startswith("dinov3"):
         rest = re.sub(r"[-_]", "", lowered.removeprefix("dinov3"))
         sizes = sorted((size for size in _DINOV3 if rest.startswith(size)), key=len)

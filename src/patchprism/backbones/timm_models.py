@@ -72,7 +72,7 @@ def fetch(name: str, progress: Progress | None = None, *, download: bool = True)
         )
     if progress:
         progress(f"fetching {name}", 0, None)
-    # timm's repositories all hold both; others name their file.
+    # timm's own repositories contain both files; an entry for another repository names its file.
     named = getattr(cfg, "hf_hub_filename", None)
     for file in (named,) if named else ("model.safetensors", "pytorch_model.bin"):
         path = fetch_file(name, repo, revision or None, file, download=download)
@@ -84,7 +84,7 @@ def fetch(name: str, progress: Progress | None = None, *, download: bool = True)
     raise WeightsError(
         unreachable(name)
         if is_offline(download and hub_answers())
-        else f"{name}: hf:{repo} holds no weights to read"
+        else f"{name}: hf:{repo} contains no weights that can be read"
     )
 
 
@@ -128,7 +128,7 @@ class TimmBackbone(Backbone):
     ----------
     record : BackboneRecord
     network : torch.nn.Module
-        It is moved to the device and dtype and kept; :meth:`probe` comes before anything else.
+        It is moved to the device and dtype and kept. :meth:`probe` must be called before any other method.
     weights : WeightsOrigin
     device : torch.device
     dtype : torch.dtype
@@ -215,7 +215,7 @@ class TimmBackbone(Backbone):
         return row
 
     def probe(self) -> None:
-        """Find out what the network is made of, and run it once on a few patches.
+        """Find the parts of the network, and run it once on a few patches.
 
         Raises
         ------
@@ -231,7 +231,7 @@ class TimmBackbone(Backbone):
         with torch.no_grad():
             try:
                 tokens = self._probed(sides)
-            # A network that accepts only one size raises an error that its authors chose.
+            # The class of the error of a network that accepts only one size depends on its authors.
             except Exception as error:
                 size = (getattr(self.network, "pretrained_cfg", None) or {}).get("input_size")
                 if not size or size[1] % patch or size[2] % patch:
@@ -251,7 +251,7 @@ class TimmBackbone(Backbone):
     def _probed(self, sides: tuple[int, int]) -> torch.Tensor:
         pixels = torch.zeros(1, 3, *sides, device=self.device, dtype=self.dtype)
         last = [self.depth - 1]
-        # Some (Hiera) refuse the norm for any size, with different errors.
+        # Some networks (Hiera) refuse the norm at any size, with different errors.
         try:
             found = self._forward(pixels, last, norm=True)
             self._has_norm = True
@@ -268,17 +268,17 @@ def _timm(name: str) -> Any:
 
 
 def _pretrained_cfg(name: str) -> Any:
-    """Entry of timm for the weights of ``timm:NAME``; None if there is none."""
+    """The entry in timm for the weights of ``timm:NAME``; None if there is none."""
     timm = _timm(name)
     architecture = name.removeprefix(PREFIX)
-    # timm's own prefixes (hf-hub:, local-dir:) would read a configuration that names any code of timm's.
+    # With timm's own prefixes (hf-hub:, local-dir:), timm would read a configuration that may name any code in timm.
     if ":" in architecture or not timm.is_model(architecture):
         known = timm.list_models(pretrained=True) + timm.list_models()
         near = difflib.get_close_matches(architecture, known, n=3, cutoff=0.5)
         hint = (
             f"did you mean {' or '.join(PREFIX + n for n in near)}?"
             if near
-            else "timm.list_models() has all."
+            else "timm.list_models() lists all models"
         )
         raise ModelError(f"unknown model {name!r}: {hint}")
     try:
@@ -292,10 +292,10 @@ def _pretrained_cfg(name: str) -> Any:
 
 
 def _found(name: str, state: dict[str, torch.Tensor]) -> FoundNetwork:
-    """The network in a file of the user. The classifier, on which no patch depends, is changed to the shape that timm
-    expects.
+    """The network in a user's file. Its classifier, on which no patch depends, is replaced by zeros of the shape that
+    timm expects.
 
-    If nothing fits, the file is not changed, because timm may know its names.
+    If no name fits, the tensors are returned as they are, because timm may know their names.
     """
     with torch.device("meta"):
         network = _create(name, None)
@@ -317,18 +317,18 @@ def _found(name: str, state: dict[str, torch.Tensor]) -> FoundNetwork:
 
 
 def _create(name: str, state: dict[str, torch.Tensor] | None) -> Any:
-    """The network of ``timm:NAME`` with these weights, or as it was made when there are none."""
+    """The network of ``timm:NAME`` with these weights; with its initial weights if ``state`` is None."""
     timm = _timm(name)
     _pretrained_cfg(name)
     architecture = name.removeprefix(PREFIX)
     options: dict[str, Any] = {"pretrained": state is not None}
     if state is not None:
-        # Its own way of loading, which knows how older files were named; strict as the head is kept.
+        # timm's own loading, which knows the names in older files. It is strict because the head is kept.
         options["pretrained_cfg_overlay"] = {"state_dict": state, "custom_load": False}
     try:
         try:
             network = timm.create_model(architecture, dynamic_img_size=True, **options)
-        except TypeError:  # an architecture without that option, which need not lack the ability
+        except TypeError:  # this architecture has no such option, but may accept other sizes without it
             network = timm.create_model(architecture, **options)
     except ImportError:
         raise
@@ -374,7 +374,9 @@ def _record(name: str, network: Any) -> BackboneRecord:
 
 
 def _attentions(network: Any) -> list[Any]:
-    """The attention of each block, if all are timm's plain one: query, key and value from one layer, no rotation."""
+    """The attention of each block; empty unless all are timm's plain one: one layer for query, key and value, no
+    rotation.
+    """
     from timm.layers.attention import Attention
 
     blocks = getattr(network, "blocks", None)

@@ -1,4 +1,4 @@
-"""Read the files of a ``transformers`` model: record, configuration, weights."""
+"""Read the record, the configuration and the weights of a ``transformers`` model from its files."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CLASS_TOKENS = ("cls_token", "class_embedding", "class_token")
 _PREFIX_PARAMETERS = (*CLASS_TOKENS, "distillation_token", "register_tokens")
 # Parts that patch tokens do not depend on: pooled outputs and parts for training. A file need not contain them.
 _UNUSED = ("pooler", "head", "mask_token", "classifier")
-# Parts that look at the patches from outside, each with a class token of its own (AIMv2's head).
+# Parts after the blocks, which may have their own class tokens (AIMv2's head).
 _HEADS = ("head", "pooler", "classifier", "decoder")
 
 
@@ -106,7 +106,7 @@ def _prefix_parameters(network: Any) -> Iterator[tuple[str, Any]]:
 def _normalisation(
     model: HubModel,
 ) -> tuple[tuple[float, float, float] | None, tuple[float, float, float] | None]:
-    """Mean and deviation of RGB in [0, 1], from the model's own preprocessing; None where it has none."""
+    """Mean and deviation of RGB in [0, 1], from the model's own preprocessing; None if its files do not contain it."""
     # Read here rather than by AutoImageProcessor: some of its classes can only be imported with torchvision.
     found = next((file for file in PREPROCESSOR_FILES if model.file(file)), None)
     if found is None:
@@ -128,7 +128,7 @@ def _normalisation(
             raise ModelError(f"{model.name}: {field} in {found} must be three numbers, got {values!r}")
     if not all(value > 0 for value in std):
         raise ModelError(f"{model.name}: image_std in {found} must be positive, got {std!r}")
-    # Bytes are multiplied by the factor and then normalised; ours start from bytes / 255.
+    # transformers multiplies bytes by the factor and then normalises; our framing starts from bytes / 255.
     factor = 255.0
     if content.get("do_rescale", True) is not False:
         factor = 255.0 * float(content.get("rescale_factor", 1 / 255))
@@ -139,7 +139,7 @@ def _normalisation(
 
 
 def read_config(model: HubModel) -> Any:
-    """The configuration of the network that sees photos."""
+    """The configuration of the part of the model that processes photos."""
     content = model.json("config.json") or {}
     model_type = content.get("model_type")
     if model_type not in CONFIG_MAPPING:
@@ -158,7 +158,7 @@ def read_config(model: HubModel) -> Any:
     try:
         with _quiet_transformers():
             config = AutoConfig.from_pretrained(model.folder, trust_remote_code=False, local_files_only=True)
-    # Wrong values raise various errors in the class of the configuration.
+    # Depending on the class of the configuration, wrong values raise different errors.
     except Exception as error:
         raise ModelError(f"{model.name}: config.json cannot be used ({reason(error)})") from error
     return getattr(config, "vision_config", config)
@@ -193,7 +193,7 @@ def read_network(model: HubModel, config: Any, weights: WeightsOrigin) -> Any:
 
 @contextmanager
 def _quiet_transformers() -> Iterator[None]:
-    """Without its progress bars and reports: failures are ours to tell, successes need no words."""
+    """Switch off transformers' progress bars and reports during the block; failures raise our errors."""
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]

@@ -1,6 +1,6 @@
-"""Where weights are: looked for, fetched, and checked to be the same bytes at every load. Loads no torch.
+"""Find weights, download them, and check at every load that they have not changed. Loads no torch.
 
-Order: what the user names; torch.hub's cache; our cache; the official address.
+They are looked for in this order: what the user names, torch.hub's cache, our cache, the official address.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def official_url(record: BackboneRecord) -> str:
 
 
 def locate_weights(record: BackboneRecord) -> Path | None:
-    """The file of a model's weights if it is on this machine already; no network, and nothing is checked.
+    """The file of a model's weights if it is on this machine already. Uses no network, and does not check the file.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ def obtain_weights(
     progress: Progress | None = None,
     download: bool = True,
 ) -> WeightsOrigin:
-    """Find a model's weights, fetching them where needed, and check their SHA-256.
+    """Find a model's weights, download them if necessary, and check their SHA-256.
 
     Parameters
     ----------
@@ -156,6 +156,6 @@ def _from_url(
 
 
 def _name_for(url: str) -> str:
-    # Two addresses may end in the same file name.
+    # The hash is needed because two addresses may end in the same file name.
     base = url.split("?", 1)[0].split("#", 1)[0].rsplit("/", 1)[1]
     return f"{hashlib.sha256(url.encode()).hexdigest()[:12]}-{base[:100] or 'weights'}"

@@ -1,1 +1,1 @@
-"""Settings, inputs, work in shards, engines, videos: what every command runs through."""
+"""The jobs behind the commands: settings, inputs, work in shards, engines, videos."""

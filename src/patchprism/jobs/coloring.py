@@ -46,7 +46,7 @@ class Coloring:
     fetch_from: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        """Refuse what cannot go together."""
+        """Refuse attributes that exclude each other."""
         if self.prism is not None and self.sample.count is not None:
             raise OptionError("sample is for fitting, but the prism is already fitted; give only one of them")
         if self.prism is not None and (self.masks is not None or self.head is not None):
@@ -57,12 +57,12 @@ class Coloring:
 
     @property
     def model(self) -> str | None:
-        """Name of the model that the prism or the head belongs to, where they know it."""
+        """Name of the model that the prism or the head belongs to, if they record it."""
         taught = self.prism or self.head
         return taught.origin.get("model") if taught else None
 
     def resolved(self, settings: Settings, record: BackboneRecord | None = None) -> Settings:
-        """Settings with every choice made; masks and a head settle how the foreground is found.
+        """Settings with every choice made; masks and a head determine how the foreground is found.
 
         Raises
         ------
@@ -86,7 +86,7 @@ class Coloring:
         return {name: text for name, text in given.items() if text}
 
     def unfitted(self, settings: Settings) -> Prism:
-        """The prism that is to be fitted; or the one that is given, with the settings' mask."""
+        """The prism to fit; or the given prism, with the mask options of the settings."""
         if self.prism is not None:
             return with_mask(self.prism, settings.mask_options())
         prism = settings.prism()

@@ -1,4 +1,4 @@
-"""The part of a photo that the network saw, in the size of a figure's panel."""
+"""The part of a photo that the network saw, at the size of a figure's panel."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _ENLARGED = 1.15
 def crop_at(
     source: Source, row: PhotoRow, framing: Framing, size: tuple[int, int]
 ) -> tuple[NDArray[np.uint8] | None, str | None]:
-    """A photo's crop, (H, W, 3) uint8, about as large as it is shown; None and the reason as for ``Source.photo``.
+    """A photo's crop, (H, W, 3) uint8, about as large as its panel; or None and the reason, as in ``Source.photo``.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ def crop_at(
             wide = max(1, round(high * (right - left) / (bottom - top)))
             image = Image.fromarray(photo)
             return np.asarray(image.resize((wide, high), Image.Resampling.LANCZOS, box=row.crop)), None
-    # Two hundred whole crops would fill the memory.
+    # A figure may show 200 photos, and their whole crops would fill the memory.
     if shown.shape[0] <= size[1] * _ENLARGED:
         return shown, None
     return np.asarray(Image.fromarray(shown).resize(size, Image.Resampling.LANCZOS)), None

@@ -1,4 +1,4 @@
-"""Drawing the photos of a source, shard by shard."""
+"""Draw the photos of a source, shard by shard."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import numpy as np
 from patchprism.jobs.masks import Masks
 from patchprism.jobs.report import photo_entry
 from patchprism.jobs.source import SHARD, StoreSource, digest
+from patchprism.jobs.writers import WRITERS
 from patchprism.photos.sources import stamp_of
 from patchprism.pictures.histogram import count_scores
 from patchprism.pictures.picture import draw_picture, without_photo
@@ -39,12 +40,10 @@ if TYPE_CHECKING:
     from patchprism.prism.estimator import Prism
     from patchprism.support.folders import Folder
 
-WRITERS = 2  # encoding frees the interpreter lock; more threads would only hold more photos in memory
-
 
 @dataclass(kw_only=True)
 class DrawTask:
-    """Shards -> their photos' pictures in the output folder; the result is what there is to report of them.
+    """Shards -> their photos' pictures in the output folder; the result contains what the report needs.
 
     Attributes
     ----------
@@ -56,15 +55,15 @@ class DrawTask:
         Digest of everything that pictures depend on, except the photos of the shard, their tokens and the stems of
         their files.
     agreements : mapping of int to float
-        Of photos that were labelled for the fit, by their place in the source.
+        Agreements of the photos that were labelled for the fit, by place in the source.
     checked : int
-        How many photos, the first ones, are labelled here to have an agreement.
+        Number of photos, from the first, that are labelled here to compute their agreement.
     parts : sequence of PhotoColors, optional
-        Each photo's colours, where they are there already.
+        Each photo's colours, if they are already known.
     lenses : sequence of PhotoLens
-        What else looks at each photo.
+        Lenses that look at each photo.
     seen : callable, optional
-        Called for each photo that is done; not for workers elsewhere.
+        Called for each photo that is done; only for tasks in this process.
     """
 
     prism: Prism
@@ -205,14 +204,14 @@ class DrawTask:
 
 
 def drawn_key(shard: int) -> str:
-    """Where it is kept that a shard's pictures are written."""
+    """Key in the work folder of the record of a shard's pictures."""
     return f"drawn/{shard:08d}.json"
 
 
 def _bounded(
     pool: ThreadPoolExecutor, work: Callable[[Any], Any], items: Iterable[Any], *, ahead: int
 ) -> Iterator[Any]:
-    """``pool.map`` that takes no more items than it needs to keep busy."""
+    """Like ``pool.map``, but at most ``ahead`` items are in work at once."""
     futures: deque[Any] = deque()
     for item in items:
         futures.append(pool.submit(work, item))

@@ -59,7 +59,7 @@ class Evaluation:
         Every option, as it was used.
     model : str
     failures : list of Failure
-        Photos that could not be read, and those without a mask that fits.
+        Photos that could not be read, and photos without a usable mask.
     notes : list of Note
     """
 
@@ -106,14 +106,14 @@ def evaluate_photos(
     run : Run
     coloring : Coloring
     upsample : {"auto", "nearest", "bilinear", "guided"}
-        How the foreground gets from patches to pixels; ``"auto"`` is ``"guided"``.
+        How the foreground is upsampled from patches to pixels; ``"auto"`` is ``"guided"``.
     out : path, optional
         A JSON file to write.
 
     Raises
     ------
     PatchPrismError
-        One of its children; also if no photo has a mask, or two photos have the same.
+        One of its subclasses; also if no photo has a mask, or two photos have the same mask.
     """
     folder = Path(masks)
     truths = FolderMasks(folder, masks_in(folder))
@@ -144,10 +144,11 @@ def _evaluated(colored: Colored, truths: FolderMasks, options: PictureOptions, r
     rows: list[dict[str, Any]] = []
     measured: list[PhotoMeasures] = []
     notes = list(colored.opened.notes)
-    total = sum(len(source.rows(shard)) for shard in range(source.n_shards))
+    done, total = 0, sum(len(source.rows(shard)) for shard in range(source.n_shards))
     for shard in range(source.n_shards):
         for row, tokens in source.read(shard):
-            run.tell("measure", len(measured), total)
+            run.tell("measure", done, total)
+            done += 1
             stem = Path(row.name).stem
             path = truths.files.get(stem, truths.folder / f"{stem}.png")
             try:
@@ -158,7 +159,7 @@ def _evaluated(colored: Colored, truths: FolderMasks, options: PictureOptions, r
             part = prism.split(tokens, name=row.name)
             photo, reason = source.photo(row) if options.needs_photo else (None, None)
             gone = options.needs_photo and photo is None
-            # By default, masks of a store's photos that are gone are bilinear.
+            # By default, the mask of a store's photo that is gone is upsampled bilinearly.
             if gone and (reason or options.upsample != "auto"):
                 failures.append(
                     Failure(row.name, reason or "the photo is gone, and guided upsampling needs it")

@@ -1,4 +1,4 @@
-"""Jobs of any size: photos or a store in; shards of tokens, a prism or a store out, in bounded memory, resumable.
+"""Extract the tokens of any number of photos, shard by shard, in bounded memory; an interrupted run can be resumed.
 
 Only the list of photos is held in memory and grows with their number. Work in progress is kept in one folder, which
 is removed at the end. If the same job is started again, it uses the completed shards in this folder.
@@ -35,7 +35,7 @@ _JOB_VERSION = 1
 
 @dataclass(eq=False)
 class Extraction:
-    """Runs the network over photos, shard by shard, skipping those that are committed."""
+    """Runs the network over photos, shard by shard, and skips the shards that are committed."""
 
     names: list[str]
     network: Network
@@ -63,7 +63,7 @@ class Extraction:
         )
 
     def key(self, shard: int) -> str:
-        """Digest of all that a shard's tokens depend on; a photo counts as another one when its file has changed.
+        """Digest of all that a shard's tokens depend on; it differs if the file of a photo has changed.
 
         It does not change during a run, even if photos change.
         """
@@ -80,19 +80,19 @@ class Extraction:
         committed: Callable[[int, str], Table | None] | None = None,
         done: Callable[[int, Table], None] = lambda shard, table: None,
     ) -> None:
-        """Do all shards that are not done.
+        """Process all shards that are not done.
 
         Parameters
         ----------
         committed : callable, optional
-            A shard and its key -> its table, if the shard need not be done again.
+            Takes a shard and its key, and returns its table if the shard need not be done again.
         done : callable, optional
-            Called for every shard when it is found or done.
+            Called with every shard and its table when it is found or done.
 
         Raises
         ------
         EngineError
-            If workers die over a shard whose photos are all harmless.
+            If workers die repeatedly, although none of the photos crashes a worker that only reads it.
         """
         lost: list[PhotoRun] = []
 
@@ -107,7 +107,7 @@ class Extraction:
 
         self._photos = self._ahead = 0
         self.tell("photos", 0, len(self.names))
-        # A photo may kill a worker of a cluster, but not this process.
+        # A photo may crash a worker of a cluster, but must not crash this process.
         with self._reading() as reader:
             task = ExtractTask(
                 self.network.load,
@@ -140,7 +140,7 @@ class Extraction:
         return isolated(self.shards.reader)
 
     def _without_killers(self, lost: list[PhotoRun]) -> list[PhotoRun]:
-        """The shards again, without the photos that kill a worker that does no more than read them."""
+        """The shards again, without the photos that crash a worker that only reads them."""
         probe = ProbeTask(self.network.framing, self.shards.reader)
         # Twice, because the first worker may have been lost for another reason.
         photos = [name for run in lost for name in run.names]
@@ -162,7 +162,7 @@ class Extraction:
         done(shard, table)
 
     def _seen(self) -> None:
-        """Told of each photo of the shards under way: a shard may take minutes."""
+        """Report the progress of each photo, because a shard may take minutes."""
         self._ahead += 1
         self.tell("photos", self._photos + self._ahead, len(self.names))
 
@@ -175,7 +175,7 @@ class Extraction:
 
 
 def n_shards(photos: int) -> int:
-    """Shards of so many photos."""
+    """Number of shards for this many photos."""
     return -(-photos // SHARD)
 
 
@@ -185,7 +185,7 @@ def failures_of(shards: Shards) -> list[Failure]:
     Raises
     ------
     PhotoError
-        If none is left.
+        If all of them failed.
     """
     failures, any_photo = [], False
     for shard in range(shards.n_shards):

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 def seed_columns(colored: Colored, total: int) -> tuple[int | None, int | None]:
-    """How many photos stand in a row of ``results`` and of ``fg_mask``: the seed's script had one, and a square."""
+    """Photos per row in ``results`` and ``fg_mask`` of the seed preset (its script: one, and a square), else None."""
     if colored.opened.settings.get("preset") != "seed":
         return None, None
     most = ((6, 1), (12, 2), (27, 3), (60, 4), (100, 5), (float("inf"), 7))
@@ -43,7 +43,7 @@ def seed_columns(colored: Colored, total: int) -> tuple[int | None, int | None]:
 
 
 def kept_labels(options: PictureOptions, given: Sequence[str], kept: Iterable[str]) -> PictureOptions:
-    """The options with the labels of those photos alone that could be read.
+    """The options with the labels of only those photos that could be read.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ def kept_labels(options: PictureOptions, given: Sequence[str], kept: Iterable[st
 def plan(
     rows: Sequence[PhotoRow], total: int, options: PictureOptions, columns: tuple[int | None, int | None]
 ) -> list[tuple[int, int]]:
-    """Width and height in pixels at which figures show each photo, at most; nothing is drawn.
+    """Maximum width and height in pixels at which figures show each photo; nothing is drawn.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ def plan(
     Raises
     ------
     OptionError
-        If labels are not as many as the photos, or a figure would be too large.
+        If the number of labels is not that of the photos, or a figure would be too large.
     """
     options.check_labels(total)
     scale = options.resolution / 72
@@ -95,7 +95,7 @@ def plan(
         check_size(page, options)
         shown = [item for item in page.items if isinstance(item, Picture)][::panels]
         for i, (item, row) in enumerate(zip(shown, rows, strict=True)):
-            # A square is cut out of a photo whose shorter edge is that long.
+            # A square panel is cut out of a photo whose shorter edge is as long as the panel.
             high = item.height * max(1.0, row.grid[0] / row.grid[1] if options.panels == "square" else 1.0)
             high *= scale
             wide = high * row.grid[1] / row.grid[0]
@@ -105,7 +105,7 @@ def plan(
 
 @dataclass
 class FirstPhotos:
-    """The photos that figures show: the first ones, each crop as small as a figure needs it.
+    """The photos that figures show: the first ones, each crop only as large as a figure needs it.
 
     Attributes
     ----------
@@ -116,7 +116,7 @@ class FirstPhotos:
     shown : list of ndarray
         Crops, each (h, w, 3) uint8; plain grey where a photo is gone.
     gone : set of str
-        A store's photos that are not there any more.
+        Photos of a store that are missing or have changed.
     lost : dict
         Other photos that are gone or replaced, and why.
     """
@@ -131,7 +131,7 @@ class FirstPhotos:
 
 
 def first_photos(colored: Colored, total: int, options: PictureOptions) -> FirstPhotos:
-    """Read what figures show of a job of so many photos."""
+    """Read the photos that figures show; ``total`` is the number of photos of the job."""
     source = colored.opened.source
     first = FirstPhotos(total, seed_columns(colored, total))
     sizes = plan(list(islice(rows_of(source), MAX_PHOTOS)), total, options, first.columns)
@@ -169,7 +169,7 @@ def overview(
     inside : int
         Number of patches in the foreground.
     options : PictureOptions
-        ``outline``, ``background``, ``upsample`` and those of figures count.
+        Only ``outline``, ``background``, ``upsample`` and the options of figures have an effect.
     """
     prism, parts = colored.prism, first.parts
     side: Any = prism.side_
@@ -284,7 +284,7 @@ def foreground_said(prism: Prism) -> str:
 
 def colors_said(prism: Prism) -> str:
     """The meaning of the colours and their explained variance, in a sentence."""
-    names = [f"component {abs(n)}{' turned around' if n < 0 else ''}" for n in prism.components]
+    names = [f"component {abs(n)}{' with its sign reversed' if n < 0 else ''}" for n in prism.components]
     shares = [_share(prism.object_ratio_, abs(n)) for n in prism.components]
     return (
         f"Red, green and blue are {', '.join(names)}, which explain {', '.join(shares)} of the foreground's variance; "

@@ -1,4 +1,4 @@
-"""Fitting a prism over a source, on an engine."""
+"""Fit a prism to the photos of a source, on an engine."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def fit(prism: Prism, opened: Opened, run: Run) -> Prism:
         walk = walk_over(opened.source, run.engine, only=ranks, tell=run.tell)
         prism.fit_by(walk, n_photos=n_photos, masks=_masks_by_place(prism, opened.source, ranks))
     if ranks is not None:
-        prism.agreements = {}  # by places in the sample, which are not those in the source
+        prism.agreements = {}  # their keys are places in the sample, not in the source
     prism.origin = opened.origin
     return prism
 
@@ -109,7 +109,7 @@ def _masks_by_place(prism: Prism, source: Source, ranks: Mapping[str, int] | Non
 
 
 def fit_or_resume(prism: Prism, opened: Opened, run: Run, work: Folder) -> Prism:
-    """The prism, fitted, or loaded if the run that is resumed had come that far."""
+    """The fitted prism; it is loaded if the interrupted run had already fitted it."""
     source = opened.source
     tokens = [source.key(shard) for shard in range(source.n_shards)]
     # The options of the prism, which together with the tokens determine the fit.

@@ -1,4 +1,4 @@
-"""Masks that users give: where they come from, and which photo each is of."""
+"""Masks that users give: where they come from, and which photo each belongs to."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class GivenMasks(Protocol):
     def most_classes(self) -> int: ...
 
     def match(self, names: Sequence[str]) -> dict[str, Callable[[], Mask | None]]:
-        """Reads the mask of each photo that has one, and notes masks without a photo."""
+        """For each photo that has a mask, by name, the function that reads it."""
 
     def unused(self, names: Sequence[str]) -> list[str]:
         """Names of masks that belong to none of the photos."""
@@ -64,7 +64,7 @@ def open_masks(given: str, *, classes: int = 0) -> GivenMasks:
     ----------
     given : str
     classes : int
-        How many classes the numbers in a folder's PNG files are; 0 where the files have an object and its ground.
+        Number of classes in a folder's PNG files; 0 if the files only separate an object from its background.
 
     Raises
     ------
@@ -86,7 +86,7 @@ def open_masks(given: str, *, classes: int = 0) -> GivenMasks:
 
 
 def masks_of(given: Any) -> GivenMasks | None:
-    """Masks as a parameter takes them: a path or ``"alpha"``, or arrays.
+    """Masks from the value of a parameter: a path, ``"alpha"``, or arrays.
 
     Raises
     ------
@@ -197,7 +197,7 @@ class CocoMasks:
         Raises
         ------
         MaskError
-            If an image is of two photos.
+            If two photos match one image of the file, or two images match one photo.
         """
         return {name: partial(self.file.read, image) for name, image in self._images(names).items()}
 
@@ -214,9 +214,15 @@ class CocoMasks:
         taken: dict[str, str] = {}
         for name in names:
             images = [name] if name in self.file.names else by_end.get(Path(name).name, [])
-            if len(images) > 1 or (images and images[0] in taken):
+            if len(images) > 1:
                 raise MaskError(
-                    f"{self.file.path}: several photos match {images[0]}; rename the photos so that only one does"
+                    f"{self.file.path}: several of its images match the photo {name}: {images[0]} and {images[1]}; "
+                    "rename the images so that only one does"
+                )
+            if images and images[0] in taken:
+                raise MaskError(
+                    f"{self.file.path}: several photos match its image {images[0]}: {taken[images[0]]} and {name}; "
+                    "rename the photos so that only one does"
                 )
             if images:
                 taken[images[0]] = name
@@ -276,7 +282,7 @@ class ArrayMasks:
 
 
 def _plain(mask: Mask, white: bool) -> Mask:
-    """White is object where all masks are black and white; 255 is unlabelled otherwise."""
+    """255 is object if all masks are black and white, and unlabelled otherwise."""
     if white:
         labels: Mask = (mask == VOID).astype(np.int16)
     else:

@@ -1,4 +1,4 @@
-"""Hints: what a person should know before believing the pictures."""
+"""Hints about what users should know before they rely on the pictures."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FULL_BORDER = 0.7
 LOW_AGREEMENT = 0.6
 
 
-# A photo whose foreground is smaller than this share, or its background, is suspicious.
+# A photo is suspicious if its foreground or its background is smaller than this share.
 EXTREME_SHARE = 0.05
 
 
@@ -80,7 +80,7 @@ def _named(found: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _about_masks(photos: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Which photos to check first, where the foreground was learned from masks."""
+    """Which photos to check first if the foreground was learned from masks."""
     hints = []
     unlike = [each for each in photos if each.get("agreement", 1.0) < LOW_AGREEMENT]
     if unlike:
@@ -99,7 +99,7 @@ def _about_masks(photos: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _about_objects(photos: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Which photos to check first, where the foreground is found by a direction."""
+    """Which photos to check first if the foreground is found by a direction."""
     hints = []
     faint = [
         each for each in photos if 0 < each["contrast"] < FAINT_CONTRAST and each["likeness"] > LIKE_PATCHES

@@ -30,17 +30,17 @@ if TYPE_CHECKING:
 def open_input(photos: Any) -> StoredFeatures | list[Any]:
     """A feature store, or photos with folders, patterns and addresses replaced by the files they mean.
 
-    Photos are paths and addresses (str), images or arrays. Of what folders and patterns bring, files that an
-    earlier job wrote are left out.
+    Photos are paths and addresses (str), images or arrays. In folders and patterns, files that an earlier job wrote
+    are left out.
 
     Raises
     ------
     StoreError
         If the store cannot be used.
     PhotoError
-        If a name gives no photo.
+        If a name matches no photo.
     OptionError
-        If photos are given in a form that is not allowed, or a store does not come alone.
+        If photos are given in a form that is not allowed, or a store is given together with others.
     """
     given = several(photos)
     store = store_among(given)
@@ -55,12 +55,12 @@ def listed_input(photos: Any) -> tuple[StoredFeatures | list[Any], list[Note]]:
 
 
 def store_among(photos: Sequence[Any]) -> str | os.PathLike[str] | None:
-    """The feature store, where photos are one, given alone or in a sequence.
+    """The feature store, if one is given instead of photos, alone or in a sequence.
 
     Raises
     ------
     OptionError
-        If a store does not come alone.
+        If a store is given together with others.
     """
     given = [photos] if isinstance(photos, (str, os.PathLike)) else photos
     stores = [each for each in given if isinstance(each, (str, os.PathLike)) and is_store(each)]
@@ -81,7 +81,7 @@ def _remote_photos(url: str) -> list[str]:
             found = system.find(path, detail=True)
         else:
             return [url]
-    except Exception as error:  # each kind of address has exceptions of its own
+    except Exception as error:  # each kind of address has its own exceptions
         raise PhotoError(url, reason_of(error)) from error
 
     def full(path: str) -> str:
@@ -110,7 +110,7 @@ def sampled(names: list[str], count: int | None, seed: int) -> list[str]:
     Raises
     ------
     OptionError
-        If the count is below 1, or the seed no whole number from 0.
+        If the count is below 1, or the seed is not a whole number from 0.
     """
     if count is None:
         return names
@@ -122,12 +122,12 @@ def sampled(names: list[str], count: int | None, seed: int) -> list[str]:
 
 
 def several(photos: Any) -> Sequence[Any]:
-    """The given photos as a sequence, also if there is a single one or an iterator.
+    """The given photos as a sequence; they may also be a single photo or an iterator.
 
     Raises
     ------
     OptionError
-        If it is neither.
+        If they are none of these, or have no fixed order.
     """
     from PIL import Image
 
@@ -138,7 +138,7 @@ def several(photos: Any) -> Sequence[Any]:
     if isinstance(photos, Mapping):
         raise OptionError(f"{wanted}, got {type(photos).__name__}: pass its values", option="photos")
     if isinstance(photos, Set):
-        # The order of the photos decides names of files, and the last bit of the colours.
+        # The order of the photos determines the names of files, and the last bit of the colours.
         raise OptionError(
             f"{wanted} in a fixed order, which a {type(photos).__name__} does not have: pass a sorted list",
             option="photos",
@@ -160,7 +160,7 @@ def as_text(photo: Any) -> Any:
 def list_photos(photos: Sequence[Any]) -> list[Any]:
     """Photos with folders, patterns and addresses replaced by the files they mean, each once.
 
-    Of what folders and patterns bring, files that an earlier job wrote are left out.
+    In folders and patterns, files that an earlier job wrote are left out.
     """
     listed: list[Any] = []
     seen: set[str] = set()

@@ -37,7 +37,7 @@ class PhotoLens(Protocol):
 
     @property
     def key(self) -> str:
-        """Digest of all that what it finds depends on beside the photo and its tokens."""
+        """Digest of everything that its results depend on, except the photo and its tokens."""
 
     def look(self, row: PhotoRow, tokens: Tokens, part: PhotoColors, index: int) -> PhotoLook:
         """Look at one photo."""
@@ -62,38 +62,38 @@ class ClipLooking(Protocol):
 
     @property
     def shows_foreground(self) -> bool:
-        """Whether what it shows depends on the foreground, so that hints about it matter."""
+        """Whether its colours depend on the foreground, so that hints about the foreground matter."""
 
     def fit(self, colored: Colored, run: Run, frames: AskedFrames) -> FrameLens:
         """The lens, fitted to the frames of a source."""
 
 
 class AskedFrames(Protocol):
-    """Frames that a lens asks for beside those of the fit."""
+    """Frames that a lens asks for in addition to those of the fit."""
 
     @property
     def backbone(self) -> Backbone:
         """The network."""
 
     def at(self, time: Fraction) -> tuple[PhotoRow, Tokens]:
-        """The frame on show at a time, in seconds, with its tokens, (h, w, D)."""
+        """The frame that is shown at a time, in seconds, with its tokens, (h, w, D)."""
 
     def pixels(self, count: int) -> Iterator[Pixels]:
         """Framed pixels of at most this many frames, evenly spread, each (3, H, W)."""
 
 
 class Looking(Protocol):
-    """The lenses that a job is asked for."""
+    """The lenses of a job."""
 
     @property
     def needs_backbone(self) -> bool:
         """Whether a lens runs the network once more."""
 
     def check_backbone(self, backbone: Backbone) -> None:
-        """Refuse a network that cannot give what is asked for, before any photo is read."""
+        """Refuse a network that does not provide what the lenses need, before any photo is read."""
 
     def files(self, stems: Sequence[str], photos: Sequence[str], pictures: PictureOptions) -> Iterator[str]:
-        """Names of the files that may be written, before anything is computed."""
+        """Names of the files that may be written, known before anything is computed."""
 
     def fit(self, colored: Colored, run: Run) -> Sequence[PhotoLens]:
         """The lenses, fitted to the photos."""

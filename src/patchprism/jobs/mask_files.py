@@ -31,26 +31,26 @@ MAX_JSON = 1 << 30
 
 
 def read_mask(path: Path, *, indexed: bool = False) -> Mask:
-    """A mask of a PNG file.
+    """Read a mask from a PNG file.
 
     Parameters
     ----------
     path : Path
     indexed : bool
-        Whether its numbers are those of classes. Otherwise there are two: pixels of at least half the file's largest
-        value are 1, so that soft edges are cut in the middle; where parts are transparent, at least half opaque
-        pixels are. In a PNG with a palette the numbers are the colours', and all but the first are 1, unless the
-        colours are greys: those are read as they look.
+        Whether its values are classes. Otherwise the mask is 0 and 1: pixels of at least half the file's largest
+        value are 1, so that soft edges are cut in the middle. If some pixels are transparent, those that are at least
+        half opaque are 1 instead. In a PNG with a palette, values are numbers of colours, and all but the first are
+        1; but a palette of greys is read as the image looks.
 
     Returns
     -------
     ndarray, shape (H, W), int16
-        -1 where a number of a class, or of a palette, is 255.
+        -1 where the number of a class or of a palette's colour is 255.
 
     Raises
     ------
     MaskError
-        If it cannot be read, or has numbers beyond 255 that should be classes.
+        If it cannot be read, or a class is above 255.
     """
     from PIL import Image
 
@@ -64,7 +64,7 @@ def read_mask(path: Path, *, indexed: bool = False) -> Mask:
                 values, palette = greys, False
     except MaskError:
         raise
-    except Exception as error:  # on bad files, Pillow raises nearly everything
+    except Exception as error:  # Pillow raises many kinds of errors for bad files
         raise MaskError(f"{path}: this mask cannot be read as a PNG image") from error
     if values.ndim == 3:  # the last of two or four channels is alpha
         alpha = values[..., -1] if values.shape[2] in (2, 4) and not indexed else None
@@ -83,9 +83,9 @@ def read_mask(path: Path, *, indexed: bool = False) -> Mask:
 
 
 def _greys(image: Image.Image, values: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
-    """A palette's image as it looks, (H, W), where its pixels have several greys and no other colour.
+    """An image with a palette as it looks, (H, W); None unless its pixels have several greys and no other colour.
 
-    Programs that make files smaller write black and white as a palette in any order.
+    Programs that make files smaller may write black and white as a palette, in any order.
     """
     table = np.zeros((256, 3), np.uint8)
     colors = np.asarray(image.getpalette("RGB") or [], np.uint8).reshape(-1, 3)
@@ -98,7 +98,7 @@ def _greys(image: Image.Image, values: NDArray[np.uint8]) -> NDArray[np.uint8] |
 
 
 def read_alpha(name: str) -> Mask | None:
-    """Where a photo is at least half opaque, (H, W), 1 or 0, by the alpha channel of its file; None without one.
+    """The mask of a photo's alpha channel, (H, W): 1 where it is at least half opaque, else 0; None if it has none.
 
     Raises
     ------
@@ -127,7 +127,7 @@ class CocoFile:
     Raises
     ------
     MaskError
-        If it is not such a file, or it has no annotations.
+        If it is not such a file, or has no annotations.
     """
 
     def __init__(self, path: Path) -> None:
@@ -182,7 +182,7 @@ class CocoFile:
 
 
 def _from_rle(given: dict[str, Any], height: int, width: int) -> Mask:
-    """A mask of run lengths, column by column, ground first; not by pycocotools, whose C code trusts the numbers."""
+    """A mask from run lengths, column by column, background first; pycocotools' C code does not check the numbers."""
     if given["size"] != [height, width]:
         raise ValueError(f"RLE of {given['size']}, an image of {[height, width]}")
     counts = given["counts"] if isinstance(given["counts"], list) else _counts(given["counts"])
@@ -195,8 +195,8 @@ def _from_rle(given: dict[str, Any], height: int, width: int) -> Mask:
 def _counts(text: str) -> list[int]:
     """The run lengths of a compressed RLE.
 
-    Five bits a character, the lowest first, the sixth saying that more follow; from the fourth on, each is the
-    difference to the one before the last (cocoapi, ``rleFrString``).
+    Each character has five bits of a number, the lowest first, and a sixth bit that says whether more follow. From the
+    fourth number on, each is the difference to the number two places before it (cocoapi, ``rleFrString``).
     """
     counts: list[int] = []
     value = shift = 0

@@ -1,4 +1,4 @@
-"""Masks of a job's photos: what workers draw of each, and what is written of all together."""
+"""Masks of a job's photos: what workers draw for each photo, and the files for all photos together."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ class Masks:
     options: PictureOptions
 
     def mask(self, row: PhotoRow, part: PhotoColors, photo: NDArray[np.uint8] | None) -> NDArray[np.bool_]:
-        """The foreground at the photo's resolution, (H, W) bool; ``photo`` is None where it is not needed or gone."""
+        """The foreground at the photo's resolution, (H, W) bool; ``photo`` is None if it is not needed or is gone."""
         method = self._method(photo)
         threshold = self.prism.shown_threshold
         return full_mask(part, threshold, crop=row.crop, size=row.size, method=method, photo=photo)
 
     def score(self, row: PhotoRow, part: PhotoColors, photo: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
-        """The score at the photo's resolution, (H, W) uint8, counted towards the foreground; 0 outside the crop."""
+        """The score at the photo's resolution, (H, W) uint8, high in the foreground; 0 outside the crop."""
         method = self._method(photo)
         score = 1 - part.score if self.prism.shown_side == "below" else part.score
         found = np.zeros(row.size, np.uint8)
@@ -90,7 +90,7 @@ class Masks:
             objects = [(pixels == number, classes == number) for number in numbers]
         else:
             objects = [(mask, part.foreground)]
-        objects = [each for each in objects if each[0].any()]  # a small one may vanish between pixels
+        objects = [each for each in objects if each[0].any()]  # a small object may cover no pixel
         entry["objects"] = [self._object(part, classes, *each) for each in objects]
         return partial(write_mask, mask) if pixels is None else partial(write_classes, pixels), entry
 
@@ -109,7 +109,7 @@ class Masks:
         patches: NDArray[np.bool_],
     ) -> dict[str, Any]:
         score = self._strength(part, patches)
-        # An object of several classes is of the one that most of its patches have.
+        # An object with several classes gets the class of most of its patches.
         category = 1 if classes is None or not patches.any() else int(np.bincount(classes[patches]).argmax())
         found = coco_object(mask, score, category or 1) if "coco" in self.options.masks else {}
         if self.options.instances:
@@ -124,7 +124,7 @@ class Masks:
         return found
 
     def _strength(self, part: PhotoColors, patches: NDArray[np.bool_]) -> float:
-        """Mean score of patches, counted towards the foreground."""
+        """Mean score of patches, high in the foreground."""
         mean = float(part.score[patches].mean()) if patches.any() else 0.0
         return 1.0 - mean if self.prism.shown_side == "below" else mean
 
@@ -132,14 +132,14 @@ class Masks:
 def mask_files(
     options: PictureOptions, prism: Prism, shards: Callable[[], Iterable[Mapping[str, Any]]]
 ) -> Iterator[tuple[str, Callable[[Path], None]]]:
-    """The files of all photos' masks by name, and what writes each.
+    """The files for the masks of all photos: the name of each, and the function that writes it.
 
     Parameters
     ----------
     options : PictureOptions
     prism : Prism
     shards : callable
-        Gives what was drawn of each shard; called several times.
+        Returns what was drawn for each shard; called several times.
     """
 
     def photos() -> Iterator[Mapping[str, Any]]:

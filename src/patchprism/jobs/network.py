@@ -1,4 +1,4 @@
-"""The network of a job: known, and loaded where it is needed."""
+"""The network of a job: what is known about it, and how it is loaded where it is needed."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ def load_network(settings: Settings, tell: Tell, *, download: bool = True) -> Ba
 
 
 def open_network(settings: Settings, *, backbone: Backbone | None, engine: Engine, tell: Tell) -> Network:
-    """The network that resolved settings name: its weights found or fetched, the rest left to the workers."""
+    """The network that resolved settings name. Its weights are found or downloaded; workers load it."""
     if backbone is not None:
         framing = settings.framing(backbone.record)
         backbone.check_overlap(framing)
@@ -179,38 +179,37 @@ def open_network(settings: Settings, *, backbone: Backbone | None, engine: Engin
             partial(_same, backbone),
             patches,
             settings.token_options(),
-            _said(settings, engine),
+            _token_settings(settings, engine),
         )
     load = partial(load_network, settings, nobody)
     if ":" in str(settings.model) or settings.weights is not None:
-        # Only the loaded network knows the values of adapters and of files of the user.
+        # Only the loaded network knows the values of adapters and of a user's files.
         opened = open_network(settings, backbone=load_network(settings, tell), engine=engine, tell=tell)
         return opened if engine.local else replace(opened, load=load)
     record = find_record(str(settings.model))
     framing = settings.framing(record)
     settings = settings.fitting(framing, record)
-    options, said = settings.token_options(), _said(settings, engine)
+    options, of_tokens = settings.token_options(), _token_settings(settings, engine)
     dtype = resolve_dtype(settings.dtype or "auto")
     weights = obtain_weights(record, settings.weights, progress=tell)
     known = Identity(record=record, weights=weights, dtype=str(dtype).removeprefix("torch."))
     origin = describe_origin(known, settings, framing)
     if not engine.local:
-        return Network(record, weights, framing, origin, load, None, options, said)
+        return Network(record, weights, framing, origin, load, None, options, of_tokens)
     device = resolve_device(settings.device)
     if device.type == "cuda":
         loaded = load_network(settings, tell)
-        return Network(
-            record, weights, framing, origin, partial(_same, loaded), patches_a_batch(loaded), options, said
-        )
+        patches = patches_a_batch(loaded)
+        return Network(record, weights, framing, origin, partial(_same, loaded), patches, options, of_tokens)
     patches = patches_for(record, kind=device.type, itemsize=dtype.itemsize, free=free_memory())
-    return Network(record, weights, framing, origin, load, patches, options, said)
+    return Network(record, weights, framing, origin, load, patches, options, of_tokens)
 
 
-def _said(settings: Settings, engine: Engine) -> dict[str, Any]:
-    said = settings.for_tokens()
-    if engine.local:  # what "auto" means; elsewhere only the workers know
-        said["device"] = resolve_device(settings.device).type
-    return said
+def _token_settings(settings: Settings, engine: Engine) -> dict[str, Any]:
+    found = settings.for_tokens()
+    if engine.local:  # the meaning of "auto", which only the workers of another engine know
+        found["device"] = resolve_device(settings.device).type
+    return found
 
 
 def _same(backbone: Backbone) -> Backbone:

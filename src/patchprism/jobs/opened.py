@@ -1,4 +1,4 @@
-"""Opening what a job is given: photos or a feature store become a source of tokens."""
+"""Open the input of a job: photos or a feature store become a source of tokens."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class Opened:
-    """The tokens of a job, and what is known of them.
+    """The tokens of a job, and what is known about them.
 
     Attributes
     ----------
     origin : dict
-        What features depend on, as in a prism.
+        Everything that features depend on, as in a prism.
     settings : dict
         Every setting as it was used, for ``report.json``.
     only : frozenset of str, optional
@@ -58,7 +58,7 @@ class Opened:
     notes : list of Note
         Notes of the job, with an empty name, and of its photos.
     places : collection of str, optional
-        For a store: where its photos may be read.
+        For a store, the places that its photos may be read from.
     load : callable, optional
         Returns the backbone; None if there is none.
     """
@@ -84,9 +84,9 @@ def resolved_for(
     *,
     kept: str = "",
 ) -> Settings:
-    """Settings with every choice made; a store has made those of the network.
+    """Settings with every choice made; a store determines those of the network.
 
-    ``run`` and ``kept`` tell which network it is where none is named: see :func:`~patchprism.jobs.network.with_model`.
+    ``run`` and ``kept`` determine the network if none is named: see :func:`~patchprism.jobs.network.with_model`.
     """
     if isinstance(given, StoredFeatures):
         made: dict[str, Any] = {
@@ -101,7 +101,7 @@ def resolved_for(
             **{name: given.origin.get(name, default) for name, default in TOKEN_DEFAULTS.items()},
         }
         for name, there in made.items():
-            if isinstance(there, list):  # JSON's; an option is a tuple
+            if isinstance(there, list):  # from JSON; in options it is a tuple
                 there = made[name] = tuple(there)
             wanted = getattr(settings, name)
             if wanted is not None and wanted != there and (name, wanted) != ("dtype", "auto"):
@@ -137,7 +137,7 @@ def open_tokens(
     sample_only: bool = False,
     strict: bool = False,
 ) -> Opened:
-    """Tokens of what was given: a store has them; the network makes them of photos.
+    """The tokens of the input: from a store, or computed from photos by the network.
 
     Parameters
     ----------
@@ -146,13 +146,13 @@ def open_tokens(
     settings : Settings
         Resolved.
     coloring : Coloring
-        The sample, and the prism whose tokens these must be.
+        The sample, and the prism that these tokens must match.
     work : Folder, optional
         Where tokens are kept shard by shard; in memory by default.
     sample_only : bool
         Whether only the photos of the sample are wanted.
     strict : bool
-        Whether the first photo that cannot be read raises.
+        Whether the first photo that cannot be read raises an error.
     """
     if isinstance(given, StoredFeatures):
         coloring.check(given.origin)
@@ -183,13 +183,13 @@ def open_tokens(
         network = open_network(settings, backbone=run.backbone, engine=run.engine, tell=run.tell)
     coloring.check(network.origin)
     network = remembered_batch(work, network)
-    # float32: the colours of a hundred photos must not differ from those of ten for the sake of disk space.
+    # float32, because colours must not depend on whether tokens are kept on disk or in memory.
     shards = Shards(work, n_shards(len(given)), "float32", in_range(run.reader, settings.range))
     job = Extraction(given, network, shards, run.engine, batch_size=settings.batch_size, tell=run.tell)
     with run.watch(NETWORK_STAGE):
         job.run()
     give_back_memory()
-    first = shards.table(0)  # what only the loaded network knows
+    first = shards.table(0)  # contains what only the loaded network knows
     return Opened(
         source=shards,
         origin=network.origin | said,
@@ -279,14 +279,14 @@ def open_in_memory(
 
 
 def _as_used(settings: Settings, run: Run, origin: dict[str, Any], *, device: str | None) -> dict[str, Any]:
-    """Settings as a report has them; no device where no network ran."""
+    """Settings for a report; ``device`` is None if no network ran."""
     known = {"model": origin.get("model", settings.model), "dtype": origin.get("dtype")}
     known["tile"] = origin.get("tile", settings.tile)
     return asdict(settings) | known | {"device": device, "engine": run.engine.name}
 
 
 def record_of(store: StoredFeatures) -> BackboneRecord:
-    """The record of the model that a store's tokens are of, as the store keeps it: no registry and no hub is asked.
+    """The record of the model that made a store's tokens, as stored in it; neither registry nor hub is asked.
 
     Raises
     ------
@@ -321,7 +321,7 @@ def sample_of(names: list[Any], coloring: Coloring) -> list[Any]:
 def sampled_origin(
     names: list[str], origin: dict[str, Any], coloring: Coloring, total: int
 ) -> tuple[frozenset[str] | None, dict[str, Any]]:
-    """The names of a sample, None for all, and the origin of a prism that is fitted on it."""
+    """The names of a sample (None for all photos), and the origin of a prism that is fitted on it."""
     sample = coloring.sample
     chosen = sample_of(names, coloring)
     if sample.count is None or len(chosen) == total:

@@ -1,4 +1,4 @@
-"""Writing the pictures of a job: of each photo, the figures of all, the prism and the report."""
+"""Write the results of a job: the pictures of each photo, the figures of all photos, the prism and the report."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from patchprism.errors import EngineError, OutputError
-from patchprism.jobs.drawing import WRITERS, DrawTask, drawn_key
+from patchprism.jobs.drawing import DrawTask, drawn_key
 from patchprism.jobs.engines import WorkerLost
 from patchprism.jobs.figures import first_photos, origin_of, overview, plan, seed_columns
 from patchprism.jobs.fitting import state_of
@@ -20,6 +20,7 @@ from patchprism.jobs.masks import mask_files
 from patchprism.jobs.report import report_head, report_tail, with_notes, write_report
 from patchprism.jobs.run import Outcome
 from patchprism.jobs.source import Failure, StoreSource, digest, rows_of
+from patchprism.jobs.writers import WRITERS
 from patchprism.photos.paths import unique_stems
 from patchprism.photos.sources import StoredPhoto, elsewhere, stored_paths
 from patchprism.pictures.figure_options import FIGURE_OPTIONS
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     from patchprism.support.folders import Folder
     from patchprism.support.written import Output
 
-# In the work folder: the figures that this job writes.
+# File in the work folder with the names of the figures that this job writes.
 _FIGURES = "figures.json"
 # Photos that a summary shows.
 SHOWN_ROWS = 20
@@ -58,9 +59,9 @@ class _Sums:
     counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros_like(count_scores(np.zeros(0))))
     inside: int = 0
     lost: dict[str, str] = field(default_factory=dict)
-    gone: list[str] = field(default_factory=list)  # a store's photos that were not there any more
+    gone: list[str] = field(default_factory=list)  # photos of a store that were missing or had changed
     lenses: list[dict[str, Any]] = field(default_factory=list)
-    photos: list[dict[str, Any]] = field(default_factory=list)  # what hints are made of
+    photos: list[dict[str, Any]] = field(default_factory=list)  # the entries that hints need
     rows: list[dict[str, Any]] = field(default_factory=list)
 
     def add(self, drawn: Mapping[str, Any]) -> None:
@@ -114,20 +115,20 @@ class Pictures:
         self._drawn: dict[int, dict[str, Any]] = {}  # without a work folder: the outcome of each shard
 
     def write(self) -> list[str]:
-        """Write everything; the names of the files: figures, each photo's, the prism, the report."""
+        """Write everything, and return the names of the files: figures, each photo's, the prism, the report."""
         if self.looking is not None:
             with self.run.watch("fit lenses"):
                 self.fitted = self.looking.fit(self.colored, self.run)
         with self.run.watch("colour and write"):
             self._draw()
             self._sum_up()
-            self._tidy_memory()
+            self._give_back_memory()
             if self.work is not None:
                 names = [*self.options.figure_files(), *self.options.mask_files()]
                 self.work.write(_FIGURES, json.dumps({"files": names}).encode())
-            figures = self._overview()
-            figures += self._masks()
-            figures += self._look()
+            figures = self._write_figures()
+            figures += self._write_masks()
+            figures += self._write_lenses()
         saved = self.output.save_prism(self.prism.save)
         head = report_head(self.colored, self.run.watch.seconds)
         found = {lens.name: lens.report for lens in self.lenses}
@@ -158,7 +159,7 @@ class Pictures:
         rows = list(chain.from_iterable(of_shard))
         stems = unique_stems([Path(row.name).name for row in rows])
         self.n_photos = len(stems)
-        following = iter(stems)  # a shard has fewer photos where some have failed
+        following = iter(stems)  # a shard has fewer photos if some have failed
         self.stems = [list(islice(following, len(its))) for its in of_shard]
         agreements, checked = self.colored.agreements()
         task = DrawTask(
@@ -167,11 +168,11 @@ class Pictures:
             out=self.output.folder,
             options=self.options,
             work=self.work,
-            # All fields of them, so that fields of later versions are included.
+            # The digest is over all fields, so that fields of later versions are included.
             key=digest(
                 __version__,
                 state_of(self.prism),
-                # Figures are drawn again in any case; only a lens has some of single photos.
+                # Figures are always drawn again, so their options count only if lenses draw figures of single photos.
                 {
                     key: value
                     for key, value in asdict(self.options).items()
@@ -190,7 +191,7 @@ class Pictures:
             plan(rows[:MAX_PHOTOS], self.n_photos, self.options, columns)
         names = [*self.options.names(stems), *self._lens_names(stems, [row.name for row in rows])]
         _check_distinct(names)
-        self._tidy()
+        self._remove_stale()
         self.output.claim(names, self._read(row.name for row in rows))
         done = ahead = 0
 
@@ -234,8 +235,8 @@ class Pictures:
         else:
             yield from names
 
-    def _tidy(self) -> None:
-        """Take away what an earlier run with other options or photos wrote, and this one does not."""
+    def _remove_stale(self) -> None:
+        """Remove files that an earlier run with other options or photos wrote, and that this run does not write."""
         if self.work is None:
             return
         ours = self.work.keys("drawn")
@@ -257,7 +258,7 @@ class Pictures:
             self.work.remove(key)
 
     def _is_drawn(self, task: DrawTask, shard: int) -> bool:
-        """Whether a shard's pictures are there, all of them as they were written, and none without its photo."""
+        """Whether all pictures of a shard are still as they were written, and none was drawn without its photo."""
         if self.work is None:
             return False
         drawn = read_json(self.work, drawn_key(shard))
@@ -289,8 +290,8 @@ class Pictures:
             for path, _ in photo_jobs(self.lenses, index, Path(stem), self.options):
                 yield path.name
 
-    def _look(self) -> list[str]:
-        """Write what other lenses found; the names of their figures and tables."""
+    def _write_lenses(self) -> list[str]:
+        """Write the results of other lenses, and return the names of their figures and tables."""
         if not self.fitted and not self.lenses:
             return []
         self.lenses += [lens.result([each[lens.name] for each in self.sums.lenses]) for lens in self.fitted]
@@ -315,8 +316,8 @@ class Pictures:
 
     # ------------------------------------------------------------ all together
 
-    def _overview(self) -> list[str]:
-        """Write the figures; gives their names."""
+    def _write_figures(self) -> list[str]:
+        """Write the figures, and return their names."""
         names = self.options.figure_files()
         if not names:
             return []
@@ -329,7 +330,7 @@ class Pictures:
         def write(name: str, drawing: Drawing) -> None:
             with self.output.staged(name) as path:
                 drawing.save(path)
-            self._tidy_memory()  # a figure of 200 photos takes 100 MB while it is drawn
+            self._give_back_memory()  # a figure of 200 photos takes 100 MB while it is drawn
 
         # One after the other if the memory must not grow.
         with ThreadPoolExecutor(WRITERS if self.work is None else 1) as pool:
@@ -342,13 +343,13 @@ class Pictures:
             write_text(captions(figures, origin), path)
         return names
 
-    def _tidy_memory(self) -> None:
-        """Give back what is free where memory must stay flat: collecting takes a tenth of a second each time."""
+    def _give_back_memory(self) -> None:
+        """Return free memory to the system if memory must not grow; otherwise not, because it takes 0.1 s each time."""
         if self.work is not None:
             give_back_memory()
 
-    def _masks(self) -> list[str]:
-        """Write what holds the masks of all photos; gives the names of the files."""
+    def _write_masks(self) -> list[str]:
+        """Write the files that contain the masks of all photos, and return their names."""
         made = []
         for name, write in mask_files(self.options, self.prism, self._all):
             with self.output.staged(name) as path:
@@ -357,15 +358,15 @@ class Pictures:
         return made
 
     def failures(self) -> list[Failure]:
-        """Photos that could not be done, and those that were gone or replaced when they were drawn."""
+        """Photos that could not be processed, and those that were gone or replaced when they were drawn."""
         lost = self.lost | self.sums.lost
-        told = {each.photo for each in self.opened.failures}  # by an earlier save of the same view
+        told = {each.photo for each in self.opened.failures}  # some by an earlier save of the same view
         more = [Failure(name, reason) for name, reason in lost.items() if name not in told]
         return [*self.opened.failures, *more]
 
     def outcome(self) -> Outcome:
-        """Notes for the user."""
-        gone = {*self.sums.gone, *self.gone}  # some in figures alone: their pictures need no photo
+        """The outcome of the job, once everything is written."""
+        gone = {*self.sums.gone, *self.gone}  # figures also need photos when the pictures need none
         return Outcome(
             n_photos=self.n_photos,
             n_patches=int(self.sums.counts.sum()),
@@ -392,7 +393,7 @@ def read_json(folder: Folder, key: str) -> dict[str, Any]:
 
 
 def _check_distinct(names: Sequence[str]) -> None:
-    """Stems are unique, yet one may look like another's with a suffix (``a`` and ``a.norm``)."""
+    """Refuse two files of the same name. Stems are unique, but one may end like a suffix (``a`` and ``a.norm``)."""
     seen: set[str] = set()
     for name in names:
         if name.casefold() in seen:

@@ -45,7 +45,7 @@ def color(
     work: Folder | None = None,
     strict: bool = False,
 ) -> Colored:
-    """Tokens of what was given, and the prism that colours them.
+    """The tokens of the input, and the prism that colours them.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ def color(
     work : Folder, optional
         Where tokens and the prism are kept for a run that is interrupted; in memory by default.
     strict : bool
-        Whether the first photo that cannot be read raises.
+        Whether the first photo that cannot be read raises an error.
     """
     # Wrong input is refused before the network runs.
     prism = coloring.unfitted(settings)
@@ -117,11 +117,11 @@ def render_photos(
         written = [os.path.join(folder.name, name) for name in job.write()]
         return replace(job.outcome(), written=written)
 
-    # All photos of a store have their rows: none can fail, and its names need not be held.
+    # No photo of a store can fail, so the names of its photos need not be held.
     given_names = [] if isinstance(given, StoredFeatures) else photo_names(given)
     pictures.check_labels(len(given))
     if not isinstance(given, StoredFeatures):
-        # Repeated when it is known which photos can be read, because only these have files.
+        # Checked again once it is known which photos can be read, because only these get files.
         stems = unique_stems([Path(name).name for name in given_names])
         more = looking.files(stems, given_names, pictures) if looking is not None else ()
         output.check([*pictures.names(stems), *more], given)

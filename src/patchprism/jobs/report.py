@@ -26,21 +26,21 @@ if TYPE_CHECKING:
     from patchprism.prism.estimator import Prism
 
 REPORT_VERSION = 2
-# Of a job whose prism came from elsewhere, so many photos are labelled to tell which of them to check: the first ones,
-# so that they do not depend on those that follow.
+# If the prism was not fitted on these photos, this many of them are labelled, to tell which to check. They are the
+# first ones, so that the result does not depend on those that follow.
 MOST_CHECKED = 64
 
 
 @dataclass(frozen=True, kw_only=True)
 class Colored:
-    """A source and the prism that colours it: what pictures and reports are made of.
+    """A source and the prism that colours it, from which pictures and reports are made.
 
     Attributes
     ----------
     fitted_here : bool
         Whether the prism was fitted on these photos.
     parts : sequence of PhotoColors, optional
-        Each photo's colours, where they are there already.
+        Each photo's colours, if they are already known.
     """
 
     opened: Opened
@@ -49,7 +49,7 @@ class Colored:
     parts: Sequence[PhotoColors] | None = None
 
     def agreements(self) -> tuple[Mapping[int, float], int]:
-        """Agreements that the fit on these photos left, by the photos' places; else how many to label for theirs."""
+        """Agreements from the fit on these photos, by place; and, if there are none, the number of photos to label."""
         known = self.prism.agreements if self.fitted_here else {}
         return known, 0 if known or self.prism.method_ != "object" else MOST_CHECKED
 
@@ -85,11 +85,11 @@ def photo_entry(
     Parameters
     ----------
     doubts : mapping
-        As :meth:`Prism.doubts <patchprism.Prism.doubts>` gives them, and ``agreement`` where it is known.
+        As :meth:`Prism.doubts <patchprism.Prism.doubts>` gives them, and ``agreement`` if it is known.
     files : sequence of str
         Names of the files that were written for the photo.
     gone : bool
-        Whether the photo was not there any more when its pictures were drawn.
+        Whether the photo was missing or had changed when its pictures were drawn.
     masked : bool
         Whether a mask was given for it.
     """
@@ -160,7 +160,7 @@ def write_report(
     photos: Iterable[Mapping[str, Any]],
     tail: Mapping[str, Any],
 ) -> None:
-    """Write a report photo by photo, so that its length costs no memory."""
+    """Write a report photo by photo, so that a long report needs no more memory."""
     # Bytes in a file name that are not text are escaped.
     with open(path, "w", encoding="utf-8", errors="backslashreplace") as file:
         file.write("{\n")

@@ -1,4 +1,4 @@
-"""How a job is run, and what comes of it."""
+"""How a job is run, and its outcome."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class Outcome:
     rows : list of dict
         Entries of the first photos, as in ``report.json``.
     hints : list of str
-        What a person should know before believing the pictures.
+        What users should know before they rely on the pictures.
     notes : list of Note
         Notes, for example about contents of photos that are not read.
     written : list of str

@@ -1,4 +1,4 @@
-"""Settings of a job: what decides its colours, with every check and default."""
+"""Settings of a job, which determine its colours, with all checks and defaults."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ PRESET_OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
-# A prism without these was fitted with their defaults.
+# A prism that does not record these options was fitted with their defaults.
 TOKEN_DEFAULTS = asdict(TokenOptions())
 
 
@@ -130,15 +130,16 @@ class Settings(Checked):
     def resolved(
         self, prism: Prism | None = None, *, head: Head | None = None, record: BackboneRecord | None = None
     ) -> Settings:
-        """The same with every choice made.
+        """The same settings with every choice made.
 
-        A prism or a head brings its own model, tokens, framing and dtype for what is left open; what a prism fitted
-        cannot be changed. The record of a backbone that is given, or else of the model, has the default layer.
+        Options that are left open get the model, tokens, framing and dtype of the prism or the head. Options of the
+        fit cannot be changed if a prism is given. The default layer is in ``record``, the record of a loaded backbone,
+        or else in that of the model.
 
         Raises
         ------
         OptionError
-            If a preset is not known, or a setting of the fit is given beside a prism.
+            If a preset is not known, or an option of the fit is given together with a prism.
         """
         origin = prism.origin if prism else head.origin if head else {}
         if prism:
@@ -151,7 +152,7 @@ class Settings(Checked):
         known = record or RECORDS.get(model)
         tokens = TOKEN_DEFAULTS | ({"layer": known.layer} if known else {})
         open_to |= {name: origin.get(name, default) for name, default in tokens.items()}
-        # Those of the network or the preset, unless a prism has others.
+        # Framing options are those of the prism or head, unless another model or preset is requested.
         alike = self.model in (None, origin.get("model")) and self.preset in (None, origin.get("preset"))
         framed: dict[str, Any] = origin.get("framing", {}) if alike else {}
         return replace(
@@ -172,7 +173,7 @@ class Settings(Checked):
         return {name: value for name, value in asdict(self).items() if name not in DEFAULTS}
 
     def token_options(self) -> TokenOptions:
-        """Which tokens of the backbone are taken, once resolved; they are checked."""
+        """The options of the backbone's tokens, once resolved; they are checked."""
         return TokenOptions(**{name: getattr(self, name) for name in TOKEN_DEFAULTS})
 
     def framing(self, record: BackboneRecord) -> Framing:
@@ -182,7 +183,7 @@ class Settings(Checked):
         ------
         OptionError
             If an option is not allowed, a stride and a refinement together make a grid finer than the pixels, or mean
-            and deviation are neither given nor known of the model.
+            and deviation are neither given nor known for the model.
         """
         framing = record.framing(
             size=self.size,
@@ -216,7 +217,7 @@ class Settings(Checked):
         from patchprism.prism.estimator import Prism
 
         prism = Prism(
-            # The seed's script had the signs of scikit-learn, also in near ties.
+            # The seed's script used scikit-learn's signs, also in near ties.
             signs="largest" if self.preset == "seed" else "stable",
             **{name: value for name in FIT_OPTIONS if (value := getattr(self, name)) is not None},
             **self.mask_options(),
@@ -225,7 +226,7 @@ class Settings(Checked):
         return prism
 
     def mask_options(self) -> dict[str, Any]:
-        """The options of a prism that do not touch its fit."""
+        """The options of a prism that do not affect its fit."""
         return {name: getattr(self, name) for name in MASK_OPTIONS}
 
 
@@ -235,14 +236,14 @@ def check_memory(framing: Framing, record: BackboneRecord, device: str, tile: in
     Raises
     ------
     OptionError
-        If it does not, by the estimate that batches are made by (:mod:`patchprism.features.batching`).
+        If it does not, by the estimate that also determines batches (:mod:`patchprism.features.batching`).
     """
     from patchprism.backbones.devices import resolve_device
 
     free, size = free_memory(), framing.size * framing.enlargement
     window = size if tile is None else min(tile * framing.enlargement, size)
     needed = bytes_for(window, record)
-    if window < size:  # its pixels, and its tokens beside those of the window
+    if window < size:  # the pixels and the tokens of the whole photo are held as well
         needed += 4 * (3 * size**2 + (size // framing.patch_size) ** 2 * record.width)
     # torch is imported to find the device only if much memory is needed; a GPU has its own memory.
     if needed > free and resolve_device(device).type == "cpu":
@@ -271,7 +272,7 @@ class Stopwatch:
 
 
 def with_mask(prism: Prism, options: dict[str, Any]) -> Prism:
-    """A prism that shows another foreground, where an option asks for one; the fit is shared.
+    """A prism that shows another foreground, if an option requests it; the fit is shared.
 
     Raises
     ------
@@ -295,7 +296,7 @@ def check_backbone(name: str, value: Any) -> None:
 
 
 def describe_origin(network: Identity, settings: Settings, framing: Framing) -> dict[str, Any]:
-    """What features depend on, as JSON values, as in a prism."""
+    """Everything that features depend on, as JSON values, in the format of a prism's ``origin``."""
     return {
         "model": network.record.name,
         "weights_source": network.weights.source,
@@ -356,7 +357,7 @@ def check_head(head: Head, origin: dict[str, Any]) -> None:
 
 
 def is_taught_on(head: Head, origin: dict[str, Any]) -> bool:
-    """Whether a head belongs to such tokens."""
+    """Whether a head was taught with tokens of this origin."""
     return not head.origin or not _difference(head.origin, origin, _TOKENS, framing=("mean", "std"))
 
 
@@ -367,7 +368,7 @@ def _difference(
     *,
     framing: tuple[str, ...] | None,
 ) -> str:
-    """The first difference between two origins. ``framing`` names its options that count; None means all."""
+    """The first difference between two origins. ``framing`` names the framing options to compare; None means all."""
     if not fitted_on:
         return ""  # fitted on the user's own features, about which nothing is recorded
     for key, word in keys:
@@ -379,7 +380,7 @@ def _difference(
         return "" if fitted == here else f"framing: {fitted}, now {here}"
     for key in here | fitted if framing is None else framing:
         if fitted.get(key) != here.get(key):
-            # Without a stride, patches stand side by side.
+            # Without a stride, patches do not overlap: the stride is the patch size.
             usual = "patch_size" if key == "stride" else key
             was, now = (
                 each.get(usual) if each.get(key) is None else each.get(key) for each in (fitted, here)

@@ -1,4 +1,4 @@
-"""Shards: runs of photos that a worker takes at once, and what has been committed of them.
+"""Shards: runs of photos that a worker processes together, and their committed tokens.
 
 A job divides its list of photos into shards of ``SHARD`` photos. No batch spans two shards, so the tokens of a shard
 depend only on its own photos: not on the worker, on earlier shards, or on where a run was interrupted. A shard is
@@ -109,7 +109,7 @@ class Shards(ReadAgain):
         return found
 
     def load(self, shard: int, key: str | None = None) -> Table | None:
-        """The table of a shard, None where it is not committed or its key is another one."""
+        """The table of a shard; None if it is not committed or has another key."""
         try:
             found = json.loads(self.folder.read(self._table(shard)))
             photos = [
@@ -133,16 +133,16 @@ class Shards(ReadAgain):
         return table if key in (None, table.key) else None
 
     def has_tokens(self, shard: int, table: Table) -> bool:
-        """Whether a committed shard's tokens are there as well, all of them."""
+        """Whether all tokens of a committed shard are still there."""
         expected = table.n_patches * table.width * np.dtype(self.dtype).itemsize
         return not expected or self.folder.size(self._tokens(shard)) == expected
 
     def write_tokens(self, shard: int, tokens: bytes) -> None:
-        """Put back tokens of a committed shard that were given up."""
+        """Restore the tokens of a committed shard that were dropped."""
         self.folder.write(self._tokens(shard), tokens)
 
     def committed(self) -> set[int]:
-        """The shards that have a table, of this job or an earlier one, by one look into the folder."""
+        """The shards that have a table, of this job or an earlier one; the folder is listed only once."""
         names = self.folder.keys("shards")
         return {int(name[:-5]) for name in names if name.endswith(".json") and name[:-5].isdecimal()}
 

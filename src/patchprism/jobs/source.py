@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from patchprism.features.store.reader import PhotoRow
     from patchprism.photos.framing import Framing
 
-# Enough photos for whole batches at the usual sizes, few enough that an interrupted run loses seconds of work
+# Enough photos for full batches at the usual sizes, but few enough that an interrupted run loses only seconds of work
 # (64 photos at 448 through ViT-S/14: 20 s on two cores, half a second on a GPU).
 SHARD = 64
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A photo that could not be done, and why."""
+    """A photo that could not be processed, and why."""
 
     photo: str
     reason: str
@@ -57,7 +57,7 @@ class Source(Protocol):
         """
 
     def shown(self, row: PhotoRow, framing: Framing) -> tuple[NDArray[np.uint8] | None, str | None]:
-        """The part of a photo that the network saw, (H, W, 3) uint8; None and the reason as for :meth:`photo`."""
+        """The part of a photo that the network saw, (H, W, 3) uint8; or None and the reason, as in :meth:`photo`."""
 
 
 class _Shown:
@@ -104,7 +104,7 @@ class MemorySource:
         return (None, self.photos.lost.get(index)) if self.photos.is_gone(index) else (photo, None)
 
     def shown(self, row: PhotoRow, framing: Framing) -> tuple[NDArray[np.uint8] | None, str | None]:
-        """See :class:`Source`; crops are kept from the extraction while memory is cheap."""
+        """See :class:`Source`; crops are kept in memory, up to a limit."""
         index = self._index[row]
         shown = self.photos.shown(index, framing)
         return (None, self.photos.lost.get(index)) if self.photos.is_gone(index) else (shown, None)
@@ -170,13 +170,13 @@ def rows_of(source: Source, only: Container[str] | None = None) -> Iterator[Phot
 
 
 def read_all(source: Source, only: Container[str] | None = None) -> Iterator[tuple[PhotoRow, Tokens]]:
-    """All photos with their tokens, or those of some names."""
+    """All photos with their tokens, or those with the given names."""
     for shard in range(source.n_shards):
         yield from source.read(shard) if only is None else read_named(source, shard, only)
 
 
 def read_named(source: Source, shard: int, names: Container[str]) -> Iterator[tuple[PhotoRow, Tokens]]:
-    """Photos of a shard that have some names, with their tokens; of a store, no others' tokens are read."""
+    """Photos of a shard that have some names, with their tokens; a store reads no other tokens."""
     if not isinstance(source, StoreSource):
         yield from (each for each in source.read(shard) if each[0].name in names)
         return
@@ -186,12 +186,12 @@ def read_named(source: Source, shard: int, names: Container[str]) -> Iterator[tu
 
 
 def digest(*values: Any) -> str:
-    """A name for JSON values and arrays: SHA-256 in hexadecimal."""
+    """SHA-256 of JSON values and arrays, in hexadecimal."""
     return hashlib.sha256(json.dumps(values, sort_keys=True, default=_plain).encode()).hexdigest()
 
 
 def _plain(value: Any) -> Any:
-    """An array, or a number of NumPy's, as JSON values; anything else is an error."""
+    """An array or a NumPy scalar as JSON values; anything else is an error."""
     if isinstance(value, np.generic):
         return value.item()
     array = np.ascontiguousarray(value)

@@ -1,4 +1,4 @@
-"""Shards -> a store: chunks are written as their rows are complete, metadata at the end, ``zarr.json`` last."""
+"""Write shards into a store: each chunk when its rows are complete, the metadata at the end, ``zarr.json`` last."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from patchprism.jobs.shards import Shards, Table
     from patchprism.support.folders import Folder
 
-# Chunks are written when this many are complete: only a few, so that shards are soon removed; more than one on a
-# cluster, so that its workers share them.
+# Chunks are written when this many are complete. There are few, so that shards are removed soon, but more than one,
+# so that the workers of a cluster share them.
 CHUNKS_AT_ONCE = 16
 # The folder of the chunks of the tokens.
 _CHUNKS = "tokens/c"
@@ -48,22 +48,22 @@ class StoreWriter:
 
     def __init__(self, shards: Shards, out: Folder, engine: Engine) -> None:
         self.shards, self.out, self.engine, self.width = shards, out, engine, 0
-        self._waiting: dict[int, int] = {}  # patches of shards that are done before an earlier one
-        self._bounds = [0]  # first patch of each shard, as far as all before it are done
-        self._written = 0  # chunks
-        self._dropped = 0  # shards whose tokens are removed
+        self._waiting: dict[int, int] = {}  # patches of shards that were done before an earlier shard
+        self._bounds = [0]  # first patch of each shard, as far as all shards before it are done
+        self._written = 0  # number of chunks
+        self._dropped = 0  # number of shards whose tokens are removed
         self._usable: set[int] = set()  # shards of an earlier run that need not be done again
 
-    def take_up(self, key: Callable[[int], str]) -> None:
-        """Use what an earlier run with the same settings did, if with other photos.
+    def resume(self, key: Callable[[int], str]) -> None:
+        """Use the work of an earlier run with the same settings, even with other photos.
 
-        From the first shard on that is to be done again, rows may lie elsewhere. The chunks from there on are taken
-        away; the later shards that had given up their tokens get them back out of the chunks before.
+        From the first shard that must be done again, rows may move, so the chunks from there on are removed. Before
+        that, shards whose tokens are only in these chunks get them back.
 
         Parameters
         ----------
         key : callable
-            A shard -> the key that it must have.
+            Takes a shard, and returns the key that it must have.
         """
         there = self.shards.committed()
         ends: list[int] = []  # rows before the end of each shard, as far as they are known
@@ -101,7 +101,7 @@ class StoreWriter:
                 self.out.remove(f"{_CHUNKS}/{name}")
 
     def committed(self, shard: int, key: str) -> Table | None:
-        """A shard's table, if :meth:`take_up` found it usable."""
+        """A shard's table, if :meth:`resume` found it usable."""
         return self.shards.load(shard, key) if shard in self._usable else None
 
     def _chunks(self, start: int, stop: int) -> range:
@@ -110,7 +110,7 @@ class StoreWriter:
         return range(start // rows, -(-stop // rows))
 
     def _rows_of(self, start: int, stop: int) -> bytes:
-        """Tokens out of chunks that are written."""
+        """The tokens of some rows, read from written chunks."""
         spec = self._spec
         rows, size = spec.chunks[0], spec.row_bytes
         parts = [
@@ -122,7 +122,7 @@ class StoreWriter:
         return b"".join(parts)
 
     def add(self, shard: int, table: Table) -> None:
-        """Take a shard that is done; writes chunks when some are complete."""
+        """Add a shard that is done; writes chunks when enough are complete."""
         self.width = self.width or table.width
         self._waiting[shard] = table.n_patches
         while (following := len(self._bounds) - 1) in self._waiting:
@@ -131,7 +131,7 @@ class StoreWriter:
             self._write(self._bounds[-1] // self._spec.chunks[0])
 
     def finish(self, attributes: dict[str, Any]) -> None:
-        """Write what is left, and last of all the file that makes it a store."""
+        """Write everything that is left; last ``zarr.json``, which makes it a store."""
         assert len(self._bounds) == self.shards.n_shards + 1, "all shards are done"
         self._write(-(-self._bounds[-1] // self._spec.chunks[0]))
         n_photos = sum(1 for _ in rows_of(self.shards))
@@ -153,7 +153,7 @@ class StoreWriter:
         return self.out.size(self._spec.key(chunk)) == self._spec.chunk_bytes
 
     def _write(self, stop: int) -> None:
-        """Write the chunks before ``stop``, and give up the shards that they hold."""
+        """Write the chunks before ``stop``, and drop the tokens of the shards that they contain."""
         todo = (
             (chunk, self._runs(chunk)) for chunk in range(self._written, stop) if not self._is_written(chunk)
         )
@@ -167,7 +167,7 @@ class StoreWriter:
             self._dropped += 1
 
     def _runs(self, chunk: int) -> list[tuple[int, int, int]]:
-        """The patches of a chunk: shard, and from which to before which of its patches."""
+        """The patches of a chunk as runs: shard, the first of its patches, and the one after the last."""
         rows, bounds = self._spec.chunks[0], self._bounds
         start, stop = chunk * rows, min((chunk + 1) * rows, bounds[-1])
         runs = []

@@ -58,7 +58,7 @@ def extract_features(
     Raises
     ------
     PatchPrismError
-        One of its children: an option, all photos, the model, the store.
+        One of its subclasses: for an option, the photos, the model or the store.
     """
     tokens = checks.dtype("tokens", tokens, allowed=tuple(layout.DTYPES))
     names, said = listed_input(photos)
@@ -90,7 +90,7 @@ def extract_features(
                 return there
             _start(folder, work, job.basis)
             writer = StoreWriter(shards, folder, run.engine)
-            writer.take_up(job.key)
+            writer.resume(job.key)
             with watch(NETWORK_STAGE):
                 job.run(committed=writer.committed, done=writer.add)
             try:
@@ -139,17 +139,17 @@ _OURS = frozenset({"zarr.json", *layout.TABLES, WORK, ".DS_Store"})
 
 
 def _check_free(folder: Folder, overwrite: bool) -> None:
-    """Refuse to write a store among files that are none of a store's."""
+    """Refuse to write a store into a folder with files that do not belong to a store."""
     assert isinstance(folder, LocalFolder)
     path = folder.path
     refuse_no_folder(path)
     if not path.is_dir():
         return
     names = {each.name for each in path.iterdir()}
-    # Only by its name, because a folder of the user can contain the work of another command.
+    # A work folder is accepted by its name here, because it may be the work of another command.
     if not _OURS.issuperset(names):
         raise OutputError(str(path), "the folder holds other files; choose a new one")
-    # And what has a store's names is one only with a store's record, or the work of one.
+    # Files with the names of a store's tables belong to a store only if its record or its work folder is there.
     if names & set(layout.TABLES) and "zarr.json" not in names and not is_work(path / WORK):
         raise OutputError(str(path), "the folder holds other files; choose a new one")
     for name in sorted(names & _OURS - {".DS_Store"}):
@@ -164,7 +164,7 @@ def _finished(folder: Folder, key: str, overwrite: bool) -> Outcome | None:
     try:
         there = StoredFeatures(folder.name)
     except StoreError:
-        if overwrite and _says_ours(folder):
+        if overwrite and _is_ours(folder):
             return None
         raise
     if there.key == key:
@@ -194,8 +194,8 @@ def _made_with(folder: Folder) -> str:
         return ""
 
 
-def _says_ours(folder: Folder) -> bool:
-    """Whether what is there, however damaged, is a feature store, and not another program's Zarr group."""
+def _is_ours(folder: Folder) -> bool:
+    """Whether the folder contains a feature store, even a damaged one, and not another program's Zarr group."""
     try:
         attributes = layout.load_json(folder, "zarr.json").get("attributes")
     except StoreError:
@@ -212,7 +212,7 @@ def _start(folder: Folder, work: Folder, basis: str) -> None:
         same = False
     folder.remove("zarr.json")  # first, because from now on this is not a complete store
     for name in layout.TABLES:
-        # At this point, the tokens of the shards are written; everything else is written at the end.
+        # Tokens are written during a run, so those of an interrupted run can be kept; the rest is written at the end.
         if name != "tokens" or not same:
             folder.remove(name)
     if not same:

@@ -1,7 +1,7 @@
 """Tasks of workers on shards: run the network, fold a pass, write pictures, write chunks of a store.
 
-Tasks keep what they are given small and picklable; results are small too. Tokens and pictures go through
-folders that all workers see, never through the engine.
+Tasks and their results are small and can be pickled. Tokens and pictures go through folders that all workers see,
+never through the engine.
 """
 
 from __future__ import annotations
@@ -39,8 +39,6 @@ if TYPE_CHECKING:
     from patchprism.prism.passes import Pass
     from patchprism.support.folders import Folder
 
-WRITERS = 2
-
 
 def nothing() -> None:
     """Callback that does nothing."""
@@ -60,7 +58,7 @@ class PhotoRun:
     names : list of str
         Paths or addresses.
     excluded : dict
-        Reasons of photos that are not to be read again, by their place in ``names``.
+        Photos that must not be read again, by their place in ``names``, with the reason.
     """
 
     shard: int
@@ -76,7 +74,7 @@ class ExtractTask:
     Attributes
     ----------
     load : callable
-        Gives the backbone; called once per worker.
+        Returns the backbone; called once per worker.
     batch_size, batch_patches : int, optional
         As in :func:`~patchprism.features.extraction.extract`.
     reader : callable
@@ -84,7 +82,7 @@ class ExtractTask:
     options : TokenOptions, optional
         Which tokens; the backbone's own patch tokens by default.
     seen : callable, optional
-        Called for each photo that is done or has failed, long before its shard is; not for workers elsewhere.
+        Called for each photo that is done or has failed, before its shard is; only for tasks in this process.
     """
 
     needs_device = True
@@ -155,7 +153,7 @@ class ExtractTask:
 
 
 class _Feed(Photos):
-    """The photos of the shards under way; index ``shard * SHARD + place``."""
+    """The photos of the shards in progress; their index is ``shard * SHARD + place``."""
 
     def __init__(
         self,
@@ -164,7 +162,7 @@ class _Feed(Photos):
         seen: Callable[[], None],
     ) -> None:
         super().__init__([], [])
-        self.shows = False  # whether crops are wanted beside pixels
+        self.shows = False  # whether crops are needed in addition to pixels
         self.items, self.reader, self.seen = items, reader, seen
         self.open: deque[PhotoRun] = deque()
         self.runs: dict[int, PhotoRun] = {}
@@ -190,7 +188,7 @@ class _Feed(Photos):
         return framed, (photo.shape[0], photo.shape[1])
 
     def name(self, index: int) -> str:
-        """As the run names it."""
+        """Name of a photo, as in its run."""
         return self.runs[index // SHARD].names[index % SHARD]
 
     def fail(self, index: int, error: PhotoError) -> None:
@@ -204,7 +202,7 @@ class _Feed(Photos):
 
 @dataclass(eq=False)
 class ProbeTask:
-    """Reads and frames one photo, and nothing else: what kills a worker here is the photo."""
+    """Reads and frames one photo and does nothing else, so that only the photo can crash the worker."""
 
     needs_device = False
 
@@ -214,7 +212,7 @@ class ProbeTask:
     def run(self, items: Iterable[str]) -> Iterator[None]:
         """See :class:`~patchprism.jobs.engines.Task`."""
         for name in items:
-            with contextlib.suppress(PhotoError):  # reported where the shard is done
+            with contextlib.suppress(PhotoError):  # reported when the shard is done
                 self.framing.apply(self.reader(name), name=name, show=False)
             yield None
 
@@ -224,7 +222,7 @@ class ProbeTask:
 
 @dataclass(eq=False)
 class FoldTask:
-    """Runs of shards -> a pass over their photos, or over those that ``only`` gives a place in the job."""
+    """Runs of shards -> a pass over their photos, or over those in ``only``, which contains their places in the job."""
 
     needs_device = False
 
@@ -259,7 +257,7 @@ class FoldTask:
 
 @dataclass(eq=False)
 class ChunkTask:
-    """Chunks of a store's tokens -> their files, out of the shards that hold their rows."""
+    """Chunks of a store's tokens -> their files, from the shards that contain their rows."""
 
     needs_device = False
 

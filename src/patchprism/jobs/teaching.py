@@ -55,7 +55,7 @@ class Taught:
     labels : dict of int to ndarray
         Classes of patches, (h, w) int16, by the photo's place in the source.
     packed : dict of str to bytes
-        By name, as a prism takes them.
+        Masks by the photos' names, packed as in a prism.
     notes : list of Note
     """
 
@@ -72,7 +72,7 @@ def read_given(source: Source, masks: GivenMasks, tell: Tell = nobody) -> Taught
     MaskError
         If no photo has a mask, one cannot be read, or all are empty or cover everything.
     PhotoError
-        If a mask has another shape than its photo; or another number of classes than there may be.
+        If a mask has another shape than its photo, or a value that is not a class.
     """
     rows = {
         shard * SHARD + place: row
@@ -81,7 +81,7 @@ def read_given(source: Source, masks: GivenMasks, tell: Tell = nobody) -> Taught
     }
     names = [row.name for row in rows.values()]
     readers = masks.match(names)
-    taught = Taught(labels={}, packed={}, notes=list(_left_over(masks, names)))
+    taught = Taught(labels={}, packed={}, notes=list(_note_on_unused(masks, names)))
     for done, (index, row) in enumerate(rows.items()):
         tell("masks", done, len(rows))
         mask = readers[row.name]() if row.name in readers else None
@@ -90,7 +90,7 @@ def read_given(source: Source, masks: GivenMasks, tell: Tell = nobody) -> Taught
         shares = shares_of_mask(row.name, mask, row.grid, row.size, row.crop, most_classes=masks.most_classes)
         taught.labels[index] = patch_labels(shares)
         taught.packed[row.name] = packed_shares(shares)
-        taught.notes.extend(Note(row.name, text) for text in _odd(mask))
+        taught.notes.extend(Note(row.name, text) for text in _notes_on_mask(mask))
     if not taught.labels:
         raise MaskError(no_mask(masks, names))
     _check_both(taught)
@@ -98,7 +98,7 @@ def read_given(source: Source, masks: GivenMasks, tell: Tell = nobody) -> Taught
 
 
 def _check_both(taught: Taught) -> None:
-    """Refuse masks that are all empty, or all full, by the name of the first."""
+    """Refuse masks that are all empty or all full; the error names the first."""
     odd = [each for each in taught.notes if each.name in taught.packed]
     ground = any((each == 0).any() for each in taught.labels.values())
     objects = any((each > 0).any() for each in taught.labels.values())
@@ -119,23 +119,23 @@ def shares_of_mask(
     *,
     most_classes: int,
 ) -> NDArray[np.float64]:
-    """Which share of each patch every class of a photo's mask covers, (h, w, K).
+    """The share of each patch that each class of a photo's mask covers, (h, w, K).
 
     Parameters
     ----------
     name : str
-        The photo's.
+        Name of the photo.
     mask : ndarray, shape (H, W), int16
-        At any resolution of the photo's shape, or of its grid's own shape: then the numbers are the patches'.
+        Of the photo's aspect ratio at any resolution; or (h, w), with one value per patch.
     grid, size, crop
-        As a :class:`~patchprism.features.store.reader.PhotoRow` has them.
+        As in :class:`~patchprism.features.store.reader.PhotoRow`.
     most_classes : int
-        Numbers are below it.
+        Upper limit (exclusive) of the numbers in the mask.
 
     Raises
     ------
     PhotoError
-        If the mask has another shape than the photo, or a number that is none of a class.
+        If the mask has another shape than the photo, or a value that is not a class.
     """
     largest = int(mask.max())
     if largest >= most_classes or mask.min() < UNLABELLED:
@@ -151,7 +151,7 @@ def shares_of_mask(
     return class_shares(mask, grid, relative_crop(crop, size), count)
 
 
-def _odd(mask: Mask) -> Iterator[str]:
+def _notes_on_mask(mask: Mask) -> Iterator[str]:
     """Note about a mask that contains only background or only object."""
     labelled = mask[mask >= 0]
     if not labelled.size:
@@ -162,7 +162,7 @@ def _odd(mask: Mask) -> Iterator[str]:
         yield "its mask covers the whole photo: nothing in it counts as background"
 
 
-def _left_over(masks: GivenMasks, names: Sequence[str]) -> Iterator[Note]:
+def _note_on_unused(masks: GivenMasks, names: Sequence[str]) -> Iterator[Note]:
     left = masks.unused(names)
     if left:
         shown = ", ".join(left[:3]) + (f" and {len(left) - 3:,} more" if len(left) > 3 else "")
@@ -179,12 +179,12 @@ def no_mask(masks: GivenMasks, names: Sequence[str]) -> str:
 
 
 def check_given(masks: GivenMasks | None, given: StoredFeatures | list[Any]) -> None:
-    """Refuse masks of which none belongs to a photo, before the network runs; arrays learn whose they are.
+    """Refuse masks if none of them belongs to a photo, before the network runs; assign arrays to the photos' names.
 
     Raises
     ------
     MaskError
-        If none does.
+        If none belongs to a photo.
     """
     if masks is not None:
         if masks.said == ALPHA and isinstance(given, StoredFeatures):
@@ -197,7 +197,7 @@ def check_given(masks: GivenMasks | None, given: StoredFeatures | list[Any]) -> 
 def fit_head(
     head: Head, labels: Mapping[int, Mask], source: Source, engine: Engine, origin: dict[str, Any]
 ) -> Head:
-    """Fit a head on a source's photos that have labels, by their places; no other photo is read."""
+    """Fit a head on the photos of a source that have labels, by place; only their shards are read."""
 
     def walk(make: Callable[[], LabelledRows]) -> LabelledRows:
         merged = make()
@@ -212,12 +212,12 @@ def fit_head(
 
 
 def teach(prism: Prism, opened: Opened, masks: GivenMasks | None, run: Run) -> None:
-    """Fit a prism's head to masks, if there are any, and keep the masks of the photos that have one.
+    """Fit a prism's head to masks, if there are any, and keep the masks in the prism.
 
     Raises
     ------
     PatchPrismError
-        One of its children.
+        One of its subclasses.
     """
     if masks is None:
         return
@@ -238,7 +238,7 @@ class Lesson:
     model : str
     weights_source : str
     agreement : float
-        Mean over the photos of the share of their labelled patches that the head gives the same class.
+        Share of a photo's labelled patches to which the head assigns the same class, averaged over the photos.
     failures : list of Failure
     notes : list of Note
     """
@@ -260,12 +260,12 @@ def teach_head(
     settings: Settings,
     run: Run,
 ) -> Lesson:
-    """Photos or a store, and masks of some of them -> a head in a file; photos without a mask are not looked at.
+    """Photos or a store, and masks of some of them -> a head in a file; photos without a mask are not used.
 
     Raises
     ------
     PatchPrismError
-        One of its children.
+        One of its subclasses.
     """
     given, said = listed_input(photos)
     used = [settings.weights, settings.model, None if masks.said == ALPHA else masks.said]
@@ -284,7 +284,7 @@ def teach_head(
     fitted.save(target)
     found = [
         float((fitted.classes_of(tokens)[labels >= 0] == labels[labels >= 0]).mean())
-        for shard in range(opened.source.n_shards)
+        for shard in sorted({index // SHARD for index in taught.labels})
         for place, (_, tokens) in enumerate(opened.source.read(shard))
         if (labels := taught.labels.get(shard * SHARD + place)) is not None and (labels >= 0).any()
     ]

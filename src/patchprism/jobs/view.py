@@ -1,4 +1,4 @@
-"""A view: what came of some photos, ready to draw and to save."""
+"""A view: the results for some photos, ready to draw and to save."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class View:
     seconds : dict
         Time spent in each stage.
     origin : dict
-        What the features depend on, as in a prism.
+        Everything that the features depend on, as in a prism.
     store : list of str or None
         The path of the feature store and the options of a sample, if the features come from a store.
     n_stored : int or None
@@ -84,7 +84,7 @@ class View:
         Notes about the job, for example how many files of a folder were left out. Notes about single photos are in
         ``photos.notes``.
     called : str or None
-        Name of another checkpoint of the same model, which distinguishes the two.
+        Label that distinguishes this network from another checkpoint of the same model.
     """
 
     photos: Photos
@@ -109,7 +109,7 @@ class View:
 
     @property
     def label(self) -> str:
-        """What to call the network."""
+        """Label of the network."""
         return self.called or self.record.name
 
     @property
@@ -336,7 +336,7 @@ class View:
         return names, job.outcome()
 
     def _colored(self) -> Colored:
-        """The view as what pictures and reports are made of."""
+        """The view in the form that pictures and reports are made from."""
         plain = set(self.plain)
         rows = [
             PhotoRow(name, grid, size, crop, name in plain)
@@ -362,7 +362,7 @@ class View:
         if fit:
             prism.head, prism.masks = self.prism.head, self.prism.masks
             if prism.head is not None and not is_taught_on(prism.head, self.origin):
-                prism.head, prism.masks = None, {}  # the page took another model
+                prism.head, prism.masks = None, {}  # the page switched to another model
                 prism.foreground = "auto" if prism.foreground == "mask" else prism.foreground
             with open_engine() as engine:
                 fit_prism(prism, again._colored().opened, Run(engine=engine))
@@ -421,7 +421,7 @@ def all_notes(of_job: Sequence[str], photos: Photos) -> list[Note]:
 
 
 def lost_since(photos: Photos, failures: Sequence[Failure]) -> list[Failure]:
-    """Photos that were read, but could not be read again, as failures that are not among those yet."""
+    """Failures of photos that could not be read again, without those that are already in ``failures``."""
     told = {failure.photo for failure in failures}
     lost = [Failure(photos.names[index], reason) for index, reason in sorted(photos.lost.items())]
     return [failure for failure in lost if failure.photo not in told]

@@ -43,14 +43,14 @@ def make_view(
     ----------
     photos : sequence
         Paths, addresses, images or arrays; or one feature store. The photos of a store are read, when they are
-        first shown, from where the store says that they were; plain grey stands for one that is gone.
+        first shown, from the places that the store names; a photo that is gone is shown as plain grey.
     most : int, optional
-        The largest number of photos that is allowed. Of a store with more, a sample is taken if none was asked for.
+        Maximum number of photos. If a store has more and no sample was requested, a sample of this size is used.
     strict : bool
-        Whether the first photo that cannot be read raises.
+        Whether the first photo that cannot be read raises an error.
     """
     given, notes = listed_input(photos)
-    shown: frozenset[str] | None = None  # all that are coloured
+    shown: frozenset[str] | None = None  # None: all photos that are coloured
     if most is not None:
         coloring, shown = _at_most(most, given, coloring, notes)
     settings = resolved_for(settings, given, run, coloring)
@@ -81,12 +81,12 @@ def make_view(
 def _at_most(
     most: int, given: StoredFeatures | list[Any], coloring: Coloring, notes: list[Note]
 ) -> tuple[Coloring, frozenset[str] | None]:
-    """The sample of a store with more photos than a page shows: to fit on and to show, or with a prism only to show.
+    """The sample of a store that has more photos than a page shows: to fit on and show, or only to show with a prism.
 
     Raises
     ------
     OptionError
-        If there are too many photos and they come from no store, or the sample itself is too large.
+        If there are too many photos that are not from a store, or the sample itself is too large.
     """
     count, sample = len(given), coloring.sample
     if min(count, sample.count or count) <= most:
@@ -94,7 +94,7 @@ def _at_most(
     if sample.count is not None or not isinstance(given, StoredFeatures):
         way = "give fewer photos"
         if not coloring.prism:
-            way = f"sample={most} takes some of them, or {way}"
+            way = f"use sample={most}, or {way}"
         raise OptionError(f"a page shows at most {most} photos, got {sample.count or count:,}: {way}")
     notes.append(Note("", f"a random sample of {most} of the store's {count:,} photos is shown"))
     if coloring.prism is None:
@@ -121,7 +121,7 @@ def check_memory(store: StoredFeatures, count: int) -> None:
 
 
 def features_of(opened: Opened, found: Sequence[tuple[PhotoRow, Any]]) -> PatchFeatures:
-    """Tokens of a source as features that know what they were made with."""
+    """Tokens of a source as features that record how they were made."""
     features = PatchFeatures([tokens for _, tokens in found], [row.name for row, _ in found])
     features.origin = opened.origin
     if "framing" in opened.origin:
@@ -146,7 +146,7 @@ def view_of(colored: Colored, notes: Sequence[Note], seconds: dict[str, float]) 
     rows = [row for row, _ in found]
     features, photos = features_of(opened, found), photos_of(opened, rows)
     places = {row.name: place for place, row in enumerate(rows)}
-    for note in opened.notes:  # those on masks came after the photos were read
+    for note in opened.notes:  # notes on masks were added after the photos were read
         place = places.get(note.name)
         if place is not None and note.text not in photos.notes.get(place, ()):
             photos.notes[place] = (*photos.notes.get(place, ()), note.text)

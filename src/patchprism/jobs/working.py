@@ -1,4 +1,4 @@
-"""Work folders: held by one job at a time, kept for the next run, taken away at the end."""
+"""Work folders: held by one job at a time, kept if the job is interrupted, removed at its end."""
 
 from __future__ import annotations
 
@@ -32,27 +32,27 @@ _LOCK_ATTEMPTS = 100
 
 
 class Held:
-    """A work folder that this job alone works in.
+    """A work folder that only this job uses.
 
     Attributes
     ----------
     ended : bool
-        Whether the folder is taken away when the job lets go of it.
+        Whether the folder is removed when the job releases it.
     """
 
     def __init__(self) -> None:
         self.ended = False
 
     def end(self) -> None:
-        """Have the folder taken away: there is nothing in it that another run could use."""
+        """Let the folder be removed, because it contains nothing that another run could use."""
         self.ended = True
 
 
 @contextmanager
 def working(folder: Folder, name: str) -> Iterator[Held]:
-    """Hold the work folder of an output of that name: a second job on it is refused, on this machine at least.
+    """Hold the work folder of the output of that name; a second job on this machine is refused.
 
-    A job that has ended takes its folder away before it lets go of it. One that begins in the meantime waits.
+    A job that has ended removes its folder before it releases it, and a job that starts in the meantime waits.
     """
     held = Held()
     if not isinstance(folder, LocalFolder) or fcntl is None:
@@ -69,13 +69,13 @@ def working(folder: Folder, name: str) -> Iterator[Held]:
         folder.refuse_links()
         if (folder.path / ENDING).exists():  # the job was killed after it had ended
             _empty(folder)
-        # Temporary files, also those of killed processes; complete files are moved out of here.
+        # These are temporary files of killed processes; complete files are moved out of this folder.
         folder.remove("tmp")
         try:
             yield held
         finally:
             if held.ended:
-                with suppress(OSError):  # then others are refused rather than made to wait
+                with suppress(OSError):  # without this file, other jobs are refused instead of waiting
                     (folder.path / ENDING).touch()
                 # The lock is removed last, so that no other job can start in this folder while it is being removed.
                 _empty(folder)
@@ -90,7 +90,7 @@ def _locked(folder: LocalFolder, name: str) -> IO[bytes]:
             folder.make_work()
             lock = folder.open_lock()
         except FileNotFoundError:
-            continue  # the job that has just ended took the folder away
+            continue  # the job that has just ended removed the folder
         except OutputError:
             raise
         except OSError as error:
@@ -114,12 +114,12 @@ def _locked(folder: LocalFolder, name: str) -> IO[bytes]:
         except BaseException:
             lock.close()
             raise
-        lock.close()  # the folder was removed; another one has been created since, or must be
-    raise OutputError(name, "its work folder cannot be made")
+        lock.close()  # it is the lock of a folder that was removed, so the present folder must be locked
+    raise OutputError(name, "its work folder cannot be created")
 
 
 def _empty(folder: LocalFolder) -> None:
-    """Take away all in a work folder but what others may be waiting for."""
+    """Remove everything in a work folder except the files that other jobs may be waiting for."""
     for path in folder.path.iterdir():
         if path.name not in (LOCK, ENDING, MARKER):
             folder.remove(path.name)
@@ -127,10 +127,10 @@ def _empty(folder: LocalFolder) -> None:
 
 @contextmanager
 def tidied(work: Folder, held: Held) -> Iterator[None]:
-    """Take the work away after a failure that leaves nothing to take up: tokens are kept for another threshold, say.
+    """Remove the work folder after a failure if it contains no tokens that another run could use.
 
-    For use within ``working``: the work of a run that is still at it is not ours to take away. What is there
-    decides, and not what has failed.
+    It must be used within ``working``, so that the work of a running job is never removed. The contents of the folder
+    decide, not the kind of failure.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""Writing what a job made: pictures, arrays, the report."""
+"""Write the files of a job: pictures, arrays, the report."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ def check_folder(out: str | os.PathLike[str] | None) -> None:
         try:
             folder.exists()
             refuse_no_folder(folder)
-        except (OSError, ValueError) as error:  # a name that is too long; one with a NUL
+        except (OSError, ValueError) as error:  # a name that is too long, or contains NUL
             raise OutputError(str(folder), str(getattr(error, "strerror", None) or error).lower()) from error
 
 
 class _NotWritten(Exception):
-    """A file that is left out after all."""
+    """Discards a file whose writer decided not to write it."""
 
 
 def write_files(output: Output, jobs: Sequence[tuple[Path, Callable[[Path], object]]]) -> None:
-    """Write files by their names, some at once; one whose writer gives False is left out."""
+    """Write files by their names, several at once; a file whose writer returns False is left out."""
 
     def write_one(name: str, write: Callable[[Path], object]) -> None:
         with suppress(_NotWritten), output.staged(name) as part:
@@ -58,6 +58,6 @@ def write_report(output: Output, name: str, report: dict[str, Any]) -> None:
 
 
 def paths_of(output: Output, names: Sequence[str]) -> list[Path] | list[str]:
-    """Where files of such names lie: paths, or addresses."""
+    """Paths of the files with these names, or their addresses if the folder is remote."""
     paths = [output.path(name) for name in names]
     return paths if is_remote(output.folder.name) else [Path(each) for each in paths]

@@ -1,4 +1,4 @@
-"""Engines: where the shards of a job are worked on. ``local`` is this process, ``ray`` a cluster."""
+"""Engines, which run the shards of a job: ``local`` in this process, ``ray`` on a cluster."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from patchprism.errors import OptionError
 from patchprism.jobs.engines.base import Engine, Task, WorkerLost
 from patchprism.support import checks
 
-# More than any cluster has cores.
+# More workers than any cluster has cores.
 MAX_WORKERS = 100_000
 ENGINES = ("local", "ray")
 

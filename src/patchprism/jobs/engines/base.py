@@ -10,10 +10,10 @@ if TYPE_CHECKING:
 
 
 class Task(Protocol):
-    """Work on items, one result an item.
+    """Work on items, with one result per item.
 
-    A task can be pickled; a worker gets a copy of its own and keeps it for all the items it is given, so
-    what is dear to make (a network) is made in the first ``run`` and kept.
+    A task can be pickled. Each worker gets a copy and keeps it for all of its items, so a task creates expensive
+    objects (a network) in its first ``run`` and keeps them.
 
     Attributes
     ----------
@@ -26,23 +26,23 @@ class Task(Protocol):
         """Whether the task runs the network."""
 
     def run(self, items: Iterable[Any], /) -> Iterator[Any]:
-        """The results, in the order of the items; the next item may be taken before a result is given."""
+        """The results, in the order of the items; it may read the next items before it yields a result."""
 
 
 @dataclass(frozen=True)
 class WorkerLost:
-    """In the place of a result: the workers that had the item died, every one of them."""
+    """Takes the place of a result if every worker that had the item died."""
 
     reason: str
 
 
 class Engine(Protocol):
-    """Runs a task over items, here or elsewhere.
+    """Runs a task over items, in this process or elsewhere.
 
     Attributes
     ----------
     local : bool
-        Whether tasks run in this process, and can be given what it has loaded already.
+        Whether tasks run in this process, and can use what it has already loaded.
     """
 
     name: str
@@ -51,15 +51,15 @@ class Engine(Protocol):
     def map(
         self, task: Task, items: Iterable[Any], *, attempts: int = 3
     ) -> Iterator[tuple[Any, Any | WorkerLost]]:
-        """Every item with its result, in the order in which they are done.
+        """Every item with its result, in the order in which the results are ready.
 
-        Items are taken a bounded number in advance. What a task raises is raised here, and ends the walk.
-        A worker that dies is replaced, and its items are given to others. An item is given up after ``attempts``
+        Only a bounded number of items is read in advance. An error of the task is raised here, and ends the iteration.
+        A worker that dies is replaced, and other workers get its items. An item is given up after ``attempts``
         deaths of workers that had no other item, so that it is never blamed for another item's fault.
         """
 
     def __enter__(self) -> Self:
-        """Start what there is to start."""
+        """Start the engine."""
 
     def __exit__(self, *_: object) -> None:
-        """Give back what was started."""
+        """Stop everything that was started."""

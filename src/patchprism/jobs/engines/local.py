@@ -1,4 +1,4 @@
-"""The local engine: this process, one item after the other; tasks thread where it pays."""
+"""The local engine: tasks run in this process, one item after the other, and may use threads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Ray engine: a pool of actors on a cluster, each with a task of its own."""
+"""The Ray engine: a pool of actors on a cluster, each with its own copy of the task."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from patchprism.jobs.engines.base import Task
 
-CORES_A_WORKER = 2
+CORES_PER_WORKER = 2
 # Items sent to an actor at once: the one it works on, and the next.
 AHEAD = 2
 
@@ -25,7 +25,7 @@ AHEAD = 2
 class RayEngine:
     """Runs tasks on actors of a Ray cluster.
 
-    The cluster is the one that this process is connected to already, else the one that ``RAY_ADDRESS`` names,
+    The cluster is the one that this process is already connected to, or else the one that ``RAY_ADDRESS`` names, or
     else one that is started on this machine and stopped at the end.
 
     Parameters
@@ -82,7 +82,7 @@ class RayEngine:
         """See :class:`~patchprism.jobs.engines.Engine`."""
         kept = [] if task.needs_device else self._kept
         pool = _Pool(self._ray, task, kept, *self._room(task))
-        self._kept = [] if kept else self._kept  # they are the pool's now
+        self._kept = [] if kept else self._kept  # the pool owns them now
         todo = iter(items)
         again: deque[tuple[Any, int]] = deque()
         try:
@@ -102,29 +102,29 @@ class RayEngine:
                         yield item, outcome
         finally:
             if task.needs_device or pool.running:
-                _kill(self._ray, pool.actors)  # a network's memory is needed elsewhere
+                _kill(self._ray, pool.actors)  # to free the memory of the network
             else:
                 self._kept += pool.actors
 
     def _room(self, task: Task) -> tuple[int, dict[str, Any]]:
-        """Actors of a pool, and what each asks of the cluster."""
+        """Number of actors in a pool, and the resources that each requests from the cluster."""
         have = self._ray.cluster_resources()
         gpus, cores = int(have.get("GPU", 0)), int(have.get("CPU", 1))
-        count = self.workers or (gpus if task.needs_device and gpus else max(1, cores // CORES_A_WORKER))
+        count = self.workers or (gpus if task.needs_device and gpus else max(1, cores // CORES_PER_WORKER))
         if not task.needs_device:
             # Without reserved cores, because the pool that runs the network may hold all of them while chunks are
             # written.
             return count, {"num_cpus": 0, "scheduling_strategy": "SPREAD"}
-        a_worker = max(1, min(CORES_A_WORKER, cores // count))
-        return count, {"num_cpus": a_worker, "num_gpus": min(1.0, gpus / count) if gpus else 0}
+        per_worker = max(1, min(CORES_PER_WORKER, cores // count))
+        return count, {"num_cpus": per_worker, "num_gpus": min(1.0, gpus / count) if gpus else 0}
 
 
 @contextlib.contextmanager
 def _safe_workers() -> Iterator[Any]:
     """The settings of a job whose workers do not import from the working directory.
 
-    Ray puts it, and the folder of the script, first on its workers' search path unless the job brings a working
-    directory of its own. Its processes inherit the environment.
+    Ray puts it and the script's folder first on its workers' search path, unless the job has its own working
+    directory. Ray's processes inherit the environment.
     """
     config = None
     if not os.environ.get("RAY_ADDRESS", "").startswith("ray://"):  # the job then starts on another machine
@@ -142,7 +142,7 @@ def _safe_workers() -> Iterator[Any]:
 
 
 class _Pool:
-    """Actors, and what they are at."""
+    """Actors, and the items that they work on."""
 
     def __init__(self, ray: Any, task: Task, actors: list[Any], count: int, claim: dict[str, Any]) -> None:
         self.ray, self.count = ray, count
@@ -150,18 +150,18 @@ class _Pool:
         self.threads = claim["num_cpus"] if task.needs_device else 0
         self.task = [ray.put(task)]  # in a list, or Ray would unpack it for every item
         self.name = uuid.uuid4().hex
-        self.actors = dict.fromkeys(actors, 0)  # and how many items each has; one that is alone counts as all
+        self.actors = dict.fromkeys(actors, 0)  # number of items of each; an item alone counts as AHEAD items
         self.running: dict[
             Any, tuple[Any, int, Any, int]
         ] = {}  # reference -> item, times tried, actor, count
 
     def has_room(self, *, alone: bool) -> bool:
-        """Whether another item may be given out; with ``alone``, one that needs an actor to itself."""
+        """Whether another item can be submitted; with ``alone``, one that needs an actor to itself."""
         least = 0 if len(self.actors) < self.count else min(self.actors.values())
         return least == 0 if alone else least < AHEAD
 
     def submit(self, item: Any, tried: int, *, alone: bool) -> None:
-        """Give an item to the actor that has least to do; with ``alone``, that actor gets no other meanwhile."""
+        """Give an item to the least busy actor; with ``alone``, that actor gets no other item until it is done."""
         if len(self.actors) < self.count:
             self.actors[self.actor_class.remote(self.threads)] = 0
         actor = min(self.actors, key=lambda each: self.actors[each])
@@ -170,7 +170,7 @@ class _Pool:
         self.running[actor.do.remote(self.name, self.task, item)] = item, tried, actor, counts
 
     def collect(self) -> Iterator[tuple[Any, int, Any]]:
-        """Wait for an item; gives it, with all that its worker had where that died."""
+        """Wait for an item, and yield its outcome; if its worker died, also those of the worker's other items."""
         (ready, *_), _ = self.ray.wait(list(self.running), num_returns=1)
         item, tried, actor, counts = self.running[ready]
         outcome = self._outcome(ready)
@@ -179,9 +179,9 @@ class _Pool:
             self.actors[actor] -= counts
             yield item, tried, outcome
             return
-        # A result that was still on its way is lost with its worker, so that the first item without one may be a
-        # neighbour of the one that killed it. Only an item that had the worker to itself is blamed; each of the
-        # others gets a worker to itself next.
+        # A result that was still being sent is lost when its worker dies, so the first item without a result need not
+        # be the one that killed the worker. Only an item that had the worker to itself is blamed; each of the others
+        # gets a worker to itself next.
         del self.actors[actor]
         for reference in [each for each, (_, _, its, _) in self.running.items() if its is actor]:
             item, tried, _, counts = self.running.pop(reference)
@@ -205,13 +205,14 @@ def _kill(ray: Any, actors: Iterable[Any]) -> None:
 
 
 class _Worker:
-    """A process with a task; dear things that the task makes stay with it until there is another one."""
+    """A process that keeps its task, and the expensive objects that the task made, until it gets another task."""
 
     def __init__(self, threads: int) -> None:
         if threads:
             import torch
 
-            torch.set_num_threads(threads)  # or two workers on a machine would each take all of its cores
+            # Otherwise, two workers on one machine would each use all of its cores.
+            torch.set_num_threads(threads)
         self.name = ""
         self.task: Any = None
 
