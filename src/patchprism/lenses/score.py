@@ -1,4 +1,4 @@
-"""The score: how much a patch looks like foreground, before the threshold cuts it."""
+"""The score: how much a patch looks like foreground, before the threshold is applied."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Score(Lens):
         if prism.method_ == "object":
             what = "It is the coordinate along the foreground direction."
         elif prism.method_ == "mask":
-            what = "It is the probability of not being background that the head gives."
+            what = "It is the head's probability that the patch is not background."
         else:
             number = prism.foreground_component
             share = prism.scene_ratio_[number - 1] if number <= len(prism.scene_ratio_) else 0.0
