@@ -231,7 +231,7 @@ def test_bad_values_name_the_photo(photos, view, tmp_path):
 
 def test_photos_that_do_not_fit_their_features_are_refused(photos, view, tmp_path):
     tokens = list(view.features)
-    with pytest.raises(FeaturesError, match="features are of 3 photos, and photos are 2"):
+    with pytest.raises(FeaturesError, match="features and photos must have the same length, got 3 and 2"):
         patchprism.visualize(photos[:2], features=tokens)
     words = r"photo-1: features have 8 x 12 patches, but .* 96 x 64 pixels .* into 12 x 8"
     with pytest.raises(FeaturesError, match=words):
@@ -354,7 +354,7 @@ def test_clusters_matches_and_norms(view, tmp_path):
     assert len(places)
     assert len(view.matches().figures) == 3
     assert repr(view.matches()) == "LensResult(matches, 3 figures)"
-    with pytest.raises(OptionError, match="b must be another photo than a"):
+    with pytest.raises(OptionError, match="b must be a different photo than a"):
         view.matches(1, "photo-2")
     with pytest.raises(OptionError, match="matches needs two photos"):
         view.matches(1)

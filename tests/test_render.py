@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
+from functools import partial
 from pathlib import Path
 
 import matplotlib as mpl
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from patchprism.errors import OptionError, OutputError
-from patchprism.pictures.captions import fit_text, load_font
+from patchprism.pictures.captions import fit_lines, load_font, text_width
 from patchprism.pictures.figures import Style, fg_mask_sheet, results_sheet
 from patchprism.pictures.histogram import count_scores, histogram_drawing
 from patchprism.pictures.render import overlay, paint, write_picture
@@ -353,14 +354,15 @@ def test_figures_refuse(shown, colors, names):
 def test_captions_are_shortened_in_the_middle():
     font = load_font(14)
     text = "IMG_20240711_holiday_at_the_lake_with_dog_0001.jpg"
-    short = fit_text(text, font, 150)
+    fit = partial(fit_lines, measure=lambda line: text_width(line, font), most=1)
+    (short,) = fit(text, width=150)
     head, tail = short.split("…")
     assert text.startswith(head)
     assert text.endswith(tail)
     assert font.getlength(short) <= 150 < font.getlength(text[: len(short)] + "wwww")
-    assert fit_text("a.jpg", font, 150) == "a.jpg"
-    assert fit_text("two\nlines", font, 150) == "two lines"
-    assert fit_text(text, font, 3) == ""
+    assert fit("a.jpg", width=150) == ["a.jpg"]
+    assert fit("two\nlines", width=150) == ["two lines"]
+    assert fit(text, width=3) == []
 
 
 # -- histogram -----------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from patchprism.lenses.comparison_figures import overview, photo_sheet
 from patchprism.lenses.looking import look_through
 from patchprism.lenses.options import LensOptions
 from patchprism.pictures import captions
-from patchprism.pictures.captions import caption, draw_text, fit_text, load_font, text_width
+from patchprism.pictures.captions import caption, draw_text, fit_lines, load_font, text_width
 from patchprism.pictures.figures import Style, results_sheet
 
 NAMES = [
@@ -84,7 +84,8 @@ def test_words_from_the_right_stay_together():
 def test_captions_that_are_cut_fit():
     font = load_font(20)
     for name in NAMES:
-        assert text_width(fit_text(caption(name, 3), font, 90), font) <= 90
+        lines = fit_lines(caption(name, 3), lambda line: text_width(line, font), 90, most=1)
+        assert all(text_width(line, font) <= 90 for line in lines)
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""``patchprism.render_video``: a clip in, the same clip in colours out."""
+"""``patchprism.render_video``: colour all frames of a clip."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Colour photos in one call: photos -> Visualization."""
+"""``patchprism.visualize``: colour photos in one call."""
 
 from __future__ import annotations
 
