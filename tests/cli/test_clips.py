@@ -342,7 +342,7 @@ def webp(path, images, *, duration):
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "GIF"])
-def test_transparent_pixels_show_white_or_the_previous_frame(tmp_path, kind):
+def test_transparent_pixels_are_white(tmp_path, kind):
     first = Image.new("RGBA", (32, 32), (0, 0, 0, 0))
     first.paste((255, 0, 0, 255), (0, 0, 16, 16))
     second = Image.new("RGBA", (32, 32), (0, 0, 0, 0))

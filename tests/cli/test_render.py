@@ -290,8 +290,8 @@ def test_without_weights_and_network_three_solutions_are_named(run, photos, tmp_
     assert not (tmp_path / "out").exists()
 
 
-def test_a_foreground_that_separates_photos_gets_a_hint(run, tmp_path):
-    """One photo is all foreground and another has none, so the method separates photos instead of objects."""
+def test_a_foreground_of_nearly_all_patches_gets_a_hint(run, tmp_path):
+    """In both photos, nearly all patches are foreground, so the threshold separates no objects."""
     rng = np.random.default_rng(0)
     for name, texture in (
         ("noise", rng.integers(0, 256, (96, 96, 3))),

@@ -123,7 +123,7 @@ def test_full_disk(command, photos, uninterrupted, tmp_path, monkeypatch):
         try:
             do(command, photos, out)
         except OutputError as error:
-            assert "no space left on device" in str(error)  # noqa: PT017 - small jobs may have had room enough
+            assert "no space left on device" in str(error)  # noqa: PT017 - small jobs may have enough room
         monkeypatch.setattr(os, "replace", replace)
         do(command, photos, out)
         assert tree(out.parent) == uninterrupted[command][0]
