@@ -406,7 +406,7 @@ def test_attention_of_the_class_token_and_of_a_point(photos, view, tmp_path):
     mean = one.arrays[1]["at1_mean"]
     assert mean[50 // 8, 20 // 8] == mean.sum() == 1
     assert one._repr_png_().startswith(PNG)
-    with pytest.raises(OptionError, match="has nothing for photo 0"):
+    with pytest.raises(OptionError, match="has no picture of photo 0"):
         one.picture(0)
     seen.save(tmp_path, lenses=[one], arrays=True, pca=False)
     with pytest.raises(OptionError, match="needs photo, x and y"):

@@ -151,7 +151,7 @@ def test_a_single_photo_and_an_iterator_of_photos(backbone, tmp_path):
     [
         ({"photos": None}, "photos must be paths, images or arrays, got NoneType"),
         ({"photos": 5}, "photos must be paths, images or arrays, got int"),
-        ({"prism": "dogs.prism"}, "prism must be a Prism, as Prism.load reads one, got 'dogs.prism'"),
+        ({"prism": "dogs.prism"}, "prism must be a Prism, for example from Prism.load, got 'dogs.prism'"),
         ({"size": 0}, "size must be a whole number from 1 to 13377, got 0"),
     ],
 )

@@ -93,7 +93,7 @@ def test_only_one_thread_at_a_time_uses_the_network(folder, transformer, tmp_pat
         (
             {"lens": "score", "at": "0:1,1"},
             OptionError,
-            "at is for the lens similarity, and the lens is score",
+            "at is only for the lens similarity, not for score",
         ),
         ({"lens": "similarity", "at": "a.png:1,1"}, OptionError, "at must be seconds"),
         ({"lens": "similarity", "at": "7:1,1"}, PhotoError, "holds no frame from 7 s"),

@@ -162,7 +162,7 @@ def unit_rows(tokens: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
     # In float64: in float32 the squares of small numbers are 0, and those of large ones overflow.
     lengths = np.linalg.norm(values.astype(np.float64), axis=-1, keepdims=True)
     if not np.isfinite(lengths).all():
-        raise FeaturesError("features must be finite, got a token whose length is not")
+        raise FeaturesError("features must be finite, got a token whose length is not finite")
     unit: NDArray[np.float32] = (values / np.where(lengths > 0, lengths, 1.0)).astype(np.float32)
     return unit
 

@@ -233,7 +233,7 @@ class Clusters(Lens):
         return self.scene.options.clusters == "auto"
 
     def _figure(self, sizes: NDArray[np.int64]) -> Sheet:
-        found, k, chosen = self.found_, len(self.palette_), "as asked"
+        found, k, chosen = self.found_, len(self.palette_), "as requested"
         if self._auto:
             best = found.silhouettes.get(k, 0.0)
             weak = ", so the patches form no clear clusters" if best < WEAK_SILHOUETTE else ""

@@ -185,7 +185,7 @@ def _save(
     from patchprism.lenses.comparison import Comparison
 
     if not isinstance(comparison, Comparison):
-        checks.refuse("comparison", "a Comparison, as compare gives one", comparison)
+        checks.refuse("comparison", "a Comparison, the result of compare", comparison)
     out = checks.path("out", out)
     check_folder(out)
     options.check_labels(len(comparison.photos))

@@ -1,4 +1,4 @@
-"""The lengths of patch tokens. Networks often store global information in a few tokens of unusual length."""
+"""The lengths of patch tokens. Some networks store global information in a few tokens of unusual length."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def token_norms(tokens: NDArray[np.floating]) -> NDArray[np.float32]:
     with np.errstate(over="ignore"):
         norms: NDArray[np.float32] = np.sqrt(squares.sum(axis=-1)).astype(np.float32)
     if not np.isfinite(norms).all():
-        raise FeaturesError("features must be finite, got a token whose length is not")
+        raise FeaturesError("features must be finite, got a token whose length is not finite")
     return norms
 
 
@@ -127,7 +127,7 @@ class Norm(Lens):
             f"All lengths are {self.high_:.4g}: this backbone normalises its tokens, so there is nothing to see."
             if self._flat
             else f"Length of each patch token. {outliers:,} of {self.n_patches_:,} patches are longer than "
-            f"{self.limit_:.4g} (median and {OUTLIER_DEVIATIONS:g} robust standard deviations)."
+            f"{self.limit_:.4g} (median plus {OUTLIER_DEVIATIONS:g} robust standard deviations)."
         )
         norms = [(row, token_norms(tokens)) for _, row, tokens in self.first()]
         name = "length of the patch's token (Euclidean norm)"

@@ -119,4 +119,4 @@ class ClipLensOptions(Checked):
         if self.lens == "similarity" and self.at is None:
             raise OptionError("the lens similarity needs a point: at=TIME:x,y", option="at")
         if self.lens != "similarity" and self.at is not None:
-            raise OptionError(f"at is for the lens similarity, and the lens is {self.lens}", option="at")
+            raise OptionError(f"at is only for the lens similarity, not for {self.lens}", option="at")

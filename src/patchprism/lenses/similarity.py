@@ -125,8 +125,8 @@ class Similarity(Lens):
             [f"highest {_others(point, i, values).max():.2f}" for i, (_, values) in enumerate(maps)],
             notes=[
                 f"Cosine similarity of each patch's token to that of the patch at {point.x:g}, {point.y:g} of "
-                f"{self.scene.title(row, point.photo)}, which is marked; one scale for all photos, from the least "
-                "similar patch of all."
+                f"{self.scene.title(row, point.photo)}, which is marked. All photos have one scale, which "
+                "starts at the least similar patch of all."
             ],
             bars=(Bar("cosine similarity to the marked patch", f"{low:.2f}", "1"),),
             mark=(point.photo, partial(mark, x=x, y=y)),

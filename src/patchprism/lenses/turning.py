@@ -45,7 +45,7 @@ class Turn:
     Attributes
     ----------
     rotation : ndarray, shape (3, 3), float64
-        Orthogonal; its determinant is -1 where a reflection is needed.
+        Orthogonal; its determinant is -1 if a reflection is needed.
     center, target : ndarray, shape (3,), float64
         Means of the two sets.
     residual : float

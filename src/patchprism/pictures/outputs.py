@@ -200,7 +200,7 @@ class LensResult:
         place: int = checks.integer("index", index, low=-len(self.pictures), high=len(self.pictures) - 1)
         drawn = self.pictures[place]
         if not drawn:
-            raise OptionError(f"the lens {self.name} has nothing for photo {index}")
+            raise OptionError(f"the lens {self.name} has no picture of photo {index}")
         return next(iter(drawn.values()))()
 
     def figure(
