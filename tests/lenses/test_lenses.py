@@ -44,6 +44,14 @@ def test_score_equals_the_prisms(view):
     assert result.report["explained_variance_ratio"] == pytest.approx(view.prism.scene_ratio_[0], abs=1e-6)
 
 
+def test_score_reports_the_variance_of_the_chosen_component():
+    tokens = np.random.default_rng(0).normal(size=(2, 6, 8, 16)) * 0.7 ** np.arange(16)
+    view = patchprism.visualize(features=tokens, foreground="above", threshold=0.5, foreground_component=2)
+    ratios = view.prism.scene_ratio_
+    assert ratios[0] - ratios[1] > 0.01
+    assert only(view, "score").report["explained_variance_ratio"] == pytest.approx(ratios[1], abs=1e-6)
+
+
 def test_norms_and_the_outlier(view):
     tokens = view.features[1]
     tokens[2, 3] *= 50
