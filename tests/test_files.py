@@ -97,6 +97,6 @@ def test_a_device_or_a_pipe_is_not_replaced(tmp_path, linked):
 @pytest.mark.parametrize("name", ["/dev/null", "/dev/stdout"])
 def test_targets_in_dev_are_refused_before_the_job(name):
     if not os.path.exists(name):
-        pytest.skip("not here")
+        pytest.skip("this system does not have it")
     with pytest.raises(OutputError, match="device"):  # so that nothing is written if it fails
         check_target(name)

@@ -153,7 +153,7 @@ def test_labels_on_land_are_those_of_a_plain_implementation(noise, seed):
     [(3, 9, 4, 11), (5, 12, 4, 12), (2, 12, 3, 14), (3, 9, 0, 6), (3, 9, 10, 16)],
     ids=["inside", "lower edge", "large", "left edge", "right edge"],
 )
-def test_an_object_is_labelled_wherever_it_stands(box):
+def test_an_object_is_labelled_at_every_position(box):
     tokens, mask = photo(box=box)
     np.testing.assert_array_equal(label_patches(tokens), mask)
 
@@ -418,7 +418,7 @@ def test_the_order_of_photos_changes_nothing(order):
         np.testing.assert_array_equal(other.foreground_of(tokens), prism.foreground_of(tokens))
 
 
-def test_a_prism_with_a_direction_comes_back_from_its_file(tmp_path):
+def test_a_prism_with_a_direction_is_loaded_from_its_file(tmp_path):
     photos, _ = scene(noise=0.9)
     prism = Prism().fit(photos)
     prism.save(tmp_path / "a.prism")

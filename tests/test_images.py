@@ -471,7 +471,7 @@ def test_bad_files_are_named(tmp_path, name):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read every file")
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root can read every file")
 def test_unreadable_file(tmp_path):
     path = tmp_path / "secret.jpg"
     make_unreadable(path)

@@ -80,7 +80,7 @@ def test_a_reader_that_cannot_be_sent_runs_in_this_process():
     assert seen == ["a"]
 
 
-def test_a_photo_that_kills_its_process_is_reported_and_the_run_goes_on(tmp_path):
+def test_a_photo_that_kills_its_process_is_reported_and_the_run_continues(tmp_path):
     folder = make_photos(tmp_path / "p", 80)
     (folder / "p0017.png").rename(folder / "p0017-deadly.png")
     (folder / "p0070.png").rename(folder / "p0070-deadly.png")

@@ -81,7 +81,7 @@ def test_bilinear_masks_end_between_the_centers_of_patches():
 
 
 @pytest.mark.parametrize("upsample", ["nearest", "bilinear", "guided"])
-def test_coco_holds_the_pixels_of_the_png(view, tmp_path, upsample):
+def test_coco_contains_the_pixels_of_the_png(view, tmp_path, upsample):
     view.save(tmp_path, masks=("png", "coco"), upsample=upsample)
     api = pytest.importorskip("pycocotools.coco").COCO(tmp_path / "masks.coco.json")
     assert [image["file_name"] for image in api.loadImgs(api.getImgIds())] == view.names

@@ -156,7 +156,7 @@ def test_commands_keep_memory_and_can_release_it():
     import sys
 
     if platform.libc_ver()[0] != "glibc":
-        pytest.skip("the C library's own affair")
+        pytest.skip("only for glibc")
     faults, given = {}, {}
     for how in ("keep", "default"):
         done = subprocess.run(

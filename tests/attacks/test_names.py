@@ -155,7 +155,7 @@ def test_names_that_differ_only_in_a_number_differ_in_the_picture(monkeypatch):
         captions._font_with.cache_clear()
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="such names cannot be")
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows does not allow such names")
 def test_the_terminal_shows_names_as_they_are(tmp_path, monkeypatch, capsys):
     from rich.console import Console
 

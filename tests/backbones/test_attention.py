@@ -111,7 +111,7 @@ def test_attention_equals_that_of_transformers(kind: str, tmp_path: Path) -> Non
     from test_adapters import hf_inputs
 
     if kind == "vit_mae":
-        pytest.skip("its own forward drops patches")
+        pytest.skip("its forward pass drops patches")
     network = build_tiny(kind)
     backbone = load_backbone(save(network, tmp_path))
     assert backbone.has_attention

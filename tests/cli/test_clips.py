@@ -188,7 +188,7 @@ def test_a_gap_in_the_middle_is_reported(tmp_path, name):
     assert problems
 
 
-def test_pictures_lost_while_the_sound_goes_on(tmp_path):
+def test_pictures_lost_while_the_sound_continues(tmp_path):
     clip = make(tmp_path / "a.flv", sound=4)
     with av.open(str(clip)) as container:
         places = [(p.pos, p.size) for p in container.demux(video=0) if p.size]

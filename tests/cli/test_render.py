@@ -313,7 +313,7 @@ def test_a_foreground_of_nearly_all_patches_gets_a_hint(run, tmp_path):
     assert "hint" not in kept.out
 
 
-@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="file names are text there")
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="file names must be valid text there")
 @pytest.mark.parametrize(
     "command",
     [

@@ -19,7 +19,7 @@ def shell(command, **environment):
     )
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="a POSIX shell")
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX shell")
 @pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", "<&- >&- 2>&-"])
 def test_a_closed_stream(tmp_path, closed):
     Image.new("RGB", (64, 48)).save(tmp_path / "a.png")
@@ -32,14 +32,14 @@ def test_a_closed_stream(tmp_path, closed):
         picture.load()
 
 
-@pytest.mark.skipif(not os.path.exists(FULL), reason="no device that is full")
+@pytest.mark.skipif(not os.path.exists(FULL), reason="needs /dev/full")
 def test_a_full_stream():
     result = shell(f"{PROGRAM} models > {FULL}")
     assert result.returncode == 1
     assert result.stderr == b"error: cannot print the results: no space left on device\n"
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="a POSIX shell")
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX shell")
 def test_a_stream_that_cannot_encode_a_name(tmp_path):
     (tmp_path / "p").mkdir()
     Image.new("RGB", (64, 48)).save(tmp_path / "p" / "\u00e9\u2192.png")
@@ -50,7 +50,7 @@ def test_a_stream_that_cannot_encode_a_name(tmp_path):
     assert b"\n??.png  64 ? 48" in result.stdout
 
 
-@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="file names are text there")
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="file names must be valid text there")
 def test_paths_are_printed_with_their_exact_bytes(tmp_path):
     (tmp_path / "p").mkdir()
     Image.new("RGB", (64, 48)).save(tmp_path / "p" / "a.png")

@@ -36,7 +36,7 @@ SIZE = 160
 @pytest.fixture(scope="session")
 def photo_files(tmp_path_factory):
     """Three CC0 photos of different shapes, small."""
-    data = pytest.importorskip("skimage.data", reason="scikit-image has the photos")
+    data = pytest.importorskip("skimage.data", reason="the photos are from scikit-image")
     folder = tmp_path_factory.mktemp("photos")
     paths = []
     for name, photo in (
@@ -70,9 +70,9 @@ def page_file(explored, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def browser():
-    api = pytest.importorskip("playwright.sync_api", reason="playwright drives the browser")
+    api = pytest.importorskip("playwright.sync_api", reason="Playwright controls the browser")
     if CHROMIUM is None:
-        pytest.skip("no chromium on this machine (PATCHPRISM_CHROMIUM names one elsewhere)")
+        pytest.skip("no Chromium found; PATCHPRISM_CHROMIUM can give its path")
     with api.sync_playwright() as playwright:
         started = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_ARGS)
         yield started

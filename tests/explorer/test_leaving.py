@@ -36,7 +36,7 @@ def test_an_archive_contains_its_files(modules, tmp_path):
 
 
 def test_masks_equal_those_of_python_and_coco(modules, tmp_path):
-    tools = pytest.importorskip("pycocotools.mask", reason="it reads run lengths")
+    tools = pytest.importorskip("pycocotools.mask", reason="pycocotools decodes the masks")
     rng = np.random.default_rng(0)
     cases = []
     for grid, size, crop in (

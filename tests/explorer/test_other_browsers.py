@@ -46,9 +46,9 @@ def recorded(html):
 @pytest.fixture(scope="module", params=["Firefox", "WebKit"])
 def driver(request, tmp_path_factory):
     if request.param == "Firefox" and webdriver.FIREFOX is None:
-        pytest.skip("no Firefox on this machine (PATCHPRISM_FIREFOX names one elsewhere)")
+        pytest.skip("no Firefox found; PATCHPRISM_FIREFOX can give its path")
     if request.param == "WebKit" and None in (webdriver.WEBKIT, webdriver.MINIBROWSER, webdriver.XVFB):
-        pytest.skip("no WebKit on this machine: Debian has it as webkit2gtk-driver, and xvfb")
+        pytest.skip("no WebKit found; on Debian, install webkit2gtk-driver and xvfb")
     started = getattr(webdriver, request.param)(tmp_path_factory.mktemp(request.param))
     yield started
     started.close()
@@ -408,7 +408,7 @@ def test_the_served_page_adds_photos_refits_and_reloads(driver, served, view, tm
 
 def test_protection_against_fingerprinting_does_not_change_saved_pictures(driver, page_file, view):
     if driver.name != "Firefox":
-        pytest.skip("Firefox's preference")
+        pytest.skip("only Firefox has this preference")
     driver.prefer("privacy.resistFingerprinting", True)
     try:
         show(driver, page_file.as_uri())

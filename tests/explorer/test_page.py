@@ -301,7 +301,7 @@ def test_an_invalid_fragment_changes_nothing(watch, page_file, fragment):
     assert watched.page.evaluate("JSON.stringify(patchprism.state) === JSON.stringify(patchprism.opening)")
 
 
-def test_keys_alone_reach_everything(opened):
+def test_every_control_can_be_reached_with_keys(opened):
     page = opened.page
     page.keyboard.press("3")
     assert page.evaluate("patchprism.state.mode") == "overlay"

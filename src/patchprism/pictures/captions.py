@@ -199,7 +199,7 @@ def _font_with(sign: str) -> str | None:
 
 
 def _is_letter(sign: str) -> bool:
-    """Whether a character is visible; control characters and surrogates, for example, are not."""
+    """Whether a character can be drawn at all; control characters and surrogates, for example, cannot."""
     return unicodedata.category(sign) not in ("Cc", "Cs", "Cn", "Co", "Zl", "Zp")
 
 
