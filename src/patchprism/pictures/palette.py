@@ -11,7 +11,8 @@ from patchprism.prism.oklab import oklab_from_srgb
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# Okabe and Ito, "Color Universal Design" (2008), without black, which is the background of pictures.
+# Okabe and Ito, "Color Universal Design" (2008), without black, which is the background of pictures. The quiet colours
+# come first, because the first classes are the largest.
 _OKABE_ITO = ("56b4e9", "e69f00", "009e73", "f0e442", "cc79a7", "0072b2", "d55e00")
 # Matrices that map linear RGB to what people without red or green cones see: Machado, Oliveira and Fernandes, "A
 # Physiologically-based Model for Simulation of Color Vision Deficiency" (2009), severity 1.
