@@ -1,7 +1,7 @@
-"""Photos a second over the batch size, and the share of the time that is not the network's.
+"""Photos per second by batch size, and the share of the time that is spent outside the network.
 
-Both for the embedded default at 224, photos of 320 x 240 pixels on the disk; medians of interleaved rounds. The
-accuracy beside the speed: the largest difference of any token from those of batches of one photo.
+Both are measured with efficientnet_lite2 at 224, on photos of 320 x 240 pixels on disk, as medians of interleaved
+rounds. The accuracy is the largest difference of any token from the tokens of batches with one photo.
 
     python benchmarks/throughput.py [--photos 64] [--rounds 3]
 """
@@ -29,7 +29,7 @@ from patchprism.pictures.options import PictureOptions
 
 
 class Timed:
-    """A backbone whose forward passes are timed."""
+    """A backbone that measures the time of its forward passes."""
 
     def __init__(self, backbone: object) -> None:
         self.backbone, self.seconds = backbone, 0.0
@@ -38,7 +38,7 @@ class Timed:
         return getattr(self.backbone, name)
 
     def patch_tokens(self, pixels: object, **options: object) -> object:
-        """As the backbone's."""
+        """See :class:`Backbone`."""
         start = time.perf_counter()
         tokens = self.backbone.patch_tokens(pixels, **options)
         self.seconds += time.perf_counter() - start
