@@ -10,7 +10,7 @@ from patchprism.errors import PhotoError
 from patchprism.photos.numbers import AS_IT_IS, eight_bits, narrowed, opacity, scale_uint16
 from patchprism.photos.profiles import gamma_of, gamma_table, straight, to_srgb
 from patchprism.support.arrays import to_uint8
-from patchprism.support.reading import BYTES_A_PIXEL, claim, note
+from patchprism.support.reading import BYTES_PER_PIXEL, claim, note
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -59,7 +59,7 @@ def check_size(width: int, height: int, label: str) -> None:
         raise PhotoError(label, f"has {width * height:,} pixels, more than {MAX_PIXELS:,}")
     if width < 1 or height < 1:
         raise PhotoError(label, f"has no pixels ({width} x {height})")
-    claim(width * height * BYTES_A_PIXEL, label)
+    claim(width * height * BYTES_PER_PIXEL, label)
 
 
 def _note_frames(image: Image.Image) -> list[str]:

@@ -17,7 +17,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from patchprism.errors import PhotoError
-from patchprism.support.reading import BYTES_A_PIXEL, claim, note
+from patchprism.support.reading import BYTES_PER_PIXEL, claim, note
 from patchprism.support.words import counted
 
 if TYPE_CHECKING:
@@ -185,7 +185,7 @@ def _read(page: Any, found: Tiff, label: str, whole: bool) -> None:
     sixteen = page.dtype == np.uint16 and bits == 16 and page.photometric != _WHITE_IS_ZERO
     spare = interleaved and (eight or (sixteen and (colors == 1 or not whole)))
     pixels = page.imagewidth * page.imagelength
-    claim(pixels * (BYTES_A_PIXEL + 2 * samples * (page.dtype.itemsize if page.dtype else 2)), label)
+    claim(pixels * (BYTES_PER_PIXEL + 2 * samples * (page.dtype.itemsize if page.dtype else 2)), label)
     try:
         _check_segments(page)
         values = page.asarray(maxworkers=1)
