@@ -406,7 +406,7 @@ def test_ranges_that_are_none(given):
 def test_eight_bits_stay_as_they_are():
     photo, notes = heard(RGB, range=(0, 4095))
     assert_near(photo, RGB, 0)
-    assert notes == ["holds 8 bits, which are read as they are: range is for other numbers"]
+    assert notes == ["has 8 bits per channel, so range does not apply"]
 
 
 # ---------------------------------------------------------------- every road
