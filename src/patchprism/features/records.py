@@ -1,4 +1,4 @@
-"""JSON that others can read, and JSON that came from elsewhere: what is written is valid, what is read is checked."""
+"""Check the origin of features and the record of a model that were read from a file."""
 
 from __future__ import annotations
 
@@ -14,23 +14,20 @@ MAX_WIDTH = 1 << 16
 MAX_LAYERS = 4096
 MAX_PIXELS = 178_956_970  # pixels of a photo; the same limit as images.MAX_PIXELS
 _DTYPES = ("float32", "bfloat16", "float16")
-# Fields of a model's record that stores of earlier versions lack.
+# Fields of a model's record that stores of earlier versions do not have.
 _LATER = ("open_repo", "layer", "about")
 _FACETS = ("token", "query", "key", "value")
 
 
-# ---------------------------------------------------------------- fields
-
-
 def check_origin(origin: Any) -> None:
-    """Refuse the origin of features, as a prism or a feature store keeps it, where a field makes no sense.
+    """Refuse the origin of features in a prism or a feature store if a field is invalid.
 
-    Every field may be absent, and fields that PatchPrism does not know may be there.
+    Fields may be missing, and unknown fields are allowed.
 
     Raises
     ------
     ValueError
-        Naming the field and its value.
+        If a field is invalid; the message names the field and its value.
     """
     from patchprism.errors import OptionError
     from patchprism.features.options import REFINES, TOKEN_NORMS
@@ -89,12 +86,12 @@ def check_origin(origin: Any) -> None:
 
 
 def check_model(record: Any) -> None:
-    """Refuse the record of a model, as a feature store keeps it, where a field is missing or makes no sense.
+    """Refuse the record of a model in a feature store if a field is missing or invalid.
 
     Raises
     ------
     ValueError
-        Naming the field and its value.
+        If a field is missing or invalid; the message names the field.
     """
     from patchprism.backbones import BackboneRecord
 
@@ -106,7 +103,7 @@ def check_model(record: Any) -> None:
 
     allowed = {
         "patch_size": lambda value: is_whole(value, 1, 1 << 13),
-        "width": lambda value: is_whole(value, 0, MAX_WIDTH),  # 0: a function's, before its first call
+        "width": lambda value: is_whole(value, 0, MAX_WIDTH),  # 0: a user's function that was not yet called
         "mean": lambda value: three(value, -1e6),
         "std": lambda value: three(value, 1e-9),
         "layer": lambda value: is_whole(value, -MAX_LAYERS, MAX_LAYERS),
@@ -123,7 +120,7 @@ def check_model(record: Any) -> None:
 
 
 def record_from(record: Any) -> BackboneRecord:
-    """A model's record as :func:`check_model` passes it; raises as that does."""
+    """The record of a model, after :func:`check_model`, whose errors it raises."""
     from patchprism.backbones import BackboneRecord
 
     check_model(record)
