@@ -3,11 +3,11 @@
 Layout, version 3. The tensors (float64; the histogram is int64) are the learned arrays of :class:`~patchprism.Prism`,
 without the trailing underscore. ``direction`` exists only if the foreground was found with a direction, and
 ``head_weights`` and ``head_bias`` only if a head found it. The metadata has one entry, ``patchprism``: a JSON object
-with ``version``, ``options``, ``learned`` (numbers and words; of a head, what :mod:`patchprism.prism.head_file`
-describes) and ``origin``. The same prism always gives the same bytes.
+with ``version``, ``options``, ``learned`` (numbers and words; the entry of a head is described in
+:mod:`patchprism.prism.head_file`) and ``origin``. The same prism always gives the same bytes.
 
-Version 1 knew no direction, and its foreground ``"auto"`` is what is called ``"pca"`` today. Version 2 knew no head; a
-prism without one is still written as version 2.
+Version 1 had no direction, and its foreground ``"auto"`` is now called ``"pca"``. Version 2 had no head; a prism
+without a head is still written as version 2.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ if TYPE_CHECKING:
 VERSION = 3
 
 _SCALARS = ("threshold", "side", "n_photos", "n_patches", "n_foreground", "border_share")
-# Values that belong to a direction.
+# Values that exist only with a direction or a head.
 _VOTES = ("n_voters", "agreement")
-# Axis names of each tensor; equal names must have equal lengths.
+# Names of the axes of each tensor, one letter per axis; axes with the same name must have the same length.
 _TENSORS = {
     "scene_mean": "D",
     "scene_components": "kD",
@@ -57,17 +57,17 @@ _TENSORS = {
 _DIRECTION = {"direction": "D"}
 _HEAD = {"head_weights": "cD", "head_bias": "c"}
 LEARNED = (*_SCALARS, *_VOTES, *_TENSORS, *_DIRECTION, "head")
-# Options that every file has; the others only where they differ from their defaults. Files of version 1 lack
-# ``space``, which means rgb.
+# Options that every file contains. The others are written only if they differ from their defaults. Files of version 1
+# have no ``space``, which means rgb.
 _ALWAYS = {"threshold", "foreground", "scaling", "components"}
 MAX_HEADER = 1 << 20
-# Limit that the numbers of a fit on finite float32 tokens cannot exceed; their squares are far from infinity.
+# The numbers of a fit on valid tokens cannot exceed this limit, and its square is far from infinity.
 MAX_VALUE = 1e60
 
 
 @dataclass(frozen=True, eq=False)
 class State:
-    """All that a prism's file holds; what was learned is by the names in ``LEARNED``."""
+    """The content of a prism's file. The keys of ``learned`` are the names in ``LEARNED``."""
 
     options: PrismOptions
     learned: dict[str, Any]
@@ -80,7 +80,7 @@ def prism_bytes(state: State) -> bytes:
     Raises
     ------
     PrismError
-        If its ``origin`` could not be read again.
+        If its ``origin`` has values that could not be read again.
     """
     from safetensors.numpy import save
 
@@ -113,12 +113,12 @@ def prism_bytes(state: State) -> bytes:
         check_origin(from_json(text)["origin"])
     except (TypeError, ValueError, RecursionError) as error:
         raise PrismError(f"this prism's origin cannot be saved: {error}") from error
-    # One metadata entry: safetensors keeps several in no fixed order.
+    # Only one metadata entry, because safetensors writes several entries in no fixed order.
     return save({name: np.ascontiguousarray(each) for name, each in tensors.items()}, {"patchprism": text})
 
 
 def read_prism(path: str | os.PathLike[str]) -> State:
-    """The content of a prism's file; raises as :meth:`Prism.load <patchprism.Prism.load>`."""
+    """The content of a prism's file; raises the errors of :meth:`Prism.load <patchprism.Prism.load>`."""
     name = address_text(checks.path("path", path))
     try:
         with local_copy(name) as copy:
@@ -130,7 +130,7 @@ def read_prism(path: str | os.PathLike[str]) -> State:
     except PatchPrismError:
         raise
     except Exception as error:
-        # safetensors raises its own errors, struct's and the system's; all mean one thing here
+        # safetensors raises exceptions of several kinds, which all mean the same here
         advice = _advice(Path(name)) or f" ({error})"
         raise PrismError(f"{name}: not a prism, or damaged{advice}") from error
     return _checked(name, header, tensors)
@@ -176,7 +176,7 @@ def _read(path: Path, name: str) -> tuple[dict[str, Any], dict[str, np.ndarray[A
         missing = sorted(set(names) - there)
         if missing:
             raise PrismError(f"{name}: incomplete prism, it lacks {', '.join(missing)}")
-        # Shapes are known before a byte of the tensors is read: a small file may promise large ones.
+        # The shapes are checked before any tensor is read, because a small file may declare large tensors.
         _check_shapes(name, {key: file.get_slice(key) for key in names})
         return header, {key: file.get_tensor(key) for key in names}
 
@@ -202,7 +202,7 @@ def _check_tensors(name: str, tensors: dict[str, np.ndarray[Any, Any]]) -> None:
     for key, array in tensors.items():
         least = 0 if key.endswith(("_variance", "_ratio", "histogram")) else -MAX_VALUE
         most = 1 + 1e-6 if key.endswith(("_ratio", "_components")) else MAX_VALUE
-        # Written so that NaN fails, too.
+        # The comparison also fails for NaN.
         if not ((array >= max(least, -most)) & (array <= most)).all():
             raise PrismError(f"{name}: damaged prism, tensor {key} has values out of range, or NaN")
     for key in ("score_range", "object_range", "all_range"):
