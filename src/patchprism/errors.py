@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 # Packages whose name differs from the name of their module.
-_PACKAGES = {"smbclient": "smbprotocol", "dask": "dask[distributed]", "pygit2": "pygit2", "git": "GitPython"}
+_PACKAGES = {"smbclient": "smbprotocol", "dask": "dask[distributed]", "git": "GitPython"}
 
 
 class PatchPrismError(Exception):

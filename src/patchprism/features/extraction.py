@@ -115,9 +115,8 @@ class Photos:
         self.__dict__ |= state
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Photos:
-        copied = self.subset(
-            range(len(self))
-        )  # the copies share the arrays that are kept, which never change
+        # The copies share the arrays that are kept, which never change.
+        copied = self.subset(range(len(self)))
         copied.sources = copy.deepcopy(self.sources, memo)
         return copied
 

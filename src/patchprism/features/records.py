@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
+from patchprism.support.checks import said
 from patchprism.support.json_values import is_number, is_text, is_whole
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def check_origin(origin: Any) -> None:
     from patchprism.photos.framing import PRESETS, Framing
 
     if not isinstance(origin, dict):
-        raise ValueError(f"its origin is {_short(origin)}, not an object")
+        raise ValueError(f"its origin is {said(origin)}, not an object")
 
     def layers(value: Any) -> bool:
         several = value if isinstance(value, list) else [value]
@@ -66,7 +67,7 @@ def check_origin(origin: Any) -> None:
     }
     for name, fits in allowed.items():
         if name in origin and not fits(origin[name]):
-            raise ValueError(f"its origin says {name} {_short(origin[name])}")
+            raise ValueError(f"its origin says {name} {said(origin[name])}")
     if "framing" in origin:
         given = origin["framing"]
         # A prism of the user's own features may have only some of the keys.
@@ -82,7 +83,7 @@ def check_origin(origin: Any) -> None:
         except (OptionError, TypeError, ValueError, OverflowError) as error:
             raise ValueError(f"its framing is not valid ({error})") from error
         if max(framing.size, framing.patch_size) ** 2 > MAX_PIXELS:
-            raise ValueError(f"its framing is not valid (size {_short(framing.size)})")
+            raise ValueError(f"its framing is not valid (size {said(framing.size)})")
 
 
 def check_model(record: Any) -> None:
@@ -96,7 +97,7 @@ def check_model(record: Any) -> None:
     from patchprism.backbones import BackboneRecord
 
     if not isinstance(record, dict):
-        raise ValueError(f"model is {_short(record)}, not an object")
+        raise ValueError(f"model is {said(record)}, not an object")
 
     def three(value: Any, least: float) -> bool:
         return isinstance(value, list) and len(value) == 3 and all(is_number(n, least, 1e6) for n in value)
@@ -116,7 +117,7 @@ def check_model(record: Any) -> None:
             raise ValueError(f"its model record lacks {name!r}")
         usual = is_text if field.type == "str" else is_whole
         if not allowed.get(name, usual)(record[name]):
-            raise ValueError(f"its model record is not valid: {name} {_short(record[name])}")
+            raise ValueError(f"its model record is not valid: {name} {said(record[name])}")
 
 
 def record_from(record: Any) -> BackboneRecord:
@@ -128,8 +129,3 @@ def record_from(record: Any) -> BackboneRecord:
         field.name: record[field.name] for field in fields(BackboneRecord) if field.name in record
     }
     return BackboneRecord(**values | {name: tuple(values[name]) for name in ("mean", "std")})
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -6,7 +6,7 @@ import io
 import os
 import threading
 import warnings
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -120,9 +120,11 @@ def alpha_of(source: str | os.PathLike[str] | IO[bytes], name: str) -> NDArray[n
     """
     from PIL import Image
 
-    with _named(name), _quiet():
+    with _named(name), _quiet(), _opened(source) as file:
         _register_plugins()
-        with Image.open(source, formats=[each for each in _FORMATS if each in Image.OPEN]) as image:
+        check_content(file.read(HEAD), name)
+        file.seek(0)
+        with Image.open(file, formats=[each for each in _FORMATS if each in Image.OPEN]) as image:
             check_size(*image.size, name)
             image.load()
             orientation = orientation_of(image)
@@ -132,6 +134,10 @@ def alpha_of(source: str | os.PathLike[str] | IO[bytes], name: str) -> NDArray[n
 
 
 # -- files ---------------------------------------------------------------------------------------------------
+
+
+def _opened(source: str | os.PathLike[str] | IO[bytes]) -> AbstractContextManager[IO[bytes]]:
+    return open(source, "rb") if isinstance(source, (str, os.PathLike)) else nullcontext(source)
 
 
 @contextmanager

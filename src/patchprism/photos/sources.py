@@ -16,7 +16,7 @@ import numpy as np
 from patchprism.errors import OptionError, PatchPrismError, PhotoError
 from patchprism.photos.images import read_photo
 from patchprism.photos.paths import is_stream
-from patchprism.support.folders import filesystem, is_remote, local_path
+from patchprism.support.folders import filesystem, is_remote, local_path, reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
@@ -82,8 +82,7 @@ def fetch_source(name: str) -> tuple[str, bytes | None]:
     except FileNotFoundError as error:
         raise PhotoError(name, "no such file") from error
     except Exception as error:  # each file system raises its own exceptions
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise PhotoError(name, reason.splitlines()[0]) from error
+        raise PhotoError(name, reason_of(error)) from error
 
 
 def read_stream(name: str | os.PathLike[str]) -> bytes | None:

@@ -385,9 +385,8 @@ def _solve(rows: NDArray[np.float32], classes: Labels, n_classes: int, C: float)
         C=2 * C if binary else C, class_weight="balanced", solver="lbfgs", tol=1e-10, max_iter=5000
     )
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", ConvergenceWarning
-        )  # if float64 is not precise enough for the tolerance
+        # The tolerance may be smaller than the precision of float64 allows.
+        warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(rows.astype(np.float64), classes)
     weights, bias = model.coef_, model.intercept_
     if binary:

@@ -75,9 +75,8 @@ class Rows:
         with np.errstate(over="ignore", invalid="ignore"):
             suspicious = not np.isfinite(rows.sum(dtype=np.float64))
         if suspicious or rows.shape[1] != len(self._moments.mean):
-            self.moments().update(
-                rows
-            )  # this raises an error that names what is wrong, or accepts the rows after all
+            # This raises an error that names what is wrong, or accepts the rows after all.
+            self.moments().update(rows)
         elif len(rows):
             self._held.append(rows)
             self._count += len(rows)

@@ -11,7 +11,14 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from patchprism.errors import OutputError
-from patchprism.support.folders import address_text, filesystem, is_remote, local_path, split_address
+from patchprism.support.folders import (
+    address_text,
+    discard,
+    filesystem,
+    is_remote,
+    local_path,
+    split_address,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -65,10 +72,10 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
             yield part
             os.replace(part, target)
     except OSError as error:
-        _discard(part)
+        discard(part)
         raise OutputError(str(target), _reason(error)) from error
     except BaseException:
-        _discard(part)
+        discard(part)
         raise
 
 
@@ -310,14 +317,6 @@ def _refuse_device(target: Path) -> None:
     # /dev/stdout is a link, and may lead to a file.
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)) or os.path.realpath(target.parent) == "/dev":
         raise OutputError(str(target), "it is a device or a pipe; choose a file")
-
-
-def _discard(part: Path) -> None:
-    # The failure that led here is reported. This one is ignored: the folder, for example, may have been removed.
-    try:
-        part.unlink(missing_ok=True)
-    except OSError:
-        return
 
 
 def _reason(error: OSError) -> str:

@@ -192,7 +192,7 @@ class LocalFolder:
             target.parent.mkdir(parents=True, exist_ok=True)
             os.replace(part, target)
         except BaseException as error:
-            _discard(part)
+            discard(part)
             if isinstance(error, OutputError):  # raised by one of our writers; it names the staged path
                 raise OutputError(str(target), error.reason) from error
             if isinstance(error, OSError):
@@ -426,9 +426,7 @@ def reason_of(error: BaseException) -> str:
     return str(message).strip().split("\n")[0]
 
 
-def _discard(part: Path) -> None:
-    # The failure that led here is reported; this one is ignored.
-    try:
+def discard(part: Path) -> None:
+    """Remove a temporary file after a failure. The failure is reported, so errors of the removal are ignored."""
+    with suppress(OSError):
         part.unlink(missing_ok=True)
-    except OSError:
-        return

@@ -15,7 +15,7 @@ import numpy as np
 
 from patchprism.errors import StoreError
 from patchprism.features.records import MAX_WIDTH
-from patchprism.support.json_values import from_json, to_json
+from patchprism.support.json_values import from_json, is_whole, to_json
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -235,7 +235,7 @@ def read_spec(folder: Folder, name: str) -> ArraySpec:
         if (
             not isinstance(value, list)
             or len(value) != (2 if last else 1)
-            or not all(type(n) is int and 0 <= n <= MAX_ROWS for n in value)
+            or not all(is_whole(n, 0, MAX_ROWS) for n in value)
         ):
             raise StoreError(f"{where} has {label} {_short(value)}")
     assert isinstance(shape, list)

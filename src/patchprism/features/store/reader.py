@@ -128,7 +128,7 @@ class StoredFeatures(PatchFeatures):
     @property
     def n_patches(self) -> int:
         """Number of patches of all photos."""
-        if len(self) == len(range(self._specs["names"].shape[0])):
+        if len(self) == self._specs["names"].shape[0]:
             return self._specs["tokens"].shape[0]
         return sum(h * w for h, w in self.grids)
 
