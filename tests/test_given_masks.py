@@ -23,7 +23,7 @@ from patchprism.jobs.coloring import Coloring
 from patchprism.jobs.engines import open_engine
 from patchprism.jobs.evaluation import read_truth
 from patchprism.jobs.given import open_masks
-from patchprism.jobs.mask_files import CocoFile, read_alpha, read_mask
+from patchprism.jobs.mask_files import CocoFile, read_mask
 from patchprism.jobs.run import Run
 from patchprism.jobs.settings import Settings
 from patchprism.jobs.teaching import teach_head
@@ -618,17 +618,6 @@ def test_masks_by_order_keep_their_photos_where_another_cannot_be_read(photos, m
     shutil.copytree(photos, both)
     shutil.copytree(masks, both / "masks")
     refused(both, "one of them is the mask itself", masks=both / "masks")
-
-
-def test_alpha_of_heic_is_read_before_any_photo(tmp_path, monkeypatch):
-    """The package that reads HEIC is registered by the first reader that meets such a file."""
-    pillow_heif = pytest.importorskip("pillow_heif")
-    pillow_heif.register_heif_opener()
-    pixels = np.full((32, 48, 4), 255, np.uint8)
-    pixels[:, :24, 3] = 0
-    Image.fromarray(pixels).save(tmp_path / "a.heic", quality=-1)
-    monkeypatch.delitem(Image.OPEN, "HEIF")
-    assert np.array_equal(read_alpha(str(tmp_path / "a.heic")), pixels[..., 3] // 255)
 
 
 def test_alpha_is_not_read_from_where_a_store_says(photos, tmp_path):
