@@ -18,7 +18,7 @@ import numpy as np
 
 from memory import make_photos
 from patchprism import load_backbone
-from patchprism.features.batching import patches_a_batch
+from patchprism.features.batching import patches_per_batch
 from patchprism.features.store import StoredFeatures
 from patchprism.jobs.engines import open_engine
 from patchprism.jobs.render import render_photos
@@ -78,7 +78,7 @@ def main() -> None:
                     float(np.abs(a - b).max()) for a, b in zip(reference, tokens, strict=True)
                 )
         print(
-            f"features, {arguments.photos} photos at 224; the rule gives {patches_a_batch(backbone)} patches a batch"
+            f"features, {arguments.photos} photos at 224; default: {patches_per_batch(backbone)} patches per batch"
         )
         print("batch  photos/s  outside the network  max difference")
         for size in sizes:

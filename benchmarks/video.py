@@ -23,7 +23,7 @@ from PIL import Image
 from skimage import data
 
 from patchprism import load_backbone, render_video
-from patchprism.features.batching import patches_a_batch
+from patchprism.features.batching import patches_per_batch
 from patchprism.features.extraction import batch_for
 from patchprism.jobs.video import sink
 from patchprism.jobs.video.frames import Span
@@ -117,7 +117,7 @@ def make_clip(path, height, width, count):
 def cost(backbone, framing, folder, height, width, count, rounds):
     clip = make_clip(folder / f"{height}.mp4", height, width, count)
     frames = [framing.apply(frame.rgb) for frame in open_clip(clip).frames(Span(), planes=False)]
-    batch = batch_for(frames[0].grid, patches_a_batch(backbone))
+    batch = batch_for(frames[0].grid, patches_per_batch(backbone))
     prism_from = render_video(clip, folder / "first.mp4", backbone=backbone, fit_frames=4)
     whole, alone, whole_cpu, alone_cpu, inside = [], [], [], [], []
     for _ in range(rounds):

@@ -21,6 +21,7 @@ from patchprism.explorer.build import _command
 from patchprism.features.store import StoredFeatures
 from patchprism.jobs.engines import open_engine
 from patchprism.jobs.settings import Settings
+from patchprism.photos.images import alpha_of
 from patchprism.photos.isolated import IsolatedReader
 from patchprism.photos.paths import find_photos
 from patchprism.photos.sources import SourceReader, read_source
@@ -369,6 +370,17 @@ def test_other_files_are_named_by_their_content(tmp_path, content, reason):
         read_photo(path)
 
 
+def test_alpha_of_heic_is_read_before_any_photo(tmp_path, monkeypatch):
+    """Pillow reads HEIC only after pillow-heif is registered, which each reader must do."""
+    pillow_heif = pytest.importorskip("pillow_heif")
+    pillow_heif.register_heif_opener()
+    pixels = np.full((32, 48, 4), 255, np.uint8)
+    pixels[:, :24, 3] = 0
+    Image.fromarray(pixels).save(tmp_path / "a.heic", quality=-1)
+    monkeypatch.delitem(Image.OPEN, "HEIF")
+    assert np.array_equal(alpha_of(tmp_path / "a.heic", "a.heic"), pixels[..., 3])
+
+
 def test_files_that_folders_leave_out_are_reported(tmp_path):
     for name in ("a.png", "b.jfif", "c.jpe", "d.jp2", "e.avif", "deep/f.PNG"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -410,7 +422,7 @@ def test_wrong_ranges(given):
 def test_eight_bits_stay_as_they_are():
     photo, notes = heard(RGB, range=(0, 4095))
     assert_near(photo, RGB, 0)
-    assert notes == ["holds 8 bits, which are read as they are: range is for other numbers"]
+    assert notes == ["has 8 bits per channel, so range does not apply"]
 
 
 # ---------------------------------------------------------------- every kind of job

@@ -272,13 +272,13 @@ def test_a_message_contains_the_requested_layers(seen, deep, folder):
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["--layers", "2,5"], "--layers is for --html"),
-        (["--html", "p.html", "--checkpoint", "x.pth"], "--checkpoint is for photos in a served page"),
+        (["--layers", "2,5"], "--layers needs --html"),
+        (["--html", "p.html", "--checkpoint", "x.pth"], "--checkpoint needs photos and a served page"),
         (["--html", "p.html", "--layers", "2,x"], "--layers must be a number or several like 2,5,8,11"),
         (["--html", "p.html", "--layers", "2,21"], "has no layer 21: layers are 0 to 20"),
         (
             ["--html", "p.html", "--layers", "2", "--layer", "3,4"],
-            "--layers needs a single layer to begin with",
+            "--layers needs exactly one layer in --layer, for example --layer 8",
         ),
     ],
 )
@@ -303,4 +303,4 @@ def test_a_store_has_no_other_layers(folder, tmp_path):
     words = ["explore", str(tmp_path / "f.zarr"), "--html", str(tmp_path / "p.html"), "--layers", "2"]
     done = CliRunner().invoke(app, words)
     line = named_by_flags(done.exception)
-    assert line == "--layers needs the photos: a feature store holds its own layer only"
+    assert line == "--layers needs the photos: a feature store contains only its own layer"
