@@ -20,6 +20,7 @@ from torch import nn
 from patchprism.backbones.attention import attention_row, roll_back, rotate_patches
 from patchprism.backbones.base import Backbone
 from patchprism.backbones.checkpoint import load_strictly, read_checkpoint
+from patchprism.backbones.cpu_attention import attend, pays_off
 from patchprism.backbones.layouts import find_network, native_grid, official_names
 from patchprism.backbones.linear import Linear, pack_linears
 from patchprism.errors import WeightsError
@@ -63,7 +64,11 @@ class Attention(nn.Module):
 
     def forward(self, x: torch.Tensor, rotation: Rotation | None = None) -> torch.Tensor:
         """(B, N, D) -> (B, N, D)."""
-        mixed = F.scaled_dot_product_attention(*self.project(x, rotation))  # (B, heads, N, D / heads)
+        query, key, value = self.project(x, rotation)
+        # Weights are packed only in float32, on x86 processors where oneDNN's operators work.
+        by_onednn = self.qkv.weight.is_mkldnn and pays_off(query)
+        attention = attend if by_onednn else F.scaled_dot_product_attention
+        mixed = attention(query, key, value)  # (B, heads, N, D / heads)
         return cast("torch.Tensor", self.proj(mixed.transpose(1, 2).flatten(2)))
 
 

@@ -44,10 +44,8 @@ def resize(photo: NDArray[np.uint8], plan: Plan, interpolation: str) -> torch.Te
     # torch warns about read-only arrays, such as frames that belong to a decoder.
     source = torch.from_numpy(np.require(photo, requirements=["C", "W"]))
     columns = slice(plan.left, plan.left + plan.box_width)
-    if (plan.height, plan.width) == (
-        height,
-        width,
-    ):  # for example, a video that already has the network's size
+    # For example a frame of a video that already has the network's size.
+    if (plan.height, plan.width) == (height, width):
         box = source[plan.top : plan.top + plan.box_height, columns].permute(2, 0, 1)
         return box.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
     down = _bands(height, plan.height, plan.top, plan.box_height, interpolation, _ROWS)

@@ -1,0 +1,75 @@
+"""Attention in float32 on AMD's processors, where torch's own takes 1.6 times as long as it must.
+
+Torch's fused attention multiplies matrices with MKL, which has no AVX-512 products for AMD's processors. oneDNN, which
+torch includes as well, has them. Measured on two cores of an EPYC with AVX-512: the whole forward of ViT-S/14 on four
+photos at 448 takes 0.88 of the time, on one photo at 896 0.67, with tokens that agree within 1e-5.
+"""
+
+from __future__ import annotations
+
+import platform
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+from typing import cast
+
+import torch
+
+from patchprism.support.threads import leave_the_cores
+
+# With fewer tokens the products are too small for a gain.
+_MIN_TOKENS = 512
+# Queries at a time in each thread: their scores stay in the processor's cache.
+_ROWS = 256
+
+
+@cache
+def is_amd() -> bool:
+    """Whether the processor says that it is AMD's."""
+    try:
+        return "AuthenticAMD" in Path("/proc/cpuinfo").read_text(errors="replace")
+    except OSError:  # not Linux
+        return "AuthenticAMD" in platform.processor()
+
+
+def pays_off(query: torch.Tensor) -> bool:
+    """Whether :func:`attend` is faster than torch's function for queries of this shape, (B, heads, N, d)."""
+    batch, heads, tokens, _ = query.shape
+    # With fewer heads than that, some threads have nothing to do at the end.
+    return is_amd() and tokens >= _MIN_TOKENS and batch * heads >= 2 * torch.get_num_threads()
+
+
+def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """The same as ``torch.nn.functional.scaled_dot_product_attention``, without gradients.
+
+    Each thread works on one head at a time, so that threads need not wait for each other within a head.
+
+    Parameters
+    ----------
+    query, key, value : torch.Tensor, shape (B, heads, N, d), float32
+        On the CPU of a machine where oneDNN's operators work.
+
+    Returns
+    -------
+    torch.Tensor, shape (B, heads, N, d), float32
+    """
+    heads = [each.flatten(0, 1) for each in (query * query.shape[-1] ** -0.5, key, value)]
+    with ThreadPoolExecutor(torch.get_num_threads(), initializer=leave_the_cores) as pool:
+        mixed = list(pool.map(_attend, *heads))
+    return torch.stack(mixed).view(query.shape)
+
+
+def _attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """One head, (N, d) each -> (N, d); the query is scaled."""
+    with torch.inference_mode():
+        key, value = key.contiguous(), value.t().contiguous()
+        parts = []
+        for some in torch.split(query, _ROWS):
+            scores = _product(some, key)
+            parts.append(_product(torch.softmax(scores, dim=-1, out=scores), value))
+        return torch.cat(parts)
+
+
+def _product(x: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """``x @ weights.T`` by oneDNN; ``weights`` must be contiguous, otherwise it takes a hundred times as long."""
+    return cast("torch.Tensor", torch.ops.mkldnn._linear_pointwise(x, weights, None, "none", [], "none"))
