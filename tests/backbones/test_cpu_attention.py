@@ -53,7 +53,7 @@ def test_tokens_are_the_same_with_both(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     tokens = {}
     for amd in (False, True):
-        monkeypatch.setattr(cpu_attention, "is_amd", lambda amd=amd: amd)
+        monkeypatch.setattr(cpu_attention, "prefers_onednn", lambda amd=amd: amd)
         tokens[amd] = backbone.patch_tokens(pixels)
         assert len(called) == 2 * amd  # once per layer
     assert float((tokens[True] - tokens[False]).norm() / tokens[False].norm()) < 1e-5
@@ -61,9 +61,9 @@ def test_tokens_are_the_same_with_both(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_where_it_pays_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
-    monkeypatch.setattr(cpu_attention, "is_amd", lambda: True)
+    monkeypatch.setattr(cpu_attention, "prefers_onednn", lambda: True)
     assert pays_off(torch.empty(2, 6, 1025, 64))
     assert not pays_off(torch.empty(2, 6, 257, 64))  # small products
     assert not pays_off(torch.empty(1, 6, 1025, 64))  # fewer heads than two per thread
-    monkeypatch.setattr(cpu_attention, "is_amd", lambda: False)
+    monkeypatch.setattr(cpu_attention, "prefers_onednn", lambda: False)
     assert not pays_off(torch.empty(2, 6, 1025, 64))

@@ -47,7 +47,7 @@ def test_tokens_are_those_of_the_usual_layers(monkeypatch: pytest.MonkeyPatch) -
     pixels = torch.randn(2, 3, 70, 98, generator=torch.Generator().manual_seed(0))
     packed = backbone()
     assert any(isinstance(layer, Linear) and layer.weight.is_mkldnn for layer in packed.network.modules())
-    monkeypatch.setattr(linear, "_operators_work", lambda: False)
+    monkeypatch.setattr(linear, "_operators_work", lambda dtype: False)
     usual = backbone()
     assert not any(parameter.is_mkldnn for parameter in usual.network.parameters())
     ours, theirs = packed.patch_tokens(pixels), usual.patch_tokens(pixels)
@@ -61,8 +61,25 @@ def test_tokens_are_those_of_the_usual_layers(monkeypatch: pytest.MonkeyPatch) -
     }
 
 
-def test_half_precision_is_not_packed() -> None:
-    half = backbone(torch.bfloat16)
+needs_bfloat16 = pytest.mark.skipif(
+    not linear._operators_work(torch.bfloat16), reason="this torch or processor has no bfloat16 products"
+)
+
+
+@needs_bfloat16
+def test_bfloat16_is_packed_and_as_exact_as_the_usual_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = torch.randn(2, 3, 70, 98, generator=torch.Generator().manual_seed(0))
+    packed, exact = backbone(torch.bfloat16), backbone().patch_tokens(pixels)
+    assert any(parameter.is_mkldnn for parameter in packed.network.parameters())
+    monkeypatch.setattr(linear, "_operators_work", lambda dtype: False)
+    usual = backbone(torch.bfloat16)
+    assert not any(parameter.is_mkldnn for parameter in usual.network.parameters())
+    errors = [float((each.patch_tokens(pixels).float() - exact).norm()) for each in (packed, usual)]
+    assert 0 < errors[0] < 1.2 * errors[1]
+
+
+def test_float16_is_not_packed() -> None:
+    half = backbone(torch.float16)
     assert not any(parameter.is_mkldnn for parameter in half.network.parameters())
 
 

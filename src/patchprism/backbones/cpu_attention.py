@@ -1,4 +1,4 @@
-"""Attention in float32 on AMD's processors, where torch's own takes 1.6 times as long as it must.
+"""Attention on AMD's processors, faster than torch's own.
 
 Torch's fused attention multiplies matrices with MKL, which has no AVX-512 products for AMD's processors. oneDNN, which
 torch includes as well, has them. Measured on two cores of an EPYC with AVX-512: the whole forward of ViT-S/14 on four
@@ -24,8 +24,10 @@ _ROWS = 256
 
 
 @cache
-def is_amd() -> bool:
-    """Whether the processor says that it is AMD's."""
+def prefers_onednn() -> bool:
+    """Whether this processor is one of AMD's that have AVX-512."""
+    if torch.backends.cpu.get_cpu_capability() != "AVX512":
+        return False
     try:
         return "AuthenticAMD" in Path("/proc/cpuinfo").read_text(errors="replace")
     except OSError:  # not Linux
@@ -36,7 +38,7 @@ def pays_off(query: torch.Tensor) -> bool:
     """Whether :func:`attend` is faster than torch's function for queries of this shape, (B, heads, N, d)."""
     batch, heads, tokens, _ = query.shape
     # With fewer heads than that, some threads have nothing to do at the end.
-    return is_amd() and tokens >= _MIN_TOKENS and batch * heads >= 2 * torch.get_num_threads()
+    return prefers_onednn() and tokens >= _MIN_TOKENS and batch * heads >= 2 * torch.get_num_threads()
 
 
 def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
@@ -46,17 +48,21 @@ def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch
 
     Parameters
     ----------
-    query, key, value : torch.Tensor, shape (B, heads, N, d), float32
-        On the CPU of a machine where oneDNN's operators work.
+    query, key, value : torch.Tensor, shape (B, heads, N, d), float32 or bfloat16
+        On the CPU of a machine where oneDNN's operators work. Bfloat16 is converted to float32, which is faster here
+        than torch's function in bfloat16, and more exact.
 
     Returns
     -------
-    torch.Tensor, shape (B, heads, N, d), float32
+    torch.Tensor, shape (B, heads, N, d)
+        In the dtype of the query.
     """
+    dtype = query.dtype
+    query, key, value = query.float(), key.float(), value.float()
     heads = [each.flatten(0, 1) for each in (query * query.shape[-1] ** -0.5, key, value)]
     with ThreadPoolExecutor(torch.get_num_threads(), initializer=leave_the_cores) as pool:
         mixed = list(pool.map(_attend, *heads))
-    return torch.stack(mixed).view(query.shape)
+    return torch.stack(mixed).view(query.shape).to(dtype)
 
 
 def _attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:

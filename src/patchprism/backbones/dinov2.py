@@ -65,7 +65,7 @@ class Attention(nn.Module):
     def forward(self, x: torch.Tensor, rotation: Rotation | None = None) -> torch.Tensor:
         """(B, N, D) -> (B, N, D)."""
         query, key, value = self.project(x, rotation)
-        # Weights are packed only in float32, on x86 processors where oneDNN's operators work.
+        # Weights are packed only in float32 and bfloat16, on x86 processors where oneDNN's operators work.
         by_onednn = self.qkv.weight.is_mkldnn and pays_off(query)
         attention = attend if by_onednn else F.scaled_dot_product_attention
         mixed = attention(query, key, value)  # (B, heads, N, D / heads)
