@@ -1,4 +1,4 @@
-"""A clip in, the same clip in colours out."""
+"""Colour a clip: from the options to the written video."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def color_clip(
         check_target(save_prism, read, read=[out, *used])
     if not is_pictures(local_path(out)):
         check_target(out, read, read=used)
-    readers, said = masks_of_frames(clip, coloring.masks) if coloring.masks is not None else ({}, [])
+    readers, mask_notes = masks_of_frames(clip, coloring.masks) if coloring.masks is not None else ({}, [])
     canvas = Canvas(
         layout=options.layout or ("side" if options.overlay is None else "overlay"),
         alpha=options.overlay,
@@ -125,5 +125,5 @@ def color_clip(
     )
     with watch("colour and write"):
         drawing.write(report, tell)
-    report.warnings = [*said, *report.warnings]
+    report.warnings = [*mask_notes, *report.warnings]
     return report
