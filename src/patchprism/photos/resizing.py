@@ -1,4 +1,4 @@
-"""Resize the box of a photo that the network sees; check whether a photo shows anything."""
+"""Resize the box of a photo that the network sees; recognise photos that show nothing."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ def resize(photo: NDArray[np.uint8], plan: Plan, interpolation: str) -> torch.Te
     import torch
 
     height, width = photo.shape[:2]
-    # torch warns of arrays that it must not write to, such as frames that a decoder lends.
+    # torch warns about read-only arrays, such as frames that belong to a decoder.
     source = torch.from_numpy(np.require(photo, requirements=["C", "W"]))
     columns = slice(plan.left, plan.left + plan.box_width)
-    if (plan.height, plan.width) == (height, width):  # most videos of a network's own size
+    if (plan.height, plan.width) == (height, width):  # for example, a video of the network's size
         box = source[plan.top : plan.top + plan.box_height, columns].permute(2, 0, 1)
         return box.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
     down = _bands(height, plan.height, plan.top, plan.box_height, interpolation, _ROWS)
@@ -60,7 +60,7 @@ def resize(photo: NDArray[np.uint8], plan: Plan, interpolation: str) -> torch.Te
             strip = torch.empty((bottom - top, width * 3), dtype=torch.float32)
             for i, (start, stop, weights) in enumerate(bands):
                 torch.mm(weights, rows[start:stop].to(torch.float32), out=strip[i * _ROWS : (i + 1) * _ROWS])
-            # Channels first: columns are next to each other then.
+            # Channels first, so that the columns of a row are contiguous.
             channels = strip.view(-1, width, 3).permute(2, 0, 1).contiguous()
             for i, (start, stop, weights) in enumerate(across):
                 left = i * _COLUMNS
@@ -75,13 +75,13 @@ def _bands(
 ) -> list[tuple[int, int, torch.Tensor]]:
     """Weights of an antialiased interpolation along one side, ``size`` output pixels at a time.
 
-    The kernels are the triangle, and the cubic one with a = -0.5 (Keys, "Cubic Convolution Interpolation for Digital
-    Image Processing", 1981). Where a photo is reduced, they are stretched by the factor of the reduction.
+    The kernels are the triangle and the cubic one with a = -0.5 (Keys, "Cubic Convolution Interpolation for Digital
+    Image Processing", 1981). If the photo is reduced, they are stretched by the factor of the reduction.
 
     Parameters
     ----------
     pixels, resized : int
-        Length of the side before and after.
+        Length of the side before and after resizing.
     start, count : int
         The first output pixel and the number of output pixels.
     interpolation : {"bicubic", "bilinear"}
@@ -127,7 +127,7 @@ def _cubic(x: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def to_bytes(unit: torch.Tensor) -> NDArray[np.uint8]:
-    """(3, h, w) float32 in [0, 1] -> (h, w, 3) uint8, in strips: whole copies of a large photo take gigabytes."""
+    """(3, h, w) float32 in [0, 1] -> (h, w, 3) uint8, in strips, because copies of a large photo take gigabytes."""
     _, height, width = unit.shape
     found = np.empty((height, width, 3), np.uint8)
     rows = max(1, _STRIP_PIXELS // width)
@@ -138,9 +138,9 @@ def to_bytes(unit: torch.Tensor) -> NDArray[np.uint8]:
 
 
 def overlapping(pixels: torch.Tensor, patch: int, stride: int) -> torch.Tensor:
-    """Overlapping patches laid side by side: (3, H, W) -> (3, H / stride * patch, W / stride * patch).
+    """Place overlapping patches side by side: (3, H, W) -> (3, H / stride * patch, W / stride * patch).
 
-    Beyond the borders, pixels are mirrored.
+    Pixels beyond the borders are mirrored.
     """
     from torch.nn.functional import pad
 
@@ -150,7 +150,8 @@ def overlapping(pixels: torch.Tensor, patch: int, stride: int) -> torch.Tensor:
     mode = "reflect" if reach < min(pixels.shape[1:]) else "replicate"
     pixels = pad(pixels[None], (reach, reach, reach, reach), mode=mode)[0]
     if odd:
-        # The middle of a patch lies half a pixel off that of its cell: pixels are interpolated half-way (cubic).
+        # The centre of a patch is half a pixel away from the centre of its cell, so pixels are interpolated halfway
+        # between their neighbours (cubic).
         for axis in (1, 2):
             count = pixels.shape[axis] - 3
             taps = [pixels.narrow(axis, i, count) for i in range(4)]
@@ -160,13 +161,13 @@ def overlapping(pixels: torch.Tensor, patch: int, stride: int) -> torch.Tensor:
 
 
 def is_plain(photo: NDArray[np.uint8]) -> bool:
-    """Whether nothing is in a photo, (H, W, 3): it is of one colour, no channel differing by more than 2, or noise.
+    """Whether a photo, (H, W, 3) uint8, shows nothing: no channel varies by more than 2, or the photo is noise.
 
-    Noise is where neighbouring pixels have nothing in common: their brightness correlates by less than 0.1, in a
-    part of 256 x 256. Photos have 0.8 and more, and few of sharp textures less than 0.5.
+    In noise, neighbouring pixels are independent: in the central 256 x 256 pixels, their brightness has a correlation
+    below 0.1. In photos it is 0.8 or more; only a few photos of sharp textures have less than 0.5.
     """
     height, width = photo.shape[:2]
-    # Nearly all photos show in a few pixels that they are not of one colour.
+    # A few pixels are enough to recognise that nearly all photos have more than one colour.
     some = photo[:: max(1, height // 16), :: max(1, width // 16)]
     if all(int((part.max((0, 1)) - part.min((0, 1))).max()) <= 2 for part in (some, photo)):
         return True
@@ -180,5 +181,5 @@ def is_plain(photo: NDArray[np.uint8]) -> bool:
     across, down = float((grey[:, 1:] * grey[:, :-1]).mean()), float((grey[1:] * grey[:-1]).mean())
     if max(abs(across), abs(down)) >= 0.1 * size:
         return False
-    # Specks on a plain ground, such as stars, do not correlate either; noise is everywhere.
+    # Specks on a plain background, such as stars, have no correlation either, but noise is everywhere.
     return bool(np.median(np.abs(grey)) > 0.25 * size**0.5)

@@ -1,4 +1,4 @@
-"""Threads of the libraries below: where more of them cost more than they bring."""
+"""Limit the threads of torch and NumPy where more threads make the work slower."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from contextlib import nullcontext
 from functools import cache
 from typing import Any
 
-# Rounds. libgomp's own choice is 300,000 while it knows of no more threads than cores, of other processes it never
-# knows; else 1,000.
+# Rounds of spinning. libgomp's default is 300,000 if it has at most as many threads as there are cores (it does not
+# count those of other processes), and 1,000 otherwise.
 _SPINS = "3000"
 _MANY_NUMBERS = 100_000_000
 
 
 def spin_less() -> None:
-    """Let OpenMP's threads sleep sooner while they wait for each other; only for processes that we start.
+    """Make OpenMP's threads sleep sooner while they wait for each other. Call it only in processes that we start.
 
-    By default they spin for milliseconds, which takes the cores from other threads and processes, including those
-    they wait for. Settings of the user are kept. Call this before torch is imported, because libgomp, which torch
-    uses on Linux, reads the variable only once.
+    By default they spin for milliseconds, which keeps the cores from other threads and processes, including those
+    that they wait for. Settings of the user are kept. Call this before torch is imported, because libgomp, which
+    torch uses on Linux, reads the variable only once.
 
     Measured with efficientnet_lite2 at 448 on two cores: docs/scaling.md, "Two commands on one machine".
     """
@@ -27,10 +27,10 @@ def spin_less() -> None:
 
 
 def leave_the_cores() -> None:
-    """From now on, torch's operators use only the calling thread, if they are called from it.
+    """From now on, torch's operators that the calling thread calls run only in that thread.
 
-    For threads that work beside the network. OpenMP gives every thread that calls it threads of its own, as
-    many as there are cores, and these wait by spinning: they take the cores from the network.
+    This is for threads that run beside the network. OpenMP starts as many threads as there are cores for every
+    thread that calls it, and these spin while they wait, which keeps the cores from the network.
     """
     import torch
 
@@ -39,15 +39,15 @@ def leave_the_cores() -> None:
 
 
 def few_threads(numbers: int) -> Any:
-    """A context manager for light work on each of many tensors: torch's operators keep to one thread here.
+    """A context manager in which torch's operators use one thread, for light work on many tensors.
 
-    The threads of a short loop wait for each other longer than they work. Checking and packing the 85 tensors of a
-    ViT-S/14 took 0.06 s of processor time with one thread; with two, from 0.26 to 0.8 s.
+    In a short loop, threads wait for each other longer than they work. Checking and packing the 85 tensors of a
+    ViT-S/14 took 0.06 s of processor time with one thread, and 0.26 to 0.8 s with two.
 
     Parameters
     ----------
     numbers : int
-        How many numbers the tensors hold; from 100 million on, all threads are used.
+        How many numbers the tensors contain; from 100 million on, all threads are used.
     """
     if numbers >= _MANY_NUMBERS:
         return nullcontext()
@@ -58,17 +58,17 @@ def few_threads(numbers: int) -> Any:
 
 
 def one_blas_thread() -> Any:
-    """A context manager: NumPy's linear algebra keeps to one thread.
+    """A context manager in which NumPy's linear algebra uses one thread.
 
-    For small products, and for ``eigh``: on busy cores OpenBLAS's threads wait for each other, spinning, many
-    times as long as they work.
+    This is for small products and for ``eigh``. On busy cores, OpenBLAS's threads spend many times longer spinning
+    while they wait for each other than they spend working.
     """
     return _controller("blas").limit(limits=1)
 
 
 @cache
 def _controller(kind: str) -> Any:
-    """The controller of the libraries of a kind, made at the first call."""
+    """The controller of the loaded libraries of a kind ("openmp" or "blas"), created at the first call."""
     from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController().select(user_api=kind)
