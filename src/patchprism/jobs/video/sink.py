@@ -198,7 +198,7 @@ class _VideoSink:
         self._sound: Sound | None = None
         if self.with_sound and isinstance(self.clip, FileClip) and self.clip.sound:
             self._add_sound(self.clip, suffix)
-        self._waiting: Any = None
+        self._last: int | None = None  # time of the last frame
         self._first_dts: int | None = None
         self._gap = max(1, round(1 / (rate * self.base)))
         self._until: Fraction | None = None
@@ -232,11 +232,10 @@ class _VideoSink:
         self.canvas.paint_planes(frame, patches, crop, planes_of(picture))
         time = frame.time - self.origin
         picture.pts, picture.time_base = round(time / self.base), self.base
-        if self._waiting is not None:
-            self._gap = max(picture.pts - self._waiting.pts, 1)
-            self._mux(self.stream.encode(self._waiting))
-        # One frame is held back, so that the last one is known.
-        self._waiting, self._until = picture, frame.until
+        if self._last is not None:
+            self._gap = max(picture.pts - self._last, 1)
+        self._last, self._until = picture.pts, frame.until
+        self._mux(self.stream.encode(picture))
         if self._sound:
             self._sound.until(time)
 
@@ -248,12 +247,11 @@ class _VideoSink:
 
     def _finish(self) -> None:
         end = Fraction(0)
-        if self._waiting is not None:
+        if self._last is not None:
             # Few clips contain how long their last frame is shown. In others, it is shown as long as the one before.
-            end = (self._waiting.pts + self._gap) * self.base
+            end = (self._last + self._gap) * self.base
             if self._until is not None:
                 end = self._until - self.origin
-            self._mux(self.stream.encode(self._waiting))
         packets = self.stream.encode(None)
         if packets and packets[-1].time_base == self.base:
             first = packets[0].dts if self._first_dts is None else self._first_dts
@@ -275,7 +273,7 @@ class _VideoSink:
         try:
             self.container.close()
         except av.FFmpegError:
-            if self._waiting is not None:
+            if self._last is not None:
                 raise
 
 
