@@ -79,7 +79,7 @@ def _filtered(picture: NDArray[np.uint8] | Image.Image) -> Iterator[NDArray[np.u
     """Strips of filtered rows, (rows, 1 + W * channels); the first byte of a row is the number of its filter."""
     _, width, channels = shape_of(picture)
     row = width * channels
-    # With the row above the strip, and one pixel to the left of each row. Outside of the picture, both are zero.
+    # Also contains the row above the strip and one pixel to the left of each row; outside the picture, both are zero.
     padded = np.zeros((_STRIP_ROWS + 1, channels + row), np.uint8)
     for strip in strips_of(picture, _STRIP_ROWS):
         rows = len(strip)
