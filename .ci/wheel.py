@@ -1,6 +1,6 @@
-"""Build the wheel and the source archive, and try the wheel as a user would: installed alone, without this checkout.
+"""Build the wheel and the source archive, and test the wheel in a new environment, without this checkout.
 
-Run it with a Python that has pip 25.1 or later: ``python .ci/wheel.py``. What it builds is left in ``dist/``.
+Run ``python .ci/wheel.py`` with pip 25.1 or later. The wheel and the archive are written to ``dist/``.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ for i in range(2):
 
 
 def run(*command: str | Path, cwd: Path, expect: int = 0) -> str:
-    """The output of a command that must end with this exit code."""
+    """Run a command that must end with the exit code ``expect``; returns its output."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     done = subprocess.run(
         [str(each) for each in command], cwd=cwd, env=environment, text=True, capture_output=True, check=False
@@ -44,7 +44,7 @@ def run(*command: str | Path, cwd: Path, expect: int = 0) -> str:
 
 
 def build() -> tuple[Path, Path]:
-    """The wheel and the source archive, in an empty ``dist/``."""
+    """Build the wheel and the source archive into an empty ``dist/``; returns their paths."""
     out = ROOT / "dist"
     shutil.rmtree(out, ignore_errors=True)
     with tempfile.TemporaryDirectory() as folder:
@@ -57,26 +57,28 @@ def build() -> tuple[Path, Path]:
 
 
 def check_contents(wheel: Path, archive: Path) -> None:
-    """Nothing may be in them that does not belong, and all that the package reads must be."""
+    """Check that neither file contains anything that does not belong in it."""
     with zipfile.ZipFile(wheel) as opened:
         names = opened.namelist()
-    strange = [name for name in names if not re.match(r"patchprism(-[\d.a-z]+\.dist-info)?/", name)]
-    strange += [name for name in names if not re.search(r"\.(py|js|css|html|json|typed)$|dist-info/", name)]
+    unexpected = [name for name in names if not re.match(r"patchprism(-[\d.a-z]+\.dist-info)?/", name)]
+    unexpected += [
+        name for name in names if not re.search(r"\.(py|js|css|html|json|typed)$|dist-info/", name)
+    ]
     with tarfile.open(archive) as opened:
         inside = [name.partition("/")[2] for name in opened.getnames()]
     allowed = {"src", "tests", "docs", "examples", "benchmarks", ".ci", ".github"}
     for name in inside:
         first, _, rest = name.partition("/")
         if rest and first not in allowed:
-            strange.append(name)
-    if strange:
-        sys.exit(f"these do not belong in the wheel or the source archive: {', '.join(strange)}")
+            unexpected.append(name)
+    if unexpected:
+        sys.exit(f"these do not belong in the wheel or the source archive: {', '.join(unexpected)}")
     for each in (wheel, archive):
         print(f"{each.name}: {each.stat().st_size / 1e3:.0f} kB")
 
 
-def try_it(wheel: Path) -> None:
-    """Install the wheel alone, and run what the README promises."""
+def check_wheel(wheel: Path) -> None:
+    """Install the wheel in a new environment, and run commands and the README's Python code."""
     with tempfile.TemporaryDirectory() as folder:
         here = Path(folder)
         venv.create(here / "venv", with_pip=True)
@@ -88,7 +90,7 @@ def try_it(wheel: Path) -> None:
             sys.exit("render --help-all does not list its options")
         (here / "photos").mkdir()
         run(python, "-c", PHOTOS, cwd=here)
-        # Without the embedded network's packages, one line says what to install.
+        # Without the packages of the embedded network, one line must say what to install.
         missing = run(
             command, "render", "photos", "-o", "out", "--model", "efficientnet_lite2", cwd=here, expect=1
         )
@@ -121,17 +123,17 @@ def try_it(wheel: Path) -> None:
 
 
 def main() -> None:
-    """Build, look into the archives, and try the wheel."""
+    """Build the wheel and the source archive, check their contents, and test the wheel."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument(
-        "--tag", help="a release's tag, such as v0.1.0, which must be the version of the package"
+        "--tag", help="tag of a release, such as v0.1.0; it must match the version of the package"
     )
     tag = parser.parse_args().tag
     wheel, archive = build()
     if tag and tag.removeprefix("v") != wheel.name.split("-")[1]:
         sys.exit(f"the tag {tag} is not the version of {wheel.name}")
     check_contents(wheel, archive)
-    try_it(wheel)
+    check_wheel(wheel)
 
 
 if __name__ == "__main__":

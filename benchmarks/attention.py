@@ -1,9 +1,9 @@
-"""Peak memory and time of attention and rollout beside the plain forward, with the accuracy beside them.
+"""Peak memory, time and accuracy of attention and rollout, compared with the plain forward pass.
 
     python benchmarks/attention.py [--size 1036] [--model dinov2_vits14]
 
-Each figure comes from a process of its own, since a process's peak never falls. Weights are random in the model's
-layout: memory and time do not depend on their values.
+Each figure comes from a separate process, since a process's peak never falls. Weights are random in the model's
+layout, because memory and time do not depend on their values.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ MODES = ("load", "forward", "attention", "rollout")
 
 
 def measure(mode: str, model: str, size: int) -> None:
-    """Do one thing and print the process's peak in MiB, the seconds it took, and an error."""
+    """Run one mode and print the process's peak in MiB, the seconds, and the error."""
     import torch
 
     from patchprism.backbones import WeightsOrigin, find_record
@@ -51,7 +51,7 @@ def measure(mode: str, model: str, size: int) -> None:
 
 
 def _error(backbone, mode: str) -> float:  # type: ignore[no-untyped-def]
-    """Relative error against whole matrices in float64, at a size where these fit."""
+    """Relative error against full attention matrices in float64, at a size where these fit into memory."""
     import torch
 
     pixels = torch.randn(1, 3, 140, 196)
@@ -72,7 +72,7 @@ def _error(backbone, mode: str) -> float:  # type: ignore[no-untyped-def]
 
 
 def main() -> None:
-    """Run every mode in a process of its own and print a table."""
+    """Run every mode in a separate process and print a table."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--size", type=int, default=1036)
     parser.add_argument("--model", default="dinov2_vits14")

@@ -1,13 +1,13 @@
-"""How well masks follow borders, and at what cost: upsampling, overlapping patches, larger sizes, finer tokens, tiles.
+"""Accuracy of masks at borders, and its cost: upsampling, overlapping patches, larger sizes, finer tokens, tiles.
 
     python benchmarks/crisp.py FOLDER --weights vits14.pth           # the table
     python benchmarks/crisp.py FOLDER --weights vits14.pth --seams   # differences across the seams of tiles
 
-FOLDER holds ``photos/``, ``masks/`` (PNG by the same stem: 255 object, 0 ground, anything between is left out) and
-``manifest.json``. All photos are one job. IoU and boundary F are those of masks at the photos' resolution, means over
-photos; a border counts as found within 2 pixels of a photo whose shorter edge has 448. Seconds are processor seconds
-per photo on one thread, of the network (with framing and refining) and of the upsampling; memory is the peak of the
-process.
+FOLDER contains ``photos/``, ``masks/`` (PNG files with the same stems: 255 object, 0 background, other values are
+ignored) and ``manifest.json``. All photos are one job. IoU and boundary F compare masks at the photos' resolution and
+are means over photos; a border counts as found within 2 pixels, for photos scaled to a shorter edge of 448. Seconds are
+processor seconds per photo on one thread, of the network (with framing and refining) and of the upsampling; memory is
+the peak of the process.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--weights", required=True, help="a ViT-S/14 checkpoint in DINOv2's layout")
     parser.add_argument("--layer", type=int, default=8)
-    parser.add_argument("--photos", type=int, help="only so many photos")
+    parser.add_argument("--photos", type=int, help="maximum number of photos")
     parser.add_argument("--seams", action="store_true")
     options = parser.parse_args()
     names = [each["name"] for each in json.loads((options.folder / "manifest.json").read_text("utf-8"))]
@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def measure(way: str, options: argparse.Namespace, names: list[str]) -> None:
-    """Print the rows of one way to tokens; in a process of its own, whose memory is measured."""
+    """Print the rows for one setting of the tokens; runs in a separate process, whose memory is measured."""
     import torch
 
     import patchprism
@@ -106,7 +106,7 @@ def borders(mask: np.ndarray) -> np.ndarray:
 
 
 def compare(found: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
-    """IoU, and F of the borders within 2 pixels at 448."""
+    """IoU, and F of the borders within 2 pixels of a photo scaled to 448."""
     from scipy.ndimage import distance_transform_edt
 
     wanted, unsure = truth == 255, (truth > 0) & (truth < 255)
@@ -122,7 +122,7 @@ def compare(found: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
 
 
 def seams(options: argparse.Namespace, names: list[str]) -> None:
-    """Print how tokens differ across the middle of what two windows share, beside everywhere else."""
+    """Print how much neighbouring tokens differ across the borders of windows, and elsewhere."""
     import torch
 
     import patchprism

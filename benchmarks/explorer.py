@@ -1,9 +1,9 @@
-"""The explorer's page: its size, what the reduced tokens cost in accuracy, and how long a hand waits for a frame.
+"""The explorer's page: its size, the accuracy of the reduced tokens, and the delay from pointer to frame.
 
     python benchmarks/explorer.py [--photos 12] [--size 512] [--moves 150] [--own PHOTO ...]
 
-Times are taken in headless Chromium without a GPU: from a pointer event's time stamp to the first task after
-the frame that it caused, for every move of a real (Playwright's) mouse.
+Times are measured in headless Chromium without a GPU: from a pointer event's time stamp to the first task after
+the frame that it caused, for every move of Playwright's mouse.
 """
 
 from __future__ import annotations
@@ -30,8 +30,7 @@ ARGUMENTS = [
     "--disable-sync",
 ]
 
-# After the frame: a message posted inside requestAnimationFrame is handled once the frame's style, layout and
-# paint are done.
+# A message that is posted inside requestAnimationFrame is handled after the frame's style, layout and paint.
 WATCH = """() => {
   globalThis.waits = [];
   const channel = new MessageChannel();
@@ -48,14 +47,14 @@ WATCH = """() => {
 }"""
 
 
-# What no page undercuts here: one that moves a square.
+# The lower bound on this machine: a page that only moves a square.
 LEAST = """<!doctype html><div id="box" style="position:fixed;width:20px;height:20px;background:teal"></div>
 <script>addEventListener("pointermove", (event) => requestAnimationFrame(() => {
   box.style.transform = `translate(${event.clientX}px, ${event.clientY}px)`; }));</script>"""
 
 
 def photos(folder: Path, count: int) -> list[Path]:
-    """CC0 photos of scikit-image, mirrored and cropped until there are enough."""
+    """CC0 photos of scikit-image; if more are needed, also mirrored and cropped ones."""
     from skimage import data
 
     base = [data.astronaut(), data.chelsea(), data.coffee(), data.rocket(), data.retina()[::2, ::2]]
@@ -81,7 +80,7 @@ def spread(name: str, values: list[float]) -> None:
 
 
 def sizes(folder: Path, own: list[Path]) -> None:
-    """Size and accuracy of pages of ten photos, and of three."""
+    """Print size and accuracy of pages with ten photos and with three."""
     weights = folder / "stand-in.pth"
     stand_in_weights(weights)
     real, random = {"model": "efficientnet_lite2"}, {"weights": weights}
@@ -125,7 +124,7 @@ def main() -> None:
     parser.add_argument("--photos", type=int, default=12)
     parser.add_argument("--size", type=int, default=512)
     parser.add_argument("--moves", type=int, default=150)
-    parser.add_argument("--own", type=Path, nargs="*", default=[], help="photos of yours to measure too")
+    parser.add_argument("--own", type=Path, nargs="*", default=[], help="your own photos, to measure as well")
     parser.add_argument("--chromium", default=shutil.which("chromium"))
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
@@ -158,7 +157,7 @@ def main() -> None:
             rng = np.random.default_rng(0)
 
             def pause():
-                """At any point of a frame: with equal pauses every move would meet the frames at the same one."""
+                """A random pause in ms; with equal pauses, every move would come at the same point of a frame."""
                 return 6 + rng.random() * 1000 / 60
 
             least = page.context.new_page()

@@ -1,8 +1,8 @@
-"""The explorer over a store of many photos: how long it takes to open, to search all photos, and the memory it needs.
+"""The explorer over a store of many photos: time to open it and to search all photos, and the memory it needs.
 
     python benchmarks/explorer_store.py [--photos 10000] [--side 8] [--width 384] [--keep DIR]
 
-The store holds made-up tokens of noise photos: a few kinds of patches, each with noise of its own. It takes
+The store contains synthetic tokens of noise photos: a few kinds of patches with different noise. It takes
 2 * photos * side**2 * width bytes of disk, 490 MB by default.
 """
 
@@ -33,7 +33,7 @@ KINDS = 12
 
 
 def write_store(path: Path, photos: Path, count: int, side: int, width: int) -> None:
-    """A store of made-up tokens, and small photos for it that differ in their names alone."""
+    """Write a store of synthetic tokens, and small photos for it that differ only in their names."""
     record = replace(find_record("dinov2_vits14"), width=width)
     patch, rng = record.patch_size, np.random.default_rng(0)
     photos.mkdir(parents=True)
@@ -80,7 +80,7 @@ def write_store(path: Path, photos: Path, count: int, side: int, width: int) -> 
 
 
 def ask(address: str, path: str, body: dict[str, Any] | None = None) -> Any:
-    """A request to the server, answered in JSON."""
+    """Send a request to the server and return its JSON answer."""
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(
         address + "api" + path,
@@ -115,7 +115,7 @@ def main() -> None:
     parser.add_argument("--photos", type=int, default=10_000)
     parser.add_argument("--side", type=int, default=8)
     parser.add_argument("--width", type=int, default=384)
-    parser.add_argument("--keep", type=Path, help="where the store is kept, and found by the next run")
+    parser.add_argument("--keep", type=Path, help="folder to keep the store in for the next run")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = options.keep or Path(name)

@@ -1,10 +1,11 @@
-"""The explorer's tools: how long a hand waits for scatter, lasso and teaching, and how long a head takes to fit.
+"""The explorer's tools: delays of scatter plot, lasso and teaching, and the time to fit a head.
 
     python benchmarks/explorer_tools.py [--photos 12] [--size 512] [--moves 120]
 
-Times are taken as in ``explorer.py``: from a pointer event's time stamp to the first task after the frame that it
-caused, in headless Chromium without a GPU. Other work on the machine lengthens all: the page on which a square follows
-the pointer is measured before and after, and each 95th percentile is printed as a ratio to that page's, too.
+Times are measured as in ``explorer.py``: from a pointer event's time stamp to the first task after the frame that it
+caused, in headless Chromium without a GPU. Other work on the machine makes all times longer. A page with a square that
+follows the pointer is therefore measured before and after, and each 95th percentile is also printed as a ratio to that
+of this page.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import numpy as np
 import patchprism
 from explorer import ARGUMENTS, LEAST, WATCH, photos, spread
 
-# 50,000 points that turn by a little with every frame, and a page on which nothing moves.
+# Frame rate without any change, and with 50,000 points that turn a little in every frame.
 TURNING = """async () => {
   const { scatter } = patchprism;
   const n = 50_000;
@@ -47,7 +48,7 @@ TURNING = """async () => {
   };
 }"""
 
-# Fits from nothing, as many patches marked as given; half of them of the object.
+# Times of fits from scratch, with about ``count`` marked patches.
 FITS = """(count) => {
   const { teacher, model } = patchprism;
   const patches = [...Array(model.count).keys()].filter((i) => i % Math.floor(model.count / count) === 0);
@@ -68,7 +69,7 @@ FITS = """(count) => {
 }"""
 
 
-# As many marks as given, half of them of the object, fitted to their end.
+# Set about ``count`` marks, and wait until the head is fitted.
 MANY = """(count) => {
   const { teacher, model } = patchprism;
   const patches = [...Array(model.count).keys()].filter((i) => i % Math.floor(model.count / count) === 0);
@@ -78,7 +79,7 @@ MANY = """(count) => {
 
 
 def drag(page: Any, box: dict[str, float], places: np.ndarray, pause: Any) -> list[float]:
-    """Drag over places (n, 2) in [0, 1] of a box; the waits."""
+    """Drag over positions (n, 2) in [0, 1] of a box; returns the delays."""
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     page.mouse.down()
     page.evaluate("waits.length = 0")
@@ -91,7 +92,7 @@ def drag(page: Any, box: dict[str, float], places: np.ndarray, pause: Any) -> li
 
 
 def measure(page: Any, moves: int) -> None:
-    """Print what hands wait for."""
+    """Print the delays."""
     rng = np.random.default_rng(0)
 
     def pause() -> float:

@@ -1,16 +1,18 @@
-"""How often the foreground is right, and what changes it: the tables of docs/foreground.md.
+"""Accuracy and stability of the foreground: the tables of docs/foreground.md.
 
-Run ``python benchmarks/foreground.py FOLDER [FOLDER ...] --weights vits14.pth`` with folders that hold ``photos/``,
-``masks/`` (PNG by the same stem: 255 object, 0 ground, anything between is left out) and ``manifest.json`` (a list of
-``name`` and ``category``). ``--tables`` chooses among
+Run ``python benchmarks/foreground.py FOLDER [FOLDER ...] --weights vits14.pth`` with folders that contain ``photos/``,
+``masks/`` (PNG files with the same stems: 255 object, 0 background, other values are ignored) and ``manifest.json`` (a
+list of ``name`` and ``category``). ``--tables`` selects some of these tables:
 
-- ``quality``: several methods, which see all photos as one job, each category as a job, and each photo alone. Mean
+- ``quality``: several methods, with all photos as one job, each category as a job, and each photo alone. Mean
   intersection over union (IoU), mean IoU of the worst tenth, maximum F (beta squared 0.3, of the mean curve), and mean
-  absolute error of the score (scaled per photo); by patches, and by pixels of the photo, to which the score is
+  absolute error of the score (scaled per photo); per patch, and per pixel of the photo, to which the score is
   upsampled.
-- ``cases``: IoU on photos made by ``foreground_cases.py``: objects at each border, several, filling the frame, none.
-- ``stability``: how many patches change with the order of the photos, bfloat16, mirroring, noise, JPEG, fewer photos.
-- ``cost``: CPU seconds that the method adds to a job, beside those of the network.
+- ``cases``: IoU on photos made by ``foreground_cases.py``: objects at each border, several objects, objects that fill
+  the frame, and no object.
+- ``stability``: share of the patches that change with the order of the photos, bfloat16, mirroring, noise, JPEG, and
+  fewer photos.
+- ``cost``: CPU seconds that the method adds to a job, and those of the network.
 """
 
 from __future__ import annotations
@@ -95,7 +97,7 @@ class Photos:
             self.names.append(entry["name"])
 
     def jobs(self) -> dict[str, list[list[int]]]:
-        """Which photos are one job."""
+        """The jobs of each kind, as lists of photo indices."""
         by = defaultdict(list)
         for i, category in enumerate(self.categories):
             by[category].append(i)
@@ -118,7 +120,7 @@ def tokens_of(photos, network, **options):
 
 
 def with_prism(features, foreground):
-    """A prism's own foreground."""
+    """The foreground of a prism."""
     prism = patchprism.Prism(foreground=foreground).fit(features)
     scores = [prism.score_of(tokens) for tokens in features]
     if prism.side_ == "below":
@@ -127,12 +129,12 @@ def with_prism(features, foreground):
 
 
 def labels_alone(features):
-    """Each photo's own labels, without a direction."""
+    """The labels of each photo, without the foreground direction."""
     return [(mask.astype(np.float32), 0.5) for mask in map(label_patches, features)]
 
 
 def tokencut(features):
-    """TokenCut (Wang et al., 2022) on each photo: the second eigenvector, split at its mean, border side is ground."""
+    """TokenCut (Wang et al., 2022) on each photo: the second eigenvector, split at its mean."""
     from scipy.linalg import eigh
 
     results = []
@@ -164,7 +166,7 @@ ALONE = ("TokenCut", "labels alone")
 
 
 def patch_truth(mask, grid, box=None):
-    """True masks at patch level: object where it covers more than half, and which patches count."""
+    """The true mask per patch (object if it covers more than half), and the patches that count."""
 
     def shares(where):
         image = Image.fromarray(where.astype(np.float32))
@@ -175,7 +177,7 @@ def patch_truth(mask, grid, box=None):
 
 
 def at_pixels(values, crop, size):
-    """Values of patches at the photo's pixels: bilinear in the crop that the network saw, repeated around it."""
+    """Values of patches at the photo's pixels: bilinear inside the network's crop, constant beyond its edges."""
     left, top, right, bottom = crop
     rows = (np.arange(size[0]) + 0.5 - top) / (bottom - top) * values.shape[0] - 0.5
     columns = (np.arange(size[1]) + 0.5 - left) / (right - left) * values.shape[1] - 0.5
@@ -189,7 +191,7 @@ def at_pixels(values, crop, size):
 
 
 def overlap(mask, truth, counts=True):
-    """IoU where the truth counts."""
+    """IoU over the patches or pixels that count."""
     union = ((mask | truth) & counts).sum()
     return float((mask & truth & counts).sum() / union) if union else 1.0
 
@@ -209,7 +211,7 @@ def measured(score, threshold, truth, counts):
 
 
 def summed(results):
-    """Mean IoU, that of the worst tenth, maximum F, mean absolute error."""
+    """Mean IoU, mean IoU of the worst tenth, maximum F, and mean absolute error."""
     ious, curves, errors = zip(*results, strict=True)
     worst = np.mean(sorted(ious)[: max(1, len(ious) // 10)])
     return np.mean(ious), worst, np.mean(curves, axis=0).max(), np.mean(errors)
@@ -219,7 +221,7 @@ def summed(results):
 
 
 def quality(data, view, *, verbose):
-    """Every method and job, by patches and by pixels."""
+    """Print a row per method and job, with measures per patch and per pixel."""
     columns = ("IoU", "worst", "max F", "MAE")
     heads = "".join(f"{column:>7}" for column in columns)
     print(f"{'':26}{'by patches':^28}   {'by pixels':^28}\n{'method':<14}{'job':<12}{heads}   {heads}")
@@ -248,7 +250,7 @@ def quality(data, view, *, verbose):
 
 
 def of_cases(made, tokens):
-    """IoU by patches of made photos, each alone and all of a case as one job; without objects, the share found."""
+    """Print IoU per patch, each photo alone and each case as one job; without objects, the share of foreground."""
     columns = ("labels, alone", "pca, alone", "object, alone", "pca, together", "object, together")
     print(f"{'case (photos)':<20}" + "".join(f"{column:>18}" for column in columns))
     for case, pairs in made.items():
@@ -278,7 +280,7 @@ def _paired(masks, truths):
 
 
 def stability(photos, view, network, others):
-    """Share of the patches that change, in percent, and mean IoU of the masks before and after."""
+    """Print the share of the patches that change, in percent, and mean IoU of the masks before and after."""
     base = list(view.features)
 
     def masks(features, prism=None):
@@ -308,7 +310,7 @@ def stability(photos, view, network, others):
 
 
 def cost(photos, network):
-    """CPU seconds per photo of the network and of fits with and without the method; the least of three."""
+    """Print CPU seconds per photo of the network and of fits with and without the method; the minimum of three runs."""
     few = photos[:8]
 
     def least(work):

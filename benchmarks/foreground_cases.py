@@ -1,7 +1,7 @@
-"""Photos made from photos with masks: objects on other grounds, at each border, several, filling the frame, none.
+"""Photos composed from photos with masks: objects on other backgrounds, at borders, several, filling the frame, none.
 
-Used by ``benchmarks/foreground.py --cases``. An object is cut out with its mask and laid on a piece of another photo
-that holds no object, so the true mask is known exactly.
+Used by ``benchmarks/foreground.py --tables cases``. An object is cut out with its mask and pasted on a part of another
+photo without objects, so the true mask is known exactly.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 SIDE = 448
-# Where the object's box lies: centre of the box, as shares of the frame, and its longer side as a share of the frame.
+# Position of the object's box: its centre (x, y) and its longer side, as shares of the frame.
 PLACES = {
     "inside": (0.5, 0.5, 0.6),
     "small": (0.5, 0.55, 0.25),
@@ -25,7 +25,7 @@ PLACES = {
 
 
 def cut_out(photo, mask):
-    """A photo's object in its box, as RGBA, or None where it is too small to be laid elsewhere."""
+    """The part of a photo with its object, as RGBA; None if the object is too small."""
     inside = mask == 255
     rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
     if not len(rows) or min(np.ptp(rows), np.ptp(columns)) < 40:
@@ -38,7 +38,7 @@ def cut_out(photo, mask):
 
 
 def empty_piece(photo, mask):
-    """The largest square of a photo that holds no object, SIDE x SIDE, or None where it is small."""
+    """The largest square of a photo without objects, resized to SIDE x SIDE; None if it is too small."""
     shares = np.asarray(Image.fromarray((mask > 0).astype(np.float32)).resize((24, 24), Image.Resampling.BOX))
     free = shares == 0
     best = (0, 0, 0)
@@ -59,7 +59,7 @@ def empty_piece(photo, mask):
 
 
 def laid(ground, objects, places):
-    """Objects on a ground: photo (SIDE, SIDE, 3), mask (SIDE, SIDE) of 0, 255 and 128 along the edges."""
+    """Paste objects on a background: photo (SIDE, SIDE, 3), and mask (SIDE, SIDE) of 0, 255, and 128 along edges."""
     photo, mask = ground.convert("RGB"), Image.new("L", (SIDE, SIDE))
     for piece, (across, down, size) in zip(objects, places, strict=True):
         factor = size * SIDE / max(piece.size)
@@ -73,7 +73,7 @@ def laid(ground, objects, places):
 
 
 def cases(photos, masks):
-    """Made photos with their masks by the name of the case: dict of lists of (photo, mask)."""
+    """Composed photos with their masks, by name of the case: dict of lists of (photo, mask)."""
     pieces = [cut_out(photo, mask) for photo, mask in zip(photos, masks, strict=True)]
     grounds = [empty_piece(photo, mask) for photo, mask in zip(photos, masks, strict=True)]
     has_ground = [i for i, ground in enumerate(grounds) if ground is not None]
@@ -104,7 +104,7 @@ def cases(photos, masks):
 
 
 def two_grounds(grounds, besides, seed):
-    """A light ground above a dark one, from other photos than ``besides``."""
+    """A light background above a dark one, from other photos than ``besides``."""
     random = np.random.default_rng(seed)
     others = [each for i, each in enumerate(grounds) if each is not None and i != besides]
     pair = [np.asarray(others[i]) for i in random.choice(len(others), 2, replace=False)]
@@ -114,7 +114,7 @@ def two_grounds(grounds, besides, seed):
 
 
 def filling(photo, mask):
-    """The object's own box, with 8 % of each edge cut off."""
+    """The object's box, with 8 % of each edge cut off."""
     inside = mask == 255
     rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
     down, across = int(np.ptp(rows) * 0.08), int(np.ptp(columns) * 0.08)

@@ -1,10 +1,10 @@
-"""The pictures of docs/foreground.md: the foreground of scikit-image's CC0 photos by method.
+"""Draw the pictures of docs/foreground.md: the foreground of scikit-image's CC0 photos by method.
 
     python benchmarks/foreground_pictures.py --weights vits14.pth
 
 writes ``foreground-vit.jpg`` and ``foreground-histogram.png`` (block 8 of the ViT-S/14), and
-``foreground-efficientnet.jpg``, into docs/images. A row each photo: itself, ``pca`` and ``object`` of it alone, and
-``object`` with all photos of objects in one job. What is not foreground is dimmed.
+``foreground-efficientnet.jpg``, into docs/images. Each row shows a photo, its foreground with ``pca`` and ``object``
+from this photo alone, and with ``object`` from all photos of objects in one job. The background is dimmed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ PURPLE = np.array([90, 10, 80])
 
 
 def main() -> None:
-    """Draw both pictures."""
+    """Draw the pictures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--weights", help="a ViT-S/14 checkpoint in DINOv2's layout")
     parser.add_argument("--out", type=Path, default=IMAGES)
@@ -42,7 +42,7 @@ def main() -> None:
 
 
 def draw(network: dict, path: Path) -> patchprism.Visualization:
-    """One picture of all photos; gives the view of those with an object together."""
+    """Draw the picture of all photos; returns the view of the photos with objects."""
     from skimage import data
 
     photos = {name: rgb(getattr(data, name)()) for name in (*OBJECTS, *NOTHING)}
@@ -67,7 +67,7 @@ def rgb(photo: np.ndarray) -> np.ndarray:
 
 
 def dimmed(photo: np.ndarray, mask: np.ndarray, crop: tuple[float, ...]) -> np.ndarray:
-    """A photo whose background is dark purple."""
+    """A photo with its background darkened to purple."""
     left, top, right, bottom = (round(edge) for edge in crop)
     patches = Image.fromarray(mask).resize((right - left, bottom - top), Image.Resampling.NEAREST)
     whole = Image.new("1", (photo.shape[1], photo.shape[0]))
@@ -77,13 +77,13 @@ def dimmed(photo: np.ndarray, mask: np.ndarray, crop: tuple[float, ...]) -> np.n
 
 
 def resized(photo: np.ndarray) -> Image.Image:
-    """A photo of the sheet's width."""
+    """A photo, resized to the width of a panel."""
     height = round(photo.shape[0] * WIDTH / photo.shape[1])
     return Image.fromarray(photo).resize((WIDTH, height), Image.Resampling.LANCZOS)
 
 
 def sheet(rows: list[list[Image.Image]]) -> Image.Image:
-    """Rows of panels below the columns' names."""
+    """Rows of panels, with the names of the columns above."""
     height = HEAD + sum(row[0].height + GAP for row in rows)
     page = Image.new("RGB", (len(COLUMNS) * (WIDTH + GAP) - GAP, height - GAP), "white")
     font = ImageFont.load_default(size=12)

@@ -1,11 +1,11 @@
-"""Our DINOv2 forward beside transformers' with SDPA: same weights, alternating runs, accuracy beside speed.
+"""Our DINOv2 forward pass compared with that of transformers with SDPA: same weights, alternating runs, with accuracy.
 
     python benchmarks/forward.py [MODEL ...] [--size 448 518] [--batch 4] [--rounds 9]
 
-Prints, for every model and size: the median time of both and their ratio, the relative error of the patch
-tokens, and the share of this machine's float32 matrix-product peak that our forward reaches (the best of
-several large products measured between the rounds). Then the relative error of bfloat16 and float16.
-The weights are random stand-ins: neither speed nor arithmetic error depends on training.
+For every model and size, it prints the median time of both and their ratio, the relative error of the patch
+tokens, and the share of this machine's float32 peak that our forward pass reaches (the peak is the best of
+several large matrix products between the rounds). Then it prints the relative error of bfloat16 and float16.
+The weights are random, because neither speed nor arithmetic error depends on training.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _PEAK_SIDE = 2048
 
 
 def main() -> None:
-    """Parse the options, print one table."""
+    """Parse the options and print one table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("models", nargs="*", default=["dinov2_vits14"])
     parser.add_argument("--size", type=int, nargs="+", default=[448, 518])
@@ -64,7 +64,7 @@ def main() -> None:
 
 
 def reference(record: BackboneRecord) -> torch.nn.Module:
-    """Transformers' network with SDPA; matrices that keep their input's scale, so that tokens differ."""
+    """The network of transformers with SDPA; random matrices keep the scale of their input, so that tokens differ."""
     kind = "Dinov2WithRegisters" if record.prefix_tokens > 1 else "Dinov2"
     config = getattr(transformers, f"{kind}Config")(
         hidden_size=record.width,
@@ -118,7 +118,7 @@ def compare(
     ours, other = statistics.median(times["ours"]), statistics.median(times["theirs"])
     peak = 2 * _PEAK_SIDE**3 / min(times["product"])
     share = n_operations(record, batch, size // record.patch_size) / ours / peak
-    # Away from 518 transformers interpolates positions in its own way: for the error it is handed ours.
+    # For sizes other than 518, transformers interpolates positions differently; for the error, both use ours.
     model.embeddings.interpolate_pos_encoding = positions_of(record, model)
     error = relative_error(backbone.patch_tokens(pixels).flatten(1, 2), theirs())
     del model.embeddings.interpolate_pos_encoding
@@ -129,14 +129,14 @@ def compare(
 
 
 def timed(run: Callable[[], object]) -> float:
-    """Seconds that one call takes."""
+    """Seconds of one call."""
     start = time.perf_counter()
     run()
     return time.perf_counter() - start
 
 
 def positions_of(record: BackboneRecord, model: torch.nn.Module) -> Callable[..., torch.Tensor]:
-    """What replaces transformers' interpolation."""
+    """A function that replaces transformers' interpolation of positions with ours."""
     table = model.embeddings.position_embeddings
 
     def positions(_embeddings: torch.Tensor, height: int, width: int) -> torch.Tensor:

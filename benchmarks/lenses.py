@@ -1,9 +1,9 @@
-"""What each lens costs beside the forward pass that it looks at, and whether what it says is right.
+"""The cost of each lens, compared with the forward pass, and whether its results are right.
 
-Four of scikit-image's CC0 photos with the embedded default; attention with a DINOv2 ViT-S/14 of random weights,
-since only shapes matter to its time. Medians of interleaved runs in one thread, in seconds of processor time: ratios
-that a busy machine leaves alone. Drawing and writing are not counted. Beside each time stands what the lens found,
-against an independent answer where there is one.
+Uses four of scikit-image's CC0 photos with efficientnet_lite2; attention uses a DINOv2 ViT-S/14 with random weights,
+because its time depends only on shapes. Times are medians of interleaved runs in one thread, in seconds of processor
+time, whose ratios hardly depend on other work on the machine. Drawing and writing are not counted. Beside each time is
+the result of the lens, compared with an independent answer if there is one.
 
     python benchmarks/lenses.py [rounds]
 """
@@ -46,7 +46,7 @@ def stand_in() -> patchprism.Backbone:
 
 
 def right(name: str, result: object, view: patchprism.Visualization) -> str:
-    """What a lens found, checked."""
+    """The result of a lens in words, checked."""
     from sklearn.metrics.pairwise import cosine_similarity
 
     rows = [tokens.reshape(-1, tokens.shape[-1]).astype(np.float64) for tokens in view.features]

@@ -1,9 +1,9 @@
-"""Processor time to load a network: the embedded ViT from its ONNX file beside DINOv2's ViT-S/14 from a .pth.
+"""Processor time to load a network: the embedded ViT from its ONNX file, and DINOv2's ViT-S/14 from a .pth file.
 
     python benchmarks/loading.py [RUNS]
 
-Each load is in a process of its own, after torch and PatchPrism are imported. The .pth holds the tensors of the ONNX
-file, and both networks are checked to give the same tokens. Medians of the runs, which take turns.
+Each load is in a separate process, after torch and PatchPrism are imported. The .pth file contains the tensors of the
+ONNX file, and both networks are checked to give the same tokens. Times are medians of alternating runs.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The whole job, from shell to written pictures, beside a plain script that does what the seed did.
+"""The main job, from shell to written pictures, compared with a plain script that does the same as the seed.
 
-Four photos through DINOv2 ViT-S/14 at 448 with the seed preset on the CPU, stand-in weights. Both run in turn
-as whole processes; the ratio of their times is taken pair by pair, and the arrays of both are compared.
+Four photos go through DINOv2 ViT-S/14 at 448 with the seed preset on the CPU, with random weights. Both run alternately
+as complete processes; ratios of times are computed per pair of runs, and the arrays of both are compared.
 
     python benchmarks/main_job.py [PHOTO...]
 """
@@ -25,7 +25,7 @@ HERE = Path(__file__).parent
 
 
 def default_photos() -> list[str]:
-    """The seed's four dogs where they lie beside the checkout, else four of scikit-image's photos."""
+    """The seed's four dogs if they are beside the checkout, otherwise four of scikit-image's photos."""
     dogs = sorted((HERE.parent.parent / "shared" / "dogs").glob("*.jpg"))
     if dogs:
         return [str(dog) for dog in dogs]
@@ -36,7 +36,7 @@ def default_photos() -> list[str]:
 
 
 def stand_in_weights(path: Path) -> None:
-    """Random tensors in the official layout, scaled so that tokens differ from patch to patch."""
+    """Write random tensors in the official layout, scaled so that tokens differ between patches."""
     from patchprism.backbones import dinov2, find_record
 
     generator = torch.Generator().manual_seed(0)
@@ -94,7 +94,7 @@ def main() -> None:
             plain_out = Path(folder) / attention
             plain = [sys.executable, str(HERE / "plain_seed.py"), *args.photos, "--weights", str(weights)]
             plain += ["--out", str(plain_out), "--attention", attention]
-            timed([*ours, "--arrays"]), timed(plain)  # warm the file cache, and leave arrays to compare
+            timed([*ours, "--arrays"]), timed(plain)  # warm up the file cache, and write arrays to compare
             pairs = [(timed(ours), timed(plain)) for _ in range(args.runs)]
             ratios = sorted(a / b for a, b in pairs)
             print(

@@ -1,12 +1,12 @@
-"""How well a few masks, or a few clicks, segment the other photos.
+"""Accuracy of the foreground that is learned from a few masks or a few clicks.
 
 Run ``python benchmarks/masks_in.py FOLDER --weights vits14.pth`` with a folder as for ``benchmarks/foreground.py``
 (``photos/``, ``masks/``, ``manifest.json``).
 
 For each network, a head is fitted to the masks of 1, 3 or 5 photos (or to some clicks per class in 3 photos), drawn at
 random several times with a fixed seed, and measured on the photos that were not drawn. "Same kind" is one mask,
-measured on the other photos of its category. Beside it stands the automatic foreground of all photos together, on the
-same photos. Printed: mean IoU of patches, the mean of the worst tenth, and seconds of CPU per fit.
+measured on the other photos of its category. For comparison, the automatic foreground of all photos together is
+measured on the same photos. Printed are the mean IoU of patches, the mean of the worst tenth, and CPU seconds per fit.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def main() -> None:
 
 
 def three_valued(path: Path) -> np.ndarray:
-    """1 object, 0 ground, -1 where the truth does not say."""
+    """A mask with 1 for object, 0 for background, and -1 for unknown."""
     values = np.asarray(Image.open(path).convert("L"))
     return np.where(values == 255, 1, np.where(values == 0, 0, -1))
 
@@ -94,7 +94,7 @@ def measure(
 
 
 def clicked(labels: np.ndarray, count: int, random: np.random.Generator) -> np.ndarray:
-    """Only so many labels of each class, drawn at random."""
+    """Keep at most ``count`` random labels of each class."""
     some = np.full_like(labels, -1)
     for number in (0, 1):
         places = np.flatnonzero(labels == number)
@@ -103,11 +103,11 @@ def clicked(labels: np.ndarray, count: int, random: np.random.Generator) -> np.n
 
 
 def iou(mask: np.ndarray, shares: np.ndarray) -> float:
-    """Intersection over union of patches of which the truth says most."""
-    said = shares.sum(axis=-1) > 0.5
+    """Intersection over union of the patches whose truth is known for more than half of their area."""
+    known = shares.sum(axis=-1) > 0.5
     truth = shares[..., 1] > shares[..., 0]
-    union = ((mask | truth) & said).sum()
-    return float((mask & truth & said).sum() / union) if union else 1.0
+    union = ((mask | truth) & known).sum()
+    return float((mask & truth & known).sum() / union) if union else 1.0
 
 
 if __name__ == "__main__":

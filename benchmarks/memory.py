@@ -1,8 +1,8 @@
 """Peak memory of ``patchprism render`` over the number of photos; draws docs/images/memory.png.
 
-Each point is a fresh process: the embedded default at 224, photos made of scikit-image's CC0 ones, the peak
-resident size as the kernel keeps it. Both roads are shown: in memory (what ``patchprism.visualize`` does, and
-``render`` up to 64 photos) and shard by shard.
+Each point is a new process with efficientnet_lite2 at 224, on crops of scikit-image's CC0 photos; memory is the peak
+resident size as the kernel records it. Both ways of working are shown: in memory (like ``patchprism.visualize``, and
+``render`` with up to 64 photos) and shard by shard.
 
     python benchmarks/memory.py [--counts 50,200,500,2000]
 """
@@ -71,7 +71,7 @@ def measure(photos: list[Path], *options: str) -> tuple[float, float]:
 
 
 def main() -> None:
-    """Measure, print a table, draw."""
+    """Measure, print a table and draw the plot."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--counts", default="10,50,200,500,1000,2000")
     parser.add_argument("--plot", default=str(ROOT / "docs" / "images" / "memory.png"))
@@ -82,12 +82,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         make_photos(Path(folder), max(counts))
         photos = sorted(Path(folder).iterdir())
-        print("photos  road         peak MB  seconds  photos/s")
+        print("photos  tokens       peak MB  seconds  photos/s")
         for count in counts:
-            roads = [("shards", streamed, ["--resume"])]
+            ways = [("shards", streamed, ["--resume"])]
             if count <= 64:
-                roads.insert(0, ("in memory", in_memory, []))
-            for label, found, options in roads:
+                ways.insert(0, ("in memory", in_memory, []))
+            for label, found, options in ways:
                 found[count], seconds = measure(photos[:count], *options)
                 print(
                     f"{count:6,}  {label:10} {found[count]:9,.0f} {seconds:8.1f} {count / seconds:9.1f}",
@@ -103,7 +103,7 @@ def main() -> None:
 
 
 def draw(streamed: dict[int, float], in_memory: dict[int, float], path: Path) -> None:
-    """The plot of docs/scaling.md."""
+    """Draw the plot of docs/scaling.md."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4, 3.4), layout="constrained")

@@ -1,10 +1,10 @@
-"""StreamingPCA beside scikit-learn's PCA and IncrementalPCA: time, accuracy, memory.
+"""StreamingPCA compared with scikit-learn's PCA and IncrementalPCA: time, accuracy and memory.
 
     python benchmarks/pca.py [--rows 400000] [--width 384] [--pairs 5]
 
-Times are taken in turn in one process, ratios pair by pair. Accuracy is against scikit-learn's PCA of the same
-rows in float64. Memory is the growth of the peak resident size over that of the imports, each in a process of
-its own that makes its rows batch by batch.
+Times are measured alternately in one process, and ratios computed per pair of runs. The reference for accuracy is
+scikit-learn's PCA of the same rows in float64. Memory is the growth of the peak resident size after the imports, each
+in a separate process that makes its rows batch by batch.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ BATCH = 8192
 
 
 def batches(rows: int, width: int):
-    """Rows with a decaying spectrum and a mean of a few spreads, like patch tokens; the same every time."""
+    """The same random rows every time, with a decaying spectrum and a mean of a few deviations, like patch tokens."""
     rng = np.random.default_rng(0)
     deviations = (1 + np.arange(width, dtype=np.float32)) ** -0.7
     for start in range(0, rows, BATCH):
@@ -38,7 +38,7 @@ def timed(call):
 
 
 def peak(rows: int, width: int) -> None:
-    """Print how much the peak resident size grows while this many rows are fitted, in MB."""
+    """Print the growth of the peak resident size while this many rows are fitted, in MB."""
     from patchprism import StreamingPCA
 
     StreamingPCA(3).fit(np.eye(width, dtype=np.float32))
@@ -46,7 +46,7 @@ def peak(rows: int, width: int) -> None:
     pca = StreamingPCA(3)
     for batch in batches(rows, width):
         pca.partial_fit(batch)
-    pca.components_  # noqa: B018 - computed when asked for
+    pca.components_  # noqa: B018 - computed on access
     print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 
 

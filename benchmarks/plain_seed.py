@@ -1,8 +1,8 @@
-"""The seed's job as a plain script, the way people write it today: the yardstick of main_job.py.
+"""The seed's job as a plain script, as people usually write it; main_job.py compares PatchPrism with it.
 
-Torch, preprocessing without torchvision, three scikit-learn PCAs, three Matplotlib figures. The network is
-DINOv2 ViT-S/14 in plain torch modules; ``--attention matmul`` is what the official code did at the time of
-the post, ``--attention sdpa`` gives the yardstick today's fused attention as well.
+It uses torch, preprocessing without torchvision, three scikit-learn PCAs and three Matplotlib figures. The network is
+DINOv2 ViT-S/14 in plain torch modules; ``--attention matmul`` does the same as the official code at the time of
+the post, and ``--attention sdpa`` uses today's fused attention.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Photos a second over the batch size, and the share of the time that is not the network's.
+"""Photos per second by batch size, and the share of the time that is spent outside the network.
 
-Both for the embedded default at 224, photos of 320 x 240 pixels on the disk; medians of interleaved rounds. The
-accuracy beside the speed: the largest difference of any token from those of batches of one photo.
+Both are measured with efficientnet_lite2 at 224, on photos of 320 x 240 pixels on disk, as medians of interleaved
+rounds. The accuracy is the largest difference of any token from the tokens of batches with one photo.
 
     python benchmarks/throughput.py [--photos 64] [--rounds 3]
 """
@@ -18,7 +18,7 @@ import numpy as np
 
 from memory import make_photos
 from patchprism import load_backbone
-from patchprism.features.batching import patches_a_batch
+from patchprism.features.batching import patches_per_batch
 from patchprism.features.store import StoredFeatures
 from patchprism.jobs.engines import open_engine
 from patchprism.jobs.render import render_photos
@@ -29,7 +29,7 @@ from patchprism.pictures.options import PictureOptions
 
 
 class Timed:
-    """A backbone whose forward passes are timed."""
+    """A backbone that measures the time of its forward passes."""
 
     def __init__(self, backbone: object) -> None:
         self.backbone, self.seconds = backbone, 0.0
@@ -38,7 +38,7 @@ class Timed:
         return getattr(self.backbone, name)
 
     def patch_tokens(self, pixels: object, **options: object) -> object:
-        """As the backbone's."""
+        """See :class:`Backbone`."""
         start = time.perf_counter()
         tokens = self.backbone.patch_tokens(pixels, **options)
         self.seconds += time.perf_counter() - start
@@ -78,7 +78,7 @@ def main() -> None:
                     float(np.abs(a - b).max()) for a, b in zip(reference, tokens, strict=True)
                 )
         print(
-            f"features, {arguments.photos} photos at 224; the rule gives {patches_a_batch(backbone)} patches a batch"
+            f"features, {arguments.photos} photos at 224; default: {patches_per_batch(backbone)} patches per batch"
         )
         print("batch  photos/s  outside the network  max difference")
         for size in sizes:

@@ -1,16 +1,16 @@
-"""Sharpness at object borders, and time, of the three ways from patches to pixels.
+"""Sharpness at object borders, and time, of the three methods from patches to pixels.
 
-Composites with known masks: an object (a silhouette or a blob, filled with a photo's texture) pasted on
-another photo, all from scikit-image's CC0 pictures. Two questions are asked of each method:
+The photos are composites with known masks: an object (a silhouette or a blob, filled with a photo's texture) pasted on
+another photo, all from scikit-image's CC0 pictures. Each method is measured twice:
 
-- *mask known a patch*: each patch holds the share of it that the true mask covers. What the method itself does.
-- *mask probed*: each patch holds what a linear probe of the embedded default's features makes of it, fitted on
-  the same composites. With the errors of real features.
+- *true mask*: the value of each patch is the share of it that the true mask covers. This measures the method itself.
+- *probed mask*: the value of each patch is the prediction of a linear probe on the features of efficientnet_lite2,
+  fitted on the same composites. This includes the errors of real features.
 
-``MAE`` is the mean absolute error against the true mask among pixels less than one patch from its border, ``away``
-the same among all others (where a filter can only do harm), ``IoU``
-that of the upsampled mask cut at 0.5, ``width`` the distance in patches over which the mean profile across
-the border rises from 10 % to 90 % of its range.
+``MAE`` is the mean absolute error against the true mask over pixels less than one patch from its border, ``away`` the
+same over all other pixels (where a filter can only do harm), ``IoU`` the IoU of the upsampled mask with a threshold of
+0.5, and ``width`` the distance in patches over which the mean profile across the border rises from 10 % to 90 % of its
+range.
 
     python benchmarks/upsample.py            # the table
     python benchmarks/upsample.py --choose   # other radii and epsilons
@@ -94,7 +94,7 @@ def measure(method: str, cases: list, masks: dict[str, np.ndarray]) -> tuple[flo
 
 
 def found_masks(cases: list) -> dict[str, np.ndarray]:
-    """Masks read from the embedded default's features by one linear probe of all composites together."""
+    """Masks that a linear probe, fitted on all composites together, predicts from features of efficientnet_lite2."""
     import patchprism
 
     backbone = patchprism.load_backbone("efficientnet_lite2")
@@ -114,7 +114,7 @@ def table() -> None:
     known = {name: oracle(mask, 40) for name, _, mask in cases}
     found = found_masks(cases)
     print(f"{len(cases)} composites of {cases[0][1].shape[0]} pixels, 28 x 28 patches")
-    print(f"{'':10}{'mask known a patch':>40}{'mask probed':>40}")
+    print(f"{'':10}{'true mask':>40}{'probed mask':>40}")
     print(f"{'method':10}" + f"{'MAE':>10}{'away':>10}{'IoU':>10}{'width':>10}" * 2)
     for method in UPSAMPLES:
         row = measure(method, cases, known) + measure(method, cases, found)

@@ -1,11 +1,11 @@
-"""Videos: how steady the colours are, and what everything around the network costs.
+"""Videos: steadiness of the colours, and cost of everything outside the network.
 
     python benchmarks/video.py [--quick]
 
-Prints tables. Steadiness: one photo with sensor noise, frame after frame, the change of a patch's colour from
-one frame to the next in 1/255, largest of the three channels, before the codec; beside it the way of rescaling
-each frame by its own extremes. Cost: the whole command beside the network alone on the same frames, already
-decoded and framed, in turns, medians. Presets: what H.264's settings cost.
+It prints tables. Steadiness: frames show one photo with sensor noise; measured is the change of a patch's colour from
+one frame to the next in units of 1/255, the largest of the three channels, before the codec, also if each frame is
+scaled by its own extremes. Cost: the complete command compared with the network alone on the same frames, already
+decoded and framed; medians of alternating runs. Presets: the cost of H.264's settings.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from PIL import Image
 from skimage import data
 
 from patchprism import load_backbone, render_video
-from patchprism.features.batching import patches_a_batch
+from patchprism.features.batching import patches_per_batch
 from patchprism.features.extraction import batch_for
 from patchprism.jobs.video import sink
 from patchprism.jobs.video.frames import Span
@@ -35,7 +35,7 @@ from patchprism.support.memory import keep_memory
 
 
 def steps(colors, kept=None):
-    """Changes from frame to frame, in 1/255, of patches that both frames show."""
+    """Changes from frame to frame, in units of 1/255, of patches that are foreground in both frames."""
     change = np.abs(np.diff(np.stack(colors), axis=0)).max(axis=-1) * 255
     return change[kept] if kept is not None else change.ravel()
 
@@ -58,7 +58,7 @@ def steadiness(backbone, framing, n_frames):
             colors, steady = FrameColors(prism), Steady(prism.threshold_, prism.side_)
             bare = [colors.split(each) for each in tokens]
             shown = [steady(each) for each in bare]
-            alone = []  # each frame by its own extremes, all patches, the basis fixed
+            alone = []  # each frame scaled by its own extremes, with all patches and a fixed basis
             for each in tokens:
                 values = prism.object_components(each.reshape(-1, each.shape[-1]))[:, :3]
                 low, high = values.min(axis=0), values.max(axis=0)
@@ -80,7 +80,7 @@ def steadiness(backbone, framing, n_frames):
 
 
 def codec(backbone, folder, crf):
-    """What H.264 adds: the same steady colours, read back from the file, averaged over each patch's middle."""
+    """The change that H.264 adds: the steady colours, read from the file and averaged over each patch's middle."""
     rng = np.random.default_rng(0)
     source = folder / "noisy"
     source.mkdir(exist_ok=True)
@@ -117,7 +117,7 @@ def make_clip(path, height, width, count):
 def cost(backbone, framing, folder, height, width, count, rounds):
     clip = make_clip(folder / f"{height}.mp4", height, width, count)
     frames = [framing.apply(frame.rgb) for frame in open_clip(clip).frames(Span(), planes=False)]
-    batch = batch_for(frames[0].grid, patches_a_batch(backbone))
+    batch = batch_for(frames[0].grid, patches_per_batch(backbone))
     prism_from = render_video(clip, folder / "first.mp4", backbone=backbone, fit_frames=4)
     whole, alone, whole_cpu, alone_cpu, inside = [], [], [], [], []
     for _ in range(rounds):
@@ -146,7 +146,7 @@ def cost(backbone, framing, folder, height, width, count, rounds):
 
 
 def presets(backbone, folder):
-    """What H.264's settings cost: one thread, side by side, crf 18; bytes and distance from what was encoded."""
+    """Cost of H.264's settings, one thread, layout side, crf 18: time, bytes, and distance from the original frames."""
     tried = {
         "veryfast": {"preset": "veryfast"},
         "superfast": {"preset": "superfast"},
@@ -189,7 +189,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--only", choices=("steady", "codec", "cost", "presets"))
     parser.add_argument(
-        "--threads", type=int, help="of torch; 1 makes processor times comparable on a busy machine"
+        "--threads", type=int, help="threads of torch; 1 makes processor times comparable on a busy machine"
     )
     options = parser.parse_args()
     keep_memory()  # as the command does

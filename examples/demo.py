@@ -1,6 +1,6 @@
-"""The main job on photos that scikit-image ships (CC0), with the embedded ViT: no download, no GPU.
+"""The main job on photos from scikit-image (CC0), with the embedded ViT: needs no download and no GPU.
 
-Run as ``python examples/demo.py OUT``; ``make demo`` does.
+Run it with ``make demo`` or ``python examples/demo.py OUT``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ PHOTOS = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")
 
 
 def main() -> int:
-    """Colour the photos into the folder named on the command line; the exit code is patchprism's."""
+    """Colour the photos and write to the folder given on the command line; returns the exit code of patchprism."""
     out = Path(sys.argv[1] if len(sys.argv) > 1 else "out/demo")
     photos = out / "photos"
     photos.mkdir(parents=True, exist_ok=True)

@@ -16,22 +16,22 @@ SHARED_DOGS = Path(__file__).resolve().parents[2] / "shared" / "dogs"
 
 
 def pytest_addoption(parser):
-    """``make test`` installs every optional package, so there a missing one is a failure and not a skip."""
+    """Add ``--all-packages``: ``make test`` installs all optional packages, so a missing one is a failure there."""
     parser.addoption(
-        "--all-packages", action="store_true", help="fail where a package is missing, do not skip"
+        "--all-packages", action="store_true", help="fail instead of skipping tests if a package is missing"
     )
 
 
 def pytest_configure(config):
-    """Let ``importorskip`` fail where all packages must be here."""
+    """With ``--all-packages``, let ``importorskip`` fail instead of skip."""
     if config.getoption("--all-packages"):
         pytest.importorskip = lambda name, **_: importlib.import_module(name)
 
 
 @pytest.fixture(scope="session")
 def shared_dogs() -> Path:
-    """The folder of the seed's four dogs, which lies beside the repository and not in it."""
-    # A worktree lies elsewhere than the main checkout, but beside the same folder.
+    """The folder with the seed's four dogs, which is beside the repository."""
+    # The folder is beside the main checkout, also if the tests run in another worktree.
     if not (SHARED_DOGS / "1.jpg").is_file():
         pytest.skip("the seed's dogs are not beside this repository")
     return SHARED_DOGS
@@ -39,9 +39,9 @@ def shared_dogs() -> Path:
 
 @pytest.fixture(autouse=True, scope="module")
 def small_figures(request):
-    """Figures of a sixteenth of the pixels, for at their own size they take most of the time of so small jobs.
+    """Draw figures with a sixteenth of the pixels; at full size, they would take most of the time of such small jobs.
 
-    A file with the mark ``figures_at_size`` draws them as people see them.
+    Tests with the mark ``figures_at_size`` draw them at full size.
     """
     with pytest.MonkeyPatch.context() as patch:
         if request.node.get_closest_marker("figures_at_size") is None:
@@ -51,7 +51,7 @@ def small_figures(request):
 
 @pytest.fixture
 def photo() -> np.ndarray:
-    """A photo of 48 x 64 pixels, smooth enough for JPEG, that no flip or turn maps to itself."""
+    """A photo of 48 x 64 pixels, smooth enough for JPEG and without any symmetry."""
     y, x = np.mgrid[:48, :64]
     red = 4 * x
     green = 5 * y
@@ -64,10 +64,10 @@ HELPERS = Path(__file__).resolve().parent / "helpers"
 
 @pytest.fixture(scope="session")
 def ray_engine():
-    """A cluster of two workers; started once, it takes seconds."""
+    """A Ray cluster of two workers; started only once, because this takes seconds."""
     ray = pytest.importorskip("ray")
     paths = [str(Path(patchprism.__file__).resolve().parents[1]), str(HELPERS)]
-    # An address in the environment would take these tests to somebody's cluster.
+    # An address in the environment would run these tests on an existing cluster.
     kept = {name: os.environ.pop(name, None) for name in ("RAY_ADDRESS",)}
     environment = {"PYTHONPATH": os.pathsep.join([*paths, os.environ.get("PYTHONPATH", "")])}
     ray.init(

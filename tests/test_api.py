@@ -1,4 +1,4 @@
-"""What people type into a notebook: from photos to tokens, a view of one's own features, lenses by their names."""
+"""The Python interface, as in notebooks: from photos to tokens, own features, and lenses as methods."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def disc(height: int, width: int, seed: int) -> np.ndarray:
-    """A photo with a disc on a noisy ground."""
+    """A photo with a disc on a noisy background."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:height, :width]
     inside = (y - height / 2) ** 2 + (x - width / 2) ** 2 < (min(height, width) / 3) ** 2
@@ -50,7 +50,7 @@ def test_extract_gives_the_tokens_that_visualize_uses(photos, view):
     assert features.names == ["photo-1", "photo-2", "photo-3"]
     assert features.origin == view.origin == view.prism.origin
     assert features[1:].origin == features.origin
-    # Independently: the framing and the network by hand.
+    # Independent computation: call the framing and the network directly.
     framing = Framing(size=64, patch_size=PATCH, mean=(0.5,) * 3, std=(0.5,) * 3)
     pixels = framing.apply(photos[1]).pixels[None]
     np.testing.assert_allclose(features[1], Toy().patch_tokens(pixels)[0].numpy(), atol=1e-6)
@@ -112,7 +112,7 @@ def test_extract_names_what_is_wrong(photos, options, words):
         patchprism.extract(**{"photos": photos, "backbone": Toy(), **options})
 
 
-# ---------------------------------------------------------------- features of one's own
+# ---------------------------------------------------------------- own features
 
 
 def test_own_features_have_the_colors_of_the_same_tokens(photos, view, tmp_path):
@@ -131,7 +131,7 @@ def test_own_features_have_the_colors_of_the_same_tokens(photos, view, tmp_path)
     assert report["settings"]["device"] is None
     assert report["prism"]["fitted_here"] is True
     assert own.prism.origin == {}
-    # Its prism colours photos of the same network, and the other way round.
+    # The prism of own features colours photos of the same network, and vice versa.
     assert len(patchprism.visualize(photos, backbone=Toy(), size=64, prism=own.prism)) == 3
     again = patchprism.visualize(features=tokens, prism=view.prism)
     np.testing.assert_array_equal(again.colors[0], view.colors[0])
@@ -141,7 +141,7 @@ def test_own_features_have_the_colors_of_the_same_tokens(photos, view, tmp_path)
     own.figure().canvas.draw()
 
 
-def test_without_photos_plain_grey_stands_for_them(tmp_path):
+def test_without_photos_pictures_show_plain_grey(tmp_path):
     tokens = np.random.default_rng(0).normal(size=(2, 6, 9, 32)).astype(np.float32)
     view = patchprism.visualize(features=tokens, foreground="none", model="my network")
     assert view.record.name == "my network"
@@ -212,7 +212,7 @@ def test_features_of_another_shape_are_refused_with_a_hint(features, words):
 
 
 @pytest.mark.parametrize("shape", [(3, 48, 16, 16), (2, 60, 20, 8), (1, 16, 16, 384)])
-def test_features_that_are_no_channels_first_pass(shape):
+def test_features_with_channels_last_are_accepted(shape):
     tokens = np.random.default_rng(0).normal(size=shape)
     assert len(patchprism.visualize(features=tokens, foreground="none")) == shape[0]
 
@@ -231,7 +231,7 @@ def test_bad_values_name_the_photo(photos, view, tmp_path):
 
 def test_photos_that_do_not_fit_their_features_are_refused(photos, view, tmp_path):
     tokens = list(view.features)
-    with pytest.raises(FeaturesError, match="features are of 3 photos, and photos are 2"):
+    with pytest.raises(FeaturesError, match="features and photos must have the same length, got 3 and 2"):
         patchprism.visualize(photos[:2], features=tokens)
     words = r"photo-1: features have 8 x 12 patches, but .* 96 x 64 pixels .* into 12 x 8"
     with pytest.raises(FeaturesError, match=words):
@@ -264,13 +264,13 @@ def test_photos_that_do_not_fit_their_features_are_refused(photos, view, tmp_pat
         {"fetch_from": ["s3://bucket"]},
     ],
 )
-def test_options_of_a_network_are_refused_beside_features(options):
+def test_options_of_a_network_are_refused_with_features(options):
     words = f"{next(iter(options))} is for photos that go through a network"
     with pytest.raises(OptionError, match=words):
         patchprism.visualize(features=np.ones((1, 2, 2, 8)), **options)
 
 
-def test_framing_goes_with_features(photos):
+def test_framing_is_only_for_features(photos):
     framing = Framing(size=64, patch_size=8, mean=(0, 0, 0), std=(1, 1, 1))
     with pytest.raises(OptionError, match="framing is for features"):
         patchprism.visualize(photos, backbone=Toy(), framing=framing)
@@ -330,11 +330,11 @@ def test_similarity_against_a_computation_by_hand(view):
         view.similarity(0, "left", 1)
 
 
-def test_a_photo_is_meant_by_its_index_whatever_others_are_called(photos, tmp_path):
+def test_an_index_means_the_photo_even_if_another_has_that_number_as_its_name(photos, tmp_path):
     for name, photo in (("2.png", photos[0]), ("1.png", photos[1])):
         Image.fromarray(photo).save(tmp_path / name)
     view = patchprism.visualize([tmp_path / "2.png", tmp_path / "1.png"], backbone=Toy(), size=64)
-    found = view.similarity(0, 90, 60)  # outside of the other photo
+    found = view.similarity(0, 90, 60)  # outside the other photo
     assert found.arrays[0]["points"].tolist() == [[0, 7, 11]]
 
 
@@ -354,7 +354,7 @@ def test_clusters_matches_and_norms(view, tmp_path):
     assert len(places)
     assert len(view.matches().figures) == 3
     assert repr(view.matches()) == "LensResult(matches, 3 figures)"
-    with pytest.raises(OptionError, match="b must be another photo than a"):
+    with pytest.raises(OptionError, match="b must be a different photo than a"):
         view.matches(1, "photo-2")
     with pytest.raises(OptionError, match="matches needs two photos"):
         view.matches(1)
@@ -372,7 +372,7 @@ def test_clusters_matches_and_norms(view, tmp_path):
 
 
 class Seeing(Toy):
-    """A toy whose class token looks at all patches alike, and each patch at itself."""
+    """A toy whose class token attends equally to all patches, and each patch to itself."""
 
     has_attention = True
 
@@ -406,7 +406,7 @@ def test_attention_of_the_class_token_and_of_a_point(photos, view, tmp_path):
     mean = one.arrays[1]["at1_mean"]
     assert mean[50 // 8, 20 // 8] == mean.sum() == 1
     assert one._repr_png_().startswith(PNG)
-    with pytest.raises(OptionError, match="has nothing for photo 0"):
+    with pytest.raises(OptionError, match="has no picture of photo 0"):
         one.picture(0)
     seen.save(tmp_path, lenses=[one], arrays=True, pca=False)
     with pytest.raises(OptionError, match="needs photo, x and y"):
@@ -437,14 +437,14 @@ def test_attention_loads_the_network_again(monkeypatch):
 # ---------------------------------------------------------------- names, notebooks
 
 
-def test_a_fresh_notebook_shows_figures_and_results(view):
-    # As IPython's formatter for PNG does where nothing is registered for the type.
+def test_a_new_notebook_displays_figures_and_results(view):
+    # What IPython's PNG formatter does if nothing is registered for the type.
     for shown in (view, view[0], view.figure(), view.norms()):
         assert shown._repr_png_().startswith(PNG)
     assert type(view.figure()).__mro__[1].__name__ == "Figure"
 
 
-def test_a_comparison_shows_itself(photos):
+def test_notebooks_display_a_comparison(photos):
     class Other(Toy):
         def __init__(self):
             super().__init__()
@@ -464,7 +464,7 @@ def test_representations_are_one_line(view):
     assert repr(Toy()) == "Toy(toy, cpu, float32)"
 
 
-def test_a_fresh_process_has_functions_of_these_names():
+def test_a_new_process_finds_the_public_functions():
     program = (
         "import patchprism, types\n"
         "import patchprism.lenses.comparison, patchprism.views.extract, patchprism.views.visualize\n"

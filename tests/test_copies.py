@@ -1,4 +1,4 @@
-"""What comes out of a job can be copied and pickled, and the copy gives the same."""
+"""Results of jobs can be copied and pickled, and the copy gives the same results."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def files(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def view(files):
-    """Photos by path, as images and as arrays, one of them shown already."""
+    """Photos given as paths, images and arrays, one of which was already displayed."""
     photos = [files[0], Image.open(files[1]), np.asarray(Image.open(files[0]))]
     made = patchprism.visualize(photos, backbone=Toy(), size=48)
     made.picture(0, overlay_alpha=0.5)
@@ -96,7 +96,7 @@ def test_stored_features(copied, tmp_path):
 
 
 @pytest.mark.parametrize("upsample", ["nearest", "bilinear"])
-def test_what_lenses_find(view, copied, upsample, tmp_path):
+def test_lens_results(view, copied, upsample, tmp_path):
     options = LensOptions(at=("1:20,20",), clusters=3, upsample=upsample)
     found = look_through(view, ["similarity", "matches", "clusters", "norm", "score"], options)
     twins = copied(found)

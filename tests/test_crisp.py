@@ -1,4 +1,4 @@
-"""Overlapping patches, refined tokens and tiles: where their cells lie, and what keeps them apart from other tokens."""
+"""Overlapping patches, refined tokens and tiles: positions of their cells, and records of these options."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def photos(tmp_path):
 
 
 def patch_means(framed, patch):
-    """What a network would get that sees the mean of each patch, (h, w, 3)."""
+    """Mean of each patch, (h, w, 3)."""
     _, height, width = framed.pixels.shape
     blocks = framed.pixels.reshape(3, height // patch, patch, width // patch, patch)
     return blocks.mean(dim=(2, 4)).permute(1, 2, 0).numpy()
@@ -53,8 +53,8 @@ def test_overlapping_patches_are_centred_on_their_cells(patch, stride):
     assert framed.crop == (0, 0, 6 * patch, 5 * patch)
     assert framed.shown.shape == photo.shape
     found = patch_means(framed, patch) * 255
-    inner = slice(patch // stride, -(patch // stride))  # patches that lie in the photo whole
-    middles = (np.arange(columns) + 0.5) * stride * 2  # of the cells, on the ramp
+    inner = slice(patch // stride, -(patch // stride))  # patches that are completely inside the photo
+    middles = (np.arange(columns) + 0.5) * stride * 2  # middles of the cells, as values of the ramp
     np.testing.assert_allclose(
         found[inner, inner, 1], np.tile(middles[inner], (rows - 2 * patch // stride, 1)), atol=0.02
     )
@@ -76,8 +76,8 @@ def test_an_edge_stays_where_the_photo_has_it(stride):
     assert np.abs(edges - 217).max() <= cell / 4 + 1
 
 
-def test_the_network_gets_patches_as_a_convolution_with_a_stride_has_them(vit):
-    """After Amir et al. (2021): the patch embedding strides, positions are interpolated to the finer grid."""
+def test_the_network_gets_the_patches_of_a_convolution_with_this_stride(vit):
+    """As in Amir et al. (2021): the patch embedding uses the stride, positions are interpolated to the finer grid."""
     photo = np.random.default_rng(0).integers(0, 256, (56, 70, 3), dtype=np.uint8)
     plain, strided = (vit.framing(size=56, stride=stride).apply(photo) for stride in (None, 2))
     network, proj = vit.network, vit.network.patch_embed.proj
@@ -118,17 +118,17 @@ def test_a_grid_that_is_finer_than_the_pixels_is_refused(photos, vit):
     assert patchprism.extract(photos[:1], vit, size=56, stride=2, refine=2)[0].shape[:2] == (56, 70)
 
 
-def test_a_stride_is_part_of_what_a_prism_and_a_framing_keep(photos, vit):
+def test_prisms_and_framings_record_the_stride(photos, vit):
     view = patchprism.visualize(photos, backbone=vit, size=56, stride=7)
     assert view.features.grids[0] == view.parts[0].score.shape == (8, 10)
     assert view.framing.to_dict()["stride"] == 7
     assert Framing.from_dict(view.framing.to_dict()) == view.framing
     with pytest.raises(PrismError, match=r"another framing \(stride\): 7, now 14"):
         patchprism.visualize(photos, backbone=vit, size=56, stride=14, prism=view.prism)
-    again = patchprism.visualize(photos, backbone=vit, prism=view.prism)  # the prism brings its own
+    again = patchprism.visualize(photos, backbone=vit, prism=view.prism)  # the prism sets the stride
     np.testing.assert_array_equal(again.parts[0].rgb, view.parts[0].rgb)
     assert "tokens of the last layer, stride 7." in origin_of(view._colored().opened, 2, 160)
-    # The patch size itself is no overlap, and the same framing as ever.
+    # A stride of the patch size means no overlap, and gives the same framing as without a stride.
     plain = vit.framing(size=56, stride=14)
     assert plain == vit.framing(size=56)
     assert "stride" not in plain.to_dict()
@@ -137,7 +137,7 @@ def test_a_stride_is_part_of_what_a_prism_and_a_framing_keep(photos, vit):
 # ---------------------------------------------------------------- refined tokens
 
 
-def test_refined_tokens_go_through_every_road(photos, vit, tmp_path):
+def test_refined_tokens_work_in_every_job(photos, vit, tmp_path):
     options = {"size": 56, "refine": 2}
     features = patchprism.extract(photos, vit, **options)
     plain = patchprism.extract(photos, vit, size=56)
@@ -157,14 +157,14 @@ def test_refined_tokens_go_through_every_road(photos, vit, tmp_path):
 
 
 def test_refined_tokens_follow_the_photos_edge():
-    """A token per patch that knows on which side its patch mostly lies; the edge is inside a patch."""
+    """Each token says on which side of the edge its patch mostly is; the edge is inside a patch."""
     photo = np.full((64, 64, 3), 30, np.uint8)
     photo[:, 27:] = 220
     framed = Framing(size=64, patch_size=8, **PLAIN).apply(photo)
     (found,) = tokens_of(Toy(), [framed], TokenOptions(refine=4))
     (plain,) = tokens_of(Toy(), [framed], TokenOptions())
     assert found.shape == (32, 32, plain.shape[2])
-    # Cells of 2 pixels: the 14th is cut by the edge, its neighbours are as the ground and as the object are.
+    # With cells of 2 pixels, the edge is in the 14th; its neighbours equal the background and the object.
     np.testing.assert_allclose(found[4:-4, 11], np.broadcast_to(plain[4, 1], (24, plain.shape[2])), atol=0.02)
     np.testing.assert_allclose(found[4:-4, 15], np.broadcast_to(plain[4, 5], (24, plain.shape[2])), atol=0.02)
 
@@ -173,12 +173,12 @@ def test_refined_tokens_follow_the_photos_edge():
 
 
 def own_means(pixels):
-    """A network whose patches know nothing of each other."""
+    """A network whose tokens depend only on their own patch."""
     return torch.nn.functional.avg_pool2d(pixels, 4).permute(0, 2, 3, 1)
 
 
 def with_offset(pixels):
-    """A network whose tokens depend on all that it sees."""
+    """A network whose tokens depend on all its pixels."""
     return own_means(pixels) + pixels.mean(dim=(1, 2, 3), keepdim=True)
 
 
@@ -189,7 +189,7 @@ def ramp():
 
 
 @pytest.mark.parametrize(("height", "width"), [(160, 200), (40, 200), (160, 24), (36, 40), (160, 4)])
-def test_tiles_of_patches_that_know_only_themselves_are_the_whole(ramp, height, width):
+def test_tiles_of_independent_patches_equal_the_whole_photo(ramp, height, width):
     pixels = ramp[:, :height, :width]
     seen = []
 
@@ -201,7 +201,7 @@ def test_tiles_of_patches_that_know_only_themselves_are_the_whole(ramp, height, 
     whole = own_means(pixels[None])[0].numpy()
     assert found.shape == whole.shape
     np.testing.assert_allclose(found, whole, atol=0.02)
-    # Windows, never the photo.
+    # The network saw only windows, never the complete photo.
     assert max(shape[2] for shape in seen[:-1]) <= 32
     assert max(shape[0] for shape in seen) <= 3
     assert seen[-1][2] * seen[-1][3] <= 1.5 * 32 * 32 or min(height, width) < 32
@@ -213,7 +213,7 @@ def test_no_seams_where_windows_see_different_things(ramp, monkeypatch):
     steps, expected = np.abs(np.diff(found, axis=1)), np.abs(np.diff(whole, axis=1))
     assert steps.max() < 2.2 * expected.max()
     np.testing.assert_allclose(found, whole, atol=0.05)
-    # Without the pass over the whole, what windows see remains; without blending, so do seams.
+    # Without the pass over the whole photo, the offsets of windows remain; without blending, there are seams.
     monkeypatch.setattr(tiles, "_take_coarse", lambda tokens, whole: None)
     assert np.abs(tiled(ramp, with_offset, patch=4, side=16) - whole).max() > 0.2
     monkeypatch.setattr(tiles, "OVERLAP", 0.0)

@@ -1,4 +1,4 @@
-"""Documentation executes: commands and programs of README and docs run, docs/cli.md is what the commands say."""
+"""The commands and programs of README and docs run, and docs/cli.md equals the help texts of the commands."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def blocks(text: str) -> list[tuple[str, str]]:
-    """Language and text of each block that is marked to be run."""
+    """Language and text of each block that is marked as a test."""
     return re.findall(r"<!-- runs in the test suite -->\n```(\w+)\n(.*?)```", text, re.DOTALL)
 
 
 BLOCKS = blocks(README)
-# A page, and files that its blocks must have made.
+# Pages, and files that their blocks must write.
 PAGES = {
     "quickstart": ["out/results.png", "out-cat/chelsea.overlay.png", "page.html", "out-python/report.json"],
     "tutorials/figure-1": ["out/histogram.png", "out-paper/results.pdf", "out-more/coffee.pca.png"],
@@ -35,7 +35,7 @@ PAGES = {
 
 
 def run(language: str, text: str, name: str, names: dict[str, object], monkeypatch) -> None:
-    """Run one block as a reader would; a command must succeed."""
+    """Run one block like a reader; commands must succeed."""
     if language == "python":
         exec(compile(text, name, "exec"), names)
         return
@@ -51,7 +51,7 @@ def run(language: str, text: str, name: str, names: dict[str, object], monkeypat
 
 @pytest.fixture
 def workplace(tmp_path, monkeypatch):
-    """A folder with a folder ``photos`` in it, as the README's reader has one."""
+    """A folder that contains a folder ``photos``, as the README assumes."""
     (tmp_path / "photos").mkdir()
     data = Path(next(iter(skimage.__path__))) / "data"
     for name in ("chelsea.png", "coffee.png"):
@@ -62,7 +62,7 @@ def workplace(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory):
-    """``base.pth`` and ``tuned.pth``, which a tutorial compares: seeded weights in DINOv2's layout."""
+    """``base.pth`` and ``tuned.pth``, which a tutorial compares: random weights in DINOv2's layout."""
     import torch
     from standin import filled_state
 
@@ -81,7 +81,7 @@ def checkpoints(tmp_path_factory):
 
 @pytest.fixture
 def small_default(monkeypatch):
-    """Where a page names no model, the small network answers: fast, and without a download."""
+    """Use the small network if a page names no model: it is fast and needs no download."""
     for place in ("patchprism.jobs.network", "patchprism.lenses.compared"):
         monkeypatch.setattr(f"{place}.choose_model", lambda: ("efficientnet_lite2", ""))
 
@@ -104,7 +104,7 @@ def test_the_blocks_of_a_page_run_one_after_the_other(
 ):
     from PIL import Image
 
-    if page == "tutorials/masks":  # which clicks on photos that the quickstart makes
+    if page == "tutorials/masks":  # its clicks are on photos that the quickstart makes
         data = Path(next(iter(skimage.__path__))) / "data"
         for name in ("astronaut.png", "rocket.jpg"):
             Image.open(data / name).save(workplace / "photos" / Path(name).with_suffix(".png"))
@@ -138,7 +138,7 @@ def test_every_file_that_the_readme_names_is_there():
             assert (ROOT / target).is_file(), target
 
 
-def test_the_page_of_commands_is_what_the_commands_say():
+def test_the_page_of_commands_equals_their_help_texts():
     spec = importlib.util.spec_from_file_location("generate_cli", ROOT / "docs" / "generate_cli.py")
     generate = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(generate)
@@ -166,7 +166,7 @@ def test_links_between_pages_lead_somewhere(path):
             assert (path.parent / target).exists(), f"{path.name}: {target}"
 
 
-def test_the_rooms_in_contributing_are_those_of_src():
+def test_contributing_lists_the_parts_of_src():
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     told = re.findall(r"^\| `(\w+)(?:/|\.py)` \|", text, re.MULTILINE)
     there = [path.stem for path in (ROOT / "src" / "patchprism").iterdir() if not path.name.startswith("_")]

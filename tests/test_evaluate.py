@@ -24,13 +24,13 @@ from patchprism.jobs.run import Run
 from patchprism.jobs.settings import Settings
 from patchprism.pictures.measures import measure, overall
 
-# Of the examples by their seeds: the largest E, and S.
+# Maximum E, and S, of the examples by their seeds.
 RECORDED = ((0, 0.8852581, 0.6325416), (1, 0.9434109, 0.6963453), (2, 0.8838386, 0.6315728))
 SETTINGS = Settings(model="toy", size=48)
 
 
 def example(seed, height=30, width=41):
-    """A blurred square with noise as the score, and a square elsewhere as the truth."""
+    """A blurred square with noise as the score, and a shifted square as the truth."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:height, :width]
     top, left = rng.integers(0, 12, 2)
@@ -108,12 +108,12 @@ def test_corloc_compares_the_boxes_of_the_largest_parts():
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "I;16"])
-def test_what_is_not_zero_is_object_whatever_the_kind_of_png(tmp_path, mode):
+def test_values_other_than_zero_are_object_in_every_kind_of_png(tmp_path, mode):
     mask = np.zeros((6, 8), np.uint8)
     mask[2:4, 3:7] = 1
     image = Image.fromarray(mask * 255) if mode == "1" else Image.fromarray(mask)
     if mode == "P":
-        image.putpalette([0, 0, 0, 0, 0, 0])  # both are black: the index counts
+        image.putpalette([0, 0, 0, 0, 0, 0])  # both colours are black, because only the index counts
     elif mode == "I;16":
         image = Image.fromarray(mask.astype(np.uint16) * 256)
     elif mode != "L":
@@ -126,7 +126,7 @@ def test_what_is_not_zero_is_object_whatever_the_kind_of_png(tmp_path, mode):
 
 @pytest.fixture
 def folders(tmp_path):
-    """Five photos, and masks that are the foreground as a job saves it."""
+    """Five photos, and masks that a job saved as their foreground."""
     photos = [str(path) for path in sorted(make_photos(tmp_path / "p", 5).iterdir())]
     view = patchprism.visualize(photos, backbone=Toy(), size=48)
     view.save(tmp_path / "out", masks="png")
@@ -156,7 +156,7 @@ def test_the_masks_of_a_job_agree_with_it_in_memory_and_in_shards(folders, tmp_p
     assert evaluate(photos, masks, upsample="nearest").overall["iou"] < 1
 
 
-def test_masks_as_jobs_write_them_are_read_again_and_shared_ones_are_refused(folders, tmp_path):
+def test_masks_written_by_jobs_are_read_and_shared_ones_are_refused(folders, tmp_path):
     photos, masks = folders
     (masks / "p0000.png").rename(masks / "p0000.mask.png")
     (masks / "p0001.png").rename(masks / "p0001.PNG")
@@ -172,7 +172,7 @@ def test_masks_as_jobs_write_them_are_read_again_and_shared_ones_are_refused(fol
         evaluate([*photos, str(copy)], masks)
 
 
-def test_masks_of_photos_that_are_gone_are_bilinear_and_said_so(folders, tmp_path):
+def test_masks_of_missing_photos_are_bilinear_and_reported(folders, tmp_path):
     photos, masks = folders
     store = tmp_path / "f.zarr"
     with open_engine() as engine:

@@ -1,4 +1,4 @@
-"""Figures: where things stand, what they say, in all formats, and what is refused."""
+"""Figures: layout, texts and formats, and options that are refused."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def test_lines_are_broken_between_words():
     assert tail in ("0001.jpg", "lake_0001.jpg")
     assert fit_lines("日本語の写真", width, 3, most=2) == ["日本語", "の写真"]
     assert fit_lines("x" * 50, width, 10, most=1) == ["xxxxx…xxxx"]
-    # A narrow column: the part of a name that tells photos apart, then its ending.
+    # In a narrow column, the start and the end of the name remain.
     assert fit_lines("p0001.jpg", width, 5, most=2) == ["p0001", ".jpg"]
     assert fit_lines("a_very_long_name_0123456789.png", width, 15, most=2) == [
         "a_very_…name_",
@@ -147,7 +147,7 @@ def test_lines_are_broken_between_words():
 
 
 @pytest.mark.parametrize("stacked", [False, True])
-def test_narrow_columns_lose_no_word_of_what_the_figure_says(stacked):
+def test_narrow_columns_keep_every_word_of_the_figures_own_texts(stacked):
     said = "layer 7, the reference, not turned by chance"
     sheet = sheet_of(GRIDS[1:2] * 2, panels=5, heads=("photo", *[f"model\n{said}"] * 4), columns=1)
     page, pictures = laid(sheet, width=82 / 25.4, arrange="above" if stacked else "beside")
@@ -162,7 +162,7 @@ def test_narrow_columns_lose_no_word_of_what_the_figure_says(stacked):
             )
 
 
-def test_rows_are_cut_where_they_come_out_alike():
+def test_rows_are_divided_into_nearly_equal_widths():
     assert partition([1.0] * 12, shape=4 / 3) == [4, 8, 12]
     assert partition([3.0, 1.0, 1.0, 1.0, 3.0], shape=1) == [1, 4, 5]
 
@@ -219,7 +219,7 @@ def test_formats(view, tmp_path):
     view.save(tmp_path, figure_format="pdf", width="82mm", dpi=100)
     pdf = (tmp_path / "results.pdf").read_bytes()
     assert pdf.startswith(b"%PDF")
-    assert b"/Type0" in pdf  # text is text: its font is embedded
+    assert b"/Type0" in pdf  # text stays text, with an embedded font
     assert float(re.search(rb"/MediaBox \[ 0 0 ([\d.]+)", pdf)[1]) == pytest.approx(82 / 25.4 * 72, abs=0.01)
     caption = (tmp_path / "results.txt").read_text("utf-8")
     assert "explain" in caption
@@ -268,7 +268,7 @@ def test_backgrounds():
     assert right("transparent")[3] == 0
 
 
-def test_a_transparent_figure_has_no_ground(view):
+def test_a_transparent_figure_has_no_background(view):
     figures = view.figures(PictureOptions(background="transparent", width=3, dpi=72))
     drawn = figures["results"]()
     assert drawn.shape[2] == 4
@@ -282,7 +282,9 @@ def test_a_transparent_figure_has_no_ground(view):
 
 def test_the_bar_of_fg_mask_shows_the_tint():
     colors = tint()
-    assert (colors[0].astype(int) - colors[-1] > 120).all()  # half of white, half of black
+    assert (
+        colors[0].astype(int) - colors[-1] > 120
+    ).all()  # half of the photo, which is white above and black below
     score = np.array([[0.0, 1.0]], np.float32)
     mask = np.array([[True, True]])
     for photo, row in ((255, 0), (0, -1)):
@@ -294,13 +296,13 @@ def test_the_bar_of_fg_mask_shows_the_tint():
     assert (below.low, below.high) == ("1 (and background)", "0")
 
 
-def test_classes_can_be_told_apart_by_all_eyes():
+def test_classes_can_be_distinguished_with_every_kind_of_vision():
     colors = class_colors(12)
     np.testing.assert_array_equal(class_colors(5), colors[:5])
     for places in seen(colors):
         distances = np.linalg.norm(places[:, None] - places[None], axis=2) + 9 * np.eye(len(colors))
-        assert distances.min() > 0.06  # three times what people see
-    # A grey is a grey to all eyes.
+        assert distances.min() > 0.06  # three times the smallest visible difference
+    # Grey looks the same with every kind of vision.
     np.testing.assert_allclose(
         seen(np.full((1, 3), 0.5))[1:], seen(np.full((1, 3), 0.5))[:1].repeat(2, 0), atol=1e-3
     )

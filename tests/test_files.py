@@ -1,4 +1,4 @@
-"""Files are there whole, or as they were before."""
+"""Files are written completely or stay as they were."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def fail_while_writing(path: Path, error: BaseException) -> None:
         raise error
 
 
-def test_written_whole_with_the_permissions_of_any_new_file(tmp_path):
+def test_written_completely_with_the_usual_permissions(tmp_path):
     (tmp_path / "plain").write_text("")
     with atomic_write(tmp_path / "out.npz") as part:
         assert part.parent == tmp_path
@@ -39,7 +39,7 @@ def test_written_whole_with_the_permissions_of_any_new_file(tmp_path):
 @pytest.mark.parametrize(
     "error", [ValueError("x"), KeyboardInterrupt()], ids=["ValueError", "KeyboardInterrupt"]
 )
-def test_a_failure_leaves_what_was_there(tmp_path, error):
+def test_a_failure_leaves_the_old_file(tmp_path, error):
     target = tmp_path / "out.txt"
     target.write_text("old")
     with pytest.raises(type(error)):
@@ -79,7 +79,7 @@ def test_a_missing_folder_and_a_folder_in_the_way_are_named(tmp_path):
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a pipe takes the place of a device here")
 @pytest.mark.parametrize("linked", [False, True], ids=["pipe", "link to it"])
 def test_a_device_or_a_pipe_is_not_replaced(tmp_path, linked):
-    # As root a rename replaces /dev/null itself.
+    # As root, a rename would replace /dev/null itself.
     target = tmp_path / "pipe"
     os.mkfifo(target)
     if linked:
@@ -97,6 +97,6 @@ def test_a_device_or_a_pipe_is_not_replaced(tmp_path, linked):
 @pytest.mark.parametrize("name", ["/dev/null", "/dev/stdout"])
 def test_targets_in_dev_are_refused_before_the_job(name):
     if not os.path.exists(name):
-        pytest.skip("not here")
-    with pytest.raises(OutputError, match="device"):  # only the check: nothing is written should it fail
+        pytest.skip("this system does not have it")
+    with pytest.raises(OutputError, match="device"):  # so that nothing is written if it fails
         check_target(name)

@@ -18,7 +18,7 @@ KINDS = ("minmax", "percentile", "sigmoid", "none", "seed", "masked", "lite")
 
 @pytest.fixture(scope="module")
 def version_1(tmp_path_factory):
-    """What the version of commit d258cf2 wrote; fixtures/make.py says how."""
+    """Files written by the version of commit d258cf2; see fixtures/make.py."""
     folder = tmp_path_factory.mktemp("version-1")
     with zipfile.ZipFile(FIXTURES / "version-1.zip") as file:
         file.extractall(folder)
@@ -45,7 +45,7 @@ def test_a_prism_of_version_1_gives_the_same_colours(version_1, kind):
     with np.load(version_1 / "expected.npz") as expected:
         for i, tokens in enumerate(store):
             part = prism.split(tokens)
-            # Another machine's order of addition may move a value by a step of its grid, never a colour.
+            # Additions in another order, on another machine, may change a value by one step of its grid.
             np.testing.assert_allclose(part.rgb, expected[f"{kind}/rgb/{i}"], atol=1e-4)
             np.testing.assert_allclose(part.rgb_all, expected[f"{kind}/rgb_all/{i}"], atol=1e-4)
     written = version_1 / "again.safetensors"
@@ -55,7 +55,7 @@ def test_a_prism_of_version_1_gives_the_same_colours(version_1, kind):
         if name == "loaded_from":
             continue
         np.testing.assert_array_equal(getattr(again, name), value, err_msg=name)
-    # What "auto" did in version 1 is called "pca" today.
+    # "auto" of version 1 is called "pca" now.
     assert again.foreground != "auto"
     assert again.direction_ is None
 

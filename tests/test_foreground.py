@@ -1,4 +1,4 @@
-"""Labels of a photo's patches and the direction that learns from them, beside a plain implementation."""
+"""Labels of a photo's patches and the direction learned from them, against a plain implementation."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from patchprism.views.visualize import visualize
 
 
 def photo(h=12, w=16, *, box=(3, 9, 4, 11), width=24, seed=0, noise=0.35):
-    """Tokens of an object (two kinds of patches) on a ground (three kinds), and the object's mask."""
+    """Tokens of an object (two kinds of patches) on a background (three kinds), and the object's mask."""
     rng = np.random.default_rng(seed)
     kinds = np.linalg.qr(rng.normal(size=(width, 5)))[0].T
     kinds[1] = kinds[1] + 0.8 * kinds[0]  # the object's two halves are alike
-    kinds[3:] = kinds[3:] + 0.8 * kinds[2]  # and so are the parts of the ground
+    kinds[3:] = kinds[3:] + 0.8 * kinds[2]  # and so are the parts of the background
     which = 2 + (np.arange(w)[None, :] * 3 // w + np.zeros((h, 1), int))
     top, bottom, left, right = box
     which[top:bottom, left:right] = np.arange(top, bottom)[:, None] % 2
@@ -45,7 +45,7 @@ def photo(h=12, w=16, *, box=(3, 9, 4, 11), width=24, seed=0, noise=0.35):
 
 
 def landscape(h=14, w=16, *, horizon=5, box=(8, 11, 6, 10), width=24, seed=0, noise=0.3):
-    """Tokens of an object on land under a sky that is far more unlike the land than the object is, and its mask."""
+    """Tokens of an object on land, its mask, and a sky that differs from the land much more than the object does."""
     rng = np.random.default_rng(seed)
     sky, land, object_ = np.linalg.qr(rng.normal(size=(width, 3)))[0].T
     tokens = np.empty((h, w, width))
@@ -57,11 +57,11 @@ def landscape(h=14, w=16, *, horizon=5, box=(8, 11, 6, 10), width=24, seed=0, no
     return (tokens + noise / math.sqrt(width) * rng.normal(size=tokens.shape)).astype(np.float32), mask
 
 
-# ---------------------------------------------------------------- the same rules, written plainly
+# ---------------------------------------------------------------- a plain implementation of the rules
 
 
 def plain_labels(tokens):
-    """Labels by loops over patches and over cuts, from the rules in the documentation alone."""
+    """Labels by loops over patches and cuts, written only from the rules in the documentation."""
     h, w, _ = tokens.shape
     n = h * w
     x = tokens.reshape(n, -1).astype(float)
@@ -145,7 +145,7 @@ def test_labels_on_land_are_those_of_a_plain_implementation(noise, seed):
     np.testing.assert_array_equal(label_patches(tokens), plain_labels(tokens))
 
 
-# ---------------------------------------------------------------- what labels do
+# ---------------------------------------------------------------- properties of the labels
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_labels_on_land_are_those_of_a_plain_implementation(noise, seed):
     [(3, 9, 4, 11), (5, 12, 4, 12), (2, 12, 3, 14), (3, 9, 0, 6), (3, 9, 10, 16)],
     ids=["inside", "lower edge", "large", "left edge", "right edge"],
 )
-def test_an_object_is_labelled_wherever_it_stands(box):
+def test_an_object_is_labelled_at_every_position(box):
     tokens, mask = photo(box=box)
     np.testing.assert_array_equal(label_patches(tokens), mask)
 
@@ -177,7 +177,7 @@ def test_land_under_a_sky_is_no_object(box):
     ],
     ids=["all below a line", "half the sides", "all", "not the right", "not the lower", "too low", "the sky"],
 )
-def test_what_is_land(box, land):
+def test_which_patches_are_land(box, land):
     mask = np.zeros((10, 12), bool)
     mask[box] = True
     assert is_land(mask) == land
@@ -191,7 +191,7 @@ def test_land_without_an_object_keeps_its_labels():
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e-3, 1.0, 1e18, 1e37])
-def test_labels_depend_on_directions_alone(scale):
+def test_labels_depend_only_on_directions(scale):
     tokens, mask = photo()
     np.testing.assert_array_equal(label_patches(tokens.astype(np.float64) * scale), mask)
 
@@ -206,7 +206,7 @@ def test_large_grids_are_labelled_two_by_two():
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 5), (2, 2), (2, 7), (3, 3)])
 @pytest.mark.parametrize("kind", ["zeros", "constant", "noise"])
-def test_grids_with_little_in_them_are_no_error(shape, kind):
+def test_small_and_uniform_grids_are_no_error(shape, kind):
     rng = np.random.default_rng(0)
     tokens = {
         "zeros": np.zeros((*shape, 8)),
@@ -271,7 +271,7 @@ def test_voters_are_evenly_spaced(count):
     assert voters[0] == 0
 
 
-def test_the_threshold_is_in_the_middle_of_those_that_agree_best_with_the_labels():
+def test_the_threshold_is_the_middle_of_those_that_agree_best_with_the_labels():
     rng = np.random.default_rng(1)
     curves = AgreementCurves()
     scores, labels = [], []
@@ -281,7 +281,7 @@ def test_the_threshold_is_in_the_middle_of_those_that_agree_best_with_the_labels
         scores.append(score)
         labels.append(label)
         curves.add(score, label)
-    curves.add(scores[0], np.zeros_like(labels[0]))  # one class: says nothing
+    curves.add(scores[0], np.zeros_like(labels[0]))  # only one class, which is ignored
     thresholds = np.arange(CURVE_BINS) / CURVE_BINS
     means = [
         np.mean([((s > t) & m).sum() / ((s > t) | m).sum() for s, m in zip(scores, labels, strict=True)])
@@ -327,7 +327,7 @@ def scene(count=5, **options):
     return [tokens for tokens, _ in photos], [mask for _, mask in photos]
 
 
-def test_the_prism_finds_the_objects_and_says_how():
+def test_the_prism_finds_the_objects_and_reports_its_labels():
     photos, masks = scene()
     prism = Prism().fit(photos)
     for tokens, mask in zip(photos, masks, strict=True):
@@ -361,7 +361,7 @@ def test_scores_are_those_of_a_plain_computation():
         np.testing.assert_allclose(prism.score_of(tokens), expected, atol=1e-4)
     thresholds = np.arange(CURVE_BINS) / CURVE_BINS
     means = [np.mean([agreement(s > t, m) for s, m in zip(scores, labels, strict=True)]) for t in thresholds]
-    # Rounding may move a patch by one bin.
+    # Because of rounding, a patch may be in the next bin.
     assert means[round(prism.threshold_ * CURVE_BINS)] == pytest.approx(max(means), abs=0.02)
     assert prism.agreement_ == pytest.approx(max(means), abs=0.02)
     both = [(s, m) for s, m in zip(scores, labels, strict=True) if m.any()]
@@ -387,7 +387,7 @@ def test_a_loaded_prism_tells_which_photos_to_check(tmp_path):
     assert [each["agreement"] for each in report["photos"]] == [each["agreement"] for each in fitted.doubts()]
 
 
-def test_what_tells_whether_to_believe_a_foreground():
+def test_doubts_are_contrast_likeness_and_border_ratio():
     tokens, mask = photo()
     prism = Prism().fit([tokens])
     rows = (tokens / np.linalg.norm(tokens, axis=-1, keepdims=True)).astype(float)
@@ -418,7 +418,7 @@ def test_the_order_of_photos_changes_nothing(order):
         np.testing.assert_array_equal(other.foreground_of(tokens), prism.foreground_of(tokens))
 
 
-def test_a_prism_with_a_direction_comes_back_from_its_file(tmp_path):
+def test_a_prism_with_a_direction_is_loaded_from_its_file(tmp_path):
     photos, _ = scene(noise=0.9)
     prism = Prism().fit(photos)
     prism.save(tmp_path / "a.prism")
@@ -432,7 +432,7 @@ def test_a_prism_with_a_direction_comes_back_from_its_file(tmp_path):
 
 
 def test_without_labels_the_first_component_is_used():
-    """Grids of one or two patches have no inside; their side is that of the borders, as with pca."""
+    """Grids of one or two patches have no inside; the side is chosen by the borders, as with pca."""
     rng = np.random.default_rng(0)
     photos = rng.normal(size=(3, 1, 2, 8)).astype(np.float32)
     prism = Prism().fit(photos)
@@ -452,7 +452,7 @@ def test_a_component_can_be_chosen(component):
 
 
 @pytest.mark.parametrize("threshold", [0.25, "otsu"])
-def test_a_threshold_can_be_given_beside_the_direction(threshold):
+def test_a_threshold_can_be_given_with_the_direction(threshold):
     photos, _ = scene(noise=0.9)
     prism = Prism(threshold=threshold).fit(photos)
     assert prism.direction_ is not None
@@ -463,7 +463,7 @@ def test_a_threshold_can_be_given_beside_the_direction(threshold):
         np.testing.assert_array_equal(prism.foreground_of(photos[0]), prism.score_of(photos[0]) > threshold)
 
 
-def test_shards_give_the_prism_that_memory_gives(tmp_path):
+def test_shards_give_the_same_prism_as_memory(tmp_path):
     from patchprism.jobs.engines import open_engine
     from patchprism.jobs.fitting import fit
     from patchprism.jobs.run import Run

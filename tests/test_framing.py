@@ -1,4 +1,4 @@
-"""Framing against plain computations of the same thing, and its promises over any shape of photo."""
+"""Framing against plain computations, and its guarantees for photos of any shape."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def noise(height: int, width: int) -> np.ndarray:
 
 
 def plain_seed(photo: np.ndarray, size: int) -> np.ndarray:
-    """The seed's preprocessing, line by line as design.md has it, in one call over the whole photo."""
+    """The seed's preprocessing, written from the design document, in one call over the whole photo."""
     image = torch.from_numpy(photo).permute(2, 0, 1).float() / 255
     edge = size + int(size * 0.01) * 10
     height, width = image.shape[1:]
@@ -58,7 +58,7 @@ def test_seed_of_the_dogs_against_pillows_resize(shared_dogs):
     from patchprism.photos.images import read_photo
 
     photo = read_photo(shared_dogs / "3.jpg")
-    # Pillow resizes bytes and rounds twice, but is code of another origin.
+    # Pillow resizes bytes and rounds twice, but is an independent implementation.
     edge = 488
     resized = np.asarray(
         Image.fromarray(photo).resize((int(edge * 960 / 600), edge), Image.Resampling.BILINEAR)
@@ -109,8 +109,8 @@ def test_resizing_is_torchs_antialiased_interpolation(preset, shape):
 
 
 @pytest.mark.parametrize("shape", [(448, 448), (448, 784), (1, 1)])
-def test_what_has_the_size_already_is_resized_all_the_same(shape):
-    """The short cut, to the last bit."""
+def test_photos_of_the_right_size_give_the_same_as_resized_ones(shape):
+    """The shortcut for photos that already have the right size is exact."""
     photo = noise(*shape)
     framed = Framing.preset(
         "default", size=shape[0], patch_size=shape[0] // 32 or 1, mean=MEAN, std=STD
@@ -133,13 +133,13 @@ def test_default_cuts_less_than_half_a_patch(shape, size, patch):
     rows, columns = framing_.grid(*shape)
     shorter = max(1, int(size / patch + 0.5))
     assert min(rows, columns) == shorter
-    # Each side is the nearest multiple: the exact length, in patches, is within half of one.
+    # Each side is the nearest multiple of the patch size, so it is within half a patch of the exact length.
     exact = shorter * max(shape) / min(shape)
     assert abs(max(rows, columns) - exact) <= 0.5 + 1e-9
     assert (rows <= columns) if shape[0] <= shape[1] else (rows >= columns)
     assert 0 <= plan.height - rows * patch < patch / 2
     assert 0 <= plan.width - columns * patch < patch / 2
-    # Covered with one scale, but for the pixel that sizes are rounded to.
+    # Both sides have the same scale, except for rounding to whole pixels.
     scale = max(rows * patch / shape[0], columns * patch / shape[1])
     assert abs(plan.height - shape[0] * scale) <= 1
     assert abs(plan.width - shape[1] * scale) <= 1
@@ -185,8 +185,8 @@ def test_default_applies_to_any_shape(shape):
 
 
 @pytest.mark.parametrize("preset", ["default", "seed"])
-def test_crop_says_where_the_pixels_are(preset):
-    # A ramp from edge to edge tells every pixel's place.
+def test_crop_is_the_position_of_the_pixels(preset):
+    # On a ramp from edge to edge, a pixel's value is its position.
     height, width = 900, 1400
     x = np.broadcast_to(np.linspace(0, 255, width), (height, width))
     y = np.broadcast_to(np.linspace(0, 255, height)[:, None], (height, width))
@@ -209,7 +209,7 @@ def test_bicubic_stays_in_range():
     assert unit.max() <= 1 + 1e-6
 
 
-def test_photos_that_must_not_be_written_to_and_views():
+def test_read_only_photos_and_views():
     photo = noise(40, 60)
     expected = framing().apply(photo).pixels
     locked = photo.copy()
@@ -220,7 +220,7 @@ def test_photos_that_must_not_be_written_to_and_views():
     assert torch.equal(framing().apply(np.ascontiguousarray(photo[:, ::-1])[:, ::-1]).pixels, expected)
 
 
-def test_threads_of_torch_change_no_bit():
+def test_the_number_of_torchs_threads_changes_nothing():
     photo = noise(1000, 1300)
     before = torch.get_num_threads()
     try:
@@ -233,7 +233,7 @@ def test_threads_of_torch_change_no_bit():
 
 
 @pytest.mark.parametrize("shape", [(10, 10000), (10000, 10), (1, 100_000)])
-def test_seed_refuses_what_would_grow_beyond_bounds(shape):
+def test_seed_refuses_photos_that_would_become_too_large(shape):
     with pytest.raises(PhotoError, match=r"strip.png: .*resized to .*default preset"):
         framing("seed").apply(np.zeros((*shape, 3), np.uint8), name="strip.png")
 
@@ -300,7 +300,7 @@ def test_options_that_are_not_allowed(options, message):
 @pytest.mark.parametrize(
     "change", [{"crop": "top"}, {"interpolation": "nearest"}, {"extra": 1}, {"size": None}, {"std": 3}]
 )
-def test_dictionaries_that_are_no_framing(change):
+def test_dictionaries_that_are_not_a_framing(change):
     with pytest.raises(OptionError):
         Framing.from_dict(framing().to_dict() | change)
     with pytest.raises(OptionError):

@@ -1,4 +1,4 @@
-"""Masks that users give: on every road, from folders, alpha channels, COCO files and arrays, for photos and frames."""
+"""Masks that users give, in every job: from folders, alpha channels, COCO files and arrays, for photos and frames."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def photos(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def masks(photos, tmp_path_factory):
-    """Masks of two of the five photos; one at another resolution, and one corner that is no disc."""
+    """Masks of two of the five photos; one has another resolution, and one includes a corner that is not a disc."""
     folder = tmp_path_factory.mktemp("given") / "masks"
     folder.mkdir()
     first, second = disc(photos / "p0000.png"), disc(photos / "p0002.png")
@@ -128,14 +128,14 @@ def report_of(out):
         for road in (*ROADS, "ray")
     ],
 )
-def test_masks_give_the_same_on_every_road(road, photos, masks, in_memory, tmp_path, request):
+def test_masks_give_the_same_in_every_job(road, photos, masks, in_memory, tmp_path, request):
     given, out = open_masks(str(masks)), tmp_path / "out"
     if road == "ray":
         sharded(photos, out, given, request.getfixturevalue("ray_engine"))
     else:
         ROADS[road](photos, out, given)
     mine, theirs = report_of(out), report_of(in_memory)
-    if road == "visualize":  # a view draws more, and says notes of its own
+    if road == "visualize":  # a view has more figures and other notes
         for each in mine["photos"]:
             each["files"] = [name for name in each["files"] if name.endswith(".mask.png")]
         mine["notes"] = theirs["notes"]
@@ -154,7 +154,7 @@ def test_photos_with_a_mask_keep_it_and_the_others_follow(photos, masks, in_memo
     assert report["prism"]["n_voters"] == 2
     prism = Prism.load(in_memory / "prism.safetensors")
     view = patchprism.visualize([photos], size=48, backbone=Toy(), masks=masks)
-    # The corner is no disc: only a photo's own mask can say so.
+    # The corner looks like background, so it can only come from the photo's own mask.
     assert view[0].foreground[:2, :2].all()
     assert not prism.split(view.features[0]).foreground[0, 0]
     for index in (1, 3, 4):
@@ -163,7 +163,7 @@ def test_photos_with_a_mask_keep_it_and_the_others_follow(photos, masks, in_memo
         shares = truth[: 8 * h, : 8 * w].reshape(h, 8, w, 8).mean(axis=(1, 3))
         found = view[index].foreground
         assert (found & (shares > 0.5)).sum() / (found | (shares > 0.5)).sum() > 0.6
-    # On new photos the prism needs no masks.
+    # For new photos, the prism needs no masks.
     again = patchprism.visualize([photos], backbone=Toy(), prism=prism)
     np.testing.assert_array_equal(again[1].foreground, view[1].foreground)
     assert "mask_given" not in again.report()["photos"][0]
@@ -196,7 +196,7 @@ def test_arrays_alpha_and_coco_are_the_same_masks(photos, masks, tmp_path):
         assert other.prism.to_bytes() == by_folder.prism.to_bytes()
         for mine, theirs in zip(other, by_folder, strict=True):
             np.testing.assert_array_equal(mine.foreground, theirs.foreground)
-    # Alpha channels, over the same photos: what is seen through is white, as the reader shows it.
+    # Alpha channels of the same photos; transparent pixels are white, as the reader shows them.
     seen = tmp_path / "seen"
     shutil.copytree(photos, seen)
     for name in ("p0001", "p0003"):
@@ -314,7 +314,7 @@ def test_a_palette_of_greys_is_read_as_it_looks(tmp_path, table):
 
 
 @pytest.mark.parametrize("color", [(255, 255, 255), (0, 0, 0), (90, 200, 10)])
-def test_transparent_parts_of_a_mask_are_ground(tmp_path, color):
+def test_transparent_parts_of_a_mask_are_background(tmp_path, color):
     pixels = np.array([[[*color, alpha] for alpha in (0, 127, 128, 255)]], np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png")
     assert read_mask(tmp_path / "a.png").tolist() == [[0, 0, 1, 1]]
@@ -330,7 +330,7 @@ def test_images_of_a_coco_file_without_annotations_have_no_mask(tmp_path):
     (tmp_path / "a.json").write_text(json.dumps(coco))
     readers = open_masks(str(tmp_path / "a.json")).match(["p/1.jpg", "p/2.jpg", "p/3.jpg"])
     assert {name: read().tolist() for name, read in readers.items()} == {"p/2.jpg": [[0, 1, 1, 0]]}
-    coco["annotations"].append({"image_id": 3, "segmentation": []})  # which says that nothing is object
+    coco["annotations"].append({"image_id": 3, "segmentation": []})  # an annotation without any object
     (tmp_path / "a.json").write_text(json.dumps(coco))
     assert not open_masks(str(tmp_path / "a.json")).match(["3.jpg"])["3.jpg"]().any()
     (tmp_path / "a.json").write_text(json.dumps(coco | {"annotations": []}))
@@ -386,7 +386,7 @@ def test_masks_that_do_not_fit_are_named(photos, masks, tmp_path):
     refused(both, "this mask belongs to two photos", masks=masks)
 
 
-def test_empty_and_full_masks_are_said(photos, masks):
+def test_empty_and_full_masks_are_reported(photos, masks):
     empty, full = np.zeros((48, 64), bool), np.ones((48, 64), bool)
     given = {"p0000": empty, "p0002": disc(photos / "p0002.png"), "p0003": full}
     view = patchprism.visualize([photos], size=48, backbone=Toy(), masks=given)
@@ -397,7 +397,7 @@ def test_empty_and_full_masks_are_said(photos, masks):
     assert view[3].foreground.all()
 
 
-def test_what_does_not_go_together_is_refused(photos, masks):
+def test_conflicting_options_are_refused(photos, masks):
     head = Head().fit([np.random.default_rng(0).normal(size=(4, 4, 24))], [np.eye(4, dtype=int)])
     refused(
         photos,
@@ -430,7 +430,7 @@ def test_a_head_gives_the_same_foreground_as_the_masks_that_taught_it(
     with open_engine() as engine:
         coloring = Coloring(head=Head.load(head))
         view = make_view([str(photos)], Settings(), Run(engine=engine, backbone=Toy()), coloring)
-    assert view.framing.size == 48  # the head's, where nothing else is asked for
+    assert view.framing.size == 48  # the size of the head, unless another is requested
     prism = Prism.load(in_memory / "prism.safetensors")
     np.testing.assert_array_equal(view.prism.head_.weights_, prism.head_.weights_)
     np.testing.assert_array_equal(view.parts[1].foreground, prism.split(view.features[1]).foreground)
@@ -538,7 +538,7 @@ def test_the_command_line_teaches_and_uses_heads(photos, masks, tmp_path, capsys
 
 
 def test_heads_of_several_classes_write_their_classes(photos, tmp_path):
-    """Two halves of a disc, taught by numbers in PNG files, come out as numbers and as categories."""
+    """Two halves of a disc, given as numbers in PNG files, are written as numbers and as categories."""
     coco = pytest.importorskip("pycocotools.coco")
     (tmp_path / "masks").mkdir()
     for name in ("p0000", "p0001"):
@@ -591,7 +591,7 @@ def test_heads_of_several_classes_write_their_classes(photos, tmp_path):
     assert seen == {1, 2}
 
 
-def test_a_page_that_was_taught_keeps_its_head_until_the_model_changes(photos, masks):
+def test_a_page_keeps_its_head_until_the_model_changes(photos, masks):
     view = patchprism.visualize([photos], size=48, backbone=Toy(), masks=masks)
     again = view.recolored(Prism(foreground="mask", scaling="percentile"), fit=True)
     assert again.prism.method_ == "mask"
@@ -625,7 +625,7 @@ def test_a_sample_always_has_the_photos_with_masks(photos, masks, tmp_path):
     assert outcome.prism.origin["sample"]["photos"] == outcome.n_photos
 
 
-def test_masks_by_order_keep_their_photos_where_another_cannot_be_read(photos, masks, tmp_path):
+def test_masks_in_order_keep_their_photos_if_another_cannot_be_read(photos, masks, tmp_path):
     folder = tmp_path / "p"
     shutil.copytree(photos, folder)
     (folder / "p0001.png").write_bytes(b"no photo")
@@ -640,7 +640,7 @@ def test_masks_by_order_keep_their_photos_where_another_cannot_be_read(photos, m
     refused(both, "one of them is the mask itself", masks=both / "masks")
 
 
-def test_alpha_is_not_read_from_where_a_store_says(photos, tmp_path):
+def test_alpha_is_not_read_from_the_photos_of_a_store(photos, tmp_path):
     with open_engine() as engine:
         extract_features([photos], tmp_path / "a.zarr", settings=SETTINGS, engine=engine, backbone=Toy())
     with pytest.raises(MaskError, match="alpha is for photos; with a feature store, give a folder of masks"):

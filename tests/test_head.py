@@ -1,4 +1,4 @@
-"""The head: its objective solved independently, labels from masks of any size, scikit-learn's verbs, its file."""
+"""The head: an independent solution of its objective, labels from masks of any size, scikit-learn's API, its file."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CLASSES = ("ground", "left half", "right half")
 
 
 def photos(grids=((8, 9), (7, 7), (9, 8)), seed=0):
-    """Tokens with an object of two halves in the middle, and the classes of their patches."""
+    """Tokens with an object of two halves in the middle, and the class of each patch."""
     rng = np.random.default_rng(seed)
     tokens, masks = [], []
     for h, w in grids:
@@ -38,7 +38,7 @@ def photos(grids=((8, 9), (7, 7), (9, 8)), seed=0):
 
 
 def solved(tokens, masks, n_classes, C):
-    """Decisions by minimising the documented objective as it stands, over all K vectors."""
+    """Decisions by direct minimisation of the documented objective over all K vectors."""
     x = np.concatenate([t.reshape(-1, WIDTH) for t in tokens]).astype(float)
     x /= np.linalg.norm(x, axis=1, keepdims=True)
     y = np.concatenate([m.ravel() for m in masks])
@@ -90,7 +90,7 @@ def test_order_of_photos_and_scale_of_tokens_do_not_matter():
     assert head.to_bytes() == Head().fit(tokens, masks).to_bytes()
 
 
-def test_a_few_clicks_are_enough_and_photos_without_are_no_voters():
+def test_a_few_clicks_are_enough_and_photos_without_clicks_are_ignored():
     tokens, masks = photos()
     clicks = np.full(masks[0].shape, 255, np.uint8)
     for number in range(3):
@@ -135,7 +135,7 @@ def test_a_scribble_of_one_pixel_labels_its_patch():
     np.testing.assert_array_equal(patch_labels(shares), np.where(np.eye(4, dtype=bool), 1, -1))
 
 
-def test_white_is_object_where_all_masks_are_black_and_white():
+def test_white_is_object_if_all_masks_are_black_and_white():
     tokens, masks = photos()
     boolean = Head().fit(tokens, [mask > 0 for mask in masks])
     white = Head().fit(tokens, [(255 * (mask > 0)).astype(np.uint8) for mask in masks])
@@ -244,7 +244,7 @@ def saved(tmp_path):
     return head, path
 
 
-def test_a_head_comes_back_as_it_was(saved):
+def test_a_head_is_loaded_as_it_was_saved(saved):
     head, path = saved
     again = Head.load(path)
     assert again.to_bytes() == head.to_bytes() == path.read_bytes()
@@ -298,7 +298,7 @@ def test_a_hostile_or_damaged_head_is_refused_by_name(saved, change, words):
     assert "\n" not in str(caught.value)
 
 
-def test_what_is_no_head_is_refused(saved, tmp_path):
+def test_other_files_are_refused(saved, tmp_path):
     head, path = saved
     with pytest.raises(HeadError, match="no such head file, but a folder"):
         Head.load(tmp_path)
@@ -318,7 +318,7 @@ def test_what_is_no_head_is_refused(saved, tmp_path):
 def test_a_prism_keeps_the_masks_that_it_is_given_and_follows_the_head_elsewhere():
     tokens, masks = photos()
     odd = masks[0] > 0
-    odd[0, :3] = True  # no head would find these
+    odd[0, :3] = True  # a head would not find these
     prism = Prism().fit(tokens, [odd, None, None])
     head = Head().fit(tokens, [odd, None, None])
     assert (prism.method_, prism.side_, prism.threshold_, prism.n_voters_) == ("mask", "above", 0.5, 1)
@@ -340,7 +340,7 @@ def test_a_prism_keeps_the_masks_that_it_is_given_and_follows_the_head_elsewhere
 def test_patches_without_a_label_follow_the_head_in_a_photo_with_clicks():
     tokens, masks = photos()
     clicks = np.full(masks[0].shape, -1)
-    clicks[0, 0], clicks[3, 3] = 1, 0  # the wrong way around
+    clicks[0, 0], clicks[3, 3] = 1, 0  # the opposite of the truth
     prism = Prism().fit(tokens, [clicks, masks[1] > 0, None])
     found = prism.split(tokens[0], name="photo-1")
     assert found.foreground[0, 0]
@@ -349,7 +349,7 @@ def test_patches_without_a_label_follow_the_head_in_a_photo_with_clicks():
     np.testing.assert_array_equal(found.score[rest], prism.head_.score_of(tokens[0])[rest])
 
 
-def test_a_prism_with_a_head_comes_back_and_needs_no_masks(tmp_path):
+def test_a_prism_with_a_head_is_loaded_and_needs_no_masks(tmp_path):
     tokens, masks = photos()
     head = Head(classes=CLASSES).fit(tokens, masks)
     prism = Prism(foreground="mask", threshold=0.7).fit(tokens, head)
@@ -365,7 +365,7 @@ def test_a_prism_with_a_head_comes_back_and_needs_no_masks(tmp_path):
     np.testing.assert_allclose(frame.score, photo.score, atol=1e-4)
 
 
-def test_what_does_not_go_with_masks_is_refused():
+def test_options_that_conflict_with_masks_are_refused():
     tokens, masks = photos()
     with pytest.raises(OptionError, match="foreground 'mask' needs masks, or a head"):
         Prism(foreground="mask").fit(tokens)

@@ -1,4 +1,4 @@
-"""What is said when the pictures should not be believed: the same on every road."""
+"""Hints about unreliable pictures, which are the same in every job."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from patchprism.prism.estimator import Prism
 
 
 def planted(inside=True, seed=0):
-    """Tokens of photos with a square that does not touch the border; it scores high, or low."""
+    """Tokens of photos with a square that does not touch the border; its score is high or low."""
     rng = np.random.default_rng(seed)
     tokens = rng.normal(size=(3, 10, 10, 12)).astype(np.float32) * 0.1
     axis = np.zeros(12, np.float32)
@@ -60,7 +60,7 @@ def test_noise_is_undecided_in_summary_repr_and_hint():
         ((0.0, 0.1), False),
     ],
 )
-def test_when_shares_are_too_close(shares, undecided):
+def test_shares_that_are_too_close_are_undecided(shares, undecided):
     prism = Prism(foreground="pca").fit(planted())
     prism.border_share_ = dict(zip(("above", "below"), shares, strict=True))
     assert prism.undecided_ is undecided
@@ -70,7 +70,7 @@ def test_when_shares_are_too_close(shares, undecided):
 
 @pytest.mark.parametrize("inside", [True, False])
 @pytest.mark.parametrize("asked", ["above", "below"])
-def test_the_other_side_is_named_where_it_is_the_object(inside, asked):
+def test_the_other_side_is_named_if_it_is_the_object(inside, asked):
     tokens = planted(inside)
     found = Prism(foreground="pca").fit(tokens).side_
     prism = Prism(threshold=0.6, foreground=asked).fit(tokens)
@@ -118,7 +118,7 @@ def test_photos_to_check_are_named(doubts, words):
         assert words in hint
 
 
-def test_which_photos_are_of_one_colour():
+def test_which_photos_have_one_colour():
     grey = np.full((50, 70, 3), 128, np.uint8)
     assert is_plain(grey)
     grey[20, 30] += 2
@@ -156,7 +156,7 @@ def photos(tmp_path):
 WORDS = ("2 photos show only one colour or noise (grey.png is the first)", "no object was found")
 
 
-def test_hints_are_the_same_on_every_road(photos, tmp_path):
+def test_hints_are_the_same_in_every_job(photos, tmp_path):
     view = patchprism.visualize(photos, backbone=Toy(), size=64)
     expected = view.hints()
     assert [photo.get("plain") for photo in view.report()["photos"]] == [True, True]
@@ -183,7 +183,7 @@ def test_hints_are_the_same_on_every_road(photos, tmp_path):
     assert not any("foreground=" in hint for hint in later.hints() if "nearly all" not in hint)
 
 
-def test_noise_alone_is_said_to_have_no_object(photos):
+def test_photos_of_noise_get_the_hint_that_there_is_no_object(photos):
     view = patchprism.visualize(photos[1:], backbone=Toy(), size=64, foreground="pca")
     assert any(WORDS[1] in hint for hint in view.hints())
     assert "undecided" in repr(view)
@@ -197,13 +197,13 @@ def test_noise_alone_is_said_to_have_no_object(photos):
         ("float32", "cpu", 61, "fma", None),
         ("float32", "cuda", 61, "fma amx_bf16", None),
         ("bfloat16", "cpu", 1, "fma", "no AMX"),
-        ("bfloat16", "cpu", 1, "", None),  # nobody knows
+        ("bfloat16", "cpu", 1, "", None),  # the processor's features are unknown
         ("bfloat16", "cpu", 61, "fma amx_bf16", None),
         ("float16", "cpu", 1, "fma amx_bf16", "no faster than float32"),
         ("float16", "cuda", 1, "fma", None),
     ],
 )
-def test_a_faster_dtype_is_suggested_where_there_is_one(monkeypatch, dtype, device, seconds, flags, expected):
+def test_a_faster_dtype_is_suggested_if_there_is_one(monkeypatch, dtype, device, seconds, flags, expected):
     monkeypatch.setattr("patchprism.jobs.network.cpu_flags", lambda: frozenset(flags.split()))
     run = Run(engine=open_engine("local"))
     run.watch.seconds[NETWORK_STAGE] = seconds

@@ -1,4 +1,4 @@
-"""The one reader of photos, over every format, mode and orientation, and over files that are none."""
+"""The reader of photos: every format, mode and orientation, and files that are not photos."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def test_modes(image, format, expected):
 
 
 def test_cmyk_jpegs_are_not_negatives():
-    # Adobe's are stored inverted, and say so in a marker.
+    # Adobe's CMYK JPEGs are inverted, which a marker declares.
     smooth = np.dstack(
         [np.tile(np.arange(0, 256, 4, dtype=np.uint8), (48, 1))] * 2 + [np.full((48, 64), 30, np.uint8)] * 2
     )
@@ -213,7 +213,7 @@ def test_wide_integers_are_named():
 
 # -- orientation ---------------------------------------------------------------------------------------------
 
-# What the stored pixels must go through to stand upright, after the EXIF standard's table (row 0, column 0).
+# Transformations that make the stored pixels upright, from the table in the EXIF standard (row 0, column 0).
 UPRIGHT = {
     1: lambda a: a,
     2: np.fliplr,
@@ -240,7 +240,7 @@ def test_orientations(photo, format, orientation):
         assert np.abs(read - expected).max() <= (4 if format == "JPEG" else 0)
 
 
-def test_a_read_image_is_left_as_it_was(photo):
+def test_reading_does_not_change_an_image(photo):
     exif = Image.Exif()
     exif[0x0112] = 6
     image = Image.open(io.BytesIO(encode(Image.fromarray(photo), "PNG", exif=exif)))
@@ -250,7 +250,7 @@ def test_a_read_image_is_left_as_it_was(photo):
 
 
 @pytest.mark.parametrize("exif", [b"Exif\0\0garbage", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0"])
-def test_broken_exif_costs_no_photo(photo, exif, recwarn):
+def test_photos_with_broken_exif_are_read(photo, exif, recwarn):
     read = read_photo(encode(Image.fromarray(photo), "JPEG", quality=98, subsampling=0, exif=exif))
     assert np.abs(read.astype(int) - photo).max() <= 4
     assert not recwarn.list
@@ -376,13 +376,13 @@ def test_arrays(array, expected):
         (np.broadcast_to(np.uint8(0), (MAX_PIXELS + 1, 1)), "178,956,97"),
     ],
 )
-def test_arrays_that_are_no_photos(array, reason):
+def test_arrays_that_are_not_photos(array, reason):
     with pytest.raises(PhotoError, match=f"frame 3: .*{reason}"):
         read_photo(array, name="frame 3")
 
 
 @pytest.mark.parametrize("source", [None, 3, [[1, 2]], {"a": 1}, io.StringIO("text")])
-def test_sources_that_are_none(source):
+def test_sources_that_are_not_photos(source):
     with pytest.raises(OptionError, match="photo"):
         read_photo(source)
 
@@ -401,7 +401,7 @@ def test_sizes(tmp_path, shape, suffix):
 
 
 def png_of_size(width: int, height: int) -> bytes:
-    """A PNG's header and no pixels: what a decompression bomb promises costs nothing to write."""
+    """A PNG header without pixels, like a decompression bomb."""
 
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -426,7 +426,7 @@ def test_decompression_bombs(monkeypatch, recwarn, pillows_limit, width, height)
 
 
 def test_large_photos_are_read_without_a_warning(monkeypatch, recwarn):
-    # As many times Pillow's limit of warning as 150 megapixels are, without their memory.
+    # The same multiple of Pillow's warning limit as a photo of 150 megapixels, but with less memory.
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     assert read_photo(encode(Image.new("RGB", (10, 15)), "PNG")).shape == (15, 10, 3)
     assert not recwarn.list
@@ -471,7 +471,7 @@ def test_bad_files_are_named(tmp_path, name):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read every file")
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root can read every file")
 def test_unreadable_file(tmp_path):
     path = tmp_path / "secret.jpg"
     make_unreadable(path)
@@ -501,7 +501,7 @@ def test_permission_error_of_any_origin(monkeypatch):
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_whatever_pillow_raises_becomes_a_photo_error(monkeypatch, photo, error):
+def test_every_error_of_pillow_becomes_a_photo_error(monkeypatch, photo, error):
     def fail(*args, **kwargs):
         raise error
 
@@ -552,7 +552,7 @@ def test_damaged_files_give_a_photo_or_a_photo_error(photo, format, recwarn):
 # -- threads and imports -------------------------------------------------------------------------------------
 
 
-def test_threads_read_alike_and_leave_the_warning_filters(tmp_path, photo):
+def test_threads_read_the_same_and_keep_the_warning_filters(tmp_path, photo):
     path = tmp_path / "photo.png"
     Image.fromarray(photo).save(path)
     before = list(warnings.filters)
@@ -591,6 +591,6 @@ def test_importing_loads_neither_torch_nor_pillow():
 def test_the_seeds_dogs(shared_dogs):
     shapes = [read_photo(shared_dogs / f"{number}.jpg").shape for number in (1, 2, 3, 4)]
     assert shapes == [(420, 630, 3), (600, 600, 3), (600, 960, 3), (1049, 1078, 3)]
-    # Its profile is sRGB's: the seed's values, which knew no profiles, are kept.
+    # Its profile is sRGB, so the values equal those of the seed, which ignored profiles.
     with Image.open(shared_dogs / "4.jpg") as image:
         np.testing.assert_array_equal(read_photo(shared_dogs / "4.jpg"), np.asarray(image.convert("RGB")))

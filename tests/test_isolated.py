@@ -1,4 +1,4 @@
-"""Photos read in processes of their own: the same photos, the same errors, and what kills one of them."""
+"""Photos read in separate processes: the same photos and errors, and photos that kill their process."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SETTINGS = Settings(model="toy", size=48, batch_size=4)
 
 
 def talkative_reader(name):
-    """Prints where answers go, as a decoder written in C may."""
+    """A reader that prints to standard output, which also carries the answers, as a decoder in C might."""
     os.write(1, b"libfoo: warning\n")
     return read_source(name)
 
@@ -39,7 +39,7 @@ def alive(pid):
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    # One that has ended and was not waited for is still there by name.
+    # A process that has ended and was not waited for still exists as a zombie.
     return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
 
 
@@ -61,14 +61,14 @@ def test_photos_and_errors_are_those_of_the_reader(tmp_path):
     assert not any(alive(pid) for pid in children)
 
 
-def test_a_defect_is_raised_and_not_taken_for_a_bad_photo():
+def test_a_defect_is_raised_and_not_reported_as_a_bad_photo():
     with IsolatedReader(broken_reader) as reader:
         for _ in range(2):
             with pytest.raises(ZeroDivisionError, match=r"no x\.png"):
                 reader("x.png")
 
 
-def test_what_cannot_be_sent_is_called_here():
+def test_a_reader_that_cannot_be_sent_runs_in_this_process():
     seen = []
 
     def reader(name):
@@ -80,7 +80,7 @@ def test_what_cannot_be_sent_is_called_here():
     assert seen == ["a"]
 
 
-def test_a_photo_that_kills_its_process_is_reported_and_the_run_goes_on(tmp_path):
+def test_a_photo_that_kills_its_process_is_reported_and_the_run_continues(tmp_path):
     folder = make_photos(tmp_path / "p", 80)
     (folder / "p0017.png").rename(folder / "p0017-deadly.png")
     (folder / "p0070.png").rename(folder / "p0070-deadly.png")

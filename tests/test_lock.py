@@ -1,4 +1,4 @@
-"""requirements.lock has the pins of constraints.txt, with hashes, and nothing of the machine that made it."""
+"""requirements.lock has the pins of constraints.txt with hashes, and no traces of the machine that made it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 
 def test_the_lock_is_made_from_the_pins():
     pins = (ROOT / "constraints.txt").read_text("utf-8").splitlines()
-    # Each kind of machine has another build of torch, so no list of hashes fits all.
+    # The build of torch differs between kinds of machines, so no list of hashes fits all.
     wanted = {_plain(line) for line in pins if line and not line.startswith(("#", "torch=="))}
     text = (ROOT / "requirements.lock").read_text("utf-8")
     entries = re.findall(
@@ -25,6 +25,6 @@ def test_the_lock_is_made_from_the_pins():
 
 
 def _plain(pin: str) -> str:
-    """A pin with its name as the index spells it."""
+    """A pin with its normalised name."""
     name, version = pin.split("==")
     return f"{re.sub(r'[-_.]+', '-', name).lower()}=={version}"

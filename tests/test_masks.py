@@ -1,4 +1,4 @@
-"""Masks that a job writes: the pixels of its PNG and COCO files, on every road."""
+"""Masks that jobs write: the pixels of their PNG and COCO files, in every kind of job."""
 
 from __future__ import annotations
 
@@ -66,14 +66,14 @@ def test_nearest_enlarges_the_patches(view, tmp_path):
     assert not (tmp_path / "out/masks.coco.json").exists()
 
 
-def test_bilinear_cuts_between_the_centers_of_patches():
+def test_bilinear_masks_end_between_the_centers_of_patches():
     part = part_of([[0.2, 0.6]], [[False, True]])
     mask = full_mask(part, 0.5, crop=(0, 0, 40, 1), size=(1, 40), method="bilinear")
     # Centres of the patches are at 10 and 30: the score is 0.5 at 25.
     assert mask[0].tolist() == [False] * 25 + [True] * 15
     below = part_of([[0.2, 0.6]], [[True, False]])
     assert (full_mask(below, 0.5, crop=(0, 0, 40, 1), size=(1, 40), method="bilinear") == ~mask).all()
-    # Cleaning moved the second patch to the background, and no side keeps all.
+    # Cleaning moved the second patch to the background; without a threshold, all patches are foreground.
     cleaned = part_of([[0.2, 0.6]], [[False, False]])
     assert not full_mask(cleaned, 0.5, crop=(0, 0, 40, 1), size=(1, 40), method="bilinear").any()
     everything = part_of([[0.2, 0.6]], [[True, True]])
@@ -81,7 +81,7 @@ def test_bilinear_cuts_between_the_centers_of_patches():
 
 
 @pytest.mark.parametrize("upsample", ["nearest", "bilinear", "guided"])
-def test_coco_holds_the_pixels_of_the_png(view, tmp_path, upsample):
+def test_coco_contains_the_pixels_of_the_png(view, tmp_path, upsample):
     view.save(tmp_path, masks=("png", "coco"), upsample=upsample)
     api = pytest.importorskip("pycocotools.coco").COCO(tmp_path / "masks.coco.json")
     assert [image["file_name"] for image in api.loadImgs(api.getImgIds())] == view.names
@@ -112,7 +112,7 @@ def test_supervision_reads_the_file(view, tmp_path):
         assert (detections.mask == mask[None]).all()
 
 
-def test_every_road_writes_the_same_masks(photos, view, tmp_path):
+def test_every_job_writes_the_same_masks(photos, view, tmp_path):
     view.save(tmp_path / "view", masks=("png", "coco"), instances=True)
     run = {"settings": SETTINGS, "masks": ("png", "coco"), "instances": True}
     render_photos(photos, tmp_path / "memory", engine=open_engine(), backbone=Toy(), in_memory=True, **run)
@@ -139,7 +139,7 @@ def test_every_road_writes_the_same_masks(photos, view, tmp_path):
         assert "p0000.mask.png" in report["photos"][0]["files"]
 
 
-def test_an_interrupted_run_is_resumed_and_other_options_take_masks_away(photos, tmp_path, monkeypatch):
+def test_an_interrupted_run_is_resumed_and_other_options_remove_masks(photos, tmp_path, monkeypatch):
     run = {"engine": open_engine(), "backbone": Toy(), "settings": SETTINGS}
     render_photos(photos, tmp_path / "whole", masks=("png", "coco"), **run)
     with monkeypatch.context() as patched:
@@ -167,7 +167,7 @@ def test_masks_without_the_main_pictures(view, tmp_path):
 
 
 def two_squares(gap, *, alike=True):
-    """Two squares of 8 x 8 patches, joined by a bridge of two patches where there is a gap."""
+    """Two squares of 8 x 8 patches; with a gap, a bridge of two patches joins them."""
     foreground = np.zeros((12, 16 + gap + 4), np.bool_)
     foreground[2:10, 2:10] = foreground[2:10, 10 + gap : 18 + gap] = True
     foreground[5:7, 10 : 10 + gap] = True
@@ -179,7 +179,7 @@ def two_squares(gap, *, alike=True):
     return foreground, tokens
 
 
-def test_touching_objects_are_parted_and_whole_ones_are_not():
+def test_touching_objects_are_split_and_single_ones_are_not():
     for gap, alike in ((2, True), (0, False)):
         foreground, tokens = two_squares(gap, alike=alike)
         labels = label_objects(foreground, tokens)
@@ -187,12 +187,12 @@ def test_touching_objects_are_parted_and_whole_ones_are_not():
         assert ((labels > 0) == foreground).all()
         middle = 10 + gap // 2
         assert len(np.unique(labels[:, :middle])) == len(np.unique(labels[:, middle:])) == 2
-    # One object of the same size and shape, all of one kind.
+    # One object of the same size and shape with similar tokens.
     foreground, tokens = two_squares(0)
     assert label_objects(foreground, tokens).max() == 1
 
 
-def test_parts_that_do_not_touch_are_objects_and_the_largest_is_first():
+def test_separate_parts_are_objects_and_the_largest_is_first():
     foreground = np.zeros((6, 8), np.bool_)
     foreground[0, 0] = foreground[1, 1] = True  # corners do not touch
     foreground[3:5, 3:6] = True
@@ -226,7 +226,7 @@ def test_the_second_eigenvector_and_the_cut_against_a_computation_by_hand():
     assert (np.diff(second) >= -1e-9).all() or (np.diff(second) <= 1e-9).all()
 
 
-def test_objects_share_out_the_pixels_of_the_mask():
+def test_every_pixel_of_the_mask_belongs_to_one_object():
     labels = np.array([[1, 1, 0, 2], [1, 0, 0, 2]])
     mask = np.ones((20, 40), np.bool_)
     mask[:, 20:25] = False

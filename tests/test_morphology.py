@@ -1,4 +1,4 @@
-"""Opening and closing against SciPy's, and on masks where there is nothing to do."""
+"""Opening and closing, compared with SciPy."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ndimage = pytest.importorskip("scipy.ndimage")
 
 
 def by_scipy(mask, opening, closing):
-    """SciPy takes what lies outside as background; eroding with it as foreground is our rule."""
+    """By SciPy, with the outside as foreground when eroding, which is our rule; SciPy's default is background."""
     for times, first, second in (
         (opening, ndimage.binary_erosion, ndimage.binary_dilation),
         (closing, ndimage.binary_dilation, ndimage.binary_erosion),
@@ -46,7 +46,7 @@ def two_humps():
     return tokens.astype(np.float32)
 
 
-def test_another_shown_foreground_changes_no_patchs_colour(tmp_path):
+def test_another_shown_foreground_does_not_change_colours(tmp_path):
     tokens = two_humps()
     plain = Prism().fit(tokens)
     shown = with_mask(plain, {"mask_threshold": 0.1, "mask_side": None, "opening": 0, "closing": 0})
@@ -58,7 +58,7 @@ def test_another_shown_foreground_changes_no_patchs_colour(tmp_path):
     assert not b.rgb[~b.foreground].any()
     shown.save(tmp_path / "p")
     np.testing.assert_array_equal(Prism.load(tmp_path / "p").split(tokens[0]).rgb, b.rgb)
-    # Fitted with the options from the start: the same again, and a prism without them has none in its file.
+    # A fit with the options gives the same, and the file of a prism without them does not contain them.
     np.testing.assert_array_equal(Prism(mask_threshold=0.1).fit(tokens).split(tokens[0]).rgb, b.rgb)
     plain.save(tmp_path / "q")
     assert b"mask_threshold" not in (tmp_path / "q").read_bytes()

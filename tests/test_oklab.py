@@ -1,4 +1,4 @@
-"""OKLab against its author's numbers, and the promise that equal steps look equal."""
+"""OKLab against its author's numbers, and equal steps that look equal."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from patchprism.prism.oklab import (
 @pytest.mark.parametrize(
     ("rgb", "lab"),
     [
-        # As CSS Color 4 and Ottosson's own page give them
+        # From CSS Color 4 and Ottosson's page
         ((1, 1, 1), (1.0, 0.0, 0.0)),
         ((0, 0, 0), (0.0, 0.0, 0.0)),
         ((1, 0, 0), (0.6280, 0.2249, 0.1258)),
@@ -36,7 +36,7 @@ def test_known_colours(rgb, lab):
     np.testing.assert_allclose(oklab_from_srgb(np.array(rgb, float)), lab, atol=2e-4)
 
 
-def test_there_and_back():
+def test_conversion_and_its_inverse():
     rgb = np.random.default_rng(0).random((500, 3))
     np.testing.assert_allclose(srgb_from_oklab(oklab_from_srgb(rgb)), rgb, atol=1e-6)
 
@@ -45,14 +45,14 @@ def test_the_whole_cube_is_in_gamut():
     steps = np.linspace(0, 1, 21)
     cube = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(-1, 3)
     lab = oklab_from_srgb(fill_cube(cube).astype(float))
-    # Had anything been clipped, it would not come back to where it was.
+    # If anything had been clipped, the inverse would give another value.
     np.testing.assert_allclose(lab - lab[0], CUBE_SIDE * (cube - cube[0]), atol=1e-5)
     linear = linear_from_oklab(lab)
     assert linear.min() > -1e-6
     assert linear.max() < 1 + 1e-6
 
 
-def test_gamma_coding_is_the_standards_power():
+def test_gamma_coding_follows_the_standard():
     """IEC 61966-2-1's formula with a power function; and the inverses are inverses."""
     grey = np.linspace(0.02, 1, 5000)[:, None] * np.ones(3)
     lab = np.stack([grey[:, 0], 0 * grey[:, 0], 0 * grey[:, 0]], axis=-1)
@@ -74,10 +74,10 @@ def test_equal_steps_look_equal_in_every_direction():
     )
     np.testing.assert_allclose(seen, 0.1 * CUBE_SIDE, rtol=1e-3)
     plain = np.linalg.norm(oklab_from_srgb(start + step) - oklab_from_srgb(start), axis=1)
-    assert plain.max() / plain.min() > 2  # what red, green and blue themselves do
+    assert plain.max() / plain.min() > 2  # for comparison, equal steps in RGB
 
 
-def test_a_prism_with_oklab_colours_is_the_rgb_one_laid_out(tmp_path):
+def test_a_prism_with_oklab_colours_has_the_components_of_the_rgb_one(tmp_path):
     rng = np.random.default_rng(2)
     tokens = rng.normal(size=(2, 10, 12, 16)).astype(np.float32)
     tokens[:, 3:7, 3:9] += 4
@@ -96,7 +96,7 @@ def test_a_prism_with_oklab_colours_is_the_rgb_one_laid_out(tmp_path):
     plain.save(tmp_path / "plain.safetensors")
     assert (
         b"space" not in (tmp_path / "plain.safetensors").read_bytes()
-    )  # as files were before there was a choice
+    )  # as in files from before this option existed
     assert Prism.load(tmp_path / "plain.safetensors").space == "rgb"
 
 

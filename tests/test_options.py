@@ -1,4 +1,4 @@
-"""Options are declared once: what commands take and what people type into Python come from the same fields."""
+"""Options are declared once: commands and public functions get them from the same fields."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def defaults_of(options):
     return {each.name: each.default for each in fields(options)}
 
 
-# The public function, its options, and those that it does not take.
+# Public functions, their options, and the options that they lack.
 FUNCTIONS = [
     pytest.param(patchprism.visualize, [Settings], set(), id="visualize"),
     pytest.param(patchprism.Prism, [PrismOptions], set(), id="Prism"),
@@ -45,7 +45,7 @@ FUNCTIONS = [
     pytest.param(
         patchprism.compare, [Settings], {"model", "layer", "components", *MASK_OPTIONS}, id="compare"
     ),
-    # The backbone's record has the default of its layer.
+    # The default layer is in the record of the backbone.
     pytest.param(patchprism.extract, [TokenOptions], {"layer"}, id="extract"),
 ]
 
@@ -69,12 +69,12 @@ def test_defaults_pass_their_own_checks(options):
             assert said.check(each.name, each.default) == getattr(made, each.name) == each.default
 
 
-def test_a_choice_that_is_left_open_names_the_default_in_its_help():
+def test_options_with_a_computed_default_name_it_in_their_help():
     helps = {each.name: option_of(each).help for each in fields(Settings)}
     assert helps["threshold"].endswith(" Default: auto.")
     assert helps["components"].endswith(" Default: 1,2,3.")
     assert helps["layer"].endswith(" Default: -1, or 8 for focus_vits14.")
-    assert "Default" not in helps["opening"]  # Typer says it
+    assert "Default" not in helps["opening"]  # Typer adds it
     assert not any("Default: None" in text for text in helps.values())
     assert helps["stride"].endswith(" Default: the patch size.")
     assert Settings().threshold is None
@@ -91,7 +91,7 @@ class Speed(Checked):
     range: tuple[float, float] | None = same(Settings, "range")
 
 
-def test_a_command_gets_dataclasses_that_are_ready():
+def test_a_command_gets_complete_dataclasses():
     got = []
 
     @takes(speed=without(Speed, "at"), rest=only(Speed, "at"))
@@ -110,7 +110,7 @@ def test_a_command_gets_dataclasses_that_are_ready():
 
 
 @pytest.mark.parametrize("command", ["render", "explore", "fit", "features", "compare", "video"])
-def test_the_two_norms_have_names_that_tell_them_apart(command):
+def test_the_two_norms_have_different_names(command):
     spelled = {flag: each for each in COMMANDS[command].params for flag in (*each.opts, *each.secondary_opts)}
     for flag in ("--final-norm", "--no-final-norm", "--token-norm"):
         assert not spelled[flag].hidden

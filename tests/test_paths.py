@@ -1,4 +1,4 @@
-"""Which files are photos, and what their outputs are called."""
+"""Which files are photos, and names of their outputs."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def tree(tmp_path, monkeypatch):
         (["dogs/*"], ["dogs/Dog1.png", "dogs/dog2.JPG", "dogs/dog10.jpg"]),
         (["**/*.webp", "cats"], ["dogs/puppies/p.webp", "cats/cat.tif"]),
         (["**/p*"], ["dogs/puppies/p.webp"]),
-        # A file that exists is what the user means, whatever its suffix and whatever its name looks like.
+        # A file that exists is used, whatever its suffix and even if its name looks like a pattern.
         (["odd.dat", "[1].jpg", "dogs/.hidden.jpg"], ["odd.dat", "[1].jpg", "dogs/.hidden.jpg"]),
         (["dogs/dog10.jpg", "./dogs/../dogs/dog10.jpg", "dogs/d*0.jpg"], ["dogs/dog10.jpg"]),
         (["cats", "dogs/puppies", "cats/cat.tif"], ["cats/cat.tif", "dogs/puppies/p.webp"]),
@@ -74,12 +74,12 @@ def test_names_without_photos(tree, inputs, name, reason):
 
 
 @pytest.mark.parametrize("inputs", [[], "dogs", Path("dogs"), None])
-def test_inputs_that_are_no_list(inputs):
+def test_inputs_that_are_not_a_list(inputs):
     with pytest.raises(OptionError, match="photos must be a list"):
         find_photos(inputs)
 
 
-def test_links_are_followed_but_not_in_circles(tree):
+def test_links_are_followed_without_cycles(tree):
     (tree / "linked").mkdir()
     os.symlink(tree / "dogs" / "puppies", tree / "linked" / "young")
     os.symlink(tree / "linked", tree / "linked" / "circle")
@@ -109,7 +109,7 @@ def test_unique_stems(paths, expected):
 @given(
     st.lists(st.sampled_from(["a", "A", "a-2", "A-3", "a-2-2", "b", "a-3", "\u00e9", "e\u0301"]), max_size=12)
 )
-def test_stems_never_meet_and_first_ones_are_kept(names):
+def test_stems_are_unique_and_the_first_ones_are_kept(names):
     stems = unique_stems([f"{index}/{name}.jpg" for index, name in enumerate(names)])
     assert len({stem.casefold() for stem in stems}) == len(names)
     for name, stem in zip(names, stems, strict=True):

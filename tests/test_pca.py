@@ -1,4 +1,4 @@
-"""StreamingPCA against scikit-learn's PCA, in every split, and on degenerate input."""
+"""StreamingPCA compared with scikit-learn's PCA, with any batches, and on degenerate input."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_a_mean_of_ten_thousand_times_the_spread(dtype):
 
 
 def test_a_mean_that_jumps_between_blocks():
-    """The second block's mean lies 10,000 spreads away along one axis: the others must not drown."""
+    """The mean of the second block is 10,000 deviations away along one axis; the other axes must stay accurate."""
     rows = spread_rows(12_288, 16)
     rows[4096:, 0] += 2e4
     ours, theirs = StreamingPCA(n_components=4).fit(rows), reference(rows, 4)
@@ -104,8 +104,8 @@ def test_half_precision_tensors_are_read_as_they_are(dtype):
     np.testing.assert_allclose(pca.components_, reference(tensor.double().numpy()).components_, atol=1e-5)
 
 
-def test_the_accelerators_road_gives_the_same_moments():
-    """What runs on a GPU, driven here with tensors on the CPU."""
+def test_the_code_for_accelerators_gives_the_same_moments():
+    """The code that runs on a GPU, here with tensors on the CPU."""
     rows = spread_rows(4000, mean=1e3)
     count, mean, scatter = _tensor_part(torch.from_numpy(rows))
     expected = Moments(rows.shape[1]).update(rows.astype(np.float64))
@@ -139,7 +139,7 @@ def test_degenerate_rows_have_a_rank_and_finite_components(rows, rank, dtype):
 
 @pytest.mark.parametrize(("value", "word"), [(np.nan, "NaN"), (np.inf, "infinity"), (-np.inf, "infinity")])
 @pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy])
-def test_what_is_not_finite_is_named_and_leaves_no_trace(value, word, kind):
+def test_rows_that_are_not_finite_are_refused_and_change_nothing(value, word, kind):
     rows = spread_rows(100, 6)
     pca = StreamingPCA(3).fit(rows)
     before = pca.components_.copy()
@@ -182,7 +182,7 @@ def test_the_order_of_rows_does_not_matter():
     )
 
 
-def test_merging_another_width_or_thing_is_refused():
+def test_merging_another_width_or_object_is_refused():
     pca = StreamingPCA(2).fit(spread_rows(20, 6))
     with pytest.raises(FeaturesError, match="width 5 into 6"):
         pca.merge(StreamingPCA(2).fit(spread_rows(20, 5)))

@@ -1,4 +1,4 @@
-"""The whole job in one call: against an independent computation, and what must not change its colours."""
+"""The main job in one call, compared with an independent computation, and invariances of its colours."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def backbone():
 
 @pytest.fixture(scope="module")
 def photos():
-    """Cut-outs of one photo: they share a subject, so that every stage has something to find."""
+    """Crops of one photo, which share a subject, so that every stage has something to find."""
     cat = np.asarray(Image.open(f"{DATA}/chelsea.png").convert("RGB"))
     return [cat, cat[:, ::-1], cat[40:280, 80:400], cat[20:260, 30:330]]
 
 
 def test_the_seed_preset_stage_by_stage_against_scikit_learn(backbone, shared_dogs):
-    """Framing, three PCAs and min-max, computed here from the post's description alone."""
+    """Framing, three PCAs and min-max, computed only from the description in the blog post."""
     paths = sorted(shared_dogs.glob("*.jpg"))
     size = 448
     crops = []
@@ -74,7 +74,7 @@ def test_the_seed_preset_stage_by_stage_against_scikit_learn(backbone, shared_do
 
 
 def close(one, other, threshold):
-    """Colours within 1/255, masks equal but at the threshold."""
+    """Colours within 1/255, and masks equal except at the threshold."""
     for a, b in zip(one, other, strict=True):
         at_threshold = np.abs(a.score - threshold) < 1e-4
         np.testing.assert_array_equal(a.foreground[~at_threshold], b.foreground[~at_threshold])
@@ -106,8 +106,8 @@ def test_neither_order_nor_batches_nor_threads_change_colours(backbone, photos, 
         torch.set_num_threads(threads)
 
 
-def test_one_part_has_one_colour_across_photos(backbone, photos):
-    """The mirrored photo has the mirrored colours: what the tool is for, on real features."""
+def test_a_part_has_the_same_colour_in_all_photos(backbone, photos):
+    """The mirrored photo has the mirrored colours, with real features."""
     view = patchprism.visualize(photos[:2], backbone=backbone, size=224)
     a, b = view.parts[0], view.parts[1]
     both = a.foreground & b.foreground[:, ::-1]
@@ -129,7 +129,7 @@ def test_paths_images_and_arrays_are_all_photos(backbone, tmp_path):
     assert len(patchprism.visualize(tmp_path, backbone=backbone, size=96)) == 1
 
 
-def test_photos_come_alone_or_one_by_one(backbone, tmp_path):
+def test_a_single_photo_and_an_iterator_of_photos(backbone, tmp_path):
     image = Image.open(f"{DATA}/coffee.png").convert("RGB").resize((60, 40))
     image.save(path := tmp_path / "coffee.png")
     array = np.asarray(image)
@@ -151,16 +151,16 @@ def test_photos_come_alone_or_one_by_one(backbone, tmp_path):
     [
         ({"photos": None}, "photos must be paths, images or arrays, got NoneType"),
         ({"photos": 5}, "photos must be paths, images or arrays, got int"),
-        ({"prism": "dogs.prism"}, "prism must be a Prism, as Prism.load reads one, got 'dogs.prism'"),
+        ({"prism": "dogs.prism"}, "prism must be a Prism, for example from Prism.load, got 'dogs.prism'"),
         ({"size": 0}, "size must be a whole number from 1 to 13377, got 0"),
     ],
 )
-def test_what_is_given_by_mistake_is_named(backbone, photos, options, words):
+def test_wrong_arguments_are_named(backbone, photos, options, words):
     with pytest.raises(OptionError, match=words):
         patchprism.visualize(**{"photos": photos, "backbone": backbone, **options})
 
 
-def test_a_photo_is_done_once_however_often_it_is_named(backbone, tmp_path):
+def test_a_photo_that_is_given_twice_is_used_once(backbone, tmp_path):
     Image.open(f"{DATA}/coffee.png").save(tmp_path / "coffee.png")
     view = patchprism.visualize(
         [tmp_path, tmp_path / "coffee.png", f"{tmp_path}/*.png"], backbone=backbone, size=96
@@ -175,12 +175,12 @@ def test_shapes_are_kept(backbone, photos):
         assert view.picture(i).shape == view.picture(i, overlay_alpha=0.5).shape == (h, w, 3)
 
 
-def test_a_visualization_shows_itself(backbone, photos):
+def test_notebooks_display_a_visualization(backbone, photos):
     view = patchprism.visualize(photos, backbone=backbone, size=96)
     assert view._repr_png_().startswith(b"\x89PNG")
     assert "4 photos, efficientnet_lite2, score" in repr(view)
     figure = view.figure()
-    assert len(figure.axes[0].images) == 4 * 4 + 1  # and a colour bar
+    assert len(figure.axes[0].images) == 4 * 4 + 1  # plus a colour bar
     figure.canvas.draw()
 
 
@@ -219,7 +219,7 @@ def test_photos_of_any_size_go_through(backbone, shape):
     assert np.isfinite(view.colors[0]).all()
 
 
-def test_memory_budget_spent_photos_are_read_again(backbone, photos, monkeypatch, tmp_path):
+def test_photos_beyond_the_memory_budget_are_read_again(backbone, photos, monkeypatch, tmp_path):
     monkeypatch.setattr("patchprism.features.extraction.KEPT_BYTES", 0)
     for i, photo in enumerate(photos):
         Image.fromarray(photo).save(tmp_path / f"{i}.png")

@@ -1,4 +1,4 @@
-"""The prism against scikit-learn, on degenerate input, and as a file."""
+"""The prism compared with scikit-learn, on degenerate input, and its file."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ GRIDS = [(12, 9), (10, 10), (7, 15), (16, 11)]
 
 
 def scene(grids=GRIDS, width=32, *, seed=0, dtype=np.float32):
-    """Photos with an object of two parts in the middle of a noisy ground; strengths fall off, none is a tie."""
+    """Photos with an object of two parts on a noisy background; all variances differ, so there are no ties."""
     rng = np.random.default_rng(seed)
     axes = np.linalg.qr(rng.normal(size=(width, width)))[0]
     photos = []
@@ -51,7 +51,7 @@ def minmax(values):
 
 
 def by_scikit_learn(photos, threshold, side):
-    """Scores, masks, colours and all-patch colours as the post computed them, with scikit-learn alone."""
+    """Scores, masks, colours and all-patch colours as in the blog post, only with scikit-learn."""
     rows = np.concatenate([photo.reshape(-1, photo.shape[-1]) for photo in photos]).astype(np.float64)
     owner = np.repeat(np.arange(len(photos)), [photo.shape[0] * photo.shape[1] for photo in photos])
     components = PCA(n_components=3, svd_solver="full").fit_transform(rows)
@@ -115,7 +115,7 @@ def test_otsu_agrees_with_scikit_image(seed):
     assert otsu(counts) == pytest.approx(threshold_otsu(values, nbins=256), abs=1e-9)
 
 
-def test_otsu_is_the_default_of_pca_and_splits_the_two_humps():
+def test_otsu_is_the_default_of_pca_and_splits_two_modes():
     photos = scene()
     prism = Prism(foreground="pca").fit(photos)
     score = flat([prism.score_of(photo) for photo in photos])
@@ -146,7 +146,7 @@ def test_the_sides_of_a_given_threshold_are_counted_exactly():
     above, edge = flat(score) > np.float32(0.47), flat(border)
     assert prism.border_share_["above"] == pytest.approx(edge[above].mean())
     assert prism.border_share_["below"] == pytest.approx(edge[~above].mean())
-    # Otsu's threshold is the centre of a bin, and counted from the histogram: the same numbers.
+    # For Otsu's threshold, which is the centre of a bin, the histogram gives the same counts.
     found = Prism(threshold="otsu").fit(photos)
     given = Prism(threshold=found.threshold_).fit(photos)
     assert found.border_share_ == given.border_share_
@@ -162,7 +162,7 @@ def test_none_keeps_every_patch():
     np.testing.assert_allclose(flat(prism.transform(photos)), expected, atol=1e-4)
 
 
-def test_components_can_be_chosen_and_turned():
+def test_components_can_be_chosen_and_inverted():
     photos = scene()
     plain = Prism(threshold=0.5, foreground="above").fit(photos)
     chosen = Prism(threshold=0.5, foreground="above", components=(3, -1, 2)).fit(photos)
@@ -182,8 +182,8 @@ def test_order_of_photos_and_splits_of_a_photo_change_nothing():
         np.testing.assert_array_equal(prism.foreground_of(photo), back.foreground_of(photo))
 
 
-def test_merged_passes_learn_what_one_walk_learns():
-    """Photos shared out to three workers and merged: the way every engine fits."""
+def test_merged_passes_learn_the_same_as_one_walk():
+    """Photos divided among three workers and merged, as in every engine."""
     photos = scene()
 
     def walk(make):
@@ -263,12 +263,12 @@ def test_degenerate_features_give_flat_channels_not_noise(photos, foreground, sc
 
 
 @pytest.mark.parametrize("photos", [[np.ones((4, 4, 6))], [np.zeros((1, 1, 6))]])
-def test_no_foreground_among_equal_patches_is_said(photos):
+def test_equal_patches_raise_an_error_about_the_foreground(photos):
     with pytest.raises(PrismError, match="same features"):
         Prism().fit(photos)
 
 
-def test_a_threshold_that_leaves_nothing_is_said():
+def test_a_threshold_that_leaves_nothing_raises_an_error():
     with pytest.raises(PrismError, match="above the threshold 1"):
         Prism(threshold=1.0, foreground="above").fit(scene())
 
@@ -345,7 +345,7 @@ def test_saving_what_was_loaded_gives_the_same_file(saved, tmp_path):
 
 
 def test_the_layout_of_the_file_is_pinned(tmp_path):
-    """What other programs read: names, shapes, types and the header. A change here is a new version."""
+    """Names, shapes, types and the header are what other programs read. A change here needs a new version."""
     Prism(foreground="none").fit(scene()).save(tmp_path / "pinned.prism")
     tensors = load_file(tmp_path / "pinned.prism")
     assert {name: (tensor.shape, tensor.dtype.str) for name, tensor in tensors.items()} == {
@@ -416,14 +416,14 @@ def test_a_hostile_or_damaged_prism_is_refused_by_name(saved, change, words):
 @pytest.mark.parametrize(
     "content", [b"", b"not a prism", b"\xff" * 64, (2**62).to_bytes(8, "little") + b"{}"]
 )
-def test_what_is_no_prism_is_refused_by_name(tmp_path, content):
+def test_other_files_are_refused_by_name(tmp_path, content):
     path = tmp_path / "x.prism"
     path.write_bytes(content)
     with pytest.raises(PrismError, match="not a prism, or damaged"):
         Prism.load(path)
 
 
-def test_a_missing_prism_a_folder_and_another_safetensors_file_are_told_apart(tmp_path):
+def test_a_missing_prism_a_folder_and_another_safetensors_file_have_different_errors(tmp_path):
     with pytest.raises(PrismError, match="no such prism file"):
         Prism.load(tmp_path / "none.prism")
     with pytest.raises(PrismError, match="no such prism file"):
@@ -481,7 +481,7 @@ def test_a_pipeline_fits_and_applies_a_prism():
         np.testing.assert_array_equal(colors, Prism(scaling="sigmoid").fit(2 * photos).transform(2 * photos))
 
 
-def test_the_repr_is_one_line_of_what_differs_from_the_defaults():
+def test_the_repr_is_one_line_with_the_options_that_differ_from_the_defaults():
     assert repr(Prism()) == "Prism(not fitted)"
     prism = Prism(scaling="sigmoid", components=(2, 1, 3))
     assert repr(prism) == "Prism(scaling='sigmoid', components=(2, 1, 3), not fitted)"
@@ -492,7 +492,7 @@ def test_the_repr_is_one_line_of_what_differs_from_the_defaults():
     assert repr(Prism(opening=1).fit(scene())) == "Prism(opening=1, fitted on 4 photos)"
 
 
-def test_a_fit_that_fails_leaves_the_earlier_one_as_it_was():
+def test_a_fit_that_fails_keeps_the_earlier_fit():
     prism = Prism(threshold=0.5, foreground="above").fit(scene())
     before = prism.summary()
     with pytest.raises(PrismError, match="above the threshold 1"):
@@ -500,8 +500,8 @@ def test_a_fit_that_fails_leaves_the_earlier_one_as_it_was():
     assert prism.set_params(threshold=0.5).summary() == before
 
 
-def test_a_pass_travels_without_the_estimator():
-    """What a worker gets of a fit is frozen axes: unpickling it needs no Prism."""
+def test_a_pass_is_pickled_without_the_estimator():
+    """A worker gets only the axes of a fit, so unpickling needs no Prism."""
     prism = Prism().fit(scene())
     pass_ = ObjectRange(prism.scorer, prism.object_axes)
     assert b"estimator" not in pickle.dumps(pass_)

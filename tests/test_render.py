@@ -1,10 +1,11 @@
-"""Pictures and figures, against loops that anyone can follow."""
+"""Pictures and figures, compared with simple loops."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import time
+from functools import partial
 from pathlib import Path
 
 import matplotlib as mpl
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from patchprism.errors import OptionError, OutputError
-from patchprism.pictures.captions import fit_text, load_font
+from patchprism.pictures.captions import fit_lines, load_font, text_width
 from patchprism.pictures.figures import Style, fg_mask_sheet, results_sheet
 from patchprism.pictures.histogram import count_scores, histogram_drawing
 from patchprism.pictures.render import overlay, paint, write_picture
@@ -54,7 +55,7 @@ def slow_paint(colors, crop, size, fill):
     edges=st.tuples(*[st.integers(-40, 240)] * 4),
     fill=st.sampled_from([0.0, 0.5, 1.0]),
 )
-def test_paint_is_the_loop(size, grid, edges, fill):
+def test_paint_equals_the_loop(size, grid, edges, fill):
     left, right = sorted(edges[:2])
     top, bottom = sorted(edges[2:])
     crop = (left / 8, top / 8, right / 8 + 1 / 16, bottom / 8 + 1 / 16)
@@ -62,7 +63,7 @@ def test_paint_is_the_loop(size, grid, edges, fill):
     painted = paint(colors, crop=crop, size=size, fill=fill)
     expected = slow_paint(colors, crop, size, fill)
     assert painted.dtype == np.uint8
-    # Where a centre falls on the border of two patches, rounding may choose either.
+    # If a centre is on the border of two patches, rounding may choose either.
     differing = (painted != expected).any(-1)
     for y, x in np.argwhere(differing):
         at = (
@@ -78,16 +79,16 @@ def test_paint_whole_patches():
     np.testing.assert_array_equal(painted, np.rint(colors * 255).repeat(4, 0).repeat(4, 1))
 
 
-def test_paint_is_black_outside_of_the_crop():
+def test_paint_is_black_outside_the_crop():
     painted = paint(np.ones((2, 2, 3)), crop=(5.5, 2.4, 15.5, 8.6), size=(11, 21))
     white = painted.all(-1)
     assert not painted[~white].any()
-    # The centres from 5.5 on and below 15.5; from 2.4 on and below 8.6.
+    # Centres from 5.5 to below 15.5, and from 2.4 to below 8.6.
     assert list(np.flatnonzero(white.any(0))) == list(range(5, 15))
     assert list(np.flatnonzero(white.any(1))) == list(range(2, 9))
 
 
-def test_paint_a_framed_photo_covers_what_was_seen():
+def test_paint_covers_what_the_network_saw_of_a_framed_photo():
     from patchprism.photos.framing import Framing
 
     framing = Framing.preset("default", patch_size=14, mean=(0,) * 3, std=(1,) * 3)
@@ -177,13 +178,13 @@ def test_the_same_picture_gives_the_same_bytes(tmp_path, photo):
 
 
 def ramp(height, width, channels):
-    """Each pixel the mean of its neighbours, which the filter "average" leaves nothing of."""
+    """Each pixel is the mean of its neighbours, so that nothing remains after PNG's filter "average"."""
     return np.add.outer(np.arange(height), np.arange(width))[:, :, None].repeat(channels, 2).astype(np.uint8)
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 3), (1, 300, 4), (70, 1, 3), (64, 33, 4), (97, 201, 3)])
 @pytest.mark.parametrize("kind", ["noise", "flat", "ramp", "rows", "columns", "mixed"])
-def test_png_holds_every_pixel(tmp_path, shape, kind):
+def test_png_keeps_every_pixel(tmp_path, shape, kind):
     noise = rng().integers(0, 256, shape, dtype=np.uint8)
     kinds = {
         "noise": noise,
@@ -195,7 +196,7 @@ def test_png_holds_every_pixel(tmp_path, shape, kind):
     kinds["mixed"] = np.concatenate([each[:20] for each in kinds.values()])
     write_picture(tmp_path / "a.png", kinds[kind], dpi=300)
     with Image.open(tmp_path / "a.png") as image:
-        image.verify()  # checksums, which loading passes over
+        image.verify()  # checks the checksums, which loading ignores
     with Image.open(tmp_path / "a.png") as image:
         assert image.info["dpi"] == pytest.approx((300, 300), abs=0.01)
         np.testing.assert_array_equal(np.asarray(image), kinds[kind])
@@ -271,7 +272,7 @@ def runs(line: np.ndarray) -> list[int]:
     return list(edges[1::2] - edges[::2])
 
 
-def test_results_have_a_row_a_photo_with_its_shape():
+def test_results_have_one_row_per_photo_with_its_shape():
     grids = [(32, 48), (32, 32), (48, 32)]
     figure = figure_of(results_sheet, *cases(grids))
     blue = (figure == (0, 0, 255)).all(-1)
@@ -284,7 +285,7 @@ def test_results_have_a_row_a_photo_with_its_shape():
         row = start + int(np.flatnonzero(blue.any(1)[start:])[0])
         (width,) = runs(blue[row])
         assert runs(red[row]) == [width]
-        # Whole pixels a patch.
+        # Each patch has a whole number of pixels.
         assert (height % h, width % w) == (0, 0)
         assert height // h == width // w
         assert np.flatnonzero(red[row])[-1] < np.flatnonzero(blue[row])[0]
@@ -293,7 +294,7 @@ def test_results_have_a_row_a_photo_with_its_shape():
     assert (figure[:, -1] == 255).all()
 
 
-def test_panels_of_fg_mask_stand_in_a_square_and_show_score_over_photo():
+def test_panels_of_fg_mask_form_a_square_and_show_the_score_over_the_photo():
     shown, _ = cases([(8, 8)] * 4)
     scores = [np.full((8, 8), 0.75, np.float32)] * 4
     foreground = np.zeros((8, 8), bool)
@@ -353,14 +354,15 @@ def test_figures_refuse(shown, colors, names):
 def test_captions_are_shortened_in_the_middle():
     font = load_font(14)
     text = "IMG_20240711_holiday_at_the_lake_with_dog_0001.jpg"
-    short = fit_text(text, font, 150)
+    fit = partial(fit_lines, measure=lambda line: text_width(line, font), most=1)
+    (short,) = fit(text, width=150)
     head, tail = short.split("…")
     assert text.startswith(head)
     assert text.endswith(tail)
     assert font.getlength(short) <= 150 < font.getlength(text[: len(short)] + "wwww")
-    assert fit_text("a.jpg", font, 150) == "a.jpg"
-    assert fit_text("two\nlines", font, 150) == "two lines"
-    assert fit_text(text, font, 3) == ""
+    assert fit("a.jpg", width=150) == ["a.jpg"]
+    assert fit("two\nlines", width=150) == ["two lines"]
+    assert fit(text, width=3) == []
 
 
 # -- histogram -----------------------------------------------------------------------------------------------
@@ -393,14 +395,14 @@ def test_histogram_heights_are_the_counts():
     heights = bars(histogram(scores, threshold=0.3, side="below"), TEAL)
     others = bars(histogram(scores, threshold=0.3, side="below"), GREY)
     assert heights.max() == pytest.approx(540 * 4000 / 4000, abs=3)
-    # No more bars than values, and the single patch is to be seen.
+    # One bar per value, and the single patch is visible.
     assert len(runs(heights > 0)) == 1
     bars_right = [others[start] for start in np.flatnonzero(np.diff((others > 0).astype(int)) == 1) + 1]
     assert bars_right[0] == pytest.approx(540 * 1000 / 4000, abs=3)
     assert 3 <= bars_right[1] <= 5
 
 
-def test_histogram_of_labels_has_the_object_below_the_ground():
+def test_histogram_of_labels_has_the_object_below_the_background():
     labels = np.zeros((2, 1024), np.int64)
     labels[:, 512:520] = [[10], [30]]
     labels[1, 1016:] = 5
@@ -443,6 +445,6 @@ def test_histogram_of_ten_million_patches_is_quick():
     assert time.perf_counter() - start < 5
 
 
-def test_scores_that_are_no_numbers_are_refused():
+def test_nan_scores_are_refused():
     with pytest.raises(OptionError, match="NaN"):
         count_scores(np.array([0.1, np.nan]))

@@ -1,4 +1,4 @@
-"""One road: the same photos give the same prism, pictures, arrays and report, whichever way they come."""
+"""The same photos give the same prism, pictures, arrays and report in every kind of job."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SCHEMA = json.loads(files("patchprism.jobs").joinpath("report.schema.json").read
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    """Three photos and one that is none."""
+    """Three photos and a file that is not a photo."""
     folder = make_photos(tmp_path_factory.mktemp("photos") / "p", 3)
     (folder / "p0001b.png").write_bytes(b"this is no photo")
     return folder
@@ -91,9 +91,9 @@ def _report(out):
 
 
 def _without_input(report):
-    """A report without what says where photos came from and where the network ran."""
+    """A report without the source of the photos and the device of the network."""
     settings = {key: value for key, value in report["settings"].items() if key not in ("device", "engine")}
-    # Which names a store's settings bring is not what they mean.
+    # A store's settings may have other names for the same meaning.
     weights = {key: value for key, value in report["model"]["weights"].items() if key != "file"}
     return report | {
         "settings": settings,
@@ -108,7 +108,7 @@ def _npz(path):
 
 
 @pytest.mark.parametrize("road", [*ROADS, "ray"])
-def test_the_same_whichever_way(road, photos, in_memory, tmp_path, request):
+def test_every_job_gives_the_same(road, photos, in_memory, tmp_path, request):
     out = tmp_path / "out"
     if road == "ray":
         _sharded(photos, out, request.getfixturevalue("ray_engine"))
@@ -157,8 +157,8 @@ def test_a_clip_of_the_photos_gives_their_prism(tmp_path):
         assert np.abs(frame - view.picture(index)).max() <= 1
 
 
-def test_more_frames_than_a_shard_holds_give_the_prism_of_the_same_photos(tmp_path):
-    """Their tokens lie on disk, one shard in memory at a time."""
+def test_frames_of_several_shards_give_the_prism_of_the_same_photos(tmp_path):
+    """Their tokens are on disk, with one shard in memory at a time."""
     folder = make_photos(tmp_path / "p", 66, shapes=((24, 32),))
     view = patchprism.visualize([folder], size=24, backbone=Toy())
     out, seen = tmp_path / "frames", []
@@ -178,7 +178,7 @@ def test_more_frames_than_a_shard_holds_give_the_prism_of_the_same_photos(tmp_pa
 
 
 def test_the_first_64_photos_do_not_depend_on_the_65th(tmp_path):
-    """A job of 64 photos runs in memory, one of 65 in shards; with one prism both say the same of each photo."""
+    """A job of 64 photos runs in memory, one of 65 in shards; with the same prism, their results are equal."""
     folder = make_photos(tmp_path / "p", 65, shapes=((24, 32),))
     paths = sorted(folder.iterdir())
     prism = tmp_path / "p.prism"

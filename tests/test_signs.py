@@ -1,4 +1,4 @@
-"""Signs of components: scikit-learn's where they are clear, and unmoved by small changes where they are not."""
+"""Signs of components: like scikit-learn's if they are clear, and stable under small changes if they are not."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ WIDTH = 64
 
 
 def tied_axes(kind, rng):
-    """Three orthonormal axes, each with two or more loadings of nearly one size and opposite signs."""
+    """Three orthonormal axes, each with two or more loadings of nearly the same size and opposite signs."""
     axes = np.zeros((3, WIDTH))
     for n, axis in enumerate(axes):
-        place = slice(n * 20, n * 20 + 20)  # apart, so that they are orthogonal
+        place = slice(n * 20, n * 20 + 20)  # disjoint, so that they are orthogonal
         small = np.abs(rng.normal(size=20)) * 0.3
         if kind == "two":
             small[3], small[11] = 1.0, -1.0
@@ -38,7 +38,7 @@ def tied_features(kind, seed):
     """Photos whose scene PCA, and object PCA, have nearly tied loadings."""
     rng = np.random.default_rng(seed)
     axes = tied_axes(kind, rng)
-    # Skewed along the first axis, so that there is a foreground; the three deviations well apart.
+    # Skewed along the first axis, so that there is a foreground, with clearly different deviations.
     score = rng.normal(size=(4, 12, 12)) + 8 * (rng.random((4, 12, 12)) < 0.4)
     others = rng.normal(size=(4, 12, 12, 2)) * [2.0, 1.0]
     values = np.concatenate([3 * score[..., None], others], axis=-1)
@@ -90,7 +90,7 @@ def test_threads_and_batches_do_not_flip_near_ties(kind):
     np.testing.assert_allclose(parts.components_, whole, atol=1e-4)
 
 
-def test_clear_signs_are_scikit_learns():
+def test_clear_signs_equal_scikit_learns():
     rng = np.random.default_rng(0)
     agreed = 0
     for _ in range(40):
@@ -106,7 +106,7 @@ def test_clear_signs_are_scikit_learns():
     assert agreed > 100
 
 
-def test_the_rule_is_odd_and_only_turns():
+def test_the_rule_is_an_odd_function_and_only_changes_signs():
     rng = np.random.default_rng(1)
     rows = np.concatenate([rng.normal(size=(500, 9)), np.eye(9), np.array([[1.0, -1.0, *[0.0] * 7]])])
     turned = fix_signs(rows)

@@ -1,4 +1,4 @@
-"""Feature stores: what others read in them, what stands in for features in memory, and what is refused."""
+"""Feature stores: reading them with other libraries, using them like features in memory, and refusals."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ def whole(photos, tmp_path_factory):
 
 @pytest.fixture
 def store(whole, tmp_path):
-    """A copy of it, to spoil."""
+    """A copy of the store, which tests may damage."""
     return shutil.copytree(whole, tmp_path / "feats.zarr")
 
 
 @pytest.fixture(scope="module")
 def expected(photos):
-    """The tokens that the network gives, straight out of it."""
+    """The tokens, directly from the network."""
     paths = sorted(photos.iterdir())
     framing = SETTINGS.resolved().framing(Toy().record)
     found = extract(Photos(paths, list(map(str, paths))), Toy(), framing, batches=Batches(size=1))
@@ -95,7 +95,7 @@ def test_float16_is_the_default_and_halves_the_tokens(photos, whole, tmp_path):
         np.testing.assert_array_equal(a, b.astype(np.float16))
 
 
-def test_stands_in_for_features_in_memory(whole, expected):
+def test_it_can_be_used_like_features_in_memory(whole, expected):
     stored = StoredFeatures(whole)
     assert len(stored) == 70
     assert stored.width == WIDTH
@@ -118,7 +118,7 @@ def test_stands_in_for_features_in_memory(whole, expected):
 
 
 def test_many_chunks(photos, tmp_path, monkeypatch, whole):
-    """Photos that go across chunks of tokens and of tables are read as they were written."""
+    """Photos whose tokens or table entries span several chunks are read as they were written."""
     monkeypatch.setattr(layout, "CHUNK_BYTES", 16 * WIDTH * 4)
     monkeypatch.setattr(layout, "TABLE_ROWS", 8)
     make(photos, tmp_path / "small.zarr", tokens="float32")
@@ -138,7 +138,7 @@ def test_same_photos_same_bytes(photos, whole, tmp_path):
     assert tree(tmp_path / "again.zarr") == tree(whole)
 
 
-def test_a_store_that_is_there(photos, store, tmp_path):
+def test_an_existing_store(photos, store, tmp_path):
     before = tree(store)
     assert make(photos, store, tokens="float32").already
     assert tree(store) == before
@@ -207,7 +207,7 @@ def test_parquet(whole, tmp_path):
     )
 
 
-# ---------------------------------------------------------------- what is refused
+# ---------------------------------------------------------------- refusals
 
 
 def edit(path, change):

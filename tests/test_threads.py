@@ -1,4 +1,4 @@
-"""Which threads are limited, and that the others are not."""
+"""Limits of threads, which must not affect other threads."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def threads_of(api):
     return found
 
 
-def test_only_the_thread_that_asks_leaves_the_cores():
+def test_only_the_calling_thread_is_limited():
     before = torch.get_num_threads()
     if before < 2:
         pytest.skip("one core")
@@ -44,7 +44,7 @@ def test_only_the_thread_that_asks_leaves_the_cores():
     assert seen["other"] == before == torch.get_num_threads()
 
 
-def test_numpys_threads_come_back():
+def test_numpys_threads_are_restored():
     np.ones((2, 2)) @ np.ones((2, 2))
     before = threads_of("blas")
     with one_blas_thread():
@@ -52,7 +52,7 @@ def test_numpys_threads_come_back():
     assert threads_of("blas") == before
 
 
-def test_torchs_threads_come_back():
+def test_torchs_threads_are_restored():
     before = torch.get_num_threads()
     if before < 2:
         pytest.skip("one core")
@@ -62,7 +62,7 @@ def test_torchs_threads_come_back():
         assert torch.get_num_threads() == before
 
 
-def test_weights_are_checked_and_packed_by_one_thread(monkeypatch):
+def test_weights_are_checked_and_packed_in_one_thread(monkeypatch):
     if torch.get_num_threads() < 2:
         pytest.skip("one core")
     seen = []
@@ -81,8 +81,8 @@ def test_weights_are_checked_and_packed_by_one_thread(monkeypatch):
     assert set(seen) == {1}
 
 
-def test_readers_leave_the_cores():
-    """The threads that frame photos beside the network, in the main job and in videos."""
+def test_readers_use_one_thread_each():
+    """The threads that frame photos while the network runs, in the main job and in videos."""
     if torch.get_num_threads() < 2:
         pytest.skip("one core")
     seen = []
@@ -115,8 +115,8 @@ cli.entry()
         ({"OMP_WAIT_POLICY": "active"}, "None False"),
     ],
 )
-def test_our_own_processes_spin_less_and_keep_what_the_user_has_set(given, said):
-    """Before torch is there, since libgomp looks once."""
+def test_commands_limit_spinning_unless_the_user_has_set_it(given, said):
+    """Set before torch is imported, because libgomp reads it only once."""
     import os
     import subprocess
     import sys
@@ -150,13 +150,13 @@ print(faults, held - rss())
 """
 
 
-def test_our_own_processes_keep_memory_and_can_give_it_back():
+def test_commands_keep_memory_and_can_release_it():
     import platform
     import subprocess
     import sys
 
     if platform.libc_ver()[0] != "glibc":
-        pytest.skip("the C library's own affair")
+        pytest.skip("only for glibc")
     faults, given = {}, {}
     for how in ("keep", "default"):
         done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Patches to pixels, against torch, against a filter written out in loops, and on composites with known masks."""
+"""From patches to pixels, compared with torch and with loops, and on composites with known masks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def rng():
     return np.random.default_rng(0)
 
 
-def test_bilinear_is_torchs(rng):
+def test_bilinear_equals_torchs(rng):
     values = rng.random((5, 7, 4)).astype(np.float32)
     ours = upsample(values, crop=(0, 0, 91, 45), size=(45, 91), method="bilinear")
     theirs = torch.nn.functional.interpolate(
@@ -30,14 +30,14 @@ def test_bilinear_is_torchs(rng):
 
 
 @pytest.mark.parametrize("crop", [(0, 0, 40, 30), (3.5, 1.25, 36.5, 28.75), (0.2, 0, 39.9, 30)])
-def test_nearest_paints_what_paint_paints(rng, crop):
+def test_nearest_equals_paint(rng, crop):
     colors = rng.random((4, 6, 3)).astype(np.float32)
     ours = paint_smooth(colors, crop=crop, size=(30, 40), method="nearest")
     np.testing.assert_array_equal(ours, paint(colors, crop=crop, size=(30, 40)))
 
 
 def doubled_in_loops(values, coarse, fine):
-    """Joint bilateral upsampling as the paper writes it, cell by cell, over the 3 x 3 nearest cells."""
+    """Joint bilateral upsampling as in the paper, cell by cell, over the 3 x 3 nearest cells."""
     h, w, channels = values.shape
     found = np.empty((2 * h, 2 * w, channels))
     for y in range(2 * h):
@@ -87,7 +87,7 @@ def test_cells_are_not_smaller_than_pixels(crop, expected):
 
 @pytest.mark.parametrize("edge", [61, 64, 70])
 def test_a_guided_border_lies_where_the_photo_has_it(edge):
-    """Patches of 16 pixels whose shares are known: the border is found within the patch, to a pixel."""
+    """Patches of 16 pixels with known shares of foreground; the border within a patch is found to a pixel."""
     photo = np.full((96, 128, 3), 40, np.uint8)
     photo[:, edge:] = 210
     truth = (np.arange(128) >= edge).astype(np.float32)
@@ -115,7 +115,7 @@ def test_guided_borders_are_sharper_than_bilinear_ones(rng):
     assert errors["guided"] < 0.5 * min(errors["bilinear"], errors["nearest"])
 
 
-def test_strips_are_the_whole(rng, monkeypatch):
+def test_strips_equal_the_whole(rng, monkeypatch):
     photo, _ = composite(rng, (90, 70))
     values = rng.random((5, 4, 3)).astype(np.float32)
     crop = (1.5, 2.0, 68.5, 89.0)
@@ -154,12 +154,12 @@ def test_an_overlay_leaves_the_background_and_blends_the_rest(rng):
     assert smooth.shape == photo.shape
 
 
-def test_figures_are_guided_by_their_photos_where_asked():
+def test_figures_are_guided_by_their_photos_on_request():
     photo = np.full((128, 128, 3), 40, np.uint8)
     photo[:, 70:] = 210
     colors = np.zeros((8, 8, 3), np.float32)
     colors[:, 5:] = 1
-    colors[:, 4] = 58 / 64  # the share of these patches right of the photo's edge, which is at 4.375
+    colors[:, 4] = 58 / 64  # share of these patches to the right of the photo's edge, which is at 4.375
     panel = Image.fromarray(photo)
     plain, guided = (
         np.asarray(colors_panel(colors, None, panel.size, lambda: panel, upsample=way))

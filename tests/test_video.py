@@ -1,4 +1,4 @@
-"""Videos: times, sound, turns, colours and failures, on clips that PyAV makes here."""
+"""Videos: times, sound, rotation, colours and failures, on clips made with PyAV."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ def backbone():
 
 
 def pictures(n, height=64, width=96):
-    """Frames that wander over a photo."""
+    """Frames that move over a photo."""
     return [np.ascontiguousarray(CAT[60 + 2 * i :, 120 + 3 * i :][:height, :width]) for i in range(n)]
 
 
 def make_clip(
     path, frames=None, *, rate=10, times=None, sound=None, turn=None, codec="libx264", crf=12, gop=None
 ):
-    """A clip; ``times`` in milliseconds make its rate vary, ``sound`` names the codec of a tone of 440 Hz."""
+    """Write a clip; ``times`` (milliseconds) make its rate vary, ``sound`` is the codec of a tone of 440 Hz."""
     frames = pictures(20) if frames is None else frames
     with av.open(str(path), "w") as out:
         stream = out.add_stream(codec, rate=rate, options={"crf": str(crf)} if codec == "libx264" else {})
@@ -127,14 +127,14 @@ def test_a_constant_rate_and_even_sides(tmp_path, backbone, suffix):
     assert (report.frames, report.sound, report.n_problems) == (12, "none", 0)
 
 
-def test_a_variable_rate_is_kept_to_the_tick(tmp_path, backbone):
+def test_a_variable_rate_is_kept_exactly(tmp_path, backbone):
     times = [0, 40, 50, 210, 250, 600, 610, 650, 900, 1300]
     clip = make_clip(tmp_path / "in.mkv", pictures(10), times=times)
     run(clip, tmp_path / "out.mp4", backbone)
     with av.open(str(tmp_path / "out.mp4")) as container:
         frames = list(container.decode(video=0))
         assert [round(frame.time * 1000) for frame in frames] == times
-        # Nobody says how long the last frame is shown: as long as the one before it.
+        # The duration of the last frame is unknown, so it is that of the frame before it.
         assert container.duration == pytest.approx(1_700_000, abs=2000)
 
 
@@ -148,7 +148,7 @@ def test_a_variable_rate_is_kept_to_the_tick(tmp_path, backbone):
         ({"start": 0.2, "end": 1.9, "every": 5}, range(2, 19, 5)),
     ],
 )
-def test_which_frames_are_taken(tmp_path, backbone, options, expected):
+def test_which_frames_are_used(tmp_path, backbone, options, expected):
     clip = make_clip(tmp_path / "in.mp4", gop=5)
     span = {key: value if key == "every" else Fraction(str(value)) for key, value in options.items()}
     taken = [frame.time for frame in open_clip(clip).frames(Span(**span), planes=False)]
@@ -157,14 +157,14 @@ def test_which_frames_are_taken(tmp_path, backbone, options, expected):
     times, frames = read(tmp_path / "out.mp4")
     assert np.allclose(times, [(i - expected[0]) / 10 for i in expected], atol=1e-3)
     source = read(clip)[1]
-    for i, frame in zip(expected, frames, strict=True):  # the very frames, not their neighbours
+    for i, frame in zip(expected, frames, strict=True):  # exactly these frames, not their neighbours
         apart = [np.abs(frame[:, :96].astype(int) - other).mean() for other in source]
         assert int(np.argmin(apart)) == i
 
 
 @pytest.mark.parametrize("gop", [1, 5, 250])
 def test_fitting_frames_are_spread_evenly(tmp_path, gop):
-    clip = make_clip(tmp_path / "in.mp4", [pictures(1)[0]] * 200, gop=gop)  # 20 s: long enough to jump
+    clip = make_clip(tmp_path / "in.mp4", [pictures(1)[0]] * 200, gop=gop)  # 20 s, long enough for seeking
     times = [float(frame.time) for frame in open_clip(clip).spread(8, Span())]
     assert np.allclose(times, [1.2, 3.7, 6.2, 8.7, 11.2, 13.7, 16.2, 18.7], atol=0.051)
     part = Span(start=Fraction(10), end=Fraction(12))
@@ -175,7 +175,7 @@ def test_fitting_frames_are_spread_evenly(tmp_path, gop):
 
 
 def test_a_stream_without_times(tmp_path, backbone):
-    """Raw H.264 has no clock, no duration and nothing to seek by."""
+    """Raw H.264 has no timestamps, no duration and no index to seek with."""
     clip = make_clip(tmp_path / "in.h264", pictures(12))
     report = run(clip, tmp_path / "out.mp4", backbone)
     assert report.frames == 12
@@ -263,8 +263,8 @@ def patch_colors(seed=0, grid=(4, 6)):
 
 @pytest.mark.parametrize("crop", [(0.0, 0.0, 96.0, 64.0), (3.0, 0.0, 93.0, 64.0), (0.0, 2.5, 96.0, 61.5)])
 @pytest.mark.parametrize("layout", ["side", "colors", "overlay"])
-def test_painting_is_that_of_photos(crop, layout):
-    """Against the pictures of `render`; planes against PyAV's own conversion of the picture."""
+def test_painting_equals_that_of_photos(crop, layout):
+    """Compares with the pictures of `render`, and planes with PyAV's conversion of the picture."""
     rgb = pictures(1)[0]
     frame = Frame(index=0, time=Fraction(0), rgb=rgb, planes=rgb_to_planes(rgb))
     patches = patch_colors()
@@ -284,7 +284,7 @@ def test_painting_is_that_of_photos(crop, layout):
         apart = np.abs(mine.astype(int) - theirs)
         assert np.median(apart) <= 1
         if crop == (0.0, 0.0, 96.0, 64.0):
-            # In the middle of patches: at their edges PyAV's filter mixes the chroma of two.
+            # Only in the middle of patches, because PyAV's filter mixes the chroma of two patches at their edges.
             middle = 16 * mine.shape[0] // 64
             assert apart[middle // 2 :: middle, middle // 2 :: middle].max() <= 2
     assert np.abs(planes[0].astype(int) - rgb_to_planes(expected)[0]).max() <= 2
@@ -305,7 +305,7 @@ def test_guided_colors_are_those_of_photos_in_the_clips_own_space(layout, alpha,
     planes = [np.zeros((64 // k, expected.shape[1] // k), np.uint8) for k in (1, 2, 2)]
     canvas.paint_planes(frame, patches, crop, planes)
     for mine, theirs in zip(planes, rgb_to_planes(expected, matrix), strict=True):
-        # Where the panels meet, the filter of the chroma mixes them if they are converted as one picture.
+        # If panels are converted as one picture, the chroma filter mixes them where they meet.
         assert np.median(np.abs(mine.astype(int) - theirs)) == 0
     assert np.abs(planes[0].astype(int) - rgb_to_planes(expected, matrix)[0]).max() <= 1
     assert not np.array_equal(rgb_to_planes(expected, 1)[0], rgb_to_planes(expected, 5)[0])
@@ -326,7 +326,7 @@ def test_smooth_colors_are_bilinear():
     assert np.abs(picture - 255 * expected.numpy()).max() <= 0.51
 
 
-def test_fast_colors_are_the_prisms(backbone):
+def test_fast_colors_equal_the_prisms(backbone):
     rng = np.random.default_rng(3)
     tokens = rng.normal(size=(3, 8, 9, 24)).astype(np.float32) + 50
     tokens[:, 2:6, 2:6] += 3
@@ -351,8 +351,8 @@ def test_fast_colors_are_the_prisms(backbone):
         ({"upsample": "guided", "layout": "overlay"}, {"upsample": "guided", "overlay_alpha": 0.6}),
     ],
 )
-def test_pictures_are_those_of_the_main_job(tmp_path, backbone, options, painted):
-    """The command for photos, with the prism that the command for videos saved, gives the same bytes."""
+def test_pictures_equal_those_of_the_main_job(tmp_path, backbone, options, painted):
+    """`render` with the prism that `video` saved gives the same bytes."""
     folder = tmp_path / "photos"
     folder.mkdir()
     for i, picture in enumerate(pictures(6)):
@@ -380,7 +380,7 @@ def test_pictures_are_those_of_the_main_job(tmp_path, backbone, options, painted
     assert loaded.space == options.get("space", "rgb")
 
 
-def test_hints_and_stages_are_those_of_the_main_job(tmp_path, backbone):
+def test_hints_and_stages_equal_those_of_the_main_job(tmp_path, backbone):
     folder = tmp_path / "photos"
     folder.mkdir()
     for i in range(3):
@@ -411,7 +411,7 @@ def test_colors_survive_the_codec(tmp_path, backbone):
         framed = framing.apply(source)
         part = report.prism.split(backbone.patch_tokens(torch.as_tensor(framed.pixels)[None])[0].numpy())
         painted = paint(part.rgb, crop=framed.crop, size=source.shape[:2])
-        middle = np.s_[4::16, 4::16]  # of patches; chroma is halved at their edges
+        middle = np.s_[4::16, 4::16]  # the middle of patches, because chroma has half the resolution
         apart = np.abs(shown[:, 96:].astype(int) - painted)
         assert np.median(apart) <= 4
         assert np.median(apart[middle]) <= 4
@@ -421,7 +421,7 @@ def test_colors_survive_the_codec(tmp_path, backbone):
 
 
 def test_still_scene_still_colors(backbone):
-    """One photo with noise of 1/255: under 2/255 a frame, where the bare colours move by more."""
+    """With noise of 1/255, colours change by less than 2/255 per frame, and by more without `steady`."""
     import torch
 
     rng = np.random.default_rng(0)
@@ -440,7 +440,7 @@ def test_still_scene_still_colors(backbone):
     steps = [np.abs(b.rgb - a.rgb).max() * 255 for a, b in itertools.pairwise(shown)]
     assert max(steps) < 2
     assert max(np.abs(b.colors - a.colors).max() * 255 for a, b in itertools.pairwise(bare)) > 4
-    # and what is shown stays near what is there
+    # and the shown colours stay near the actual ones
     truth = np.mean([each.colors for each in bare], axis=0)
     assert np.abs(shown[-1].colors - truth).mean() * 255 < 4
     assert torch.is_inference_mode_enabled() is False
@@ -452,15 +452,15 @@ def still(value, score=0.9, grid=(2, 2)):
     )
 
 
-def test_motion_is_followed_at_once():
+def test_motion_is_followed_immediately():
     steady = Steady(0.5, "above")
     first = steady(still(0.2))
     assert np.array_equal(first.colors, still(0.2).colors)
     assert steady(still(0.9)).colors.mean() > 0.89
-    assert steady(still(0.1, score=0.1)).rgb.max() == 0  # gone into the background
+    assert steady(still(0.1, score=0.1)).rgb.max() == 0  # it has become background
 
 
-def test_small_changes_are_made_good():
+def test_small_changes_are_followed_gradually():
     steady = Steady(0.5, "above")
     steady(still(0.5))
     steps = [steady(still(0.52)).colors.mean() for _ in range(100)]
@@ -469,7 +469,7 @@ def test_small_changes_are_made_good():
 
 
 @pytest.mark.parametrize("side", ["above", "below"])
-def test_a_mask_does_not_tremble_at_the_threshold(side):
+def test_a_mask_does_not_flicker_at_the_threshold(side):
     sign = 1 if side == "above" else -1
     steady = Steady(0.5, side)
 
@@ -501,7 +501,7 @@ def test_image_sequences(tmp_path, backbone, name):
     assert report.n_problems == 0
 
 
-def test_a_gap_in_a_counter_is_said(tmp_path, backbone):
+def test_a_gap_in_a_counter_is_reported(tmp_path, backbone):
     for number in (1, 2, 3, 5, 9):
         Image.fromarray(pictures(1)[0]).save(tmp_path / f"f{number:03d}.png")
     (tmp_path / "fx.png").write_text("other")
@@ -538,7 +538,7 @@ def test_bad_photos_in_a_sequence_are_named(tmp_path, backbone):
         ("noise.mkv", bytes(range(256)) * 40, "not a readable video"),
     ],
 )
-def test_what_is_no_video(tmp_path, backbone, name, content, words):
+def test_files_that_are_not_a_video(tmp_path, backbone, name, content, words):
     if content is not None:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(PhotoError, match=words):
@@ -547,7 +547,7 @@ def test_what_is_no_video(tmp_path, backbone, name, content, words):
     assert not leftovers(tmp_path)
 
 
-def test_sound_alone_is_no_video(tmp_path, backbone):
+def test_a_file_with_only_sound_is_not_a_video(tmp_path, backbone):
     with av.open(str(tmp_path / "in.mp4"), "w") as out:
         tone = out.add_stream("aac", rate=48000)
         tone.codec_context.layout = "mono"
@@ -588,13 +588,13 @@ def test_what_is_refused(tmp_path, backbone, options, error, words):
     assert clip.read_bytes() == before
 
 
-def test_pictures_do_not_get_mixed_up(tmp_path, backbone):
+def test_existing_pictures_are_not_mixed_with_new_ones(tmp_path, backbone):
     clip = make_clip(tmp_path / "in.mp4")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "note.txt").write_text("mine")
     run(clip, tmp_path / "out" / "f%02d.png", backbone, every=7)
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
-        ".patchprism-files.json",  # the record of what is ours
+        ".patchprism-files.json",  # the record of the files that jobs wrote
         "f01.png",
         "f02.png",
         "f03.png",
@@ -604,7 +604,7 @@ def test_pictures_do_not_get_mixed_up(tmp_path, backbone):
         run(clip, tmp_path / "out" / "f%02d.png", backbone)
 
 
-def test_damage_in_the_middle_is_counted_and_gone_past(tmp_path, backbone):
+def test_damage_in_the_middle_is_counted_and_skipped(tmp_path, backbone):
     clip = make_clip(tmp_path / "in.mp4", pictures(40), gop=5, crf=5)
     with av.open(str(clip)) as container:
         places = [(p.pos, p.size, p.pts * p.time_base) for p in container.demux(video=0) if p.size]
@@ -627,7 +627,7 @@ def test_a_file_that_was_cut_short(tmp_path, backbone):
     report = run(cut, tmp_path / "out.mp4", backbone)
     assert 20 < report.frames < 90
     assert any("cut short" in problem for problem in report.problems)
-    # The index of an MP4 lies at its end: without it nothing can be read.
+    # The index of an MP4 is at its end, and without it nothing can be read.
     clip = make_clip(tmp_path / "in.mp4")
     clip.write_bytes(clip.read_bytes()[:-500])
     with pytest.raises(PhotoError, match="cut short"):
@@ -635,7 +635,7 @@ def test_a_file_that_was_cut_short(tmp_path, backbone):
 
 
 @pytest.mark.parametrize("out", ["out.mp4", "pictures"])
-def test_an_interruption_leaves_what_was_there(tmp_path, backbone, out):
+def test_an_interruption_keeps_the_existing_output(tmp_path, backbone, out):
     clip = make_clip(tmp_path / "in.mp4", sound="aac")
     if out.endswith("mp4"):
         (tmp_path / out).write_bytes(b"an older result")
@@ -671,7 +671,7 @@ def test_a_full_disk(tmp_path, backbone, monkeypatch):
 # ---------------------------------------------------------------- threads and memory
 
 
-def test_threads_keep_order_and_hand_on_failures():
+def test_threads_keep_the_order_and_pass_failures_on():
     written = []
     with read_ahead(range(100), 3) as items, write_behind(written.append, 3) as write:
         for item in items:
@@ -694,8 +694,8 @@ def test_threads_keep_order_and_hand_on_failures():
     assert not [t for t in threading.enumerate() if t.name.startswith("patchprism")]
 
 
-def test_decoded_frames_are_let_go_of_at_once(tmp_path):
-    """Not when Python's collector comes around: a frame of a film has 12 MB."""
+def test_decoded_frames_are_freed_immediately(tmp_path):
+    """They must not wait for Python's garbage collector, because a frame of a film has 12 MB."""
     clip = make_clip(tmp_path / "clip.mp4", pictures(40))
     gc.collect()
     gc.disable()
@@ -719,7 +719,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_film(tmp_path):
-    """Ten times the frames, in the same memory."""
+    """Ten times as many frames need the same memory."""
     picture = np.asarray(Image.fromarray(CAT).resize((640, 360)))
     peaks = []
     for count in (100, 1000):
@@ -732,7 +732,7 @@ def test_memory_does_not_grow_with_the_film(tmp_path):
         )
         peaks.append(int(done.stdout) / 1024)
     print(f"peak resident size: {peaks[0]:.0f} MB at 100 frames, {peaks[1]:.0f} MB at 1,000")
-    # Measured: 392 MB and 394 MB. Kept, 900 frames would be 930 MB.
+    # Measured: 392 MB and 394 MB. If all 900 frames were kept, it would be 930 MB.
     assert peaks[1] < peaks[0] + 30
 
 
@@ -750,7 +750,7 @@ def test_without_pyav_the_extra_is_named(tmp_path, monkeypatch):
 
 
 def test_a_prism_that_shows_another_foreground_is_refused(tmp_path, backbone):
-    """Frames show the foreground that was fitted: anything else would be dropped without a word."""
+    """Frames show the fitted foreground, so another one would be ignored silently."""
     folder = tmp_path / "frames"
     folder.mkdir()
     for i in range(2):

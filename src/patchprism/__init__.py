@@ -74,7 +74,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name == "errors":  # importing a module of the package sets it here
+    if name == "errors":  # the import also sets the attribute of the package
         return importlib.import_module("patchprism.errors")
     if name in _HOMES:
         value = getattr(importlib.import_module(f"patchprism.{_HOMES[name]}"), name)

@@ -4,7 +4,7 @@ import sys
 
 if __name__ == "__main__":
     if not sys.flags.safe_path:
-        # The working directory, which Python has put first; it is left before anything else is looked for.
+        # Python puts the working directory first on the search path. Remove it before anything is imported.
         sys.path.pop(0)
     from patchprism.cli import entry
 

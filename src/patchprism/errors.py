@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 # Packages whose name differs from the name of their module.
-_PACKAGES = {"smbclient": "smbprotocol", "dask": "dask[distributed]", "pygit2": "pygit2", "git": "GitPython"}
+_PACKAGES = {"smbclient": "smbprotocol", "dask": "dask[distributed]", "git": "GitPython"}
 
 
 class PatchPrismError(Exception):
@@ -19,7 +19,7 @@ class OptionError(PatchPrismError, ValueError):
     Parameters
     ----------
     message : str
-        If it begins with the parameter's name, the command line can put the flag in its place.
+        If it begins with the parameter's name, the command line can replace that name with the flag.
     option : str
         Name of the parameter; empty if the error concerns several parameters.
     """
@@ -46,12 +46,12 @@ class PhotoError(PatchPrismError):
         self.reason = reason
 
     def __reduce__(self) -> tuple[type[PhotoError], tuple[str, str]]:
-        # Exceptions are rebuilt from ``args`` when they cross a process; ours has one message, two parts.
+        # By default an exception is unpickled from ``args``, which here is the message, not the two arguments.
         return type(self), (self.name, self.reason)
 
 
 class ModelError(PatchPrismError):
-    """A model is not known, or cannot do what is asked of it."""
+    """A model is unknown, or cannot do what was requested."""
 
 
 class WeightsError(PatchPrismError):
@@ -102,19 +102,19 @@ class ExtraError(PatchPrismError, ImportError):
 
     @classmethod
     def of(cls, error: ImportError, extra: str, purpose: str, *brought: str) -> ExtraError:
-        """The error that names what is missing: the extra, or a package that it does not bring.
+        """The error that names what is missing: the extra, or a package that the extra does not include.
 
         Parameters
         ----------
         error : ImportError
-            The error of the import.
+            The error that the import raised.
         extra, purpose : str
-            As above.
+            As for the constructor.
         *brought : str
             Modules that the extra includes.
         """
         cause: BaseException | None = error
-        for _ in range(5):  # fsspec says what to install, and its cause which module is missing
+        for _ in range(5):  # fsspec's error says what to install; only its cause names the missing module
             module = (getattr(cause, "name", None) or "").split(".")[0]
             if module or cause is None:
                 break
@@ -152,4 +152,4 @@ class StoreError(PatchPrismError):
 
 
 class EngineError(PatchPrismError):
-    """An engine cannot be started, or its workers are lost again and again."""
+    """An engine cannot be started, or its workers fail repeatedly."""

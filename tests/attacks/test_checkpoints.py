@@ -1,4 +1,4 @@
-"""Files that are given as weights and are none, or hold more: named for what they are, and no code in them runs."""
+"""Files given as weights that are something else, or contain more: errors name what they are, and no code runs."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _loop(path: Path) -> None:
 
 
 def _many(path: Path) -> None:
-    """Each dictionary names the one below a hundred times: 10^16 tensors, if all were counted."""
+    """Each dictionary contains the one below a hundred times: 10^16 tensors, if all were counted."""
     inner: dict[str, Any] = {"x": 1}
     for _ in range(8):
         inner = {f"k{i}": inner for i in range(100)}
@@ -111,7 +111,7 @@ def _scripted(path: Path) -> None:
         ),
     ],
 )
-def test_what_is_no_weights_is_named(
+def test_files_that_are_not_weights_are_named(
     make: Any, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -124,7 +124,7 @@ def test_what_is_no_weights_is_named(
     assert not (tmp_path / "hacked").exists()
 
 
-def test_what_the_advice_for_a_namespace_says_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_advice_for_a_namespace_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save({"model": {"x": torch.ones(1)}, "args": argparse.Namespace(lr=1)}, "FILE")
     with pytest.raises(WeightsError) as caught:
@@ -143,7 +143,7 @@ def test_what_the_advice_for_a_namespace_says_works(tmp_path: Path, monkeypatch:
         ((), "is a folder; give the file inside"),
     ],
 )
-def test_folders_in_place_of_weights(files: tuple[str, ...], words: str, tmp_path: Path) -> None:
+def test_folders_instead_of_weights(files: tuple[str, ...], words: str, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     folder.mkdir()
     for name in files:
@@ -158,6 +158,6 @@ def test_one_part_of_a_distributed_checkpoint(tmp_path: Path) -> None:
         read_checkpoint(tmp_path / "__0_0.distcp")
 
 
-def test_a_repository_in_place_of_a_file() -> None:
+def test_a_repository_instead_of_a_file() -> None:
     with pytest.raises(WeightsError, match="hf:facebook/dinov2-small"):
         load_backbone("dinov2_vits14", weights="facebook/dinov2-small", device="cpu")

@@ -1,4 +1,4 @@
-"""Hostile and unlucky clips: never a defect, never another file, never silence."""
+"""Hostile and damaged clips: no crash, no other file is opened, and losses are reported."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def make(
 
 
 def read(path):
-    """Frames that came, and what was said; both passes, as a job makes them."""
+    """The frames and the warnings of both passes of a job."""
     clip = open_clip(path)
     list(clip.spread(3, Span()))
     return list(clip.frames(Span(), planes=True)), clip.problems.named + clip.warnings
@@ -101,7 +101,7 @@ def test_the_sound_of_a_clip_with_latin_1(tmp_path):
         "ü [1].mp4",
     ],
 )
-def test_a_name_is_a_file_and_no_protocol(tmp_path, monkeypatch, name):
+def test_a_name_with_a_protocol_is_a_file(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     make(tmp_path / "good.mp4", 3)
     make(tmp_path / "named.mp4", 5).rename(tmp_path / name)
@@ -120,7 +120,7 @@ def test_a_name_is_a_file_and_no_protocol(tmp_path, monkeypatch, name):
     ],
 )
 @pytest.mark.parametrize("name", ["a.mp4", "a.m3u8", "a.ffconcat", "a.sdp"])
-def test_a_playlist_opens_nothing_else(tmp_path, name, content):
+def test_a_playlist_opens_no_other_file(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(PhotoError, match="not a readable video"):
         read(tmp_path / name)
@@ -132,7 +132,7 @@ def y4m(path, head, frame, count=4):
 
 
 @pytest.mark.parametrize("aspect", [b"1:0", b"0:1", b"2000000000:1", b"1:2000000000", b"-3:2"])
-def test_pixels_of_an_absurd_shape_are_square(tmp_path, aspect):
+def test_absurd_pixel_aspects_are_ignored(tmp_path, aspect):
     path = y4m(tmp_path / "a.y4m", b"W32 H16 F25:1 A" + aspect + b" C420jpeg", bytes(32 * 16 * 3 // 2))
     frames, _ = read(path)
     assert [frame.rgb.shape for frame in frames] == [(16, 32, 3)] * 4
@@ -149,11 +149,11 @@ def test_absurd_sizes_are_refused(tmp_path, head):
 @pytest.mark.parametrize("seed", range(12))
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.avi", "a.ts"])
 def test_bytes_changed_at_random(tmp_path, name, seed):
-    """Whatever is changed, what comes is frames or an error of ours."""
+    """Any change gives frames or a PatchPrismError."""
     path = make(tmp_path / name, codec="mpeg4" if name == "a.avi" else "libx264")
     rng = np.random.default_rng(seed)
     blob = bytearray(path.read_bytes())
-    # Half of the seeds change the head, where all the numbers are; in an MP4 they are at the end.
+    # Half of the seeds change the header, which has all the numbers; in an MP4, it is at the end.
     reach = len(blob) if seed % 2 else 1500
     for place in rng.integers(20, reach, 30):
         blob[len(blob) - place if name == "a.mp4" else place] = rng.integers(256)
@@ -178,14 +178,14 @@ def patched(path, tag, offset, data):
         (b"stts", 12, struct.pack(">I", 0)),
     ],
 )
-def test_a_clock_that_loses_frames_is_told(tmp_path, tag, offset, data):
+def test_timestamps_that_lose_frames_are_reported(tmp_path, tag, offset, data):
     frames, said = read(patched(make(tmp_path / "a.mp4"), tag, offset, data))
     assert len(frames) < 12
     assert said
 
 
-def test_a_track_that_does_not_say_its_length(tmp_path):
-    """Then the file's length counts."""
+def test_a_track_without_a_length(tmp_path):
+    """The length of the file is used instead."""
     path = patched(make(tmp_path / "a.mkv"), b"DURATION", 0, b"DVRATION")
     assert (len(read(path)[0]), read(path)[1]) == (12, [])
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
@@ -205,7 +205,7 @@ def test_a_track_that_does_not_say_its_length(tmp_path):
         {"start": -6},
     ],
 )
-def test_unusual_clips_are_whole(tmp_path, made):
+def test_unusual_clips_are_complete(tmp_path, made):
     frames, said = read(make(tmp_path / "a.mkv", **made))
     assert (len(frames), said) == (12, [])
     size = made.get("size", (48, 64))
@@ -235,7 +235,7 @@ def test_animations_changed_at_random(tmp_path, name, seed):
 
 
 def test_a_disk_that_is_full(tmp_path, monkeypatch):
-    """The file system's own refusal, by way of FFmpeg."""
+    """The error of the file system is passed on by FFmpeg."""
     resource = pytest.importorskip("resource")
     from patchprism.views.video import render_video
 

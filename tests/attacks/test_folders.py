@@ -1,4 +1,4 @@
-"""Folders that somebody else made: links in the place of our work, records that claim the user's files."""
+"""Folders made by others: links instead of work folders, and records that claim the user's files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from patchprism.support.written import RECORD, Output, Record
 
 
 def precious(folder):
-    """A folder of the user's with all the names that a work folder has."""
+    """A user's folder with all the file names of a work folder."""
     for name in ("tmp/thesis", "shards/00000000.json", "drawn/0", "lock", "batch.json", "job.json"):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -38,7 +38,7 @@ def hold(work):
 
 
 @pytest.mark.parametrize("marked", [False, True])
-def test_a_link_in_the_place_of_work_is_refused(tmp_path, marked):
+def test_a_link_instead_of_a_work_folder_is_refused(tmp_path, marked):
     theirs = precious(tmp_path / "theirs")
     if marked:
         (theirs / MARKER).write_bytes(MARKER_TEXT)
@@ -65,7 +65,7 @@ def test_links_in_a_work_folder_are_refused(tmp_path, name):
     assert tree(theirs) == before
 
 
-def test_a_folder_of_that_name_that_is_not_ours(tmp_path):
+def test_a_foreign_folder_of_that_name(tmp_path):
     work = precious(tmp_path / "out" / WORK)
     before = tree(work)
     with pytest.raises(OutputError, match="did not make the folder that is there"):
@@ -74,8 +74,8 @@ def test_a_folder_of_that_name_that_is_not_ours(tmp_path):
 
 
 @pytest.mark.parametrize("command", ["render", "fit", "features"])
-def test_no_job_goes_through_a_link(tmp_path, photo, command):
-    """Before the model is looked for; and nothing behind the link is touched."""
+def test_no_job_follows_a_link(tmp_path, photo, command):
+    """The link is refused before the model is looked for, and its target is not changed."""
     from PIL import Image
 
     (tmp_path / "p").mkdir()
@@ -95,7 +95,7 @@ def test_no_job_goes_through_a_link(tmp_path, photo, command):
 
 @pytest.mark.parametrize("overwrite", [False, True])
 @pytest.mark.parametrize("kind", ["folders", "zarr", "link"])
-def test_a_store_takes_the_place_of_nothing_of_the_users(tmp_path, photo, kind, overwrite):
+def test_a_store_replaces_nothing_of_the_users(tmp_path, photo, kind, overwrite):
     from PIL import Image
 
     (tmp_path / "p").mkdir()
@@ -139,7 +139,7 @@ HOSTILE = {
 
 @pytest.mark.parametrize("name", ["report.json", "compare.json", RECORD])
 @pytest.mark.parametrize("kind", HOSTILE)
-def test_a_record_of_somebody_elses_hides_and_frees_nothing(tmp_path, name, kind):
+def test_a_foreign_record_hides_and_removes_nothing(tmp_path, name, kind):
     photo = tmp_path / "a.png"
     photo.write_bytes(b"precious")
     said = HOSTILE[kind]
@@ -152,9 +152,9 @@ def test_a_record_of_somebody_elses_hides_and_frees_nothing(tmp_path, name, kind
 
 
 @pytest.mark.parametrize("name", ["report.json", RECORD])
-def test_records_that_are_no_plain_files(tmp_path, name):
+def test_records_that_are_not_regular_files(tmp_path, name):
     (tmp_path / "a.png").write_bytes(b"precious")
-    os.mkfifo(tmp_path / name)  # reading it would wait for ever
+    os.mkfifo(tmp_path / name)  # reading a pipe would wait forever
     assert find_photos([tmp_path]) == [tmp_path / "a.png"]
 
 
@@ -171,7 +171,7 @@ def test_names_of_other_folders_are_never_ours(tmp_path):
     assert not record.writing
 
 
-def test_a_killed_job_owns_only_what_its_journal_notes(tmp_path):
+def test_a_killed_job_owns_only_the_files_in_its_journal(tmp_path):
     output = Output(tmp_path)
     output.claim(["a.png", "b.png"])
     with output.staged("a.png") as part:
@@ -185,7 +185,7 @@ def test_a_killed_job_owns_only_what_its_journal_notes(tmp_path):
         Output(tmp_path).check(["b.png"])
 
 
-def test_the_record_lies_there_before_the_files(tmp_path):
+def test_the_record_is_written_before_the_files(tmp_path):
     output = Output(tmp_path / "new")
     output.claim(["a.png"])
     assert json.loads((tmp_path / "new" / RECORD).read_text())["writing"] == ["a.png"]

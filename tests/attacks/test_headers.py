@@ -1,4 +1,4 @@
-"""Prisms and stores from strangers: whatever a field holds, they open or are plainly refused."""
+"""Prisms and stores from strangers: whatever a field contains, they open or are refused with a clear message."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ FEW = settings(
     database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-MOST_BYTES = 64 << 20  # that opening a file of some kilobytes may take
+MOST_BYTES = 64 << 20  # maximum memory for opening a file of a few kilobytes
 
-# Values as JSON text has them, those that a reader forgets first.
+# Values as JSON text that readers often forget.
 ODD = [
     *(
         "null",
@@ -122,7 +122,7 @@ def places(value, path=()):
 
 
 def changed(value, path, text):
-    """JSON text of a value with what is at a path replaced by some text; the text "DROP" takes it away."""
+    """JSON text of a value, with the part at a path replaced by a text, or removed if the text is "DROP"."""
     mark = "<here>"
     copied = json.loads(json.dumps(value))
     if not path:
@@ -147,7 +147,7 @@ def version_1(tmp_path_factory):
 
 @pytest.fixture
 def nobody_is_asked(monkeypatch):
-    """No connection is made, no name is looked up."""
+    """Connections and name lookups fail."""
 
     def refused(*args, **options):
         raise AssertionError(f"asked {args}")
@@ -157,7 +157,7 @@ def nobody_is_asked(monkeypatch):
 
 
 def opens_or_is_refused(use):
-    """Whether something opens; if not, it is by a failure of ours, in one line, and without much memory."""
+    """Whether something opens; otherwise it must raise a PatchPrismError of one line, without using much memory."""
     tracemalloc.start()
     told = ""
     try:
@@ -188,7 +188,7 @@ def write_prism(path, header, data):
 
 
 def use_prism(path):
-    """Load it, colour tokens with it, and write what a report says of it."""
+    """Load it, colour tokens with it, and write its part of a report."""
     prism = Prism.load(path)
     tokens = np.random.default_rng(0).normal(size=(2, 3, len(prism.scene_mean_))).astype(np.float32)
     part = prism.split(tokens)
@@ -269,7 +269,7 @@ def test_every_number_of_a_prism(version_1, tmp_path):
 @pytest.mark.parametrize(
     "name", ["scene_mean", "object_components", "score_range", "all_range", "object_variance"]
 )
-def test_a_prisms_number_that_no_fit_gives(version_1, tmp_path, name, value):
+def test_numbers_that_no_fit_gives_are_refused(version_1, tmp_path, name, value):
     header, data = parts_of(version_1 / "minmax.safetensors")
     at = header[name]["data_offsets"][0]
     write_prism(tmp_path / "tried", header, data[:at] + struct.pack("<d", value) + data[at + 8 :])
@@ -277,8 +277,8 @@ def test_a_prisms_number_that_no_fit_gives(version_1, tmp_path, name, value):
         Prism.load(tmp_path / "tried")
 
 
-def test_a_small_prism_that_promises_a_large_one(version_1, tmp_path):
-    """A sparse file: no kilobyte on the disk, 16 GB in memory."""
+def test_a_small_file_that_claims_to_be_a_large_prism(version_1, tmp_path):
+    """A sparse file: less than a kilobyte on disk, 16 GB in memory."""
     header, data = parts_of(version_1 / "minmax.safetensors")
     width = 1 << 31
     start = max(entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__")
@@ -301,7 +301,7 @@ def test_a_prism_whose_origin_could_not_be_read_is_not_written(version_1, tmp_pa
     assert not (tmp_path / "tried").exists()
 
 
-def test_a_prisms_origin_of_ones_own(version_1, tmp_path):
+def test_a_prism_with_a_custom_origin(version_1, tmp_path):
     prism = Prism.load(version_1 / "minmax.safetensors")
     prism.origin = {"model": "mine", "scale": np.float32(0.5), "lost": float("inf"), "folder": Path("a")}
     prism.save(tmp_path / "tried")
@@ -318,7 +318,7 @@ def store(version_1, tmp_path):
 
 
 def use_store(path):
-    """Open it, view it, and write what a report says of it."""
+    """Open it, view it, and write its part of a report."""
     view = patchprism.visualize([path])
     assert all(np.isfinite(colors).all() for colors in view.colors)
     from_json(to_json(view.report()))
@@ -411,7 +411,7 @@ def test_a_sparse_chunk_of_names(store, rows):
     assert not opens_or_is_refused(lambda: StoredFeatures(store))
 
 
-def test_names_that_go_on(store):
+def test_names_that_are_too_long(store):
     with open(store / "names/c/0", "ab") as file:
         file.write(b"\0" * 8)
     with pytest.raises(StoreError, match="has data after the last name"):
@@ -434,7 +434,7 @@ def test_names_that_name_no_photo(store, name, at):
     )
 
 
-def test_tokens_that_no_machine_holds(store, monkeypatch):
+def test_tokens_that_fit_on_no_machine(store, monkeypatch):
     from patchprism.features.store import reader
     from patchprism.jobs import viewing
 
@@ -448,7 +448,7 @@ def test_tokens_that_no_machine_holds(store, monkeypatch):
         patchprism.visualize([store])
 
 
-# -- a store names its model ----------------------------------------------------------------------------------
+# -- the model of a store ---------------------------------------------------------------------------------------
 
 
 def renamed(store, name):
@@ -472,7 +472,7 @@ NAMES = [
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_stores_record_is_enough(store, version_1, tmp_path, name, nobody_is_asked, monkeypatch):
-    """What is opened, viewed, written and explored is what the store says; no registry, cache or hub is asked."""
+    """Opening, viewing, writing and exploring use only the store, not a registry, a cache or the hub."""
 
     def asked(*args, **options):
         raise AssertionError("a record was looked up")
@@ -482,7 +482,7 @@ def test_a_stores_record_is_enough(store, version_1, tmp_path, name, nobody_is_a
     renamed(store, name)
     view = patchprism.visualize([store])
     assert (view.record.name, view.record.width) == (name, 24)
-    if name == NAMES[0]:  # these draw, which takes its time
+    if name == NAMES[0]:  # these draw, which is slow
         assert view.explore().message.header["model"]["name"] == name
         with open_engine() as engine:
             render_photos([store], tmp_path / "out", settings=Settings(), engine=engine)
@@ -493,8 +493,8 @@ def test_a_stores_record_is_enough(store, version_1, tmp_path, name, nobody_is_a
     assert len(patchprism.visualize([store], prism=prism)) == 3
 
 
-def test_the_page_asks_nobody(store, nobody_is_asked):
-    """Neither by the store's model nor by one that a request names; the user's new photos meet a plain failure."""
+def test_the_page_makes_no_requests(store, nobody_is_asked):
+    """Neither for the store's model nor for one in a request; the user's new photos give a clear error."""
     from patchprism.explorer.work import Job, Wish, Workshop, check_wish
 
     view = patchprism.visualize([renamed(store, "hf:evil/repo")])
@@ -522,7 +522,7 @@ def test_the_page_asks_nobody(store, nobody_is_asked):
         st.floats() | st.integers() | st.text(), lambda i: st.lists(i) | st.dictionaries(st.text(), i)
     )
 )
-def test_what_is_written_is_json(value):
+def test_written_reports_are_json(value):
     def refused(name):
         raise AssertionError(name)
 
@@ -577,7 +577,7 @@ def test_every_field_of_a_message(version_1):
         *("[" * 40 + "]" * 40, "[" * 100_000, '{"a":' * 50_000, b"\xff"),
     ],
 )
-def test_what_is_no_json_of_ours_is_refused(text):
+def test_other_json_is_refused(text):
     with pytest.raises(ValueError, match=r".") as caught:
         from_json(text)
     assert len(str(caught.value)) < 300

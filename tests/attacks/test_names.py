@@ -1,4 +1,4 @@
-"""Names of photos in figures: any script, signs that mean something to who draws, and bytes that are no text."""
+"""Names of photos in figures: any script, characters with a meaning for Matplotlib, and undecodable bytes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from patchprism.lenses.comparison_figures import overview, photo_sheet
 from patchprism.lenses.looking import look_through
 from patchprism.lenses.options import LensOptions
 from patchprism.pictures import captions
-from patchprism.pictures.captions import caption, draw_text, fit_text, load_font, text_width
+from patchprism.pictures.captions import caption, draw_text, fit_lines, load_font, text_width
 from patchprism.pictures.figures import Style, results_sheet
 
 NAMES = [
@@ -38,11 +38,11 @@ def drawn(text, font=None):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_caption_is_letters_and_no_boxes(name):
+def test_a_caption_has_letters_and_no_boxes(name):
     shown = caption(name, 7)
     assert "\n" not in shown
-    shown.encode()  # it is text
-    # What is drawn for a sign that a font lacks: the same for all of them, so that no letter may look like it.
+    shown.encode()  # it can be encoded
+    # Fonts draw the same box for all characters that they lack, so no letter may look like it.
     for _, font in [(None, load_font(20)), *captions._runs(shown, load_font(20))]:
         box = bytes(font.getmask("\U0010fffe"))
         for run, face in captions._runs(shown, load_font(20)):
@@ -54,7 +54,7 @@ def test_a_caption_is_letters_and_no_boxes(name):
     assert drawn(shown).min() < 128
 
 
-def test_what_no_font_has_is_spelt_out_with_the_photos_number(monkeypatch):
+def test_characters_without_a_font_are_escaped_after_the_photos_number(monkeypatch):
     monkeypatch.setattr(captions, "_fonts", list)
     captions._font_with.cache_clear()
     try:
@@ -68,28 +68,29 @@ def test_letters_come_from_a_font_that_has_them():
     pytest.importorskip("matplotlib")
     assert (
         caption("\u0444\u043e\u0442\u043e.png", 2) == "\u0444\u043e\u0442\u043e.png"
-    )  # Matplotlib brings DejaVu Sans
+    )  # DejaVu Sans is part of Matplotlib
     faces = [face.getname()[0] for _, face in captions._runs("\u0444\u043e\u0442\u043e.png", load_font(20))]
     assert faces[0] != faces[1] == load_font(20).getname()[0]
     assert not any(name.startswith(("cm", "Last Resort")) for name, _ in captions._fonts())
 
 
-def test_words_from_the_right_stay_together():
+def test_words_from_right_to_left_stay_together():
     text = "\u0635\u0648\u0631\u0629 \u0643\u0644\u0628.png"
     if caption(text) != text:
         pytest.skip("no font or no shaping here")
     assert [run for run, _ in captions._runs(text, load_font(20))] == [text[:8], ".png"]
 
 
-def test_captions_that_are_cut_fit():
+def test_shortened_captions_fit():
     font = load_font(20)
     for name in NAMES:
-        assert text_width(fit_text(caption(name, 3), font, 90), font) <= 90
+        lines = fit_lines(caption(name, 3), lambda line: text_width(line, font), 90, most=1)
+        assert all(text_width(line, font) <= 90 for line in lines)
 
 
 @pytest.fixture(scope="module")
 def named(tmp_path_factory):
-    """Photos of these names, as far as the file system takes them."""
+    """Photos with these names, if the file system allows them."""
     folder = tmp_path_factory.mktemp("named")
     y, x = np.mgrid[:24, :32]
     for i, name in enumerate(NAMES):
@@ -104,11 +105,11 @@ def named(tmp_path_factory):
     return folder
 
 
-def test_every_figure_takes_every_name(named, tmp_path):
+def test_every_figure_works_with_every_name(named, tmp_path):
     view = patchprism.visualize([named], backbone=Toy(), size=32)
     assert len(view) > 8
     with warnings.catch_warnings():
-        warnings.filterwarnings("error", message="Glyph")  # Matplotlib: a font lacks it
+        warnings.filterwarnings("error", message="Glyph")  # Matplotlib's warning about missing characters
         figure = view.figure()
         figure.savefig(tmp_path / "figure.png")
     (axes,) = figure.axes
@@ -116,7 +117,7 @@ def test_every_figure_takes_every_name(named, tmp_path):
     assert not any(text.get_parse_math() or text.get_usetex() for text in axes.texts)
     for i, name in enumerate(view.names):
         shown = caption(os.path.basename(name), i + 1)
-        # A long name is broken into lines; one of a single word loses its middle.
+        # A long name is broken into lines; if it is a single word, its middle is left out.
         start, end = shown[:8], shown[-8:]
         assert (
             shown in texts
@@ -133,14 +134,14 @@ def test_every_figure_takes_every_name(named, tmp_path):
     assert "<b onclick" not in view.explore(title="<b onclick=x>\udcff").html
 
 
-def test_a_comparison_takes_every_name(named):
+def test_a_comparison_works_with_every_name(named):
     found = compare([named], models=[Toy()], layers=[0, -1], size=32)
     overview(found, turned=True)()
     for i in range(len(found.photos)):
         photo_sheet(found, i)()
 
 
-def test_names_that_only_a_number_tells_apart_differ_in_the_picture(monkeypatch):
+def test_names_that_differ_only_in_a_number_differ_in_the_picture(monkeypatch):
     monkeypatch.setattr(captions, "_fonts", list)
     captions._font_with.cache_clear()
     photo = np.zeros((8, 8, 3), np.uint8)
@@ -154,7 +155,7 @@ def test_names_that_only_a_number_tells_apart_differ_in_the_picture(monkeypatch)
         captions._font_with.cache_clear()
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="such names cannot be")
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows does not allow such names")
 def test_the_terminal_shows_names_as_they_are(tmp_path, monkeypatch, capsys):
     from rich.console import Console
 
@@ -169,7 +170,7 @@ def test_the_terminal_shows_names_as_they_are(tmp_path, monkeypatch, capsys):
     assert isinstance(console.stdout(), Console)
 
 
-def test_a_bar_takes_markup(monkeypatch, capsys):
+def test_a_bar_shows_markup_as_text(monkeypatch, capsys):
     import sys as system
 
     from patchprism.cli.console import progress

@@ -1,4 +1,4 @@
-"""Tokens that no network should give: refused by name before anything is computed, wherever they come in."""
+"""Tokens that no network should give are refused with the name of their photo, in every function."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_features_in_memory_name_the_photo(value, words):
     ],
     ids=["transform", "split", "frame", "explorer", "similarity", "compare"],
 )
-def test_what_uses_tokens_refuses_them(fitted, value, words, use):
+def test_functions_that_use_tokens_refuse_them(fitted, value, words, use):
     with pytest.raises(FeaturesError):
         use(fitted, with_value(value))
 
@@ -108,8 +108,8 @@ def test_the_cosine_does_not_depend_on_the_tokens_size(scale):
 
 @pytest.mark.parametrize("scale", [1e-35, 1e-22, 1e-18, 1e-3, 1e12, 1e17, 1e19, 1e30, 1e37])
 @pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy], ids=["array", "tensor"])
-def test_pca_of_float32_of_any_size_is_that_of_the_same_in_float64(scale, kind):
-    """Their squares leave float32's range, and once ended the process in eigh."""
+def test_pca_of_any_float32_equals_that_of_the_same_in_float64(scale, kind):
+    """Their squares exceed float32's range, and once crashed the process in eigh."""
     rows = (photo_tokens(shape=(300, 1, 6))[:, 0] * [5, 4, 3, 2, 1, 0.5] * scale).astype(np.float32)
     ours = StreamingPCA(3).fit(kind(rows[:200])).partial_fit(kind(rows[200:]))
     exact = StreamingPCA(3).fit(rows.astype(np.float64) / scale)
@@ -118,13 +118,13 @@ def test_pca_of_float32_of_any_size_is_that_of_the_same_in_float64(scale, kind):
 
 
 @pytest.mark.parametrize("scale", [1e19, 1e-30])
-def test_the_accelerators_road_leaves_such_rows_to_float64(scale):
+def test_the_code_for_accelerators_leaves_such_rows_to_float64(scale):
     rows = torch.from_numpy(photo_tokens(shape=(64, 1, 6))[:, 0] * np.float32(scale))
     assert _tensor_part(rows) is None
     assert _tensor_part(rows.double()) is not None
 
 
-def test_squares_that_overflow_float64_are_refused_and_leave_no_trace():
+def test_squares_that_overflow_float64_are_refused_and_change_nothing():
     pca = StreamingPCA(2).fit(photo_tokens(shape=(20, 1, 4))[:, 0])
     before = pca.components_.copy()
     for rows in (
@@ -162,14 +162,14 @@ def test_a_tensor_that_is_not_finite_is_not_transformed():
         ),
     ],
 )
-def test_what_is_no_array_of_real_numbers_is_refused_by_name(make, words, fitted):
+def test_other_things_than_arrays_of_real_numbers_are_refused_by_name(make, words, fitted):
     with pytest.raises(FeaturesError, match=f"^photo-1: .*{words}"):
         patchprism.PatchFeatures([make()])
     with pytest.raises(PatchPrismError):
         fitted.split(make())
 
 
-def test_what_is_no_sequence_is_refused():
+def test_other_things_than_sequences_are_refused():
     with pytest.raises(FeaturesError, match=r"sequence of arrays .*, got int"):
         patchprism.Prism().fit(5)
 
@@ -187,7 +187,7 @@ def test_what_is_no_sequence_is_refused():
         ("longdouble", "float64"),
     ],
 )
-def test_other_kinds_of_numbers_are_taken_without_losing_digits(dtype, kept):
+def test_other_dtypes_are_accepted_without_losing_digits(dtype, kept):
     tokens = (photo_tokens() * 100).astype(dtype)
     found = patchprism.PatchFeatures([tokens])[0]
     assert found.dtype == kept
@@ -196,7 +196,7 @@ def test_other_kinds_of_numbers_are_taken_without_losing_digits(dtype, kept):
     assert np.isfinite(patchprism.Prism(foreground="none").fit([tokens]).transform([tokens])[0]).all()
 
 
-def test_tensors_of_small_floats_are_taken():
+def test_tensors_of_small_floats_are_accepted():
     tokens = torch.from_numpy(photo_tokens())
     for dtype in (torch.bfloat16, torch.float8_e4m3fn, torch.float16):
         found = patchprism.PatchFeatures([tokens.to(dtype)])[0]
@@ -212,7 +212,7 @@ def test_small_and_large_tokens_have_the_colours_of_the_same_in_float64(scale):
         np.testing.assert_allclose(a, b, atol=1e-3)
 
 
-def test_scores_that_are_no_numbers_are_not_counted():
+def test_nan_scores_are_not_counted():
     with pytest.raises(OptionError, match="got NaN"):
         count_scores(np.array([0.5, np.nan]))
     counts = count_scores(np.array([-np.inf, -1e300, 0.0, 1.0, 1e19, 1e300, np.inf]))
@@ -240,7 +240,7 @@ def blow_up(value):
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e19])
-def test_a_network_of_ones_own_that_overflows_is_told_by_photo(value, tmp_path):
+def test_a_custom_network_that_overflows_is_reported_with_the_photo(value, tmp_path):
     from PIL import Image
 
     for name, level in (("dark", 40), ("light", 200)):
@@ -280,7 +280,7 @@ def test_a_stores_tokens_are_checked_as_they_are_read(store, value):
     (chunk,) = (path for path in (store / "tokens").rglob("*") if path.is_file() and path.name != "zarr.json")
     width = features.width
     data = np.fromfile(chunk, "<f4")
-    data[20 * width + 1] = value  # the second photo's
+    data[20 * width + 1] = value  # in the second photo
     data.tofile(chunk)
     assert features[0].shape == (4, 5, width)
     for use in (lambda: features[1], lambda: list(features), lambda: patchprism.Prism().fit(features)):
@@ -296,7 +296,7 @@ def test_a_report_of_extreme_features_is_json():
     json.dumps(summary, allow_nan=False)
 
 
-def test_attention_that_is_not_finite_is_told_by_photo(monkeypatch):
+def test_attention_that_is_not_finite_is_reported_with_the_photo(monkeypatch):
     from patchprism.lenses.attention import Attention
 
     bad = torch.full((1, 2, 4, 4), torch.nan)

@@ -1,7 +1,7 @@
-"""Every option of every command against values that nobody should give: exit codes 0 to 3, one line, no defect.
+"""Every option of every command with unusual values: exit codes 0 to 3, messages of one line, and no crash.
 
-The commands are read by introspection, so an option that is added is tried, too. A network of no weights runs for
-real, so that a value which is not refused is used by all that comes after.
+The commands are found by introspection, so that new options are tested too. A network without weights really
+runs, so that accepted values are used by all later steps.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ OPTIONS = [
 ]
 OPTIONS_BY_NUMBER = [(command, each.name) for command in COMMANDS for each in COMMANDS[command].params]
 SHARES = 20
-# What makes each command run, before the option that is tried.
+# Arguments with which each command runs, before the tested option.
 RUNS = {
     "render": ["a.png", "-o", "out", "-m", "toy", "--size", "32"],
     "explore": ["a.png", "--html", "page.html", "-m", "toy", "--size", "32"],
@@ -63,7 +63,7 @@ WORDS = [
 
 @pytest.fixture(autouse=True)
 def toy(monkeypatch, tmp_path):
-    """A folder with a photo in it, and the toy as a model of that name; nobody asks the network."""
+    """A folder with a photo, and the toy as a registered model; there is no network connection."""
     monkeypatch.chdir(tmp_path)
     y, x = np.mgrid[:24, :32]
     disc = ((y - 12) ** 2 + (x - 16) ** 2 < 60)[..., None]
@@ -110,7 +110,7 @@ def toy(monkeypatch, tmp_path):
 
 
 def call(*arguments):
-    """Exit code, and what was printed on both streams."""
+    """Exit code and output of both streams."""
     out, err = io.TextIOWrapper(io.BytesIO(), errors="surrogateescape"), io.StringIO()
     argv, sys.argv = sys.argv, ["patchprism", *arguments]
     try:
@@ -136,11 +136,11 @@ def check(*arguments):
 
 
 def names_of_the_library(err):
-    """The parameters that a message calls as the library does, where a person at a terminal knows flags."""
+    """Parameters that a message names as the library does, although users of a terminal know only flags."""
     said = re.sub(r"""(?<!\w)'[^']*'(?!\w)|"[^"]*\"""", "", err.removeprefix("error: "))
     words = re.findall(r"(?<![-\w/.])[a-z_]+(?![\w/.])", said)
     named = {word for word in words if "_" in word and word in flags()}
-    # A name without an underscore is a word, but for where it is said what it must be, or given a value.
+    # A name without an underscore is an ordinary word, unless the message says what it must be or gives it a value.
     named |= {word for word in flags() if re.match(rf"{word}( must | is |:)", said)}
     return named | {word for word in flags() if re.search(rf"(?<![-\w/.]){word}=", said)}
 
@@ -156,17 +156,17 @@ def arguments_for(command, parameter, value):
 
 
 @pytest.mark.parametrize(("command", "parameter"), OPTIONS)
-def test_an_option_takes_its_value_or_refuses_it_in_one_line(command, parameter):
-    if parameter.name == "engine":  # a cluster takes seconds to start, and is tried elsewhere
+def test_an_option_accepts_its_value_or_refuses_it_in_one_line(command, parameter):
+    if parameter.name == "engine":  # a cluster takes seconds to start, and has other tests
         check(*arguments_for(command, parameter, "x"))
         return
-    # Commands share most options: each tries its own share of the values.
+    # Commands share most options, so each command tests a share of the values.
     share = WORDS[OPTIONS_BY_NUMBER.index((command, parameter.name)) % SHARES :: SHARES]
     for value in share[:1] if getattr(parameter, "is_flag", False) else share:
         check(*arguments_for(command, parameter, value))
 
 
-def test_the_runs_are_all_there_and_run():
+def test_every_command_has_arguments_that_work():
     assert set(RUNS) == set(COMMANDS)
     for command, arguments in RUNS.items():
         if arguments:
@@ -177,7 +177,7 @@ def test_the_runs_are_all_there_and_run():
 @settings(derandomize=True, deadline=None, max_examples=30, suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_options_together(data):
-    """Several options at once, of texts that Hypothesis makes."""
+    """Several options at once, with texts from Hypothesis."""
     command = data.draw(st.sampled_from(["render", "fit", "compare", "explore", "video"]))
     letters = st.characters(codec="utf-8", exclude_characters="\0")
     values = st.one_of(st.sampled_from(WORDS), st.text(letters, max_size=8), st.integers().map(str))
@@ -193,7 +193,7 @@ def test_options_together(data):
 @pytest.mark.parametrize(
     "arguments", [["-o", ""], ["--out="], ["-o", "out", "--model", ""], ["", "-o", "out"]]
 )
-def test_an_empty_argument_is_no_folder(arguments, tmp_path):
+def test_an_empty_argument_is_not_a_folder(arguments, tmp_path):
     before = sorted(os.listdir(tmp_path))
     code, err = call("render", "a.png", "-m", "toy", *arguments)
     assert code == 2
@@ -266,7 +266,7 @@ def test_conflicts_name_flags(command, options, told, tmp_path):
 
 
 def test_only_parameters_become_flags():
-    """Values and names of files stay as they are."""
+    """Values and file names in messages are not changed."""
     for message in (
         "unknown model 'mask_side': `patchprism models` lists those",
         "model must be one of 'mask_side', got 'token_norm'",

@@ -1,6 +1,6 @@
-"""Keyword arguments of the public functions against values that nobody should give: a result, or a PatchPrismError.
+"""Keyword arguments of the public functions with unusual values give a result or a PatchPrismError.
 
-The parameters are read by introspection, so one that is added is tried, too.
+The parameters are found by introspection, so that new ones are tested too.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def view(photo):
 
 @pytest.fixture
 def calls(photo, view, tmp_path, monkeypatch):
-    """Each public callable, with the arguments that it works with."""
+    """Each public callable, with arguments that work."""
     monkeypatch.chdir(tmp_path)
     tokens = np.random.default_rng(0).normal(size=(2, 4, 5, 12)).astype(np.float32)
     rows, pixels, toy = tokens.reshape(-1, 12), torch.zeros(1, 3, 16, 16), Toy()
@@ -109,7 +109,7 @@ def test_any_value_gives_a_result_or_our_error(calls, name):
     parameters = inspect.signature(signature[0] if signature else function).parameters
     wrong = []
     values = [*((i, lambda value=value: value) for i, value in enumerate(VALUES)), *MAKERS.items()]
-    # What takes long is tried with a share of the values a parameter.
+    # Slow functions are tested with a share of the values per parameter.
     shares = {
         "visualize": 5,
         "compare": 8,
@@ -125,7 +125,7 @@ def test_any_value_gives_a_result_or_our_error(calls, name):
             if parameter in ("photos", "tokens", "features") and which == "endless":
                 continue
             if parameter == "progress" and which in FUNCTIONS:
-                continue  # a function of the user's own may raise what it likes
+                continue  # a user's function may raise any error
             try:
                 function(**{**arguments, parameter: make()})
             except PatchPrismError as error:
@@ -157,7 +157,7 @@ def test_any_value_gives_a_result_or_our_error(calls, name):
         ({"weights": Path("w.pth")}, {"weights": "w.pth"}),
     ],
 )
-def test_a_value_is_taken_as_what_it_is(photo, tmp_path, options, plain):
+def test_values_of_other_types_work_like_python_values(photo, tmp_path, options, plain):
     import json
 
     view = patchprism.visualize([photo], backbone=Toy(), **{"size": 32, **options})
@@ -179,18 +179,18 @@ def test_dtypes_by_any_name(dtype):
 
 
 @pytest.mark.parametrize("photos", [{"a": 1}, {"a.png"}, frozenset(), 5, 1.5, None, object()])
-def test_what_are_no_photos(photos):
+def test_things_that_are_not_photos(photos):
     with pytest.raises(patchprism.errors.OptionError, match="photos must be paths, images or arrays"):
         patchprism.visualize(photos, backbone=Toy())
 
 
-def test_a_store_of_several_layers_takes_the_layers_that_it_is_of():
+def test_a_store_of_several_layers_accepts_exactly_these_layers():
     from patchprism.features.store import StoredFeatures
     from patchprism.jobs.opened import resolved_for
     from patchprism.jobs.settings import Settings
 
     class Store(StoredFeatures):
-        """As much of a store as is asked for."""
+        """The parts of a store that the function uses."""
 
         origin = {"layer": [2, 5]}  # noqa: RUF012
         framing = Framing(size=32, patch_size=8, mean=(0.5,) * 3, std=(0.5,) * 3)

@@ -1,4 +1,4 @@
-"""Photo files whose pixels are easily misread, and folders of which much is left out."""
+"""Photo files whose pixels are easily misread, and folders with files that are left out."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from patchprism.explorer.build import _command
 from patchprism.features.store import StoredFeatures
 from patchprism.jobs.engines import open_engine
 from patchprism.jobs.settings import Settings
+from patchprism.photos.images import alpha_of
 from patchprism.photos.isolated import IsolatedReader
 from patchprism.photos.paths import find_photos
 from patchprism.photos.sources import SourceReader, read_source
@@ -142,7 +143,9 @@ def test_orientation_of_tiffs_that_pillow_does_not_read(tmp_path):
 
 
 def test_profile_of_tiffs_that_pillow_does_not_read(tmp_path):
-    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("XYZ"))  # for no such image: says nothing
+    profile = ImageCms.ImageCmsProfile(
+        ImageCms.createProfile("XYZ")
+    )  # not for this kind of image, so it is ignored
     path = tmp_path / "a.tif"
     options = {"photometric": "rgb", "planarconfig": "separate", "iccprofile": profile.tobytes()}
     tifffile.imwrite(path, np.ascontiguousarray(np.moveaxis(KINDS["uint16"](RGB), -1, 0)), **options)
@@ -151,12 +154,12 @@ def test_profile_of_tiffs_that_pillow_does_not_read(tmp_path):
 
 def test_lab_tiff(tmp_path):
     srgb, lab = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
-    grey = Image.fromarray(GREY3)  # in the middle of Lab, where eight bits are enough
+    grey = Image.fromarray(GREY3)  # in the middle of Lab, where 8 bits are enough
     ImageCms.applyTransform(grey, ImageCms.buildTransform(srgb, lab, "RGB", "LAB")).save(tmp_path / "lab.tif")
     assert_near(read_photo(tmp_path / "lab.tif"), GREY3, 3)
 
 
-def test_pages_channels_and_depth_are_said(tmp_path):
+def test_pages_channels_and_depth_are_reported(tmp_path):
     for name, options in {
         "pages.tif": {"photometric": "minisblack"},
         "imagej.tif": {"imagej": True, "metadata": {"axes": "CYX"}},
@@ -178,11 +181,13 @@ def test_a_preview_is_not_the_photo(tmp_path):
     photo, notes = heard(path)
     assert_near(photo, RGB)
     assert not notes
-    tifffile.imwrite(path, RGB[::8, ::8], photometric="rgb", subfiletype=1)  # as a camera's raw file begins
+    tifffile.imwrite(
+        path, RGB[::8, ::8], photometric="rgb", subfiletype=1
+    )  # like the first image of a camera's raw file
     assert "only a preview was read" in heard(path)[1][0]
 
 
-def test_channels_that_are_no_colours(tmp_path):
+def test_channels_that_are_not_colours(tmp_path):
     path = tmp_path / "a.tif"
     for planar, count in (("contig", 8), ("separate", 3), ("contig", 2)):
         values = np.zeros((count, 48, 64) if planar == "separate" else (48, 64, count), np.uint16)
@@ -246,7 +251,7 @@ def chunk(kind, data):
 
 
 def png(values, color, *chunks):
-    """A PNG file's bytes, made by hand: colour type 0, 2, 4 or 6 of 8 or 16 bits."""
+    """The bytes of a handmade PNG file: colour type 0, 2, 4 or 6 with 8 or 16 bits."""
     depth = 8 * values.dtype.itemsize
     rows = values.astype(values.dtype.newbyteorder(">"))
     body = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))
@@ -272,7 +277,7 @@ def test_all_bits_of_sixteen(values, color, expected):
     assert_near(read_photo(png(values, color)), expected)
     colors = values.shape[2] - (color >= 4) if values.ndim == 3 else 1
     low = values.copy().reshape(*GREY.shape, -1)
-    low[..., :colors] >>= 4  # twelve bits in sixteen; alpha is no colour
+    low[..., :colors] >>= 4  # 12 bits in 16; alpha is not a colour
     content = png(low.reshape(values.shape), color)
     assert_near(read_photo(content, range=(0, 4095)), expected)
     _, notes = heard(content)
@@ -306,7 +311,7 @@ def test_gamma_of_a_png(values, color):
 # ---------------------------------------------------------------- other files
 
 
-def test_frames_that_are_not_read_are_said(tmp_path):
+def test_frames_that_are_not_read_are_reported(tmp_path):
     frames = [Image.fromarray(np.roll(RGB, i, 0)) for i in range(6)]
     for name, options in {
         "a.webp": {"lossless": True},
@@ -365,7 +370,18 @@ def test_other_files_are_named_by_their_content(tmp_path, content, reason):
         read_photo(path)
 
 
-def test_folders_say_what_they_left_out(tmp_path):
+def test_alpha_of_heic_is_read_before_any_photo(tmp_path, monkeypatch):
+    """Pillow reads HEIC only after pillow-heif is registered, which each reader must do."""
+    pillow_heif = pytest.importorskip("pillow_heif")
+    pillow_heif.register_heif_opener()
+    pixels = np.full((32, 48, 4), 255, np.uint8)
+    pixels[:, :24, 3] = 0
+    Image.fromarray(pixels).save(tmp_path / "a.heic", quality=-1)
+    monkeypatch.delitem(Image.OPEN, "HEIF")
+    assert np.array_equal(alpha_of(tmp_path / "a.heic", "a.heic"), pixels[..., 3])
+
+
+def test_files_that_folders_leave_out_are_reported(tmp_path):
     for name in ("a.png", "b.jfif", "c.jpe", "d.jp2", "e.avif", "deep/f.PNG"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         kind = {"jfif": "JPEG", "jpe": "JPEG"}.get(name[-4:].strip("."))
@@ -398,7 +414,7 @@ def test_folders_say_what_they_left_out(tmp_path):
 @pytest.mark.parametrize(
     "given", [(1, 1), (2, 1), (0,), (0, 1, 2), "01", (0, np.nan), (0, np.inf), 5, ("a", "b")]
 )
-def test_ranges_that_are_none(given):
+def test_wrong_ranges(given):
     with pytest.raises(OptionError, match="range must be two numbers"):
         read_photo(GREY, range=given)
 
@@ -406,15 +422,15 @@ def test_ranges_that_are_none(given):
 def test_eight_bits_stay_as_they_are():
     photo, notes = heard(RGB, range=(0, 4095))
     assert_near(photo, RGB, 0)
-    assert notes == ["holds 8 bits, which are read as they are: range is for other numbers"]
+    assert notes == ["has 8 bits per channel, so range does not apply"]
 
 
-# ---------------------------------------------------------------- every road
+# ---------------------------------------------------------------- every kind of job
 
 SETTINGS = Settings(model="toy", size=48, batch_size=4)
 
 
-def test_a_frame_that_somebody_chose(tmp_path):
+def test_a_frame_that_the_user_chose(tmp_path):
     frames = [Image.fromarray(np.roll(RGB, i, 0)) for i in range(3)]
     frames[0].save(tmp_path / "a.webp", save_all=True, append_images=frames[1:], lossless=True)
     with Image.open(tmp_path / "a.webp") as image:
@@ -436,7 +452,7 @@ def folder(tmp_path):
     return folder
 
 
-def test_notes_and_ranges_take_every_road(folder, tmp_path):
+def test_notes_and_ranges_in_every_job(folder, tmp_path):
     names = [str(folder / f"p{i}.png") for i in range(4)]
     view = visualize([folder], size=48, backbone=Toy())
     report = view.report()
@@ -451,7 +467,7 @@ def test_notes_and_ranges_take_every_road(folder, tmp_path):
     direct = read_photo(names[0], range=(0, 4095))
     np.testing.assert_array_equal(wide.photos.read(0), direct)
     assert ["--range=0,4095"] in _command(wide, None)["options"]
-    # A prism brings the range of its photos.
+    # A prism sets the range of its photos.
     again = visualize(names, size=48, backbone=Toy(), prism=wide.prism)
     np.testing.assert_array_equal(again.features[0], wide.features[0])
 
@@ -481,7 +497,7 @@ def test_notes_and_ranges_take_every_road(folder, tmp_path):
         visualize(tmp_path / "b.zarr", range=(0, 9))
 
 
-def test_notes_leave_a_process(folder):
+def test_notes_are_sent_from_other_processes(folder):
     name = str(folder / "p0.png")
     with IsolatedReader(read_source) as reader, reading.reading() as listening:
         reader(name)
@@ -494,7 +510,7 @@ def test_notes_leave_a_process(folder):
 # ---------------------------------------------------------------- memory
 
 
-def test_room_admits_what_fits_together(monkeypatch):
+def test_room_admits_photos_that_fit_together(monkeypatch):
     monkeypatch.setattr(reading, "ALWAYS", 0)
     room = reading.Room(lambda: 100)
     room.take(40)
@@ -513,7 +529,7 @@ def test_room_admits_what_fits_together(monkeypatch):
     room.give_back(40)
     thread.join(30)
     assert came == [2]
-    room.take(1000, wait=False)  # one that holds some must not wait for others that do
+    room.take(1000, wait=False)  # a thread that holds memory must not wait for others that do
 
 
 def test_a_photo_beyond_the_memory_is_one_line(folder, monkeypatch):
@@ -525,4 +541,4 @@ def test_a_photo_beyond_the_memory_is_one_line(folder, monkeypatch):
                 listening.room = reading.Room(lambda: 1000)
                 with pytest.raises(PhotoError, match=r"p0\.png: needs 0\.0 GB of memory to be read"):
                     read(name)
-        np.testing.assert_array_equal(reader(name), read_source(name))  # and the process is at hand again
+        np.testing.assert_array_equal(reader(name), read_source(name))  # and the process can be used again

@@ -1,4 +1,4 @@
-"""Between a broken run and the one that goes on, anything may have changed: options, photos, pictures, work folders."""
+"""Changes between an interrupted run and its resumption: options, photos, pictures and work folders."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ WITH_SHARDS = (drawing, extraction, fitting, opened, source, tasks)
 
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch):
-    """Shards of four photos and chunks of sixteen patches: what takes thousands of photos otherwise."""
+    """Shards of four photos and chunks of sixteen patches, so that few photos are enough."""
     for module in WITH_SHARDS:
         monkeypatch.setattr(module, "SHARD", SHARD)
     monkeypatch.setattr(patchprism.features.store.layout, "CHUNK_BYTES", 16 * 24 * 2)
@@ -67,19 +67,19 @@ def photos(tmp_path):
 
 
 def do(command, photos, out, **options):
-    """One of the commands, in this process; a reader that cannot be sent elsewhere reads here."""
+    """Run one of the commands in this process; a reader that cannot be pickled is used here."""
     with open_engine() as engine:
         options = {"settings": SETTINGS, "reader": lambda name: read_source(name), **options}
         options = {"engine": engine, "backbone": Toy(), **options}
         if command == "render":
-            options = {"dpi": 36, **options}  # large figures take most of the time of so small jobs
+            options = {"dpi": 36, **options}  # large figures would take most of the time of such small jobs
         return {"features": extract_features, "fit": fit_prism, "render": render_photos}[command](
             photos if isinstance(photos, list) else [photos], out, **options
         )
 
 
 def broken_off(photos, out, at=SHARD + 2, **options):
-    """A render that is broken off in the middle of its pictures, the first shard's all written."""
+    """Interrupt a render while it writes pictures, after those of the first shard."""
 
     def stop(stage, done, total):
         if stage == "pictures" and done >= at:
@@ -92,7 +92,7 @@ def broken_off(photos, out, at=SHARD + 2, **options):
 
 # ---------------------------------------------------------------- other options
 
-# What the toy network has no other of, for the keys alone
+# Settings that the toy network does not have; only their keys are tested
 UNTRIED = {
     "model": "another",
     "weights": "another",
@@ -102,7 +102,7 @@ UNTRIED = {
     "facet": "key",
     "stride": 4,
 }
-# What each setting is changed to; None: it is one that the toy network does not have.
+# The changed value of each setting; None if the toy network does not have it.
 OTHER_SETTINGS = {
     "model": None,
     "weights": None,
@@ -132,7 +132,7 @@ OTHER_SETTINGS = {
     "token_norm": "l2",
     "batch_size": 3,
 }
-# What a setting needs beside it.
+# Other settings that a setting needs.
 BESIDES = {"foreground_component": {"foreground": "pca"}}
 OTHER_PICTURES = {
     "overlay_alpha": 0.9,
@@ -163,7 +163,7 @@ def test_no_option_is_forgotten_here():
 
 @pytest.mark.parametrize("name", OTHER_SETTINGS)
 def test_every_setting_is_in_a_key(name):
-    """Those of the prism in the prism's, all others in the tokens'."""
+    """Settings of the prism are in the key of the prism, all others in that of the tokens."""
     value = OTHER_SETTINGS[name]
     base = replace(SETTINGS, **BESIDES.get(name, {})).resolved()
     other = replace(base, **{name: UNTRIED[name] if value is None else value})
@@ -185,7 +185,7 @@ CHANGES = [
 
 @pytest.fixture(scope="module")
 def interrupted(tmp_path_factory):
-    """Photos, and a run over them that was broken off."""
+    """Photos and an interrupted run."""
     with pytest.MonkeyPatch.context() as patch:
         for module in WITH_SHARDS:
             patch.setattr(module, "SHARD", SHARD)
@@ -194,7 +194,7 @@ def interrupted(tmp_path_factory):
 
 
 def check_same(photos, broken, tmp_path, **options):
-    """The run that goes on with other options leaves what a run from the beginning does."""
+    """A run that is resumed with other options gives the same files as a new run."""
     shutil.copytree(broken, tmp_path / "resumed", copy_function=shutil.copy2)
     do("render", photos, tmp_path / "resumed", **options)
     do("render", photos, tmp_path / "fresh", **options)
@@ -238,7 +238,7 @@ def test_other_photos(photos, tmp_path, change):
 
 
 def test_a_photo_with_the_size_and_time_of_another(photos, tmp_path):
-    """Both are what an attacker, or a camera's folder restored from a backup, can set."""
+    """An attacker or a restored backup can set both."""
     for n in range(COUNT):
         Image.open(photos / f"p{n:04d}.png").save(photos / f"p{n:04d}.bmp")
         (photos / f"p{n:04d}.png").unlink()
@@ -267,7 +267,7 @@ def paint_over(path):
 
 
 @pytest.mark.parametrize("name", ["p0001.pca.png", "p0002.overlay.png", "p0000.npz"])
-def test_pictures_that_are_gone_are_drawn_again(photos, tmp_path, name):
+def test_missing_pictures_are_drawn_again(photos, tmp_path, name):
     out = broken_off(photos, tmp_path / "out", **PICTURES)
     (out / name).unlink()
     do("render", photos, out, **PICTURES)
@@ -279,7 +279,7 @@ def test_pictures_that_are_gone_are_drawn_again(photos, tmp_path, name):
 
 @pytest.mark.parametrize("harm", [shorten, paint_over])
 @pytest.mark.parametrize("name", ["p0001.pca.png", "p0000.npz", "results.png"])
-def test_what_somebody_wrote_after_a_run_was_killed_is_not_replaced(photos, tmp_path, harm, name):
+def test_files_that_a_user_wrote_after_a_run_was_killed_are_not_replaced(photos, tmp_path, harm, name):
     """A picture that was edited, and a file with a name that the run was about to write."""
     out = broken_off(photos, tmp_path / "out", **PICTURES)
     if name == "results.png":
@@ -289,22 +289,22 @@ def test_what_somebody_wrote_after_a_run_was_killed_is_not_replaced(photos, tmp_
     with pytest.raises(OutputError, match="PatchPrism did not write it"):
         do("render", photos, out, **PICTURES)
     assert (out / name).read_bytes() == content
-    # Once it is moved out of the way, the run goes on.
+    # After the user's file is moved away, the run can be resumed.
     (out / name).rename(tmp_path / "moved")
     do("render", photos, out, **PICTURES)
     do("render", photos, tmp_path / "fresh", **PICTURES)
     assert tree(out) == tree(tmp_path / "fresh")
 
 
-def test_pictures_that_are_there_are_not_drawn_again(photos, tmp_path):
+def test_existing_pictures_are_not_drawn_again(photos, tmp_path):
     out = broken_off(photos, tmp_path / "out")
     before = (out / "p0001.pca.png").stat().st_ino
     do("render", photos, out)
     assert (out / "p0001.pca.png").stat().st_ino == before
 
 
-def test_a_record_of_somebody_elses_takes_nothing_away(photos, tmp_path):
-    """Only files that look like pictures of ours, in the folder itself, are taken away by a work folder's record."""
+def test_a_foreign_record_removes_nothing(photos, tmp_path):
+    """The record of a work folder removes only files in the folder itself that look like pictures of PatchPrism."""
     out = broken_off(photos, tmp_path / "out")
     (tmp_path / "x.pca.png").write_text("mine")
     (out / "thesis.docx").write_text("mine")
@@ -333,19 +333,19 @@ def features_broken_off(photos, out, reads):
 
 
 def touch(photos):
-    """Of the shard in the middle, one photo has another time."""
+    """Change the time of one photo of the middle shard."""
     os.utime(photos / "p0013.png", (1, 1))
     return 13
 
 
 def turn(photos):
-    """It has more patches, so that all rows after it move."""
+    """Give it more patches, so that all rows after it move."""
     Image.fromarray(np.full((16, 40, 3), 90, np.uint8)).save(photos / "p0013.png")
     return 13
 
 
 def spoil(photos):
-    """It cannot be read any more."""
+    """Make it unreadable."""
     (photos / "p0013.png").write_bytes(b"no photo")
     return 13
 
@@ -356,7 +356,7 @@ def first(photos):
 
 
 @pytest.mark.parametrize("change", [touch, turn, spoil, first])
-def test_features_are_made_again_for_the_shard_of_a_touched_photo_alone(tmp_path, change):
+def test_features_are_computed_again_only_for_the_shard_of_a_touched_photo(tmp_path, change):
     photos = small(tmp_path / "photos", 50)
     out = tmp_path / "out"
     features_broken_off(photos, out, 41)
@@ -404,7 +404,7 @@ def test_features_after_two_changes_and_two_breaks(tmp_path):
     assert tree(out) == tree(tmp_path / "fresh")
 
 
-def test_a_chunk_that_is_gone_is_written_again(tmp_path):
+def test_a_missing_chunk_is_written_again(tmp_path):
     photos = small(tmp_path / "photos", 50)
     out = tmp_path / "out"
     features_broken_off(photos, out, 45)
@@ -414,8 +414,8 @@ def test_a_chunk_that_is_gone_is_written_again(tmp_path):
     assert tree(out) == tree(tmp_path / "fresh")
 
 
-def test_a_finished_store_is_known_again_after_a_copy(tmp_path):
-    """A copy has another time of change, which nobody can set; it is the same photo all the same."""
+def test_a_finished_store_is_recognised_after_a_copy(tmp_path):
+    """A copy has another change time (ctime), which cannot be set, but it is the same photo."""
     photos = small(tmp_path / "photos")
     do("features", photos, tmp_path / "out")
     shutil.move(photos, tmp_path / "away")
@@ -452,7 +452,7 @@ MIDDLE = [vanish, truncate, grow, exchange]
 @pytest.mark.parametrize(
     "options", [{"overlay_alpha": 0.5}, {"background": "photo"}, {"upsample": "guided"}, {}], ids=str
 )
-def test_a_photo_is_gone_when_pictures_are_drawn(photos, tmp_path, change, options):
+def test_a_photo_is_missing_when_pictures_are_drawn(photos, tmp_path, change, options):
     victim = photos / "p0005.png"
     before = do("render", photos, tmp_path / "whole", **options)
 
@@ -477,7 +477,7 @@ def test_a_photo_is_gone_when_pictures_are_drawn(photos, tmp_path, change, optio
     assert not (tmp_path / "out" / WORK).exists()
 
 
-def test_a_run_that_goes_on_draws_with_a_photo_that_is_back(photos, tmp_path):
+def test_a_resumed_run_draws_with_a_photo_that_is_back(photos, tmp_path):
     victim, kept = photos / "p0001.png", tmp_path / "kept.png"
 
     def tell(stage, done, total):
@@ -500,7 +500,7 @@ def test_a_run_that_goes_on_draws_with_a_photo_that_is_back(photos, tmp_path):
 @pytest.mark.parametrize(
     "options", [{"overlay_alpha": 0.5}, {"background": "photo"}, {"upsample": "guided"}], ids=str
 )
-def test_in_memory_too(photos, tmp_path, monkeypatch, change, options):
+def test_a_missing_photo_in_memory(photos, tmp_path, monkeypatch, change, options):
     monkeypatch.setattr(patchprism.features.extraction, "KEPT_BYTES", 0)
     view = visualize(
         [photos], backbone=Toy(), **{name: getattr(SETTINGS, name) for name in ("size", "threshold")}
@@ -519,7 +519,7 @@ def test_in_memory_too(photos, tmp_path, monkeypatch, change, options):
     assert len(view.failures) == 1
 
 
-def test_lenses_and_the_page_too(photos, tmp_path, monkeypatch):
+def test_a_missing_photo_in_lenses_and_the_page(photos, tmp_path, monkeypatch):
     from patchprism.lenses.looking import look_through
     from patchprism.lenses.options import LensOptions
 
@@ -532,7 +532,7 @@ def test_lenses_and_the_page_too(photos, tmp_path, monkeypatch):
     view.explore().save(tmp_path / "page.html")
 
 
-def test_a_comparison_too(photos, tmp_path, monkeypatch):
+def test_a_missing_photo_in_a_comparison(photos, tmp_path, monkeypatch):
     from patchprism.lenses.comparison import compare
     from patchprism.lenses.comparison_figures import save_comparison
 
@@ -554,7 +554,7 @@ def test_a_comparison_too(photos, tmp_path, monkeypatch):
     assert len(found.cells[0].parts) == COUNT - 1
 
 
-def test_an_array_that_is_used_again_is_another_photo(photos, tmp_path, monkeypatch):
+def test_an_array_that_is_overwritten_is_another_photo(photos, tmp_path, monkeypatch):
     monkeypatch.setattr(patchprism.features.extraction, "KEPT_BYTES", 0)
     arrays = [np.asarray(Image.open(path)).copy() for path in sorted(photos.iterdir())]
     view = visualize(arrays, backbone=Toy(), size=16, threshold=0.5)
@@ -563,8 +563,8 @@ def test_an_array_that_is_used_again_is_another_photo(photos, tmp_path, monkeypa
     assert [each.photo for each in view.failures] == ["photo-2"]
 
 
-def test_what_failed_does_not_decide_what_is_kept(photos, tmp_path):
-    """A PhotoError while pictures are drawn is no sign that there is nothing to go on with."""
+def test_a_photo_error_does_not_remove_the_work_folder(photos, tmp_path):
+    """A PhotoError while pictures are drawn does not mean that there is nothing to resume."""
 
     def tell(stage, done, total):
         if stage == "pictures":
@@ -621,7 +621,7 @@ def test_a_job_that_starts_while_another_ends_waits_for_it(photos, tmp_path, mon
     assert sorted(each.name for each in tmp_path.iterdir()) == ["d.prism", "photos"]
 
 
-def test_a_job_that_was_killed_while_it_ended_leaves_nothing(photos, tmp_path):
+def test_a_job_that_was_killed_at_its_end_leaves_nothing(photos, tmp_path):
     work = tmp_path / f".d.prism{WORK}"
     (work / "shards").mkdir(parents=True)
     (work / MARKER).write_bytes(MARKER_TEXT)
@@ -632,7 +632,7 @@ def test_a_job_that_was_killed_while_it_ended_leaves_nothing(photos, tmp_path):
     assert not work.exists()
 
 
-def test_a_folder_that_cannot_be_locked_is_not_said_to_be_in_use(photos, tmp_path, monkeypatch):
+def test_a_folder_that_cannot_be_locked_is_not_reported_as_in_use(photos, tmp_path, monkeypatch):
     def refuse(*_):
         raise OSError(37, "No locks available")
 
@@ -645,7 +645,7 @@ def test_a_folder_that_cannot_be_locked_is_not_said_to_be_in_use(photos, tmp_pat
 
 
 def piped(content):
-    """The name of a pipe that gives so many bytes, and then ends."""
+    """The name of a pipe that delivers the content and then ends."""
     out, into = os.pipe()
     threading.Thread(target=lambda: (os.write(into, content), os.close(into))).start()
     return out, f"/dev/fd/{out}"
@@ -653,7 +653,7 @@ def piped(content):
 
 @pytest.mark.parametrize("command", ["features", "fit", "render"])
 def test_a_pipe_is_read_once(photos, tmp_path, command):
-    """By the process that has it, and not by those that decode; a render looks at its photos again."""
+    """It is read by the process that has the pipe, not by readers, although a render reads its photos twice."""
     if not os.path.exists("/dev/fd/0"):
         pytest.skip("this system has no /dev/fd")
     handle, name = piped((photos / "p0000.png").read_bytes())
@@ -684,7 +684,7 @@ def test_a_pipe_in_memory(photos, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["/dev/zero", "/dev/null"])
-def test_devices_are_no_photos(photos, tmp_path, name):
+def test_devices_are_not_photos(photos, tmp_path, name):
     if not os.path.exists(name):
         pytest.skip(f"this system has no {name}")
     outcome = do("fit", [name, str(photos)], tmp_path / "d.prism", reader=read_source)

@@ -1,4 +1,4 @@
-"""What a server may be thrown: headers that lie or never end, bodies that stall."""
+"""Hostile requests to the server: headers that are false or never end, and bodies that stall."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from patchprism.explorer.guard import Guard
 
 
 def run(coroutine):
-    """What a coroutine gives, in a thread of its own: in this one a browser's event loop may run already."""
+    """Result of a coroutine, run in a separate thread, because this one may already have a browser's event loop."""
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(asyncio.run, coroutine).result()
 
@@ -73,7 +73,7 @@ DIGITS = ["9" * 5000, "²", "٣", "", "-5", "+5", "1_0", "1e3", " 7", "0x7", "7.
 
 
 @pytest.mark.parametrize("digits", DIGITS)
-def test_a_port_that_is_no_port(digits):
+def test_a_port_that_is_not_a_port(digits):
     host = {"host": f"127.0.0.1:{digits}"} if digits.isascii() else None
     app = guarded(fine)
     if host:
@@ -86,12 +86,12 @@ def test_a_port_that_is_no_port(digits):
 
 
 @pytest.mark.parametrize("digits", [each for each in DIGITS if each.isascii()])
-def test_a_length_that_is_none(digits):
+def test_a_length_that_is_not_a_length(digits):
     assert run(answer(guarded(fine), scope("POST", headers={"content-length": digits})))[0] == 413
 
 
 @pytest.mark.parametrize("name", ["host", "origin", "content-length", "sec-fetch-site"])
-def test_a_header_that_is_there_twice(name):
+def test_a_duplicate_header(name):
     request = scope(
         headers={"origin": f"http://127.0.0.1:{PORT}", "content-length": "0", "sec-fetch-site": "none"}
     )
@@ -101,13 +101,13 @@ def test_a_header_that_is_there_twice(name):
     assert run(answer(guarded(fine), request))[0] == 400
 
 
-def test_a_path_that_is_no_text():
+def test_a_path_that_is_not_text():
     request = scope()
     request["path"] = "/\udc80/"
     assert run(answer(guarded(fine), request))[0] == 404
 
 
-def test_a_body_that_stalls_is_given_up(monkeypatch):
+def test_a_body_that_stalls_times_out(monkeypatch):
     monkeypatch.setattr(guards, "BODY_PAUSE", 0.05)
 
     async def stalled():
@@ -119,7 +119,7 @@ def test_a_body_that_stalls_is_given_up(monkeypatch):
     assert b"try again" in text
 
 
-def test_a_body_that_trickles_is_given_up(monkeypatch):
+def test_a_slow_body_times_out(monkeypatch):
     monkeypatch.setattr(guards, "BODY_PAUSE", 0.05)
     calls = []
 
@@ -132,7 +132,7 @@ def test_a_body_that_trickles_is_given_up(monkeypatch):
     assert len(calls) < 1000
 
 
-def test_stalled_uploads_block_no_photo_and_are_few(tmp_path):
+def test_stalled_uploads_do_not_block_photos_and_are_limited(tmp_path):
     from patchprism.explorer.app import make_app
 
     photos = SimpleNamespace(read=lambda index: np.zeros((2, 2, 3), np.uint8))
@@ -164,7 +164,7 @@ def test_stalled_uploads_block_no_photo_and_are_few(tmp_path):
         held = [asyncio.create_task(answer(app, upload, stalled)) for _ in range(guards.MAX_UPLOADS)]
         while app.uploading < guards.MAX_UPLOADS:
             await asyncio.sleep(0)
-        # Half a minute is for a server that waits for the uploads; this one answers at once.
+        # A server that waits for the uploads would need half a minute; this one answers immediately.
         seen = await asyncio.wait_for(answer(app, scope(path="/api/sessions/s/photos/0")), 30)
         assert seen[0] == 200
         assert (await answer(app, scope("POST", "/api/sessions/s/photos")))[0] == 503
@@ -178,7 +178,7 @@ def test_stalled_uploads_block_no_photo_and_are_few(tmp_path):
 
 @pytest.fixture
 def port(monkeypatch):
-    """A server of one word that waits a fraction of a second for headers."""
+    """A server that answers with one word and waits a fraction of a second for headers."""
     import uvicorn
 
     from patchprism.explorer import patience
@@ -203,17 +203,19 @@ REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
 @pytest.mark.parametrize("sent", [b"", b"GET / HT", REQUEST[:-2], REQUEST + b"GET"])
-def test_headers_that_never_end_are_given_up(port, sent):
+def test_headers_that_never_end_time_out(port, sent):
     with socket.create_connection(("127.0.0.1", port), 30) as connection:
         connection.sendall(sent)
         received = b""
-        while more := connection.recv(1 << 16):  # until the server closes it; 30 seconds would raise
+        while more := connection.recv(
+            1 << 16
+        ):  # until the server closes the connection; after 30 seconds this raises
             received += more
         assert (b"fine" in received) == (REQUEST in sent)
 
 
-def test_a_request_that_is_answered_slowly_is_not_given_up(port):
-    """What is waited for is headers: a connection at work, or at rest between requests, stays."""
+def test_a_request_that_is_answered_slowly_does_not_time_out(port):
+    """The time limit is only for headers, so connections that are in use or idle between requests stay open."""
     with socket.create_connection(("127.0.0.1", port), 30) as connection:
         connection.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\n")
         for letter in b"abc":
@@ -227,9 +229,9 @@ def test_a_request_that_is_answered_slowly_is_not_given_up(port):
 
 
 def failures():
-    """One of each kind of failure that PatchPrism raises on purpose."""
+    """One instance of each exception that PatchPrism raises on purpose."""
     from patchprism import errors
-    from patchprism.explorer import work  # noqa: F401  (its own kinds are found, too)
+    from patchprism.explorer import work  # noqa: F401  (so that its exceptions are found, too)
 
     made = {
         errors.PhotoError: ("a.png", "is gone"),
@@ -263,8 +265,8 @@ def failures():
         ),
     ],
 )
-def test_what_a_user_meets_is_no_fault_of_the_server(tmp_path, monkeypatch, error, method, path, body):
-    """Every kind of failure is a status of its own and one line, whatever raises it."""
+def test_errors_of_users_are_not_server_errors(tmp_path, monkeypatch, error, method, path, body):
+    """Every exception gives its status and one line, whatever raises it."""
     import json
 
     from patchprism.explorer import app as apps

@@ -1,4 +1,4 @@
-"""Photos that a store names by relative paths: found from the store's folder too, and nothing else opened by it."""
+"""Relative names of photos in a store: they are also found from the store's folder, and no other file is opened."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from patchprism.photos.sources import places_for, read_source, read_stored, stor
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):
-    """A folder with photos and a store that names them as seen from there; the test is somewhere else."""
+    """A folder with photos and a store with names relative to it; tests run in another folder."""
     home = tmp_path / "home"
     make_photos(home / "photos", 2)
     monkeypatch.chdir(home)
@@ -60,13 +60,13 @@ def test_they_are_found_after_a_move_and_by_a_worker_elsewhere(home, tmp_path, m
     np.testing.assert_array_equal(photo, read_source(f"{moved}/photos/p0000.png"))
 
 
-def test_the_working_directory_goes_first_and_another_photo_is_none(home):
+def test_the_working_directory_comes_first_and_other_photos_are_not_used(home):
     make_photos(Path("photos"), 2)
     assert read_stored("photos/p0000.png", (48, 64), places_for(home / "f.zarr")) is not None
     Image.new("RGB", (64, 48), (1, 2, 3)).save("photos/p0000.png")
     found = read_stored("photos/p0000.png", (48, 64), places_for(home / "f.zarr"))
     assert found[0, 0].tolist() == [1, 2, 3]
-    # Of another size, it is not the photo that the store knows.
+    # A photo of another size is not the photo of the store.
     Image.new("RGB", (65, 48), (1, 2, 3)).save("photos/p0000.png")
     found = read_stored("photos/p0000.png", (48, 64), places_for(home / "f.zarr"))
     np.testing.assert_array_equal(found, read_source(str(home / "photos" / "p0000.png")))
@@ -89,19 +89,19 @@ def test_the_working_directory_goes_first_and_another_photo_is_none(home):
         *("file:///etc/passwd", "http://127.0.0.1:1/a.png", "zip://x.png::http://127.0.0.1:1/a.zip"),
     ],
 )
-def test_no_name_opens_what_is_no_photo(home, name):
+def test_no_name_opens_anything_but_a_photo(home, name):
     os.mkfifo(home / "pipe")
     assert read_stored(name, (48, 64), places_for(home / "f.zarr")) is None
 
 
-def test_an_absolute_name_and_a_store_far_away_have_one_place(home):
+def test_absolute_names_and_remote_stores_have_only_one_place(home):
     assert stored_paths("/a/b.png", places_for(home / "f.zarr")) == [Path("/a/b.png")]
     assert stored_paths("b.png", places_for("s3://bucket/f.zarr")) == [Path("b.png")]
     assert stored_paths("b.png", frozenset()) == [Path("b.png")]
 
 
 def test_pictures_never_replace_a_stores_photo(home, tmp_path):
-    """Its photo is called as a figure is, and lies where the figures shall go."""
+    """The photo has the name of a figure and is in the output folder."""
     photos = home / "photos"
     (photos / "p0000.png").rename(photos / "results.png")
     os.chdir(home)

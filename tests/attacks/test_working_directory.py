@@ -1,4 +1,4 @@
-"""A folder of photos that holds Python modules: none of them is ever imported."""
+"""A folder of photos that contains Python modules: none of them is ever imported."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from patchprism.photos.isolated import IsolatedReader
 from patchprism.support.search_path import leave_working_directory, safe_path
 
 SOURCE = Path(patchprism.__file__).resolve().parents[1]
-# Of the first modules that a process of ours imports, and of those that are looked for and may be missing.
+# Names of modules that our processes import early, and of optional modules that may be missing.
 NAMES = [
     "numpy",
     "PIL",
@@ -45,7 +45,7 @@ NAMES += [
 
 @pytest.fixture
 def trap(tmp_path):
-    """A folder with photos and with modules that leave a mark when they are imported."""
+    """A folder with photos and with modules that leave a trace when they are imported."""
     folder = tmp_path / "photos"
     folder.mkdir()
     mark = tmp_path / "executed"
@@ -68,7 +68,7 @@ def run(arguments, folder, *, pythonpath=str(SOURCE), **more):
 
 
 JOB = ["features", "p0.png", "p1.png", "--model", "efficientnet_lite2", "--size", "64", "-q"]
-# What the installed command does.
+# The code of the installed command.
 SCRIPT = "import sys; from patchprism.cli import entry; sys.exit(entry())"
 
 
@@ -78,7 +78,7 @@ def test_the_command_imports_nothing_from_the_photos(trap, tmp_path, pythonpath)
     for name in (
         "sitecustomize",
         "usercustomize",
-    ):  # Python itself imports these, before any of our lines runs
+    ):  # Python itself imports these before our code runs
         (folder / f"{name}.py").unlink()
     script = tmp_path / "bin" / "patchprism"
     script.parent.mkdir()

@@ -1,4 +1,4 @@
-"""Stand-in weights and a web server that fails on demand."""
+"""Separate caches, and a web server that fails on demand."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Every cache in a folder of the test's own; no proxy between it and its server."""
+    """All caches in a folder of the test, and no proxy between the test and its server."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.setenv("PATCHPRISM_CACHE", str(tmp_path / "patchprism"))
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
@@ -31,14 +31,16 @@ def caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @dataclass
 class Site:
-    """One file, and how it is served."""
+    """A file, and the way it is served."""
 
     content: bytes
     etag: str = '"one"'
     status: int = 200
     ranges: bool = True
-    cut: list[int] = field(default_factory=list)  # bytes after which each next answer breaks off
-    claimed: int | None = None  # a Content-Length that is not true
+    cut: list[int] = field(
+        default_factory=list
+    )  # for each next answer, the number of bytes after which it breaks off
+    claimed: int | None = None  # a false Content-Length
     chunked: bool = False  # announce no length at all
     delay: float = 0.0  # seconds before the body
     requests: list[dict[str, str]] = field(default_factory=list)
@@ -82,12 +84,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, *args: object) -> None:
-        """Say nothing: the requests are kept."""
+        """Print nothing; the requests are recorded."""
 
 
 @pytest.fixture
 def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
-    """A server on this machine with 3 MB that look like a checkpoint, in the official address's place."""
+    """A local server instead of the official address, with 3 MB that look like a checkpoint."""
     body = b"PK\x03\x04" + b"".join(hashlib.sha256(i.to_bytes(4)).digest() for i in range(100_000))
     site = Site(body)
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Handler, site))

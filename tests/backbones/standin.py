@@ -1,4 +1,4 @@
-"""Weights that stand in for the real ones: seeded, and scaled so that tokens differ from patch to patch."""
+"""Random weights with a seed, scaled so that tokens differ between patches."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def fill(tensors: Mapping[str, torch.Tensor], seed: int = 0) -> None:
-    """Fill in place: matrices keep their input's scale, gains are near one, tables and tokens near 0.5."""
+    """Fill in place: matrices keep the scale of their input, gains are near 1, tables and tokens near 0.5."""
     generator = torch.Generator().manual_seed(seed)
     for name, tensor in tensors.items():
         noise = torch.randn(tensor.shape, generator=generator)

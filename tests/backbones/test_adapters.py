@@ -36,14 +36,14 @@ KINDS = [*(f"hf_{kind}" for kind in ALL), *TIMM, "callable"]
 
 
 def _patch_means(pixels: torch.Tensor) -> torch.Tensor:
-    """A network whose tokens can be told in one's head: each patch's mean and deviation."""
+    """A network with simple tokens: the mean and deviation of each patch."""
     patches = pixels.unfold(2, PATCH, PATCH).unfold(3, PATCH, PATCH)  # (B, 3, h, w, P, P)
     moments = torch.cat([patches.mean((-1, -2)), patches.std((-1, -2))], dim=1)
     return moments.permute(0, 2, 3, 1)
 
 
 class Case:
-    """A backbone, and what computes the same tokens without our code."""
+    """A backbone, and a reference that computes the same tokens without our code."""
 
     def __init__(self, kind: str, folder: Path) -> None:
         self.kind = kind
@@ -75,7 +75,7 @@ class Case:
         return load_backbone(self.name, **self.options, **options)
 
     def reference(self, pixels: torch.Tensor, patch: int) -> torch.Tensor:
-        """The patch tokens as the library itself gives them, prefix tokens dropped by their known number."""
+        """Patch tokens from the library itself, without the known number of prefix tokens."""
         h, w = pixels.shape[-2] // patch, pixels.shape[-1] // patch
         if self.network is None:
             return _patch_means(pixels)
@@ -93,7 +93,7 @@ class Case:
 
 
 def hf_inputs(kind: str, pixels: torch.Tensor) -> dict[str, Any]:
-    """What a user of transformers would hand over for photos of any shape."""
+    """The arguments that users of transformers pass for photos of any shape."""
     n, (h, w) = len(pixels), (side // PATCH for side in pixels.shape[-2:])
     if kind == "hf_siglip2":
         # Its image processor cuts a photo of shape (H, W, 3) into patches and flattens each.
@@ -139,7 +139,7 @@ def test_tokens_on_grids_of_any_shape(case: Case, grid: tuple[int, int]) -> None
 
 
 @pytest.mark.parametrize("case", KINDS, indirect=True)
-def test_patches_overlap_where_the_first_layer_sees_each_alone(case: Case) -> None:
+def test_patches_can_overlap_if_the_first_layer_sees_each_separately(case: Case) -> None:
     backbone = case.load()
     patch = backbone.record.patch_size
     photo = np.random.default_rng(0).integers(0, 256, (2 * patch, 3 * patch, 3), dtype=np.uint8)
@@ -165,7 +165,7 @@ def test_record(case: Case) -> None:
         assert record.patch_size == (32 if case.staged else PATCH)
         assert find_record(case.name) == record
         assert len(backbone.weights.sha256) == 64
-        # What is counted is the tower that sees photos.
+        # Only the image tower is counted.
         assert record.n_parameters == sum(p.numel() for p in backbone.network.parameters())
 
 
@@ -189,7 +189,7 @@ def test_all_layers_from_one_forward(case: Case, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("case", KINDS, indirect=True)
-def test_what_is_not_there_is_named(case: Case) -> None:
+def test_unsupported_features_are_named(case: Case) -> None:
     backbone = case.load()
     patch = backbone.record.patch_size
     pixels = torch.zeros(1, 3, patch, patch)
@@ -205,7 +205,7 @@ def test_what_is_not_there_is_named(case: Case) -> None:
 
 
 @pytest.mark.parametrize("case", KINDS, indirect=True)
-def test_bfloat16_is_near_and_comes_out_in_float32(case: Case) -> None:
+def test_bfloat16_is_near_and_returns_float32(case: Case) -> None:
     full, half = case.load(), case.load(dtype="bfloat16")
     patch = full.record.patch_size
     pixels = torch.randn(1, 3, 2 * patch, 2 * patch, generator=torch.Generator().manual_seed(3))
@@ -230,7 +230,7 @@ def test_device(case: Case) -> None:
 
 
 @pytest.mark.parametrize("kind", ["dino", "siglip", "convnext"])
-def test_the_whole_job(kind: str, tmp_path: Path) -> None:
+def test_the_main_job(kind: str, tmp_path: Path) -> None:
     name = save(build(kind), tmp_path)
     photo = np.random.default_rng(0).integers(0, 256, (70, 100, 3), dtype=np.uint8)
     view = patchprism.visualize([photo], model=name, size=64, layer=1)
@@ -240,7 +240,7 @@ def test_the_whole_job(kind: str, tmp_path: Path) -> None:
 
 
 def test_masked_autoencoder_sees_every_patch_in_order(tmp_path: Path) -> None:
-    """Against its own layers called one by one, with no masking code between them."""
+    """Compared with its layers, called one by one without the masking code."""
     network = build("vit_mae")
     assert network.config.mask_ratio > 0
     backbone = load_backbone(save(network, tmp_path))
@@ -364,7 +364,7 @@ def test_weights_in_shards(tmp_path: Path) -> None:
         ({"do_normalize": False}, 0.0, 1.0),
         # (byte * 2 / 255 - 1) / 1 is (byte / 255 - 0.5) / 0.5.
         ({"image_mean": [1.0] * 3, "image_std": [1.0] * 3, "rescale_factor": 2 / 255}, 0.5, 0.5),
-        # Bytes as they are.
+        # Bytes without rescaling.
         ({"image_mean": [127.5] * 3, "image_std": [51.0] * 3, "do_rescale": False}, 0.5, 0.2),
         ({"image_processor": {"image_mean": [0.1] * 3, "image_std": [0.2] * 3}}, 0.1, 0.2),
     ],
@@ -379,7 +379,7 @@ def test_normalisation(
     np.testing.assert_allclose((*record.mean, *record.std), [mean] * 3 + [std] * 3, rtol=1e-6)
 
 
-def test_without_a_preprocessor_mean_and_deviation_are_asked_for(saved: Path, tmp_path: Path) -> None:
+def test_without_a_preprocessor_mean_and_deviation_are_required(saved: Path, tmp_path: Path) -> None:
     folder = tmp_path / "model"
     shutil.copytree(saved, folder)
     known = patchprism.visualize([PHOTO], model=f"hf:{folder}", size=64)
@@ -392,7 +392,7 @@ def test_without_a_preprocessor_mean_and_deviation_are_asked_for(saved: Path, tm
     said = patchprism.visualize([PHOTO], model=f"hf:{folder}", size=64, mean=np.array(MEAN), std=STD)
     np.testing.assert_array_equal(said.colors[0], known.colors[0])
     assert said.prism.origin["framing"]["mean"] == MEAN
-    # The prism knows.
+    # The prism has recorded them.
     again = patchprism.visualize([PHOTO], model=f"hf:{folder}", prism=said.prism)
     np.testing.assert_array_equal(again.colors[0], known.colors[0])
 
@@ -405,7 +405,7 @@ def _aimv2(size: int) -> Any:
     return transformers.AutoModel.from_config(config).eval()
 
 
-def test_aimv2_whose_head_has_a_class_token_of_its_own(tmp_path: Path) -> None:
+def test_aimv2_whose_head_has_a_separate_class_token(tmp_path: Path) -> None:
     network = _aimv2(4 * PATCH)
     backbone = load_backbone(save(network, tmp_path))
     assert backbone.record.prefix_tokens == 0
@@ -415,7 +415,7 @@ def test_aimv2_whose_head_has_a_class_token_of_its_own(tmp_path: Path) -> None:
     torch.testing.assert_close(backbone.patch_tokens(pixels), expected, rtol=1e-4, atol=1e-4)
     with pytest.raises(ModelError, match="no class token"):
         backbone.attention(pixels)
-    # On another grid: as a network whose own table is the stretched one.
+    # On another grid, it equals a network whose table is the resized one.
     larger = _aimv2(6 * PATCH)
     table = network.embeddings.position_embedding.weight.detach()
     image = table.reshape(1, 4, 4, -1).permute(0, 3, 1, 2)
@@ -440,7 +440,7 @@ def test_aimv2_whose_head_has_a_class_token_of_its_own(tmp_path: Path) -> None:
         ((96, 64), (448, 448), "; crop the photos to 2:3 and give size=64"),
     ],
 )
-def test_advice_for_networks_of_one_size_leads_on(
+def test_the_advice_for_networks_of_one_size_works(
     fixed: tuple[int, int], shape: tuple[int, int], advice: str
 ) -> None:
     assert advice in of_one_size("m", fixed, shape)
@@ -504,7 +504,7 @@ def test_a_torchvision_that_does_not_fit_is_named(tmp_path: Path) -> None:
         (AttributeError("torchvision has no attribute 'x'"), ModelError, "needs a torchvision that fits"),
     ],
 )
-def test_what_fails_inside_a_package_is_one_line(error: Exception, kind: type[Exception], words: str) -> None:
+def test_failures_inside_a_package_are_one_line(error: Exception, kind: type[Exception], words: str) -> None:
     with pytest.raises(kind, match=words) as caught, inside("timm:x", "timm", "timm"):
         raise error
     assert "\n" not in str(caught.value)
@@ -521,8 +521,8 @@ def test_a_network_that_fails_on_a_shape_is_named(saved: Path, monkeypatch: pyte
         backbone.patch_tokens(torch.zeros(1, 3, 16, 24))
 
 
-def test_no_network_is_told_without_the_hubs_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The hub's client tries five times more; nobody asks it when one look says that there is no network."""
+def test_a_missing_network_is_reported_without_the_hubs_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hub's client would try five more times, so it is not called if there is no network."""
     import huggingface_hub
 
     from patchprism.backbones import hub_files
@@ -595,7 +595,7 @@ def test_a_network_with_other_tokens_after_the_patches_is_refused(tmp_path: Path
         ("torch.hub:x", "not supported, because it runs code"),
     ],
 )
-def test_names_that_cannot_be(name: str, words: str) -> None:
+def test_impossible_names(name: str, words: str) -> None:
     for ask in (find_record, load_backbone):
         with pytest.raises(ModelError, match=words):
             ask(name)
@@ -627,7 +627,7 @@ def test_the_hubs_cache_is_used_and_its_commit_recorded(
     assert load_backbone(f"hf:owner/name@{commit}").weights.sha256 == backbone.weights.sha256
 
 
-def test_weights_beside_a_model_that_brings_its_own() -> None:
+def test_weights_for_a_model_that_has_its_own() -> None:
     with pytest.raises(OptionError, match="has its own"):
         load_backbone("hf:owner/name", weights="some.pth")
 
@@ -647,7 +647,7 @@ def test_without_timm(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     "name", ["timm:no_such_network", "timm:vit_tiny_patch16_224.zz", "timm:hf-hub:owner/name"]
 )
-def test_timm_names_that_cannot_be(name: str) -> None:
+def test_impossible_timm_names(name: str) -> None:
     import_timm()
     with pytest.raises(ModelError, match="unknown model"):
         load_backbone(name)

@@ -1,4 +1,4 @@
-"""Attention and rollout against plain computations of the whole matrices."""
+"""Attention and rollout compared with plain computations of the full matrices."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def pixels() -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def matrices(backbone: DinoV2Backbone, pixels: torch.Tensor) -> list[torch.Tensor]:
-    """Each layer's whole attention, (B, heads, N, N) in float64, written out from the block's input."""
+    """Full attention of each layer, (B, heads, N, N) in float64, computed from the block's input."""
     found: list[torch.Tensor] = []
 
     def hook(module: Any, given: Any, _: Any) -> None:
@@ -61,7 +61,7 @@ def matrices(backbone: DinoV2Backbone, pixels: torch.Tensor) -> list[torch.Tenso
 
 
 def full_rollout(matrices: list[torch.Tensor]) -> torch.Tensor:
-    """Abnar and Zuidema's equation 1, product and all: (B, N, N)."""
+    """Rollout by Abnar and Zuidema's equation 1, (B, N, N)."""
     n = matrices[0].shape[-1]
     product = torch.eye(n, dtype=torch.float64)
     for attention in matrices:
@@ -93,8 +93,8 @@ def test_rollout(query: Any, token: int, backbone: DinoV2Backbone, pixels: Any, 
     torch.testing.assert_close(ours, expected, rtol=1e-3, atol=1e-6)
 
 
-def test_rollout_in_chunks_is_rollout_in_one() -> None:
-    """More rows than are held at once, and a last chunk that is not full."""
+def test_rollout_in_chunks_equals_rollout_in_one_piece() -> None:
+    """More rows than fit into one chunk, and a last chunk that is not full."""
     n = 2 * ROWS_AT_ONCE + 7
     generator = torch.Generator().manual_seed(0)
     query, key = (torch.randn(1, 2, n, 4, generator=generator) for _ in range(2))
@@ -106,12 +106,12 @@ def test_rollout_in_chunks_is_rollout_in_one() -> None:
 
 
 @pytest.mark.parametrize("kind", VITS)
-def test_transformers_attention_is_what_transformers_returns(kind: str, tmp_path: Path) -> None:
-    """Against the matrices that its own eager attention gives, after whatever rotation it does to them."""
+def test_attention_equals_that_of_transformers(kind: str, tmp_path: Path) -> None:
+    """Compared with the matrices of its eager attention, after any rotary embedding."""
     from test_adapters import hf_inputs
 
     if kind == "vit_mae":
-        pytest.skip("its own forward drops patches")
+        pytest.skip("its forward pass drops patches")
     network = build_tiny(kind)
     backbone = load_backbone(save(network, tmp_path))
     assert backbone.has_attention
@@ -138,8 +138,8 @@ def test_transformers_attention_is_what_transformers_returns(kind: str, tmp_path
     torch.testing.assert_close(backbone.attention(pixels, layer=1), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_a_bias_by_position_is_not_passed_over(tmp_path: Path) -> None:
-    """BEiT adds one to its logits, so query and key alone would tell another attention."""
+def test_a_position_bias_is_not_ignored(tmp_path: Path) -> None:
+    """BEiT adds a bias to its logits, so query and key alone would give another attention."""
     import transformers
 
     config = transformers.BeitConfig(**VITS["dino"][1], use_relative_position_bias=True)
@@ -157,7 +157,7 @@ def test_a_patch_outside_the_grid(query: tuple[int, int], backbone: DinoV2Backbo
             ask(pixels, query=query)
 
 
-def test_other_things_that_cannot_be_asked(backbone: DinoV2Backbone, pixels: Any) -> None:
+def test_other_queries_that_are_refused(backbone: DinoV2Backbone, pixels: Any) -> None:
     with pytest.raises(OptionError, match="query must be 'cls'"):
         backbone.attention(pixels, query="head")  # type: ignore[arg-type]
     with pytest.raises(ModelError, match="no layer 12"):

@@ -1,4 +1,4 @@
-"""DINOv2 against transformers' implementation, and its position embedding against the formula."""
+"""DINOv2 compared with the implementation of transformers, and its position embedding with the formula."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from patchprism.backbones import BackboneRecord
 
 DINOV2 = [record for record in records() if record.family == "dinov2"]
-# Deep enough to compound an error, shallow enough for every run of the suite.
+# Deep enough for errors to accumulate, and small enough to be fast.
 DEPTHS = {384: 6, 768: 3, 1024: 3, 1536: 2}
 
 
 def reference(record: BackboneRecord) -> torch.nn.Module:
-    """The network of transformers of the same shape, filled."""
+    """The network of transformers of the same shape, with random weights."""
     import transformers
 
     kind = "Dinov2WithRegisters" if record.prefix_tokens > 1 else "Dinov2"
@@ -38,13 +38,15 @@ def reference(record: BackboneRecord) -> torch.nn.Module:
         image_size=518,
         use_swiglu_ffn=record.width == 1536,
     )
-    with torch.device("meta"):  # transformers would spend seconds on initialising what is filled below
+    with torch.device(
+        "meta"
+    ):  # otherwise, transformers would spend seconds on the initialisation of weights that are filled below
         model = getattr(transformers, f"{kind}Model")(config)
     model = model.to_empty(device="cpu").eval()
     fill(dict(model.named_parameters()))
     with torch.no_grad():
         for parameter in model.embeddings.parameters():
-            parameter.mul_(0.02)  # small enough for LayerNorm's epsilon to be felt
+            parameter.mul_(0.02)  # small enough for LayerNorm's epsilon to matter
     return model
 
 
@@ -53,7 +55,7 @@ def relative_error(ours: torch.Tensor, theirs: torch.Tensor) -> float:
 
 
 def compare(record: BackboneRecord, folder: Path, sizes: list[tuple[int, int]], batch: int = 2) -> None:
-    """Save transformers' network as the hub has it, load that file, and compare the patch tokens."""
+    """Save the network of transformers in the hub's format, load that file, and compare the patch tokens."""
     model = reference(record)
     model.save_pretrained(folder)
     path = folder / "model.safetensors"
@@ -65,8 +67,8 @@ def compare(record: BackboneRecord, folder: Path, sizes: list[tuple[int, int]], 
         ours = interpolate_positions(table[0, 1:], height // 14, width // 14, registers=registers)
         return torch.cat([table[0, :1], ours])[None]
 
-    # Away from the native grid transformers interpolates in another way than the official code, so that it
-    # is handed the position embedding, which has a test of its own.
+    # For other grids than the native one, transformers interpolates differently from the official code. It
+    # therefore gets our position embedding, which has a separate test.
     model.embeddings.interpolate_pos_encoding = positions
     for height, width in sizes:
         pixels = torch.randn(batch, 3, height, width, generator=torch.Generator().manual_seed(1))
@@ -74,7 +76,7 @@ def compare(record: BackboneRecord, folder: Path, sizes: list[tuple[int, int]], 
         with torch.inference_mode():
             theirs = model(pixel_values=pixels).last_hidden_state[:, record.prefix_tokens :]
         assert ours.shape == (batch, height // 14, width // 14, record.width)
-        # Against what differs between patches: the part that all share would make any error look small.
+        # Relative to the differences between patches, because their common part would make any error look small.
         spread = theirs - theirs.mean(1, keepdim=True)
         error = float((ours.flatten(1, 2).double() - theirs.double()).norm() / spread.double().norm())
         print(f"{record.name}, depth {record.depth}, {height} x {width}: relative error {error:.1e}")
@@ -101,8 +103,8 @@ def test_record_counts_the_parameters(record: BackboneRecord) -> None:
 
 
 @pytest.mark.parametrize("name", ["dinov2_vits14", "dinov2_vits14_reg"])
-def test_agrees_with_untouched_transformers_at_the_native_size(name: str, tmp_path: Path) -> None:
-    """At 518 x 518 nothing is interpolated: transformers is compared as it is."""
+def test_agrees_with_unchanged_transformers_at_the_native_size(name: str, tmp_path: Path) -> None:
+    """At 518 x 518, nothing is interpolated, so transformers is compared without changes."""
     record = dataclasses.replace(find_record(name), depth=3)
     model = reference(record)
     model.save_pretrained(tmp_path)
@@ -161,7 +163,7 @@ def test_position_embedding_follows_the_formula(grid: tuple[int, int], registers
 
 
 @pytest.mark.parametrize("registers", [False, True])
-def test_native_position_embedding_is_the_checkpoints(registers: bool) -> None:
+def test_the_native_position_embedding_equals_the_checkpoints(registers: bool) -> None:
     table = torch.randn(37 * 37, 8)
     assert torch.equal(interpolate_positions(table, 37, 37, registers=registers), table)
 
@@ -175,7 +177,7 @@ def small() -> DinoV2Backbone:
     return DinoV2Backbone(record, network, origin, torch.device("cpu"), torch.float32)
 
 
-def test_positions_are_computed_once_a_grid_and_few_are_kept(
+def test_positions_are_computed_once_per_grid_and_few_are_kept(
     small: DinoV2Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[tuple[int, int]] = []
@@ -195,7 +197,7 @@ def test_positions_are_computed_once_a_grid_and_few_are_kept(
     assert len(calls) == 2 + 39
 
 
-def test_photos_of_a_batch_do_not_meet(small: DinoV2Backbone) -> None:
+def test_photos_of_a_batch_are_independent(small: DinoV2Backbone) -> None:
     pixels = torch.randn(3, 3, 70, 56, generator=torch.Generator().manual_seed(0))
     together = small.patch_tokens(pixels)
     for i in range(3):
@@ -229,8 +231,8 @@ def test_both_layouts_and_formats_give_the_same_tokens(tmp_path: Path) -> None:
     assert torch.equal(tokens[0], tokens[1])
 
 
-def test_config_of_reference_is_the_hubs(tmp_path: Path) -> None:
-    """The reference is saved under the hub's key names, else the conversion would test nothing."""
+def test_the_reference_has_the_hubs_key_names(tmp_path: Path) -> None:
+    """The reference must be saved with the hub's key names, otherwise nothing would be converted."""
     record = dataclasses.replace(find_record("dinov2_vitg14_reg"), depth=1)
     reference(record).save_pretrained(tmp_path)
     names = set(load_file(tmp_path / "model.safetensors"))

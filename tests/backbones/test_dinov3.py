@@ -1,4 +1,4 @@
-"""DINOv3 by name, against transformers' implementation, from every layout of weights; and where weights come from."""
+"""DINOv3 compared with transformers, from every layout of weights, and the sources of weights."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from patchprism.backbones import BackboneRecord
 
 DINOV3 = [record for record in records() if record.family == "dinov3"]
-# One with a plain MLP and one with a gated one, of a few blocks.
+# One record with a plain MLP and one with a gated MLP, with few blocks.
 PLAIN, GATED = (
     dataclasses.replace(find_record(name), depth=3) for name in ("dinov3_vits16", "dinov3_vits16plus")
 )
@@ -48,7 +48,7 @@ def reference(record: BackboneRecord, **changes: Any) -> Any:
         num_attention_heads=record.heads,
         num_register_tokens=4,
         use_gated_mlp=gated,
-        hidden_act="silu" if gated else "gelu",  # as the hub's config.json have it
+        hidden_act="silu" if gated else "gelu",  # as in the hub's config.json
         **changes,
     )
     with torch.device("meta"):
@@ -58,7 +58,7 @@ def reference(record: BackboneRecord, **changes: Any) -> Any:
 @pytest.mark.parametrize("record", DINOV3, ids=lambda record: record.name)
 def test_the_catalogue_has_the_shapes(record: BackboneRecord) -> None:
     assert sum(parameter.numel() for parameter in reference(record).parameters()) == record.n_parameters
-    # Ours has zeros in the place of the keys' biases.
+    # Ours has zeros for the biases of the keys.
     assert (
         sum(p.numel() for p in build(record).parameters())
         == record.n_parameters + record.depth * record.width
@@ -72,7 +72,7 @@ def test_the_catalogue_has_the_shapes(record: BackboneRecord) -> None:
 
 @pytest.fixture(scope="module", params=[PLAIN, GATED], ids=["plain", "gated"])
 def theirs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A record, the network of transformers with stand-in weights, and its state as files have it."""
+    """A record, the network of transformers with random weights, and its state as in files."""
     record = request.param
     model = reference(record, attn_implementation="eager").to_empty(device="cpu").eval()
     fill(dict(model.named_parameters()))
@@ -123,7 +123,7 @@ def metas(state: dict[str, torch.Tensor], gated: bool) -> dict[str, torch.Tensor
 
 
 def timms(state: dict[str, torch.Tensor], gated: bool) -> dict[str, torch.Tensor]:
-    """The layout of timm's repositories with biases: query and value have one each."""
+    """The layout of timm's repositories with biases, which only query and value have."""
     made = {}
     renamed = {"storage_tokens": "reg_token", "ls1.gamma": "gamma_1", "ls2.gamma": "gamma_2"}
     renamed |= {"mlp.w1": "mlp.fc1_g", "mlp.w2": "mlp.fc1_x", "mlp.w3": "mlp.fc2"}
@@ -148,7 +148,9 @@ def ours(record: BackboneRecord, state: dict[str, torch.Tensor], folder: Path) -
 
 
 @pytest.mark.parametrize("layout", [lambda state, gated: state, in_memory, metas, timms])
-def test_tokens_are_those_of_transformers_from_every_layout(layout: Any, theirs: Any, tmp_path: Path) -> None:
+def test_tokens_equal_those_of_transformers_from_every_layout(
+    layout: Any, theirs: Any, tmp_path: Path
+) -> None:
     record, model, state = theirs
     backbone = ours(record, layout(state, record is GATED), tmp_path)
     for height, width in ((16, 16), (48, 80), (96, 32)):
@@ -157,12 +159,12 @@ def test_tokens_are_those_of_transformers_from_every_layout(layout: Any, theirs:
             expected = model(pixel_values=pixels).last_hidden_state[:, 5:]
         found = backbone.patch_tokens(pixels)
         assert found.shape == (2, height // 16, width // 16, 384)
-        # Against what differs between patches, where there are several.
+        # Relative to the differences between patches, if there are several.
         spread = expected - expected.mean(1, keepdim=True) if expected.shape[1] > 1 else expected
         assert (found.flatten(1, 2) - expected).norm() < 1e-5 * spread.norm()
 
 
-def test_layers_facets_and_attention_are_those_of_transformers(theirs: Any, tmp_path: Path) -> None:
+def test_layers_facets_and_attention_equal_those_of_transformers(theirs: Any, tmp_path: Path) -> None:
     record, model, state = theirs
     backbone = ours(record, state, tmp_path)
     pixels = torch.randn(1, 3, 48, 80, generator=torch.Generator().manual_seed(2))
@@ -221,13 +223,13 @@ def test_other_weights_are_refused_by_name(changes: Any, words: str, theirs: Any
     assert str(tmp_path / "w.safetensors") in str(caught.value)
 
 
-def test_a_part_that_is_missing_is_named(theirs: Any, tmp_path: Path) -> None:
+def test_a_missing_tensor_is_named(theirs: Any, tmp_path: Path) -> None:
     record, _, state = theirs
     with pytest.raises(WeightsError, match=r"missing: blocks.1.attn.v.weight"):
         ours(record, {k: v for k, v in state.items() if k != "layer.1.attention.v_proj.weight"}, tmp_path)
 
 
-def test_dinov2s_weights_are_none_of_dinov3s(theirs: Any, tmp_path: Path) -> None:
+def test_weights_of_dinov2_are_refused(theirs: Any, tmp_path: Path) -> None:
     from patchprism.backbones import dinov2
 
     record = dataclasses.replace(find_record("dinov2_vits14"), depth=1)
@@ -239,7 +241,7 @@ def test_dinov2s_weights_are_none_of_dinov3s(theirs: Any, tmp_path: Path) -> Non
 
 
 class Hub(http.server.BaseHTTPRequestHandler):
-    """As much of the hub as its client needs for one file; a gated repository answers 403."""
+    """The part of the hub that its client needs for one file; a gated repository answers 403."""
 
     files: ClassVar[dict[str, bytes]]
     gated: ClassVar[set[str]]
@@ -273,12 +275,12 @@ class Hub(http.server.BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def log_message(self, *args: object) -> None:
-        """Say nothing."""
+        """Print nothing."""
 
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch, caches: Path) -> Iterator[type[Hub]]:
-    """A hub on this machine, and a cache of the test's own: the client has read both when it was imported."""
+    """A local hub and a cache of the test, patched because the client reads both settings when it is imported."""
     from huggingface_hub import constants
 
     from patchprism.backbones import hub_files
@@ -328,13 +330,13 @@ def test_the_open_copy_is_fetched_once_and_its_licence_shown_once(hub: type[Hub]
     assert obtain_weights(RECORD, download=False).path == origin.path
 
 
-def test_the_gated_original_is_taken_where_the_user_is_let_in(hub: type[Hub]) -> None:
+def test_the_gated_original_is_used_if_the_user_has_access(hub: type[Hub]) -> None:
     hub.files = {RECORD.hub_repo: SAFE}
     assert obtain_weights(RECORD).source.startswith(f"hf:{RECORD.hub_repo}@")
     assert obtain_weights(RECORD, download=False).source.startswith(f"hf:{RECORD.hub_repo}@")
 
 
-def test_the_gate_leads_on(hub: type[Hub]) -> None:
+def test_the_error_for_gated_weights_names_the_next_steps(hub: type[Hub]) -> None:
     hub.gated = {RECORD.hub_repo}
     with pytest.raises(WeightsError) as caught:
         obtain_weights(RECORD)
@@ -351,7 +353,7 @@ def test_the_gate_leads_on(hub: type[Hub]) -> None:
         assert words in message
 
 
-def test_without_a_network_two_ways_on_are_named(hub: type[Hub], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_network_two_solutions_are_named(hub: type[Hub], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     for options in ({}, {"download": False}):
         with pytest.raises(WeightsError, match="the Hugging Face hub cannot be reached") as caught:
@@ -385,8 +387,8 @@ def test_a_damaged_copy_is_named(hub: type[Hub]) -> None:
         obtain_weights(RECORD)
 
 
-def test_the_whole_road_by_name(hub: type[Hub], tmp_path: Path) -> None:
-    """By name, from the open copy, with all twelve blocks, as timm has them: weights alone, no biases."""
+def test_loading_and_running_by_name(hub: type[Hub], tmp_path: Path) -> None:
+    """From the open copy in timm's layout with all twelve blocks: weights without biases."""
     from safetensors.torch import save
 
     state = filled_state(build(RECORD))

@@ -1,4 +1,4 @@
-"""The embedded default against its package's own network, and on the four dogs."""
+"""The embedded EfficientNet compared with the network of its package, and on the four dogs."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_blocks_agree_with_the_package(
         assert float((mine - other).norm() / other.norm()) < 1e-5
 
 
-def test_tokens_are_the_blocks_at_unit_length_less_the_photos_mean(reference: torch.nn.Module) -> None:
+def test_tokens_are_the_blocks_at_unit_length_minus_the_photos_mean(reference: torch.nn.Module) -> None:
     pixels = torch.randn(1, 3, 80, 112, generator=torch.Generator().manual_seed(0))
     outputs: dict[int, torch.Tensor] = {}
     hooks = [
@@ -87,7 +87,7 @@ def test_tokens_are_the_blocks_at_unit_length_less_the_photos_mean(reference: to
     torch.testing.assert_close(tokens[0], expected, atol=1e-5, rtol=0)
 
 
-def test_photos_of_a_batch_do_not_meet() -> None:
+def test_photos_of_a_batch_are_independent() -> None:
     backbone = load_backbone("efficientnet_lite2", device="cpu")
     pixels = torch.randn(3, 3, 64, 48, generator=torch.Generator().manual_seed(0))
     together = backbone.patch_tokens(pixels)
@@ -162,13 +162,13 @@ def published_masks(figure: Path) -> np.ndarray:
     masks = []
     for top in (96, 256.5, 417, 578):
         rows, columns = (top + middle).astype(int), (512 + middle).astype(int)
-        # The median of 3 x 3 pixels at a patch's middle: JPEG bleeds at the edges.
+        # The median of 3 x 3 pixels in the middle of a patch, because JPEG blurs the edges.
         around = [pixels[np.ix_(rows + dy, columns + dx)] for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
         masks.append(np.median(around, axis=0) > 40)
     return np.stack(masks)
 
 
-def test_foreground_of_the_dogs_is_the_published_one(shared_dogs: Path) -> None:
+def test_the_foreground_of_the_dogs_equals_the_published_one(shared_dogs: Path) -> None:
     from patchprism import visualize
 
     photos = [shared_dogs / f"{i}.jpg" for i in (1, 2, 3, 4)]
@@ -177,7 +177,7 @@ def test_foreground_of_the_dogs_is_the_published_one(shared_dogs: Path) -> None:
     for ours, theirs in zip(
         view.foreground, published_masks(shared_dogs / "published" / "results.jpg"), strict=True
     ):
-        # 28 x 28 and 32 x 32 patches of one square meet at 224 x 224.
+        # Grids of 28 x 28 and 32 x 32 patches are compared at 224 x 224.
         a, b = np.kron(ours, np.ones((8, 8), bool)), np.kron(theirs, np.ones((7, 7), bool))
         overlaps.append((a & b).sum() / (a | b).sum())
     print("IoU", np.round(overlaps, 3))

@@ -1,4 +1,4 @@
-"""The embedded ViT: its tensors, its default layer, what is refused, and when a job takes it unasked."""
+"""The embedded ViT: its tensors, its default layer, refusals, and when jobs use it by default."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATCHPRISM_DINOV2_URL", "http://127.0.0.1:9")
 
 
-# --- what is read ---
+# --- reading ---
 
 
-def test_blocks_and_final_norm_are_those_that_onnx_runs(backbone: Backbone) -> None:
+def test_blocks_and_final_norm_equal_those_of_the_onnx_file(backbone: Backbone) -> None:
     import onnx
     from onnx.helper import make_graph, make_model, make_tensor_value_info
     from onnx.reference import ReferenceEvaluator
@@ -78,7 +78,7 @@ def test_blocks_and_final_norm_are_those_that_onnx_runs(backbone: Backbone) -> N
     assert np.linalg.norm(found - expected) < 1e-5 * np.linalg.norm(expected)
 
 
-def test_the_embedding_is_the_files(backbone: Backbone) -> None:
+def test_the_embedding_equals_that_of_the_file(backbone: Backbone) -> None:
     import onnx
     from onnx.numpy_helper import to_array
 
@@ -108,7 +108,7 @@ def test_the_package_is_never_imported(backbone: Backbone) -> None:
 # --- its default layer ---
 
 
-def test_the_default_layer_is_the_records_and_another_can_be_asked_for(backbone: Backbone) -> None:
+def test_the_default_layer_is_in_the_record_and_can_be_changed(backbone: Backbone) -> None:
     pixels = backbone.framing(size=28).apply(PHOTO).pixels[None]
     eighth, last = (each[0].numpy() for each in backbone.layer_tokens(pixels, [8, 11]))
     assert not np.allclose(eighth, last)
@@ -142,7 +142,7 @@ def test_a_record_of_an_earlier_version_has_the_last_layer() -> None:
         record_from({name: value for name, value in stored.items() if name != "hub_repo"})
 
 
-# --- what is refused ---
+# --- refusals ---
 
 
 def test_without_the_package_the_line_that_installs_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,17 +195,17 @@ def test_hostile_files(content: bytes, words: str, tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
-# --- a job that names no model ---
+# --- jobs without a model name ---
 
 
-def test_dinov2_is_taken_where_its_server_offers_it(site: Site) -> None:
+def test_dinov2_is_used_if_its_server_offers_it(site: Site) -> None:
     assert choice.choose_model() == ("dinov2_vits14", "")
     assert [request["path"] for request in site.requests] == ["/dinov2_vits14/dinov2_vits14_pretrain.pth"]
     assert choice.choose_model() == ("dinov2_vits14", "")
-    assert len(site.requests) == 1  # the answer holds for a minute
+    assert len(site.requests) == 1  # the answer is kept for a minute
 
 
-def test_dinov2_is_taken_where_its_weights_are(caches: Path, offline: None) -> None:
+def test_dinov2_is_used_if_its_weights_are_here(caches: Path, offline: None) -> None:
     path = caches / "torch" / "hub" / "checkpoints" / "dinov2_vits14_pretrain.pth"
     path.parent.mkdir(parents=True)
     path.write_bytes(b"PK\x03\x04")
@@ -220,7 +220,7 @@ def test_a_server_that_refuses_is_named(site: Site) -> None:
     assert why.endswith(" answers HTTP 503 Service Unavailable")
 
 
-def test_a_server_that_is_silent_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_jobs_do_not_wait_for_a_silent_server(monkeypatch: pytest.MonkeyPatch) -> None:
     silent = threading.Event()
     monkeypatch.setattr(choice, "_ask", lambda url: silent.wait(60) and "")
     monkeypatch.setattr(choice, "_PATIENCE_S", 0.01)
@@ -228,14 +228,14 @@ def test_a_server_that_is_silent_is_not_waited_for(monkeypatch: pytest.MonkeyPat
     silent.set()
 
 
-def test_without_the_embedded_vit_dinov2_is_what_is_missing(
+def test_without_the_embedded_vit_dinov2_is_reported_as_missing(
     monkeypatch: pytest.MonkeyPatch, offline: None
 ) -> None:
     monkeypatch.setattr(choice, "locate_weights", lambda record: None)
     assert choice.choose_model() == ("dinov2_vits14", "")
 
 
-def test_a_view_says_that_another_network_was_used(offline: None) -> None:
+def test_a_view_reports_that_another_network_was_used(offline: None) -> None:
     view = patchprism.visualize([PHOTO], size=28, foreground="none")
     report = view.report()
     assert report["model"]["name"] == report["settings"]["model"] == "focus_vits14"
@@ -247,21 +247,23 @@ def test_a_view_says_that_another_network_was_used(offline: None) -> None:
     assert not patchprism.visualize([PHOTO], model="focus_vits14", size=28, foreground="none").report()[
         "notes"
     ]
-    # Features of one's own need no network, and nobody is asked for one.
+    # Own features need no network, so no server is asked.
     own = patchprism.visualize(features=np.random.default_rng(0).normal(size=(1, 4, 6, 8)), foreground="none")
     assert own.report()["notes"] == []
-    # A name is meant: nothing stands in for it.
+    # A model that is given by name is never replaced.
     with pytest.raises(WeightsError, match="the weights of dinov2_vits14 are not on this machine"):
         patchprism.visualize([PHOTO], model="dinov2_vits14", size=28)
 
 
-def test_layers_of_the_usual_network_are_compared_without_a_name(offline: None) -> None:
+def test_layers_of_the_default_network_are_compared_without_a_name(offline: None) -> None:
     found = patchprism.compare([PHOTO], layers=[4, 8], size=28, foreground="none")
     assert [(cell.model, cell.layer) for cell in found.cells] == [("focus_vits14", 4), ("focus_vits14", 8)]
     assert next(each.text for each in found.all_notes()).startswith("no model was named")
 
 
-def test_commands_say_it_and_a_store_keeps_its_model(tmp_path: Path, caches: Path, offline: None) -> None:
+def test_commands_report_the_network_and_a_store_keeps_its_model(
+    tmp_path: Path, caches: Path, offline: None
+) -> None:
     from PIL import Image
     from typer.testing import CliRunner
 
@@ -281,14 +283,14 @@ def test_commands_say_it_and_a_store_keeps_its_model(tmp_path: Path, caches: Pat
     store = tmp_path / "a.features"
     made = run("features", tmp_path / "a.png", "-o", store, *words)
     assert "note    no model was named" in made
-    # By now DINOv2 is here, but the store that is there is of the other network.
+    # DINOv2 is available now, but the existing store was made with the other network.
     hub = caches / "torch" / "hub" / "checkpoints" / "dinov2_vits14_pretrain.pth"
     hub.parent.mkdir(parents=True)
     hub.write_bytes(b"PK\x03\x04")
     again = run("features", tmp_path / "a.png", "-o", store, *words)
     assert "focus_vits14" in again
     assert patchprism.StoredFeatures(store).origin["model"] == "focus_vits14"
-    # The store goes on saying how its network was chosen.
+    # The store still records how its network was chosen.
     assert (
         run("render", store, "-o", tmp_path / "of", "--foreground", "none").count("no model was named") == 1
     )
@@ -310,7 +312,7 @@ def test_a_run_that_is_resumed_keeps_its_network(tmp_path: Path, offline: None) 
         assert "the interrupted run that this one resumes used it" in run.notes[0].text
         named = Settings(model="dinov2_vitb14")
         assert with_model(named, run, NEW, kept=kept_model(work)) is named
-        of_file = Settings(weights="own.pth")  # of DINOv2, as ever
+        of_file = Settings(weights="own.pth")  # weights of DINOv2
         assert with_model(of_file, run, NEW).resolved().model == "dinov2_vits14"
     for broken in (b"", b"[", b"[]", b'{"model": 3}'):
         work.write("model.json", broken)

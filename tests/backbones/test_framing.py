@@ -1,4 +1,4 @@
-"""A backbone's own framing is the one that jobs use."""
+"""The framing of a backbone is the one that jobs use."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from patchprism.jobs.settings import Settings
 from patchprism.photos.framing import Framing
 
 
-def test_a_backbone_frames_photos_for_itself():
+def test_the_framing_of_a_backbone():
     assert Toy().framing() == Framing(size=448, patch_size=8, mean=(0.5,) * 3, std=(0.5,) * 3)
     other = replace(RECORD, patch_size=14, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
     assert other.framing(size=224) == Framing(
@@ -31,11 +31,11 @@ def test_a_backbone_frames_photos_for_itself():
 @pytest.mark.parametrize(
     "options", [{}, {"size": 96}, {"preset": "seed", "size": 96}, {"mean": (0.1, 0.2, 0.3), "size": 96}]
 )
-def test_jobs_frame_alike(options):
+def test_jobs_use_the_same_framing(options):
     assert Settings(model="toy", **options).resolved().framing(RECORD) == Toy().framing(**options)
 
 
-def test_a_normalisation_that_nobody_knows_must_be_given():
+def test_an_unknown_normalisation_must_be_given():
     unknown = replace(RECORD, mean=None, std=None)
     with pytest.raises(OptionError, match=r"give mean=R,G,B and std=R,G,B \(for colours"):
         unknown.framing(size=96)

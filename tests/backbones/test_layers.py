@@ -1,4 +1,4 @@
-"""Layers and facets of DINOv2 and the embedded default, and the settings that ask for them."""
+"""Layers and facets of DINOv2 and the embedded EfficientNet, and their settings."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def pixels() -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def twin(state: dict[str, torch.Tensor]) -> Any:
-    """Transformers' network with the same weights; on this test's grid its position embedding is ours."""
+    """The network of transformers with the same weights, and with our position embedding on the test's grid."""
     transformers = pytest.importorskip("transformers")
     config = transformers.Dinov2WithRegistersConfig(
         hidden_size=WIDTH, num_attention_heads=HEADS, num_hidden_layers=12, patch_size=14, image_size=518
@@ -93,7 +93,7 @@ def _official(name: str, state: dict[str, torch.Tensor]) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("layer", [0, 5, 10, 11, -1, -12])
-def test_layers_are_transformers_hidden_states(
+def test_layers_equal_the_hidden_states_of_transformers(
     layer: int, backbone: DinoV2Backbone, twin: Any, pixels: torch.Tensor
 ) -> None:
     with torch.no_grad():
@@ -118,7 +118,7 @@ def test_facets_against_a_plain_computation(
     pixels: torch.Tensor,
 ) -> None:
     with torch.no_grad():
-        # The hidden state before a block is the one after the block before it.
+        # The input of a block is the hidden state after the previous block.
         x = twin(pixels, output_hidden_states=True).hidden_states[layer]
         block = f"blocks.{layer}."
         x = F.layer_norm(x, (WIDTH,), state[block + "norm1.weight"], state[block + "norm1.bias"], 1e-6)
@@ -127,7 +127,7 @@ def test_facets_against_a_plain_computation(
     expected = qkv[:, 5:, part * WIDTH : (part + 1) * WIDTH].reshape(2, 3, 5, WIDTH)
     ours = backbone.patch_tokens(pixels, layer=layer, facet=facet)
     torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-3)
-    # No norm is applied to facets, asked for or not.
+    # Facets are never normalised, whatever the option says.
     assert torch.equal(ours, backbone.patch_tokens(pixels, layer=layer, facet=facet, norm=False))
 
 
@@ -150,7 +150,7 @@ def test_one_forward_gives_all_layers_and_stops_at_the_last(
         assert torch.equal(tokens, backbone.patch_tokens(pixels, layer=layer, norm=False))
 
 
-def test_the_default_is_the_networks_own_tokens(backbone: DinoV2Backbone, pixels: torch.Tensor) -> None:
+def test_the_default_equals_the_networks_tokens(backbone: DinoV2Backbone, pixels: torch.Tensor) -> None:
     with torch.inference_mode():
         assert torch.equal(backbone.patch_tokens(pixels), backbone.network(pixels))
     torch.testing.assert_close(backbone.layer_tokens(pixels, [3, 11])[1], backbone.patch_tokens(pixels))
@@ -184,7 +184,7 @@ def test_embedded_default_layers() -> None:
         outputs = network.block_outputs(pixels, range(n))
     for layer, output in enumerate(outputs):
         scale = output.shape[-1] / 6
-        if scale >= 1:  # the mean over what a patch covers, written out
+        if scale >= 1:  # mean over the area of a patch
             s = int(scale)
             expected = output.reshape(1, -1, 4, s, 6, s).mean((3, 5))
         else:
@@ -211,7 +211,7 @@ def photos() -> list[np.ndarray]:
         ({"token_norm": "l2"}, {}),
     ],
 )
-def test_visualize_takes_the_tokens_asked_for(
+def test_visualize_uses_the_requested_tokens(
     options: dict[str, Any], tokens: dict[str, Any], backbone: DinoV2Backbone, photos: list[np.ndarray]
 ) -> None:
     seen: list[torch.Tensor] = []
@@ -232,13 +232,15 @@ def test_visualize_takes_the_tokens_asked_for(
     np.testing.assert_allclose(np.stack(list(view.features)), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_a_prism_knows_its_tokens(backbone: DinoV2Backbone, photos: list[np.ndarray], tmp_path: Path) -> None:
+def test_a_prism_records_its_tokens(
+    backbone: DinoV2Backbone, photos: list[np.ndarray], tmp_path: Path
+) -> None:
     from patchprism import Prism
 
     view = visualize(photos, backbone=backbone, size=56, layer=4, final_norm=False, token_norm="l2")
     view.prism.save(tmp_path / "prism.safetensors")
     prism = Prism.load(tmp_path / "prism.safetensors")
-    again = visualize(photos, backbone=backbone, size=56, prism=prism)  # it brings them
+    again = visualize(photos, backbone=backbone, size=56, prism=prism)  # the prism sets these options
     np.testing.assert_array_equal(again.colors[0], view.colors[0])
     same = visualize(photos, backbone=backbone, size=56, prism=prism, layer=-8)  # the same layer
     np.testing.assert_array_equal(same.colors[0], view.colors[0])
@@ -252,9 +254,7 @@ def test_a_prism_knows_its_tokens(backbone: DinoV2Backbone, photos: list[np.ndar
             visualize(photos, backbone=backbone, size=56, prism=prism, **options)
 
 
-def test_prisms_from_before_there_were_layers_stay_valid(
-    backbone: DinoV2Backbone, photos: list[np.ndarray]
-) -> None:
+def test_prisms_without_a_layer_stay_valid(backbone: DinoV2Backbone, photos: list[np.ndarray]) -> None:
     view = visualize(photos, backbone=backbone, size=56)
     for key in ("layer", "facet", "final_norm", "token_norm"):
         del view.prism.origin[key]

@@ -1,4 +1,4 @@
-"""Checkpoints as people have them: wrapped, in other layouts, with heads, on other native grids."""
+"""Checkpoints from other programs: nested, in other layouts, with heads, or with other native grids."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ WRAPPED: dict[str, tuple[Callable[[State], Any], str, tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize("what", WRAPPED)
-def test_the_network_is_found_and_said(
+def test_the_network_is_found_and_reported(
     what: str, state: State, expected: torch.Tensor, tmp_path: Path
 ) -> None:
     wrap, taken_from, left_out = WRAPPED[what]
@@ -180,7 +180,7 @@ def test_the_network_is_found_and_said(
         ),
     ],
 )
-def test_what_is_not_clear_is_refused(
+def test_ambiguous_checkpoints_are_refused(
     wrap: Callable[[State], Any], words: str, state: State, tmp_path: Path
 ) -> None:
     torch.save(wrap(state), tmp_path / "checkpoint.pth")
@@ -190,8 +190,8 @@ def test_what_is_not_clear_is_refused(
 
 @pytest.mark.parametrize("kind", ["Dinov2", "Dinov2WithRegisters"])
 @pytest.mark.parametrize("head", [False, True])
-def test_what_transformers_holds_and_what_it_saves(kind: str, head: bool, tmp_path: Path) -> None:
-    """In memory, its networks have other names than in its files."""
+def test_the_layouts_of_transformers_in_memory_and_in_files(kind: str, head: bool, tmp_path: Path) -> None:
+    """Its tensors have other names in memory than in files."""
     transformers = pytest.importorskip("transformers")
     config = getattr(transformers, f"{kind}Config")(
         hidden_size=24, num_attention_heads=3, num_hidden_layers=3, image_size=56, patch_size=14
@@ -212,7 +212,7 @@ def test_what_transformers_holds_and_what_it_saves(kind: str, head: bool, tmp_pa
 
 
 def test_timms_layout(tmp_path: Path) -> None:
-    """With registers, timm has the class token's position in the token; a gated MLP has the names of any other."""
+    """With registers, timm adds the position to the class token; a gated MLP has the same names as a plain one."""
     for record in (RECORD, REGISTERS, GATED):
         official = filled_state(build(record))
         torch.save(official, tmp_path / "official.pth")
@@ -241,7 +241,7 @@ def _cubic(x: np.ndarray, a: float = -0.75) -> np.ndarray:
 
 
 def _rows(out: int, native: int) -> np.ndarray:
-    """Weights of the official code: sampled at 1 / factor, the factor being (out + 0.1) / native."""
+    """Interpolation weights of the official code, which samples at 1 / factor with factor = (out + 0.1) / native."""
     weights = np.zeros((out, native))
     for i in range(out):
         at = (i + 0.5) * native / (out + 0.1) - 0.5
@@ -251,10 +251,10 @@ def _rows(out: int, native: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("native", [16, 32, 7])
-def test_another_native_grid_is_taken_from_the_tables_shape(
+def test_another_native_grid_is_derived_from_the_tables_shape(
     native: int, state: State, tmp_path: Path
 ) -> None:
-    """A network trained at 224 has 16 x 16 positions; an independent formula puts them on 4 x 5 patches."""
+    """A network trained at 224 has 16 x 16 positions; an independent formula interpolates them to 4 x 5 patches."""
     table = torch.randn(1, 1 + native**2, 24, generator=torch.Generator().manual_seed(1))
     torch.save({"teacher": below("backbone", state | {"pos_embed": table})}, tmp_path / "trained.pth")
     image = table[0, 1:].double().numpy().reshape(native, native, 24)
@@ -270,8 +270,8 @@ def test_another_native_grid_is_taken_from_the_tables_shape(
     assert backbone.patch_tokens(PIXELS).isfinite().all()
 
 
-def test_every_road_reports_what_was_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In memory, in shards, through a store and in a prism."""
+def test_every_job_reports_the_loaded_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In memory, in shards, with a store and in a prism."""
     from PIL import Image
 
     from patchprism.cli import main

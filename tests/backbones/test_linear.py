@@ -12,7 +12,9 @@ from patchprism.backbones import WeightsOrigin, find_record, linear
 from patchprism.backbones.dinov2 import DinoV2Backbone, build
 from patchprism.backbones.linear import Linear, pack_linears
 
-needs_packing = pytest.mark.skipif(not linear._operators_work(), reason="this torch or processor cannot pack")
+needs_packing = pytest.mark.skipif(
+    not linear._operators_work(), reason="this torch or processor does not support packed layers"
+)
 
 
 def backbone(dtype: torch.dtype = torch.float32) -> DinoV2Backbone:

@@ -1,4 +1,4 @@
-"""Names, records and options, before any weight is touched."""
+"""Names, records and options, which are checked before any weights are loaded."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NAMES = [
 ]
 
 
-def test_importing_loads_no_torch_and_opens_no_network() -> None:
+def test_importing_loads_no_torch_and_opens_no_connection() -> None:
     heavy = "('torch', 'numpy', 'huggingface_hub', 'safetensors', 'urllib.request', 'filelock')"
     code = f"import sys, patchprism.backbones; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -41,7 +41,7 @@ def test_unknown_name_is_refused_before_torch_is_loaded() -> None:
     assert done.stdout.strip().endswith("False")
 
 
-def test_every_model_of_the_issue_is_registered() -> None:
+def test_all_dinov2_models_are_registered() -> None:
     assert [record.name for record in records()] == NAMES
 
 
@@ -79,7 +79,7 @@ def test_unknown_names(name: str) -> None:
         (".", "hf:."),
     ],
 )
-def test_an_unknown_name_leads_on(name: str, meant: str) -> None:
+def test_an_unknown_name_suggests_the_right_one(name: str, meant: str) -> None:
     for ask in (find_record, load_backbone):
         with pytest.raises(ModelError, match="unknown model") as caught:
             ask(name)
@@ -110,12 +110,12 @@ def test_wrong_options_are_refused_before_weights_are_looked_for(options: dict[s
         load_backbone("dinov2_vits14", weights="/no/such/file", **options)  # type: ignore[arg-type]
 
 
-def test_locating_asks_no_network(caches: Path) -> None:
+def test_locating_opens_no_connection(caches: Path) -> None:
     record = find_record("dinov2_vits14")
     assert locate_weights(record) is None
     for folder in ("patchprism/weights", "torch/hub/checkpoints"):
         path = caches / folder / "dinov2_vits14_pretrain.pth"
         path.parent.mkdir(parents=True)
         path.write_bytes(b"weights")
-        assert locate_weights(record) == path  # the second one found, torch.hub's, comes first
+        assert locate_weights(record) == path  # torch.hub's file takes precedence
     assert locate_weights(find_record("efficientnet_lite2")) is not None

@@ -1,4 +1,4 @@
-"""What a program has set in torch changes neither tokens nor what is recorded of them, and stays set."""
+"""Settings of torch in the user's program do not change tokens or their records, and are not changed."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ SURROUNDINGS = {
 
 
 def products(pixels):
-    """A network of one's own with all that autocast touches, and a tensor of the default dtype and device."""
+    """A custom network with operations that autocast changes, and a tensor of the default dtype and device."""
     tokens = pixels[:, :, ::8, ::8].permute(0, 2, 3, 1)
     return torch.nn.functional.layer_norm(tokens @ torch.linspace(0, 1, 18).reshape(3, 6), (6,))
 
@@ -137,7 +137,7 @@ def test_tokens_do_not_depend_on_the_surroundings(kind, request):
     expected = all_of(loaded, pixels)
     for what, surround in SURROUNDINGS.items():
         with surround():
-            inside = load()  # parameters made inside are no others
+            inside = load()  # parameters that are created inside must be the same
             assert (inside.dtype, inside.device) == (loaded.dtype, loaded.device), what
             found = [all_of(loaded, pixels), all_of(inside, pixels)]
         found.append(all_of(inside, pixels))
@@ -182,7 +182,7 @@ def test_views_and_framing_and_pca_do_not_depend_on_the_surroundings(what):
     np.testing.assert_array_equal(inside.numpy(), places)
 
 
-def test_what_was_set_is_set_again_after_a_failure():
+def test_settings_are_restored_after_a_failure():
     def fails(pixels):
         raise ZeroDivisionError
 
@@ -195,7 +195,7 @@ def test_what_was_set_is_set_again_after_a_failure():
 
 
 @pytest.mark.skipif(not hasattr(torch.backends, "fp32_precision"), reason="an older torch")
-def test_the_newer_settings_of_precision_are_set_aside_and_inherited_again():
+def test_the_newer_settings_of_precision_are_suspended_and_restored():
     backends = torch.backends
     before = backends.fp32_precision
     backends.fp32_precision = "tf32"

@@ -1,4 +1,4 @@
-"""A probe can be trained on tokens, wherever they come from and whatever mode the program runs in."""
+"""A probe can be trained on tokens of every origin, in every mode of autograd."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ BACKBONES = {
 
 
 def train(tokens):
-    """Losses of a linear probe that is to tell the rows of the grid apart."""
+    """Losses of a linear probe that learns to distinguish the rows of the grid."""
     assert not tokens.requires_grad
     torch.manual_seed(0)
     rows = tokens.reshape(-1, tokens.shape[-1])

@@ -1,4 +1,4 @@
-"""Weights: where they are looked for, how they come, and what is refused."""
+"""Weights: locations, downloads, and refusals."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_a_break_is_resumed_by_a_later_call(site: Site, caches: Path) -> None:
     assert site.requests[-1]["range"] == "bytes=1000030-"
 
 
-def test_a_file_that_changed_meanwhile_is_fetched_anew(site: Site) -> None:
+def test_a_file_that_changed_meanwhile_is_downloaded_again(site: Site) -> None:
     site.cut = [1_000_000, 0, 0, 0]
     with pytest.raises(WeightsError):
         obtain_weights(RECORD)
@@ -84,7 +84,7 @@ def test_without_a_strong_validator_nothing_is_resumed(site: Site) -> None:
     assert "range" not in site.requests[-1]
 
 
-def test_a_download_without_length_is_taken(site: Site) -> None:
+def test_a_download_without_length_is_accepted(site: Site) -> None:
     site.chunked = True
     assert obtain_weights(RECORD).sha256 == site.sha256
 
@@ -108,18 +108,18 @@ def test_refusals(status: int, words: str, attempts: int, site: Site) -> None:
     assert len(site.requests) == attempts
 
 
-def test_a_web_page_in_place_of_weights_is_not_kept(site: Site, caches: Path) -> None:
+def test_a_web_page_instead_of_weights_is_not_kept(site: Site, caches: Path) -> None:
     site.content = b"<!doctype html><title>Please log in</title>"
     with pytest.raises(WeightsError, match=f"{site.url}.*a web page, not weights"):
         obtain_weights(RECORD)
     assert [p.suffix for p in (caches / "patchprism" / "weights").iterdir()] == [".lock"]
 
 
-def test_an_old_part_of_another_address_is_not_continued(site: Site) -> None:
+def test_an_old_partial_file_of_another_address_is_not_continued(site: Site) -> None:
     site.cut = [1_000_000, 0, 0, 0]
     with pytest.raises(WeightsError):
         obtain_weights(RECORD)
-    os.environ["PATCHPRISM_DINOV2_URL"] = site.url + "/mirror/"  # undone by the fixture's monkeypatch
+    os.environ["PATCHPRISM_DINOV2_URL"] = site.url + "/mirror/"  # the fixture's monkeypatch restores it
     assert obtain_weights(RECORD).sha256 == site.sha256
     assert site.requests[-1]["path"] == "/mirror" + PATH
     assert "range" not in site.requests[-1]
@@ -137,7 +137,7 @@ def test_two_processes_download_once(site: Site) -> None:
     assert len(site.requests) == 1
 
 
-def test_no_network_names_three_ways_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_network_three_solutions_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATCHPRISM_DINOV2_URL", "http://127.0.0.1:9")
     for options in ({}, {"download": False}):
         with pytest.raises(WeightsError) as caught:
@@ -153,7 +153,7 @@ def test_no_network_names_three_ways_on(monkeypatch: pytest.MonkeyPatch) -> None
             assert way in message
 
 
-def test_an_address_is_fetched_into_a_name_of_its_own(site: Site) -> None:
+def test_an_address_is_downloaded_to_a_separate_file_name(site: Site) -> None:
     one = obtain_weights(RECORD, f"{site.url}/a/model.pth?token=1")
     two = obtain_weights(RECORD, f"{site.url}/b/model.pth")
     assert one.path != two.path
@@ -184,11 +184,11 @@ def test_torch_hubs_file_comes_first_and_is_pinned(site: Site, caches: Path) -> 
     with pytest.raises(WeightsError, match="was recorded") as caught:
         obtain_weights(RECORD)
     pin = Path(str(caught.value).rsplit("delete ", 1)[1])
-    pin.unlink()  # what the message says to do when the file was replaced on purpose
+    pin.unlink()  # as the message advises if the file was replaced on purpose
     assert obtain_weights(RECORD).sha256 == hashlib.sha256(b"PK\x03\x04 replaced").hexdigest()
 
 
-def test_a_cache_that_cannot_be_written_is_no_reason_to_fail(caches: Path) -> None:
+def test_a_cache_that_cannot_be_written_is_no_error(caches: Path) -> None:
     path = caches / "torch" / "hub" / "checkpoints" / FILE
     path.parent.mkdir(parents=True)
     path.write_bytes(b"PK\x03\x04")
@@ -203,7 +203,7 @@ def test_download_of_an_unknown_model() -> None:
         download_weights("dinov3")
 
 
-# --- what is in the file ---
+# --- contents of the file ---
 
 
 class _Evil:
@@ -316,7 +316,7 @@ def test_a_tensor_that_does_not_fit_is_named(
         load_backbone(RECORD.name, weights=path, device="cpu")
 
 
-def test_large_finite_float16_values_are_not_taken_for_infinite(
+def test_large_finite_float16_values_are_not_treated_as_infinite(
     state: dict[str, torch.Tensor], tmp_path: Path
 ) -> None:
     half = {name: tensor.half() for name, tensor in state.items()}
@@ -336,7 +336,7 @@ def test_a_missing_key_of_the_hubs_layout_is_named() -> None:
 
 
 def _hub_cache(caches: Path, content: bytes, *, name: str | None = None) -> None:
-    """Lay a file out as the hub's client does: blobs under their SHA-256, snapshots that link to them."""
+    """Store a file like the hub's client: blobs named by their SHA-256, and snapshots that link to them."""
     root = caches / "hub" / "models--someone--dino"
     blob = root / "blobs" / (name or hashlib.sha256(content).hexdigest())
     commit = "0123456789abcdef0123456789abcdef01234567"
@@ -370,7 +370,7 @@ def _in_another_process(weights: str) -> str:
     return done.stdout.strip()
 
 
-def test_the_hubs_file_is_taken_offline(caches: Path, state: dict[str, torch.Tensor], tmp_path: Path) -> None:
+def test_the_hubs_file_is_used_offline(caches: Path, state: dict[str, torch.Tensor], tmp_path: Path) -> None:
     save_file(state, tmp_path / "x")
     content = (tmp_path / "x").read_bytes()
     _hub_cache(caches, content)

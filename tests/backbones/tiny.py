@@ -27,7 +27,7 @@ _TEXT = {
 }
 _STAGES = {"hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 2, 1]}
 
-# What a model is called here, its class, its configuration, and the prefix tokens that it must turn out to have.
+# For each kind: its class, its configuration, and the expected number of prefix tokens.
 VITS: dict[str, tuple[str, dict[str, Any], int]] = {
     "dinov2": ("Dinov2", _VIT, 1),
     "dinov2_with_registers": ("Dinov2WithRegisters", {**_VIT, "num_register_tokens": 4}, 5),
@@ -62,7 +62,7 @@ def build(kind: str) -> Any:
 
 
 def save(network: Any, folder: Path) -> str:
-    """Save a network as the hub would hold it; returns the name to load it by."""
+    """Save a network in the hub's format; returns the name to load it with."""
     network.save_pretrained(folder)
     preprocessor = {"image_mean": MEAN, "image_std": STD, "do_rescale": True, "rescale_factor": 1 / 255}
     (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor))

@@ -1,4 +1,4 @@
-"""Running the command line in this process: torch is imported once, not once a test."""
+"""Run the command line in this process, so that torch is imported only once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 @dataclass(frozen=True)
 class Result:
-    """What a command left behind."""
+    """The result of a command."""
 
     code: int
     out: str
@@ -19,7 +19,7 @@ class Result:
 
 @pytest.fixture
 def run(monkeypatch, capsys):
-    """A function that runs ``patchprism ARGS`` as a shell would and gives its :class:`Result`."""
+    """A function that runs ``patchprism ARGS`` like a shell and returns its :class:`Result`."""
     from patchprism.cli import main
 
     def call(*args):

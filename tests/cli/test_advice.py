@@ -1,4 +1,4 @@
-"""Errors that lead on: what is missing, which option or command is meant, and how photos are normalised."""
+"""Advice in errors: missing packages, misspelt names of options and commands, and normalisation of photos."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def _without(name: str, cause: str = "") -> ImportError:
         (ImportError("DLL load failed"), "pip install 'patchprism[video]'"),
     ],
 )
-def test_what_is_missing_is_named(error: ImportError, fix: str) -> None:
+def test_missing_packages_are_named(error: ImportError, fix: str) -> None:
     found = ExtraError.of(error, "video", "reading", "av")
     assert fix in str(found)
     assert str(pickle.loads(pickle.dumps(found))) == str(found)
@@ -120,7 +120,7 @@ def test_addresses_name_the_package_that_opens_them(
     monkeypatch.setitem(sys.modules, package, None)
     monkeypatch.delitem(
         sys.modules, "fsspec.implementations.http", raising=False
-    )  # it holds on to its package
+    )  # the exception keeps a reference to its package
     monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, url.split(":")[0], raising=False)
     with pytest.raises(ExtraError, match=f"needs the package {package}: pip install"):
         filesystem(url)
@@ -145,8 +145,8 @@ def test_a_ray_address_names_rays_client(monkeypatch: pytest.MonkeyPatch) -> Non
         pass
 
 
-def test_mean_and_deviation_on_every_road(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All commands that frame photos take them, and what they write knows."""
+def test_mean_and_deviation_in_every_command(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All commands that frame photos accept them, and their outputs record them."""
     from patchprism.cli import main
 
     framed = ("--mean", "0.4", "--std", "0.2,0.3,0.4")
@@ -181,7 +181,7 @@ def test_mean_and_deviation_on_every_road(here: Path, monkeypatch: pytest.Monkey
     assert pictures[0] == pictures[1] == pictures[2] != pictures[3]
 
 
-def test_the_pages_command_says_them_where_they_are_not_the_models() -> None:
+def test_the_pages_command_contains_them_if_they_are_not_the_models() -> None:
     import patchprism
     from patchprism.explorer.build import _command
 
@@ -197,7 +197,7 @@ def test_the_pages_command_says_them_where_they_are_not_the_models() -> None:
         assert [each for each in found if each[0].startswith(("--mean", "--std"))] == said
 
 
-def test_a_store_settles_mean_and_deviation(
+def test_a_store_fixes_mean_and_deviation(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: object
 ) -> None:
     import patchprism

@@ -1,4 +1,4 @@
-"""What clips promise and hold: cut files, several streams, animated pictures, names of numbered pictures."""
+"""Clips: truncated files, several streams, animated pictures, and names of numbered pictures."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def show(container, stream, frames, *, size=SIZE, times=None):
 
 
 def make(path, frames=30, *, rate=30, codec="libx264", times=None, sound=None, options=None, size=SIZE):
-    """A clip; ``sound`` is how many seconds of it, ``times`` are in milliseconds."""
+    """Write a clip; ``sound`` is the duration of its sound in seconds, ``times`` are in milliseconds."""
     with av.open(str(path), "w", options=options or {}) as container:
         stream = add(container, codec, rate, size)
         tone = None
@@ -73,7 +73,7 @@ def cut(path, share=0.5):
 
 
 def taken(path, **span):
-    """How many frames came, and what was said of them."""
+    """Number of frames that were read, and the warnings."""
     clip = open_clip(path)
     count = sum(1 for _ in clip.frames(Span(**span), planes=False))
     return count, clip.problems.named, clip.warnings
@@ -84,7 +84,7 @@ FRAGMENTS = {"movflags": "frag_keyframe+empty_moov"}
 VARIABLE = [0, 40, 50, 210, 250, 600, 610, 650, 900, 1300]
 
 
-# ---------------------------------------------------------------- whole or cut
+# ---------------------------------------------------------------- complete or truncated
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ VARIABLE = [0, 40, 50, 210, 250, 600, 610, 650, 900, 1300]
         ("a.mp4", {"options": FAST}),
         ("a.mp4", {"options": FRAGMENTS}),
         ("a.avi", {"codec": "mpeg4"}),
-        ("a.avi", {}),  # B-frames, and a container without times of showing
+        ("a.avi", {}),  # B-frames in a container without presentation times
         ("a.webm", {"codec": "libvpx-vp9", "frames": 10}),
         ("a.ts", {}),
         ("a.flv", {}),
@@ -112,7 +112,7 @@ VARIABLE = [0, 40, 50, 210, 250, 600, 610, 650, 900, 1300]
     ],
 )
 @pytest.mark.parametrize("span", [{}, {"start": Fraction(1, 20)}, {"end": Fraction(100)}, {"every": 7}])
-def test_a_whole_clip_raises_no_alarm(tmp_path, name, made, span):
+def test_a_complete_clip_gives_no_warning(tmp_path, name, made, span):
     clip = make(tmp_path / name, **made)
     count, problems, warnings = taken(clip, **span)
     assert (problems, warnings) == ([], [])
@@ -137,7 +137,7 @@ def test_a_whole_clip_raises_no_alarm(tmp_path, name, made, span):
     ],
 )
 @pytest.mark.parametrize("span", [{}, {"end": Fraction(99, 100)}, {"every": 3}])
-def test_a_cut_clip_is_told(tmp_path, name, made, span):
+def test_a_truncated_clip_is_reported(tmp_path, name, made, span):
     clip = cut(make(tmp_path / name, **made))
     count, problems, _ = taken(clip, **span)
     assert count < made.get("frames", 30)
@@ -146,7 +146,7 @@ def test_a_cut_clip_is_told(tmp_path, name, made, span):
 
 @pytest.mark.parametrize("hidden", [8, 25])
 def test_an_edit_list_that_hides_the_beginning_is_no_loss(tmp_path, hidden):
-    """As a clip cut between key frames without being encoded again has it."""
+    """Like in a clip that was cut between key frames without encoding it again."""
     path = tmp_path / "edited.mp4"
     with av.open(str(make(tmp_path / "a.mp4"))) as whole, av.open(str(path), "w") as container:
         stream = whole.streams.video[0]
@@ -159,7 +159,7 @@ def test_an_edit_list_that_hides_the_beginning_is_no_loss(tmp_path, hidden):
     assert taken(path) == (30 - hidden, [], [])
 
 
-def test_what_was_asked_for_lies_before_the_cut(tmp_path):
+def test_a_selection_before_the_missing_part_is_complete(tmp_path):
     assert taken(cut(make(tmp_path / "a.mkv"), 0.6), end=Fraction(1, 10))[:2] == (3, [])
 
 
@@ -168,15 +168,15 @@ def test_a_transport_stream_that_ends_within_a_packet(tmp_path):
     short = tmp_path / "cut.ts"
     short.write_bytes(clip.read_bytes()[: 188 * 60 + 77])
     assert any("within a packet: the file is cut short" in each for each in taken(short)[1])
-    # At the border of a packet nothing tells that more should come, but for a picture that fills its last one.
+    # If the file ends at the border of a packet, only a picture that fills its last packet shows the loss.
     short.write_bytes(clip.read_bytes()[: 188 * 60])
     _, _, (warning,) = taken(short)
     assert "is incomplete; the file may be cut short" in warning
 
 
 @pytest.mark.parametrize("name", ["a.mkv", "a.webm", "a.flv"])
-def test_a_hole_in_the_middle_is_told(tmp_path, name):
-    """The readers of these formats go past what they cannot read without a word."""
+def test_a_gap_in_the_middle_is_reported(tmp_path, name):
+    """The readers of these formats silently skip what they cannot read."""
     codec = "libvpx-vp9" if name.endswith("webm") else "libx264"
     clip = make(tmp_path / name, 30, codec=codec)
     blob = bytearray(clip.read_bytes())
@@ -188,7 +188,7 @@ def test_a_hole_in_the_middle_is_told(tmp_path, name):
     assert problems
 
 
-def test_pictures_lost_while_the_sound_goes_on(tmp_path):
+def test_pictures_lost_while_the_sound_continues(tmp_path):
     clip = make(tmp_path / "a.flv", sound=4)
     with av.open(str(clip)) as container:
         places = [(p.pos, p.size) for p in container.demux(video=0) if p.size]
@@ -202,7 +202,7 @@ def test_pictures_lost_while_the_sound_goes_on(tmp_path):
 
 
 def test_frames_out_of_order_in_an_avi(tmp_path):
-    """AVI says in which order frames are decoded, and nothing of when they are shown."""
+    """AVI contains the order in which frames are decoded, but not when they are shown."""
     path = tmp_path / "a.avi"
     _, x = np.mgrid[: SIZE[0], : SIZE[1]]
     with av.open(str(path), "w") as container:
@@ -218,7 +218,7 @@ def test_frames_out_of_order_in_an_avi(tmp_path):
     assert (times, clip.problems.count) == ([Fraction(i, 30) for i in range(30)], 0)
 
 
-def test_frames_beyond_the_cut_are_refused_with_the_reason(tmp_path, run):
+def test_a_selection_in_the_missing_part_is_refused_with_the_reason(tmp_path, run):
     clip = cut(make(tmp_path / "a.mkv"))
     result = run("video", clip, "-o", tmp_path / "out.mp4", "--start", "0.9", *OPTIONS)
     assert result.code == 1
@@ -226,7 +226,7 @@ def test_frames_beyond_the_cut_are_refused_with_the_reason(tmp_path, run):
     assert "the file is cut short" in result.err
 
 
-def test_the_exit_code_of_a_cut_clip(tmp_path, run):
+def test_the_exit_code_of_a_truncated_clip(tmp_path, run):
     clip = make(tmp_path / "a.mkv", 60, rate=60)
     whole = run("video", clip, "-o", tmp_path / "out.mp4", "--every", "10", *OPTIONS)
     assert (whole.code, whole.err) == (0, "")
@@ -242,7 +242,7 @@ def test_the_exit_code_of_a_cut_clip(tmp_path, run):
 
 
 def two_streams(path, first, second):
-    """Two video streams; each is codec, pixel format, size and frames."""
+    """Write two video streams, each given by codec, pixel format, size and number of frames."""
     with av.open(str(path), "w") as container:
         streams = [add(container, codec, 10, size, pixels) for codec, pixels, size, _ in (first, second)]
         for stream, (_, _, size, frames) in zip(streams, (first, second), strict=True):
@@ -266,7 +266,7 @@ def test_the_clip_is_read_and_not_its_thumbnail(tmp_path, order):
     assert len(list(open_clip(path).spread(3, Span()))) == 3
 
 
-def test_a_cover_is_no_stream(tmp_path):
+def test_a_cover_is_not_the_video(tmp_path):
     path = tmp_path / "a.mp4"
     with av.open(str(path), "w") as container:
         cover, stream = add(container, "mjpeg", 10, (256, 256), "yuvj420p"), add(container, "libx264", 10)
@@ -281,7 +281,7 @@ def test_a_cover_is_no_stream(tmp_path):
     assert taken(path) == (10, [], [])
 
 
-def test_subtitles_are_no_video(tmp_path):
+def test_subtitles_are_not_a_video(tmp_path):
     path = tmp_path / "a.mkv"
     with av.open(str(path), "w") as container:
         tone = container.add_stream("aac", rate=48000)
@@ -311,12 +311,12 @@ def test_every_frame_of_an_animation(tmp_path, name):
     assert (clip.duration, frames[-1].until, clip.problems.count) == (Fraction(97, 100),) * 2 + (0,)
     for i, frame in enumerate(frames):
         apart = np.abs(frame.rgb.astype(int) - picture(i)).mean()
-        assert apart < (30 if kind == "GIF" else 0.5)  # a palette of 256 colours
+        assert apart < (30 if kind == "GIF" else 0.5)  # a GIF has 256 colours
     times = [
         frame.time for frame in open_clip(path).frames(Span(start=Fraction(1, 10), every=2), planes=False)
     ]
     assert [round(1000 * time) for time in times] == [140, 430]
-    # A third of the time each: the last frame is on show for two of them.
+    # Frames last a third of the time each, and the last frame two of them.
     assert [frame.index for frame in open_clip(path).spread(3, Span())] == [2, 5]
     assert len(list(open_clip(path).spread(6, Span()))) == 6
     with pytest.raises(OptionError, match="its own frame times"):
@@ -324,7 +324,7 @@ def test_every_frame_of_an_animation(tmp_path, name):
 
 
 def webp(path, images, *, duration):
-    """An animated WebP with transparency, which Pillow 13 does not write: each frame clears the one before it."""
+    """An animated WebP with transparency in which each frame clears the previous one; Pillow 13 cannot write this."""
     width, height = (side - 1 for side in images[0].size)
 
     def chunk(name, content):
@@ -342,7 +342,7 @@ def webp(path, images, *, duration):
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "GIF"])
-def test_transparency_is_laid_over_white_and_frames_over_each_other(tmp_path, kind):
+def test_transparent_pixels_are_white(tmp_path, kind):
     first = Image.new("RGBA", (32, 32), (0, 0, 0, 0))
     first.paste((255, 0, 0, 255), (0, 0, 16, 16))
     second = Image.new("RGBA", (32, 32), (0, 0, 0, 0))
@@ -358,7 +358,7 @@ def test_transparency_is_laid_over_white_and_frames_over_each_other(tmp_path, ki
     assert [tuple(two[y, x]) for y, x in ((4, 4), (24, 24), (4, 24))] == [white, blue, white]
 
 
-def test_a_gif_keeps_what_is_not_disposed_of(tmp_path):
+def test_a_gif_keeps_pixels_that_are_not_disposed(tmp_path):
     first = Image.new("RGB", (32, 32), (255, 0, 0))
     second = first.copy()
     second.paste((0, 0, 255), (8, 8, 16, 16))
@@ -367,7 +367,7 @@ def test_a_gif_keeps_what_is_not_disposed_of(tmp_path):
     assert (tuple(two[0, 0]), tuple(two[10, 10])) == ((255, 0, 0), (0, 0, 255))
 
 
-def test_a_picture_for_programs_without_animations_is_no_frame(tmp_path):
+def test_a_fallback_picture_is_not_a_frame(tmp_path):
     images = [Image.fromarray(picture(i)) for i in range(4)]
     path = animate(tmp_path / "a.png", images, duration=100, default_image=True)
     frames = list(open_clip(path).frames(Span(), planes=False))
@@ -375,7 +375,7 @@ def test_a_picture_for_programs_without_animations_is_no_frame(tmp_path):
     assert np.array_equal(frames[0].rgb, picture(1))
 
 
-def test_no_time_at_all_means_a_tenth_of_a_second(tmp_path):
+def test_a_duration_of_zero_means_a_tenth_of_a_second(tmp_path):
     images = [Image.fromarray(picture(i)) for i in range(3)]
     path = animate(tmp_path / "a.gif", images, duration=0)
     assert [frame.time for frame in open_clip(path).frames(Span(), planes=False)] == [
@@ -386,7 +386,7 @@ def test_no_time_at_all_means_a_tenth_of_a_second(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.gif"])
-def test_a_cut_animation_is_told(tmp_path, name):
+def test_a_truncated_animation_is_reported(tmp_path, name):
     path = animate(tmp_path / name, [Image.fromarray(picture(i)) for i in range(6)], duration=100)
     count, problems, _ = taken(cut(path, 0.6))
     assert 1 < count < 5
@@ -399,13 +399,13 @@ def test_a_still_gif_is_a_clip_of_one_frame(tmp_path):
     assert taken(tmp_path / "a.gif")[:2] == (1, [])
 
 
-def test_an_animated_webp_of_which_nothing_is_left(tmp_path):
+def test_an_animated_webp_without_any_frame(tmp_path):
     path = animate(tmp_path / "a.webp", [Image.fromarray(picture(i)) for i in range(3)], duration=100)
     with pytest.raises(PhotoError, match="is damaged or cut short"):
         open_clip(cut(path))
 
 
-def test_an_animation_comes_out_with_its_times(tmp_path, run):
+def test_an_animation_keeps_its_times(tmp_path, run):
     path = animate(
         tmp_path / "a.webp", [Image.fromarray(picture(i)) for i in range(3)], duration=[50, 100, 700]
     )
@@ -430,7 +430,7 @@ def test_an_animation_comes_out_with_its_times(tmp_path, run):
         ("a(%d[.png", "a(7[.png"),
     ],
 )
-def test_a_counter_and_what_stands_beside_it(name, seventh):
+def test_a_counter_with_text_around_it(name, seventh):
     counter = counter_in(name, "out")
     assert counter.name(7) == seventh
     assert counter.number(seventh) == 7
@@ -477,7 +477,7 @@ def test_a_counter_in_a_folders_name_is_refused_with_advice(tmp_path):
     assert len(open_clip(tmp_path / "d*" / "f.png").paths) == 2
 
 
-def test_what_comes_out_is_not_what_goes_in(tmp_path):
+def test_outputs_must_not_be_inputs(tmp_path):
     clip = make(tmp_path / "in.mp4", 2)
     for name, link in (("soft.mp4", os.symlink), ("hard.mp4", os.link)):
         link(clip, tmp_path / name)
@@ -485,7 +485,7 @@ def test_what_comes_out_is_not_what_goes_in(tmp_path):
             check_output(tmp_path / name, clip, None)
 
 
-def test_a_moment_beyond_all_clips(tmp_path):
+def test_a_time_beyond_all_clips(tmp_path):
     clip = make(tmp_path / "in.mp4", 3)
     assert taken(clip, start=Fraction(10) ** 9)[:2] == (0, [])
     with pytest.raises(OptionError, match="start must be a number from 0 to"):
@@ -493,7 +493,7 @@ def test_a_moment_beyond_all_clips(tmp_path):
     assert len(list(open_clip(clip).spread(10**9, Span()))) == 3
 
 
-def test_a_pipe_is_no_clip(tmp_path):
+def test_a_pipe_is_not_a_clip(tmp_path):
     os.mkfifo(tmp_path / "fifo.mp4")
     with pytest.raises(PhotoError, match="is a pipe or a device"):
         open_clip(tmp_path / "fifo.mp4")

@@ -106,7 +106,7 @@ def test_in_a_work_folder_the_files_are_the_same(run, folder, engine, monkeypatc
     if not engine:
         assert tree(folder / "kept") == tree(folder / "memory")
     found, expected = (np.load(folder / out / "b.compare.npz") for out in ("kept", "memory"))
-    for name in found.files:  # another process may differ in the last bit
+    for name in found.files:  # the last bit may differ in another process
         np.testing.assert_allclose(found[name], expected[name], atol=1e-3)
     assert not [path for path in (folder / "kept").iterdir() if path.is_dir()]
     assert report(folder / "kept")["failures"] == report(folder / "memory")["failures"]
@@ -128,7 +128,7 @@ def test_the_same_command_resumes(run, folder, monkeypatch):
     assert result.code != 0
     assert "to resume, repeat the command" in result.err
     assert (folder / "out" / WORK / "model-2").is_dir()
-    monkeypatch.setattr(_Feed, "frame", stop)  # nothing is left for the network to do
+    monkeypatch.setattr(_Feed, "frame", stop)  # the network must not run again
     result = run(*command)
     assert (result.code, result.err) == (0, "")
     assert not (folder / "out" / WORK).exists()

@@ -1,4 +1,4 @@
-"""What a person sees of progress on a terminal."""
+"""Progress bars on a terminal."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ def test_amounts_have_units(stage, done, total, shown):
 
 
 @pytest.mark.parametrize(("stage", "extra"), [("photos", ""), ("frames", ", 0.2 frames/s")])
-def test_bars_say_the_time_left_on_one_line(stage, extra):
+def test_bars_show_the_remaining_time_on_one_line(stage, extra):
     now, out = [0.0], io.StringIO()
     drawn = bars(Console(file=out, width=80), get_time=lambda: now[0])
     task = drawn.add_task(stage, total=1000)
-    # So slow that Rich's own estimate, of half a minute, would know nothing.
+    # So slow that Rich's estimate, which uses the last half minute, would have no data.
     for done in range(0, 501, 20):
         now[0] = done * 5.0
         drawn.update(task, completed=done)
@@ -56,10 +56,10 @@ def test_bars_say_the_time_left_on_one_line(stage, extra):
     assert lines[0].split()[0] == stage
     assert f"500/1000 {stage}{extra} 41:40 left" in lines[0]
     drawn.update(task, completed=1000)
-    assert drawn.columns[3].render(drawn.tasks[0]).plain == "41:40"  # how long it took
+    assert drawn.columns[3].render(drawn.tasks[0]).plain == "41:40"  # the elapsed time
 
 
-def test_a_long_name_leaves_room_for_the_time_left():
+def test_a_long_name_leaves_room_for_the_remaining_time():
     now, out = [0.0], io.StringIO()
     drawn = bars(Console(file=out, width=80), get_time=lambda: now[0])
     task = drawn.add_task("downloading dinov2_vits14_pretrain.pth", total=88_000_000)
@@ -70,14 +70,14 @@ def test_a_long_name_leaves_room_for_the_time_left():
     assert "32.0/88.0 MB 00:07 left" in out.getvalue()
 
 
-def test_no_bar_goes_to_a_file(capsys):
+def test_a_file_gets_no_bar(capsys):
     with progress(quiet=False) as tell:
         tell("photos", 1, 2)
     assert capsys.readouterr() == ("", "")
 
 
 def test_every_photo_moves_the_bar(tmp_path):
-    """A shard is 64 photos, which with a large network are minutes."""
+    """A shard of 64 photos takes minutes with a large network."""
     photos = make_photos(tmp_path / "p", 70)
     (photos / "p0003.png").write_text("no photo")
     told = defaultdict(list)

@@ -42,7 +42,7 @@ def test_it_writes_one_file(photo_file, tmp_path):
     text = out.read_text("utf-8")
     assert "<title>My &lt;photos&gt;</title>" in text
     for address in ("http://", "https://"):
-        # No address but SVG's name.
+        # No address except the SVG namespace.
         assert text.replace("http://www.w3.org/2000/svg", "").replace('"http://"', "").count(address) == 0
     assert list(tmp_path.glob(".*")) == []
 
@@ -56,7 +56,7 @@ def test_a_bad_photo_is_named_and_the_page_is_written(photo_file, tmp_path):
     assert (tmp_path / "page.html").stat().st_size > 50_000
 
 
-def test_a_port_that_is_taken_is_said_before_the_network_runs(photo_file):
+def test_a_port_in_use_is_reported_before_the_network_runs(photo_file):
     pytest.importorskip("fastapi")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -1,4 +1,4 @@
-"""`patchprism features` as people run it."""
+"""`patchprism features` on the command line."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def photos(tmp_path_factory):
     return make_photos(tmp_path_factory.mktemp("photos") / "p", 5)
 
 
-def test_it_writes_a_store_and_says_so(run, photos, tmp_path):
+def test_it_writes_a_store_and_reports_it(run, photos, tmp_path):
     result = run("features", photos, "-o", tmp_path / "f.zarr", *MODEL)
     assert result.code == 0, result.err
     assert "5 with" in result.out
@@ -33,7 +33,7 @@ def test_it_writes_a_store_and_says_so(run, photos, tmp_path):
     assert tree(tmp_path / "f.zarr") == before
 
 
-def test_bad_photos_are_named_and_the_exit_code_says_so(run, tmp_path):
+def test_bad_photos_are_named_and_change_the_exit_code(run, tmp_path):
     folder = make_photos(tmp_path / "p", 3)
     (folder / "bad.jpg").write_text("text")
     result = run("features", folder, "-o", tmp_path / "f.zarr", "--quiet", *MODEL)
@@ -85,8 +85,8 @@ def test_failures(run, photos, tmp_path, arguments, code, message):
 
 
 @pytest.mark.parametrize("theirs", [".patchprism-work/lock", "zarr.json"])
-def test_a_folder_of_somebody_elses_is_left_alone(run, tmp_path, theirs):
-    """What an interrupted render leaves in a folder, or another program's Zarr group, makes no store of ours."""
+def test_a_foreign_folder_is_not_changed(run, tmp_path, theirs):
+    """Neither the remains of an interrupted render nor another program's Zarr group are a feature store."""
     (tmp_path / "photo.png").write_text("no photo")
     folder = tmp_path / "folder"
     (folder / theirs).parent.mkdir(parents=True)
@@ -99,7 +99,7 @@ def test_a_folder_of_somebody_elses_is_left_alone(run, tmp_path, theirs):
     assert (folder / theirs).exists()
 
 
-def test_nothing_is_left_of_a_store_without_photos(run, tmp_path):
+def test_a_store_without_photos_is_removed(run, tmp_path):
     (tmp_path / "photo.png").write_text("no photo")
     assert run("features", tmp_path / "photo.png", "-o", tmp_path / "f.zarr", *MODEL).code == 1
     assert [path.name for path in tmp_path.iterdir()] == ["photo.png"]

@@ -1,4 +1,4 @@
-"""`patchprism fit`, and `render` with what it made, as people run them."""
+"""`patchprism fit`, and `render` with its prism, on the command line."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def fitted(run, photos, tmp_path):
 
 
 def test_colours_are_those_of_the_fit(run, photos, fitted, tmp_path):
-    """Photos coloured later, one by one, get what they would have had at the fit."""
+    """Photos that are coloured later, one by one, get the same colours as at the fit."""
     result = run("render", photos, "-o", tmp_path / "all", *MODEL, "--arrays", "--quiet")
     assert result.code == 0, result.err
     one = photos / "p0003.png"
@@ -52,7 +52,7 @@ def test_another_model_or_framing_is_refused_by_name(run, photos, fitted, tmp_pa
     assert run(*command, "--size", "96", "--force", "--quiet").code == 0
 
 
-def test_a_prism_out_of_a_store(run, photos, fitted, tmp_path):
+def test_a_prism_from_a_store(run, photos, fitted, tmp_path):
     assert run("features", photos, "-o", tmp_path / "f.zarr", "--tokens", "float32", *MODEL).code == 0
     result = run("fit", tmp_path / "f.zarr", "-o", tmp_path / "e.prism")
     assert result.code == 0, result.err
@@ -72,7 +72,7 @@ def test_a_prism_out_of_a_store(run, photos, fitted, tmp_path):
     assert kept == {name: content for name, content in tree(tmp_path / "p").items() if name.endswith("png")}
 
 
-def test_photos_of_a_store_that_are_gone(run, photos, tmp_path):
+def test_missing_photos_of_a_store(run, photos, tmp_path):
     moved = shutil.copytree(photos, tmp_path / "moved")
     assert run("features", moved, "-o", tmp_path / "f.zarr", *MODEL).code == 0
     (moved / "p0001.png").unlink()
@@ -82,7 +82,7 @@ def test_photos_of_a_store_that_are_gone(run, photos, tmp_path):
     assert not (tmp_path / "o/p0001.overlay.png").exists()
     assert (tmp_path / "o/p0001.pca.png").is_file()
     assert (tmp_path / "o/p0002.overlay.png").is_file()
-    # Where no picture asks for a photo, the figures do: they show grey in its place.
+    # Even if no picture needs the photo, the figures do, and show grey instead.
     result = run("render", tmp_path / "f.zarr", "-o", tmp_path / "q", "--format", "jpg")
     said = [line for line in result.err.splitlines() if "missing" in line]
     assert said == [
@@ -93,7 +93,7 @@ def test_photos_of_a_store_that_are_gone(run, photos, tmp_path):
     assert len(list((tmp_path / "q").iterdir())) == 13
 
 
-def test_a_sample_is_seeded_and_said(run, photos, tmp_path):
+def test_a_sample_is_seeded_and_reported(run, photos, tmp_path):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         result = run("fit", photos, "-o", tmp_path / name, "--sample", "3", "--seed", seed, *MODEL)
         assert result.code == 0, result.err
@@ -131,14 +131,14 @@ def test_failures(run, photos, tmp_path, arguments, message):
 
 
 @pytest.mark.parametrize("command", [("fit", "-o"), ("features", "-o"), ("render", "--resume", "-o")])
-def test_an_output_below_a_file_is_said(run, photos, tmp_path, monkeypatch, command):
+def test_an_output_below_a_file_is_an_error(run, photos, tmp_path, monkeypatch, command):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("no folder")
     result = run(command[0], photos, *MODEL, *command[1:], "file/x")
     assert (result.code, result.err) == (1, "error: cannot write file/x: file is a file, not a folder\n")
 
 
-def test_a_prism_that_does_not_fit_on_the_disk_is_called_by_its_name(run, photos, tmp_path, monkeypatch):
+def test_a_full_disk_is_reported_with_the_name_of_the_prism(run, photos, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     replace = os.replace
 

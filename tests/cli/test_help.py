@@ -1,4 +1,4 @@
-"""Help as a terminal of 80 columns shows it: examples and common options first, all options on request."""
+"""Help on a terminal with 80 columns: examples and common options first, all options on request."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ def test_all_options_are_shown_on_request(run, commands, command):
     for option in options(commands[command]):
         assert any(f"{line}  ".startswith(f"  {names_of(option)}  ") for line in lines), option.name
     assert not re.search(r"<\w|\[/?bold", result.out)
-    # A long example or a long list of choices stands on a line of its own; all texts wrap.
+    # A long example or list of choices has a separate line; all texts are wrapped.
     assert max(map(len, lines)) < 80
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_the_examples_can_be_typed(commands, command):
+def test_the_examples_are_valid_commands(commands, command):
     assert 1 <= len(examples(commands[command])) <= 3
     for line in examples(commands[command]):
         words = shlex.split(line)

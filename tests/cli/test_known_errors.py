@@ -1,4 +1,4 @@
-"""Errors that people are known to meet: each says what to do."""
+"""Common errors, each with advice."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def here(tmp_path, monkeypatch):
         (("my/",), "my", "my photos"),
     ],
 )
-def test_a_path_that_the_shell_has_cut_is_to_be_quoted(run, here, given, missing, meant):
+def test_a_path_that_the_shell_has_split_should_be_quoted(run, here, given, missing, meant):
     (here / "my photos").mkdir()
     (here / "my photos" / "a b.png").write_bytes(b"")
     (here / "old dog.jpg").write_bytes(b"")
@@ -44,12 +44,12 @@ def test_a_path_that_the_shell_has_cut_is_to_be_quoted(run, here, given, missing
 
 
 @pytest.mark.parametrize("given", ["none.png", "ol", "nowhere/x.png", "og.jpg"])
-def test_another_missing_path_is_not_said_to_be_cut(run, here, given):
+def test_other_missing_paths_do_not_get_this_advice(run, here, given):
     (here / "old dog.jpg").write_bytes(b"")
     assert run("render", given, *SMALL).err == f"error: {given}: no such file or folder\n"
 
 
-def test_a_clip_with_a_space_in_its_name_is_to_be_quoted(run, here):
+def test_a_clip_with_a_space_in_its_name_should_be_quoted(run, here):
     result = run("video", "my", "clip.mp4", "--out", "o.mp4", *SMALL)
     assert result.code == 2
     assert "(clip.mp4); paths with spaces need quotes" in result.err
@@ -133,8 +133,8 @@ def test_percentages_are_recognised_in_python(here):
         patchprism.visualize(["a.png"], threshold=60)
 
 
-def test_a_hub_that_never_answers_is_given_up_soon(monkeypatch):
-    """Looking up a name and trying each address of a server have no common time limit of their own."""
+def test_a_hub_that_never_answers_times_out_soon(monkeypatch):
+    """The lookup of a name and the attempts to reach each address of a server have no common time limit."""
     import huggingface_hub.utils
 
     from patchprism.backbones import hub_files, load_backbone

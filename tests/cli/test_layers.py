@@ -1,4 +1,4 @@
-"""`--layer` with one block and with several, through every command that takes tokens."""
+"""`--layer` with one block and with several, in every command that computes tokens."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def photo():
 
 
 @pytest.mark.parametrize("norm", ["none", "l2"])
-def test_several_layers_lie_side_by_side(norm):
+def test_several_layers_are_concatenated(norm):
     backbone = patchprism.load_backbone("efficientnet_lite2")
     pixels = torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
     together = TokenOptions(layer=(5, 20, -1), token_norm=norm).tokens(backbone, pixels)
@@ -30,7 +30,7 @@ def test_several_layers_lie_side_by_side(norm):
     torch.testing.assert_close(together, torch.cat(apart, dim=-1))
 
 
-def test_a_prism_of_several_layers_brings_them_along(run, photo, tmp_path):
+def test_a_prism_of_several_layers_sets_the_layers(run, photo, tmp_path):
     assert run("render", photo, "-o", tmp_path / "fit", *MODEL, "--layer", "9,-1", "--arrays", "-q").code == 0
     prism = tmp_path / "fit" / "prism.safetensors"
     assert Prism.load(prism).origin["layer"] == [9, -1]
@@ -51,7 +51,7 @@ def test_fit_and_features_take_several_layers(run, photo, tmp_path):
     assert stored.code == 0, stored.err
     ours, theirs = Prism.load(out), Prism.load(tmp_path / "stored.prism")
     assert ours.origin["layer"] == theirs.origin["layer"] == [5, 9]
-    # The store holds float16.
+    # The store has float16.
     np.testing.assert_allclose(ours.object_components_[:2], theirs.object_components_[:2], atol=0.02)
 
 
@@ -63,20 +63,20 @@ def test_fit_and_features_take_several_layers(run, photo, tmp_path):
         ("2,99", "efficientnet_lite2 has no layer 99"),
     ],
 )
-def test_layers_that_are_not_there_are_named(run, photo, tmp_path, layers, words):
+def test_missing_layers_are_named(run, photo, tmp_path, layers, words):
     result = run("render", photo, "-o", tmp_path / "out", *MODEL, "--layer", layers)
     assert result.code == 1
     assert words in result.err
     assert not (tmp_path / "out").exists()
 
 
-def test_attention_wants_one_layer(run, photo, tmp_path):
+def test_attention_needs_one_layer(run, photo, tmp_path):
     result = run("render", photo, "-o", tmp_path / "out", *MODEL, "--layer", "2,5", "--lens", "attention")
     assert result.code == 1
     assert result.err == "error: the lens attention needs a single layer, got --layer 2,5\n"
 
 
-def test_the_explorers_command_names_the_layers(photo):
+def test_the_explorers_command_contains_the_layers(photo):
     from patchprism.explorer.build import build_message
 
     view = patchprism.visualize([photo], model="efficientnet_lite2", size=96, layer=(9, -1))

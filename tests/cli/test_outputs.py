@@ -1,4 +1,4 @@
-"""What a job wrote is known by its record, never by a name; addresses and work folders on every road."""
+"""Outputs are recognised by their record, never by their name; addresses and work folders in every command."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LENSES = ("--lens", "pca", "--lens", "clusters", "--lens", "score")
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
-    """An empty folder with two photos in ``p``, and it is the current one."""
+    """Change to an empty folder with two photos in ``p``."""
     monkeypatch.chdir(tmp_path)
     for seed, name in enumerate(("a", "b")):
         save_photo(f"p/{name}.png", seed)
@@ -79,7 +79,7 @@ def test_a_file_of_the_users_is_never_replaced(run, here, command, name, options
 
 @pytest.mark.parametrize("options", [(), ("--resume",)])
 def test_the_users_own_results_among_the_photos(run, here, options):
-    """Case 01: a photo called results.png is a photo, and stays."""
+    """A photo called results.png is used and not replaced."""
     for seed, name in enumerate(("results", "histogram", "a.pca")):
         save_photo(f"p/{name}.png", seed)
     before = tree("p")
@@ -90,8 +90,8 @@ def test_the_users_own_results_among_the_photos(run, here, options):
 
 
 @pytest.mark.parametrize("options", [(), ("--resume",)])
-def test_outputs_are_no_photos(run, here, options):
-    """Case 09: below the photos, beside them, of lenses, of compare, of a video."""
+def test_outputs_are_not_photos(run, here, options):
+    """Outputs below the photos or beside them, of lenses, of compare, of a video."""
     assert run("render", "p", "-o", "p/out1", *MODEL, "--overlay", "0.5", *options).code == 0
     result = run("render", "p", "-o", "p", *MODEL, *(() if options else LENSES), *options)
     assert result.code == 0
@@ -101,7 +101,7 @@ def test_outputs_are_no_photos(run, here, options):
     for photos in (["p"],) if options else (["p"], ["p/*.png"], ["p/**/*.png"]):
         assert run("render", *photos, "-o", "fresh", *MODEL, *options).code == 0
         assert photos_of("fresh/report.json") == ["a.png", "b.png"]
-    # Named, one is a photo all the same.
+    # An output that is named explicitly is used as a photo.
     assert run("render", "p/a.png", "p/results.png", "-o", "named", *MODEL, *options).code == 0
     result = run("render", "p/out1", "-o", "third", *MODEL)
     assert (result.code, result.err) == (
@@ -125,10 +125,10 @@ def test_the_report_lists_all_files(run, here, options):
 def test_the_same_folder_again(run, here, options):
     assert run("render", "p", "-o", "out", *MODEL, "--overlay", "0.4", *options).code == 0
     assert run("render", "p", "-o", "out", *MODEL, "--format", "jpg", *options).code == 0
-    # What the first job left is known as ours still.
+    # The outputs of the first job are still known as ours.
     assert run("render", "p", "-o", "out", *MODEL, "--overlay", "0.4", *options).code == 0
     assert run("render", "out", "-o", "no", *MODEL).code == 1
-    # A photo that the user has put in the place of an output is the user's.
+    # A photo with which the user has replaced an output belongs to the user.
     save_photo("out/a.pca.png", 9)
     mine = (here / "out/a.pca.png").read_bytes()
     result = run("render", "p", "-o", "out", *MODEL, *options)
@@ -138,7 +138,7 @@ def test_the_same_folder_again(run, here, options):
     assert photos_of("new/report.json") == ["a.pca.png"]
 
 
-def test_copies_are_known_by_their_content(run, here):
+def test_copies_are_recognised_by_their_content(run, here):
     assert run("render", "p", "-o", "out", *MODEL).code == 0
     for path in (here / "out").iterdir():
         shutil.copyfile(path, here / "p" / path.name)
@@ -149,7 +149,7 @@ def test_copies_are_known_by_their_content(run, here):
 @pytest.mark.parametrize("options", [(), ("--resume",)])
 @pytest.mark.parametrize("when", [2, 4, 7])
 def test_files_of_a_killed_run_are_ours(run, here, monkeypatch, options, when):
-    """Whatever file was renamed last, the next run may replace what is there, and takes none of it for a photo."""
+    """Whichever file was renamed last, the next run may replace the files, and does not use them as photos."""
     if when == 4:
         assert run("render", "p", "-o", "p", *MODEL, *options).code == 0
     replace, left = os.replace, [when]
@@ -201,7 +201,7 @@ COMMANDS = [
 @pytest.mark.parametrize("address", ["memory://box/{}/x", "nosuch://box/{}/x", "http://127.0.0.1:9/{}/x"])
 @pytest.mark.parametrize("command", COMMANDS)
 def test_an_address_is_written_to_or_refused(run, here, command, address):
-    """Case 02: never a local folder that is called like a protocol."""
+    """An address never becomes a local folder with the name of a protocol."""
     address = address.format(abs(hash(command)))
     result = run(*(word.format(address) for word in command), *MODEL, "-q")
     assert result.code in (0, 1), result.err
@@ -232,7 +232,7 @@ def test_memory_addresses_are_written_to(run, here):
     assert memory().cat_file("/kept/out/a.pca.png") == b"mine"
 
 
-def test_the_library_takes_addresses_in_any_shape(here):
+def test_the_library_accepts_addresses_of_any_type(here):
     view = patchprism.visualize(["p"], model="efficientnet_lite2", size=64)
     assert str(view.save(Path("memory://lib/view"))[0]) == "memory://lib/view/fg_mask.png"
     view.prism.save(Path("memory://lib/x.prism"))
@@ -274,7 +274,7 @@ def test_names_stay_as_they_are_in_the_report(run, here, name, options):
     assert f"{name}.pca.png" in report["files"]
 
 
-def test_part_files_of_killed_runs_are_cleaned(run, here):
+def test_temporary_files_of_killed_runs_are_removed(run, here):
     import fcntl
 
     for name in (
@@ -306,7 +306,7 @@ def test_part_files_of_killed_runs_are_cleaned(run, here):
         ("video", "p", "--save-prism", "p/a.png", "-o", "v.mp4"),
     ],
 )
-def test_no_input_is_written_over(run, here, command):
+def test_no_input_is_overwritten(run, here, command):
     assert run("features", "p", "-o", "f.zarr", *MODEL).code == 0
     assert run("fit", "p", "-o", "x.prism", *MODEL).code == 0
     before = tree(".")

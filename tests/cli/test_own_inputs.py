@@ -1,4 +1,4 @@
-"""A run never replaces what it reads: the prism, a network's folder, a feature store, the photos."""
+"""A run never replaces its inputs: the prism, a network's folder, a feature store, the photos."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MASK = ("--mask-threshold", "0.6", "--closing", "1", "-q")
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
-    """A folder with photos in ``p``, a prism in ``out`` that a job wrote, and it is the current one."""
+    """Change to a folder with photos in ``p`` and the prism of a job in ``out``."""
     monkeypatch.chdir(tmp_path)
     toys.make_photos(tmp_path / "p", 2)
     return tmp_path
@@ -36,7 +36,7 @@ def make_store():
 
 @pytest.mark.parametrize("options", [(), ("--resume",), ("--lens", "clusters")])
 @pytest.mark.parametrize("fitted_by", ["render", "fit"])
-def test_the_prism_that_is_read_stays(run, here, options, fitted_by):
+def test_the_prism_that_is_read_is_not_replaced(run, here, options, fitted_by):
     prism = here / "out" / "prism.safetensors"
     out = "out" if fitted_by == "render" else prism
     assert run(fitted_by, "p", "-o", out, *MODEL, "-q").code == 0
@@ -48,13 +48,13 @@ def test_the_prism_that_is_read_stays(run, here, options, fitted_by):
         assert str(prism.relative_to(here)) not in result.out.splitlines()
     report = json.loads((here / "out" / "report.json").read_text())
     assert "prism.safetensors" not in report["files"]
-    # Whose file it is has not changed either: a fit replaces what a job wrote, and nothing of the user's.
+    # Its owner has not changed either: a fit replaces the output of a job, but not a user's file.
     again = run("render", "p", "-o", "out", *MODEL, "--components", "2,1,3", "-q", *options)
     assert again.code == (0 if fitted_by == "render" else 1)
     assert (prism.read_bytes() == before) == (fitted_by == "fit")
 
 
-def test_its_other_names_are_no_refuge(run, here):
+def test_links_to_the_prism_are_recognised(run, here):
     assert run("render", "p", "-o", "out", *MODEL, "-q").code == 0
     prism = here / "out" / "prism.safetensors"
     before = prism.read_bytes()
@@ -64,7 +64,7 @@ def test_its_other_names_are_no_refuge(run, here):
     for name in ("out/../out/prism.safetensors", "link.prism", "folder/prism.safetensors", "hard.prism"):
         assert run("render", "p", "-o", "out", "--prism", name, *MASK).code == 0
         assert prism.read_bytes() == before, name
-    # Elsewhere the prism that was used is written, mask and all.
+    # In another folder, the used prism is written, including its mask options.
     assert run("render", "p", "-o", "other", "--prism", "out/prism.safetensors", *MASK).code == 0
     assert Prism.load("other/prism.safetensors").mask_threshold == 0.6
 
@@ -78,14 +78,14 @@ def test_from_python(here):
     show().save("out")
     before = (here / "out" / "prism.safetensors").read_bytes()
     view = show(prism=Prism.load("out/prism.safetensors"), mask_threshold=0.6)
-    os.chdir("p")  # the path means what it did
+    os.chdir("p")  # the path still means the same file
     written = view.save("../out")
     assert (here / "out" / "prism.safetensors").read_bytes() == before
     assert [path.name for path in written][-1] == "report.json"
     assert "prism.safetensors" not in {path.name for path in written}
 
 
-def test_a_fit_is_no_longer_the_file_that_it_was_read_from(here, tmp_path):
+def test_a_prism_that_is_fitted_again_is_no_longer_the_file_that_was_read(here, tmp_path):
     toy = toys.Toy()
     view = patchprism.visualize("p", backbone=toy, size=32)
     view.prism.save("a.prism")
@@ -112,7 +112,7 @@ def test_a_fit_is_no_longer_the_file_that_it_was_read_from(here, tmp_path):
         (("fit", "a.zarr", "-o", "a.zarr/zarr.json"), "a.zarr/zarr.json"),
     ],
 )
-def test_what_a_job_reads_is_no_output(run, here, arguments, target):
+def test_inputs_are_refused_as_outputs(run, here, arguments, target):
     if "a.zarr" in arguments[1]:
         make_store()
     else:
@@ -148,7 +148,7 @@ def test_what_a_job_reads_is_no_output(run, here, arguments, target):
         ("video", "p", "-o", "v.mp4", "--save-prism", "v.mp4"),
     ],
 )
-def test_inputs_stay_whatever_is_said(run, here, arguments):
+def test_no_option_allows_replacing_inputs(run, here, arguments):
     make_store()
     before = toys.tree(here)
     result = run(*arguments, *MODEL)
@@ -157,7 +157,7 @@ def test_inputs_stay_whatever_is_said(run, here, arguments):
     assert toys.tree(here) == before
 
 
-def test_a_refit_in_the_explorer_does_not_replace_the_prism_that_it_began_with(here):
+def test_a_refit_in_the_explorer_does_not_replace_the_prism_that_was_read(here):
     pytest.importorskip("fastapi", reason="the server is an extra")
     from patchprism.explorer.build import build_message
     from patchprism.explorer.work import Wish, Workshop
@@ -194,12 +194,12 @@ def test_a_refit_in_the_explorer_does_not_replace_the_prism_that_it_began_with(h
         ("features", "p", "-o"),
         ("video", "p", "-o"),
         ("explore", "p", "--no-open", "-o"),
-        ("fit", "p", "-o"),  # a prism in it
+        ("fit", "p", "-o"),  # with a prism inside
     ],
 )
 @pytest.mark.parametrize("below", ["", "/x"])
 @pytest.mark.parametrize("link", [True, False])
-def test_what_is_no_folder_is_called_what_it_is(run, here, arguments, below, link):
+def test_files_instead_of_folders_are_named(run, here, arguments, below, link):
     if link:
         (here / "thing").symlink_to("nowhere")
     else:

@@ -1,4 +1,4 @@
-"""What photos hold that is not read is said on the command line, and a range is taken there."""
+"""Notes about contents of photos that are not read, and `--range`, on the command line."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MODEL = ("--model", "efficientnet_lite2", "--size", "64")
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    monkeypatch.setattr("patchprism.photos.paths.find_spec", lambda name: None)  # HEIC is not read
+    monkeypatch.setattr("patchprism.photos.paths.find_spec", lambda name: None)  # so that HEIC cannot be read
     folder = tmp_path / "photos"
     folder.mkdir()
     rng = np.random.default_rng(0)
@@ -26,7 +26,7 @@ def folder(tmp_path, monkeypatch):
     return folder
 
 
-def test_render_says_them_in_its_summary_and_report(run, folder, tmp_path):
+def test_render_prints_notes_and_reports_them(run, folder, tmp_path):
     done = run("render", folder, "-o", tmp_path / "out", *MODEL)
     assert done.code == 0, done.err
     assert "note    left out of " in done.out
@@ -63,7 +63,7 @@ def test_a_faster_dtype_is_suggested_by_its_flag(run, tmp_path, monkeypatch):
     assert "bfloat16" not in done.out  # no network ran
 
 
-def test_compare_says_them(run, folder, tmp_path):
+def test_compare_prints_notes(run, folder, tmp_path):
     done = run("compare", folder, "-o", tmp_path / "c", *MODEL, "--layer", "3,-1")
     assert "note    2 photos (" in done.out
     report = json.loads((tmp_path / "c" / "compare.json").read_text())

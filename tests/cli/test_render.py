@@ -1,4 +1,4 @@
-"""`patchprism render` as people run it: what it writes, what it says, how it fails."""
+"""`patchprism render` on the command line: its files, its output, and its errors."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def photos(tmp_path):
     return folder
 
 
-def test_it_writes_what_it_says(run, photos, tmp_path):
+def test_it_writes_the_files_that_it_lists(run, photos, tmp_path):
     out = tmp_path / "out"
     result = run("render", photos, "--out", out, *MODEL, "--overlay", "0.5", "--arrays")
     assert result.code == 0, result.err
@@ -110,11 +110,11 @@ def test_the_same_command_gives_the_same_bytes(run, photos, tmp_path):
     for name in ("one", "two"):
         assert run("render", photos, "--out", tmp_path / name, *MODEL, "--quiet").code == 0
     for path in (tmp_path / "one").iterdir():
-        if path.name != "report.json":  # which tells times
+        if path.name != "report.json":  # which contains times
             assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes(), path.name
 
 
-def test_pictures_written_into_the_folder_of_photos_are_not_taken_for_photos(run, photos):
+def test_pictures_written_into_the_folder_of_photos_are_not_used_as_photos(run, photos):
     out = photos / "out"
     assert run("render", photos, "--out", out, *MODEL, "-q").code == 0
     again = run("render", photos, "--out", out, *MODEL, "-q")
@@ -122,7 +122,7 @@ def test_pictures_written_into_the_folder_of_photos_are_not_taken_for_photos(run
     assert len(json.loads((out / "report.json").read_text())["photos"]) == 3
 
 
-def test_a_saved_prism_gives_the_same_colours_and_brings_its_model_along(run, photos, tmp_path):
+def test_a_saved_prism_gives_the_same_colours_and_sets_the_model(run, photos, tmp_path):
     options = (*MODEL, "--preset", "default", "--scaling", "percentile", "--arrays", "-q")
     assert run("render", photos, "--out", tmp_path / "fit", *options).code == 0
     prism = tmp_path / "fit" / "prism.safetensors"
@@ -138,7 +138,7 @@ def test_a_saved_prism_gives_the_same_colours_and_brings_its_model_along(run, ph
     assert (tmp_path / "use" / "prism.safetensors").read_bytes() == prism.read_bytes()
 
 
-def test_a_prism_fitted_otherwise_is_refused_with_the_difference_named(run, photos, tmp_path):
+def test_a_prism_of_another_fit_is_refused_with_the_difference(run, photos, tmp_path):
     assert run("render", photos, "--out", tmp_path / "fit", *MODEL, "-q").code == 0
     prism = tmp_path / "fit" / "prism.safetensors"
     for extra, words in (
@@ -154,7 +154,7 @@ def test_a_prism_fitted_otherwise_is_refused_with_the_difference_named(run, phot
     assert forced.code == 0
 
 
-def test_a_bad_photo_is_named_the_others_are_done_and_the_exit_code_says_so(run, photos, tmp_path):
+def test_a_bad_photo_is_named_and_changes_the_exit_code_and_the_others_are_done(run, photos, tmp_path):
     (photos / "empty.jpg").touch()
     (photos / "text.png").write_text("I am no photo")
     result = run("render", photos, "--out", tmp_path / "out", *MODEL)
@@ -174,7 +174,7 @@ def test_a_bad_photo_is_named_the_others_are_done_and_the_exit_code_says_so(run,
 @pytest.mark.parametrize(
     "command", [("render", "-o", "out"), ("render", "-o", "out", "--resume"), ("explore", "--html", "out")]
 )
-def test_what_is_no_file_is_a_bad_photo_of_a_folder(run, photos, tmp_path, monkeypatch, command):
+def test_special_files_in_a_folder_are_bad_photos(run, photos, tmp_path, monkeypatch, command):
     monkeypatch.chdir(tmp_path)
     (photos / "circle.png").symlink_to("circle.png")
     (photos / "nowhere.png").symlink_to("gone.png")
@@ -248,7 +248,7 @@ def test_wrong_usage_has_exit_code_two(run, args, words):
     assert words in result.err
 
 
-def test_a_name_that_matches_nothing_is_said(run, tmp_path):
+def test_a_name_that_matches_nothing_is_reported(run, tmp_path):
     result = run("render", tmp_path / "none.jpg", "--out", tmp_path / "out", *MODEL)
     assert result.code == 1
     assert result.err.startswith(f"error: {tmp_path / 'none.jpg'}: ")
@@ -270,7 +270,7 @@ def test_without_out_it_writes_to_the_folder_out(run, photos, tmp_path, monkeypa
         assert Path("out").read_text() == "a file, not a folder"
 
 
-def test_an_output_that_cannot_be_written_is_said(run, photos, tmp_path):
+def test_an_output_that_cannot_be_written_is_reported(run, photos, tmp_path):
     (tmp_path / "out").write_text("a file, not a folder")
     result = run("render", photos, "--out", tmp_path / "out", *MODEL)
     assert result.code == 1
@@ -278,7 +278,7 @@ def test_an_output_that_cannot_be_written_is_said(run, photos, tmp_path):
     assert (tmp_path / "out").read_text() == "a file, not a folder"
 
 
-def test_without_weights_and_network_three_ways_on_are_named(run, photos, tmp_path, monkeypatch):
+def test_without_weights_and_network_three_solutions_are_named(run, photos, tmp_path, monkeypatch):
     monkeypatch.setenv("PATCHPRISM_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
     monkeypatch.setenv("PATCHPRISM_DINOV2_URL", "http://127.0.0.1:9")
@@ -290,8 +290,8 @@ def test_without_weights_and_network_three_ways_on_are_named(run, photos, tmp_pa
     assert not (tmp_path / "out").exists()
 
 
-def test_a_split_between_photos_gets_a_hint(run, tmp_path):
-    """One photo all foreground, another none of it: the method has found photos apart, not objects."""
+def test_a_foreground_of_nearly_all_patches_gets_a_hint(run, tmp_path):
+    """In both photos, nearly all patches are foreground, so the threshold separates no objects."""
     rng = np.random.default_rng(0)
     for name, texture in (
         ("noise", rng.integers(0, 256, (96, 96, 3))),
@@ -306,14 +306,14 @@ def test_a_split_between_photos_gets_a_hint(run, tmp_path):
     assert all(photo["foreground"] > 0.95 for photo in report["photos"])
     assert len(report["hints"]) == 1
     assert "hint    in 2 of 2 photos nearly all patches are foreground" in result.out
-    # The report has the library's names, the terminal the flags.
+    # The report names parameters of the library, the terminal names flags.
     assert "or keep all patches with foreground='none'" in report["hints"][0]
     assert "with --foreground none" in " ".join(result.out.split())
     kept = run("render", tmp_path, "--out", tmp_path / "all", *MODEL, "--foreground", "none")
     assert "hint" not in kept.out
 
 
-@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="file names are text there")
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="file names must be valid text there")
 @pytest.mark.parametrize(
     "command",
     [
@@ -323,7 +323,7 @@ def test_a_split_between_photos_gets_a_hint(run, tmp_path):
         ("explore", "--html", "out"),
     ],
 )
-def test_a_name_that_is_no_text_is_no_reason_to_fail(run, photos, tmp_path, monkeypatch, command):
+def test_undecodable_names_are_no_error(run, photos, tmp_path, monkeypatch, command):
     monkeypatch.chdir(tmp_path)
     (photos / "a.png").rename(photos / os.fsdecode(b"a\xff.png"))
     result = run(command[0], photos, *command[1:], *MODEL)
@@ -344,7 +344,7 @@ def test_a_name_that_is_no_text_is_no_reason_to_fail(run, photos, tmp_path, monk
         (("features", "p", "-o", "f.zarr", "--flat", "p/a.png"), "p/a.png"),
     ],
 )
-def test_no_photo_of_the_job_is_written_over(run, photos, tmp_path, monkeypatch, command, victim):
+def test_no_photo_of_the_job_is_overwritten(run, photos, tmp_path, monkeypatch, command, victim):
     monkeypatch.chdir(tmp_path)
     photos.rename("p")
     for name in ("results.png", "a.pca.png", "compare.png"):
@@ -358,7 +358,7 @@ def test_no_photo_of_the_job_is_written_over(run, photos, tmp_path, monkeypatch,
     assert {path: path.read_bytes() for path in Path("p").rglob("*.*g")} == before
 
 
-def test_a_defect_is_one_line_as_well(run, monkeypatch, photos, tmp_path):
+def test_an_internal_error_is_one_line(run, monkeypatch, photos, tmp_path):
     from patchprism.jobs import render
 
     def broken(*args, **kwargs):
@@ -376,7 +376,7 @@ def test_a_defect_is_one_line_as_well(run, monkeypatch, photos, tmp_path):
         run("render", photos, "--out", tmp_path / "out")
 
 
-def test_ctrl_c_is_said_and_leaves_nothing(run, monkeypatch, photos, tmp_path):
+def test_ctrl_c_is_reported_and_leaves_nothing(run, monkeypatch, photos, tmp_path):
     from patchprism.jobs import opened
 
     def interrupted(*args, **kwargs):
@@ -406,7 +406,7 @@ def test_help_loads_no_library_that_computes(command):
     assert done.stdout.strip()
 
 
-def test_rendering_does_not_pay_for_scikit_learn_or_matplotlib(photos, tmp_path):
+def test_rendering_does_not_import_scikit_learn_or_matplotlib(photos, tmp_path):
     program = (
         "import sys; from patchprism.cli import main\n"
         f"sys.argv = ['patchprism', 'render', {str(photos / 'a.png')!r}, '-o', {str(tmp_path / 'out')!r}, "
@@ -419,8 +419,8 @@ def test_rendering_does_not_pay_for_scikit_learn_or_matplotlib(photos, tmp_path)
     assert done.returncode == 0, done.stderr
 
 
-def test_many_photos_take_a_mask_beside_a_prism_as_few_do(run, photos, tmp_path):
-    """The road for many photos (here by --resume) and the one in memory show the same foreground."""
+def test_mask_options_with_a_prism_work_the_same_for_many_photos(run, photos, tmp_path):
+    """The job for many photos (here with --resume) and the one in memory show the same foreground."""
     assert run("render", photos, "--out", tmp_path / "fit", *MODEL, "--arrays", "-q").code == 0
     prism = tmp_path / "fit" / "prism.safetensors"
     options = ("--prism", prism, "--mask-threshold", "0.8", "--opening", "2", "--arrays", "-q")

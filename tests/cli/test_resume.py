@@ -1,4 +1,4 @@
-"""Jobs that are broken off go on where they stopped: real processes, really killed, at random moments."""
+"""Interrupted jobs resume where they stopped; real processes are killed at random moments."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SETTINGS = Settings(model="toy", size=48)
 
 
 def do(command, photos, out, **options):
-    """One of the commands, in this process."""
+    """Run one of the commands in this process."""
     with open_engine() as engine:
         options = {"settings": SETTINGS, "engine": engine, "backbone": Toy(), **options}
         if command == "features":
@@ -44,7 +44,7 @@ def photos(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def uninterrupted(photos, tmp_path_factory):
-    """What the commands leave when nothing happens to them, and the seconds they take."""
+    """The files of the commands without interruption, and the seconds that they take."""
     made = {}
     for command in ("features", "fit", "render"):
         out = tmp_path_factory.mktemp(command) / "out"
@@ -55,7 +55,7 @@ def uninterrupted(photos, tmp_path_factory):
 
 
 def killed_after(seconds, command, photos, out):
-    """Whether the command was still at work when it was killed."""
+    """Whether the command was still running when it was killed."""
     child = os.fork()
     if not child:
         try:
@@ -75,7 +75,7 @@ def check_kills(command, kills, photos, uninterrupted, tmp_path, seed):
     for round_ in range(3 * kills):
         out = tmp_path / str(round_) / "out"
         out.parent.mkdir()
-        # Killed up to three times on the way, at any moment of it.
+        # The run is killed up to three times, at random moments.
         while met < kills and killed_after(draw.uniform(0.02, 0.8) * seconds, command, photos, out):
             met += 1
             assert not (out / "report.json").exists() or (out / patchprism.support.folders.WORK).exists()
@@ -106,7 +106,7 @@ class Full(OSError):
 
 @pytest.mark.parametrize("command", ["features", "fit", "render"])
 def test_full_disk(command, photos, uninterrupted, tmp_path, monkeypatch):
-    """Every write from some point on is refused; with room again, the same command ends as if nothing had been."""
+    """After some point, every write fails; once there is room again, the same command gives the usual files."""
     replace = os.replace
     for room in (3, 40):
         out = tmp_path / str(room) / "out"
@@ -123,7 +123,7 @@ def test_full_disk(command, photos, uninterrupted, tmp_path, monkeypatch):
         try:
             do(command, photos, out)
         except OutputError as error:
-            assert "no space left on device" in str(error)  # noqa: PT017 - small jobs may have had room enough
+            assert "no space left on device" in str(error)  # noqa: PT017 - small jobs may have enough room
         monkeypatch.setattr(os, "replace", replace)
         do(command, photos, out)
         assert tree(out.parent) == uninterrupted[command][0]
@@ -176,7 +176,7 @@ def test_a_photo_that_has_changed_is_read_again(photos, tmp_path):
 
 
 def test_tokens_are_kept_for_another_threshold(photos, tmp_path):
-    """A broken render that goes on with other colours does not run the network again."""
+    """An interrupted render that is resumed with other colours does not run the network again."""
     out = tmp_path / "out"
     done = []
 
@@ -196,12 +196,14 @@ def test_tokens_are_kept_for_another_threshold(photos, tmp_path):
         settings=settings,
         reader=lambda name: (read.append(name), read_source(name))[1],
     )
-    assert "p0100.png" not in {os.path.basename(name) for name in read}  # the bad one: known by its table
+    assert "p0100.png" not in {
+        os.path.basename(name) for name in read
+    }  # the bad photo, which is known from the table
     assert json.loads((out / "report.json").read_text())["prism"]["threshold"] == 0.6
 
 
 @pytest.mark.parametrize(("command", "name"), [("features", "f.zarr"), ("fit", "d.prism"), ("render", "o")])
-def test_two_at_once_are_refused(photos, tmp_path, command, name):
+def test_two_runs_at_once_are_refused(photos, tmp_path, command, name):
     out = tmp_path / name
     tried = set()
 

@@ -1,4 +1,4 @@
-"""Where the words go is no reason for a job to fail: closed, full and narrow-minded standard streams."""
+"""Jobs do not fail if standard streams are closed or full or cannot encode a character."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def shell(command, **environment):
     )
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="a POSIX shell")
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX shell")
 @pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", "<&- >&- 2>&-"])
 def test_a_closed_stream(tmp_path, closed):
     Image.new("RGB", (64, 48)).save(tmp_path / "a.png")
@@ -28,19 +28,19 @@ def test_a_closed_stream(tmp_path, closed):
         f"--model efficientnet_lite2 --size 32 {closed}"
     )
     assert (result.returncode, result.stderr) == (0, b"")
-    with Image.open(tmp_path / "out/results.png") as picture:  # and nothing else is written into it
+    with Image.open(tmp_path / "out/results.png") as picture:  # the output did not go into this file
         picture.load()
 
 
-@pytest.mark.skipif(not os.path.exists(FULL), reason="no device that is full")
+@pytest.mark.skipif(not os.path.exists(FULL), reason="needs /dev/full")
 def test_a_full_stream():
     result = shell(f"{PROGRAM} models > {FULL}")
     assert result.returncode == 1
     assert result.stderr == b"error: cannot print the results: no space left on device\n"
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="a POSIX shell")
-def test_a_stream_that_cannot_spell(tmp_path):
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX shell")
+def test_a_stream_that_cannot_encode_a_name(tmp_path):
     (tmp_path / "p").mkdir()
     Image.new("RGB", (64, 48)).save(tmp_path / "p" / "\u00e9\u2192.png")
     options = "--foreground none --model efficientnet_lite2 --size 32"
@@ -50,8 +50,8 @@ def test_a_stream_that_cannot_spell(tmp_path):
     assert b"\n??.png  64 ? 48" in result.stdout
 
 
-@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="file names are text there")
-def test_paths_come_out_as_the_bytes_they_are(tmp_path):
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="file names must be valid text there")
+def test_paths_are_printed_with_their_exact_bytes(tmp_path):
     (tmp_path / "p").mkdir()
     Image.new("RGB", (64, 48)).save(tmp_path / "p" / "a.png")
     (tmp_path / "p" / "a.png").rename(tmp_path / "p" / os.fsdecode(b"a\xff.png"))
@@ -77,7 +77,7 @@ cli.entry()
 """
 
 
-def test_ctrl_c_while_it_starts():
+def test_ctrl_c_during_startup():
     result = subprocess.run([sys.executable, "-c", INTERRUPTED_IMPORT], capture_output=True, timeout=60)
     assert (result.returncode, result.stderr.split()) == (130, [b"stopped"])
 

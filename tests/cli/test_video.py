@@ -46,7 +46,7 @@ def test_a_clip_and_its_summary(run, clip, tmp_path):
     assert (tmp_path / "again.mp4").read_bytes() == (tmp_path / "out.mp4").read_bytes()
 
 
-def test_another_model_than_the_prisms(run, clip, tmp_path):
+def test_another_model_than_that_of_the_prism(run, clip, tmp_path):
     run("video", clip, "-o", tmp_path / "a.mp4", "--save-prism", tmp_path / "p", "--end", "0.3", *OPTIONS)
     result = run("video", clip, "-o", tmp_path / "b.mp4", "--prism", tmp_path / "p", "--size", "96")
     assert result.code == 1
@@ -70,7 +70,7 @@ def test_failures_are_one_line(run, clip, tmp_path):
     assert not (tmp_path / "out.mp4").exists()
 
 
-def test_a_prism_is_not_written_over_the_clip(run, clip, tmp_path):
+def test_a_prism_does_not_overwrite_the_clip(run, clip, tmp_path):
     before = clip.read_bytes()
     result = run("video", clip, "-o", tmp_path / "out.mp4", "--save-prism", clip, *OPTIONS)
     assert (result.code, result.err) == (
@@ -80,7 +80,7 @@ def test_a_prism_is_not_written_over_the_clip(run, clip, tmp_path):
     assert clip.read_bytes() == before
 
 
-def test_what_could_not_be_read_is_said_and_changes_the_exit_code(run, clip, tmp_path):
+def test_unreadable_parts_are_reported_and_change_the_exit_code(run, clip, tmp_path):
     from PIL import Image
 
     folder = tmp_path / "frames"
@@ -159,6 +159,6 @@ def test_times(text, seconds):
 
 
 @pytest.mark.parametrize("text", ["", "x", "1:2:3:4", "1:99", "1:60:00", "-1", "1/2", "1:", "nan"])
-def test_what_is_no_time(text):
+def test_invalid_times(text):
     with pytest.raises(OptionError, match="start must be"):
         parse_time("start", text)

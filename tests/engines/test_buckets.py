@@ -1,6 +1,6 @@
-"""Both engines over the protocols of S3 and GCS: buckets on this machine, read and written through s3fs and gcsfs.
+"""Both engines with S3 and GCS: buckets on local servers, read and written through s3fs and gcsfs.
 
-Not in the default suite, since nothing else here needs these packages, and the pins leave no room for s3fs's:
+Not in the default suite, because nothing else here needs these packages, and the pins conflict with those of s3fs:
 
     pip install s3fs 'moto[server]' gcsfs gcp-storage-emulator && pytest -m slow tests/engines/test_buckets.py
 """
@@ -28,7 +28,7 @@ MODEL = ["--model", "efficientnet_lite2", "--size", "64"]
 
 @contextmanager
 def s3_server():
-    """Moto; its file system, and the environment by which another process finds it."""
+    """Moto: its file system, and the environment with which other processes find it."""
     server = pytest.importorskip("moto.server", reason="moto is the server")
     s3fs = pytest.importorskip("s3fs", reason="s3fs opens s3:// addresses")
     running = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
@@ -46,17 +46,17 @@ def s3_server():
 
 @contextmanager
 def gs_server():
-    """The same of gcp-storage-emulator."""
+    """Like :func:`s3_server`, with gcp-storage-emulator."""
     emulator = pytest.importorskip("gcp_storage_emulator.server", reason="gcp-storage-emulator is the server")
     storage = pytest.importorskip("gcp_storage_emulator.storage")
     gcsfs = pytest.importorskip("gcsfs.core", reason="gcsfs opens gs:// addresses")
-    # Its own server does not say which port it took.
+    # Its server does not report the port that it chose.
     handler = partial(emulator.RequestHandler, storage.Storage(use_memory_fs=True))
     running = HTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=running.serve_forever, daemon=True)
     thread.start()
     address = f"http://127.0.0.1:{running.server_port}"
-    # What gcsfs is by default asks over gRPC of what kind a bucket is, which waits for minutes where nobody speaks it.
+    # By default, gcsfs asks for the kind of a bucket over gRPC, which would wait for minutes for an answer.
     environment = {"STORAGE_EMULATOR_HOST": address, "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false"}
     yield gcsfs.GCSFileSystem(project="x", token="anon", endpoint_url=address), environment
     running.shutdown()
@@ -66,7 +66,7 @@ def gs_server():
 
 @pytest.fixture(scope="module", params=[("s3", s3_server), ("gs", gs_server)], ids=["s3", "gs"])
 def bucket(request, tmp_path_factory):
-    """Photos in a bucket, one of them bad: the protocol, the file system, the environment of other processes."""
+    """Photos in a bucket, one of them bad: protocol, file system, and the environment for other processes."""
     protocol, serve = request.param
     pytest.importorskip("efficientnet_lite_pytorch", reason="the embedded model is an extra")
     folder = make_photos(tmp_path_factory.mktemp(protocol) / "p", COUNT)
@@ -110,5 +110,5 @@ def test_photos_stores_and_pictures_in_a_bucket(bucket, engine, tmp_path):
     assert not any(each.startswith(".") for each in written)
     files.get(f"out/{name}/prism.safetensors", str(tmp_path / "pictures.prism"))
     stored, drawn = (Prism.load(tmp_path / f"{each}.prism") for each in ("store", "pictures"))
-    # float16 in the store, float32 on the way to pictures.
+    # The store has float16, and pictures are made from float32.
     np.testing.assert_allclose(stored.scene_components_[:2], drawn.scene_components_[:2], atol=2e-3)

@@ -1,6 +1,6 @@
-"""One suite for all engines: this process, a Ray cluster of two workers on this machine, and a fake that loses them.
+"""One suite for all engines: this process, a Ray cluster of two local workers, and a fake that loses workers.
 
-What the engines must agree on is computed independently: by the in-memory fit and ``visualize``.
+The expected results are computed independently, by the in-memory fit and ``visualize``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from roads import extract_features, fit_prism, render_photos
-from toys import FakeEngine, Square, Suicide, Toy, deadly_reader, make_photos, slow_reader, tree
+from toys import DiesOfThree, FakeEngine, Square, Toy, deadly_reader, make_photos, slow_reader, tree
 
 import patchprism
 from patchprism.errors import EngineError, OptionError, PhotoError
@@ -37,7 +37,7 @@ def engine(request):
 
 @pytest.fixture(params=["local", "fake", pytest.param("ray", marks=pytest.mark.slow)])
 def any_engine(request):
-    """The same, with Ray only where there is time: the first suite shows that it does what the others do."""
+    """The same engines; Ray is slow, so this test of it is marked slow."""
     if request.param == "ray":
         return request.getfixturevalue("ray_engine")
     return FakeEngine(deaths=3) if request.param == "fake" else open_engine()
@@ -45,7 +45,7 @@ def any_engine(request):
 
 @pytest.fixture(params=["fake", "ray"])
 def cluster(request):
-    """Engines whose workers may die without the job."""
+    """Engines whose workers may die without ending the job."""
     return request.getfixturevalue("ray_engine") if request.param == "ray" else FakeEngine()
 
 
@@ -66,7 +66,7 @@ def view(photos):
 
 @pytest.fixture(autouse=True)
 def parent(monkeypatch):
-    """What dies knows whether it would take the tests with it."""
+    """Set the process that must not die, which is that of the tests."""
     monkeypatch.setenv("PATCHPRISM_TEST_PARENT", str(os.getpid()))
 
 
@@ -83,14 +83,14 @@ def test_errors_keep_their_kind(engine):
 
 
 def test_a_deadly_item_is_given_up_and_the_others_are_done(cluster):
-    done = dict(cluster.map(Suicide(), range(6), attempts=2))
+    done = dict(cluster.map(DiesOfThree(), range(6), attempts=2))
     assert isinstance(done.pop(3), WorkerLost)
     assert done == {i: -i for i in (0, 1, 2, 4, 5)}
 
 
 @pytest.fixture(scope="module")
 def local_prism(photos, tmp_path_factory):
-    """What the local engine fits."""
+    """The prism that the local engine fits."""
     out = tmp_path_factory.mktemp("prism") / "p.prism"
     fit_prism([photos], out, settings=SETTINGS, engine=open_engine(), backbone=Toy())
     return Prism.load(out)
@@ -103,7 +103,7 @@ def test_same_prism(engine, photos, view, local_prism, tmp_path):
     assert prism.n_patches_ == expected.n_patches_
     for name in ("scene_components_", "object_components_"):
         np.testing.assert_allclose(getattr(prism, name), getattr(local_prism, name), atol=1e-6)
-        # The in-memory fit adds up in another order; later components' variances are close, and they turn.
+        # The in-memory fit sums in another order, which turns later components because their variances are close.
         np.testing.assert_allclose(getattr(prism, name)[:3], getattr(expected, name)[:3], atol=1e-5)
     assert prism.side_ == expected.side_
     assert prism.threshold_ == pytest.approx(expected.threshold_, abs=1 / 256)
@@ -163,7 +163,7 @@ def test_a_store_needs_neither_network_nor_photos(any_engine, photos, view, tmp_
         [tmp_path / "f.zarr"], tmp_path / "out", settings=Settings(), engine=any_engine, overlay_alpha=0.5
     )
     assert outcome.n_photos == outcome.missing == 135
-    assert outcome.model == "toy"  # which no registry knows
+    assert outcome.model == "toy"  # a model that is not registered
     assert not list((tmp_path / "out").glob("*.overlay.png"))
     assert len(list((tmp_path / "out").glob("*.pca.png"))) == 135
     found, expected = outcome.prism.scene_components_, view.prism.scene_components_
@@ -171,7 +171,7 @@ def test_a_store_needs_neither_network_nor_photos(any_engine, photos, view, tmp_
 
 
 class SlowReplies:
-    """Ray on a busy machine: a worker that dies of the item 3 takes all results with it that are still on their way."""
+    """Ray on a busy machine: a worker that dies of the item 3 loses all results that are not delivered yet."""
 
     class Actor:
         def __init__(self):
@@ -207,10 +207,10 @@ class SlowReplies:
 
 @pytest.mark.parametrize("workers", [1, 2, 4])
 @pytest.mark.parametrize("attempts", [1, 2, 3])
-def test_a_death_is_no_neighbours_fault_where_the_reply_is_late(workers, attempts):
+def test_a_late_reply_does_not_blame_another_item_for_a_death(workers, attempts):
     engine = object.__new__(RayEngine)
     engine._ray, engine.workers, engine._kept = SlowReplies(), workers, []
-    done = dict(engine.map(Suicide(), range(6), attempts=attempts))
+    done = dict(engine.map(DiesOfThree(), range(6), attempts=attempts))
     assert isinstance(done.pop(3), WorkerLost)
     assert done == {i: -i for i in (0, 1, 2, 4, 5)}
 
@@ -272,7 +272,7 @@ def test_a_worker_that_is_killed_is_replaced(ray_engine, tmp_path):
 
 
 def test_remote_photos_and_outputs(photos, tmp_path):
-    """Addresses, by way of fsspec's file system in memory."""
+    """Addresses in fsspec's in-memory file system."""
     fsspec = pytest.importorskip("fsspec")
     from patchprism.features.store import StoredFeatures
 
@@ -296,7 +296,7 @@ def test_remote_photos_and_outputs(photos, tmp_path):
 
 
 class NoLuck(FakeEngine):
-    """Every worker dies at once."""
+    """Every worker dies immediately."""
 
     def map(self, task, items, *, attempts=3, alone=False):
         yield from ((item, WorkerLost("it died")) for item in items)
@@ -315,6 +315,6 @@ def test_an_engine_without_living_workers_says_so(photos, tmp_path):
         (("ray", 0), "workers must be a whole number from 1 to 100000, got 0"),
     ],
 )
-def test_engines_that_are_none(options, message):
+def test_unknown_engines_are_refused(options, message):
     with pytest.raises(OptionError, match=message):
         open_engine(options[0], workers=options[1])

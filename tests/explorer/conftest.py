@@ -1,4 +1,4 @@
-"""A few small photos, a view of them, and a browser to look at them with."""
+"""A few small photos, a view of them, and a browser."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ SIZE = 160
 @pytest.fixture(scope="session")
 def photo_files(tmp_path_factory):
     """Three CC0 photos of different shapes, small."""
-    data = pytest.importorskip("skimage.data", reason="scikit-image has the photos")
+    data = pytest.importorskip("skimage.data", reason="the photos are from scikit-image")
     folder = tmp_path_factory.mktemp("photos")
     paths = []
     for name, photo in (
@@ -70,9 +70,9 @@ def page_file(explored, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def browser():
-    api = pytest.importorskip("playwright.sync_api", reason="playwright drives the browser")
+    api = pytest.importorskip("playwright.sync_api", reason="Playwright controls the browser")
     if CHROMIUM is None:
-        pytest.skip("no chromium on this machine (PATCHPRISM_CHROMIUM names one elsewhere)")
+        pytest.skip("no Chromium found; PATCHPRISM_CHROMIUM can give its path")
     with api.sync_playwright() as playwright:
         started = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_ARGS)
         yield started
@@ -80,7 +80,7 @@ def browser():
 
 
 class Watched:
-    """A page, and all that it said or asked for."""
+    """A page, with its console messages and requests."""
 
     def __init__(self, page, address):
         self.page = page
@@ -93,7 +93,7 @@ class Watched:
         self.open(address)
 
     def note(self, message):
-        # The tests read canvases back, the page never does.
+        # Ignored, because only the tests read canvases, not the page.
         if message.type in ("error", "warning") and "willReadFrequently" not in message.text:
             self.problems.append(message.text)
 
@@ -104,13 +104,13 @@ class Watched:
         self.unfold()
 
     def unfold(self):
-        """Open every section of the panel; in a small window some are folded."""
+        """Open all sections of the panel, because some are collapsed in a small window."""
         self.page.evaluate(
             "document.querySelectorAll('details.section').forEach((section) => { section.open = true; })"
         )
 
     def frame(self):
-        """Until what was asked for is drawn."""
+        """Wait until changes are drawn."""
         self.page.evaluate(
             "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
         )
@@ -131,11 +131,11 @@ class Watched:
         return np.array(found["data"], np.uint8).reshape(found["height"], found["width"], 4)
 
     def choose(self, name, value):
-        """Press one of a row of radio buttons."""
+        """Press a radio button."""
         self.page.locator(f"input[name={name}][value={value}]").click()
 
     def patch_place(self, index, row, column):
-        """Where a patch lies on the screen."""
+        """Position of a patch on the screen."""
         box = self.page.locator(".marks").nth(index).bounding_box()
         h, w = self.page.evaluate(f"patchprism.model.photos[{index}].grid")
         return box["x"] + (column + 0.5) / w * box["width"], box["y"] + (row + 0.5) / h * box["height"]
@@ -143,7 +143,7 @@ class Watched:
 
 @pytest.fixture
 def watch(browser):
-    """Opens pages in contexts of their own; each must have stayed quiet."""
+    """Opens pages in separate contexts; none may print errors or make other requests."""
     contexts, opened = [], []
 
     def open_page(address, **options):
@@ -168,7 +168,7 @@ class Served:
     def __init__(self, folder, *arguments):
         command = [sys.executable, "-m", "patchprism", "explore", *map(str, arguments), "--no-open"]
         self.folder = folder
-        # The package under test, wherever it was imported from, whatever the folder that the server runs in.
+        # The server must import the tested package, whatever its working directory is.
         environment = {**os.environ, "PYTHONPATH": str(Path(patchprism.__file__).parents[1])}
         self.process = subprocess.Popen(
             command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
@@ -179,7 +179,7 @@ class Served:
         self.address, self.host, self.port, self.token = found[0], found[1], int(found[2]), found[3]
 
     def end(self, how=signal.SIGINT):
-        """Send a signal; the exit code and standard error."""
+        """Send a signal; returns the exit code and standard error."""
         if self.process.poll() is None:
             self.process.send_signal(how)
         start = time.monotonic()
@@ -189,7 +189,7 @@ class Served:
 
 @pytest.fixture(scope="session")
 def serve():
-    """Starts ``patchprism explore`` in a process of its own."""
+    """Starts ``patchprism explore`` in a separate process."""
     pytest.importorskip("fastapi", reason="serving is an extra")
     pytest.importorskip("efficientnet_lite_pytorch", reason="the embedded model is an extra")
     return Served
@@ -204,7 +204,7 @@ def served(serve, photo_files, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def modules(tmp_path_factory):
-    """The page's modules as Node.js can import them, and a function that runs a script among them."""
+    """A function that runs a script in Node.js, which can import the page's modules."""
     node = shutil.which("node")
     if node is None:
         pytest.skip("no Node.js on this machine")

@@ -1,4 +1,4 @@
-"""What the server does with a tab's fits: what holds for another fit, what does not, and the way back."""
+"""The fits of a tab on the server: which settings also hold for another fit, and undo."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ def test_no_threshold_of_one_fit_is_applied_to_another(workshop, seen):
     view = fitted(workshop, session, threshold=0.9, foreground="above")
     assert view.prism.threshold_ == 0.9
     session.staged.append(("new.png", new_photo()))
-    view = fitted(workshop, session)  # photos added: other scores
+    view = fitted(workshop, session)  # photos were added, so scores differ
     assert len(view) == 5
     assert (view.prism.threshold, view.prism.foreground) == (seen.prism.threshold, seen.prism.foreground)
-    # A method that was chosen stays, since it means the same for other photos.
+    # A chosen method stays, because it means the same for other photos.
     fitted(workshop, session, threshold="auto", foreground="pca")
     fitted(workshop, session, threshold=0.8, foreground="above")
     view = fitted(workshop, session, without=(4,))
@@ -60,7 +60,7 @@ def test_no_threshold_of_one_fit_is_applied_to_another(workshop, seen):
     np.testing.assert_array_equal(session.view.parts[0].rgb, seen.parts[0].rgb)
 
 
-def test_a_threshold_that_the_command_line_gave_stays(tmp_path):
+def test_a_threshold_from_the_command_line_stays(tmp_path):
     folder = toys.make_photos(tmp_path / "p", 3)
     view = patchprism.visualize(folder, backbone=toys.Toy(), size=48, threshold=0.6, foreground="above")
     workshop = Workshop(view, build_message(view).to_bytes(), toys.Toy())
@@ -86,7 +86,7 @@ def test_undo_goes_back_over_fits_and_forward_again(workshop, seen):
     assert session.message == messages[3]
     session.back(2)
     assert Message.from_bytes(session.message).header["fit"]["threshold"] == 0.4
-    # A fit from there gets a number of its own, and the oldest go.
+    # A new fit gets a new number, and the oldest fits are removed.
     for i in range(MAX_FITS):
         fitted(workshop, session, threshold=0.5 + i / 100, foreground="above")
     assert session.fit == 3 + MAX_FITS
@@ -95,7 +95,7 @@ def test_undo_goes_back_over_fits_and_forward_again(workshop, seen):
         session.back(0)
 
 
-def test_a_link_opens_another_tabs_fit_and_leaves_that_tab_alone(workshop):
+def test_a_link_opens_another_tabs_fit_without_changing_that_tab(workshop):
     name = workshop.open()
     session = workshop.session(name)
     fitted(workshop, session, threshold=0.3, foreground="above")
@@ -107,9 +107,9 @@ def test_a_link_opens_another_tabs_fit_and_leaves_that_tab_alone(workshop):
         workshop.open("gone")
 
 
-def test_the_first_model_is_always_among_those_to_choose(workshop, seen):
+def test_the_first_model_can_always_be_chosen(workshop, seen):
     assert models_here("toy")[0] == "toy"
-    # There are weights for neither on this machine, but the one that the page opened with is loaded.
+    # There are no weights for either on this machine, but the model that the page opened with is loaded.
     workshop._backbones["tiny"] = toys.tiny_transformer()
     session = workshop.session(workshop.open())
     seen.settings["layer"] = None
@@ -122,7 +122,7 @@ def test_the_first_model_is_always_among_those_to_choose(workshop, seen):
         check_wish(seen, Wish(model="dinov2_vitg14"))
 
 
-def test_photos_are_left_out_and_the_last_one_stays(workshop, seen):
+def test_all_photos_except_the_last_can_be_removed(workshop, seen):
     session = workshop.session(workshop.open())
     view = fitted(workshop, session, without=(1, 3))
     again = patchprism.visualize(
@@ -139,7 +139,7 @@ def test_photos_are_left_out_and_the_last_one_stays(workshop, seen):
             check_wish(seen, Wish(without=rows))
 
 
-def test_the_whole_image_is_saved_as_it_is_shown(seen):
+def test_colours_of_all_patches_are_saved_as_shown(seen):
     shown = {"mask_threshold": 0.5, "mask_side": "none", "opening": 0, "closing": 0}
     shown |= {"scaling": "minmax", "components": [2, -1, 3], "space": "rgb"}
     saved = reshown(seen, shown, basis="all")

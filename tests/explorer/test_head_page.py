@@ -1,4 +1,4 @@
-"""The page's linear head against Python's: the same weights for the same tokens, the same file."""
+"""The page's linear head compared with Python's: the same weights for the same tokens, and the same file."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def masks_of(tokens, marks):
 
 
 @pytest.mark.parametrize("n_classes", [2, 4])
-def test_the_page_finds_pythons_weights(modules, tmp_path, n_classes):
+def test_the_page_finds_the_same_weights_as_python(modules, tmp_path, n_classes):
     tokens, marks = marked(np.random.default_rng(n_classes), n_classes)
     head = patchprism.Head().fit(tokens, masks_of(tokens, marks))
     rows = tokens.reshape(-1, tokens.shape[-1]).astype(np.float64)
@@ -86,7 +86,7 @@ def test_the_page_finds_pythons_weights(modules, tmp_path, n_classes):
         head.n_patches_,
     )
     assert page.origin == {"dtype": "float32"}
-    # One application of it: the same decisions of Python's head on the same tokens, to the last bit.
+    # Python's head makes exactly the same decisions on the same tokens.
     np.testing.assert_array_equal(
         np.reshape(found["decided"], (-1, n_classes)),
         decisions(tokens, head.weights_, head.bias_).reshape(-1, n_classes),
@@ -99,9 +99,9 @@ def test_the_page_finds_pythons_weights(modules, tmp_path, n_classes):
     np.testing.assert_allclose(found["sure"], shares[np.arange(len(shares)), found["classes"]], atol=1e-6)
 
 
-def test_a_head_of_reduced_tokens_is_one_of_full_tokens(modules, tmp_path):
+def test_a_head_of_reduced_tokens_works_on_full_tokens(modules, tmp_path):
     rng = np.random.default_rng(1)
-    # Tokens that lie along a few axes, as real ones do.
+    # Tokens with most variance along a few axes, like real ones.
     basis = rng.normal(size=(6, 40))
     tokens = [(rng.normal(size=(7, 7, 6)) @ basis + 0.05 * rng.normal(size=(7, 7, 40))).astype(np.float32)]
     reduced = reduce_tokens(tokens)
@@ -168,8 +168,8 @@ def test_a_damaged_head_is_refused_in_words(modules, tmp_path):
 
 
 @pytest.mark.parametrize("n_classes", [2, 3])
-def test_many_marks_end_at_the_same_weights(modules, tmp_path, n_classes):
-    # So many that parts of the marks come first, and that the curvature is looked at.
+def test_many_marks_give_the_same_weights(modules, tmp_path, n_classes):
+    # So many that the fit starts with a part of the marks and uses the curvature.
     rng = np.random.default_rng(3)
     axes, n = 12, 7000
     scales = (0.02 / np.sqrt(1 + np.arange(axes))).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Other layers and models in the page: one forward pass, colours turned to agree, and what is refused."""
+"""Other layers and models in the page: one forward pass, colours turned to agree, and refusals."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ DEPTH = 8
 
 
 class Deep(toys.Toy):
-    """A toy of several layers, each other tokens, that counts the photos that go through it."""
+    """A toy with several layers of different tokens, which counts the photos that go through it."""
 
     def __init__(self):
         super().__init__()
@@ -37,7 +37,9 @@ class Deep(toys.Toy):
         self.seen = 0
 
     def _layers(self, pixels, layers, facet, norm):
-        self.seen += len(pixels) if pixels.any() else 0  # zeros: somebody asks how wide its tokens are
+        self.seen += (
+            len(pixels) if pixels.any() else 0
+        )  # zeros are only used to measure the width of the tokens
         tokens = super()._layers(pixels, [0], facet, norm)[0]
         return {layer: torch.sin(tokens * (1 + layer / 4)) for layer in layers}
 
@@ -65,7 +67,7 @@ def workshop(seen, deep):
 
 
 def asked(workshop, session, **wish):
-    """The number of the fit that a wish gives."""
+    """Number of the fit that is made for a wish."""
     job = workshop.start(session, Wish(**wish))
     end = time.monotonic() + 60
     while not job.over and time.monotonic() < end:
@@ -85,7 +87,7 @@ def test_all_layers_come_from_one_forward_pass(workshop, deep, folder):
         assert Message.from_bytes(session.message).header["layers"] == {"depth": DEPTH, "shown": [layer]}
         assert session.view.prism.origin["layer"] == (-1 if layer == DEPTH - 1 else layer)
     assert deep.seen == 4  # photos, once each
-    # One photo more: that one alone goes through the network.
+    # If one photo is added, only this one goes through the network.
     session.staged.append(("new.png", np.random.default_rng(5).integers(0, 255, (48, 64, 3), np.uint8)))
     asked(workshop, session)
     assert (shown_layers(session.view), len(session.view), deep.seen) == ((3,), 5, 5)
@@ -94,7 +96,7 @@ def test_all_layers_come_from_one_forward_pass(workshop, deep, folder):
     assert (len(session.view), deep.seen) == (5, 6)
 
 
-def test_where_memory_is_short_the_layers_nearest_to_the_wanted_one_are_kept(seen, deep):
+def test_with_little_memory_the_layers_nearest_to_the_requested_one_are_kept(seen, deep):
     a_layer = 4 * seen.features.n_patches * seen.record.width
     bank = LayerBank(3 * a_layer)
     for layer, total in ((4, 4), (3, 4), (5, 4), (0, 8), (2, 8), (4, 12)):
@@ -107,7 +109,7 @@ def test_where_memory_is_short_the_layers_nearest_to_the_wanted_one_are_kept(see
         if layer == 4:
             for one, tokens in zip(found, seen.features, strict=True):
                 np.testing.assert_array_equal(one.tokens, tokens)
-    # Tokens of another kind take the place of those that were not used for longest.
+    # Tokens of another kind replace the least recently used ones.
     other = settings_of(replace(seen, settings=seen.settings | {"token_norm": "l2"}), Wish(layer=4))
     bank.tokens(
         seen.photos, deep, other, seen.framing, n_patches=seen.features.n_patches, told=lambda _: None
@@ -115,7 +117,7 @@ def test_where_memory_is_short_the_layers_nearest_to_the_wanted_one_are_kept(see
     assert sum(each.nbytes for each in bank._kept.values()) <= 3 * a_layer
 
 
-def test_a_layers_colours_are_turned_as_compare_turns_them(workshop, folder):
+def test_colours_of_a_layer_are_turned_like_in_compare(workshop, folder):
     session = workshop.session(workshop.open())
     number = asked(workshop, session, layer=1)
     turn = workshop.turn(session, number, session.roots[number])
@@ -126,19 +128,22 @@ def test_a_layers_colours_are_turned_as_compare_turns_them(workshop, folder):
     np.testing.assert_array_equal(turn["target"], expected.target)
     assert turn["residual"] == round(expected.residual, 6)
     assert turn["shuffled"] == round(expected.residual_shuffled, 6)
-    assert (turn["shifted"], expected.residual_shifted) == (None, None)  # too few patches for that
+    assert (turn["shifted"], expected.residual_shifted) == (
+        None,
+        None,
+    )  # too few patches are shared after the shift
     assert (turn["patches"], turn["reference"]["layers"]["shown"]) == (expected.n_shared, [4])
     kept = replace(session.view, features=session.view.features, photos=session.view.photos.subset([0, 1]))
     assert turn_of(kept, *(session.kept(0)[0], {})) is None  # other photos
 
 
-def test_fits_of_other_layers_share_a_root_which_is_kept_and_a_refit_is_its_own(workshop, deep):
+def test_fits_of_other_layers_share_a_root_and_a_refit_is_a_new_root(workshop, deep):
     session = workshop.session(workshop.open())
     numbers = [asked(workshop, session, layer=layer) for layer in (0, 1, 2, 3, 5, 6)]
     assert {session.roots[number] for number in numbers} == {0}
     assert 0 in session.fits
     assert list(session.fits) == [0, *numbers[-MAX_FITS - 1 : -1]]
-    # What is kept is shown again; what is gone is made again, the same.
+    # Kept fits are shown again, and removed ones are made again with the same result.
     assert asked(workshop, session, layer=4) == 0
     first = session.message
     assert asked(workshop, session, layer=0) == numbers[-1] + 1
@@ -152,12 +157,12 @@ def test_fits_of_other_layers_share_a_root_which_is_kept_and_a_refit_is_its_own(
     # No threshold of one layer's fit is applied to another's.
     assert session.view.prism.threshold == workshop.first[0].prism.threshold
     assert deep.seen == 4
-    # A tab that a link opens shows the same, turned to the same.
+    # A tab that is opened by a link shows the same, turned in the same way.
     other = workshop.session(workshop.open(next(iter(workshop._sessions))))
     assert (other.message, other.roots[other.fit], other.kept(0)) == (session.message, 0, session.kept(refit))
 
 
-def test_a_fit_beside_another_leaves_it_as_it_is(workshop):
+def test_a_second_fit_does_not_change_the_first(workshop):
     session = workshop.session(workshop.open())
     view, message = session.view, session.message
     number = asked(workshop, session, layer=2, aside=True)
@@ -165,7 +170,7 @@ def test_a_fit_beside_another_leaves_it_as_it_is(workshop):
     assert shown_layers(session.kept(number)[0]) == (2,)
     for layer in range(DEPTH):
         asked(workshop, session, layer=layer)
-    assert session.kept(number)  # however many came after it
+    assert session.kept(number)  # it is kept, however many fits follow
     assert asked(workshop, session, layer=2, aside=True) == number
     shown = session.fit
     assert asked(workshop, session, layer=5, aside=True) == session.aside != number
@@ -178,7 +183,7 @@ def test_a_fit_beside_another_leaves_it_as_it_is(workshop):
     assert workshop.turn(session, other, session.fit)["patches"] > 8  # grids of another patch size
 
 
-def test_a_second_checkpoint_stands_beside_the_first(seen, deep, folder):
+def test_a_second_checkpoint_is_shown_beside_the_first(seen, deep, folder):
     tuned = Deep()
     tuned.matrix = torch.randn(tuned.matrix.shape, generator=torch.Generator().manual_seed(8)) / 12
     tuned.weights = replace(tuned.weights, sha256="1" * 64)
@@ -190,16 +195,16 @@ def test_a_second_checkpoint_stands_beside_the_first(seen, deep, folder):
         session = workshop.session(workshop.open())
         number = asked(workshop, session, model=name, aside=True)
         view, message = session.kept(number)
-        alone = patchprism.visualize(folder, backbone=tuned, size=48, layer=4)  # the layer that A shows
+        alone = patchprism.visualize(folder, backbone=tuned, size=48, layer=4)  # the layer of A
         for one, other in zip(view.parts, alone.parts, strict=True):
             np.testing.assert_array_equal(one.rgb, other.rgb)
         header = Message.from_bytes(message).header
         assert (header["model"]["name"], header["layers"]["shown"]) == (name, [4])
-        # The command and the prism name the model and its weights.
+        # The command and the prism contain the model and its weights.
         assert ["--model", "deep"] in header["command"]["options"]
         assert ["--weights", "runs/tuned.pth"] in header["command"]["options"]
         assert (view.prism.origin["model"], view.prism.origin["weights_sha256"]) == ("deep", "1" * 64)
-        # As A, it goes on with its own weights, and the first comes back with its own.
+        # When it becomes A, it keeps its weights, and the first checkpoint keeps its own.
         assert asked(workshop, session, model=name, layer=4) == number
         asked(workshop, session, layer=1)
         alone = patchprism.visualize(folder, backbone=tuned, size=48, layer=1)
@@ -224,7 +229,7 @@ def test_a_head_stays_with_its_layer(workshop):
     assert (session.view.prism.foreground, session.view.prism.head_) == ("auto", None)
 
 
-def test_what_has_no_layers_says_so(seen, tmp_path, folder):
+def test_networks_without_layers_are_reported(seen, tmp_path, folder):
     for layer in (DEPTH, -DEPTH - 1):
         with pytest.raises(ModelError, match=f"deep has no layer {layer}: layers are 0 to {DEPTH - 1}"):
             check_wish(seen, Wish(layer=layer))
@@ -240,7 +245,7 @@ def test_what_has_no_layers_says_so(seen, tmp_path, folder):
     assert layers_info(together) == {"depth": DEPTH, "shown": [1, DEPTH - 1]}
 
 
-def test_a_message_carries_the_layers_that_are_asked_for(seen, deep, folder):
+def test_a_message_contains_the_requested_layers(seen, deep, folder):
     message = carry_layers(build_message(seen), seen, deep, [2, -1], lambda *_: None)
     assert deep.seen == 4
     carried = Message.from_bytes(message.to_bytes())
@@ -267,17 +272,19 @@ def test_a_message_carries_the_layers_that_are_asked_for(seen, deep, folder):
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["--layers", "2,5"], "--layers is for --html"),
-        (["--html", "p.html", "--checkpoint", "x.pth"], "--checkpoint is for photos in a served page"),
+        (["--layers", "2,5"], "--layers needs --html"),
+        (["--html", "p.html", "--checkpoint", "x.pth"], "--checkpoint needs photos and a served page"),
         (["--html", "p.html", "--layers", "2,x"], "--layers must be a number or several like 2,5,8,11"),
         (["--html", "p.html", "--layers", "2,21"], "has no layer 21: layers are 0 to 20"),
         (
             ["--html", "p.html", "--layers", "2", "--layer", "3,4"],
-            "--layers needs a single layer to begin with",
+            "--layers needs exactly one layer in --layer, for example --layer 8",
         ),
     ],
 )
-def test_layers_that_no_file_can_carry_are_refused_in_one_line(words, told, folder, tmp_path, monkeypatch):
+def test_layers_that_a_file_cannot_contain_are_refused_in_one_line(
+    words, told, folder, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     done = CliRunner().invoke(
         app, ["explore", str(folder), "--model", "efficientnet_lite2", "--size", "64", *words]
@@ -289,11 +296,11 @@ def test_layers_that_no_file_can_carry_are_refused_in_one_line(words, told, fold
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_store_carries_no_layers(folder, tmp_path):
+def test_a_store_has_no_other_layers(folder, tmp_path):
     with open_engine() as engine:
         settings = Settings(model="toy", size=48)
         extract_features([folder], tmp_path / "f.zarr", settings=settings, engine=engine, backbone=toys.Toy())
     words = ["explore", str(tmp_path / "f.zarr"), "--html", str(tmp_path / "p.html"), "--layers", "2"]
     done = CliRunner().invoke(app, words)
     line = named_by_flags(done.exception)
-    assert line == "--layers needs the photos: a feature store holds its own layer only"
+    assert line == "--layers needs the photos: a feature store contains only its own layer"

@@ -1,4 +1,4 @@
-"""The slider over the layers, in a real browser."""
+"""The slider for layers, in a real browser."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ import patchprism
 from patchprism.cli.app import app
 from patchprism.support.arrays import to_uint8
 
-MODEL, SIZE = "efficientnet_lite2", 160  # as the view of conftest.py
+MODEL, SIZE = "efficientnet_lite2", 160  # like the view in conftest.py
 LAST, EARLIER = 20, 12
 
 
 def until(page, expression):
-    """Wait for something in the page; its content security policy forbids Playwright's own way, which evals."""
+    """Wait for an expression in the page; Playwright's method uses eval, which the page's policy forbids."""
     end = time.monotonic() + 60
     while not page.evaluate(expression):
         assert time.monotonic() < end, f"still not: {expression}"
@@ -36,7 +36,7 @@ def undo(page, keys="Control+z"):
 
 
 def agrees(watched, parts, colors, layer="colors"):
-    """The foreground's colours on the screen are these, but for the rounding of a network's last bits."""
+    """Check the foreground's colours on the screen, up to rounding in the network."""
     watched.frame()
     for i, (part, rgb) in enumerate(zip(parts, colors, strict=True)):
         pixels = watched.canvas(i, layer)
@@ -83,7 +83,7 @@ def test_the_slider_shows_another_layer_in_colours_that_agree(served, watch, cel
         "document.getElementById('command-note').textContent.includes('are turned to agree with layer 20')",
     )
     assert f"--layer={EARLIER}" in page.locator("#command").inner_text()
-    # Everything is kept but the threshold, which was the other fit's; tiles are not made again.
+    # Everything is kept except the threshold, which belonged to the other fit; tiles are not created again.
     after = page.evaluate("patchprism.state")
     assert after["threshold"] == page.evaluate("patchprism.model.header.fit.threshold") != 0.31
     moved = ("threshold", "side", "fit")
@@ -92,7 +92,7 @@ def test_the_slider_shows_another_layer_in_colours_that_agree(served, watch, cel
     }
     assert len(after["pins"]) == 1
     assert page.evaluate("document.querySelector('.tile').isTheSame")
-    # As fitted, and other components than those that were turned.
+    # Colours as fitted, and other components than the turned ones.
     page.locator("#turned").uncheck()
     agrees(watched, cells[1].parts, [part.rgb for part in cells[1].parts])
     page.locator("#turned").check()
@@ -105,7 +105,7 @@ def test_the_slider_shows_another_layer_in_colours_that_agree(served, watch, cel
     mask = cells[1].parts[0].foreground
     np.testing.assert_allclose(pixels[mask][:, 1].astype(int), rgb[mask][:, 0].astype(int), atol=1)
     np.testing.assert_allclose(pixels[mask][:, 0].astype(int), 255 - rgb[mask][:, 1].astype(int), atol=1)
-    # Undo goes back over the layer, redo forward again.
+    # Undo returns to the previous layer, and redo to this one.
     while page.evaluate("patchprism.state.fit") != before["fit"]:
         undo(page)
     shows(page, LAST)
@@ -114,7 +114,7 @@ def test_the_slider_shows_another_layer_in_colours_that_agree(served, watch, cel
     undo(page, "Control+Shift+z")
     shows(page, EARLIER)
     agrees(watched, cells[1].parts, cells[1].turned)
-    # A tab that is reloaded shows the same.
+    # A reloaded tab shows the same.
     page.evaluate("patchprism.showAddress()")
     page.reload()
     page.wait_for_selector("html[data-ready=true]")
@@ -122,7 +122,7 @@ def test_the_slider_shows_another_layer_in_colours_that_agree(served, watch, cel
 
 
 def is_beside(watched, parts, colors):
-    """B's colours, on black where it has no foreground."""
+    """Check the colours of B, which are black outside its foreground."""
     watched.frame()
     for i, (part, rgb) in enumerate(zip(parts, colors, strict=True)):
         pixels = watched.canvas(i, "second")
@@ -131,7 +131,7 @@ def is_beside(watched, parts, colors):
         assert (pixels[..., 3] == 255).all()
 
 
-def test_b_stands_beside_a_in_colours_turned_to_agree_with_it(served, watch, cells):
+def test_b_is_shown_beside_a_in_colours_turned_to_agree(served, watch, cells):
     watched = watch(served.address)
     page = watched.page
     note = page.locator("#second-note")
@@ -155,7 +155,7 @@ def test_b_stands_beside_a_in_colours_turned_to_agree_with_it(served, watch, cel
     assert labels == [f"B · layer {EARLIER}", f"A · layer {LAST}"] * 3
     a, b = (page.locator(f".pane.{name}").first.bounding_box() for name in ("main", "side"))
     assert (a["x"], a["y"]) < (b["x"], b["y"])
-    # One patch's heat map in both, each with its own tokens.
+    # A heat map for one patch in both, each from its own tokens.
     page.mouse.move(a["x"] + a["width"] / 2, a["y"] + a["height"] / 2)
     watched.frame()
     seen = page.evaluate(
@@ -167,7 +167,7 @@ def test_b_stands_beside_a_in_colours_turned_to_agree_with_it(served, watch, cel
     assert [display for display, _ in seen] == ["block", "block"]
     assert seen[0][1] != seen[1][1]
     page.mouse.move(2, 600)
-    # A goes to another layer: B is turned to it, and through it to the first, which B happens to be.
+    # A shows another layer: B is turned to it, and so to the first fit, which has the layer of B.
     page.evaluate(f"patchprism.change({{ other: {{ model: '{MODEL}', layer: {LAST} }} }})")
     page.locator("#layer").fill(str(EARLIER))
     shows(page, EARLIER)
@@ -178,7 +178,7 @@ def test_b_stands_beside_a_in_colours_turned_to_agree_with_it(served, watch, cel
     page.locator("#turned").uncheck()
     is_beside(watched, cells[0].parts, [part.rgb for part in cells[0].parts])
     page.locator("#turned").check()
-    # One photo: A left of the divide, B right of it.
+    # With one photo, A is left of the divider and B is right of it.
     page.evaluate("patchprism.open(0)")
     watched.frame()
     clip = page.evaluate("getComputedStyle(document.querySelector('.pane.main')).clipPath")
@@ -190,7 +190,7 @@ def test_b_stands_beside_a_in_colours_turned_to_agree_with_it(served, watch, cel
         page, f"document.getElementById('second-note').textContent.startsWith('B, layer {EARLIER}: turned')"
     )
     assert page.evaluate("patchprism.state.pins") == alone["pins"]
-    # A link shows both; undo goes back to the one.
+    # A link shows both, and undo returns to one.
     fragment = page.evaluate("patchprism.showAddress() ?? location.hash")
     assert f"other={MODEL}.{EARLIER}" in fragment
     while page.evaluate("patchprism.state.other !== null"):
@@ -205,7 +205,7 @@ def test_b_stands_beside_a_in_colours_turned_to_agree_with_it(served, watch, cel
 
 @pytest.fixture(scope="module")
 def carried(photo_files, cells, tmp_path_factory):
-    """One file with two layers."""
+    """A single file with two layers."""
     path = tmp_path_factory.mktemp("page") / "layers.html"
     words = ["explore", *map(str, photo_files), "--model", MODEL, "--size", str(SIZE)]
     done = CliRunner().invoke(app, [*words, "--html", str(path), "--layers", str(EARLIER), "-q"])
@@ -213,7 +213,7 @@ def carried(photo_files, cells, tmp_path_factory):
     return path
 
 
-def test_a_file_carries_layers(carried, watch, cells):
+def test_a_file_contains_layers(carried, watch, cells):
     watched = watch(carried.as_uri())
     page = watched.page
     slider = page.locator("#layer")
@@ -233,7 +233,7 @@ def test_a_file_carries_layers(carried, watch, cells):
     page.evaluate("patchprism.change({ threshold: 0.4 })")
     watched.frame()
     page.evaluate("patchprism.showAddress()")
-    # A link shows the same layer, with what was set in it.
+    # A link shows the same layer with its settings.
     link = page.evaluate("location.hash")
     other = watch(carried.as_uri() + link)
     shown = other.page.evaluate("patchprism.state")
@@ -245,7 +245,7 @@ def test_a_file_carries_layers(carried, watch, cells):
     until(other.page, "document.getElementById('second-note').textContent.includes('Residual')")
     other.page.evaluate("location.hash = '#'")
     until(other.page, f"patchprism.model.header.layers.shown[0] === {LAST}")
-    other.page.evaluate("location.hash = '#other=nobody.2&fit=77'")  # nothing that the file has
+    other.page.evaluate("location.hash = '#other=nobody.2&fit=77'")  # a fit that the file does not contain
     until(other.page, "document.getElementById('second-note').textContent === 'B could not be computed.'")
     assert other.page.evaluate("patchprism.model.header.layers.shown[0]") == LAST
     while page.evaluate(f"patchprism.state.fit !== {LAST}"):
@@ -259,7 +259,7 @@ def test_a_file_carries_layers(carried, watch, cells):
     ("layer", "told"),
     [(21, "no layer 21: layers are 0 to 20"), (-1, "layer"), (1.5, "layer"), ("2", "layer"), ([2], "layer")],
 )
-def test_a_layer_that_is_not_there_is_refused(served, layer, told):
+def test_a_missing_layer_is_refused(served, layer, told):
     def ask(method, path, body=None):
         connection = http.client.HTTPConnection(served.host, served.port, timeout=20)
         connection.request(

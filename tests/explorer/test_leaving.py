@@ -1,4 +1,4 @@
-"""What leaves the page as files, without a browser: archives, masks, the layout of a figure."""
+"""Files that the page writes, tested without a browser: archives, masks, and the layout of a figure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from patchprism.pictures.masks import full_mask
 from patchprism.prism.colors import PhotoColors
 
 
-def test_an_archive_holds_its_files(modules, tmp_path):
+def test_an_archive_contains_its_files(modules, tmp_path):
     modules(
         """
         import fs from "fs";
@@ -35,8 +35,8 @@ def test_an_archive_holds_its_files(modules, tmp_path):
             assert info.date_time == (2024, 2, 29, 12, 30, 10)
 
 
-def test_masks_are_pythons_and_cocos(modules, tmp_path):
-    tools = pytest.importorskip("pycocotools.mask", reason="it reads run lengths")
+def test_masks_equal_those_of_python_and_coco(modules, tmp_path):
+    tools = pytest.importorskip("pycocotools.mask", reason="pycocotools decodes the masks")
     rng = np.random.default_rng(0)
     cases = []
     for grid, size, crop in (
@@ -77,7 +77,7 @@ def test_masks_are_pythons_and_cocos(modules, tmp_path):
         assert found["coco"]["area"] == expected.sum()
 
 
-def test_pictures_keep_their_channels_and_say_their_resolution(modules, tmp_path):
+def test_pictures_have_their_channels_and_resolution(modules, tmp_path):
     modules(
         """
         import fs from "fs";

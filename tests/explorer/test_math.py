@@ -1,4 +1,4 @@
-"""The page's mathematics and Python's give the same bytes: both run over the same table of settings."""
+"""The page and Python compute the same bytes, for a table of settings."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from patchprism.prism.oklab import fill_cube
 from patchprism.support.arrays import to_uint8
 from patchprism.views.visualize import visualize
 
-MODEL, SIZE = "efficientnet_lite2", 160  # as the view of conftest.py
+MODEL, SIZE = "efficientnet_lite2", 160  # like the view in conftest.py
 
 PAGE = """
 import { readFileSync, writeFileSync } from "node:fs";
@@ -69,8 +69,8 @@ TABLE = [
             (0.7, "above", 2, 1, "object"),
             (0.123, "none", 3, 3, "object"),
             (0.0, "above", 0, 0, "all"),
-            (0.4, "none", 0, 0, "all"),  # the whole image
-            (1.0, "above", 0, 0, "object"),  # nothing is left
+            (0.4, "none", 0, 0, "all"),  # all patches
+            (1.0, "above", 0, 0, "object"),  # no foreground
         )
     ),
     *(
@@ -92,12 +92,12 @@ TABLE = [
 
 
 def by_python(view, setting):
-    """The view that `render` with these settings makes."""
+    """The view that `render` makes with these settings."""
     components = setting.get("components", [1, 2, 3])
     mask = {}
     if setting.get("side") == "none" and setting.get("basis") == "all":
         setting = {"basis": "all"}
-        mask["foreground"] = "none"  # scaled over all patches
+        mask["foreground"] = "none"  # colours are scaled over all patches
     if "side" in setting:
         mask["mask_side"] = setting["side"]
         if setting["side"] != "none":
@@ -145,7 +145,7 @@ def test_masks_and_colours_are_the_same_bytes(view, results, index):
     else:
         shown = np.array(result["visible"], bool)
         np.testing.assert_array_equal(colors * shown[:, None], to_uint8(flat([part.rgb for part in parts])))
-    # Or the table would prove nothing.
+    # Otherwise, the table would not test anything.
     assert mask.any() != (setting.get("threshold") == 1.0)
 
 
@@ -161,7 +161,7 @@ def test_the_downloaded_prism_gives_the_same_bytes(view, results, index):
         np.testing.assert_array_equal(again.rgb_all, part.rgb_all)
         if (
             setting.get("side") != "none" or setting.get("basis") != "all"
-        ):  # or the object PCA is another fit's
+        ):  # otherwise, the object PCA belongs to another fit
             np.testing.assert_array_equal(again.rgb, part.rgb)
     assert answers[index]["command"].startswith("patchprism render ")
 
@@ -190,7 +190,7 @@ def test_pictures_at_the_photos_resolution_are_the_same_bytes(view, results, ind
 
 @pytest.mark.parametrize("index", [10, 11, 25, 26, 27, 28, *range(len(TABLE) - 10, len(TABLE))])
 def test_the_command_reproduces_the_view(view, results, index, tmp_path):
-    """The command that the page shows, run as it stands, paints what the page paints."""
+    """The command that the page shows gives the same pictures as the page."""
     setting, result = TABLE[index], results[1][index]
     words = shlex.split(result["command"])
     assert words[0] == "patchprism"
@@ -209,7 +209,7 @@ def test_the_command_reproduces_the_view(view, results, index, tmp_path):
 
 
 def test_a_prism_from_elsewhere_keeps_its_ranges(view, photo_files, modules, tmp_path):
-    """Fitted on two photos, used on another: the ranges are the prism's, not those of the photo shown."""
+    """A prism of two photos is used for another photo; its ranges must be used, not those of the shown photo."""
     fitted = visualize(photo_files[:2], model=MODEL, size=SIZE, scaling="percentile", components=(2, -1, 3))
     other = visualize(photo_files[2:], prism=fitted.prism)
     (tmp_path / "message").write_bytes(build_message(other, prism_path="mine.safetensors").to_bytes())
@@ -225,7 +225,7 @@ def test_a_prism_from_elsewhere_keeps_its_ranges(view, photo_files, modules, tmp
     np.testing.assert_array_equal(got, to_uint8(flat(other.colors_all)))
     assert "--prism mine.safetensors" in plain["command"]
     assert "--threshold" not in plain["command"].replace("--mask-threshold", "")
-    # Scaling is settled by the prism, so the command needs the one that the page hands out.
+    # The prism determines the scaling, so the command needs the prism that the page saves.
     assert "--prism explored.prism.safetensors" in changed["command"]
     prism = Prism.load(tmp_path / "2.prism.safetensors")
     again = prism.split(other.features[0])
@@ -241,7 +241,7 @@ console.log(JSON.stringify(process.argv.slice(2).map((text) => [inControls(text,
 """
 
 
-def test_the_page_says_hints_in_the_words_of_its_controls(modules):
+def test_the_page_words_hints_with_the_names_of_its_controls(modules):
     said = json.loads(
         modules(
             WORDS,
@@ -312,7 +312,7 @@ def test_scaling_rounding_and_morphology_value_by_value(modules, tmp_path):
     given |= {"floats": floats.astype(float).tolist(), "masks": masks}
     cubes = np.concatenate([rng.random((20_000, 3)), np.indices((5, 5, 5)).reshape(3, -1).T / 4])
     cubes = cubes.astype(np.float32)
-    # A threshold is compared as float32: 0.1 is not above 0.1, though the one is a float64 and the other was not.
+    # A threshold is compared as float32, so that 0.1 is not above 0.1, although one of them is a float64.
     tenths = [i / 10 for i in range(11)]
     (tmp_path / "given.json").write_text(
         json.dumps({**given, "tenths": tenths, "cubes": cubes.astype(float).tolist()})
@@ -321,7 +321,7 @@ def test_scaling_rounding_and_morphology_value_by_value(modules, tmp_path):
     np.testing.assert_array_equal(got["range"], to_uint8(scale_range(values, low, high)))
     np.testing.assert_array_equal(got["flat"], scale_range(values, high, low))
     np.testing.assert_array_equal(got["sigmoid"], to_uint8(scale_sigmoid(values, deviation)))
-    # Not bytes alone: every float32.
+    # Not only bytes, but every float32 must agree.
     np.testing.assert_array_equal(np.reshape(got["lab"], (-1, 3)).astype(np.float32), fill_cube(cubes))
     np.testing.assert_array_equal(got["still"], scale_sigmoid(values, 0.0))
     for side in ("above", "below"):
@@ -334,7 +334,7 @@ def test_scaling_rounding_and_morphology_value_by_value(modules, tmp_path):
         np.testing.assert_array_equal(np.array(answer, bool).reshape(mask.shape), expected)
 
 
-def test_similarity_in_the_page_is_the_same_as_in_python(view, modules, tmp_path):
+def test_similarity_in_the_page_equals_that_in_python(view, modules, tmp_path):
     message = build_message(view)
     (tmp_path / "message").write_bytes(message.to_bytes())
     script = """
@@ -365,7 +365,7 @@ def test_similarity_in_the_page_is_the_same_as_in_python(view, modules, tmp_path
         assert row[query] == 1.0
     starts = np.cumsum([0, *(h * w for h, w in view.features.grids)])
     assert got["between"] == pytest.approx(got["rows"][1][-1], abs=1e-3)
-    # Best first; in the foreground alone unless asked otherwise.
+    # The best match first; only in the foreground, unless requested otherwise.
     assert sorted(match["photo"] for match in got["matches"]) == [1, 2]
     assert got["matches"][0]["value"] >= got["matches"][1]["value"]
     foreground = np.concatenate([part.foreground.ravel() for part in view.parts])
@@ -380,12 +380,12 @@ def test_similarity_in_the_page_is_the_same_as_in_python(view, modules, tmp_path
         back = rows[: starts[1]] @ rows[match["patch"]]
         if back.argmax() != 5 and back.max() - back[5] > 0.12:
             assert not match["mutual"]
-    # What a pin asks of its own photo alone is what the whole page would be told.
+    # A pin gets the same matches from its own photo alone as from the whole page.
     np.testing.assert_array_equal(got["back"], got["whole"])
     assert [match["mutual"] for match in got["matches"]] == [np.argmax(row) == 5 for row in got["whole"]]
 
 
-def test_no_name_is_taken_twice_when_the_modules_are_put_together():
+def test_names_stay_unique_when_the_modules_are_combined():
     from importlib import resources
 
     taken: dict[str, str] = {}
@@ -401,7 +401,7 @@ def test_no_name_is_taken_twice_when_the_modules_are_put_together():
     assert len(taken) > 40
 
 
-def test_a_message_comes_back_as_it_was(view):
+def test_a_message_is_read_as_it_was_written(view):
     message = build_message(view)
     again = Message.from_bytes(message.to_bytes())
     assert again.header == message.header
@@ -414,7 +414,7 @@ def test_a_message_comes_back_as_it_was(view):
     np.testing.assert_array_equal(codes.T * steps, expected)
 
 
-def test_the_command_says_which_tokens_were_taken(view, photo_files):
+def test_the_command_contains_the_options_of_the_tokens(view, photo_files):
     from dataclasses import replace
 
     assert not {"--layer=-1", "--token-norm=none"} & {

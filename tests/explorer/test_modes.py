@@ -1,4 +1,4 @@
-"""Clusters and attention as modes of the page: what the lenses of these names find, in a single file and served."""
+"""Clusters and attention in the page equal the results of these lenses, in a single file and served."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ def opened(seen, network, browser, tmp_path_factory):
 
 
 def colors_of(arrays, name, palette):
-    """Each photo's labels as colours of the palette, as the lens draws them."""
+    """The labels of each photo in colours of the palette, like in the lens."""
     colors = np.array([list(bytes.fromhex(each[1:])) for each in palette])
     return [colors[array[name]] for array in arrays]
 
 
-def test_the_page_shows_the_lenss_clusters_with_their_shares(opened, seen):
+def test_the_page_shows_the_clusters_of_the_lens_with_their_shares(opened, seen):
     page = opened.page
     opened.choose("mode", "clusters")
     for asked in ("auto", 4, 9):
@@ -64,10 +64,10 @@ def test_the_page_shows_the_lenss_clusters_with_their_shares(opened, seen):
         shares = [round(100 * size / sum(found.report["sizes"])) for size in found.report["sizes"]]
         legend = page.locator("#cluster-legend li").all_inner_texts()
         assert [text.strip() for text in legend] == [f"{n}: {share} %" for n, share in enumerate(shares, 1)]
-    # The command that is shown draws the same clusters.
+    # The shown command gives the same clusters.
     page.evaluate("patchprism.showAddress()")
     assert "--lens clusters --clusters 9" in page.locator("#command").inner_text()
-    # A cluster that is pointed at stays bright alone.
+    # With the pointer on a cluster, only this cluster stays bright.
     page.locator("#cluster-legend li button").nth(2).hover()
     opened.frame()
     labels = found.arrays[1]["labels"]
@@ -78,7 +78,7 @@ def test_the_page_shows_the_lenss_clusters_with_their_shares(opened, seen):
     }""")
     np.testing.assert_array_equal(np.reshape(dark, labels.shape) == 0, labels == 2)
     page.mouse.move(5, 5)
-    # A link holds the mode and the number; undo takes them back.
+    # A link contains the mode and the number, and undo reverts them.
     fragment = page.evaluate("location.hash")
     assert "m=clusters" in fragment
     assert "clusters=9" in fragment
@@ -86,7 +86,7 @@ def test_the_page_shows_the_lenss_clusters_with_their_shares(opened, seen):
     assert page.evaluate("patchprism.state.clusters") != 9
 
 
-def test_the_page_shows_the_lenss_attention(opened, seen, network):
+def test_the_page_shows_the_attention_of_the_lens(opened, seen, network):
     page = opened.page
     opened.choose("mode", "attention")
     opened.frame()
@@ -97,11 +97,11 @@ def test_the_page_shows_the_lenss_attention(opened, seen, network):
         np.testing.assert_array_equal(opened.canvas(i)[..., :3], heat(mean, 0.0, attention.top(mean)))
     fact = page.evaluate("patchprism.modeFact(1, patchprism.model.photos[1].start + 3)")
     assert float(fact.split()[1]) == pytest.approx(found.arrays[1]["cls_mean"].ravel()[3], rel=0.06)
-    # Both are columns of figures once they were shown.
+    # Both can be columns of figures after they were shown.
     assert page.evaluate("Object.keys(patchprism.exporter.kinds())")[-2:] == ["clusters", "attention"]
 
 
-def test_what_a_page_has_not_is_not_offered(page_file, watch):
+def test_modes_that_a_page_lacks_are_not_offered(page_file, watch):
     # efficientnet_lite2 has no attention; a link that asks for it shows the colours.
     watched = watch(page_file.as_uri() + "#m=attention&clusters=99")
     watched.frame()
@@ -120,7 +120,7 @@ def unpacked(content, dtype):
     return json.loads(content[4 : 4 + length]), np.frombuffer(content[4 + length :], dtype)
 
 
-def test_the_server_answers_with_the_lenss_clusters(served, session, view):  # noqa: F811
+def test_the_server_answers_with_the_clusters_of_the_lens(served, session, view):  # noqa: F811
     for asked in ("auto", 5):
         status, content, _ = ask(served, "GET", f"{session}/clusters?count={asked}")
         assert status == 200
@@ -131,7 +131,7 @@ def test_the_server_answers_with_the_lenss_clusters(served, session, view):  # n
     for asked in ("1", "13", "x", ""):
         assert ask(served, "GET", f"{session}/clusters?count={asked}")[0] == 422
     assert ask(served, "GET", session)[1]["attention"] is False
-    # A network without attention: the job says so.
+    # For a network without attention, the job fails with a message.
     assert ask(served, "GET", f"{session}/attention")[0] == 404
     assert ask(served, "POST", f"{session}/attention")[0] == 202
     end = time.monotonic() + 30
@@ -157,7 +157,7 @@ def test_the_server_runs_the_network_for_attention(seen, network):
     workshop.close()
 
 
-def test_what_cannot_be_shown_is_refused(seen):
+def test_modes_that_cannot_be_shown_are_refused(seen):
     flat = patchprism.visualize(features=np.ones((1, 3, 3, 8)), foreground="none")
     with pytest.raises(OptionError, match="clusters must be at most the number of different patches"):
         find_clusters(flat, [2])
@@ -165,7 +165,7 @@ def test_what_cannot_be_shown_is_refused(seen):
     carry_modes(message, flat)
     assert "clusters" not in message.header
     assert "clusters" not in message.parts
-    # As many as there are different patches, and no more.
+    # At most as many clusters as different patches.
     few = patchprism.visualize(features=np.eye(4).reshape(1, 2, 2, 4), foreground="none")
     message = build_message(few)
     carry_modes(message, few)

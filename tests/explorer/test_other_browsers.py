@@ -1,6 +1,6 @@
-"""The page in Firefox and in WebKit, Safari's engine: what each must do as Chromium does.
+"""The page in Firefox and in WebKit, Safari's engine, must work as in Chromium.
 
-Chromium is asked everything, in test_page.py and test_served.py; here, what engines could do differently.
+test_page.py and test_served.py test everything in Chromium; these tests are for differences between engines.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from patchprism.support.arrays import to_uint8
 CONTROL = "\ue009"
 READY = "document.documentElement.dataset.ready"
 
-# What a page complains of, from its first script on.
+# Records the page's errors, from its first script on.
 RECORDER = """
 globalThis.complaints = [];
 const complain = (text) => complaints.push(String(text));
@@ -37,7 +37,7 @@ for (const level of ["error", "warn"]) console[level] = (...words) => complain(w
 
 
 def recorded(html):
-    """The page with the recorder as its first script, which its policy allows."""
+    """The page with the recorder as its first script, allowed by its policy."""
     digest = base64.b64encode(hashlib.sha256(RECORDER.encode()).digest()).decode()
     html = html.replace("script-src ", f"script-src 'sha256-{digest}' ", 1)
     return html.replace("<title>", f"<script>{RECORDER}</script><title>", 1)
@@ -46,9 +46,9 @@ def recorded(html):
 @pytest.fixture(scope="module", params=["Firefox", "WebKit"])
 def driver(request, tmp_path_factory):
     if request.param == "Firefox" and webdriver.FIREFOX is None:
-        pytest.skip("no Firefox on this machine (PATCHPRISM_FIREFOX names one elsewhere)")
+        pytest.skip("no Firefox found; PATCHPRISM_FIREFOX can give its path")
     if request.param == "WebKit" and None in (webdriver.WEBKIT, webdriver.MINIBROWSER, webdriver.XVFB):
-        pytest.skip("no WebKit on this machine: Debian has it as webkit2gtk-driver, and xvfb")
+        pytest.skip("no WebKit found; on Debian, install webkit2gtk-driver and xvfb")
     started = getattr(webdriver, request.param)(tmp_path_factory.mktemp(request.param))
     yield started
     started.close()
@@ -77,12 +77,12 @@ def show(driver, address):
 
 
 def unfold(driver):
-    """Open every section of the panel; in a small window some are folded."""
+    """Open all sections of the panel, because some are collapsed in a small window."""
     driver.script("document.querySelectorAll('details.section').forEach((each) => { each.open = true; })")
 
 
 def canvas(driver, index, layer="colors"):
-    """Pixels of one of a photo's canvases as the next frame has them, (h, w, 4)."""
+    """Pixels of one of a photo's canvases in the next frame, (h, w, 4)."""
     h, w, data = driver.script(
         """new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))).then(() => {
           const canvas = document.querySelectorAll(`canvas.${arguments[1]}`)[arguments[0]];
@@ -96,7 +96,7 @@ def canvas(driver, index, layer="colors"):
 
 
 def same_colors(driver, parts, whole=False):
-    """Whether masks and colours on the screen are Python's, byte for byte."""
+    """Check that masks and colours on the screen equal Python's exactly."""
     for i, part in enumerate(parts):
         pixels = canvas(driver, i)
         shown = np.ones_like(part.foreground) if whole else part.foreground
@@ -120,7 +120,7 @@ def choose(driver, name, value):
 
 
 def downloaded(driver, press):
-    """The file that a button gives: its name and its bytes."""
+    """Name and bytes of the file that a button saves."""
     before = set(driver.downloads.iterdir())
     press()
     end = time.monotonic() + 20
@@ -128,7 +128,7 @@ def downloaded(driver, press):
     while True:
         assert time.monotonic() < end, "nothing was downloaded"
         new = [path for path in driver.downloads.iterdir() if path not in before]
-        # A part under another name, or a file that still grows, is not it yet.
+        # Wait while the file has a temporary name or still grows.
         if len(new) == 1 and not new[0].name.endswith((".part", ".wkdownload")):
             if size and new[0].stat().st_size == size:
                 break
@@ -148,7 +148,7 @@ def picture(driver, index=0):
 
 
 def pasted(driver):
-    """What the clipboard holds: pasted with keys."""
+    """Contents of the clipboard, pasted with keys."""
     driver.script("document.body.append(Object.assign(document.createElement('textarea'), { id: 'paste' }))")
     driver.script("document.getElementById('paste').focus()")
     driver.keys("v", held=CONTROL)
@@ -157,10 +157,10 @@ def pasted(driver):
     return text
 
 
-def test_it_opens_with_what_python_shows(opened, view, explored):
+def test_it_opens_with_the_same_colours_as_python(opened, view, explored):
     same_colors(opened, view.parts)
     assert opened.script("document.title") == "3 photos through efficientnet_lite2"
-    # The photos too: decoded as Pillow does, but for how chroma is brought to the photo's size.
+    # Photos are decoded like in Pillow, except for the upsampling of chroma.
     for i in range(3):
         content = explored.message.parts[f"photo-{i}"][2]
         expected = np.asarray(Image.open(io.BytesIO(content)).convert("RGB")).astype(int)
@@ -221,7 +221,7 @@ def test_hovering_shows_similarity_and_pins_their_matches(opened, view):
     assert brightness[4 * w + 6] == brightness.max()
     opened.pointer(patch_place(opened, 0, 4, 6), "down", "up")
     opened.until("document.querySelectorAll('#lines line').length === 2")
-    # The pointer is still there, and so is the heat.
+    # The pointer is still there, and so is the heat map.
     canvas(opened, 0)
     assert "row 5, column 7" in opened.script("document.getElementById('readout').textContent")
     assert opened.script("document.getElementById('gallery').classList.contains('heating')")
@@ -231,18 +231,18 @@ def test_hovering_shows_similarity_and_pins_their_matches(opened, view):
           document.querySelector("#lines line"), document.getElementById("lines").getBoundingClientRect())"""
     )
     assert line == pytest.approx([x, y], abs=1)
-    # By keys, from the patch in the middle.
+    # With keys, from the patch in the middle.
     opened.script("document.querySelector('.frame').focus()")
     opened.keys("\ue014", "\ue015", " ")  # right, down, Space
     opened.until("document.querySelectorAll('.marks .pin').length === 2")
-    opened.keys("\ue00c")  # Escape: the heat map is let go, the pins stay
+    opened.keys("\ue00c")  # Escape: the heat map is released, and the pins stay
     opened.pointer((5, 5))
     opened.until("!document.getElementById('gallery').classList.contains('heating')")
     assert opened.script("document.querySelectorAll('.marks .pin').length") == 2
     opened.keys("z", held=CONTROL)
     opened.keys("z", held=CONTROL)
     opened.until("document.querySelectorAll('.marks .pin').length === 1")
-    # One photo over the whole window, and back.
+    # One photo fills the window, and back.
     opened.script("document.querySelector('.frame').focus()")
     opened.keys("\ue007")  # Enter
     opened.until("document.querySelectorAll('.tile').length === 1")
@@ -250,7 +250,7 @@ def test_hovering_shows_similarity_and_pins_their_matches(opened, view):
     opened.until("document.querySelectorAll('.tile').length === 3")
 
 
-def test_what_is_taken_away_is_pythons(opened, view, tmp_path):
+def test_saved_files_equal_those_of_python(opened, view, tmp_path):
     name, shown = picture(opened)
     assert name == "cat.pca.png"
     np.testing.assert_array_equal(shown, view.picture(0))
@@ -258,7 +258,7 @@ def test_what_is_taken_away_is_pythons(opened, view, tmp_path):
     np.testing.assert_array_equal(picture(opened)[1], view.picture(0, background="grey"))
     choose(opened, "mode", "overlay")
     expected = view.picture(0, overlay_alpha=0.6, upsample="nearest").astype(int)
-    # The photo's size, the same patches; the photo below as WebP keeps it.
+    # The picture has the photo's size and the same patches, over the photo from WebP.
     assert 0 < np.abs(picture(opened)[1] - expected).mean() < 3
     drag_threshold(opened, 0.5, 0.4)
     name, content = downloaded(opened, lambda: opened.click("#download-prism"))
@@ -294,14 +294,14 @@ def test_a_reload_and_a_link_show_the_same_view(opened):
     assert opened.script("patchprism.state") == state
     for i in range(3):
         np.testing.assert_array_equal(canvas(opened, i), shown[i])
-    # Controls show what is, not what they held when the page was left.
+    # Controls show the current state, not their values when the page was left.
     assert opened.script("document.querySelector('input[name=mode]:checked').value") == "overlay"
     assert float(opened.script("document.getElementById('threshold').value")) == state["threshold"]
 
 
 @pytest.mark.parametrize("width", [360, 1200])
-def test_nothing_sticks_out_of_a_phone_or_a_window(driver, page_file, tmp_path, width):
-    # A window cannot be made as narrow as a phone; a frame can.
+def test_nothing_exceeds_the_width_of_a_phone_or_a_window(driver, page_file, tmp_path, width):
+    # A window cannot be as narrow as a phone, but a frame can.
     frame = f'<iframe src="{page_file.as_uri()}" style="width:{width}px;height:700px;border:0"></iframe>'
     (tmp_path / "framed.html").write_text(f"<!doctype html><body style='margin:0'>{frame}", "utf-8")
     driver.open((tmp_path / "framed.html").as_uri())
@@ -338,7 +338,7 @@ def test_light_and_dark(opened):
         opened.prefer(scheme, None)
 
 
-def test_in_a_notebook_it_shows_in_a_frame_of_its_own(driver, view, explored, tmp_path):
+def test_notebooks_display_it_in_a_frame(driver, view, explored, tmp_path):
     html = explored._repr_html_().replace("height:760px", "height:500px")
     (tmp_path / "notebook.html").write_text(f'<!doctype html><meta charset="utf-8"><body>{html}', "utf-8")
     driver.open((tmp_path / "notebook.html").as_uri())
@@ -347,7 +347,7 @@ def test_in_a_notebook_it_shows_in_a_frame_of_its_own(driver, view, explored, tm
     assert driver.script("origin") == "null"
     same_colors(driver, view.parts)
     unfold(driver)
-    # WebKit's driver does not press what it must scroll to in a frame.
+    # WebKit's driver cannot press elements in a frame that need scrolling.
     driver.script(
         """((node) => { node.value = "grey"; node.dispatchEvent(new Event("change")); })(
           document.getElementById("background"))"""
@@ -359,7 +359,7 @@ def test_in_a_notebook_it_shows_in_a_frame_of_its_own(driver, view, explored, tm
     driver.into_frame(None)
 
 
-def test_the_served_page_adds_refits_and_comes_back(driver, served, view, tmp_path):
+def test_the_served_page_adds_photos_refits_and_reloads(driver, served, view, tmp_path):
     show(driver, served.address)
     same_colors(driver, view.parts)
     y, x = np.mgrid[:90, :120]
@@ -383,15 +383,15 @@ def test_the_served_page_adds_refits_and_comes_back(driver, served, view, tmp_pa
         np.testing.assert_array_equal(pixels[..., 3] > 0, part.foreground)
         colors = to_uint8(part.rgb[part.foreground]).astype(int)
         np.testing.assert_allclose(pixels[part.foreground][:, :3].astype(int), colors, atol=1)
-    # Over the photo itself: the server has it.
+    # The picture is over the original photo, which the server has.
     choose(driver, "mode", "overlay")
     shown = picture(driver)[1].astype(int)
     np.testing.assert_allclose(
         shown, again.picture(0, overlay_alpha=0.6, upsample="nearest").astype(int), atol=1
     )
     assert driver.script("document.getElementById('message').textContent") == ""
-    # Left with its buttons off, as in the middle of a fit: they work again. Firefox would keep them off, were
-    # the page not sent with no-store.
+    # If the page is left while its buttons are disabled, as during a fit, they work again after a reload. Firefox
+    # would keep them disabled without the header no-store.
     driver.script(
         "['refit', 'save', 'model', 'files'].forEach((id) => document.getElementById(id).disabled = true)"
     )
@@ -400,22 +400,22 @@ def test_the_served_page_adds_refits_and_comes_back(driver, served, view, tmp_pa
     assert driver.script("patchprism.model.photos.length") == 4
     off = driver.script("[...document.querySelectorAll('#work :disabled')].map((node) => node.id)")
     assert off == []
-    # Without its token there is nothing.
+    # Without the token, nothing is served.
     address = served.address.replace(served.token, "A" * len(served.token))
     driver.open(address)
     assert "no such page" in driver.script("document.body.textContent")
 
 
-def test_a_browser_that_guards_against_fingerprinting_gives_pythons_picture(driver, page_file, view):
+def test_protection_against_fingerprinting_does_not_change_saved_pictures(driver, page_file, view):
     if driver.name != "Firefox":
-        pytest.skip("Firefox's preference")
+        pytest.skip("only Firefox has this preference")
     driver.prefer("privacy.resistFingerprinting", True)
     try:
         show(driver, page_file.as_uri())
-        # What is read back from a canvas is noise; so it is not where the picture comes from.
+        # Canvases are read as noise, so the picture must not come from a canvas.
         assert (canvas(driver, 0)[..., 3] > 0).tolist() != view.parts[0].foreground.tolist()
         np.testing.assert_array_equal(picture(driver)[1], view.picture(0))
-        # The photo can only be read back: better none than noise.
+        # The photo could only be read from a canvas, so it is left out.
         choose(driver, "mode", "overlay")
         driver.click(".tile figcaption button")
         driver.until("document.getElementById('toast').textContent.includes('fingerprinting')")
@@ -423,7 +423,7 @@ def test_a_browser_that_guards_against_fingerprinting_gives_pythons_picture(driv
         driver.prefer("privacy.resistFingerprinting", None)
 
 
-def test_the_recorder_hears_complaints(driver, tmp_path):
+def test_the_recorder_records_errors(driver, tmp_path):
     (tmp_path / "bad.html").write_text(
         recorded(
             '<meta http-equiv="Content-Security-Policy" content="script-src \'self\'; img-src data:"><title></title>'
@@ -439,7 +439,7 @@ def test_the_recorder_hears_complaints(driver, tmp_path):
 
 
 def test_the_tools_work(opened, view):
-    """Scatter, teaching and figures: drawn, fitted and written by every engine."""
+    """Scatter plot, teaching and figures work in every engine."""
     found = opened.script("""(async () => {
       const { scatter, teacher, exporter, model } = patchprism;
       for (const id of ["scatter", "teach"]) document.getElementById(id).open = true;

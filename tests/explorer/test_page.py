@@ -1,4 +1,4 @@
-"""The single file in a real browser: every question that the page answers, asked by hand."""
+"""The single file in a real browser: every function of the page, used like a person."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def drag(watched, element, start, stop, steps=6):
     watched.frame()
 
 
-def test_it_opens_with_what_python_shows(opened, view):
+def test_it_opens_with_the_same_colours_as_python(opened, view):
     for i, part in enumerate(view.parts):
         pixels = opened.canvas(i)
         np.testing.assert_array_equal(pixels[..., 3] > 0, part.foreground)
@@ -71,7 +71,7 @@ def test_the_masks_follow_the_threshold(opened, view):
     np.testing.assert_array_equal(mask_on_screen(opened), before)
 
 
-def test_hovering_shows_similarity_and_leaving_takes_it_away(opened, view):
+def test_hovering_shows_similarity_and_leaving_hides_it(opened, view):
     page = opened.page
     x, y = opened.patch_place(0, 4, 6)
     page.mouse.move(x, y)
@@ -83,13 +83,13 @@ def test_hovering_shows_similarity_and_leaving_takes_it_away(opened, view):
     w = view.features.grids[0][1]
     full = np.concatenate([part @ rows[0][4 * w + 6] for part in rows])
     heat = np.concatenate([opened.canvas(i, "heat")[..., :3].reshape(-1, 3) for i in range(3)])
-    # Brighter is more similar, all the way: viridis's green rises.
+    # Brighter is more similar: the green of viridis increases.
     brightness = heat[:, 1].astype(float)
     assert np.corrcoef(brightness, np.clip(full, 0, 1))[0, 1] > 0.95
     assert brightness[4 * w + 6] == brightness.max()
     order = np.argsort(full)
     assert brightness[order[-20:]].min() > np.median(brightness)
-    # On to another photo, over patches on the way: what is shown is where the pointer stops.
+    # Move over other patches to another photo: the patch where the pointer stops is shown.
     page.mouse.move(*opened.patch_place(1, 2, 3), steps=9)
     opened.frame()
     w = view.features.grids[1][1]
@@ -118,7 +118,7 @@ def test_pins_draw_lines_to_their_matches(opened):
     x, y = opened.patch_place(0, 4, 6)
     assert float(line.get_attribute("x1")) == pytest.approx(x - board["x"], abs=1)
     assert float(line.get_attribute("y1")) == pytest.approx(y - board["y"], abs=1)
-    page.mouse.click(*opened.patch_place(0, 4, 6))  # again: unpinned
+    page.mouse.click(*opened.patch_place(0, 4, 6))  # a second click removes the pin
     opened.frame()
     assert page.locator("#lines line").count() == 2
     assert page.locator("#pins-note").is_hidden()
@@ -138,7 +138,7 @@ def test_components_signs_scaling_and_basis_change_colours(opened, view):
     np.testing.assert_array_equal(
         opened.canvas(0)[part.foreground][:, :3], to_uint8(part.rgb[part.foreground])
     )
-    # The whole image is the whole image: its background has its own colours, too.
+    # With all patches, the background has its own colours too.
     opened.choose("basis", "all")
     opened.frame()
     pixels = opened.canvas(0)
@@ -149,7 +149,7 @@ def test_components_signs_scaling_and_basis_change_colours(opened, view):
     opened.choose("side", view.prism.side_)
     opened.frame()
     np.testing.assert_array_equal(opened.canvas(0)[..., :3], to_uint8(part.rgb_all))
-    # The options and the bars are the scene PCA's now, and say which components are shown.
+    # The options and the bars now belong to the scene PCA, and show the chosen components.
     shares = page.locator("#component-red option").all_inner_texts()
     assert shares == [f"{k + 1} · {100 * share:.1f} %" for k, share in enumerate(prism.scene_ratio_)]
     dots = page.locator("#explained .column").evaluate_all(
@@ -158,7 +158,7 @@ def test_components_signs_scaling_and_basis_change_colours(opened, view):
     assert dots == ["", "green", "blue", "red", "", "", "", ""]
 
 
-def test_the_page_says_when_a_picture_holds_its_smaller_photo(opened, view, served, watch):
+def test_the_page_reports_when_a_picture_contains_its_smaller_photo(opened, view, served, watch):
     note = opened.page.locator("#picture-note")
     opened.page.wait_for_timeout(250)
     assert note.inner_text() == ""
@@ -168,21 +168,21 @@ def test_the_page_says_when_a_picture_holds_its_smaller_photo(opened, view, serv
     download = downloaded(opened, lambda: opened.page.get_by_label("Download the picture of cat.png").click())
     picture = np.asarray(Image.open(download.path()).convert("RGB")).astype(float)
     expected = view.picture(0, overlay_alpha=0.6, upsample="nearest")
-    # The photo's size, the same patches; the photo below as WebP keeps it.
+    # The picture has the photo's size and the same patches, over the photo from WebP.
     assert picture.shape == expected.shape
     assert 0 < np.abs(picture - expected).mean() < 3
     opened.choose("mode", "colours")
     opened.page.locator("#background").select_option("grey")
     opened.page.wait_for_timeout(250)
     assert note.inner_text() == ""
-    # The served page fetches the photo itself, and has nothing to say.
+    # The served page fetches the original photo, so there is no message.
     page = watch(served.address).page
     page.locator("input[name=mode][value=overlay]").click()
     page.wait_for_timeout(250)
     assert page.locator("#picture-note").inner_text() == ""
 
 
-def test_oklab_lays_the_same_components_out(opened, view, photo_files, tmp_path):
+def test_oklab_shows_the_same_components(opened, view, photo_files, tmp_path):
     page = opened.page
     before = opened.canvas(0)
     opened.choose("space", "oklab")
@@ -204,7 +204,7 @@ def test_oklab_lays_the_same_components_out(opened, view, photo_files, tmp_path)
     np.testing.assert_array_equal(Prism.load(download.path()).split(view.features[0]).rgb, part.rgb)
 
 
-def test_a_prism_in_oklab_opens_in_it_and_goes_back(view, watch, tmp_path):
+def test_a_prism_in_oklab_opens_in_oklab_and_can_be_changed_to_rgb(view, watch, tmp_path):
     lab = patchprism.visualize(view.photos.sources, model="efficientnet_lite2", size=160, space="oklab")
     watched = watch(lab.explore().save(tmp_path / "lab.html").as_uri())
     for i, part in enumerate(lab.parts):
@@ -226,7 +226,7 @@ def downloaded(watched, press):
 
 
 @pytest.mark.parametrize("background", ["black", "grey"])
-def test_the_downloaded_png_has_pythons_pixels(opened, view, background):
+def test_the_downloaded_png_has_the_same_pixels_as_python(opened, view, background):
     opened.page.locator("#background").select_option(background)
     download = downloaded(opened, lambda: opened.page.get_by_label("Download the picture of cat.png").click())
     assert download.suggested_filename == "cat.pca.png"
@@ -254,7 +254,7 @@ def test_the_downloaded_prism_and_the_copied_command_give_the_same_colours(opene
         np.testing.assert_array_equal(to_uint8(arrays["rgb"][mask]), shown[mask][:, :3])
 
 
-def test_a_copy_that_fails_is_not_called_one(opened):
+def test_a_failed_copy_is_reported(opened):
     page = opened.page
     page.evaluate(
         "navigator.clipboard.writeText = () => Promise.reject(); document.execCommand = () => false; 0"
@@ -281,7 +281,7 @@ def test_a_link_shows_the_same_view_again(watch, page_file):
     for i in range(3):
         np.testing.assert_array_equal(second.canvas(i), first.canvas(i))
     assert second.page.locator(".marks .pin").count() == 1
-    # The same tab, reloaded.
+    # Reload the same tab.
     first.page.reload()
     first.page.wait_for_selector("html[data-ready]")
     assert first.page.evaluate("patchprism.state") == second.page.evaluate("patchprism.state")
@@ -296,12 +296,12 @@ def test_a_link_shows_the_same_view_again(watch, page_file):
         "#<script>",
     ],
 )
-def test_a_fragment_that_makes_no_sense_changes_nothing(watch, page_file, fragment):
+def test_an_invalid_fragment_changes_nothing(watch, page_file, fragment):
     watched = watch(page_file.as_uri() + fragment)
     assert watched.page.evaluate("JSON.stringify(patchprism.state) === JSON.stringify(patchprism.opening)")
 
 
-def test_keys_alone_reach_everything(opened):
+def test_every_control_can_be_reached_with_keys(opened):
     page = opened.page
     page.keyboard.press("3")
     assert page.evaluate("patchprism.state.mode") == "overlay"
@@ -336,7 +336,7 @@ def test_every_control_has_a_name_for_screen_readers(opened):
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(360, "light"), (1300, "dark")])
-def test_nothing_sticks_out_of_a_phone_or_a_window(browser, page_file, width, scheme):
+def test_nothing_exceeds_the_width_of_a_phone_or_a_window(browser, page_file, width, scheme):
     context = browser.new_context(viewport={"width": width, "height": 780}, color_scheme=scheme)
     page = context.new_page()
     page.goto(page_file.as_uri())
@@ -356,7 +356,7 @@ def test_nothing_sticks_out_of_a_phone_or_a_window(browser, page_file, width, sc
     context.close()
 
 
-def test_zoom_keeps_the_point_under_the_hand(opened):
+def test_zoom_keeps_the_point_under_the_pointer(opened):
     page = opened.page
     x, y = opened.patch_place(0, 3, 3)
     page.mouse.move(x, y)
@@ -370,14 +370,14 @@ def test_zoom_keeps_the_point_under_the_hand(opened):
     assert after == pytest.approx((x, y), abs=2)
 
 
-def test_a_title_cannot_break_out(view, watch, tmp_path):
+def test_a_title_is_escaped(view, watch, tmp_path):
     title = '</title></script><script>document.title="x"</script>{{script}}"\'<!--'
     watched = watch(view.explore(title=title).save(tmp_path / "t.html").as_uri())
     assert watched.page.title() == title
     assert watched.page.locator("#title").inner_text() == title
 
 
-def test_in_a_notebook_it_shows_in_a_frame_of_its_own(view, browser):
+def test_notebooks_display_it_in_a_frame(view, browser):
     html = view.explore()._repr_html_()
     assert html.startswith("<iframe srcdoc=")
     context = browser.new_context()
@@ -389,7 +389,7 @@ def test_in_a_notebook_it_shows_in_a_frame_of_its_own(view, browser):
     frame.locator("html[data-ready=true]").wait_for(timeout=20_000, state="attached")
     frame.locator("input[name=mode][value=overlay]").click()
     frame.locator("#alpha").wait_for()
-    assert frame.locator("#link").is_hidden()  # no link could open it
+    assert frame.locator("#link").is_hidden()  # links cannot open a page in a notebook
     page.wait_for_timeout(250)
     assert problems == []
     context.close()

@@ -39,7 +39,7 @@ def test_pillow_reads_what_the_page_wrote(modules, tmp_path, kind, size):
     with Image.open(tmp_path / "made.png") as made:
         assert made.mode == "RGB"
         np.testing.assert_array_equal(np.asarray(made), rgb)
-    # About as small as Pillow makes it.
+    # About as small as with Pillow.
     Image.fromarray(rgb).save(tmp_path / "pillow.png")
     ours, pillows = ((tmp_path / f"{name}.png").stat().st_size for name in ("made", "pillow"))
     assert ours < 1.2 * pillows + 100

@@ -1,4 +1,4 @@
-"""The served page in a real browser, and everything that a server is thrown."""
+"""The served page in a real browser, and bad requests to the server."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from patchprism.explorer.guard import Guard
 from patchprism.prism.estimator import Prism
 from patchprism.support.arrays import to_uint8
 
-MODEL, SIZE = "efficientnet_lite2", 160  # as the view of conftest.py
+MODEL, SIZE = "efficientnet_lite2", 160  # like the view in conftest.py
 
 
 def ask(served, method, path, body=None, headers=None, token=None):
-    """One request; status and what came back, JSON read."""
+    """Send a request; returns the status and the answer, parsed if it is JSON."""
     connection = http.client.HTTPConnection(served.host, served.port, timeout=20)
     connection.request(method, f"/{token or served.token}{path}", body, headers or {})
     answer = connection.getresponse()
@@ -40,7 +40,7 @@ def session(served):
     status, answer, _ = ask(served, "POST", "/api/sessions")
     assert status == 200
     yield f"/api/sessions/{answer['session']}"
-    # Whatever was thrown at it, the server is alive and has its colours.
+    # After any request, the server still works and has its colours.
     status, content, _ = ask(served, "GET", f"/api/sessions/{answer['session']}/message")
     assert status == 200
     assert Message.from_bytes(content).header["photos"]
@@ -61,7 +61,7 @@ def wait(served, session):
 
 
 def until(page, expression):
-    """Wait for something in the page; its content security policy forbids Playwright's own way, which evals."""
+    """Wait for an expression in the page; Playwright's method uses eval, which the page's policy forbids."""
     end = time.monotonic() + 60
     while not page.evaluate(expression):
         assert time.monotonic() < end, f"still not: {expression}"
@@ -79,20 +79,20 @@ def jpeg(seed=0, size=(90, 120)):
 # -- the page -------------------------------------------------------------------------------------------------
 
 
-def test_the_served_page_shows_adds_refits_and_saves(served, watch, view, tmp_path):
+def test_the_served_page_shows_and_adds_photos_refits_and_saves(served, watch, view, tmp_path):
     watched = watch(served.address)
     page = watched.page
     for i, part in enumerate(view.parts):
         pixels = watched.canvas(i)
         np.testing.assert_array_equal(pixels[part.foreground][:, :3], to_uint8(part.rgb[part.foreground]))
-    # A photo and a corrupt one dropped in together: one message, one photo more.
+    # A photo and a corrupt file are dropped together: there is one message and one new photo.
     (tmp_path / "new one.jpg").write_bytes(jpeg())
     (tmp_path / "broken.jpg").write_bytes(jpeg()[:300])
     page.set_input_files("#files", [tmp_path / "broken.jpg", tmp_path / "new one.jpg"])
     until(page, "patchprism.model.photos.length === 4")
     until(page, "document.getElementById('message').textContent.includes('broken.jpg')")
     assert page.locator(".name").all_inner_texts()[3] == "new one.jpg"
-    # Fitted anew on the foreground that is shown.
+    # Fit again on the shown foreground.
     page.locator("#threshold").fill("0.4")
     page.locator("#refit").click()
     until(page, "patchprism.model.header.fit.threshold === 0.4 && !patchprism.working")
@@ -119,7 +119,7 @@ def test_the_served_page_shows_adds_refits_and_saves(served, watch, view, tmp_pa
     until(page, "document.getElementById('toast').textContent.startsWith('Saved')")
     saved = np.asarray(Image.open(served.folder / "explored" / "cat.pca.png"))
     np.testing.assert_allclose(saved.astype(int), again.picture(0).astype(int), atol=1)
-    # At the photo's own resolution, over the photo itself: the server has it.
+    # At the photo's resolution, over the original photo, which the server has.
     page.locator("input[name=mode][value=overlay]").check(force=True)
     with page.expect_download() as waiting:
         page.get_by_label("Download the picture of cat.png").click()
@@ -130,7 +130,7 @@ def test_the_served_page_shows_adds_refits_and_saves(served, watch, view, tmp_pa
     assert watched.left_the_page(served.address) == []
 
 
-def test_a_view_outlives_other_fits_and_undo_goes_back_over_them(served, watch, tmp_path):
+def test_a_view_is_kept_over_other_fits_and_undo_returns_to_it(served, watch, tmp_path):
     watched = watch(served.address)
     page = watched.page
     until(page, "document.getElementById('model').value === 'efficientnet_lite2'")
@@ -150,7 +150,7 @@ def test_a_view_outlives_other_fits_and_undo_goes_back_over_them(served, watch, 
     assert page.evaluate("patchprism.state") == first
     page.keyboard.press("Control+Shift+z")
     until(page, "patchprism.model.header.fit.threshold === 0.4")
-    # A photo more: other scores, for which that threshold was not chosen.
+    # With another photo, scores change, so the threshold is not kept.
     (tmp_path / "one more.jpg").write_bytes(jpeg())
     page.set_input_files("#files", [tmp_path / "one more.jpg"])
     until(page, "patchprism.model.photos.length === 4 && !patchprism.working")
@@ -158,7 +158,7 @@ def test_a_view_outlives_other_fits_and_undo_goes_back_over_them(served, watch, 
     kept = page.evaluate("patchprism.state")
     assert kept["threshold"] == page.evaluate("patchprism.model.header.fit.threshold")
     assert (kept["pins"], kept["opening"]) == (first["pins"], 1)
-    # Its way to the foreground is a control; the photo goes again, and the pins stay.
+    # The foreground method is a control. The photo is removed again, and the pins stay.
     assert page.locator("#method").input_value() == "auto"
     page.locator("#method").select_option("pca")
     until(page, "patchprism.model.header.fit.method === 'pca' && !patchprism.working")
@@ -191,13 +191,13 @@ def test_two_tabs_do_not_disturb_each_other(served, watch):
     two.page.reload()
     two.page.wait_for_selector("html[data-ready=true]")
     assert two.page.evaluate("patchprism.model.header.fit.threshold") != 0.7
-    # A tab that is reloaded comes back to its own.
+    # A reloaded tab shows its own fit.
     one.page.reload()
     one.page.wait_for_selector("html[data-ready=true]")
     assert one.page.evaluate("patchprism.model.header.fit.threshold") == 0.7
 
 
-def test_a_fit_that_cannot_be_leaves_the_view(served, watch):
+def test_a_fit_that_fails_keeps_the_view(served, watch):
     watched = watch(served.address)
     before = watched.canvas(0)
     watched.page.evaluate("patchprism.change({ threshold: 1, side: 'above' })")
@@ -215,7 +215,7 @@ def test_a_hundred_megabytes_are_refused_before_they_are_read(served, session):
     connection = http.client.HTTPConnection(served.host, served.port, timeout=10)
     connection.putrequest("POST", f"/{served.token}{session}/photos")
     connection.putheader("Content-Length", str(100 << 20))
-    connection.endheaders()  # and no byte of it
+    connection.endheaders()  # without sending the body
     answer = connection.getresponse()
     assert answer.status == 413
     assert "larger than 33.6 MB" in json.loads(answer.read())["error"]
@@ -233,7 +233,7 @@ def test_a_hundred_megabytes_in_chunks_are_cut_off(served, session):
                 plain.sendall(chunk)
                 sent += 1
         except OSError:
-            pass  # it hung up, as it should
+            pass  # the server closed the connection, as it should
         try:
             answer = plain.recv(4096)
         except OSError:
@@ -260,7 +260,7 @@ def zip_named_jpg():
         ("a%00b%0A.png", b"x", "ab.png: not a readable image"),
     ],
 )
-def test_what_is_no_photo_is_named_and_refused(served, session, name, content, told):
+def test_files_that_are_not_photos_are_refused_by_name(served, session, name, content, told):
     status, answer, _ = ask(served, "POST", f"{session}/photos", content, {"X-Photo-Name": name})
     assert status == 200
     assert answer["refused"].startswith(told)
@@ -288,7 +288,7 @@ def test_no_name_reaches_the_disk(served, session, name):
 
 
 @pytest.mark.parametrize("token", ["x", "A" * 24, "..", "%2e%2e", "é"])
-def test_a_wrong_token_sees_nothing(served, token):
+def test_a_wrong_token_is_refused(served, token):
     from urllib.parse import quote
 
     for path in ("/", "/api/models", "/api/limits"):
@@ -340,7 +340,7 @@ def test_another_page_is_refused(served, headers):
     ],
     ids=lambda value: str(value)[:20],
 )
-def test_malformed_json_is_refused_in_words(served, session, body, status):
+def test_malformed_json_is_refused_with_a_message(served, session, body, status):
     got, answer, _ = ask(served, "POST", f"{session}/fit", body, {"Content-Type": "application/json"})
     assert got == status, answer
     assert answer["error"]
@@ -350,14 +350,14 @@ def test_malformed_json_is_refused_in_words(served, session, body, status):
 @pytest.mark.parametrize(
     "path", ["/api/sessions/unknown/message", "/api/nothing", "/../../etc/passwd", "/docs", "/openapi.json"]
 )
-def test_what_is_not_there(served, path):
+def test_missing_paths(served, path):
     status, answer, _ = ask(served, "GET", path)
     assert status == 404
     assert answer["error"]
 
 
 @pytest.mark.parametrize("index", ["-1", "99", "x"])
-def test_a_photo_that_is_not_there(served, session, index):
+def test_a_missing_photo(served, session, index):
     assert ask(served, "GET", f"{session}/photos/{index}")[0] in (404, 422)
 
 
@@ -388,12 +388,12 @@ def test_fits_of_one_tab_wait_for_each_other_and_can_be_stopped(served, session)
     assert ask(served, "DELETE", f"{session}/job")[0] == 200
     assert wait(served, session)["state"] == "stopped"
     status, content, _ = ask(served, "GET", f"{session}/message")
-    assert len(Message.from_bytes(content).header["photos"]) == 3  # as it was
+    assert len(Message.from_bytes(content).header["photos"]) == 3  # unchanged
     assert ask(served, "POST", f"{session}/fit", **as_json({"threshold": 0.45}))[0] == 202
     assert wait(served, session)["state"] == "done"
 
 
-def test_every_answer_carries_its_headers(served):
+def test_every_answer_has_the_security_headers(served):
     for path in ("/", "/api/models", "/api/nothing"):
         headers = ask(served, "GET", path)[2]
         assert headers["x-content-type-options"] == "nosniff"
@@ -404,7 +404,7 @@ def test_every_answer_carries_its_headers(served):
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_frees_the_port(serve, photo_files, tmp_path, how):
+def test_a_signal_ends_the_server_and_frees_the_port(serve, photo_files, tmp_path, how):
     running = serve(tmp_path, photo_files[0], "--model", MODEL, "--size", 64)
     assert ask(running, "GET", "/api/models")[0] == 200
     code, error, seconds = running.end(how)
@@ -436,7 +436,7 @@ def test_which_hosts_are_this_server(listening, name, allowed):
     assert guard.host_allowed(name) is allowed
 
 
-def test_what_is_saved_has_the_pages_space(view):
+def test_saved_results_have_the_colour_space_of_the_page(view):
     from patchprism.explorer.wishes import reshown
 
     shown = {"mask_threshold": 0.5, "mask_side": "none", "opening": 0, "closing": 0}

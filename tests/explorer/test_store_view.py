@@ -1,4 +1,4 @@
-"""A feature store in place of photos: the explorer's page, what it serves, and pictures of every style."""
+"""A feature store instead of photos: the explorer's page, the server, and pictures of every style."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from patchprism.photos.images import read_photo
 from patchprism.photos.sources import GONE_GREY
 from patchprism.support.arrays import to_uint8
 
-MODEL, SIZE = "efficientnet_lite2", 160  # as the view of conftest.py
+MODEL, SIZE = "efficientnet_lite2", 160  # like the view in conftest.py
 
 
 @pytest.fixture
 def toy_store(tmp_path):
-    """Tokens of 70 photos through a network that needs no weights: two shards."""
+    """A store of 70 photos, which are two shards, from a network that needs no weights."""
     photos = make_photos(tmp_path / "photos", 70)
     with open_engine() as engine:
         settings = Settings(model="toy", size=48)
@@ -46,7 +46,7 @@ def rendered(store, out, **options):
 
 
 @pytest.mark.parametrize("sample", [None, 9])
-def test_its_colours_are_those_that_render_gives(toy_store, tmp_path, sample):
+def test_its_colours_equal_those_of_render(toy_store, tmp_path, sample):
     view = view_store(toy_store, settings=Settings(), sample=sample, seed=4)
     rendered(toy_store, tmp_path / "out", sample=sample, seed=4, arrays=True)
     assert len(view) == (sample or 70)
@@ -59,7 +59,7 @@ def test_its_colours_are_those_that_render_gives(toy_store, tmp_path, sample):
     assert view.gone == []
 
 
-def test_visualize_takes_a_store(toy_store):
+def test_visualize_accepts_a_store(toy_store):
     view = patchprism.visualize(toy_store, threshold=0.5, opening=1)
     again = patchprism.visualize([str(toy_store)], prism=view.prism)
     assert view.prism.threshold_ == 0.5
@@ -87,14 +87,14 @@ def again_saved(view):
     return path
 
 
-def test_photos_that_are_gone_or_others_are_grey(toy_store, tmp_path):
+def test_missing_and_replaced_photos_are_grey(toy_store, tmp_path):
     names = sorted((tmp_path / "photos").iterdir())
     names[0].unlink()
     Image.new("RGB", (9, 9)).save(names[1])
     names[2].write_text("no photo")
     view = view_store(toy_store, settings=Settings())
     assert view.gone == [str(name) for name in names[:3]]
-    # Back, and of the right size; but what was shown without it stays as it was reported.
+    # The photo is back with the right size, but earlier reports about it do not change.
     names[0].write_bytes(names[3].read_bytes())
     assert view.gone == [str(name) for name in names[:3]]
     assert (view.photos.sources[0].read() == GONE_GREY).all()
@@ -106,7 +106,7 @@ def test_photos_that_are_gone_or_others_are_grey(toy_store, tmp_path):
     assert view.picture(0, overlay_alpha=0.5).shape[:2] == view.sizes[0]
 
 
-def test_photos_wait_until_they_are_shown(toy_store, tmp_path, monkeypatch):
+def test_photos_are_read_only_when_they_are_shown(toy_store, tmp_path, monkeypatch):
     read = []
     monkeypatch.setattr(
         sources, "read_photo", lambda source, name, range=None: read.append(name) or read_photo(source)
@@ -118,7 +118,7 @@ def test_photos_wait_until_they_are_shown(toy_store, tmp_path, monkeypatch):
     assert read == [view.names[0]]
     assert (view.photos.read(1) == GONE_GREY).all()
     assert view.gone == [view.names[1]]
-    assert sorted(read) == sorted({*view.names} - {view.names[1]})  # each once
+    assert sorted(read) == sorted({*view.names} - {view.names[1]})  # each photo once
 
 
 # ---------------------------------------------------------------- photos at addresses
@@ -126,7 +126,7 @@ def test_photos_wait_until_they_are_shown(toy_store, tmp_path, monkeypatch):
 
 @pytest.fixture
 def remote_store(tmp_path):
-    """A function: photos in memory, where to -> a store of them, there."""
+    """A function that makes a store of photos in fsspec's memory at an address."""
     system = pytest.importorskip("fsspec").filesystem("memory")
     system.store.clear()
     for path in sorted(make_photos(tmp_path / "away", 4).iterdir()):
@@ -143,7 +143,7 @@ def remote_store(tmp_path):
 
 
 def photos_shown(store, out, **options):
-    """Which photos visualize and render show; both must agree."""
+    """The photos that visualize and render show, which must be the same."""
     view = patchprism.visualize(store, **options)
     grey = [bool((view.photos.read(at) == GONE_GREY).all()) for at in range(len(view))]
     assert view.gone == [name for name, missing in zip(view.names, grey, strict=True) if missing]
@@ -158,7 +158,7 @@ def test_addresses_in_the_stores_own_bucket_are_read(remote_store, tmp_path):
     assert photos_shown(store, tmp_path / "o") == ([True] * 4, [])
 
 
-def test_addresses_elsewhere_are_read_where_that_is_asked_for(remote_store, tmp_path):
+def test_addresses_elsewhere_are_read_only_on_request(remote_store, tmp_path):
     store = remote_store(str(tmp_path / "f.zarr"))
     assert photos_shown(store, tmp_path / "o") == ([False] * 4, ["memory://bucket"])
     assert photos_shown(store, tmp_path / "p", fetch_from=["memory://bucket"]) == ([True] * 4, [])
@@ -170,7 +170,7 @@ def test_addresses_elsewhere_are_read_where_that_is_asked_for(remote_store, tmp_
     assert patchprism.visualize(store).gone == view.names
 
 
-def test_a_broken_run_is_not_taken_up_with_other_addresses(remote_store, tmp_path):
+def test_an_interrupted_run_is_not_resumed_with_other_addresses(remote_store, tmp_path):
     store = remote_store(str(tmp_path / "f.zarr"))
 
     def stop(stage, done, total):
@@ -182,7 +182,7 @@ def test_a_broken_run_is_not_taken_up_with_other_addresses(remote_store, tmp_pat
     assert rendered(store, tmp_path / "o", overlay_alpha=0.5, fetch_from=["memory://bucket"]).missing == 0
 
 
-def test_whatever_a_file_system_raises_is_of_the_photo(monkeypatch):
+def test_every_error_of_a_file_system_becomes_a_photo_error(monkeypatch):
     class Odd(Exception):
         pass
 
@@ -219,7 +219,7 @@ HOSTILE = (
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_store_has_no_stranger_asked(remote_store, tmp_path, monkeypatch, name):
+def test_a_store_cannot_cause_requests_to_other_hosts(remote_store, tmp_path, monkeypatch, name):
     import fsspec
 
     (content,) = list(fsspec.filesystem("memory").store.values())[:1]
@@ -234,7 +234,7 @@ def test_a_store_has_no_stranger_asked(remote_store, tmp_path, monkeypatch, name
     assert all(url.startswith("memory://bucket") and "::" not in url and ".." not in url for url in asked)
 
 
-def test_what_is_read_from_an_address_is_a_file_of_a_photos_size(remote_store, monkeypatch):
+def test_addresses_must_be_files_of_reasonable_size(remote_store, monkeypatch):
     places = sources.places_for("memory://bucket/f.zarr")
     assert sources.read_stored("memory://bucket/p0000.png", (48, 64), places) is not None
     assert sources.read_stored("memory:///bucket/p0000.png", (48, 64), places) is not None
@@ -249,7 +249,7 @@ def test_what_is_read_from_an_address_is_a_file_of_a_photos_size(remote_store, m
 @pytest.mark.parametrize(
     "wrong", ["bucket", "s3://", "s3://bucket/photos", "/photos", "file:///photos", "a::s3://b"]
 )
-def test_where_to_fetch_from_is_a_bucket_or_a_host(toy_store, tmp_path, wrong):
+def test_fetch_from_must_be_a_bucket_or_a_host(toy_store, tmp_path, wrong):
     with pytest.raises(OptionError, match=r"like s3://bucket, got "):
         patchprism.visualize(toy_store, fetch_from=[wrong])
     with pytest.raises(OptionError, match=r"like s3://bucket, got "):
@@ -258,7 +258,7 @@ def test_where_to_fetch_from_is_a_bucket_or_a_host(toy_store, tmp_path, wrong):
         patchprism.visualize([tmp_path / "photos"], fetch_from=["s3://bucket"], model=MODEL)
 
 
-def test_the_commands_say_how_other_addresses_are_read(remote_store, tmp_path):
+def test_the_commands_explain_how_to_read_other_addresses(remote_store, tmp_path):
     store = remote_store(str(tmp_path / "f.zarr"))
     page = ["explore", store, "--html", str(tmp_path / "page.html")]
     pictures = ["render", store, "-o", str(tmp_path / "o"), "--overlay", "0.5"]
@@ -267,7 +267,7 @@ def test_the_commands_say_how_other_addresses_are_read(remote_store, tmp_path):
         store,
         "-o",
         str(tmp_path / "f"),
-    ]  # no picture needs its photo, but the figures show it
+    ]  # no picture needs the photo, but the figures show it
     said = "at memory://bucket were not fetched; to fetch them, add --fetch-from memory://bucket"
     for command in (page, pictures, figures):
         done = CliRunner().invoke(app, command, catch_exceptions=False)
@@ -279,7 +279,7 @@ def test_the_commands_say_how_other_addresses_are_read(remote_store, tmp_path):
         assert "note" not in done.stderr
 
 
-def test_a_store_of_a_strange_model_is_refused(toy_store):
+def test_a_store_of_an_invalid_model_is_refused(toy_store):
     store = StoredFeatures(toy_store)
     del store.model["width"]
     with pytest.raises(StoreError, match="lacks 'width'"):
@@ -315,9 +315,9 @@ def test_pictures_shard_by_shard_have_every_style(toy_store, tmp_path, style):
             made = np.asarray(Image.open(tmp_path / "out" / f"{stems[at]}.overlay.png").convert("RGB"))
             over = {key: value for key, value in plain.items() if key != "background"}
             np.testing.assert_array_equal(made, view.picture(at, overlay_alpha=alpha, **over))
-    # Without its photo: what can be drawn is drawn, and counted.
+    # Without the photo, everything that can be drawn is drawn, and the photo is counted as missing.
     asks = "photo" in style.values() or "guided" in style.values()
-    assert outcome.missing == 1  # the figures show it, if no picture does
+    assert outcome.missing == 1  # the figures need it even if no picture does
     made = np.asarray(Image.open(tmp_path / "out" / f"{stems[1]}.pca.png").convert("RGB"))
     instead = {"guided": ("upsample", "bilinear"), "photo": ("background", "black")}
     for value in list(plain.values()):
@@ -343,9 +343,9 @@ def real_store(photo_files, tmp_path_factory):
     return out
 
 
-def test_the_pages_command_names_the_store_and_gives_its_colours(real_store, watch, tmp_path, monkeypatch):
+def test_the_pages_command_contains_the_store_and_gives_its_colours(real_store, watch, tmp_path, monkeypatch):
     html = tmp_path / "page.html"
-    # No network is needed: to load one would be a defect.
+    # No network is needed, so none may be loaded.
     monkeypatch.setattr("patchprism.jobs.network.load_backbone", refuse)
     done = CliRunner().invoke(
         app, ["explore", str(real_store), "--html", str(html), "-q"], catch_exceptions=False
@@ -358,7 +358,7 @@ def test_the_pages_command_names_the_store_and_gives_its_colours(real_store, wat
     page.locator("#opening").fill("1")
     watched.page.locator("#background").select_option("grey")
     watched.frame()
-    page.locator("#copy").click()  # it brings the command up to date
+    page.locator("#copy").click()  # this updates the command
     words = shlex.split(page.locator("#command").inner_text())
     assert words[:3] == ["patchprism", "render", str(real_store)]
     done = CliRunner().invoke(app, [*words[1:-1], str(tmp_path / "o"), "--arrays"], catch_exceptions=False)
@@ -382,7 +382,7 @@ def fitted(workshop, view, wish, staged=()):
     return session.view
 
 
-def test_a_refit_needs_no_network_and_a_new_photo_the_stores_own(real_store, view, monkeypatch):
+def test_a_refit_needs_no_network_and_a_new_photo_needs_that_of_the_store(real_store, view, monkeypatch):
     first = view_store(real_store, settings=Settings())
     workshop = Workshop(first, b"", None, device="cpu")
     try:
@@ -394,14 +394,14 @@ def test_a_refit_needs_no_network_and_a_new_photo_the_stores_own(real_store, vie
         for one, other in zip(made.colors, direct.colors, strict=True):
             np.testing.assert_array_equal(one, other)
         assert build_message(made).header["command"]["input"] == [str(real_store)]
-        # One photo more: through the network of the store, and no command can name it.
+        # A new photo goes through the network of the store, and no command can contain it.
         cat = view.photos.read(0)
         more = fitted(workshop, made, Wish(), [("again.png", cat)])
         assert more.names[3] == "again.png"
         np.testing.assert_allclose(more.features[3], more.features[0], atol=2e-3)  # float16 in the store
         command = build_message(more).header["command"]
         assert (command["input"], command["files"]) == (None, False)
-        # The same model with other weights.
+        # The same model with different weights is refused.
         other = Workshop(first, b"", None)
         first.weights = type(first.weights)(source="elsewhere", sha256="f" * 64)
         with pytest.raises(WeightsError, match="differ from those of the feature store"):
@@ -427,7 +427,7 @@ def test_the_served_page_of_a_store(real_store, serve, watch, tmp_path):
     try:
         watched = watch(running.address)
         expected = patchprism.visualize(real_store)
-        assert not watched.page.locator("#stored").is_visible()  # all photos are shown
+        assert not watched.page.locator("#stored").is_visible()  # because all photos are shown
         for i, part in enumerate(expected.parts):
             shown = watched.canvas(i)
             np.testing.assert_array_equal(shown[part.foreground][:, :3], to_uint8(part.rgb[part.foreground]))
@@ -435,7 +435,7 @@ def test_the_served_page_of_a_store(real_store, serve, watch, tmp_path):
         assert running.end()[0] in (0, 130)
 
 
-def test_what_a_page_cannot_hold_is_said(toy_store, tmp_path, monkeypatch):
+def test_photos_that_a_page_cannot_contain_are_reported(toy_store, tmp_path, monkeypatch):
     monkeypatch.setattr(command_line, "MAX_SHOWN", 20)
     page = tmp_path / "page.html"
 
@@ -445,7 +445,7 @@ def test_what_a_page_cannot_hold_is_said(toy_store, tmp_path, monkeypatch):
     done = run(tmp_path / "photos", "--model", MODEL)
     assert isinstance(done.exception, OptionError)
     assert "at most 20 photos, got 70: use sample=20, or" in str(done.exception)
-    done = run(toy_store)  # of a store, a sample is shown
+    done = run(toy_store)  # a sample of the store is shown
     assert done.exit_code == 0
     assert "a random sample of 20 of the store's 70 photos is shown" in done.stderr
     assert run(toy_store, "--sample", 5).exit_code == 0

@@ -1,4 +1,4 @@
-"""A store with more photos than the page shows: the sample, other photos in its place, and a search over all of it."""
+"""A store with more photos than the page shows: the sample, other photos instead of it, and the search over all."""
 
 from __future__ import annotations
 
@@ -70,11 +70,11 @@ def quiet(*_):
 def test_a_large_store_opens_with_a_sample(store, view, monkeypatch):
     asked = view_store(store, settings=Settings(), sample=MOST, seed=0)
     assert view.names == asked.names
-    assert view.store == [str(store), "--sample", str(MOST), "--seed", "0"]  # what the command shows
+    assert view.store == [str(store), "--sample", str(MOST), "--seed", "0"]  # arguments in the shown command
     np.testing.assert_array_equal(view.parts[3].rgb, asked.parts[3].rgb)
     assert f"a random sample of {MOST} of the store's {COUNT} photos is shown" in view.notes
     assert build_message(view).header["stored"] == COUNT
-    # No other photo's tokens are read.
+    # Tokens of other photos are not read.
     read = []
     rows = StoredFeatures._rows
 
@@ -87,7 +87,7 @@ def test_a_large_store_opens_with_a_sample(store, view, monkeypatch):
     again = opened(store, sample=Sample(seed=7))
     assert again.names != view.names
     assert [StoredFeatures(store).names[at] for at in sorted(set(read))] == again.names
-    # A prism that is given colours a sample too, and is not fitted to it.
+    # A given prism also colours a sample, without being fitted to it.
     given = opened(store, prism=view.prism, sample=Sample(seed=0))
     assert (given.names, given.fitted_here, given.store) == (view.names, False, [str(store)])
     with pytest.raises(OptionError, match=f"at most {MOST} photos, got 30: use sample={MOST}, or"):
@@ -98,7 +98,7 @@ def test_a_large_store_opens_with_a_sample(store, view, monkeypatch):
 def test_the_search_finds_the_best_patches_of_the_whole_store(store, view, everywhere):
     photo, patch = 4, 6
     found = Stored.of(view).search(view, photo, patch, MASK, everywhere=everywhere, tell=quiet)
-    # Told by other means: all tokens at once.
+    # Independent computation with all tokens at once.
     all_features = StoredFeatures(store)
     names = all_features.names
     tokens = np.stack([each.reshape(16, -1) for each in all_features]).astype(np.float64)
@@ -132,7 +132,7 @@ def wait(workshop, session, task):
     return job
 
 
-def test_other_photos_come_in_the_same_colours(view, small):
+def test_other_photos_get_the_same_colours(view, small):
     workshop = Workshop(view, build_message(view).to_bytes(), None)
     session = workshop.session(workshop.open())
     job = wait(workshop, session, shown_task(workshop.stored, [2, 5], [], ("P00", 1)))
@@ -148,15 +148,15 @@ def test_other_photos_come_in_the_same_colours(view, small):
         np.testing.assert_array_equal(part.rgb, view.prism.split(tokens).rgb)
     assert build_message(made).header["stored"] == COUNT
     command = build_message(made, prism_path="x.safetensors").header["command"]
-    assert command["input"] is None  # the photos' own names
+    assert command["input"] is None  # the command contains the names of the photos instead
     assert command["prism"] == "x.safetensors"
-    # One that a search has found comes in beside the others.
+    # A photo that a search has found is added to the others.
     there = set(made.names)
     place = next(at for at, row in workshop.stored.rows() if row.name not in there)
     wait(workshop, session, shown_task(workshop.stored, range(1, MOST), [place], None))
     assert session.view.names[-1] not in there
     assert len(session.view) == MOST
-    # Undo goes back to the photos that were shown before.
+    # Undo returns to the photos that were shown before.
     session.back(0)
     assert session.view.names == view.names
     for keep, add, draw, words in (
@@ -177,7 +177,7 @@ def test_other_photos_come_in_the_same_colours(view, small):
 
 
 class Running:
-    """The server in a thread of this process, which starts at once."""
+    """The server in a thread of this process, which starts quickly."""
 
     def __init__(self, view, out, monkeypatch):
         uvicorn = pytest.importorskip("uvicorn", reason="serving is an extra")
@@ -215,7 +215,7 @@ def test_the_page_shows_other_photos_and_searches_all(view, watch, tmp_path, sma
         page.evaluate("patchprism.change({ threshold: 0.4, side: 'above' })")
         page.locator(".stored-search button").click()
         until(page, "document.querySelectorAll('.stored-search .crop').length === 24")
-        # One that is not shown is brought in; the pin stays on its photo, and the threshold where it was.
+        # A photo that is not shown is added; the pin and the threshold do not change.
         crops = page.evaluate("""async () => {
           await Promise.all([...document.querySelectorAll(".stored-search .crop img")].map((image) => image.decode()));
           return [...document.querySelectorAll(".stored-search .crop .crop-name")].map((node) => node.textContent);
@@ -229,8 +229,8 @@ def test_the_page_shows_other_photos_and_searches_all(view, watch, tmp_path, sma
             "patchprism.state.pins[0].index, patchprism.state.threshold]"
         )
         assert state == [MOST, pinned, 5, 0.4]
-        assert page.locator(".stored-search .crop").count() == 24  # what was found stays
-        # Chosen by name.
+        assert page.locator(".stored-search .crop").count() == 24  # the results of the search stay
+        # A photo chosen by its name.
         page.locator("#stored-find").fill("p000")
         page.locator("#stored-show").click()
         until(page, "patchprism.model.photos.length < 12 && !patchprism.working")

@@ -1,4 +1,4 @@
-"""A head taught in a served page: fitted to the full tokens, exactly as Python does it."""
+"""A head that is taught in a served page is fitted to the full tokens, exactly as in Python."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def own_head(view, marks, classes=("background", "object")):
     return patchprism.Head(classes=classes).fit(view.features, masks)
 
 
-def test_the_server_fits_pythons_head(tab, view):
+def test_the_server_fits_the_same_head_as_python(tab, view):
     status, content = tab.post("/head", {"classes": ["background", "object"], "marks": MARKS, "C": 10})
     assert status == 200
     head, decisions, score, classes = read_answer(content, 2)
@@ -78,11 +78,11 @@ def test_the_server_fits_pythons_head(tab, view):
     predicted = np.concatenate([each.ravel() for each in own.predict(view.features)])
     np.testing.assert_array_equal(classes, predicted)
     np.testing.assert_array_equal(score > 0.5, predicted > 0)
-    # Sent back as a file, it says the same.
+    # The head gives the same results after it is sent back as a file.
     assert tab.post("/head/apply", head) == (200, content)
 
 
-def test_the_taught_foreground_is_fitted_as_python_and_the_command_fit_it(
+def test_the_taught_foreground_equals_that_of_python_and_the_command(
     tab, view, photo_files, tmp_path, monkeypatch
 ):
     head, *_, classes = read_answer(
@@ -100,7 +100,7 @@ def test_the_taught_foreground_is_fitted_as_python_and_the_command_fit_it(
     masks = np.concatenate([own.split(tokens).foreground.ravel() for tokens in view.features])
     np.testing.assert_array_equal(masks, classes > 0)
     assert message.header["fit"]["n_foreground"] == own.n_foreground_ == int(masks.sum())
-    # The page's command, with the head that the page saves, gives the same masks and scores, byte for byte.
+    # The page's command with the head that the page saves gives exactly the same masks and scores.
     (tmp_path / "taught.head.safetensors").write_bytes(head)
     monkeypatch.chdir(tmp_path)
     command = message.header["command"]
@@ -120,7 +120,7 @@ def test_the_taught_foreground_is_fitted_as_python_and_the_command_fit_it(
         written = np.asarray(Image.open(tmp_path / "out" / f"{path.stem}.mask.png"))
         np.testing.assert_array_equal(written > 0, full_mask(part, 0.5, crop=crop, size=size))
         start += n
-    # Another model's tokens go with no head of these; the same model's keep it.
+    # A head cannot be used for tokens of another model; for those of the same model, it is kept.
     status, content = tab.post("/fit", {"scaling": "percentile"})
     assert status == 202, content
     while json.loads(tab.ask("GET", f"/sessions/{tab.name}/job")[1])["state"] in ("queued", "running"):
@@ -147,7 +147,7 @@ def test_the_taught_foreground_is_fitted_as_python_and_the_command_fit_it(
         ("/head/apply", None, 422, "width 7"),
     ],
 )
-def test_what_cannot_be_taught_is_refused_in_words(tab, path, body, status, said):
+def test_invalid_marks_are_refused_with_a_message(tab, path, body, status, said):
     if body is None:
         other = np.random.default_rng(0).normal(size=(1, 4, 4, 7)).astype(np.float32)
         body = patchprism.Head().fit(other, [np.arange(16).reshape(4, 4) % 2]).to_bytes()
@@ -156,7 +156,7 @@ def test_what_cannot_be_taught_is_refused_in_words(tab, path, body, status, said
     assert said in json.loads(content)["error"]
 
 
-def test_a_tab_without_a_head_cannot_use_one(served):
+def test_a_tab_without_a_head_cannot_use_a_head(served):
     tab = Tab(served)
     assert tab.post("/fit", {"head": True, "threshold": "auto"})[0] == 202
     while (job := json.loads(tab.ask("GET", f"/sessions/{tab.name}/job")[1]))["state"] in (

@@ -1,4 +1,4 @@
-"""Reduced tokens: what they cost in accuracy, and that the page and Python compute the same from them."""
+"""Reduced tokens: their accuracy, and equal results from them in the page and in Python."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_reduced_tokens_keep_the_cosines(name):
         assert told["median"] == pytest.approx(np.median(error), abs=1e-4)
 
 
-def test_dimensions_that_are_not_needed_do_not_travel(view):
+def test_dimensions_that_are_not_needed_are_not_sent(view):
     tokens = list(view.features)
     reduced = reduce_tokens(tokens)
     width = view.features.width
@@ -58,7 +58,7 @@ def test_dimensions_that_are_not_needed_do_not_travel(view):
     assert reduced.codes.dtype == np.int8
     assert len(reduce_tokens(made_up("low rank")).scales) == 8
 
-    # Eight fewer would not keep the tolerance: the same codes, cut shorter, against all pairs of the sample.
+    # Eight fewer would exceed the tolerance, measured with shortened codes on all pairs of the sample.
     rows = unit(tokens)
     values = reduced.codes[:, : dims - 8].astype(float) * reduced.scales[: dims - 8]
     queries = np.sort(
@@ -69,7 +69,7 @@ def test_dimensions_that_are_not_needed_do_not_travel(view):
     assert (error[different] <= TOLERANCE).mean() < SHARE
 
 
-def test_the_page_computes_what_python_does(view, modules, tmp_path):
+def test_the_page_computes_the_same_as_python(view, modules, tmp_path):
     message = build_message(view)
     (tmp_path / "message").write_bytes(message.to_bytes())
     script = """
@@ -88,7 +88,7 @@ def test_the_page_computes_what_python_does(view, modules, tmp_path):
     python = reduce_tokens(list(view.features)).cosine(np.arange(len(rows)))
     np.fill_diagonal(python, 1.0)
     np.testing.assert_allclose(page, python, atol=3e-6)
-    # The figure that the page states, against all pairs
+    # The accuracy that the page states, compared with all pairs
     error = np.abs(page - rows @ rows.T)[~np.eye(len(rows), dtype=bool)]
     told = message.header["tokens"]["error"]
     assert told["within"] == pytest.approx((error <= TOLERANCE).mean(), abs=2e-3)

@@ -1,4 +1,4 @@
-"""The page's tools in a real browser: scatter, figures and archives, teaching. One page for all of them."""
+"""The page's tools in a real browser: scatter plot, figures and archives, teaching. All tests share one page."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def shared(browser, page_file):
 
 @pytest.fixture
 def opened(shared, page_file):
-    """The page as it opens, whatever the test before has done."""
+    """The page in its initial state, whatever the previous test did."""
     shared.page.evaluate("""() => {
       for (const dialog of document.querySelectorAll("dialog[open]")) dialog.close();
       patchprism.setTool(null);
@@ -55,7 +55,7 @@ def downloaded(watched, action):
 
 
 def place_of(watched, photo, row, column):
-    """Where a patch of a photo lies on the screen."""
+    """Position of a patch of a photo on the screen."""
     box = watched.page.evaluate(
         f"patchprism.gallery.tiles[{photo}].main.marks.getBoundingClientRect().toJSON()"
     )
@@ -73,7 +73,7 @@ def points_of(watched):
 
 
 def drawn_in(watched):
-    """The points that are seen: pixels that have one, which, and the colour there (RGBA)."""
+    """The visible points: pixels with a point, its index, and the colour there (RGBA)."""
     found = watched.page.evaluate("""() => {
       const { field, canvas } = patchprism.scatter;
       const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
@@ -92,11 +92,11 @@ def scatter_place(watched, x, y):
     return box["x"] + x / side * box["width"], box["y"] + y / side * box["height"]
 
 
-def test_the_scatter_shows_the_pictures_points_in_its_colours(opened, view, explored):
+def test_the_scatter_shows_all_patches_in_their_colours(opened, view, explored):
     x, y = points_of(opened)
     codes = explored.message.array("components")[len(explored.message.header["scene"]["step"]) :]
     first, second = (codes[k] * explored.message.header["object"]["step"][k] for k in (0, 1))
-    # To the right and up with the components, all of them.
+    # All points are at their components, to the right and up.
     assert np.corrcoef(first, x)[0, 1] > 0.9999
     assert np.corrcoef(second, -y)[0, 1] > 0.9999
     foreground = np.concatenate([part.foreground.ravel() for part in view.parts])
@@ -126,7 +126,7 @@ def test_a_lasso_lights_up_patches_in_all_photos(opened, view):
     opened.frame()
     chosen = np.array(page.evaluate("[...patchprism.scatter.chosen]"), bool)
     inside = foreground & (x < edge)
-    clear = np.abs(x - edge) > 1.5  # a mouse goes by whole pixels
+    clear = np.abs(x - edge) > 1.5  # a mouse moves by whole pixels
     np.testing.assert_array_equal(chosen[clear], inside[clear])
     assert 0.3 * foreground.sum() < chosen.sum() < 0.7 * foreground.sum()
     start = 0
@@ -141,7 +141,7 @@ def test_a_lasso_lights_up_patches_in_all_photos(opened, view):
             )
         )
         expected = chosen[start : start + part.score.size]
-        for pane in shade:  # beside one another: the photo and the colours
+        for pane in shade:  # the photo and its colours side by side
             np.testing.assert_array_equal(pane == 0, expected)
         start += part.score.size
     assert f"{chosen.sum()} patches in" in page.locator("#scatter .aside").inner_text()
@@ -167,7 +167,7 @@ def test_patches_and_points_are_marked_together(opened):
         [float(x[patch]), float(y[patch])],
     )
     assert ring[3] > 200
-    # The other way round: a point is pointed at, its patch has the cursor.
+    # Vice versa: with the pointer on a point, its patch has the cursor.
     at, ids, _, _ = drawn_in(opened)
     other = int(np.unique(ids)[7])
     side = page.evaluate("patchprism.scatter.field.width")
@@ -192,7 +192,7 @@ def test_three_components_turn_by_mouse_and_keys(opened):
     opened.frame()
     turned = points_of(opened)[0]
     assert np.abs(turned - before).max() > 5
-    assert page.evaluate("patchprism.scatter.chosen") is None  # a turn is no lasso
+    assert page.evaluate("patchprism.scatter.chosen") is None  # turning is not a lasso
     page.locator(".points").focus()
     page.keyboard.press("ArrowLeft")
     opened.frame()
@@ -204,11 +204,11 @@ def test_three_components_turn_by_mouse_and_keys(opened):
 
 
 def figure(watched, **settings):
-    """Saves a figure with some settings of the dialog."""
+    """Save a figure with some settings of the dialog."""
     page = watched.page
     page.locator("#export-figure").click()
     for index, kind in enumerate(page.locator("#export-panels input").all()):
-        kind.set_checked(index < 2 or index > 3)  # photo, colours, and what pins there are
+        kind.set_checked(index < 2 or index > 3)  # photo, colours and pins
     for name, value in settings.items():
         control = page.locator(f"#export-{name}")
         if isinstance(value, bool):
@@ -250,7 +250,7 @@ def test_a_figure_has_the_size_the_resolution_and_the_colours_asked_for(opened, 
         panel = pixels[top : top + item["rows"], left : left + item["columns"]]
         shape = panel.shape[:2]
         assert shape[0] / shape[1] == pytest.approx(size[0] / size[1], rel=0.02)
-        # Each patch in its colour at its centre, the background clear.
+        # Each patch has its colour at its centre, and the background is transparent.
         h, w = part.score.shape
         index = view.sizes.index(size)
         crop = view.crops[index]
@@ -264,7 +264,7 @@ def test_a_figure_has_the_size_the_resolution_and_the_colours_asked_for(opened, 
 
 
 def pdf_objects(content):
-    """The objects of a PDF, found by its table; streams inflated, as (dictionary, bytes)."""
+    """The objects of a PDF from its table, as (dictionary, bytes) with decompressed streams."""
     start = int(re.search(rb"startxref\n(\d+)\n%%EOF\n$", content)[1])
     assert content[start : start + 5] == b"xref\n"
     places = [int(place) for place in re.findall(rb"(\d{10}) 00000 n ", content[start:])]
@@ -283,7 +283,7 @@ def pdf_objects(content):
     return found
 
 
-def test_a_pdf_holds_the_panels_the_words_and_the_command(opened, tmp_path):
+def test_a_pdf_contains_the_panels_the_texts_and_the_command(opened, tmp_path):
     page = opened.page
     page.mouse.click(*place_of(opened, 0, 4, 6))
     opened.frame()
@@ -302,7 +302,7 @@ def test_a_pdf_holds_the_panels_the_words_and_the_command(opened, tmp_path):
     words = [bytes.fromhex(each).decode("cp1252") for each in re.findall(r"<([0-9a-f]+)> Tj", drawn)]
     assert {"Photo", "Colours", "Similarity to pin 1", "cat.png", "astronaut.png", "a cup.png"} <= set(words)
     assert any("patchprism render" in each for each in words)
-    assert drawn.count(" re S") >= 6  # the pin and its matches, each with a casing
+    assert drawn.count(" re S") >= 6  # the pin and its matches, each with an outline
     try:
         import pymupdf
     except ImportError:
@@ -312,7 +312,7 @@ def test_a_pdf_holds_the_panels_the_words_and_the_command(opened, tmp_path):
     assert document[0].rect.width == pytest.approx(486)
 
 
-def test_letters_that_pdfs_own_fonts_lack_are_drawn(opened):
+def test_letters_that_the_standard_pdf_fonts_lack_are_drawn(opened):
     opened.page.evaluate("patchprism.model.photos[0].name = '日本 dog.png'")
     try:
         _, content = figure(opened, format="pdf", dpi=72, **{"with-caption": False})
@@ -322,7 +322,7 @@ def test_letters_that_pdfs_own_fonts_lack_are_drawn(opened):
     assert len(masked) == 1
 
 
-def test_an_svg_is_one_and_loads_nothing(opened):
+def test_an_svg_is_valid_and_loads_nothing(opened):
     name, content = figure(opened, format="svg", paper="black", dpi=72)
     assert name == "figure.svg"
     root = ElementTree.fromstring(content)
@@ -335,7 +335,7 @@ def test_an_svg_is_one_and_loads_nothing(opened):
     assert "patchprism render" in root.find(f"{space}desc").text
 
 
-def test_the_dialog_says_what_is_wrong(opened):
+def test_the_dialog_reports_errors(opened):
     page = opened.page
     page.locator("#export-figure").click()
     submit = page.locator("#export button[type=submit]")
@@ -364,7 +364,7 @@ def test_the_dialog_says_what_is_wrong(opened):
     assert not page.locator("#export").is_visible()
 
 
-def test_all_images_and_all_masks_come_as_one_archive(opened, view, tmp_path):
+def test_all_images_and_all_masks_are_saved_as_one_archive(opened, view, tmp_path):
     name, content = downloaded(opened, lambda: opened.page.locator("#download-all").click())
     assert name == "images.zip"
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
@@ -393,7 +393,7 @@ def test_all_images_and_all_masks_come_as_one_archive(opened, view, tmp_path):
 
 
 def teach(watched, strokes):
-    """Marks patches: [(class, brush, photo, [(row, column), ...])]."""
+    """Mark patches: [(class, brush, photo, [(row, column), ...])]."""
     page = watched.page
     if page.locator("#teach-start").get_attribute("aria-pressed") == "false":
         page.locator("#teach-start").click()
@@ -427,7 +427,7 @@ def test_marks_teach_a_head_that_python_loads(opened, view, tmp_path):
     start, w = page.evaluate("[patchprism.model.photos[1].start, patchprism.model.photos[1].grid[1]]")
     assert {(start + 4 * w + 5, 1), (start + 6 * w + 5, 1), (start, 0), (start + 3, 0)} <= set(marks)
     w0 = page.evaluate("patchprism.model.photos[0].grid[1]")
-    assert {(w0 + 1, 0), (2 * w0 + 3, 0)} <= set(marks)  # inside of the lasso
+    assert {(w0 + 1, 0), (2 * w0 + 3, 0)} <= set(marks)  # inside the lasso
     name, content = downloaded(opened, lambda: page.locator("#head-save").click())
     assert name == "taught.head.safetensors"
     (tmp_path / name).write_bytes(content)
@@ -436,7 +436,7 @@ def test_marks_teach_a_head_that_python_loads(opened, view, tmp_path):
     assert head.n_photos_ == 2
     assert sum(head.n_patches_) == len(marks)
     assert head.origin == json.loads(json.dumps(view.origin))
-    # Python's own fit to the same marks: the page's tokens are reduced, so nearly the same.
+    # Python's fit to the same marks is nearly the same, because the page's tokens are reduced.
     masks, at = [], 0
     for part in view.parts:
         labels = np.full(part.score.size, -1)
@@ -457,7 +457,7 @@ def test_marks_teach_a_head_that_python_loads(opened, view, tmp_path):
         predicted = np.concatenate([each.ravel() for each in other.predict(view.features)])
         assert (predicted == said).mean() > 0.97
     assert 0 < said.sum() < said.size
-    # Shown in all photos, more where it is more certain; each mark in its class's colour.
+    # Predictions are shown in all photos, stronger if they are more certain; marks have the colours of their classes.
     alphas = page.evaluate("""() => patchprism.gallery.tiles.flatMap((tile) => {
       const canvas = tile.layers.taught[0];
       const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
@@ -466,7 +466,7 @@ def test_marks_teach_a_head_that_python_loads(opened, view, tmp_path):
     np.testing.assert_array_equal(np.array(alphas) > 0, said > 0)
     sure = np.array(page.evaluate("[...patchprism.teacher.result.sure]"))
     assert np.corrcoef(sure[said > 0], np.array(alphas)[said > 0])[0, 1] > 0.99
-    # Back into the page.
+    # Load the head into the page.
     page.locator("#teach-clear").click()
     page.set_input_files("#head-file", str(tmp_path / name))
     page.wait_for_function(
@@ -475,7 +475,7 @@ def test_marks_teach_a_head_that_python_loads(opened, view, tmp_path):
     np.testing.assert_array_equal(page.evaluate("[...patchprism.teacher.result.classes]"), said)
 
 
-def test_strokes_are_undone_one_by_one_and_a_link_holds_them(opened, page_file):
+def test_strokes_are_undone_one_by_one_and_a_link_contains_them(opened, page_file):
     page = opened.page
     teach(opened, STROKES[:3])
     marks = marks_of(opened)
@@ -483,7 +483,7 @@ def test_strokes_are_undone_one_by_one_and_a_link_holds_them(opened, page_file):
     assert marks_of(opened) == [each for each in marks if each[1] == 1]
     page.keyboard.press("Control+Shift+z")
     assert marks_of(opened) == marks
-    page.keyboard.press("Escape")  # leaves the mode and deletes nothing
+    page.keyboard.press("Escape")  # this leaves the mode without deleting anything
     assert page.evaluate("patchprism.tool") is None
     assert marks_of(opened) == marks
     page.locator("#add-class").click()
@@ -511,7 +511,7 @@ def test_strokes_are_undone_one_by_one_and_a_link_holds_them(opened, page_file):
     page.evaluate("location.hash = ''")
 
 
-def test_what_is_taught_becomes_the_foreground(opened):
+def test_the_taught_object_becomes_the_foreground(opened):
     page = opened.page
     teach(opened, STROKES)
     before = [opened.canvas(i)[..., 3] > 0 for i in range(3)]
@@ -528,7 +528,7 @@ def test_what_is_taught_becomes_the_foreground(opened):
         np.testing.assert_array_equal(opened.canvas(i)[..., 3] > 0, mask)
 
 
-def test_classes_have_masks_of_their_own(opened):
+def test_each_class_has_its_mask(opened):
     page = opened.page
     page.locator("#add-class").click()
     teach(opened, [*STROKES, (2, "paint", 2, [(5, 4), (5, 6)])])
@@ -544,7 +544,7 @@ def test_classes_have_masks_of_their_own(opened):
         assert (masks[image - 1] == category).sum() == area
 
 
-def test_a_file_that_is_no_head_changes_nothing(opened, tmp_path):
+def test_a_file_that_is_not_a_head_changes_nothing(opened, tmp_path):
     page = opened.page
     teach(opened, STROKES)
     marks = marks_of(opened)

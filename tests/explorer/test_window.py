@@ -1,4 +1,4 @@
-"""How the page fills its window, what it says about a patch, what can be undone: all in one page that stays open."""
+"""Layout of the window, information about patches, and undo; all tests share one page."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SHAPES = [(60, 80), (90, 60), (64, 64), (60, 107), (80, 60), (48, 72)]
 
 
 def made(count, seed=0):
-    """Photos of several shapes, a bright patch of noise on a dark ramp each."""
+    """Photos of several shapes, each with a bright square of noise on a dark ramp."""
     rng = np.random.default_rng(seed)
     photos = []
     for i in range(count):
@@ -52,7 +52,7 @@ def page(browser, twelve, tmp_path_factory):
 
 @pytest.fixture
 def app(page):
-    """The page as it was opened."""
+    """The page in its initial state."""
     page.set_viewport_size({"width": 1280, "height": 720})
     page.mouse.move(2, 2)
     page.evaluate("document.activeElement.blur()")
@@ -81,7 +81,7 @@ def place(page, photo, row, column, pane="marks"):
     return box["x"] + (column + 0.5) / w * box["width"], box["y"] + (row + 0.5) / h * box["height"]
 
 
-# What the panes that are seen take of the window left of the panel.
+# Share of the window, without the panel, that the visible panes cover.
 SHARE = """() => {
   const panes = [...document.querySelectorAll(".pane")].filter((pane) => pane.offsetWidth);
   const frames = new Map();
@@ -133,16 +133,16 @@ def test_larger_photos_scroll_and_come_in_the_order_that_was_chosen(app, twelve)
     assert app.locator(".tile").count() == 12
 
 
-def test_one_photo_over_the_whole_window(app):
+def test_one_photo_fills_the_window(app):
     app.mouse.dblclick(*place(app, 2, 2, 2))
     drawn(app)
     assert state(app, "single") == 2
-    assert state(app, "pins") == []  # the first click's pin is taken back
+    assert state(app, "pins") == []  # the pin of the first click is removed
     assert app.locator(".tile").count() == 1
     assert app.locator("#panel").is_hidden()
     frame = app.locator(".frame").bounding_box()
     assert frame["height"] > 0.85 * 720
-    # The divide is dragged, or moved by keys.
+    # The divider is dragged or moved with keys.
     box = app.locator(".divide").bounding_box()
     app.mouse.move(box["x"] + box["width"] / 2, box["y"] + 40)
     app.mouse.down()
@@ -151,7 +151,7 @@ def test_one_photo_over_the_whole_window(app):
     assert state(app, "divide") == pytest.approx(0.25, abs=0.01)
     clip = app.locator(".pane.main").evaluate("pane => getComputedStyle(pane).clipPath")
     assert float(clip.split("%")[0].split()[-1]) == pytest.approx(25, abs=1)
-    # Arrows go to the next photo; with Shift they move over its patches.
+    # Arrow keys go to the next photo, and with Shift, they move over its patches.
     app.locator(".frame").focus()
     app.keyboard.press("ArrowRight")
     assert state(app, "single") == 3
@@ -176,11 +176,11 @@ def test_the_open_photos_colours_can_follow_its_edges(app, twelve, modules, tmp_
     assert canvas.evaluate("canvas => canvas.width") > app.evaluate("patchprism.model.photos[0].grid[1]")
     change(app, guided=False)
     assert canvas.count() == 0
-    # The filter itself is Python's.
+    # The filter equals Python's.
     rng = np.random.default_rng(0)
     values = rng.random((5, 7, 4)).astype(np.float32)
     cells = rng.integers(90, 160, (40, 56, 3), np.uint8)
-    photo = cells.repeat(2, 0).repeat(2, 1)  # whose means are whole numbers
+    photo = cells.repeat(2, 0).repeat(2, 1)  # so that means are whole numbers
     rgba = np.dstack([photo, np.full(photo.shape[:2], 255, np.uint8)])
     asked = {"values": values.ravel().tolist(), "rgba": rgba.ravel().tolist()}
     (tmp_path / "in.json").write_text(json.dumps(asked))
@@ -196,7 +196,7 @@ def test_the_open_photos_colours_can_follow_its_edges(app, twelve, modules, tmp_
     assert np.abs(got - expected).max() < 1e-4
 
 
-def test_strokes_keep_their_width_and_leave_the_patch_free(app):
+def test_outlines_keep_their_width_and_do_not_cover_the_patch(app):
     app.mouse.click(*place(app, 0, 2, 3))
     for zoom in (1, 8):
         change(app, zoom=zoom, panX=0.4, panY=0.3)
@@ -218,11 +218,11 @@ def test_strokes_keep_their_width_and_leave_the_patch_free(app):
         assert len(marks) >= 8
         assert all(mark["stroke"] <= 5 and mark["effect"] == "non-scaling-stroke" for mark in marks)
         assert all(mark["fill"] == "none" for mark in marks)
-        for mark in marks:  # what the stroke leaves free is the patch
+        for mark in marks:  # the area inside the outline is the patch
             assert mark["inner"] == pytest.approx(mark["patch"], abs=0.6)
 
 
-def test_lines_carry_their_cosine_in_a_casing_and_are_five_at_most(app, twelve):
+def test_at_most_five_lines_are_drawn_with_their_cosines(app, twelve):
     app.mouse.click(*place(app, 0, 5, 6))
     drawn(app)
     lines = app.locator("#lines line").count()
@@ -242,7 +242,7 @@ def test_lines_carry_their_cosine_in_a_casing_and_are_five_at_most(app, twelve):
     assert everywhere == 11
 
 
-def test_the_readout_tells_what_python_knows(app, twelve):
+def test_the_readout_equals_pythons_values(app, twelve):
     app.mouse.click(*place(app, 1, 2, 3))
     app.mouse.move(*place(app, 0, 1, 2))
     app.wait_for_timeout(150)
@@ -259,11 +259,11 @@ def test_the_readout_tells_what_python_knows(app, twelve):
     cosine = float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
     told = float(text.split("cosine to pin 1: ")[1].split()[0].replace("−", "-"))
     assert told == pytest.approx(cosine, abs=0.035)
-    # Never over the patch it is about.
+    # The readout never covers its patch.
     x, y = place(app, 0, 1, 2)
     box = app.locator("#readout").bounding_box()
     assert not (box["x"] <= x <= box["x"] + box["width"] and box["y"] <= y <= box["y"] + box["height"])
-    # By keys it is spoken too.
+    # With keys, screen readers announce it too.
     app.locator(".frame").nth(4).focus()
     app.keyboard.press("ArrowLeft")
     drawn(app)
@@ -272,7 +272,7 @@ def test_the_readout_tells_what_python_knows(app, twelve):
         assert words in spoken
 
 
-def test_the_heat_map_lies_on_the_photo_and_a_click_holds_it(app):
+def test_the_heat_map_is_on_the_photo_and_a_click_keeps_it(app):
     def heat_in(photo):
         return app.locator(f".frame[data-photo='{photo}'] canvas.heat").evaluate(
             "canvas => [canvas.closest('.pane').className, getComputedStyle(canvas).display]"
@@ -298,11 +298,11 @@ def test_the_heat_map_lies_on_the_photo_and_a_click_holds_it(app):
     drawn(app)
     assert state(app, "heatRange") == [0.5, 1]
     assert app.locator("canvas.heat").nth(2).evaluate(pixels) != held
-    app.locator("#heat-low").fill("2")  # makes no sense: the range stays
+    app.locator("#heat-low").fill("2")  # an invalid value does not change the range
     app.locator("#heat-low").press("Tab")
     assert state(app, "heatRange") == [0.5, 1]
     app.locator(".frame").first.focus()
-    app.keyboard.press("Escape")  # lets the heat map go and deletes nothing
+    app.keyboard.press("Escape")  # this releases the heat map without deleting anything
     drawn(app)
     assert heat_in(3)[1] == "none"
     assert len(state(app, "pins")) == 1
@@ -344,7 +344,7 @@ def test_everything_that_changes_the_view_can_be_undone(app):
         drawn(app)
         assert app.evaluate("patchprism.state") == after
     app.locator("#undo").click()
-    change(app, alpha=0.2)  # a change after undo ends what could be redone
+    change(app, alpha=0.2)  # a change after undo removes the steps that could be redone
     assert app.locator("#redo").is_disabled()
 
 
@@ -360,7 +360,7 @@ def test_a_drag_is_one_change(app):
     assert state(app, "threshold") == app.evaluate("patchprism.opening.threshold")
 
 
-def test_the_ninth_pin_is_refused_in_words(app):
+def test_the_ninth_pin_is_refused_with_a_message(app):
     for i in range(9):
         app.mouse.click(*place(app, i, 1, 1))
         app.wait_for_timeout(1)
@@ -386,7 +386,7 @@ def test_keys_keep_the_patch_in_view_and_move_a_zoomed_photo(app):
     assert state(app, "panX") < before
 
 
-def test_a_threshold_that_leaves_nothing_says_so_and_scores_have_a_bar(app):
+def test_a_threshold_that_leaves_nothing_gives_a_message_and_scores_have_a_bar(app):
     assert app.locator("#nothing").is_hidden()
     change(app, threshold=1, side="above")
     assert "No patch is kept" in app.locator("#nothing").inner_text()
@@ -399,7 +399,7 @@ def test_a_threshold_that_leaves_nothing_says_so_and_scores_have_a_bar(app):
     assert app.locator("#score-bar").is_visible()
 
 
-def test_the_panel_folds_to_fit_a_small_window(app):
+def test_the_panel_collapses_sections_in_a_small_window(app):
     app.evaluate("""() => {
       document.querySelectorAll("details.section").forEach((each) => { each.open = !each.hidden; });
     }""")
@@ -473,7 +473,7 @@ def test_on_a_phone_the_photo_stays_in_view_above_the_controls(browser, twelve, 
     context.close()
 
 
-def test_many_photos_have_a_strip_of_matches_in_place_of_lines(browser, tmp_path):
+def test_many_photos_have_a_strip_of_matches_instead_of_lines(browser, tmp_path):
     path = patchprism.visualize(made(14), backbone=toys.Toy(), size=64).explore().save(tmp_path / "p.html")
     context = browser.new_context(viewport={"width": 1280, "height": 720})
     page = context.new_page()
@@ -491,7 +491,7 @@ def test_many_photos_have_a_strip_of_matches_in_place_of_lines(browser, tmp_path
     context.close()
 
 
-def test_a_damaged_file_says_so_in_place_of_its_controls(browser, twelve, tmp_path):
+def test_a_damaged_file_shows_a_message_instead_of_controls(browser, twelve, tmp_path):
     page = browser.new_page()
     html = twelve.explore().html
     start = html.index('id="message-data">') + 20_000

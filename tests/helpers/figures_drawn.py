@@ -1,4 +1,4 @@
-"""Figures as tests look at them."""
+"""Figures as arrays, for tests."""
 
 from __future__ import annotations
 

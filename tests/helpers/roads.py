@@ -1,4 +1,4 @@
-"""The jobs as tests call them: with the parts of a run as keywords."""
+"""The jobs with the parts of a run as keywords, for tests."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _take(options, names):
 
 def _coloring(options):
     sample = Sample(options.pop("sample", None), options.pop("seed", 0))
-    given = options.pop("given", None)  # masks that come in; "masks" are those that go out
+    given = options.pop("given", None)  # input masks; "masks" are output masks
     return Coloring(sample=sample, masks=given, **_take(options, ("prism", "force", "fetch_from", "head")))
 
 

@@ -1,4 +1,4 @@
-"""timm without torchvision: it needs that only to augment training images, and no build of it fits every torch."""
+"""timm without torchvision, which it needs only to augment training images. No build of it fits every torch."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ MODULES = (
 
 
 def import_timm():
-    """Import timm, with a stand-in for a torchvision that is missing or does not fit."""
+    """Import timm, with a substitute if torchvision is missing or does not fit."""
     try:
         import timm
     except (ImportError, RuntimeError) as error:
         if "torchvision" not in str(error):
             pytest.importorskip("timm")
         for name in [name for name in sys.modules if name.split(".")[0] in ("timm", "torchvision")]:
-            del sys.modules[name]  # what was half imported
+            del sys.modules[name]  # modules whose import failed halfway
         sys.modules.update({name: MagicMock() for name in MODULES})
         try:
             import timm

@@ -1,4 +1,4 @@
-"""A backbone that needs no weights, photos to go with it, and an engine that loses workers on purpose."""
+"""A backbone that needs no weights, photos for it, and an engine that loses workers on purpose."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ RECORD = BackboneRecord(
 
 
 class Toy(Backbone):
-    """A fixed linear map of every patch's pixels, bent; small, but of the shape of the real ones."""
+    """A small backbone with real shapes: a fixed linear map of every patch's pixels, and a nonlinearity."""
 
     def __init__(self):
         self.record = RECORD
@@ -67,7 +67,7 @@ def tiny_transformer():
 
 
 def make_photos(folder: Path, count: int, *, shapes=((48, 64), (64, 48), (40, 40))) -> Path:
-    """Photos of discs on a ground, of several shapes, no two alike."""
+    """Write photos of discs on a background, all different and of several shapes."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(count)
     for i in range(count):
@@ -81,7 +81,7 @@ def make_photos(folder: Path, count: int, *, shapes=((48, 64), (64, 48), (40, 40
 
 
 def tree(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder with its bytes; of a report all but the seconds, which are this run's."""
+    """All files below a folder with their bytes, and reports without their seconds."""
     found = {}
     for path in sorted(folder.rglob("*")):
         if path.is_file():
@@ -95,7 +95,7 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 
 def deadly_reader(name):
-    """Reads photos; one whose name says so takes the whole process with it, as a decoder's fault would."""
+    """Read a photo; some names kill the process, like a crash of a decoder."""
     if "deadly" in name:
         if os.environ.get("PATCHPRISM_TEST_PARENT") == str(os.getpid()):
             raise Died
@@ -108,7 +108,7 @@ class Died(BaseException):
 
 
 class Square:
-    """A task: squares, and an error for thirteen."""
+    """A task that squares numbers, and fails for thirteen."""
 
     needs_device = False
 
@@ -119,8 +119,8 @@ class Square:
             yield item * item
 
 
-class Suicide:
-    """A task: the worker that has the item 3 dies."""
+class DiesOfThree:
+    """A task whose worker dies of the item 3."""
 
     needs_device = False
 
@@ -134,20 +134,20 @@ class Suicide:
 
 
 def slow_reader(name):
-    """Says where it is read, and takes its time."""
+    """Read a photo slowly, and report the process."""
     Path(name).with_suffix(f".{os.getpid()}.pid").touch()
     time.sleep(0.05)
     return read_source(name)
 
 
 class FakeEngine:
-    """Runs tasks in this process as a cluster would: on copies, in any order, and its workers die.
+    """Runs tasks in this process like a cluster: on copies, in random order, with workers that die.
 
     Parameters
     ----------
     seed : int
     deaths : int
-        How many times a worker dies, at random.
+        How many times a worker dies, at random moments.
     """
 
     name = "fake"
@@ -188,7 +188,7 @@ class FakeEngine:
 
 
 def copied(task):
-    """What a worker gets: a copy without what was made in another one."""
+    """What a worker gets: a copy without the objects that are created per process."""
     made = copy.copy(task)
     if hasattr(made, "_backbone"):
         made._backbone = None
@@ -196,7 +196,7 @@ def copied(task):
 
 
 def make_cell(model, layer, features, crops, prism):
-    """A cell of a comparison from features: the prism is fitted on them."""
+    """A cell of a comparison, with a prism that is fitted on the features."""
     prism.fit(features)
     cell = CompareCell(model=model, layer=layer, prism=prism)
     cell.add(zip(features.names, features, crops, strict=True))

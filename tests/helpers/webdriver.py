@@ -1,4 +1,4 @@
-"""Firefox and WebKit, driven with what they bring along.
+"""Control Firefox and WebKit without additional drivers.
 
 Both speak WebDriver: Firefox through Marionette, its own socket, WebKitGTK through Debian's WebKitWebDriver. So no
 driver has to be installed or kept in step with its browser. Commands have Marionette's names.
@@ -25,7 +25,7 @@ WEBKIT = shutil.which("WebKitWebDriver")
 MINIBROWSER = next(map(str, Path("/usr/lib").glob("*/webkit2gtk-4.*/MiniBrowser")), None)
 XVFB = shutil.which("Xvfb")
 
-# What would ask, report or look for news is off; downloads go to a folder without asking.
+# Prompts, reports and updates are off, and downloads go to a folder without a dialog.
 PREFERENCES = {
     "app.normandy.enabled": False,
     "app.update.auto": False,
@@ -62,7 +62,7 @@ class DriverError(Exception):
 
 
 class Driver:
-    """A browser's one window. ``send`` is the transport's."""
+    """The window of a browser. Subclasses implement ``send``, the transport."""
 
     name: str
     version: str
@@ -105,7 +105,7 @@ class Driver:
     # -- what tests do --------------------------------------------------------------------------------------
 
     def open(self, address: str) -> None:
-        # A change of the fragment alone would load nothing.
+        # If only the fragment changed, nothing would be loaded.
         self.send("WebDriver:Navigate", url="about:blank")
         self.send("WebDriver:Navigate", url=address)
 
@@ -113,7 +113,7 @@ class Driver:
         self.send("WebDriver:Refresh")
 
     def script(self, expression: str, *arguments: object) -> object:
-        """The value of an expression; a promise is waited for. Arguments are ``arguments``."""
+        """Value of an expression, which can use ``arguments``; waits for promises."""
         return self.send("WebDriver:ExecuteScript", script=f"return {expression}", args=list(arguments))
 
     def until(self, expression: str, seconds: float = 30) -> object:
@@ -131,12 +131,12 @@ class Driver:
         self.send("WebDriver:ElementSendKeys", id=element, text=text, value=list(text))
 
     def into_frame(self, selector: str | None) -> None:
-        """Into a frame of this one, or out to the top."""
+        """Switch to a frame, or to the top."""
         frame = None if selector is None else {ELEMENT: self.element(selector)}
         self.send("WebDriver:SwitchToFrame", id=frame)
 
     def pointer(self, *steps: tuple[float, float] | str, milliseconds: int = 30) -> None:
-        """Moves of the mouse to places, ``down`` and ``up``."""
+        """Move the mouse to positions, and press (``down``) or release (``up``) its button."""
         known = {"down": {"type": "pointerDown", "button": 0}, "up": {"type": "pointerUp", "button": 0}}
         actions = [
             known[step]
@@ -148,7 +148,7 @@ class Driver:
         self.send("WebDriver:PerformActions", actions=[mouse])
 
     def place(self, selector: str, x: float = 0.5, y: float = 0.5) -> tuple[float, float]:
-        """A point of an element, in fractions of it, once it is in sight."""
+        """Scroll an element into view, and return a point in it, given as fractions of its size."""
         left, top, width, height = self.script(
             """((selector) => {
               const node = document.querySelector(selector);
@@ -164,20 +164,20 @@ class Driver:
         self.pointer(self.place(selector), "down", "up")
 
     def keys(self, *keys: str, held: str = "") -> None:
-        """Keys pressed one after another, those of ``held`` all the while."""
+        """Press keys one after another while those of ``held`` are down."""
         actions = [{"type": "keyDown", "value": key} for key in held]
         actions += [{"type": kind, "value": key} for key in keys for kind in ("keyDown", "keyUp")]
         actions += [{"type": "keyUp", "value": key} for key in held]
         self.send("WebDriver:PerformActions", actions=[{"type": "key", "id": "keys", "actions": actions}])
 
     def screenshot(self) -> bytes:
-        """A PNG file, for a person to look at."""
+        """A screenshot as a PNG file."""
         answer = self.send("WebDriver:TakeScreenshot")
         return base64.b64decode(answer["value"] if isinstance(answer, dict) else answer)
 
 
 class Firefox(Driver):
-    """Firefox without a screen."""
+    """Headless Firefox."""
 
     name = "Firefox"
 
@@ -189,7 +189,7 @@ class Firefox(Driver):
         (profile / "user.js").write_text("\n".join(lines), "utf-8")
         environment = {**os.environ, "HOME": str(self.folder), "MOZ_CRASHREPORTER_DISABLE": "1"}
         with open(self.folder / "firefox.log", "wb") as log:
-            # System access: only the browser itself tells what its console holds.
+            # System access is needed to read the browser's console.
             process = self.run(
                 FIREFOX,
                 "--headless",
@@ -230,7 +230,7 @@ class Firefox(Driver):
         return result["value"] if set(result or ()) == {"value"} else result
 
     def inside(self, script: str) -> object:
-        """A script in the browser's own context, not the page's."""
+        """Run a script in the browser's context instead of the page's."""
         self.send("Marionette:SetContext", value="chrome")
         try:
             return self.send("WebDriver:ExecuteScript", script=script, args=[])
@@ -238,14 +238,14 @@ class Firefox(Driver):
             self.send("Marionette:SetContext", value="content")
 
     def prefer(self, name: str, value: bool | int | None) -> None:
-        """Set a preference, or set it back."""
+        """Set or reset a preference."""
         kind = "Bool" if isinstance(value, bool) else "Int"
         done = f"set{kind}Pref({json.dumps(name)}, {json.dumps(value)})"
         self.inside(f"Services.prefs.{done if value is not None else f'clearUserPref({json.dumps(name)})'}")
 
 
 class WebKit(Driver):
-    """WebKitGTK's MiniBrowser on a display of its own: the nearest to Safari on this system."""
+    """WebKitGTK's MiniBrowser on a virtual display, the closest to Safari on Linux."""
 
     name = "WebKit"
 

@@ -1,4 +1,4 @@
-"""Views that lens tests look at: planted features, so that what must be found is known."""
+"""Views for lens tests, with constructed features, so that the right result is known."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``render --lens`` and ``compare`` as a shell runs them: files, report, refusals with nothing written."""
+"""``render --lens`` and ``compare`` as a shell runs them: files, report, and refusals that write nothing."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def names(path):
     return sorted(each.name for each in path.iterdir())
 
 
-def test_each_lens_writes_what_it_promises(run, folder):
+def test_each_lens_writes_the_documented_files(run, folder):
     lenses = ("score", "norm", "similarity", "matches", "clusters")
     asked = [word for name in lenses for word in ("--lens", name)]
     result = run(
@@ -61,13 +61,13 @@ def test_each_lens_writes_what_it_promises(run, folder):
         (("pca", "--foreground-component", "2"), "principal component 2 of all patches"),
     ],
 )
-def test_the_score_says_what_it_is(run, folder, foreground, words):
+def test_the_caption_explains_the_score(run, folder, foreground, words):
     asked = (*MODEL[:4], "--foreground", *foreground, "--lens", "score", "-o", folder / "out", "-q")
     assert run("render", folder / "a.png", folder / "b.png", *asked).code == 0
     assert words in (folder / "out" / "score.txt").read_text()
 
 
-def test_pca_is_the_default_and_other_lenses_leave_its_bytes_alone(run, folder):
+def test_pca_is_the_default_and_other_lenses_do_not_change_its_files(run, folder):
     assert run("render", folder / "a.png", folder / "b.png", *MODEL, "-o", folder / "plain").code == 0
     both = ("--lens", "pca", "--lens", "norm")
     assert run("render", folder / "a.png", folder / "b.png", *MODEL, *both, "-o", folder / "both").code == 0
@@ -78,7 +78,7 @@ def test_pca_is_the_default_and_other_lenses_leave_its_bytes_alone(run, folder):
     assert "lenses" not in json.loads((folder / "plain" / "report.json").read_text())
 
 
-def test_space_and_upsample_change_the_pictures_and_are_told(run, folder):
+def test_space_and_upsample_change_the_pictures_and_the_report(run, folder):
     pictures = {}
     for label, options in {
         "plain": (),
@@ -94,7 +94,7 @@ def test_space_and_upsample_change_the_pictures_and_are_told(run, folder):
         np.unique(pictures["plain"].reshape(-1, 3), axis=0)
     )
     assert json.loads((folder / "oklab" / "report.json").read_text())["prism"]["space"] == "oklab"
-    # A prism brings its space with it.
+    # A prism sets the colour space.
     again = ("--prism", folder / "oklab" / "prism.safetensors", "-o", folder / "again")
     assert run("render", folder / "a.png", *again).code == 0
     assert (folder / "again" / "a.pca.png").read_bytes() == (folder / "oklab" / "a.pca.png").read_bytes()

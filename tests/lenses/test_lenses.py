@@ -1,4 +1,4 @@
-"""Each lens against an independent answer on features whose content is known."""
+"""Each lens against an independent result on features with known content."""
 
 from __future__ import annotations
 
@@ -37,14 +37,22 @@ def only(view, name, backbone=None, **options):
 # -- score and norm ------------------------------------------------------------------------------------------
 
 
-def test_score_is_the_prisms(view):
+def test_score_equals_the_prisms(view):
     result = only(view, "score")
     for arrays, score in zip(result.arrays, view.scores, strict=True):
         np.testing.assert_array_equal(arrays["score"], score)
     assert result.report["explained_variance_ratio"] == pytest.approx(view.prism.scene_ratio_[0], abs=1e-6)
 
 
-def test_norms_and_the_one_that_stands_out(view):
+def test_score_reports_the_variance_of_the_chosen_component():
+    tokens = np.random.default_rng(0).normal(size=(2, 6, 8, 16)) * 0.7 ** np.arange(16)
+    view = patchprism.visualize(features=tokens, foreground="above", threshold=0.5, foreground_component=2)
+    ratios = view.prism.scene_ratio_
+    assert ratios[0] - ratios[1] > 0.01
+    assert only(view, "score").report["explained_variance_ratio"] == pytest.approx(ratios[1], abs=1e-6)
+
+
+def test_norms_and_the_outlier(view):
     tokens = view.features[1]
     tokens[2, 3] *= 50
     result = only(view, "norm")
@@ -54,14 +62,14 @@ def test_norms_and_the_one_that_stands_out(view):
     assert result.report["photos"][1]["max"] == pytest.approx(np.linalg.norm(tokens[2, 3]), rel=1e-5)
 
 
-def test_outliers_of_a_normal_distribution_are_those_planted():
+def test_only_added_values_are_outliers_of_a_normal_distribution():
     rng = np.random.default_rng(0)
     norms = rng.normal(10, 1, (40, 40)).astype(np.float32)
     norms.ravel()[::200] = 30
     assert int((norms > outlier_threshold(norms)).sum()) == 8
 
 
-def test_equal_norms_are_said_to_be_equal(view):
+def test_equal_norms_are_reported_as_flat(view):
     for tokens in view.features:
         tokens /= np.linalg.norm(tokens, axis=-1, keepdims=True)
     result = only(view, "norm")
@@ -76,7 +84,7 @@ def test_norms_do_not_overflow():
 # -- similarity ----------------------------------------------------------------------------------------------
 
 
-def test_similarity_is_scikit_learns_cosine(view):
+def test_similarity_equals_scikit_learns_cosine(view):
     query = view.features[2][3, 4][None]
     maps = [cosine_map(tokens, query[0]) for tokens in view.features]
     for tokens, values in zip(view.features, maps, strict=True):
@@ -85,7 +93,7 @@ def test_similarity_is_scikit_learns_cosine(view):
     assert maps[2][3, 4] == pytest.approx(1)
 
 
-def test_similarity_finds_the_planted_part_in_every_photo(view):
+def test_similarity_finds_the_part_in_every_photo(view):
     # (5, 2) in patches is blue, in every photo
     result = only(view, "similarity", at=("1:44,20", "photo-3:4,4"), upsample="guided")
     assert set(result.figures) == {"similarity-1", "similarity-2"}
@@ -103,7 +111,7 @@ def test_similarity_finds_the_planted_part_in_every_photo(view):
     assert arrays["similarity"][0][inside].min() > arrays["similarity"][0][~inside].max()
 
 
-def test_a_token_of_zeros_is_like_nothing():
+def test_the_cosine_of_a_token_of_zeros_is_zero():
     tokens = np.zeros((1, 2, 2, 4), np.float32)
     tokens[0, 0, 0] = 1
     assert not cosine_map(tokens[0], tokens[0, 1, 1]).any()
@@ -114,7 +122,7 @@ def test_a_token_of_zeros_is_like_nothing():
 
 
 @pytest.mark.parametrize("block", [1 << 24, 40])
-def test_mutual_neighbours_are_scikit_learns(block, monkeypatch):
+def test_mutual_neighbours_equal_scikit_learns(block, monkeypatch):
     monkeypatch.setattr("patchprism.lenses.matches._BLOCK_VALUES", block)
     rng = np.random.default_rng(0)
     first, second = rng.normal(size=(60, 12)), rng.normal(size=(45, 12))
@@ -129,11 +137,11 @@ def test_mutual_neighbours_are_scikit_learns(block, monkeypatch):
 
 
 @pytest.mark.parametrize(("n", "m"), [(0, 5), (5, 0), (0, 0)])
-def test_nothing_matches_nothing(n, m):
+def test_empty_sets_have_no_matches(n, m):
     assert len(mutual_neighbors(np.zeros((n, 4)), np.zeros((m, 4))).first) == 0
 
 
-def test_zeros_match_nothing():
+def test_rows_of_zeros_have_no_matches():
     first = np.array([[0.0, 0.0], [1.0, 0.0]])
     found = mutual_neighbors(first, first)
     assert (list(found.first), list(found.second)) == ([1], [1])
@@ -187,11 +195,11 @@ def planted(counts=(300, 200, 120, 60), width=8, seed=0):
 
 
 @pytest.mark.parametrize("count", ["auto", 4])
-def test_planted_clusters_are_found_largest_first(count):
+def test_clusters_are_found_largest_first(count):
     rows, labels = planted()
     found = cluster(rows, count)
     assert len(found.centers) == 4
-    np.testing.assert_array_equal(found.labels, labels)  # planted in order of size
+    np.testing.assert_array_equal(found.labels, labels)  # their true numbers are in order of size
     assert found.agreement == pytest.approx(1)
     centers = np.stack([rows[labels == k].mean(axis=0) for k in range(4)])
     np.testing.assert_allclose(found.centers, centers, atol=0.2)
@@ -199,7 +207,7 @@ def test_planted_clusters_are_found_largest_first(count):
 
 @pytest.mark.parametrize("seed", range(6))
 def test_clusters_are_numbered_by_size(seed):
-    # Several draws: k-means' own numbering must not be, by luck, its own inverse.
+    # Several seeds, because the numbering of one k-means could be its own inverse by chance.
     rows, labels = planted((250, 200, 150, 100, 50), seed=seed)
     np.testing.assert_array_equal(cluster(rows, 5, seed=seed).labels, labels)
 
@@ -228,7 +236,7 @@ def test_clusters_of_photos(view, upsample):
     truth[2:4, 5:7] = 2
     for arrays in result.arrays:
         assert adjusted_rand_score(truth.ravel(), arrays["labels"].ravel()) == 1
-    # One palette: a part has one colour in all photos, and the picture shows no other.
+    # A cluster has the same colour in all photos, and pictures contain no other colours.
     colors = {tuple(bytes.fromhex(color[1:])) for color in result.report["colors"]}
     seen = [draw["clusters"]() for draw in result.pictures]
     assert {tuple(c) for picture in seen for c in np.unique(picture.reshape(-1, 3), axis=0)} == colors
@@ -238,7 +246,7 @@ def test_clusters_of_photos(view, upsample):
 # -- attention -----------------------------------------------------------------------------------------------
 
 
-def test_attention_is_the_backbones(transformer, photos):
+def test_attention_equals_the_backbones(transformer, photos):
     view = patchprism.visualize(photos, backbone=transformer, size=56)
     result = only(view, "attention", backbone=transformer, at=("2:30,20",), layer=0)
     framed = view.framing.apply(photos[1])
@@ -268,7 +276,7 @@ def test_a_network_without_attention_is_named(view):
         only(view, "attention", backbone=backbone)
 
 
-# -- all -----------------------------------------------------------------------------------------------------
+# -- all lenses -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

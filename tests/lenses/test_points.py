@@ -1,4 +1,4 @@
-"""Points: how people write them, which patch they mean, and what is refused."""
+"""Points: how they are written, which patch they mean, and refusals."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_find_photo(wanted, index):
         ("6", "or a number from 1 to 5"),
     ],
 )
-def test_photos_that_are_not_there(wanted, message):
+def test_unknown_photos_are_refused(wanted, message):
     with pytest.raises(OptionError, match=message):
         find_photo(wanted, NAMES)
 
@@ -71,12 +71,12 @@ def test_corners(view, at, patch):
 
 
 @pytest.mark.parametrize("at", ["64,0", "0,48", "-1,5", "1e9,0", "nan,3"])
-def test_outside_of_the_photo(view, at):
+def test_outside_the_photo(view, at):
     with pytest.raises(OptionError, match="is outside photo-1, which has 64 x 48 pixels"):
         scene_of(view, LensOptions()).locate(f"1:{at}")
 
 
-def test_outside_of_the_crop(photos):
+def test_outside_the_crop(photos):
     import patchprism
 
     wide = patchprism.visualize(photos, model="efficientnet_lite2", preset="seed", size=64)

@@ -1,4 +1,4 @@
-"""Every lens over every kind of source: the same pictures, arrays, tables and reports; in bounded memory."""
+"""Every lens gives the same pictures, arrays, tables and reports for every kind of source, in bounded memory."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def view(folder, transformer):
 
 @pytest.fixture(scope="module")
 def sources(view, folder, transformer, tmp_path_factory):
-    """The photos of the view: in memory, in a store, in two shards that lost some of their photos."""
+    """The photos of the view: in memory, in a store, and in two shards without some of their photos."""
     settings = Settings(size=56)
     store = tmp_path_factory.mktemp("store") / "f.zarr"
     with open_engine() as engine:
@@ -81,7 +81,7 @@ def scene_over(source, view, **changed):
 
 
 def seen_in(scene, engine, names=LENSES):
-    """All that lenses give: each photo looked at by a worker's copy, pictures drawn."""
+    """All results of lenses: a worker's copy looks at each photo, and the pictures are drawn."""
     found, walk = {}, walk_over(scene.source, engine)
     for lens in fit_lenses(names, scene, lambda make: walk(pickle.loads(pickle.dumps(make)))):
         worker, entries = pickle.loads(pickle.dumps(lens)), []
@@ -102,7 +102,7 @@ def given_by(result):
 
 @pytest.fixture(scope="module")
 def expected(view, transformer):
-    """What ``look_through`` gives for the view."""
+    """The results of ``look_through`` for the view."""
     found = {}
     for result in look_through(view, LENSES, OPTIONS, backbone=transformer):
         found |= given_by(result)
@@ -125,7 +125,7 @@ def test_every_lens_over_every_source(sources, view, expected, kind, engine):
             assert found[key] == value, key
 
 
-def test_photos_are_numbered_past_those_that_failed(sources, view):
+def test_numbers_of_photos_skip_those_that_failed(sources, view):
     scene = scene_over(sources["shards"], view)
     assert len(scene) == 4
     assert [scene.index(number) for number in range(4)] == [0, 128, 129, 130]
@@ -134,10 +134,10 @@ def test_photos_are_numbered_past_those_that_failed(sources, view):
     assert [index for index, _, _ in scene.read([3, 1])] == [128, 130]
 
 
-# -- photos that are gone, networks that are not there ---------------------------------------------------------
+# -- missing photos and networks -------------------------------------------------------------------------------
 
 
-def test_lenses_do_without_photos_that_are_gone(sources, view, expected):
+def test_lenses_work_without_missing_photos(sources, view, expected):
     source = Again(sources["store"].source, lost=view.names[:1])
     scene = scene_over(source, view)
     found = seen_in(scene, open_engine(), [name for name in LENSES if name != "pca"])
@@ -153,7 +153,7 @@ def test_lenses_do_without_photos_that_are_gone(sources, view, expected):
     )
 
 
-def test_attention_is_refused_where_there_is_nothing_to_run(sources, view):
+def test_attention_is_refused_without_a_network(sources, view):
     with pytest.raises(OptionError, match="must run the model again, which needs photos and a backbone"):
         seen_in(scene_over(sources["store"], view, load=None), open_engine(), ["attention"])
     gone = Again(sources["store"].source, lost=view.names)
@@ -161,7 +161,7 @@ def test_attention_is_refused_where_there_is_nothing_to_run(sources, view):
         seen_in(scene_over(gone, view, options=LensOptions()), open_engine(), ["attention"])
 
 
-def test_matches_of_the_photos_that_are_named(sources, view, expected):
+def test_matches_of_some_photos(sources, view, expected):
     options = LensOptions(match_photos=("p0003", "1"), match_lines=5)
     found = seen_in(scene_over(sources["shards"], view, options=options), open_engine(), ["matches"])
     assert [key[2] for key in found if key[1] == "figure"] == ["matches-1-4"]
@@ -173,7 +173,7 @@ def test_matches_of_the_photos_that_are_named(sources, view, expected):
 
 
 class Counting:
-    """A source that makes tokens as it is read, and counts how many photos' are alive."""
+    """A source that makes tokens on demand, and counts the photos whose tokens are in memory."""
 
     def __init__(self, n_photos, shard=5):
         self.n_shards, self.shard, self.alive, self.most = n_photos // shard, shard, 0, 0
@@ -220,11 +220,11 @@ def test_memory_is_flat(name, all_fit, view, monkeypatch):
         assert len(entries) == n_photos
         lens.result(entries)
         most.append(source.most)
-    # One or two that are compared, the next that is being read, and the last that a loop still names.
+    # One or two photos that are compared, the one that is being read, and the last one of a loop variable.
     assert most[0] == most[1] <= 4
 
 
-def test_a_sample_of_patches_is_the_same_in_whatever_pieces_it_is_drawn():
+def test_a_sample_of_patches_does_not_depend_on_the_pieces():
     rng = np.random.default_rng(0)
     photos = [rng.normal(size=(100, 3)).astype(np.float32) for _ in range(6)]
     whole, joined = Sample(np.asarray, 0.3, 5), Sample(np.asarray, 0.3, 5)

@@ -1,4 +1,4 @@
-"""``patchprism compare``: models and layers side by side, in colours that compare."""
+"""``patchprism compare``: models and layers side by side, in matching colours."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from patchprism.cli import many, options
-from patchprism.cli.console import print_line, print_table, say_notes, stdout
+from patchprism.cli.console import print_line, print_notes, print_table, stdout
 from patchprism.cli.exits import EXIT_SOME_PHOTOS_FAILED
 from patchprism.cli.options import ColoringOptions, Running
 from patchprism.cli.takes import only, takes, without
@@ -61,13 +61,13 @@ class Compared(Checked):
     )
 
     def files(self) -> list[str | None] | None:
-        """The weights of each model, None for the official ones."""
+        """The weights of each model, with None for the official ones; None if no weights are given."""
         return [None if each == "default" else each for each in self.weights] or None
 
 
 @dataclass(frozen=True, kw_only=True)
 class SheetOptions(PictureOptions):
-    """The files of a photo: its colours in all cells."""
+    """Which files are written."""
 
     arrays: bool = same(
         PictureOptions, "arrays", help="Also write the colours of each photo in every cell as .npz."
@@ -116,8 +116,8 @@ def compare(
     else:
         _summarise(found)
         print_line("wrote", f"{len(written)} files to {out}; look at {written[0]} first")
-    say_notes(found.all_notes(), quiet=running.quiet)
-    many.note_unasked(found.unasked)
+    print_notes(found.all_notes(), quiet=running.quiet)
+    many.note_not_fetched(found.unasked)
     many.warn_of_failures(found.failures)
     if found.failures:
         raise typer.Exit(EXIT_SOME_PHOTOS_FAILED)

@@ -1,4 +1,4 @@
-"""Progress and tables for a terminal; plain lines when there is none."""
+"""Progress and tables on a terminal, and plain lines without one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def stdout() -> Console:
-    """Where results go."""
+    """The console that results are printed to."""
     from rich.console import Console
 
     # Names can contain any text, so [red] must not become a colour and :dog: not an emoji.
@@ -27,7 +27,9 @@ def stdout() -> Console:
 
 
 def shown(text: str) -> str:
-    r"""Text as a terminal may have it, on one line: a file's name may hold what moves the cursor, or is no text.
+    r"""Text that is safe on a terminal, on one line.
+
+    A file name may contain control characters, which move the cursor, for example, or may not be valid text.
 
     Examples
     --------
@@ -37,29 +39,29 @@ def shown(text: str) -> str:
     return "".join("?" if unicodedata.category(sign) in _NOT_SHOWN else sign for sign in text)
 
 
-# Control characters, lone surrogates, and separators of lines and paragraphs.
+# Unicode categories: control characters, lone surrogates, and separators of lines and paragraphs.
 _NOT_SHOWN = ("Cc", "Cs", "Zl", "Zp")
 
 
 def print_line(label: str, text: str, width: int = 8) -> None:
-    """A labelled line of a summary."""
+    """Print a labelled line of a summary."""
     stdout().print(f"{label:{width}}{shown(text)}")
 
 
 def note(text: str) -> None:
-    """A line on standard error."""
+    """Print a line on standard error."""
     print(shown(text), file=sys.stderr)
 
 
 def print_table(
     title: str, columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[str]], *, console: Console
 ) -> None:
-    """A table: Rich's on a terminal, aligned plain text elsewhere.
+    """Print a table, with Rich on a terminal, otherwise as aligned plain text.
 
     Parameters
     ----------
     title : str
-        Empty for none.
+        Empty for no title.
     columns : sequence of (heading, "left" or "right")
     """
     rows = [[shown(cell) for cell in row] for row in rows]
@@ -89,12 +91,12 @@ def print_table(
 
 @contextmanager
 def progress(*, quiet: bool) -> Iterator[Callable[[str, int, int | None], None]]:
-    """A function ``tell(stage, done, total)`` that draws bars on standard error while the block runs.
+    """A function ``tell(stage, done, total)`` that draws progress bars on standard error while the block runs.
 
-    Bars only on a terminal: a log file gets none.
+    It draws nothing if standard error is not a terminal.
     """
     if quiet or not sys.stderr.isatty():
-        # The hub's client draws bars of its own, to any kind of output.
+        # Without this, the client of the Hugging Face Hub draws its own bars to any kind of output.
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
         yield lambda stage, done, total: None
         return
@@ -111,7 +113,7 @@ def progress(*, quiet: bool) -> Iterator[Callable[[str, int, int | None], None]]
         yield tell
 
 
-# Units of the stages; a pass of a fit counts shards, and a download counts bytes.
+# Units of the stages. A pass of a fit is counted in shards, and a download in bytes.
 _UNITS = {
     "photos": "photos",
     "pictures": "pictures",
@@ -125,14 +127,14 @@ _UNITS = {
 
 
 def bars(console: Console, *, get_time: Callable[[], float] | None = None) -> Progress:
-    """Bars that show, for each stage, how much is done, of what, and the time left.
+    """Progress bars that show, for each stage, how much is done, with its unit, and the remaining time.
 
     Parameters
     ----------
     console : Console
-        Where they are drawn.
+        The console that the bars are drawn on.
     get_time : callable, optional
-        The clock, in seconds.
+        Returns the current time in seconds.
     """
     from rich.progress import (
         BarColumn,
@@ -158,7 +160,7 @@ def bars(console: Console, *, get_time: Callable[[], float] | None = None) -> Pr
             return Text(f"{task.completed:.0f}{total} {unit}{speed}".rstrip() if unit else "")
 
     class Left(TimeRemainingColumn):
-        """The time that is left, and how long it took once all is done."""
+        """The remaining time, or the total time after the stage has finished."""
 
         def render(self, task: Any) -> Text:
             known = task.finished or task.time_remaining is not None
@@ -171,7 +173,7 @@ def bars(console: Console, *, get_time: Callable[[], float] | None = None) -> Pr
         Left(compact=True, elapsed_when_finished=True),
         console=console,
         transient=True,
-        # A shard may take minutes, and the speed is that between two of them.
+        # A shard may take minutes, and the speed is estimated from at least two of them.
         speed_estimate_period=600,
         get_time=get_time,
     )
@@ -179,11 +181,12 @@ def bars(console: Console, *, get_time: Callable[[], float] | None = None) -> Pr
 
 MAX_NOTES = 20
 
+# name='value' or name=(value, value), but not in paths and URLs.
 _ADVICE = re.compile(r"(?<![\w/.?&=\\-])([a-z]+(?:_[a-z]+)*)=('[^']*'|\([^()]*\))")
 
 
 def advised_by_flags(text: str) -> str:
-    """A hint or a note, with flags where it advises ``name='value'``; it may name photos, so nothing else is changed.
+    """A hint or a note with flags instead of ``name='value'``. Nothing else is changed, because it may name photos.
 
     Examples
     --------
@@ -194,22 +197,22 @@ def advised_by_flags(text: str) -> str:
 
 
 def as_typed(value: str) -> str:
-    """A value as the command line takes it: no quotes, and commas alone between numbers."""
+    """A Python value as it is typed on the command line: without quotes, parentheses and spaces."""
     return value.strip("'") if value.startswith("'") else value.strip("()").replace(" ", "")
 
 
-def say_notes(notes: Sequence[Note], *, quiet: bool) -> None:
-    """Notes at the end of a summary, equal ones merged; on standard error if there is no summary."""
-    together: dict[str, list[str]] = {}
+def print_notes(notes: Sequence[Note], *, quiet: bool) -> None:
+    """Print notes at the end of a summary, equal ones merged; with ``quiet``, on standard error."""
+    merged: dict[str, list[str]] = {}
     for each in notes:
-        together.setdefault(advised_by_flags(each.text), []).append(each.name)
+        merged.setdefault(advised_by_flags(each.text), []).append(each.name)
     lines = [
         text
         if not names[0]
         else f"{names[0]}: {text}"
         if len(names) == 1
         else f"{len(names):,} photos ({names[0]} first): {text}"
-        for text, names in together.items()
+        for text, names in merged.items()
     ]
     if len(lines) > MAX_NOTES:
         lines[MAX_NOTES:] = [f"... and {len(lines) - MAX_NOTES:,} more, all in the report"]
@@ -221,7 +224,7 @@ def say_notes(notes: Sequence[Note], *, quiet: bool) -> None:
 
 
 def human_bytes(count: int) -> str:
-    """A number of bytes for people.
+    """A number of bytes with a readable unit.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""``patchprism evaluate``: the foreground against true masks."""
+"""``patchprism evaluate``: compare the foreground with true masks."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def evaluate(
     Prints the measures of each photo and of all photos together. A mask must have the shape of its photo, but may
     have another size. Photos without a mask are listed.
     """
-    from patchprism.cli.console import print_table, say_notes, stdout
+    from patchprism.cli.console import print_notes, print_table, stdout
     from patchprism.cli.exits import EXIT_SOME_PHOTOS_FAILED
     from patchprism.jobs.evaluation import MEASURES, evaluate_photos
 
@@ -73,7 +73,7 @@ def evaluate(
     columns = [("photo", "left"), *((name.replace("_", " "), "right") for name in MEASURES)]
     rows = [(name, *(f"{each[measure]:.3f}" for measure in MEASURES)) for name, each in named]
     print_table("", columns, rows, console=stdout())
-    say_notes(found.notes, quiet=running.quiet)
+    print_notes(found.notes, quiet=running.quiet)
     many.warn_of_failures(found.failures)
     if found.failures:
         raise typer.Exit(EXIT_SOME_PHOTOS_FAILED)

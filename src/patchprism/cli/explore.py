@@ -1,4 +1,4 @@
-"""``patchprism explore``: the page that shows why a patch has its colour."""
+"""``patchprism explore``: the web page for exploring photos."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import typer
 
 from patchprism.cli import options  # noqa: TC001 - Typer evaluates the annotations
-from patchprism.cli.console import human_bytes, print_line, progress, say_notes
+from patchprism.cli.console import human_bytes, print_line, print_notes, progress
 from patchprism.cli.exits import EXIT_SOME_PHOTOS_FAILED
-from patchprism.cli.many import note_unasked, warn_if_inside, warn_of_failures
+from patchprism.cli.many import note_not_fetched, warn_if_inside, warn_of_failures
 from patchprism.cli.options import ColoringOptions, Running
 from patchprism.cli.takes import only, takes
 from patchprism.jobs.settings import Settings
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
     from patchprism.jobs.view import View
 
 _PAGE = "Page"
-# More photos would make a page of tens of megabytes.
+# With more photos, the page would have tens of megabytes.
 MAX_SHOWN = 200
 
 
 @dataclass(frozen=True, kw_only=True)
 class PageOptions(Checked):
-    """Where the page goes: to a file, or to a browser through the server."""
+    """Whether the page is written to a file or served to a browser, and what it contains."""
 
     html: str | None = option(
         None,
@@ -53,8 +53,8 @@ class PageOptions(Checked):
         check=optional(checks.layers),
         flag="--layers",
         metavar="N[,N...]",
-        help="Layers for the slider of the file that --html writes, besides that of --layer. "
-        "A served page has them all.",
+        help="Additional layers for the slider of the file that --html writes, besides that of --layer. "
+        "A served page has all layers.",
         panel=_PAGE,
         parse=numbers("a number or several like 2,5,8,11", int),
     )
@@ -69,7 +69,7 @@ class PageOptions(Checked):
         "127.0.0.1",
         check=checks.text,
         metavar="ADDRESS",
-        help="Address to listen on. Any address but the default lets other machines in.",
+        help="Address to listen on. With any address other than the default, other machines can open the page.",
         panel=_PAGE,
     )
     port: int = option(
@@ -91,7 +91,7 @@ class PageOptions(Checked):
 
     @property
     def carried(self) -> tuple[int, ...]:
-        """The layers, none or several."""
+        """The additional layers as a tuple, which may be empty."""
         return (
             ()
             if self.carry_layers is None
@@ -103,14 +103,14 @@ class PageOptions(Checked):
 
 @dataclass(frozen=True, kw_only=True)
 class ShownOptions(ColoringOptions):
-    """The same; the sample is what is shown, too."""
+    """The options of :class:`ColoringOptions`, with a sample that is also what the page shows."""
 
     sample: int | None = option(
         None,
         check=optional(partial(checks.integer, low=1)),
         metavar="N",
-        help=f"Fit on, and show, a random sample of N photos. A page shows at most {MAX_SHOWN}; of a larger feature "
-        "store, it shows so many by default.",
+        help=f"Fit on, and show, a random sample of N photos. A page shows at most {MAX_SHOWN} photos, and by default "
+        "a sample of this size of a larger feature store.",
         panel=_PAGE,
     )
 
@@ -127,7 +127,7 @@ def explore(
 
     Serves the page on this machine until you press Ctrl-C. With --html, it writes the page to one file instead.
 
-    A feature store from `patchprism features` can take the place of the photos; the model does not run again then.
+    Instead of photos, you can give a feature store from `patchprism features`. The model then does not run again.
     """
     from patchprism.explorer import serve
     from patchprism.explorer.work import Workshop
@@ -135,7 +135,7 @@ def explore(
     from patchprism.photos.sources import elsewhere, places_for
     from patchprism.support.files import check_target
 
-    # Wrong input is refused before the network runs.
+    # Invalid input is refused before the network runs.
     _check_page(photos, page, settings)
     bound = None if page.html is not None else _listen(photos, page, settings)
     chosen, store = coloring.coloring(), store_among(photos)
@@ -144,7 +144,7 @@ def explore(
     view, message, backbone, checkpoints = _made(
         photos, page, chosen, settings, prism=coloring.prism, quiet=running.quiet
     )
-    say_notes(view.all_notes(), quiet=True)
+    print_notes(view.all_notes(), quiet=True)
     warn_of_failures(view.failures)
     if view.gone:
         text = (
@@ -152,7 +152,7 @@ def explore(
             "extracted: shown in plain grey"
         )
         typer.echo(text, err=True)
-        note_unasked(elsewhere(view.gone, places_for(str(store), coloring.fetch_from)))
+        note_not_fetched(elsewhere(view.gone, places_for(str(store), coloring.fetch_from)))
     if page.html is not None:
         _save(message, page.html, quiet=running.quiet)
         if view.failures:
@@ -191,15 +191,15 @@ def _check_page(photos: list[str], page: PageOptions, settings: Settings) -> Non
     from patchprism.jobs.inputs import store_among
 
     if page.checkpoint is not None and (page.html is not None or store_among(photos) is not None):
-        raise OptionError("checkpoint is for photos in a served page")
+        raise OptionError("checkpoint needs photos and a served page")
     if page.carry_layers is None:
         return
     if page.html is None:
-        raise OptionError("carry_layers is for --html; the slider of a served page has all layers")
+        raise OptionError("carry_layers needs --html; the slider of a served page has all layers")
     if store_among(photos) is not None:
-        raise OptionError("carry_layers needs the photos: a feature store holds its own layer only")
+        raise OptionError("carry_layers needs the photos: a feature store contains only its own layer")
     if settings.layer is not None and not isinstance(settings.layer, int):
-        raise OptionError("carry_layers needs a single layer to begin with, as --layer 8 names one")
+        raise OptionError("carry_layers needs exactly one layer in --layer, for example --layer 8")
 
 
 def _listen(photos: list[str], page: PageOptions, settings: Settings) -> socket:
@@ -227,7 +227,7 @@ def _made(
     prism: str | None,
     quiet: bool,
 ) -> tuple[View, Message, Backbone | None, dict[str, tuple[Backbone, str]]]:
-    """The view, its message for the page, the network for later fits, and other checkpoints of it."""
+    """The view, its message for the page, the network for later fits, and other checkpoints of the network."""
     from patchprism.explorer.build import build_message
     from patchprism.explorer.carried import carry_layers
     from patchprism.explorer.modes import can_attend, carry_modes
@@ -264,7 +264,7 @@ def _made(
 def _checkpoints(
     page: PageOptions, settings: Settings, backbone: Backbone, tell: Tell
 ) -> dict[str, tuple[Backbone, str]]:
-    """The second checkpoint, loaded, by what to call it."""
+    """The second checkpoint, loaded, by its name for the page; empty if none is given."""
     from pathlib import Path
 
     from patchprism.backbones import load_backbone

@@ -1,4 +1,4 @@
-"""``patchprism features``: the network's features of photos, for other programs and for later."""
+"""``patchprism features``: write the features of photos, for other commands and programs."""
 
 from __future__ import annotations
 
@@ -58,14 +58,14 @@ def features(
     tokens: TokensDtype = "float16",
     overwrite: Overwrite = False,
 ) -> None:
-    """Write the patch features of photos to a store (Zarr v3), which other commands take in place of photos.
+    """Write the patch features of photos to a store (Zarr v3), which other commands accept instead of photos.
 
     To resume an interrupted run, repeat the command. An unfinished store cannot be opened.
     """
     from patchprism.features.store import StoredFeatures
     from patchprism.jobs.stores import extract_features, write_table
 
-    if flat is not None:  # better known now than hours later
+    if flat is not None:  # report problems with this file now, and not after hours
         from patchprism.support.files import check_target
         from patchprism.support.folders import is_remote, local_path
 

@@ -1,4 +1,4 @@
-"""``patchprism fit``: a prism, to colour with later."""
+"""``patchprism fit``: fit a prism, to colour photos with it later."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Parameters of the library as flags of the commands: the one place that knows both names."""
+"""Replace names of the library's parameters in error messages with the flags of the commands."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from functools import cache
 from patchprism.cli.console import as_typed
 from patchprism.errors import OptionError, PatchPrismError, PrismError
 
-# Parameters that have another name on the command line.
+# Parameters of the library whose option has another name.
 _CALLED = {"layers": "layer", "models": "model", "lens": "lenses"}
-# Quoted text is a value, except in ``name='value'``.
+# Quoted text is matched so that it is skipped, because it is a value, except in ``name='value'``.
 _MENTIONED = re.compile(
     r"""(?<![\w/.?&=\\-])(?P<name>[a-z]+(?:_[a-z]+)*)=(?P<value>True\b|False\b|'[^']*'|\([^()]*\)|[\w.:-]+(?:,[\w.:-]+)*)"""
     r"""|(?<!\w)'[^']*'(?!\w)|"[^"]*"|(?<![\w/.?&=\\-])(?P<alone>[a-z]+(?:_[a-z]+)+)(?![\w/.=\\-])"""
@@ -18,7 +18,7 @@ _MENTIONED = re.compile(
 
 
 def named_by_flags(error: PatchPrismError) -> str:
-    """The message of an error, with flags in the place of parameters.
+    """The message of an error with flags instead of parameters.
 
     A parameter is recognised by its position: at the beginning of an :class:`~patchprism.errors.OptionError`, as
     ``name='value'`` in any error, or by the underscore in it in errors about options and prisms.
@@ -35,7 +35,7 @@ def named_by_flags(error: PatchPrismError) -> str:
 
     def named(match: re.Match[str]) -> str:
         name, value = match["name"] or match["alone"], match["value"]
-        # In other errors a word alone may be a file's name.
+        # In other errors, a word without a value may be the name of a file.
         flag = found.get(_CALLED.get(name, name)) if name and (value or words_alone) else None
         if flag is None:
             return match[0]
@@ -54,7 +54,7 @@ def named_by_flags(error: PatchPrismError) -> str:
 
 @cache
 def flags() -> dict[str, str]:
-    """The flag of every option of all commands, by its parameter; an option has one flag in all of them."""
+    """The flag of each option of all commands, by parameter. An option has the same flag in all commands."""
     from typer.main import get_command
 
     from patchprism.cli.app import app

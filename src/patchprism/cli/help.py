@@ -1,4 +1,4 @@
-"""Help texts: ``--help`` shows a summary, examples and the common options, ``--help-all`` every option, in groups."""
+"""Help texts. ``--help`` shows a summary, examples and common options; ``--help-all`` shows all options in groups."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from typer.core import TyperCommand, TyperGroup
 
 HELP_NAMES = ["-h", "--help", "--help-all"]
-# Width of the column of options: what is longer has its text on the next line.
+# Width of the column of options. The help of a longer option begins on the next line.
 _COLUMN = 24
 
 
@@ -22,7 +22,7 @@ class Page:
     examples : tuple of str
         Command lines without ``patchprism`` and the command's name.
     common : tuple of str
-        Parameters of the options to show, in this order; the required ones come first anyway.
+        Parameters of the options to show, in this order. Required options always come first.
     """
 
     examples: tuple[str, ...]
@@ -92,7 +92,7 @@ class Command(TyperCommand):
     """A command whose help starts with examples and the common options."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Note which help is asked for."""
+        """Record which help was requested; add advice to the error about an unexpected argument."""
         ctx.meta["help_all"] = "--help-all" in args
         try:
             return super().parse_args(ctx, args)
@@ -137,10 +137,10 @@ class Command(TyperCommand):
 
 
 class Root(TyperGroup):
-    """The whole program: its help is a list of the commands."""
+    """The whole program, whose help lists the commands."""
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
-        """A command and what it takes."""
+        """A command and its arguments."""
         return ["COMMAND ..."]
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
@@ -161,7 +161,7 @@ class Root(TyperGroup):
 
 
 def options(command: Any) -> list[Any]:
-    """The options of a command, but for --help itself."""
+    """The options of a command, without --help."""
     return [each for each in command.params if each.param_type_name == "option"]
 
 
@@ -181,7 +181,7 @@ def common_options(command: Any) -> list[Any]:
 
 
 def groups(command: Any) -> dict[str, list[Any]]:
-    """All options of a command by the titles of their groups; those of no group come last."""
+    """All options of a command by the titles of their groups; options without a group come last."""
     found: dict[str, list[Any]] = {}
     for each in options(command):
         found.setdefault(each.rich_help_panel or "Options", []).append(each)
@@ -190,24 +190,24 @@ def groups(command: Any) -> dict[str, list[Any]]:
 
 
 def examples(command: Any) -> list[str]:
-    """Command lines to start from."""
+    """The example command lines of a command."""
     return [f"patchprism {command.name} {each}".rstrip() for each in PAGES[command.name].examples]
 
 
 def summary_of(command: Any) -> str:
-    """The summary of a command, in one sentence."""
+    """The summary of a command, which is the first paragraph of its help."""
     return " ".join((command.help or "").split("\n\n")[0].split())
 
 
 def argument_name(argument: Any) -> str:
-    """An argument as the usage line names it."""
+    """An argument as in the usage line."""
     return f"{argument.metavar or argument.name.upper()}{'...' if argument.nargs == -1 else ''}"
 
 
 def names_of(option: Any) -> str:
     """An option as it is typed, with its metavar.
 
-    A flag that is on by default is shown as the two that switch it on and off.
+    If a flag has a second form that switches it off, both are shown.
     """
     typed = ", ".join(sorted(option.opts, key=len))
     if option.secondary_opts:
@@ -216,7 +216,7 @@ def names_of(option: Any) -> str:
 
 
 def text_of(option: Any) -> str:
-    """The whole help of an option, with its default."""
+    """The full help of an option, with its default."""
     text = " ".join((option.help or "").split())
     plain = option.is_flag or option.required or option.default in (None, (), "")
     return text if plain or "Default: " in text else f"{text} Default: {option.default}."

@@ -1,4 +1,4 @@
-"""Options of the lenses on the command line, and the way from them to results."""
+"""Options of the lenses on the command line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Jobs of any size on the command line: what ``render``, ``fit`` and ``features`` share."""
+"""Functions that several commands share: running jobs of any size, and printing their results."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from patchprism.cli.console import (
     advised_by_flags,
     note,
     print_line,
+    print_notes,
     print_table,
     progress,
-    say_notes,
     stdout,
 )
 from patchprism.cli.exits import EXIT_SOME_PHOTOS_FAILED
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from patchprism.jobs.run import Outcome, Run
     from patchprism.jobs.source import Failure
 
-# Up to this many photos, a job works in memory; it is so short that it need not be resumed.
+# Up to this many photos, a job works in memory. It is so short that it need not be resumed.
 IN_MEMORY = 64
 SHOWN_ROWS = 20
 SHOWN_FAILURES = 50
@@ -38,9 +38,9 @@ def is_large(photos: Sequence[str], out: str, engine: str, workers: int | None, 
     Parameters
     ----------
     photos, out, engine, workers
-        As given.
+        The values of the options.
     asked : bool
-        Whether another option calls for it.
+        Whether another option requires it.
     """
     from patchprism.jobs.inputs import store_among
     from patchprism.support.folders import is_remote
@@ -58,7 +58,10 @@ def is_large(photos: Sequence[str], out: str, engine: str, workers: int | None, 
 
 @contextmanager
 def running(engine: str, workers: int | None, *, quiet: bool, keeps: bool = True) -> Iterator[Run]:
-    """An engine, and somewhere to show progress; an interrupted run that keeps its work says how to resume it."""
+    """Open an engine and show progress while the block runs.
+
+    With ``keeps``, the job keeps its work, so if it is interrupted, a message says how to resume it.
+    """
     from patchprism.jobs.engines import open_engine
     from patchprism.jobs.run import Run
 
@@ -72,22 +75,22 @@ def running(engine: str, workers: int | None, *, quiet: bool, keeps: bool = True
 
 
 def finish(outcome: Outcome, *, quiet: bool) -> None:
-    """Say what there is to say, name what failed, and exit with what that means."""
-    say_notes(outcome.notes, quiet=quiet)
+    """Print notes and failures; if photos failed, exit with the code for this."""
+    print_notes(outcome.notes, quiet=quiet)
     if outcome.missing:
         typer.echo(
             f"note: {counted(outcome.missing, 'photo')} missing or replaced since the features were "
             "extracted: drawn without the photo itself",
             err=True,
         )
-    note_unasked(outcome.unasked)
+    note_not_fetched(outcome.unasked)
     warn_of_failures(outcome.failures)
     if outcome.failures:
         raise typer.Exit(EXIT_SOME_PHOTOS_FAILED)
 
 
 def warn_of_failures(failures: Sequence[Failure]) -> None:
-    """Name photos that failed on standard error."""
+    """Print the photos that failed on standard error."""
     for failure in failures[:SHOWN_FAILURES]:
         note(f"failed: {failure.photo}: {advised_by_flags(failure.reason)}")
     if len(failures) > SHOWN_FAILURES:
@@ -96,8 +99,8 @@ def warn_of_failures(failures: Sequence[Failure]) -> None:
         typer.echo(f"{len(failures):,} of the photos failed; the others are done", err=True)
 
 
-def note_unasked(places: Sequence[str]) -> None:
-    """Say how a store's photos at other addresses would be shown."""
+def note_not_fetched(places: Sequence[str]) -> None:
+    """Say how to fetch photos of a store from other buckets or hosts."""
     if places:
         more = f", and {len(places) - 1} other buckets or hosts" if len(places) > 1 else ""
         note(
@@ -107,13 +110,13 @@ def note_unasked(places: Sequence[str]) -> None:
 
 
 def print_lines(lines: Sequence[tuple[str, str]]) -> None:
-    """Labelled lines of a summary."""
+    """Print labelled lines of a summary."""
     for label, text in lines:
         print_line(label, text)
 
 
 def lines_of(outcome: Outcome) -> list[tuple[str, str]]:
-    """Summary lines of every job."""
+    """Summary lines that every job has."""
     total = sum(outcome.seconds.values())
     stages = ", ".join(f"{stage} {s:.1f} s" for stage, s in outcome.seconds.items() if s >= 0.05)
     lines = [
@@ -142,13 +145,13 @@ def lines_of_fit(outcome: Outcome) -> list[tuple[str, str]]:
     ]
     sample = prism.origin.get("sample")
     if sample:
-        said = f"fitted on {sample['photos']:,} of {sample['of']:,} photos, seed {sample['seed']}"
-        lines.insert(0, ("sample", said))
+        text = f"fitted on {sample['photos']:,} of {sample['of']:,} photos, seed {sample['seed']}"
+        lines.insert(0, ("sample", text))
     return lines
 
 
 def summarise(outcome: Outcome, wrote: str) -> None:
-    """The summary of a job that draws photos."""
+    """Print the summary of a job that draws photos."""
     rows = [
         (
             Path(row["photo"]).name,
@@ -166,12 +169,12 @@ def summarise(outcome: Outcome, wrote: str) -> None:
 
 
 def hints_of(outcome: Outcome) -> list[tuple[str, str]]:
-    """Hints about what to know before you rely on the pictures."""
+    """Hints for the user, who should know them before relying on the pictures."""
     return [("hint", advised_by_flags(hint)) for hint in outcome.hints]
 
 
 def warn_if_inside(out: str | None, photos: Sequence[str]) -> None:
-    """Warn if the output folder is inside a folder of photos, because the next job would search it again."""
+    """Warn if the output folder is inside a folder of photos, because the next job will also search the output."""
     import os
 
     from patchprism.support.folders import is_remote, local_path
@@ -185,7 +188,7 @@ def warn_if_inside(out: str | None, photos: Sequence[str]) -> None:
         folder = os.path.realpath(local_path(photo))
         if target == folder or target.startswith(os.path.join(folder, "")):
             note(
-                f"warning: {out} is inside {photo}, where the photos are; a record beside the new pictures keeps "
-                "them from being taken for photos, so do not delete it, or write to another folder"
+                f"warning: {out} is inside {photo}, where the photos are; do not delete the hidden record beside the "
+                "new pictures, without which they would be read as photos, or write to another folder"
             )
             return

@@ -1,4 +1,4 @@
-"""Options of commands only: where prisms come from, how work is run, arguments."""
+"""Options and arguments that only the commands have: the source of the prism, and how a job is run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class ColoringOptions(Checked):
-    """Which prism colours the photos, and which photos it is fitted to."""
+    """Which prism colours the photos, and how it is fitted."""
 
     prism: str | None = option(
         None,
@@ -75,7 +75,7 @@ class ColoringOptions(Checked):
         return Sample(self.sample, self.seed)
 
     def coloring(self) -> Coloring:
-        """The prism, loaded, or what it is to be fitted on.
+        """The loaded prism, or how to fit one.
 
         Raises
         ------
@@ -99,7 +99,7 @@ class ColoringOptions(Checked):
 
 @dataclass(frozen=True, kw_only=True)
 class Running(Checked):
-    """How a job is run; nothing here changes its results."""
+    """How a job is run. These options do not change its results."""
 
     engine: str = option(
         "local",

@@ -1,4 +1,4 @@
-"""``patchprism render``: the main job."""
+"""``patchprism render``: colour photos, the main command."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def render(
     Writes a picture of each photo, figures of all photos (fg_mask, results, results_raw and histogram), the fitted
     prism and report.json. With --lens, it writes the pictures of the given lenses instead.
 
-    Memory does not grow with the number of photos. To resume an interrupted run, repeat the command. A feature store
-    from `patchprism features` can take the place of the photos; the model does not run again then.
+    Memory does not grow with the number of photos. To resume an interrupted run, repeat the command. Instead of
+    photos, you can give a feature store from `patchprism features`. The model then does not run again.
     """
     from patchprism.jobs.render import render_photos
     from patchprism.jobs.writers import check_folder

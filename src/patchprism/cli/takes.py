@@ -1,4 +1,4 @@
-"""Commands that take dataclasses of options: their fields become the command's flags."""
+"""Pass dataclasses of options to commands: their fields become flags of the command."""
 
 from __future__ import annotations
 
@@ -18,30 +18,31 @@ _KINDS: dict[Any, type] = {"str": str, "int": int, "float": float, "bool": bool,
 
 @dataclass(frozen=True)
 class Some:
-    """Some of a dataclass's options; the others keep their defaults."""
+    """Some options of a dataclass; the others keep their defaults."""
 
     options: type
     names: frozenset[str]
 
 
 def only(options: type, *names: str) -> Some:
-    """A dataclass of which a command takes only these options."""
+    """Only these options of a dataclass."""
     return Some(options, frozenset(names))
 
 
 def without(options: type, *names: str) -> Some:
-    """A dataclass of which a command takes all options but these."""
+    """All options of a dataclass except these."""
     return Some(options, frozenset(each.name for each in fields(options)) - set(names))
 
 
 def takes(**groups: type | Some) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Have a command take the options of dataclasses, ready and checked.
+    """Decorate a command that has dataclasses of options as parameters. It receives them with checked values.
 
     Parameters
     ----------
     **groups
-        For parameters of the command: the dataclass, or some of its options (:func:`only`, :func:`without`). The
-        flags come in this order, after the command's own, and the dataclasses are put together in this order.
+        For each such parameter of the command, the dataclass, or some of its options (:func:`only`,
+        :func:`without`). The flags come after the command's own parameters, in this order, and the dataclasses are
+        created in this order.
 
     Examples
     --------
@@ -68,10 +69,8 @@ def takes(**groups: type | Some) -> Callable[[Callable[..., None]], Callable[...
             command(*arguments, **{each.name: given[each.name] for each in own if each.name in given}, **made)
 
         run.__name__, run.__doc__, run.__module__ = command.__name__, command.__doc__, command.__module__
-        flags = [
-            flag for part in parts.values() for each, said in _options(part) for flag in _flags(each, said)
-        ]
-        # Typer reads what a command takes from its signature.
+        flags = [_flag(each, found) for part in parts.values() for each, found in _options(part)]
+        # Typer reads the parameters of a command from its signature.
         run.__signature__ = signature(command).replace(parameters=[*own, *flags])  # type: ignore[attr-defined]
         run.__annotations__ = {}
         return run
@@ -81,44 +80,29 @@ def takes(**groups: type | Some) -> Callable[[Callable[..., None]], Callable[...
 
 def _options(part: Some) -> Iterable[tuple[Field[Any], Option]]:
     for each in fields(part.options):
-        said = option_of(each)
-        if said is not None and each.name in part.names:
-            yield each, said
+        found = option_of(each)
+        if found is not None and each.name in part.names:
+            yield each, found
 
 
 def _made(part: Some, given: dict[str, Any]) -> Any:
-    """The dataclass, of what was given."""
+    """The dataclass with the given values; other options keep their defaults."""
     values = {}
-    for each, said in _options(part):
+    for each, found in _options(part):
         value = given.get(each.name)
         if value is not None:
-            values[each.name] = said.parse(each.name, value) if said.parse else value
+            values[each.name] = found.parse(each.name, value) if found.parse else value
     return part.options(**values)
 
 
-def _kind(each: Field[Any], said: Option) -> Any:
-    """Typer's parser for the texts of an option."""
-    return str if said.parse else _KINDS[str(each.type).removesuffix(" | None")]
-
-
-def _flags(each: Field[Any], said: Option) -> Iterable[Parameter]:
-    """The parameter of an option, and that of its old spelling."""
-    kind = _kind(each, said)
+def _flag(each: Field[Any], found: Option) -> Parameter:
+    """The parameter of an option in the signature of a command."""
+    # With a parser of our own, Typer passes the text.
+    kind: Any = str if found.parse else _KINDS[str(each.type).removesuffix(" | None")]
     default = None if kind == list[str] else each.default
-    yield _parameter(
-        each.name,
-        kind,
-        default,
-        typer.Option(
-            *said.flags(each.name),
-            metavar=said.metavar,
-            help=said.help,
-            rich_help_panel=said.panel,
-        ),
+    info = typer.Option(
+        *found.flags(each.name), metavar=found.metavar, help=found.help, rich_help_panel=found.panel
     )
-
-
-def _parameter(name: str, kind: Any, default: Any, info: Any) -> Parameter:
     wanted: Any = kind | None if default is None else kind
     annotation: Any = Annotated[wanted, info]
-    return Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+    return Parameter(each.name, Parameter.KEYWORD_ONLY, default=default, annotation=annotation)

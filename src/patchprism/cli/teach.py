@@ -1,4 +1,4 @@
-"""``patchprism teach``: a head, from masks of a few photos."""
+"""``patchprism teach``: fit a head to masks of a few photos."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ Weight = Annotated[
     typer.Option(
         "--c",
         metavar="FLOAT",
-        help="Weight of the labels against the penalty on large weights.",
+        help="Inverse strength of the penalty on large weights (C in scikit-learn).",
         rich_help_panel=FIT,
     ),
 ]
@@ -71,7 +71,7 @@ def teach(
     A few masks are enough; photos without a mask are not used. A head belongs to the model and layer that it was
     taught with.
     """
-    from patchprism.cli.console import say_notes
+    from patchprism.cli.console import print_notes
     from patchprism.cli.exits import EXIT_SOME_PHOTOS_FAILED
     from patchprism.jobs.given import open_masks
     from patchprism.jobs.teaching import teach_head
@@ -98,7 +98,7 @@ def teach(
                 ("wrote", out),
             ]
         )
-    say_notes(found.notes, quiet=running.quiet)
+    print_notes(found.notes, quiet=running.quiet)
     many.warn_of_failures(found.failures)
     if found.failures:
         raise typer.Exit(EXIT_SOME_PHOTOS_FAILED)

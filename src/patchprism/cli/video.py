@@ -1,4 +1,4 @@
-"""``patchprism video``: a clip in, the same clip in colours out."""
+"""``patchprism video``: colour the frames of a clip."""
 
 from __future__ import annotations
 

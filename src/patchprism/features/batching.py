@@ -1,8 +1,8 @@
-"""The default batch size, in patches: found from the free memory.
+"""The default batch size in patches, determined from the free memory.
 
 A batch may use a quarter of the free memory, estimated from the bytes per patch that were measured for the family of
-networks. It has at most ``MOST_PATCHES`` patches, beyond which nothing gets faster. The number is rounded down to a
-power of two, so that small changes of the free memory have no effect. docs/scaling.md has the measurements.
+networks. It has at most ``MOST_PATCHES`` patches, because larger batches are not faster. The number is rounded down
+to a power of two, so that small changes of the free memory have no effect. docs/scaling.md has the measurements.
 """
 
 from __future__ import annotations
@@ -14,29 +14,29 @@ from patchprism.support.memory import free_memory
 if TYPE_CHECKING:
     from patchprism.backbones import Backbone, BackboneRecord
 
-# On a CPU: enough to fill the cores' matrix products, few enough that attention's working set stays in cache.
+# On a CPU, this is enough to keep all cores busy, and few enough that the working set of attention stays in the cache.
 MOST_PATCHES = {"cpu": 4096, "cuda": 65536, "mps": 16384}
-# A convolutional network's activations outgrow every cache from the first block on, and large batches only take
-# memory: efficientnet_lite2 at 224 on two cores did 45.5, 43.9 and 44.7 photos/s in batches of 4, 20 and 80.
+# The activations of a convolutional network exceed every cache from the first block on, so large batches only use more
+# memory: efficientnet_lite2 at 224 on two cores processed 45.5, 43.9 and 44.7 photos/s in batches of 4, 20 and 80.
 MOST_CONVOLUTION_PATCHES_ON_CPU = 1024
 LEAST_PATCHES = 256
 SHARE = 0.25
 
 # Numbers per patch at the peak of a forward pass. A transformer keeps the residual, query, key and value, and the
-# MLP's hidden layer (4 D) before and after its activation: measured 14 to 22 D for ViT-S/14 (batches of 64 to 4
+# MLP's hidden layer (4 D) before and after its activation: 14 to 22 D were measured for ViT-S/14 (batches of 64 to 4
 # photos at 224). The peak of a convolutional network is in its first blocks and is proportional to the pixels of a
-# patch: measured 62 kB per patch of 16 x 16 pixels for efficientnet_lite2, 61 numbers per pixel.
+# patch: 62 kB per patch of 16 x 16 pixels were measured for efficientnet_lite2, which is 61 numbers per pixel.
 _TRANSFORMER_NUMBERS = 20
 _CONVOLUTION_NUMBERS = 64
 
 
-def patches_a_batch(backbone: Backbone, *, free: int | None = None) -> int:
-    """Patches of a batch for a backbone on its device.
+def patches_per_batch(backbone: Backbone, *, free: int | None = None) -> int:
+    """Maximum number of patches in a batch for a backbone on its device.
 
     Parameters
     ----------
     free : int, optional
-        Bytes of memory to reckon with; by default those that are free on the device now.
+        Free memory in bytes; by default what is free on the device now.
     """
     import torch
 
@@ -48,16 +48,16 @@ def patches_a_batch(backbone: Backbone, *, free: int | None = None) -> int:
 
 
 def patches_for(record: BackboneRecord, *, kind: str, itemsize: int, free: int) -> int:
-    """The rule itself.
+    """Maximum number of patches in a batch, from the record of a model.
 
     Parameters
     ----------
     kind : str
-        The device's kind, ``"cpu"``, ``"cuda"`` or ``"mps"``.
+        Type of the device: ``"cpu"``, ``"cuda"`` or ``"mps"``.
     itemsize : int
-        Bytes of a number that the network computes with.
+        Bytes per number in the dtype that the network computes in.
     free : int
-        Bytes.
+        Free memory in bytes.
     """
     numbers = (
         _TRANSFORMER_NUMBERS * record.width if record.heads else _CONVOLUTION_NUMBERS * record.patch_size**2
@@ -71,9 +71,9 @@ def patches_for(record: BackboneRecord, *, kind: str, itemsize: int, free: int) 
 
 
 def bytes_for(size: int, record: BackboneRecord) -> int:
-    """About how many bytes of memory one square photo of ``size`` pixels takes: its pixels, and a forward pass."""
+    """Approximate memory in bytes for a forward pass of one square photo of ``size`` pixels, with its pixels."""
     patches = (size // record.patch_size) ** 2
-    numbers = 0  # nothing is known about a function of the user
+    numbers = 0  # unknown for a function of the user
     if record.heads:
         numbers = _TRANSFORMER_NUMBERS * record.width
     elif record.family != "callable":

@@ -1,4 +1,4 @@
-"""Photos -> patch tokens: reading and framing run ahead of the network, photos of one shape go together."""
+"""Photos -> patch tokens. Photos are read and framed ahead of the network, and photos of one shape form batches."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from patchprism.errors import PhotoError
-from patchprism.features.batching import MOST_PATCHES, patches_a_batch
+from patchprism.features.batching import MOST_PATCHES, patches_per_batch
 from patchprism.features.finer import finer
 from patchprism.features.options import TokenOptions, check_batch_size
 from patchprism.features.patch_features import check_tokens
@@ -35,25 +35,25 @@ if TYPE_CHECKING:
 
 READERS = min(4, os.cpu_count() or 1)
 
-# Decoded photos and their crops are kept for the pictures up to this many bytes; beyond, they are read again.
+# Up to this many bytes of decoded photos and their crops are kept for the pictures. Other photos are read again.
 KEPT_BYTES = 512 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
 class PhotoTokens:
-    """One photo's way through the network.
+    """The patch tokens of a photo.
 
     Attributes
     ----------
     index : int
-        Which photo.
+        Index of the photo.
     tokens : ndarray, shape (h, w, D), float32
     crop : tuple of float
         The part that the network saw, as in :class:`~patchprism.photos.framing.Framed`.
     size : tuple of int
         The photo's (H, W) in pixels.
     plain : bool
-        Whether the photo is of one colour, or noise.
+        Whether the photo has a single colour, or is noise.
     """
 
     index: int
@@ -64,21 +64,23 @@ class PhotoTokens:
 
 
 class Photos:
-    """The photos of a job: named, read when wanted, kept while memory is cheap.
+    """The photos of a job and their names. Photos are read on demand, and the first ones are kept in memory.
 
     Parameters
     ----------
     sources : sequence
-        Paths, PIL images or arrays; or photos that a store names.
+        Paths, PIL images or arrays, or photos that a store names.
     names : sequence of str
-        One a photo.
+        One name per photo.
     range : (low, high), optional
         As in :func:`~patchprism.read_photo`.
 
     Attributes
     ----------
     notes : dict
-        Notes about photos that were framed, by index: a tuple of str each.
+        Notes about photos that were framed: a tuple of str for each index.
+    lost : dict
+        Why photos could not be read again, by index.
     """
 
     def __init__(
@@ -90,7 +92,7 @@ class Photos:
         self._bytes = 0
         self._lock = threading.Lock()
         self._seen: dict[int, tuple[tuple[int, int], str]] = {}  # size and content of photos that were read
-        self.lost: dict[int, str] = {}  # why photos could not be read again, by their index
+        self.lost: dict[int, str] = {}
 
     def __len__(self) -> int:
         return len(self.sources)
@@ -100,11 +102,11 @@ class Photos:
         return self.names[index]
 
     def content(self, index: int) -> str:
-        """Digest of a photo's pixels, once it was read."""
+        """Digest of the pixels of a photo that was read."""
         return self._seen[index][1]
 
     def __getstate__(self) -> dict[str, Any]:
-        # A lock belongs to one process, and what is kept can be read again.
+        # The lock cannot be pickled, and photos that are kept can be read again.
         kept = ("sources", "names", "range", "notes", "lost", "_seen")
         return {name: getattr(self, name) for name in kept}
 
@@ -113,12 +115,13 @@ class Photos:
         self.__dict__ |= state
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Photos:
-        copied = self.subset(range(len(self)))  # with the kept array, which is never changed
+        # The copies share the arrays that are kept, which never change.
+        copied = self.subset(range(len(self)))
         copied.sources = copy.deepcopy(self.sources, memo)
         return copied
 
     def subset(self, indices: Sequence[int]) -> Photos:
-        """Some of the photos, in the order of ``indices``, with what is kept of them."""
+        """Some of the photos, in the order of ``indices``, with their notes and the arrays that are kept."""
         part = Photos([self.sources[i] for i in indices], [self.names[i] for i in indices], range=self.range)
         new = {old: i for i, old in enumerate(indices)}
         part._kept = {(new[i], framing): kept for (i, framing), kept in self._kept.items() if i in new}
@@ -129,9 +132,9 @@ class Photos:
         return part
 
     def read(self, index: int) -> NDArray[np.uint8]:
-        """A photo, (H, W, 3) uint8, read from its file unless it is still kept.
+        """A photo, (H, W, 3) uint8, read from its file unless it is kept in memory.
 
-        A photo that was read before and is now missing or has changed is replaced by plain grey; see :attr:`lost`.
+        If a photo was read before and is now missing or has changed, plain grey is returned; see :attr:`lost`.
         """
         try:
             return self._keep((index, None), lambda: self._read(index))
@@ -150,7 +153,7 @@ class Photos:
                 return SourceReader(check_range("range", self.range))(os.fspath(source))
             return read_photo(source, name=name, range=self.range)
 
-        if index in self.lost:  # it stays so
+        if index in self.lost:  # it is not looked up again
             raise PhotoError(name, self.lost[index])
         if index in self._seen:
             try:
@@ -164,11 +167,11 @@ class Photos:
 
     @property
     def gone(self) -> list[str]:
-        """Names of missing photos; photos of a store that were not read yet are read for this."""
+        """Names of missing photos; photos of a store that were not yet read are read to find out."""
         return [name for index, name in enumerate(self.names) if self.is_gone(index)]
 
     def is_gone(self, index: int) -> bool:
-        """Whether plain grey stands for a photo; one of a store is read for it."""
+        """Whether a photo is missing, so that plain grey replaces it; a photo of a store is read to find out."""
         source = self.sources[index]
         if not isinstance(source, StoredPhoto):
             return index in self.lost
@@ -177,11 +180,11 @@ class Photos:
         return bool(source.gone)
 
     def frame(self, index: int, framing: Framing) -> tuple[Framed, tuple[int, int]]:
-        """A photo framed, and its (H, W); nothing stands for one that is gone."""
+        """A framed photo, and the photo's (H, W). A missing photo raises an error, and is not replaced by grey."""
         with reading() as heard:
             photo = self._keep((index, None), lambda: self._read(index))
             framed = framing.apply(photo, name=self.names[index])
-        if heard.notes:  # a photo that is kept says nothing again
+        if heard.notes:  # without new notes, earlier ones stay: a photo that is kept in memory gives none
             self.notes[index] = tuple(heard.notes)
         shown = framed.shown
         if shown is not None:
@@ -189,7 +192,7 @@ class Photos:
         return framed, (photo.shape[0], photo.shape[1])
 
     def shown(self, index: int, framing: Framing) -> NDArray[np.uint8]:
-        """The crop that a framing shows the network, (H, W, 3) uint8."""
+        """The crop of a photo that the network sees, before normalisation, (H, W, 3) uint8."""
         return self._keep((index, framing), lambda: framing.show(self.read(index), name=self.names[index]))
 
     def _keep(
@@ -216,18 +219,18 @@ def photo_names(sources: Sequence[Any]) -> list[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class Batches:
-    """How photos are put together for a forward pass.
+    """How photos are grouped for a forward pass.
 
     Attributes
     ----------
     size : int, optional
-        Maximum number of photos; chosen by their number of patches by default.
+        Maximum number of photos; by default determined by ``patches``.
     patches : int, optional
-        Maximum number of patches where ``size`` is not given; by default found from the memory that is free
+        Maximum number of patches, used if ``size`` is not given; by default determined from the free memory
         (:mod:`patchprism.features.batching`).
     shard : int, optional
-        No batch holds photos of two runs of so many indices: what is in a batch, and with it the last bit of the
-        tokens, then depends on the photos of a run alone. Indices must rise.
+        Number of photos in a shard. No batch contains photos of two shards, so the batches of a shard, and with them
+        the last bits of its tokens, depend only on the photos of this shard. Indices must increase.
     """
 
     size: int | None = None
@@ -245,7 +248,7 @@ def extract(
     failed: Callable[[int, PhotoError], None] | None = None,
     options: TokenOptions | None = None,
 ) -> Iterator[PhotoTokens]:
-    """Patch tokens of photos, in no fixed order, in memory that does not grow with their number.
+    """Patch tokens of photos, in no fixed order, with memory that does not grow with the number of photos.
 
     Parameters
     ----------
@@ -256,9 +259,10 @@ def extract(
         Which photos; all by default.
     batches : Batches, optional
     failed : callable, optional
-        Told of each photo that cannot be read or framed; without it the first one raises.
+        ``failed(index, error)`` is called for each photo that cannot be read or framed. Without it, the first such
+        photo raises an error.
     options : TokenOptions, optional
-        Which tokens; the backbone's own patch tokens by default.
+        Which tokens; the backbone's patch tokens by default.
 
     Yields
     ------
@@ -269,27 +273,27 @@ def extract(
     OptionError
         If the size of a batch is not a positive number.
     PhotoError
-        If a photo cannot be read or framed and there is no callback for failures.
+        If a photo cannot be read or framed and ``failed`` is not given.
     FeaturesError
-        If the network gives a photo tokens that are not finite, or larger than 1e12.
+        If the tokens of a photo are not finite, or larger than 1e12.
     """
     batches = batches or Batches()
     batch_size = check_batch_size("batch_size", batches.size)
-    patches, shard = batches.patches or patches_a_batch(backbone), batches.shard
+    patches, shard = batches.patches or patches_per_batch(backbone), batches.shard
     options = options or TokenOptions()
     waiting: dict[tuple[int, int], list[tuple[int, Framed, tuple[int, int]]]] = {}
-    run = 0
+    current = 0
     for index, framed, size in _framed_ahead(photos, framing, indices, batch_size, failed):
-        if shard and index // shard != run:
+        if shard and index // shard != current:
             for batch in waiting.values():
                 yield from _forward(photos, backbone, batch, options)
-            waiting, run = {}, index // shard
+            waiting, current = {}, index // shard
         batch = waiting.setdefault(framed.grid, [])
         batch.append((index, framed, size))
         if len(batch) >= (batch_size or batch_for(framed.grid, patches)):
             yield from _forward(photos, backbone, waiting.pop(framed.grid), options)
         elif sum(map(len, waiting.values())) > max(batch_size or batch_for(framed.grid, patches), 16):
-            # Photos of many shapes: run the fullest batch rather than hold ever more pixels.
+            # Photos have many shapes: run the fullest batch, so that the pixels that wait do not fill the memory.
             fullest = max(waiting, key=lambda grid: len(waiting[grid]))
             yield from _forward(photos, backbone, waiting.pop(fullest), options)
     for batch in waiting.values():
@@ -297,7 +301,7 @@ def extract(
 
 
 def batch_for(grid: tuple[int, int], patches: int = MOST_PATCHES["cpu"]) -> int:
-    """Photos of this grid that make a batch of at most so many patches, or one."""
+    """Number of photos of a grid in a batch of at most ``patches`` patches; at least one."""
     return max(1, patches // (grid[0] * grid[1]))
 
 
@@ -308,7 +312,7 @@ def _framed_ahead(
     batch_size: int | None,
     failed: Callable[[int, PhotoError], None] | None,
 ) -> Iterator[tuple[int, Framed, tuple[int, int]]]:
-    """Framed photos in order, a bounded number of them in advance."""
+    """Framed photos in order; a limited number of them is framed in advance."""
     todo = iter(range(len(photos)) if indices is None else indices)
     ahead: deque[tuple[int, Future[tuple[Framed, tuple[int, int]]]]] = deque()
     with ThreadPoolExecutor(
@@ -353,13 +357,13 @@ def _forward(
 def tokens_of(
     backbone: Backbone, batch: Sequence[Framed], options: TokenOptions
 ) -> Iterator[NDArray[np.float32]]:
-    """Tokens of framed photos of one grid, (h, w, D) float32 each; several times as many where they are refined."""
+    """Tokens of framed photos of one grid, (h, w, D) float32 each; refined tokens have a larger grid."""
     import torch
 
     patch, grid, enlargement = backbone.record.patch_size, batch[0].grid, batch[0].enlargement
     side = window_grid(options.tile, patch // enlargement) if options.tile else max(grid)
     if max(grid) > side:
-        at_once = batch_for((side, side), patches_a_batch(backbone))
+        at_once = batch_for((side, side), patches_per_batch(backbone))
         network = partial(options.tokens, backbone)
         for framed in batch:
             found = tiled(

@@ -1,9 +1,10 @@
-"""Values per patch at a finer grid: joint bilateral upsampling, guided by the photo.
+"""Values per patch on a finer grid: joint bilateral upsampling, guided by the photo.
 
 Kopf, Cohen, Lischinski and Uyttendaele, "Joint Bilateral Upsampling" (2007): the value of a fine cell is a weighted
-mean of the values of the patches around it, and patches whose colour is like the cell's count for more. Here the grid
-is doubled step by step, each step with the 3 x 3 nearest cells of the one before, so that a cell is compared with the
-colours of smaller and smaller neighbours. On photos with masks this was sharper than one step of four or of seven.
+mean of the values of the patches around it, and patches with a colour similar to that of the cell have more weight.
+Here the grid is doubled step by step. Each step uses the 3 x 3 nearest cells of the previous grid, so that a cell is
+compared with the colours of smaller and smaller neighbours. On photos with masks, this was sharper than one step by a
+factor of four or seven.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ if TYPE_CHECKING:
     Crop = tuple[float, float, float, float]
     Float32 = NDArray[np.float32]
 
-# The deviations of the two Gaussians: distance in cells of the grid that is doubled, and colour in [0, 1].
+# Standard deviations of the two Gaussians, for distance (in cells of the grid that is doubled) and colour (in [0, 1]).
 DISTANCE = 0.7
 COLOR = 0.05
-# Doublings at most: a patch of 14 pixels becomes 8 x 8 cells, each nearly as small as a pixel of the network's input.
+# Maximum number of doublings: a patch of 14 pixels becomes 8 x 8 cells, nearly as small as pixels of the model input.
 MOST_DOUBLINGS = 3
 
 # Rows are computed in strips of about this many values, which stay in the processor's cache.
@@ -35,23 +36,23 @@ def finer(
     *,
     doublings: int = MOST_DOUBLINGS,
 ) -> Float32:
-    """Values per patch at a grid ``2 ** doublings`` times as fine in both directions.
+    """Values per patch on a grid with ``2 ** doublings`` times as many rows and columns.
 
     Parameters
     ----------
     values : ndarray, shape (h, w, C), floating
         Finite values per patch: tokens, scores or colours.
     photo : ndarray, shape (H, W, 3), uint8
-        The guide.
+        The photo that guides the upsampling.
     crop : tuple of float
-        Left, top, right and bottom of what the patches cover, in the photo's pixels.
+        Left, top, right and bottom of the part that the patches cover, in the photo's pixels.
     doublings : int
-        At least 0.
+        How often the grid is doubled; at least 0.
 
     Returns
     -------
     ndarray, shape (h * 2 ** doublings, w * 2 ** doublings, C), float32
-        Weighted means of the values around each cell, so nothing lies beyond their range.
+        Weighted means of the values around each cell, so they stay within the range of the values.
     """
     found = np.asarray(values, np.float32)
     h, w = found.shape[:2]
@@ -64,7 +65,7 @@ def finer(
 
 
 def doublings_for(crop: Crop, grid: tuple[int, int]) -> int:
-    """How often a grid can be doubled before its cells are smaller than the photo's pixels, at most three times."""
+    """How often a grid can be doubled before its cells are smaller than the photo's pixels; at most three."""
     pixels = min((crop[3] - crop[1]) / grid[0], (crop[2] - crop[0]) / grid[1])
     return int(np.clip(np.floor(np.log2(max(pixels, 1.0))), 0, MOST_DOUBLINGS))
 
@@ -105,7 +106,10 @@ def _doubled(values: Float32, coarse: Float32, fine: Float32) -> Float32:
 
 
 def _weights(coarse: Float32, cells: Float32) -> Float32:
-    """Weights of the 3 x 3 cells around, (9, n, 2, w, 2), for n rows; ``coarse`` has one cell more on each side."""
+    """Weights of the 3 x 3 coarse cells around each fine cell, (9, n, 2, w, 2), for n rows.
+
+    ``coarse`` has one additional cell on each side.
+    """
     n, _, w = cells.shape[:3]
     place = np.array([-0.25, 0.25], np.float32)  # offsets of the two halves from the centre of the cell
     exponents = np.empty((9, n, 2, w, 2), np.float32)
@@ -115,7 +119,7 @@ def _weights(coarse: Float32, cells: Float32) -> Float32:
         np.einsum("nawbc,nawbc->nawb", apart, apart, out=exponent)
         exponent *= np.float32(-0.5 / COLOR**2)
         exponent -= far * np.float32(0.5 / DISTANCE**2)
-    # The largest is taken off first: where all colours differ much, all weights would vanish.
+    # The largest exponent is subtracted, because otherwise all weights could underflow to 0.
     exponents -= exponents.max(axis=0)
     weights: Float32 = np.exp(exponents, out=exponents)
     weights /= weights.sum(axis=0)

@@ -1,4 +1,4 @@
-"""Which of a backbone's tokens a job takes."""
+"""Options that select and transform the tokens of a backbone."""
 
 from __future__ import annotations
 
@@ -35,26 +35,26 @@ def check_refine(name: str, value: object) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class TokenOptions(Checked):
-    """Which of a backbone's tokens are taken. The defaults are its own patch tokens.
+    """Which tokens of a backbone are used. The defaults are its patch tokens.
 
     Attributes
     ----------
     layer : int or tuple of int
-        Block counted from 0, or from the end with negative numbers. The tokens of several blocks lie side by
-        side, of one forward pass.
+        Block, counted from 0, or from the end with negative numbers. The tokens of several blocks come from one
+        forward pass and are concatenated.
     facet : str
-        ``"token"``, ``"query"``, ``"key"`` or ``"value"``, where the backbone has it.
+        ``"token"``, ``"query"``, ``"key"`` or ``"value"``, if the backbone has it.
     final_norm : bool
         Whether the network's final norm is applied to the tokens; see ``Backbone.layer_tokens``.
     token_norm : {"none", "l2"}
-        ``"l2"`` gives each token unit length, so that high-norm patches weigh no more than others; with
-        several layers, each layer's.
+        ``"l2"`` scales each token to unit length, so that patches with large norms do not count more. The tokens of
+        several layers are scaled separately.
     tile : int, optional
-        Side of a window in pixels of model input: larger photos go through the network window by window, and the tokens
-        of overlapping windows are blended; see :mod:`patchprism.features.tiles`.
+        Side of a window in pixels of model input. Larger photos go through the network window by window, and the
+        tokens of overlapping windows are blended; see :mod:`patchprism.features.tiles`.
     refine : {1, 2, 4, 8}
-        How many times as many rows and columns of tokens there are: they are brought to a finer grid along the photo's
-        edges; see :mod:`patchprism.features.finer`.
+        Factor by which the grid of tokens is made finer, following the edges in the photo; see
+        :mod:`patchprism.features.finer`.
     """
 
     layer: int | tuple[int, ...] = option(
@@ -108,11 +108,11 @@ class TokenOptions(Checked):
 
     @property
     def layers(self) -> tuple[int, ...]:
-        """The layers, one or several."""
+        """The layers as a tuple."""
         return (self.layer,) if isinstance(self.layer, int) else self.layer
 
     def tokens(self, backbone: Backbone, pixels: torch.Tensor) -> torch.Tensor:
-        """(B, 3, H, W) -> (B, h, w, D) float32: these tokens of a batch of framed photos."""
+        """The selected tokens of a batch of framed photos: (B, 3, H, W) -> (B, h, w, D) float32."""
         import torch
         from torch.nn.functional import normalize
 
@@ -128,7 +128,7 @@ class TokenOptions(Checked):
             return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
 
     def origin(self, record: BackboneRecord) -> dict[str, Any]:
-        """The same as JSON values, one spelling for one meaning: the last layer is -1, all others count from 0.
+        """The options as JSON values. The last layer is always -1, and all others count from 0.
 
         Raises
         ------
@@ -137,12 +137,12 @@ class TokenOptions(Checked):
         """
         found = [record.layer_index(layer) for layer in self.layers]
         layers = [-1 if layer == record.depth - 1 else layer for layer in found]
-        said = {
+        values = {
             "layer": layers[0] if len(layers) == 1 else layers,
             "facet": self.facet,
             "final_norm": self.final_norm or self.facet != "token",
             "token_norm": self.token_norm,
         }
         if self.tile is not None:
-            said["tile"] = self.tile
-        return said | ({"refine": self.refine} if self.refine > 1 else {})
+            values["tile"] = self.tile
+        return values | ({"refine": self.refine} if self.refine > 1 else {})

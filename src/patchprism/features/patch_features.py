@@ -14,13 +14,13 @@ from patchprism.support.words import counted
 
 Tokens = NDArray[np.floating[Any]]
 
-# Networks give tokens of up to some thousands. Squares of numbers up to this one, and sums of such squares over
-# the patches of any job, stay inside float32's range (3e38), in which libraries below compute.
+# Tokens of real networks are at most some thousands. Sums of squares of numbers up to this limit, over the patches of
+# any job, stay within the range of float32 (3e38), which libraries that we call compute in.
 LARGEST = 1e12
 
 
 class PatchFeatures(Sequence[Tokens]):
-    """Patch tokens of many photos, held in memory.
+    """Patch tokens of many photos, in memory.
 
     A sequence of arrays ``(h, w, D)``, one per photo. :class:`~patchprism.StoredFeatures` has the same methods and
     reads from disk.
@@ -121,26 +121,26 @@ class PatchFeatures(Sequence[Tokens]):
 
 
 def as_features(features: Any) -> PatchFeatures:
-    """Features as :class:`PatchFeatures`: unchanged, or made of a sequence of ``(h, w, D)`` arrays."""
+    """Features as :class:`PatchFeatures`, made from a sequence of ``(h, w, D)`` arrays if they are not."""
     return features if isinstance(features, PatchFeatures) else PatchFeatures(features)
 
 
 def as_tokens(tokens: Any, name: str = "features") -> Tokens:
-    """An array or tensor of real numbers, in float16, float32 or float64; its shape and values are not checked.
+    """An array or tensor of real numbers as float16, float32 or float64; its shape and values are not checked.
 
     Raises
     ------
     FeaturesError
-        If it is neither.
+        If it is not an array of real numbers.
     """
     try:
         if type(tokens).__module__.partition(".")[0] == "torch":
             tokens = tokens.detach().cpu()
-            # NumPy has neither bfloat16 nor the kinds of eight bits.
+            # NumPy has neither bfloat16 nor floats of eight bits.
             own = str(tokens.dtype) in ("torch.float16", "torch.float32", "torch.float64")
             tokens = (tokens.float() if tokens.is_floating_point() and not own else tokens).numpy()
         if isinstance(tokens, np.ma.MaskedArray):
-            # A masked value becomes NaN and is refused; otherwise the number below the mask would be used.
+            # A masked value becomes NaN and is refused; otherwise the number under the mask would be used.
             tokens = np.where(np.ma.getmaskarray(tokens), np.nan, tokens.data)
         array = np.asarray(tokens)
     except (TypeError, ValueError, RuntimeError, NotImplementedError) as error:
@@ -153,13 +153,13 @@ def as_tokens(tokens: Any, name: str = "features") -> Tokens:
 
 
 def check_tokens(tokens: Tokens, name: str) -> None:
-    """Refuse tokens with which sums of squares would overflow: to be called before anything is computed.
+    """Refuse tokens that are not finite, or whose sums of squares could overflow. Call this before any computation.
 
     Parameters
     ----------
     tokens : ndarray, any shape, floating
     name : str
-        The photo.
+        Name of the photo, for the error.
 
     Raises
     ------
@@ -171,7 +171,7 @@ def check_tokens(tokens: Tokens, name: str) -> None:
     if tokens.dtype == np.float16:
         if np.isfinite(tokens).all():
             return
-    # One comparison with NaN is False.
+    # Comparisons with NaN are False.
     elif tokens.min() >= -LARGEST and tokens.max() <= LARGEST:
         return
     if np.isfinite(tokens).all():

@@ -1,10 +1,11 @@
-"""JSON that others can read, and JSON that came from elsewhere: what is written is valid, what is read is checked."""
+"""Check the origin of features and the record of a model that were read from a file."""
 
 from __future__ import annotations
 
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
+from patchprism.support.checks import said
 from patchprism.support.json_values import is_number, is_text, is_whole
 
 if TYPE_CHECKING:
@@ -14,30 +15,27 @@ MAX_WIDTH = 1 << 16
 MAX_LAYERS = 4096
 MAX_PIXELS = 178_956_970  # pixels of a photo; the same limit as images.MAX_PIXELS
 _DTYPES = ("float32", "bfloat16", "float16")
-# Fields of a model's record that stores of earlier versions lack.
+# Fields of a model's record that stores of earlier versions do not have.
 _LATER = ("open_repo", "layer", "about")
 _FACETS = ("token", "query", "key", "value")
 
 
-# ---------------------------------------------------------------- fields
-
-
 def check_origin(origin: Any) -> None:
-    """Refuse the origin of features, as a prism or a feature store keeps it, where a field makes no sense.
+    """Refuse the origin of features in a prism or a feature store if a field is invalid.
 
-    Every field may be absent, and fields that PatchPrism does not know may be there.
+    Fields may be missing, and unknown fields are allowed.
 
     Raises
     ------
     ValueError
-        Naming the field and its value.
+        If a field is invalid; the message names the field and its value.
     """
     from patchprism.errors import OptionError
     from patchprism.features.options import REFINES, TOKEN_NORMS
     from patchprism.photos.framing import PRESETS, Framing
 
     if not isinstance(origin, dict):
-        raise ValueError(f"its origin is {_short(origin)}, not an object")
+        raise ValueError(f"its origin is {said(origin)}, not an object")
 
     def layers(value: Any) -> bool:
         several = value if isinstance(value, list) else [value]
@@ -69,7 +67,7 @@ def check_origin(origin: Any) -> None:
     }
     for name, fits in allowed.items():
         if name in origin and not fits(origin[name]):
-            raise ValueError(f"its origin says {name} {_short(origin[name])}")
+            raise ValueError(f"its origin says {name} {said(origin[name])}")
     if "framing" in origin:
         given = origin["framing"]
         # A prism of the user's own features may have only some of the keys.
@@ -85,28 +83,28 @@ def check_origin(origin: Any) -> None:
         except (OptionError, TypeError, ValueError, OverflowError) as error:
             raise ValueError(f"its framing is not valid ({error})") from error
         if max(framing.size, framing.patch_size) ** 2 > MAX_PIXELS:
-            raise ValueError(f"its framing is not valid (size {_short(framing.size)})")
+            raise ValueError(f"its framing is not valid (size {said(framing.size)})")
 
 
 def check_model(record: Any) -> None:
-    """Refuse the record of a model, as a feature store keeps it, where a field is missing or makes no sense.
+    """Refuse the record of a model in a feature store if a field is missing or invalid.
 
     Raises
     ------
     ValueError
-        Naming the field and its value.
+        If a field is missing or invalid; the message names the field.
     """
     from patchprism.backbones import BackboneRecord
 
     if not isinstance(record, dict):
-        raise ValueError(f"model is {_short(record)}, not an object")
+        raise ValueError(f"model is {said(record)}, not an object")
 
     def three(value: Any, least: float) -> bool:
         return isinstance(value, list) and len(value) == 3 and all(is_number(n, least, 1e6) for n in value)
 
     allowed = {
         "patch_size": lambda value: is_whole(value, 1, 1 << 13),
-        "width": lambda value: is_whole(value, 0, MAX_WIDTH),  # 0: a function's, before its first call
+        "width": lambda value: is_whole(value, 0, MAX_WIDTH),  # 0: a user's function that was not yet called
         "mean": lambda value: three(value, -1e6),
         "std": lambda value: three(value, 1e-9),
         "layer": lambda value: is_whole(value, -MAX_LAYERS, MAX_LAYERS),
@@ -119,11 +117,11 @@ def check_model(record: Any) -> None:
             raise ValueError(f"its model record lacks {name!r}")
         usual = is_text if field.type == "str" else is_whole
         if not allowed.get(name, usual)(record[name]):
-            raise ValueError(f"its model record is not valid: {name} {_short(record[name])}")
+            raise ValueError(f"its model record is not valid: {name} {said(record[name])}")
 
 
 def record_from(record: Any) -> BackboneRecord:
-    """A model's record as :func:`check_model` passes it; raises as that does."""
+    """The record of a model, after :func:`check_model`, whose errors it raises."""
     from patchprism.backbones import BackboneRecord
 
     check_model(record)
@@ -131,8 +129,3 @@ def record_from(record: Any) -> BackboneRecord:
         field.name: record[field.name] for field in fields(BackboneRecord) if field.name in record
     }
     return BackboneRecord(**values | {name: tuple(values[name]) for name in ("mean", "std")})
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,11 +1,11 @@
-"""Tokens of large photos: overlapping windows that are blended, and a pass over the whole for context.
+"""Tokens of large photos: overlapping windows that are blended, and a pass over the whole photo for context.
 
-Each window goes through the network separately, so the memory depends on the window and not on the photo. Where
-windows overlap, their tokens are averaged with weights that decrease towards the edges of the windows. A window does
-not know what is around it, but the whole photo does, scaled down to fit into one window. So the coarse part of the
-tokens, their means over the patches of this small photo, comes from the small photo, and the fine part comes from the
-windows. This is how the bands of a Laplacian pyramid are combined (Burt and Adelson, "A Multiresolution Spline",
-1983).
+Each window goes through the network separately, so the memory depends on the size of a window and not on that of the
+photo. Where windows overlap, their tokens are averaged with weights that decrease towards the edges of the windows.
+The tokens of a window do not depend on what is around the window. So the whole photo, scaled down to about the size
+of a window, also goes through the network. Its tokens replace the coarse part of the windows' tokens, which is their
+mean over each patch of the small photo; the fine part comes from the windows. The bands of a Laplacian pyramid are
+combined in the same way (Burt and Adelson, "A Multiresolution Spline", 1983).
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     Network = Callable[[torch.Tensor], torch.Tensor]
     Float32 = NDArray[np.float32]
 
-# Share of its side by which a window overlaps the next.
+# Share of the side of a window by which it overlaps the next window.
 OVERLAP = 0.25
-# Number of components of a token that are resized to the whole grid at a time.
+# Number of components of the tokens that are resized at a time, to limit the memory.
 _CHANNELS = 32
 
 
 def window_grid(tile: int, cell: int) -> int:
-    """Patches along the side of a window of ``tile`` pixels, at least two."""
+    """Number of patches along the side of a window of ``tile`` pixels; at least two."""
     return max(2, tile // cell)
 
 
@@ -48,9 +48,9 @@ def tiled(
     network : callable
         Pixels (B, 3, h, w) -> tokens (B, h / patch, w / patch, D).
     patch : int
-        Pixels along a patch.
+        Side of a patch in pixels.
     side : int
-        Patches along a window.
+        Side of a window in patches.
     at_once : int
         Windows per forward pass.
     enlargement : int
@@ -87,10 +87,10 @@ def tiled(
 
 
 def _small(pixels: torch.Tensor, patch: int, side: int, enlargement: int) -> torch.Tensor:
-    """The whole photo with about as many patches as a window has."""
+    """The whole photo, scaled down to about as many patches as a window has."""
     from torch.nn.functional import interpolate
 
-    if enlargement > 1:  # every n-th patch, which together are the photo without overlap
+    if enlargement > 1:  # every n-th patch; together they show the photo without overlap
         h, w = (length // patch for length in pixels.shape[1:])
         first = (enlargement - 1) // 2
         apart = pixels.reshape(3, h, patch, w, patch)[:, first::enlargement, :, first::enlargement]
@@ -105,7 +105,10 @@ def _small(pixels: torch.Tensor, patch: int, side: int, enlargement: int) -> tor
 
 
 def _take_coarse(tokens: Float32, whole: torch.Tensor) -> None:
-    """Make the means of tokens (h, w, D) over the cells of a coarser grid those of ``whole``, (gh, gw, D); in place."""
+    """Change tokens (h, w, D) in place, so that their means over the cells of a coarser grid are those of ``whole``.
+
+    ``whole`` has the shape (gh, gw, D) of the coarser grid.
+    """
     import torch
     from torch.nn.functional import interpolate
 
@@ -120,7 +123,7 @@ def _take_coarse(tokens: Float32, whole: torch.Tensor) -> None:
 
 
 def _starts(length: int, side: int) -> list[int]:
-    """First patches of windows that cover a length, evenly spaced, each with enough in common with the next."""
+    """The first patch of each window along an axis, evenly spaced, so that neighbouring windows overlap enough."""
     if side >= length:
         return [0]
     step = max(1, side - max(1, round(OVERLAP * side)))
@@ -129,7 +132,7 @@ def _starts(length: int, side: int) -> list[int]:
 
 
 def _ramp(side: int, length: int) -> Float32:
-    """Weights along a window, falling off over what it has in common with others."""
+    """Weights along a window, which decrease towards its ends where it overlaps other windows."""
     if side >= length:
         return np.ones(side, np.float32)
     reach = max(1, round(OVERLAP * side)) + 1

@@ -23,7 +23,7 @@ from patchprism.pictures.picture import draw_picture, without_photo
 from patchprism.pictures.render import write_arrays, write_picture
 from patchprism.support.files import atomic_write
 from patchprism.support.folders import LocalFolder
-from patchprism.support.reading import BYTES_A_PIXEL, claim, reading
+from patchprism.support.reading import BYTES_PER_PIXEL, claim, reading
 from patchprism.support.written import Stamp, promise, stamp
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ class DrawTask:
     ) -> tuple[dict[str, Any], PhotoColors, dict[str, Stamp], str | None, dict[str, Any]]:
         (row, _), _, _ = job
         with reading():
-            claim(row.size[0] * row.size[1] * BYTES_A_PIXEL, row.name)
+            claim(row.size[0] * row.size[1] * BYTES_PER_PIXEL, row.name)
             return self._written(job)
 
     def _written(

@@ -12,7 +12,7 @@ from patchprism.backbones.catalog import EMBEDDED_MODEL
 from patchprism.backbones.choice import choose_model, explain_choice
 from patchprism.backbones.devices import cpu_flags, resolve_device, resolve_dtype
 from patchprism.backbones.weights import obtain_weights
-from patchprism.features.batching import patches_a_batch, patches_for
+from patchprism.features.batching import patches_for, patches_per_batch
 from patchprism.jobs.run import nobody
 from patchprism.jobs.settings import describe_origin
 from patchprism.support.memory import free_memory
@@ -170,7 +170,7 @@ def open_network(settings: Settings, *, backbone: Backbone | None, engine: Engin
             std=backbone.record.std or framing.std,
         )
         origin = describe_origin(backbone.identity, settings, framing)
-        patches = patches_a_batch(backbone) if engine.local else None
+        patches = patches_per_batch(backbone) if engine.local else None
         return Network(
             record,
             backbone.weights,
@@ -199,7 +199,7 @@ def open_network(settings: Settings, *, backbone: Backbone | None, engine: Engin
     device = resolve_device(settings.device)
     if device.type == "cuda":
         loaded = load_network(settings, tell)
-        patches = patches_a_batch(loaded)
+        patches = patches_per_batch(loaded)
         return Network(record, weights, framing, origin, partial(_same, loaded), patches, options, of_tokens)
     patches = patches_for(record, kind=device.type, itemsize=dtype.itemsize, free=free_memory())
     return Network(record, weights, framing, origin, load, patches, options, of_tokens)

@@ -1,4 +1,4 @@
-"""Attention: what the class token, or a patch, looks at, head by head, and rolled out through all layers."""
+"""Attention of the class token or of a patch, per head, and its rollout through all layers."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     from patchprism.prism.passes import Walk
 
 _NOTE = (
-    "Every panel has its own scale, from 0 to the weight that is given below it, its 99th percentile over patches; and "
-    "the share of attention that goes to patches (the rest stays with class token and registers)."
+    "Every panel has its own scale, from 0 to the 99th percentile over its patches. Below the panel are that value "
+    "and the share of attention that goes to patches; the rest goes to the class token and the registers."
 )
-_BAR = Bar("attention weight of a patch", "0", "the panel's own end")
+_BAR = Bar("attention weight of a patch", "0", "99th percentile of the panel")
 # Photos are drawn in several threads, but only one may use the network at a time.
 _network = threading.Lock()
 
@@ -52,7 +52,7 @@ class Attended:
     point : Point or None
         The patch that attends; None for the class token.
     heads : ndarray, shape (heads, h, w), float32
-        Softmax weights; those of class token and registers are left out.
+        Softmax weights, without those of the class token and the registers.
     rollout : ndarray, shape (h, w), float32
     """
 
@@ -70,12 +70,12 @@ class Attended:
 
 
 def check_backbone(backbone: Backbone, *, has_points: bool, layer: int) -> None:
-    """Refuse a network that cannot give what is asked for, before any photo is read.
+    """Refuse a network that cannot give the requested attention, before any photo is read.
 
     Raises
     ------
     ModelError
-        If it has no attention, no such layer, or no class token and no point is given.
+        If it has no attention or no such layer, or if it has no class token and no point is given.
     """
     if not backbone.has_attention:
         raise ModelError(
@@ -91,7 +91,7 @@ def check_backbone(backbone: Backbone, *, has_points: bool, layer: int) -> None:
 def class_attention(
     backbone: Backbone, framing: Framing, photo: NDArray[np.uint8], *, name: str, layer: int
 ) -> NDArray[np.float32]:
-    """The attention of the class token, averaged over heads, (h, w): the first map of the lens.
+    """Attention of the class token, averaged over heads, (h, w); the lens shows it first.
 
     Parameters
     ----------
@@ -102,7 +102,7 @@ def class_attention(
     Raises
     ------
     FeaturesError
-        If it is not finite.
+        If the attention is not finite.
     """
     pixels = framing.apply(photo, name=name, show=False).pixels[None]
     with _network:
@@ -114,13 +114,13 @@ def class_attention(
 
 
 class Attention(Lens):
-    """Attention of every photo's class token, and of the patches asked for; see docs/lenses/attention.md."""
+    """Attention of every photo's class token, and of the requested patches; see docs/lenses/attention.md."""
 
     name = "attention"
     needs_backbone = True
 
     def fit(self, walk: Walk) -> Self:
-        """See :class:`Lens`: nothing but whether the network can give what is asked for."""
+        """See :class:`Lens`: learns nothing, only checks that the network can give the requested attention."""
         scene, layer = self.scene, self.scene.options.layer
         self.points_ = [scene.locate(text) for text in scene.options.at]
         if scene.backbone is None:
@@ -130,7 +130,7 @@ class Attention(Lens):
         check_backbone(scene.backbone, has_points=bool(self.points_), layer=layer)
         self.layer_ = scene.backbone.layer_index(layer)
         self.has_class_token_ = scene.backbone._has_class_token()
-        # Panels for the figures, for photos that this process looked at.
+        # The attention of photos that this process looked at, for the figures.
         self.seen_: dict[int, list[Attended]] = {}
         return self
 
@@ -139,7 +139,7 @@ class Attention(Lens):
         return [self.layer_, [astuple(point) for point in self.points_]]
 
     def look(self, row: PhotoRow, tokens: Tokens, part: PhotoColors, index: int) -> PhotoLook:
-        """See :class:`Lens`; of a photo that cannot be read again there is nothing."""
+        """See :class:`Lens`; the result is empty if the photo cannot be read again."""
         found = self._attend(row, index)
         look = PhotoLook(entry={"points": {}})
         for each in found:
@@ -161,7 +161,7 @@ class Attention(Lens):
     def result(self, entries: Sequence[Any]) -> LensResult:
         """See :class:`Lens`."""
         from_class = [entry["class_token"] for entry in entries if "class_token" in entry]
-        at = {int(n): told for entry in entries for n, told in entry["points"].items()}
+        at = {int(n): report for entry in entries for n, report in entry["points"].items()}
         if not from_class and not at:
             name = self.scene.row(0).name
             raise PhotoError(name, "could not be read again, nor could any other photo")
@@ -179,11 +179,11 @@ class Attention(Lens):
         return LensResult(name=self.name, report=report, figures=figures)
 
     def _place(self, point: Point) -> int:
-        """Which of the points that were asked for it is, from 1."""
+        """Number of a point among the requested points, from 1."""
         return 1 + next(n for n, each in enumerate(self.points_) if each is point)
 
     def _attend(self, row: PhotoRow, index: int) -> list[Attended]:
-        """Attention of a photo's class token, and of the points in it; what figures show is kept."""
+        """Attention of a photo's class token, and of the points in it; kept if figures show the photo."""
         number = self.scene.number(index)
         points = [point for point in self.points_ if point.photo == number]
         queries: list[Point | None] = [None, *points] if self.has_class_token_ else [*points]
@@ -199,7 +199,7 @@ class Attention(Lens):
         return found
 
     def _of(self, pixels: Any, row: PhotoRow, number: int, point: Point | None) -> Attended:
-        # The network's own patches; the grid of the photo's tokens may be finer.
+        # Attention has one value per patch of the network; the grid of the photo's tokens may be finer.
         patch = self.scene.framing.patch_size
         rows, columns = (length // patch for length in pixels.shape[-2:])
         query: Any = "cls"
@@ -278,10 +278,10 @@ def _entropy(head: NDArray[np.float32]) -> float:
 def _panel(values: NDArray[np.float32]) -> Panel:
     """A map of attention on its own scale."""
     high = top(values)
-    said = f"0 to {high:.2g}; {values.sum():.0%} to patches"
-    return Panel(values.shape, lambda size: map_panel(heat(values, 0.0, high), size), (said,))
+    label = f"0 to {high:.2g}; {values.sum():.0%} to patches"
+    return Panel(values.shape, lambda size: map_panel(heat(values, 0.0, high), size), (label,))
 
 
 def top(values: NDArray[np.float32]) -> float:
-    """The end of a map's scale: a few patches that hoard attention must not hide all others."""
+    """Upper end of a map's scale: its 99th percentile, because a few patches can get most of the attention."""
     return float(np.percentile(values, 99)) or float(values.max())

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class Lens:
-    """A way of looking at features, over a scene of any size.
+    """A way of looking at the features of a scene of any size.
 
     First, :meth:`fit` learns what all photos share, for example one scale. The fitted lens is small and can be
     pickled, and workers use it to :meth:`look` at the photos. Finally, :meth:`result` combines their results.
@@ -49,7 +49,7 @@ class Lens:
         Parameters
         ----------
         walk : Walk
-            Over all photos of the scene's source.
+            Runs passes over all photos of the scene's source.
 
         Raises
         ------
@@ -65,9 +65,9 @@ class Lens:
         ----------
         tokens : ndarray, shape (h, w, D)
         part : PhotoColors
-            Its scores, foreground and colours.
+            The photo's scores, foreground and colours.
         index : int
-            Its index in the source.
+            The photo's index in the source.
         """
         return PhotoLook()
 
@@ -104,13 +104,13 @@ class Lens:
 
     @property
     def key(self) -> str:
-        """Digest of all that pictures depend on beside a photo, its tokens and the prism."""
+        """Digest of everything that pictures depend on, except the photo, its tokens and the prism."""
         return digest(self.name, asdict(self.scene.options), self.learned())
 
     # ------------------------------------------------------------ for figures
 
     def first(self) -> Iterator[tuple[int, PhotoRow, Tokens]]:
-        """The photos that a figure of all of them shows."""
+        """The photos that the overview figure shows."""
         return self.scene.read(range(min(len(self.scene), MAX_GROUPS)))
 
     def sheet(
@@ -123,7 +123,7 @@ class Lens:
         keys: tuple[Key, ...] = (),
         mark: tuple[int, Callable[[Image.Image], Image.Image]] | None = None,
     ) -> Sheet:
-        """Each photo beside its map, (h, w, 3) uint8, in one figure; both panels of one photo may be marked."""
+        """One figure with each photo beside its map, (h, w, 3) uint8; both panels of one photo can be marked."""
 
         def marked(number: int, panel: Image.Image) -> Image.Image:
             return mark[1](panel) if mark and mark[0] == number else panel
@@ -146,12 +146,12 @@ class Lens:
         return Sheet(groups, bars=bars, keys=keys, notes=tuple(notes), total=len(self.scene))
 
     def photo_panel(self, row: PhotoRow, size: tuple[int, int]) -> Image.Image:
-        """The part of a photo that the network saw, in the size of a panel."""
+        """The part of a photo that the network saw, as a panel of the given size."""
         return photo_panel(self.scene.shown(row, size), size)
 
 
 def unit_rows(tokens: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
-    """Tokens at unit length, same shape, float32; zeros stay zeros.
+    """Tokens scaled to unit length, same shape, float32; zeros stay zeros.
 
     Raises
     ------
@@ -162,7 +162,7 @@ def unit_rows(tokens: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
     # In float64: in float32 the squares of small numbers are 0, and those of large ones overflow.
     lengths = np.linalg.norm(values.astype(np.float64), axis=-1, keepdims=True)
     if not np.isfinite(lengths).all():
-        raise FeaturesError("features must be finite, got a token whose length is not")
+        raise FeaturesError("features must be finite, got a token whose length is not finite")
     unit: NDArray[np.float32] = (values / np.where(lengths > 0, lengths, 1.0)).astype(np.float32)
     return unit
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from patchprism.lenses.options import ClipLensOptions
     from patchprism.lenses.points import Point
 
-# Frames that the scale of attention is fitted on: each costs a forward pass.
+# Number of frames that the scale of attention is fitted on. Each costs a forward pass.
 _ATTENDED = 8
 
 
@@ -39,7 +39,7 @@ def clip_lens(options: ClipLensOptions) -> ClipLens | None:
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class _ClipScene(Scene):
-    """A scene with a point in a frame that is given by its time."""
+    """A scene whose points are in frames that are given by their time."""
 
     frames: AskedFrames
     asked: list[tuple[PhotoRow, Tokens]] = field(default_factory=list)
@@ -51,7 +51,7 @@ class _ClipScene(Scene):
         return point_in(self.asked[-1][0], len(self.asked) - 1, x, y, text=text)
 
     def tokens(self, number: int) -> tuple[PhotoRow, Tokens]:
-        """The frame of a point, or one of the source, with its tokens."""
+        """The frame of a point with its tokens; without points, a frame of the source."""
         return self.asked[number] if self.asked else super().tokens(number)
 
 
@@ -85,7 +85,7 @@ class ClipLens:
 def _fit_attention(frames: AskedFrames, layer: Any) -> _ClipAttention:
     if not isinstance(layer, int):
         raise OptionError(f"the lens attention needs a single layer, got layer={','.join(map(str, layer))}")
-    # A patch that attends would have to be followed from frame to frame: only the class token is taken.
+    # Only the class token's attention is shown: a patch would have to be tracked from frame to frame.
     check_backbone(frames.backbone, has_points=True, layer=layer)
     if not frames.backbone._has_class_token():
         raise ModelError(
@@ -110,7 +110,7 @@ class _ClipAttention:
         return f"attention of the class token, mean over heads, from 0 to {self.high:.2g} per patch"
 
     def paint(self, tokens: Tokens, score: NDArray[np.floating[Any]], pixels: Any) -> NDArray[np.uint8]:
-        """See :class:`~patchprism.jobs.lens.FrameLens`; on the network's own patches."""
+        """See :class:`~patchprism.jobs.lens.FrameLens`; one colour per patch of the network."""
         return heat(self.attended(pixels), 0.0, self.high)
 
     def attended(self, pixels: Any) -> NDArray[np.float32]:

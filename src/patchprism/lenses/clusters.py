@@ -1,4 +1,4 @@
-"""Clusters: k-means over the patches of all photos together, one colour a cluster in all of them."""
+"""Clusters: k-means over the patches of all photos together; a cluster has the same colour in every photo."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
     from patchprism.prism.colors import PhotoColors
     from patchprism.prism.passes import Walk
 
-# Numbers of clusters that "auto" tries, and the size of its sample of patches; the cost of a silhouette grows with
-# its square.
+# Numbers of clusters that "auto" tries, and the size of its sample of patches. The cost of a silhouette grows with
+# the square of that size.
 AUTO_COUNTS = range(2, 13)
 SAMPLE = 2000
-# Kaufman and Rousseeuw's reading of a mean silhouette: below this, no substantial structure has been found.
+# Below this mean silhouette, no substantial structure has been found (Kaufman and Rousseeuw).
 WEAK_SILHOUETTE = 0.25
-# Numbers that k-means is fitted on, 128 MB: all patches of 85 photos of 32 x 32 at width 384; of more, a share drawn by
-# seed.
+# Maximum number of values that k-means is fitted on, 128 MB: all patches of 85 photos of 32 x 32 patches at width 384.
+# If there are more, a random share of the patches is used.
 FITTED_VALUES = 1 << 25
 
 
@@ -50,16 +50,16 @@ class Clustering:
     means : MiniBatchKMeans
         The fitted k-means, with its clusters in another order.
     rank : ndarray, shape (k,), int64
-        The number of each of its clusters in the result.
+        For each cluster of ``means``, its number in the result.
     labels : ndarray, shape (n,), int64
     centers : ndarray, shape (k, D), float32
     inertia : float
         Sum of squared distances to the nearest centre.
     silhouettes : dict
-        Mean silhouette on a sample, by number of clusters; empty unless the number was to be found.
+        Mean silhouette on a sample, by number of clusters; empty if the number was given.
     agreement : float
-        Adjusted Rand index with the same done from another seed: 1 is the same split, 0 chance. NaN where it was not
-        asked for.
+        Adjusted Rand index with a fit from another seed: 1 means the same split, 0 agreement by chance. NaN if
+        it was not requested.
     """
 
     means: Any
@@ -71,7 +71,7 @@ class Clustering:
     agreement: float
 
     def assign(self, tokens: Tokens) -> NDArray[np.int64]:
-        """The cluster of each of some tokens, (..., D) -> (...)."""
+        """The cluster of each token, (..., D) -> (...)."""
         from threadpoolctl import threadpool_limits
 
         rows = np.ascontiguousarray(tokens.reshape(-1, tokens.shape[-1]), np.float32)
@@ -89,14 +89,14 @@ def cluster(
     ----------
     rows : ndarray, shape (n, D)
     count : int or "auto"
-        ``"auto"`` takes the number from 2 to 12 with the best mean silhouette on 2,000 patches drawn by seed.
+        ``"auto"`` chooses the number from 2 to 12 with the best mean silhouette on 2,000 random patches.
     agreement : bool
-        Whether to fit once more from another seed and compare.
+        Whether to fit again from another seed and compare.
 
     Returns
     -------
     Clustering
-        The same for the same rows in the same order and the same seed.
+        Identical for the same rows in the same order and the same seed.
 
     Raises
     ------
@@ -117,12 +117,12 @@ def cluster(
     silhouettes: dict[int, float] = {}
     if count == "auto":
         silhouettes = _judge(rows[np.random.default_rng(seed).permutation(len(rows))[:SAMPLE]], seed)
-        # The smaller number in a tie; two if none could be judged.
+        # In a tie, the smaller number; 2 if no silhouette could be computed.
         wanted = max(silhouettes, key=lambda k: (silhouettes[k], -k)) if silhouettes else 2
     fitted = _fit(rows, wanted, seed)
     labels = fitted.labels_.astype(np.int64)
-    # k-means numbers its clusters at random: the largest comes first.
     agreed = adjusted_rand_score(labels, _fit(rows, wanted, seed + 1).labels_) if agreement else np.nan
+    # k-means numbers its clusters at random; here the largest comes first.
     order = np.argsort(-np.bincount(labels, minlength=wanted), kind="stable")
     rank = np.argsort(order)
     return Clustering(
@@ -156,14 +156,14 @@ def _fit(rows: NDArray[np.float32], count: int, seed: int) -> Any:
     from sklearn.cluster import MiniBatchKMeans
     from threadpoolctl import threadpool_limits
 
-    # In one thread: batches are small, and on a busy machine threads that wait for one another cost a factor of
-    # ten. The result does not depend on the number of threads either.
+    # In one thread: batches are small, and on a busy machine, threads that wait for one another make it ten times
+    # slower. This also makes the result independent of the number of threads.
     with threadpool_limits(1):
         return MiniBatchKMeans(count, random_state=seed, n_init=3, batch_size=1024, max_iter=100).fit(rows)
 
 
 def rows_to_fit(scene: Scene, walk: Walk) -> NDArray[np.floating]:
-    """Patches for the fit of k-means, (n, D): all patches of a scene, or a sample that fits into memory."""
+    """Patches to fit k-means on, (n, D): all patches of a scene, or a sample that fits into memory."""
     _, first = scene.tokens(0)
     share = FITTED_VALUES / (scene.n_patches * first.shape[-1])
     rows: NDArray[np.floating] = walk(partial(Sample, _rows, share, scene.options.seed)).rows()
@@ -233,15 +233,15 @@ class Clusters(Lens):
         return self.scene.options.clusters == "auto"
 
     def _figure(self, sizes: NDArray[np.int64]) -> Sheet:
-        found, k, chosen = self.found_, len(self.palette_), "as asked"
+        found, k, chosen = self.found_, len(self.palette_), "as requested"
         if self._auto:
             best = found.silhouettes.get(k, 0.0)
             weak = ", so the patches form no clear clusters" if best < WEAK_SILHOUETTE else ""
             chosen = f"chosen by silhouette ({best:.2f}{weak})"
         note = (
             f"k-means over the patches of all photos: {k} clusters, {chosen}; the largest first, with their shares of "
-            "all patches. From another seed the split agrees to "
-            f"{found.agreement:.2f} (adjusted Rand index: 1 the same, 0 chance)."
+            "all patches. The agreement with a fit from another seed is "
+            f"{found.agreement:.2f} (adjusted Rand index: 1 is the same split, 0 is chance)."
         )
         if self.n_fitted_ < self.n_patches_:
             note += f" Fitted on {self.n_fitted_:,} of {self.n_patches_:,} patches."
@@ -260,7 +260,7 @@ class Clusters(Lens):
         palette, draw = self.palette_, self.scene.draw_map
         if self.scene.upsample == "nearest":
             return draw(row, labels[..., None], lambda strip: palette[strip[..., 0].astype(np.intp)])
-        # Labels have no middle: membership in each cluster is upsampled, and the strongest wins.
+        # Labels cannot be interpolated, so membership in each cluster is upsampled, and the strongest wins.
         member = np.eye(len(palette), dtype=np.float32)[labels]
         return draw(row, member, lambda strip: palette[strip.argmax(axis=-1)])
 

@@ -1,4 +1,4 @@
-"""The models or feature stores that are compared, each with its weights and its label."""
+"""The models or feature stores to compare, each with its weights and its label."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """A network on photos, or a feature store: one or more cells.
+    """A network that runs on photos, or a feature store; it gives one or more cells.
 
     Attributes
     ----------
     label : str
-        Distinguishes it from the others.
+        Distinguishes this model from the others.
     given : StoredFeatures or list
         The result of :func:`~patchprism.jobs.inputs.open_input`.
     settings : Settings
-        Resolved.
+        Resolved settings.
     backbone : Backbone, optional
         A loaded backbone to use instead of the one in the settings.
     fetch_from : sequence of str
@@ -57,7 +57,7 @@ def models_of(
     photos, models, weights, fetch_from
         As for :func:`~patchprism.compare`.
     settings : Settings
-        Those that all models share.
+        The settings that all models share.
     """
     given = several(photos)
     stores = [each for each in given if isinstance(each, (str, os.PathLike)) and is_store(each)]
@@ -136,18 +136,18 @@ def _stores(
 
 
 def _labels(names: Sequence[str], sources: Sequence[str]) -> list[str]:
-    """Names that differ: where models have one name, with the file of their weights, or with a number."""
+    """Different labels for the models: models of the same name get the file of their weights, or a number."""
     short = [Path(source).name or source for source in sources]
 
-    def told_apart(details: Sequence[str]) -> list[str]:
+    def with_details(details: Sequence[str]) -> list[str]:
         return [
             name if names.count(name) == 1 else f"{name} ({detail})"
             for name, detail in zip(names, details, strict=True)
         ]
 
-    labels = told_apart(short)
+    labels = with_details(short)
     if len(set(labels)) < len(labels):
-        labels = told_apart(sources)
+        labels = with_details(sources)
     return [
         label if labels.count(label) == 1 else f"{label} #{labels[:i].count(label) + 1}"
         for i, label in enumerate(labels)

@@ -1,7 +1,7 @@
 """Comparing networks, layers, weights and feature stores on the same photos.
 
-How colours are made to agree is in :mod:`patchprism.lenses.turning`. Here each model's tokens are opened on the
-same road as for every other job, one model after the other: of its tokens a cell keeps colours and components only.
+:mod:`patchprism.lenses.turning` makes the colours agree. This module opens the tokens of one model after the other,
+in the same way as every other job. A cell keeps only the colours and components of its tokens.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True, repr=False)
 class Comparison:
-    """Models and layers on the same photos, in colours that agree; a notebook shows them.
+    """Models and layers on the same photos, in colours that agree; notebooks display it as a picture.
 
     Attributes
     ----------
@@ -64,15 +64,15 @@ class Comparison:
     models : list of dict
         For each model or store: label, name, layers, weights and framing.
     tokens : dict
-        Facet and norms.
+        The options ``facet``, ``final_norm`` and ``token_norm``.
     failures : list of Failure
     seconds : dict
     notes : list of str
         Notes about the job. Notes about single photos are in ``photos.notes``.
     unasked : list of str
-        Buckets and hosts with photos of a store that may not be read.
+        Buckets and hosts with photos of a store that ``fetch_from`` does not allow to read.
     origins : list of str
-        What the colours of each model were made from, in sentences.
+        Sentences that say what the colours of each model were made from.
     """
 
     photos: Photos
@@ -97,8 +97,8 @@ class Comparison:
         return f"Comparison({counted(len(self.photos), 'photo')}: {cells})"
 
     def _repr_png_(self) -> bytes:
-        """HTML for notebooks: one row per photo, one column per cell."""
-        # By its name, because that module imports this one.
+        """PNG for notebooks: one row per photo, one column per cell."""
+        # Imported by name, because that module imports this one.
         figures = importlib.import_module("patchprism.lenses.comparison_figures")
         return as_png(figures.overview(self, turned=True)())
 
@@ -128,14 +128,14 @@ class Comparison:
     def _cell_report(self, index: int) -> dict[str, Any]:
         cell = self.cells[index]
         turn = cell.turn
-        said: dict[str, Any] = {
+        report: dict[str, Any] = {
             "model": cell.model,
             "layer": cell.layer if isinstance(cell.layer, int) else list(cell.layer),
             "turned": turn is not None,
         }
         if turn is not None:
             shifted = turn.residual_shifted
-            said |= {
+            report |= {
                 "residual": round(turn.residual, 6),
                 "residual_shuffled_patches": round(turn.residual_shuffled, 6),
                 "residual_shifted_maps": None if shifted is None else round(shifted, 6),
@@ -144,13 +144,13 @@ class Comparison:
                 "rotation": turn.rotation.round(9).tolist(),
             }
         elif index:
-            said["reason"] = f"fewer than {MIN_SHARED} patches are foreground in both cells"
-        return said | {"prism": cell.prism.summary()}
+            report["reason"] = f"fewer than {MIN_SHARED} patches are foreground in both cells"
+        return report | {"prism": cell.prism.summary()}
 
 
 @dataclass(kw_only=True)
 class _Seen:
-    """The results of a model that are kept without its tokens: its cells and the entries of its photos."""
+    """The results of a model, without its tokens: its cells and the entries of its photos."""
 
     report: dict[str, Any]
     origin: str
@@ -163,7 +163,7 @@ class _Seen:
     unasked: list[str]
 
     def order_like(self, other: _Seen) -> None:
-        """Bring the cells' photos into the order of another model's: stores may have another one."""
+        """Sort the photos of the cells like those of another model, because stores may differ in their order."""
         at = {row.name: i for i, row in enumerate(self.rows)}
         order = [at[row.name] for row in other.rows]
         for cell in self.cells:
@@ -173,7 +173,7 @@ class _Seen:
 
 
 class _OneLayer:
-    """One of several layers that lie side by side in the tokens of a source."""
+    """One layer of a source whose tokens are the concatenated tokens of several layers."""
 
     def __init__(self, source: Source, columns: slice) -> None:
         self.source, self.columns, self.n_shards = source, columns, source.n_shards
@@ -241,14 +241,14 @@ def compare(
         Names, or backbones that are already loaded. Only one model and its tokens are in memory at a time. Models of
         the same name are labelled with their weights: ``"dinov2_vits14 (tuned.pth)"``.
     weights : sequence of str or None, optional
-        One per model; None stands for the official weights.
+        One per model; None means the official weights.
     fetch_from : sequence of str
-        As for :func:`~patchprism.visualize`; for stores.
+        As for :func:`~patchprism.visualize`; only for stores.
     layers : sequence of int, optional
         Layers of each model, counted from 0, or from the end with negative numbers; the last by default.
-    facet, final_norm, token_norm, preset, size, range, mean, std, threshold, foreground
+    facet, final_norm, token_norm, tile, refine, preset, size, stride, range, mean, std, threshold
         As for :func:`~patchprism.visualize`; each cell has its own prism with these options.
-    foreground_component, scaling, space, device, dtype, batch_size, errors, progress
+    foreground, foreground_component, scaling, space, device, dtype, batch_size, errors, progress
         As for :func:`~patchprism.visualize`; each cell has its own prism with these options.
     seed : int
         Random seed of the baseline with shuffled patches.
@@ -300,13 +300,13 @@ def compare_models(
     strict: bool = False,
     notes: Sequence[str] = (),
 ) -> Comparison:
-    """Cells of all models, turned to agree with the first.
+    """Compare models: make the cells of all of them, and turn the colours to agree with the first cell.
 
     Parameters
     ----------
     work : Folder, optional
-        Folder for the tokens of each model, shard by shard; by default the tokens of one model at a time are in
-        memory.
+        Folder for the tokens of each model, shard by shard; by default, the tokens of one model at a time are kept
+        in memory.
     seed : int
         Random seed of the baseline with shuffled patches.
     strict : bool
@@ -332,7 +332,7 @@ def compare_models(
         named = [{row.name for row in each.rows} for each in seen]
         if all(names == named[0] for names in named):
             break
-        # A photo that only some models could read: the prisms of the others have seen too much.
+        # Only some models could read all photos, so the prisms of the others were fitted on photos to leave out.
         only = _shared(models, named)
     failures = {failure.photo: failure for each in reversed(seen) for failure in each.failures}
     first = seen[0]
@@ -368,7 +368,7 @@ def _shared(models: Sequence[Model], named: Sequence[set[str]]) -> frozenset[str
 
 
 def _see(model: Model, run: Run, work: Folder | None, only: frozenset[str] | None, strict: bool) -> _Seen:
-    """The cells of one model; its tokens are freed at the end."""
+    """Make the cells of one model; its tokens are freed at the end."""
     run = replace(run, backbone=model.backbone)
     opened = open_tokens(
         model.given,
@@ -418,7 +418,7 @@ def _layers(opened: Opened) -> Iterator[tuple[int | tuple[int, ...], Source]]:
         yield chosen % depth, opened.source
         return
     layers = tuple(layer % depth for layer in chosen)
-    if opened.load is None:  # a store does not say how wide each of them is
+    if opened.load is None:  # a store does not record the width of each layer
         yield layers, opened.source
         return
     stop = 0
@@ -430,7 +430,7 @@ def _layers(opened: Opened) -> Iterator[tuple[int | tuple[int, ...], Source]]:
 
 
 def layer_widths(backbone: Backbone, layers: Sequence[int], facet: str) -> list[int]:
-    """Widths of a network's layers, which differ in convolutional networks: by a look at nothing."""
+    """Widths of a network's layers, which differ in convolutional networks, measured on a blank image."""
     import torch
 
     side = 8 * backbone.record.patch_size

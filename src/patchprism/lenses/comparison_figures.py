@@ -39,9 +39,10 @@ if TYPE_CHECKING:
     from patchprism.support.folders import Folder
 
 _NOTE = (
-    "A residual is the share of the two cells' variance that turning leaves: 0 the same, 1 nothing in common. By "
-    "chance: what the same fit leaves of shuffled patches, and of maps shifted by half a photo, which are as smooth as "
-    "the real ones. Likeness is the gap to these, not the agreement of the colours."
+    "The residual is the share of the two cells' variance that remains after turning: 0 means identical, 1 means "
+    "nothing in common. By chance: the residuals of the same fit to shuffled patches, and to maps shifted by half a "
+    "photo, which are as smooth as the real ones. Two cells are alike if their residual is far below these, not "
+    "because their colours agree."
 )
 
 
@@ -51,7 +52,7 @@ def overview(comparison: Comparison, *, turned: bool) -> Drawing:
 
 
 def photo_sheet(comparison: Comparison, index: int) -> Drawing:
-    """One photo: models down, layers across; of each model a row turned and one as fitted."""
+    """One photo with a column per layer and two rows per model: colours turned, and colours as fitted."""
     return Drawing(partial(_photo_sheet, comparison, index))
 
 
@@ -70,13 +71,13 @@ def _overview(comparison: Comparison, turned: bool) -> Sheet:
         )
         for i, name in enumerate(shown)
     ]
-    heads = ("photo", *("\n".join(_told(comparison, c, turned=turned)) for c in range(len(cells))))
+    heads = ("photo", *("\n".join(_cell_caption(comparison, c, turned=turned)) for c in range(len(cells))))
     notes = (
         (f"Colours turned to agree with {cells[0].label}.", _NOTE)
         if turned
         else (
-            "Colours as each cell's own prism has them.",
-            "One colour in two cells need not be one part: each cell has colours of its own.",
+            "Colours as each cell's own prism gives them.",
+            "The same colour in two cells does not mean the same part, because each cell has its own prism.",
         )
     )
     return Sheet(groups, heads=heads, notes=notes, columns=1, total=len(names))
@@ -91,14 +92,15 @@ def _photo_sheet(comparison: Comparison, index: int) -> Sheet:
         for turned in (True, False):
             panels = [
                 replace(
-                    _panel(comparison, c, index, turned=turned), captions=_told(comparison, c, turned=turned)
+                    _panel(comparison, c, index, turned=turned),
+                    captions=_cell_caption(comparison, c, turned=turned),
                 )
                 for c in range(start, start + layers)
             ]
             groups.append(Group((shown, *panels), caption(name, index + 1)))
     notes = (
-        f"{caption(name, index + 1)}: of each model, above turned to agree with {first.label}, below as each prism "
-        "fitted it.",
+        f"{caption(name, index + 1)}. Two rows per model: colours turned to agree with {first.label}, and colours as "
+        "each prism fitted them.",
         _NOTE,
     )
     return Sheet(groups, columns=1, notes=notes)
@@ -114,17 +116,17 @@ def _panel(comparison: Comparison, cell: int, photo: int, *, turned: bool) -> Pa
     return Panel(colors.shape[:2], lambda size: map_panel(colors, size))
 
 
-def _told(comparison: Comparison, cell: int, *, turned: bool) -> tuple[str, ...]:
+def _cell_caption(comparison: Comparison, cell: int, *, turned: bool) -> tuple[str, ...]:
     """The label of a cell, and its residual after turning."""
     each = comparison.cells[cell]
-    said, left = "as fitted", ""
+    state, residual = "as fitted", ""
     if turned and each.turn is None:
-        said = "the reference, not turned" if cell == 0 else "not turned: too few shared patches"
+        state = "the reference, not turned" if cell == 0 else "not turned: too few shared patches"
     elif turned and each.turn is not None:
         chance = [each.turn.residual_shuffled, each.turn.residual_shifted]
         by_chance = "/".join(f"{value:.2f}" for value in chance if value is not None)
-        said, left = "turned", f"residual {each.turn.residual:.2f}, by chance {by_chance}"
-    return tuple(text for text in (each.model, f"{each.layer_label}, {said}", left) if text)
+        state, residual = "turned", f"residual {each.turn.residual:.2f}, by chance {by_chance}"
+    return tuple(text for text in (each.model, f"{each.layer_label}, {state}", residual) if text)
 
 
 def save_comparison(
@@ -146,9 +148,10 @@ def save_comparison(
     Parameters
     ----------
     out : path
-        A folder, made if it is missing, or an address that fsspec opens.
+        A folder, created if it is missing, or an address that fsspec opens.
     arrays : bool
-        ``turned_N`` and ``fitted_N``, (h, w, 3) float32, and ``foreground_N``, (h, w) bool, of the cells from 1.
+        Whether to write ``turned_N`` and ``fitted_N``, (h, w, 3) float32, and ``foreground_N``, (h, w) bool, for
+        each cell N, counted from 1.
     format : {"png", "jpg"}
     figure_format, dpi, width, columns, labels, arrange, panels
         As in :meth:`Visualization.save <patchprism.Visualization.save>`.
@@ -182,7 +185,7 @@ def _save(
     from patchprism.lenses.comparison import Comparison
 
     if not isinstance(comparison, Comparison):
-        checks.refuse("comparison", "a Comparison, as compare gives one", comparison)
+        checks.refuse("comparison", "a Comparison, the result of compare", comparison)
     out = checks.path("out", out)
     check_folder(out)
     options.check_labels(len(comparison.photos))
@@ -213,7 +216,7 @@ def _save(
 
 
 def _made_from(comparison: Comparison) -> str:
-    """Captions: the colours of each cell before turning, and what those of each model were made from."""
+    """Captions: the colours of each cell before turning, and what the colours of each model were made from."""
     cells = [
         f"{cell.label}. {foreground_said(cell.prism)} {colors_said(cell.prism)}" for cell in comparison.cells
     ]
@@ -221,7 +224,7 @@ def _made_from(comparison: Comparison) -> str:
 
 
 def _read(sources: Sequence[Any]) -> Iterator[str | os.PathLike[str]]:
-    """The files that photos are read from, which must not be written."""
+    """The files that photos are read from, which must not be overwritten."""
     for source in sources:
         if isinstance(source, StoredPhoto):
             yield from source.paths
@@ -245,18 +248,18 @@ def write_comparison(
     models : sequence of Model
         The result of :func:`~patchprism.lenses.compared.models_of`.
     out : path
-        A folder or an address.
+        A folder or an address that fsspec opens.
     pictures : PictureOptions
         Only ``arrays``, ``format`` and the options of figures have an effect.
     notes : sequence of str
         Notes about the inputs of the job.
     large : bool
-        Keep tokens in a work folder in the output instead of in memory, so that the job can be resumed.
+        Whether to keep tokens in a work folder in the output instead of in memory, so that the job can be resumed.
     """
     from patchprism.lenses.comparison import compare_models
 
     output, given = Output(out), models[0].given
-    # Before anything is computed; once more when it is known which photos could be read.
+    # Check the files before anything is computed. _save checks again when it is known which photos could be read.
     if isinstance(given, StoredFeatures):
         names, read = given.names, []
         refuse_what_is_read(
@@ -288,7 +291,7 @@ def write_comparison(
 
 
 def comparison_names(stems: Sequence[str], *, arrays: bool, format: str) -> Iterator[str]:
-    """Names of the files that :func:`save_comparison` writes for photos of such stems."""
+    """Names of the files that :func:`save_comparison` writes for photos with these stems."""
     yield from ("compare.json", "compare.txt", f"compare.{format}", f"compare-as-fitted.{format}")
     for stem in stems:
         yield f"{stem}.compare.{format}"

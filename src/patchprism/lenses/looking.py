@@ -1,8 +1,8 @@
-"""Lenses that look: at a view in memory, or as a part of a job (`patchprism render --lens`).
+"""Apply lenses to a view in memory, or in a job (`patchprism render --lens`).
 
-``pca`` is the main job, which needs no lens. Each other lens is a module with a
-:class:`~patchprism.lenses.base.Lens`, which runs on any source of tokens: it is fitted over all photos, then looks at
-them one at a time, wherever they are drawn.
+``pca`` is the main job, which needs no lens. Every other lens is a module with a
+:class:`~patchprism.lenses.base.Lens`, which works on any source of tokens: it is fitted over all photos and then
+looks at one photo at a time, in this process or in workers.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ LENSES = ("pca", "score", "norm", "similarity", "matches", "clusters", "attentio
 def check_lenses(
     names: Sequence[str], options: LensOptions | None = None, *, photos: int | None = None
 ) -> list[str]:
-    """The lenses, each once, in the order given.
+    """Check names of lenses and their options; returns each name once, in the order given.
 
     Parameters
     ----------
     photos : int, optional
-        How many photos there are, where that is known.
+        The number of photos, if it is known.
 
     Raises
     ------
@@ -78,7 +78,7 @@ def fit_lenses(names: Sequence[str], scene: Scene, walk: Walk) -> list[Lens]:
     names : sequence of str
         From ``LENSES``; ``"pca"`` gives none.
     walk : Walk
-        Over all photos of its source, as :func:`~patchprism.jobs.fitting.walk_over` gives one.
+        From :func:`~patchprism.jobs.fitting.walk_over`, over all photos of the scene's source.
 
     Raises
     ------
@@ -109,14 +109,14 @@ def look_through(
     Parameters
     ----------
     names : sequence of str
-        From ``LENSES``; ``"pca"`` is the view itself and gives no result of its own.
+        From ``LENSES``; ``"pca"`` is the view itself and gives no result.
     backbone : Backbone, optional
-        The one that the view was made with; only ``"attention"`` needs it.
+        The backbone that the view was made with; only ``"attention"`` needs it.
 
     Returns
     -------
     list of LensResult
-        For :meth:`Visualization.save <patchprism.Visualization.save>`.
+        Can be passed to :meth:`Visualization.save <patchprism.Visualization.save>`.
 
     Raises
     ------
@@ -138,7 +138,7 @@ def look_through(
         checks.refuse("view", "a Visualization", view)
     scene = scene_of(view, LensOptions() if options is None else options)
     if backbone is not None:
-        scene.__dict__["backbone"] = backbone  # not to be loaded, and not pickled
+        scene.__dict__["backbone"] = backbone  # fills the cached property, so that nothing is loaded
     walk = walk_over(scene.source, LocalEngine())
     results = []
     for name in check_lenses(names, scene.options, photos=len(view)):
@@ -181,7 +181,7 @@ def _result(lens: Lens) -> LensResult:
 
 @dataclass
 class Lenses:
-    """The lenses that a job is asked for; see :class:`~patchprism.jobs.lens.Looking`.
+    """The requested lenses of a job; see :class:`~patchprism.jobs.lens.Looking`.
 
     Attributes
     ----------
@@ -195,7 +195,7 @@ class Lenses:
 
     @property
     def needs_backbone(self) -> bool:
-        """Whether one of them runs the network once more."""
+        """Whether one of them runs the network again."""
         return "attention" in self.names
 
     def check_backbone(self, backbone: Backbone) -> None:
@@ -220,7 +220,7 @@ class Lenses:
         """The lenses, fitted to the photos of a job."""
         opened, options = colored.opened, self.options
         if isinstance(layer := opened.settings.get("layer"), int):
-            options = replace(options, layer=layer)  # a prism may bring the layer that it was fitted on
+            options = replace(options, layer=layer)  # a loaded prism sets the layer that it was fitted on
         self.scene = Scene(
             source=opened.source,
             prism=colored.prism,
@@ -233,7 +233,7 @@ class Lenses:
         return fit_lenses(self.names, self.scene, walk_over(opened.source, run.engine, tell=run.tell))
 
     def lost(self) -> Iterable[tuple[str, str]]:
-        """Photos that could not be read again, and why; they are forgotten afterwards."""
+        """Return the photos that could not be read again, with the reasons, and clear the list."""
         if self.scene is None:
             return []
         found = list(self.scene.lost.items())

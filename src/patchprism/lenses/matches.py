@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from patchprism.lenses.options import LensOptions
     from patchprism.prism.passes import Walk
 
-# Maximum number of photos, each of which is compared with every other.
+# Maximum number of photos, because each is compared with every other.
 MAX_MATCHED = 200
-# Figures of this many pairs are drawn, those with the most similar matches; the table holds all pairs.
+# Maximum number of pairs to draw, those with the most similar matches first; the table holds all pairs.
 MAX_FIGURES = 45
-# Number of similarities in memory at once: 64 MB.
+# Maximum number of similarities in memory: 64 MB.
 _BLOCK_VALUES = 1 << 24
 
 
@@ -42,9 +42,9 @@ class PairMatches:
     Attributes
     ----------
     first, second : ndarray, shape (n,), int64
-        Indices of the patches that belong together.
+        Indices of the matching patches.
     similarity : ndarray, shape (n,), float32
-        Their cosine.
+        Cosine similarity of each match.
     """
 
     first: NDArray[np.int64]
@@ -53,7 +53,7 @@ class PairMatches:
 
 
 def mutual_neighbors(first: NDArray[np.floating], second: NDArray[np.floating]) -> PairMatches:
-    """Rows that are each other's nearest by cosine.
+    """Rows that are each other's nearest neighbour by cosine similarity.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ def mutual_neighbors(first: NDArray[np.floating], second: NDArray[np.floating]) 
     Returns
     -------
     PairMatches
-        Of equally near rows the first counts. Rows of zeros match nothing.
+        If several rows are equally near, the first counts. Rows of zeros match nothing.
     """
     left, right = unit_rows(first), unit_rows(second)
     if not len(left) or not len(right):
@@ -88,7 +88,7 @@ def mutual_neighbors(first: NDArray[np.floating], second: NDArray[np.floating]) 
 
 
 def matched(options: LensOptions, names: Sequence[str]) -> list[int]:
-    """Numbers of the photos that are compared, from 0, rising.
+    """Numbers of the photos to compare, from 0, in ascending order.
 
     Raises
     ------
@@ -114,7 +114,7 @@ class Matches(Lens):
     name = "matches"
 
     def fit(self, walk: Walk) -> Self:
-        """See :class:`Lens`: compares the photos pair by pair; tokens of no more than two are held."""
+        """See :class:`Lens`: compares the photos pair by pair, with the tokens of at most two in memory."""
         numbers = matched(self.scene.options, self.scene.names())
         self.rows_: dict[int, PhotoRow] = {}
         kept: dict[int, NDArray[np.intp]] = {}
@@ -191,14 +191,14 @@ class Matches(Lens):
         total = len(found.first)
         which = "all" if self.scene.options.match_all else "foreground"
         names = [self.scene.title(row, number) for row, number in zip(rows, (a, b), strict=True)]
-        told = f"{total:,} mutual nearest neighbours among {which} patches"
-        note = f"Matches of {names[0]} and {names[1]}: {told}."
+        count = f"{total:,} mutual nearest neighbours among {which} patches"
+        note = f"Matches of {names[0]} and {names[1]}: {count}."
         bars: tuple[Bar, ...] = ()
         if total:
             low, high = float(found.similarity[lines - 1]), float(found.similarity[0])
             note = (
-                f"Matches of {names[0]} and {names[1]}: {told}, of cosine similarity {found.similarity[-1]:.2f} to "
-                f"{high:.2f}; the {lines} most similar are drawn, in the colour of their similarity."
+                f"Matches of {names[0]} and {names[1]}: {count}, with cosine similarity {found.similarity[-1]:.2f} to "
+                f"{high:.2f}; the {lines} most similar are drawn, coloured by their similarity."
             )
             name = f"cosine similarity of the {lines} best of {total:,} matches"
             bars = (Bar(name, f"{low:.2f}", f"{high:.2f}"),)
@@ -209,7 +209,7 @@ class Matches(Lens):
         return Sheet((Group(panels),), bars=bars, notes=(note,), lines=self._lines(a, b, lines))
 
     def _lines(self, a: int, b: int, count: int) -> tuple[Line, ...]:
-        """Lines between the two photos, the most similar last: it is drawn on top."""
+        """Lines between the two photos; the most similar match comes last, so that it is drawn on top."""
         found = self.pairs_[a, b]
         ends = []
         for number, index in ((a, found.first), (b, found.second)):
@@ -231,7 +231,7 @@ def _kept(tokens: Tokens, index: NDArray[np.intp]) -> Tokens:
 
 
 def _strength(found: PairMatches, lines: int) -> float:
-    """How similar the matches that would be drawn are."""
+    """Mean similarity of the matches that would be drawn."""
     return float(found.similarity[:lines].mean()) if len(found.first) else -1.0
 
 

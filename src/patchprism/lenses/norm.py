@@ -1,4 +1,4 @@
-"""The lengths of patch tokens: where a network keeps something other than what the patch shows."""
+"""The lengths of patch tokens. Some networks store global information in a few tokens of unusual length."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from patchprism.prism.colors import PhotoColors
     from patchprism.prism.passes import Walk
 
-# If there are more lengths, the medians are those of a random sample of about this size, exact to 0.2 % of the ranks.
+# With more lengths than this, medians are taken from a random sample of about this size, exact to 0.2 % of the ranks.
 SAMPLE = 1 << 18
-# A patch stands out when its length is this many scaled median absolute deviations above the median: 5 of a
-# normal distribution's standard deviations.
+# A patch is an outlier if its length exceeds the median by more than this many scaled median absolute deviations,
+# which are the standard deviations of a normal distribution.
 OUTLIER_DEVIATIONS = 5.0
 _MAD_TO_SIGMA = 1.4826
 
@@ -46,26 +46,26 @@ def token_norms(tokens: NDArray[np.floating]) -> NDArray[np.float32]:
     with np.errstate(over="ignore"):
         norms: NDArray[np.float32] = np.sqrt(squares.sum(axis=-1)).astype(np.float32)
     if not np.isfinite(norms).all():
-        raise FeaturesError("features must be finite, got a token whose length is not")
+        raise FeaturesError("features must be finite, got a token whose length is not finite")
     return norms
 
 
 def outlier_threshold(norms: NDArray[np.float32]) -> float:
-    """The length above which a patch stands out from those of all photos, from their lengths in any shape."""
+    """The length above which a patch is an outlier, from the lengths of all patches, in any shape."""
     pooled = norms.ravel().astype(np.float64)
     median = np.median(pooled)
     deviation = _MAD_TO_SIGMA * np.median(np.abs(pooled - median))
-    # Lengths that agree to rounding have no outliers, however many deviations a rounding error is.
+    # The lower bound keeps rounding errors from being outliers if all lengths are equal.
     return float(median + max(OUTLIER_DEVIATIONS * deviation, 1e-3 * median))
 
 
 class Norm(Lens):
-    """Token norms of all photos on one scale, and which stand out; see docs/lenses/norm.md."""
+    """Token norms of all photos on one scale, and their outliers; see docs/lenses/norm.md."""
 
     name = "norm"
 
     def fit(self, walk: Walk) -> Self:
-        """See :class:`Lens`: the shortest and the longest token, and from where on a length stands out."""
+        """See :class:`Lens`: learns the shortest and the longest length, and the threshold for outliers."""
         self.n_patches_ = self.scene.n_patches
         seen = walk(partial(Sample, _column, SAMPLE / self.n_patches_, self.scene.options.seed))
         assert seen.extent is not None, "there is a photo"
@@ -127,7 +127,7 @@ class Norm(Lens):
             f"All lengths are {self.high_:.4g}: this backbone normalises its tokens, so there is nothing to see."
             if self._flat
             else f"Length of each patch token. {outliers:,} of {self.n_patches_:,} patches are longer than "
-            f"{self.limit_:.4g} (median and {OUTLIER_DEVIATIONS:g} robust standard deviations)."
+            f"{self.limit_:.4g} (median plus {OUTLIER_DEVIATIONS:g} robust standard deviations)."
         )
         norms = [(row, token_norms(tokens)) for _, row, tokens in self.first()]
         name = "length of the patch's token (Euclidean norm)"
@@ -139,7 +139,7 @@ class Norm(Lens):
             ],
             notes=[note],
             bars=(
-                Bar(f"{name}: all alike" if self._flat else name, f"{self.low_:.4g}", f"{self.high_:.4g}"),
+                Bar(f"{name}: all equal" if self._flat else name, f"{self.low_:.4g}", f"{self.high_:.4g}"),
             ),
         )
 

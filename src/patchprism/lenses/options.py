@@ -14,7 +14,7 @@ from patchprism.support.checks import optional
 from patchprism.support.options import LENSES, Checked, number_or_word, option, same
 
 MAX_CLUSTERS = 64
-# Those that `patchprism video` looks through.
+# The lenses that `patchprism video` supports.
 CLIP_LENSES = ("pca", "score", "norm", "similarity", "clusters", "attention")
 
 
@@ -32,21 +32,21 @@ class LensOptions(Checked):
     Parameters
     ----------
     at : tuple of str
-        Points as ``PHOTO:x,y``: for ``similarity`` and ``attention``.
+        Points for ``similarity`` and ``attention``, as ``PHOTO:x,y``.
     clusters : int or "auto"
-        Number of clusters, from 2 to 64; ``"auto"`` takes the one of best silhouette.
+        Number of clusters, from 2 to 64; ``"auto"`` chooses the number with the best silhouette score.
     match_photos : tuple of str
         Photos that ``matches`` compares, each with every other, by name or by number from 1; all by default.
     match_all : bool
-        Match patches of the background too.
+        Whether to match background patches too.
     match_lines : int
-        Lines drawn for a pair of photos at most, the most similar first. The table holds all.
+        Maximum number of matches to draw per pair of photos, the most similar first. The table holds all matches.
     upsample : {"auto", "nearest", "bilinear", "guided"}
-        From patches to pixels in the pictures of photos; ``"auto"`` is ``"nearest"``.
+        Method from patches to pixels for the pictures of single photos; ``"auto"`` means ``"nearest"``.
     layer : int
         The layer whose attention is shown.
     seed : int
-        For what draws at random: k-means and the samples of patches.
+        Random seed for k-means and for the samples of patches.
     """
 
     at: tuple[str, ...] = option(
@@ -95,7 +95,7 @@ def _place(name: str, value: object) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class ClipLensOptions(Checked):
-    """The lens that a clip is coloured with, and its options; :func:`~patchprism.render_video` describes them."""
+    """The lens that colours a clip, and its options; :func:`~patchprism.render_video` describes them."""
 
     lens: str = option(
         "pca",
@@ -114,9 +114,9 @@ class ClipLensOptions(Checked):
     clusters: int | str = same(LensOptions, "clusters")
 
     def __post_init__(self) -> None:
-        """Refuse what is not allowed."""
+        """Refuse a point without the lens similarity, and that lens without a point."""
         super().__post_init__()
         if self.lens == "similarity" and self.at is None:
             raise OptionError("the lens similarity needs a point: at=TIME:x,y", option="at")
         if self.lens != "similarity" and self.at is not None:
-            raise OptionError(f"at is for the lens similarity, and the lens is {self.lens}", option="at")
+            raise OptionError(f"at is only for the lens similarity, not for {self.lens}", option="at")

@@ -1,4 +1,4 @@
-"""The pass over patch tokens that lenses fit by: ranges, and a sample of bounded size."""
+"""The pass over patch tokens that lenses are fitted with. It collects ranges and a random sample."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Sample:
-    """Measures patches; keeps the range of what it measures, and a share of it, drawn by seed.
+    """Measures patches; keeps the range of the measured values, and a random share of them.
 
     The sample of a photo depends only on the seed and the index of the photo, so it is the same for any number of
     workers and shards.
@@ -25,9 +25,9 @@ class Sample:
     Parameters
     ----------
     measure : callable
-        Tokens, (h, w, D) -> (n, k), one row per patch; can be pickled.
+        Takes tokens, (h, w, D), and returns one row per patch, (n, k). It must allow pickling.
     share : float
-        Share of the rows that are kept; from 1 on, all are kept.
+        Share of the rows to keep; 1 or more keeps all.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Sample:
         rows = self.measure(tokens)
         self._extent(rows.shape[1]).add(rows.astype(np.float64, copy=False))
         if self.share >= 1:
-            self.kept[index] = rows.copy()  # a view would keep all of a shard's bytes
+            self.kept[index] = rows.copy()  # a view would keep the whole shard in memory
         elif self.share > 0:
             self.kept[index] = rows[np.random.default_rng((self.seed, index)).random(len(rows)) < self.share]
 

@@ -1,4 +1,4 @@
-"""Points of photos: ``PHOTO:x,y`` as people write it, and the patch that lies there."""
+"""Points in photos, written as ``PHOTO:x,y``, and the patches at these points."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Point:
     photo : int
         The photo's number, from 0.
     x, y : float
-        In the photo's pixels, from its upper left corner.
+        In pixels of the photo, from its upper left corner.
     row, column : int
-        The patch that lies there.
+        The patch at this point.
     """
 
     photo: int
@@ -40,12 +40,12 @@ class Point:
 
 
 def parse_point(text: str) -> tuple[str, float, float]:
-    """``PHOTO:x,y`` taken apart.
+    """Split ``PHOTO:x,y`` into the photo, x and y.
 
     Raises
     ------
     OptionError
-        If it has another form.
+        If the text has another form.
 
     Examples
     --------
@@ -64,12 +64,12 @@ def parse_point(text: str) -> tuple[str, float, float]:
 
 
 def find_photo(wanted: str, names: Sequence[str], *, option: str = "at") -> int:
-    """Which photo is meant: by path, file name or stem, or by its number from 1.
+    """Index of a photo that is given by path, file name or stem, or by its number from 1.
 
     Raises
     ------
     OptionError
-        If no photo is meant, or several.
+        If no photo has this name or number, or if several have it.
     """
     for key in (lambda name: name, lambda name: Path(name).name, lambda name: Path(name).stem):
         matching = [i for i, name in enumerate(names) if key(name) == wanted]
@@ -78,7 +78,7 @@ def find_photo(wanted: str, names: Sequence[str], *, option: str = "at") -> int:
         if matching:
             both = ", ".join(f"{i + 1} is {names[i]}" for i in matching[:3])
             raise OptionError(f"{option}: {len(matching)} photos are called {wanted!r}; use a number: {both}")
-    # Python reads no numbers of thousands of digits.
+    # int() refuses numbers of more than 4,300 digits.
     if wanted.isdecimal() and len(wanted) < 10 and 1 <= int(wanted) <= len(names):
         return int(wanted) - 1
     known = ", ".join(Path(name).name for name in names[:5]) + (", ..." if len(names) > 5 else "")
@@ -94,16 +94,16 @@ def point_in(row: PhotoRow, photo: int, x: float, y: float, *, text: str) -> Poi
     Parameters
     ----------
     photo : int
-        Its number, from 0.
+        The photo's number, from 0.
     x, y : float
-        In its pixels.
+        In pixels of the photo.
     text : str
-        As the point was asked for, for the error.
+        The point as the user wrote it, for the error message.
 
     Raises
     ------
     OptionError
-        If the point lies outside of the photo, or outside of what the network saw.
+        If the point is outside the photo, or outside the part that the network saw.
     """
     (height, width), name = row.size, Path(row.name).name
     if not (0 <= x < width and 0 <= y < height):
@@ -120,7 +120,7 @@ def point_in(row: PhotoRow, photo: int, x: float, y: float, *, text: str) -> Poi
 
 
 def patch_center(photo: PhotoRow, row: float, column: float) -> tuple[float, float]:
-    """The (x, y) of a patch's centre in the photo's pixels."""
+    """Centre of a patch, (x, y) in pixels of the photo."""
     left, top, right, bottom = photo.crop
     h, w = photo.grid
     return left + (column + 0.5) * (right - left) / w, top + (row + 0.5) * (bottom - top) / h

@@ -1,4 +1,4 @@
-"""Scenes: what lenses look at, wherever the photos and their tokens are."""
+"""Scenes: the photos, tokens and prism that lenses look at."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ class Scene:
     load : callable, optional
         Returns the backbone; None if there is none.
     parts : sequence of PhotoColors, optional
-        The colours of each photo, by its number, if they already exist.
+        The colours of each photo, in the order of their numbers, if they already exist.
     lost : dict
-        Photos that could not be read again for drawing, by name, with the reason.
+        Photos that could not be read again for drawing: their names, with the reasons.
     """
 
     source: Source
@@ -63,7 +63,7 @@ class Scene:
 
     @cached_property
     def _ends(self) -> list[int]:
-        """How many photos there are up to the end of each shard."""
+        """Number of photos up to the end of each shard."""
         source = self.source
         return list(accumulate(len(source.rows(shard)) for shard in range(source.n_shards)))
 
@@ -74,7 +74,7 @@ class Scene:
 
     @property
     def n_patches(self) -> int:
-        """Patches of all photos together."""
+        """Number of patches of all photos."""
         return sum(row.grid[0] * row.grid[1] for row in rows_of(self.source))
 
     def names(self) -> list[str]:
@@ -97,7 +97,7 @@ class Scene:
         return self.source.rows(shard)[place]
 
     def read(self, numbers: Sequence[int] | None = None) -> Iterator[tuple[int, PhotoRow, Tokens]]:
-        """Photos with their tokens, one at a time, each with its index; all of them, or those of some numbers."""
+        """Yield index, entry and tokens of each photo, or of the photos with the given numbers."""
         wanted = None if numbers is None else sorted({self.index(number) for number in numbers})
         shards = range(self.source.n_shards) if wanted is None else sorted({i // SHARD for i in wanted})
         for shard in shards:
@@ -119,7 +119,7 @@ class Scene:
         return self.prism.split(tokens, name=row.name)
 
     def photo(self, row: PhotoRow) -> NDArray[np.uint8] | None:
-        """A photo, (H, W, 3) uint8, None where it is gone; then :attr:`lost` says why, where that is known."""
+        """A photo, (H, W, 3) uint8, or None if it cannot be read; the reason, if known, is added to :attr:`lost`."""
         photo, reason = self.source.photo(row)
         if reason is not None:
             self.lost[row.name] = reason
@@ -128,7 +128,7 @@ class Scene:
     def shown(self, row: PhotoRow, size: tuple[int, int]) -> NDArray[np.uint8]:
         """The part of a photo that the network saw, (H, W, 3) uint8, about as large as the given (width, height).
 
-        Plain grey stands for one that is gone.
+        A photo that cannot be read is plain grey.
         """
         shown, reason = crop_at(self.source, row, self.framing, size)
         if reason is not None:
@@ -141,7 +141,7 @@ class Scene:
         Raises
         ------
         OptionError
-            If the photo is not known, or the point lies outside of it, or outside of what the network saw.
+            If the photo is not known, or the point is outside the photo or outside the part that the network saw.
         """
         wanted, x, y = parse_point(text)
         number = find_photo(wanted, self.names())
@@ -156,18 +156,18 @@ class Scene:
 
     @cached_property
     def backbone(self) -> Backbone | None:
-        """The network, loaded when it is first asked for."""
+        """The network, loaded on first use."""
         return None if self.load is None else self.load()
 
     def __getstate__(self) -> dict[str, Any]:
-        """A worker loads a network of its own; a result that is pickled draws, and asks for none."""
+        """Leave out the network: each worker loads it again, and a pickled result draws without it."""
         return {name: value for name, value in self.__dict__.items() if name != "backbone"}
 
     # ------------------------------------------------------------ pictures
 
     @property
     def upsample(self) -> str:
-        """How pictures of photos get from patches to pixels."""
+        """Method from patches to pixels for the pictures of single photos."""
         return "nearest" if self.options.upsample == "auto" else self.options.upsample
 
     def draw_map(
@@ -176,7 +176,7 @@ class Scene:
         values: NDArray[Any],
         finish: Callable[[NDArray[Any]], NDArray[np.uint8]],
     ) -> NDArray[np.uint8]:
-        """A picture of a photo at its own resolution: values per patch, (h, w, C), upsampled, then made colours."""
+        """Upsample values per patch, (h, w, C), to the photo's resolution, and colour them with ``finish``."""
         method, guide = self.upsample, None
         if method == "guided":
             guide = self.photo(row)
@@ -191,5 +191,5 @@ class Scene:
     def draw_heat(
         self, row: PhotoRow, values: NDArray[np.floating[Any]], low: float, high: float
     ) -> NDArray[np.uint8]:
-        """The same for one value per patch, (h, w), in viridis."""
+        """Upsample one value per patch, (h, w), and colour it with viridis."""
         return self.draw_map(row, values[..., None], lambda strip: heat(strip[..., 0], low, high))

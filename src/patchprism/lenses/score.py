@@ -1,4 +1,4 @@
-"""The score: how much a patch looks like foreground, before the threshold cuts it."""
+"""The score: how much a patch looks like foreground, before the threshold is applied."""
 
 from __future__ import annotations
 
@@ -49,11 +49,18 @@ class Score(Lens):
         """See :class:`Lens`."""
         prism = self.scene.prism
         report = {
-            "explained_variance_ratio": rounded(prism.scene_ratio_[0]),
+            "explained_variance_ratio": rounded(self._explained),
             "range": [float(v) for v in prism.score_range_],
             "photos": list(entries),
         }
         return LensResult(name=self.name, report=report, figures={"score": Drawing(self._figure)})
+
+    @property
+    def _explained(self) -> float:
+        """Share of the variance that the component of the foreground explains."""
+        prism = self.scene.prism
+        number = prism.foreground_component
+        return float(prism.scene_ratio_[number - 1]) if number <= len(prism.scene_ratio_) else 0.0
 
     def _figure(self) -> Sheet:
         prism = self.scene.prism
@@ -65,11 +72,13 @@ class Score(Lens):
         if prism.method_ == "object":
             what = "It is the coordinate along the foreground direction."
         elif prism.method_ == "mask":
-            what = "It is the probability of not being background that the head gives."
+            what = "It is the head's probability that the patch is not background."
         else:
             number = prism.foreground_component
-            share = prism.scene_ratio_[number - 1] if number <= len(prism.scene_ratio_) else 0.0
-            what = f"It is principal component {number} of all patches, which explains {share:.0%} of their variance."
+            what = (
+                f"It is principal component {number} of all patches, which explains {self._explained:.0%} of their "
+                "variance."
+            )
         return self.sheet(
             [
                 (row, heat(self.scene.part(index, row, tokens).score, 0.0, 1.0))

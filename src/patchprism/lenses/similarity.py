@@ -1,4 +1,4 @@
-"""Similarity to a point: the cosine between one patch's token and every other, across all photos."""
+"""Similarity to a point: the cosine of one patch's token with every other token of all photos."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ if TYPE_CHECKING:
 def cosine_map(tokens: Tokens, query: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
     """Cosine of every patch's token, (h, w, D), with one token, (D,): (h, w) float32 in [-1, 1].
 
-    A token of zeros is similar to nothing, 0.
+    The cosine with a token of zeros is 0.
     """
     cosines: NDArray[np.float32] = np.clip(unit_rows(tokens) @ unit_rows(query), -1.0, 1.0).astype(np.float32)
     return cosines
 
 
 class Similarity(Lens):
-    """Maps of similarity to each point that was asked for; see docs/lenses/similarity.md."""
+    """Maps of similarity to each requested point; see docs/lenses/similarity.md."""
 
     name = "similarity"
 
     def fit(self, walk: Walk) -> Self:
-        """See :class:`Lens`: the token at each point, and the least similar patch of all photos."""
+        """See :class:`Lens`: learns the token at each point, and its lowest similarity to any patch."""
         if not self.scene.options.at:
             raise OptionError("the lens similarity needs a point: at=PHOTO:x,y")
         self.points_ = [self.scene.locate(text) for text in self.scene.options.at]
@@ -54,8 +54,8 @@ class Similarity(Lens):
             row, tokens = self.scene.tokens(point.photo)
             self.rows_.append(row)
             self.queries_.append(np.array(tokens[point.row, point.column]))
-        # One scale for all photos, from the least similar patch of all: cosines of one network's tokens seldom
-        # come near -1, and its level differs from one network to the next.
+        # One scale for all photos, from the lowest similarity of any patch: cosines of a network's tokens rarely
+        # come near -1, and their level differs between networks.
         seen = walk(partial(Sample, partial(_cosines, self.queries_)))
         assert seen.extent is not None, "there is a photo"
         self.low_ = [float(low) for low in seen.extent.low]
@@ -125,8 +125,8 @@ class Similarity(Lens):
             [f"highest {_others(point, i, values).max():.2f}" for i, (_, values) in enumerate(maps)],
             notes=[
                 f"Cosine similarity of each patch's token to that of the patch at {point.x:g}, {point.y:g} of "
-                f"{self.scene.title(row, point.photo)}, which is marked; one scale for all photos, from the least "
-                "similar patch of all."
+                f"{self.scene.title(row, point.photo)}, which is marked. All photos have one scale, which "
+                "starts at the least similar patch of all."
             ],
             bars=(Bar("cosine similarity to the marked patch", f"{low:.2f}", "1"),),
             mark=(point.photo, partial(mark, x=x, y=y)),
@@ -150,7 +150,7 @@ def _cosines(queries: Sequence[NDArray[Any]], tokens: Tokens) -> NDArray[np.floa
 
 
 def _others(point: Point, number: int, values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The map without the point itself, which is most similar to itself and says nothing."""
+    """The map with -1 at the point itself, whose similarity is always 1."""
     others = values.copy()
     if number == point.photo and values.size > 1:
         others[point.row, point.column] = -1.0

@@ -1,15 +1,15 @@
-"""Colours that compare: several networks or layers on the same photos, turned so that a part keeps its colour.
+"""Turn the colours of several networks or layers on the same photos, so that a part has the same colour in all.
 
-Each cell (a model and a layer) has its own prism, so its colours are its own: a component's sign, and the order
-of components that explain about the same, are arbitrary. To compare, a cell's three components are whitened by
-their deviations over its foreground, taken on the patches that are foreground in both cells, resampled to the
-first cell's grid, and turned by the rotation (or reflection) that brings them nearest to the first cell's:
-Schönemann, "A generalized solution of the orthogonal Procrustes problem" (1966). Nothing is stretched: after
-turning, distances between patches are what they were. The result is coloured by the first cell's ranges, so that
-one colour means one place in the common space.
+Each cell (a model and a layer) has its own prism, so its colours cannot be compared with those of another cell: the
+sign of a component, and the order of components that explain about the same variance, are arbitrary. To make them
+comparable, a cell's three components are whitened by their deviations over its foreground, resampled to the first
+cell's grid, and turned by the rotation (or reflection) that brings them nearest to the first cell's components on
+the patches that are foreground in both: Schönemann, "A generalized solution of the orthogonal Procrustes problem"
+(1966). Turning does not change distances between patches. The ranges of the first cell then give the colours, so
+that the same colour means the same point in the common space.
 
-Turning makes any two cells agree somewhat. How much is left, and how much would be left without any likeness,
-is reported beside every turned cell.
+Turning makes any two cells agree to some degree. Every turned cell therefore has a residual, and beside it the
+residuals of the same fit to unrelated data.
 """
 
 from __future__ import annotations
@@ -45,19 +45,19 @@ class Turn:
     Attributes
     ----------
     rotation : ndarray, shape (3, 3), float64
-        Orthogonal; its determinant is -1 where a reflection is needed.
+        Orthogonal; its determinant is -1 if a reflection is needed.
     center, target : ndarray, shape (3,), float64
         Means of the two sets.
     residual : float
-        In [0, 1]: the sum of squared distances that is left, as a share of the two sets' own sums of squares.
-        0: the same up to the turn; 1: nothing in common.
+        In [0, 1]: the sum of squared distances after turning, as a share of the sums of squares of both sets.
+        0 means identical up to the turn, 1 means nothing in common.
     residual_shuffled : float
-        The same after the same fit to patches in random order: what agreement by force alone gets.
+        The residual of the same fit to patches in random order.
     residual_shifted : float or None
-        The same with each photo's map shifted by half its height and width, round the edges: smooth maps agree
-        by chance more than shuffled ones do. None where too few patches are shared then.
+        The residual of the same fit with each photo's map shifted cyclically by half its height and width, because
+        smooth maps agree by chance more than shuffled ones. None if too few patches are shared after the shift.
     n_shared : int
-        Patches that took part.
+        Number of patches that the rotation was fitted on.
     """
 
     rotation: Float64
@@ -75,7 +75,7 @@ class Turn:
 
 
 def fit_rotation(points: Float64, target: Float64) -> tuple[Float64, float]:
-    """The orthogonal matrix that turns centred points nearest to a centred target, and the residual.
+    """The orthogonal matrix that brings centred points nearest to a centred target, and the residual.
 
     Parameters
     ----------
@@ -86,7 +86,7 @@ def fit_rotation(points: Float64, target: Float64) -> tuple[Float64, float]:
     rotation : ndarray, shape (3, 3)
         ``(points - mean) @ rotation`` is nearest to ``target - mean``, in least squares.
     residual : float
-        In [0, 1], as in `Turn`; 1 where a set has no spread at all.
+        In [0, 1], as in `Turn`; 1 if all points of a set are equal.
     """
     first, second = points - points.mean(axis=0), target - target.mean(axis=0)
     left, singular, right = np.linalg.svd(first.T @ second)
@@ -144,7 +144,7 @@ class CompareCell:
         return f"CompareCell({self.label}, {counted(len(self.parts), 'photo')})"
 
     def add(self, photos: Iterable[tuple[str, Tokens, Crop]]) -> None:
-        """Colour photos, given by name, tokens and crop; of the tokens nothing is kept."""
+        """Colour photos, given by name, tokens and crop; the tokens are not kept."""
         for name, tokens, crop in photos:
             self.parts.append(self.prism.split(tokens, name=name))
             flat = self.prism.object_components(tokens.reshape(-1, tokens.shape[-1]))
@@ -158,13 +158,13 @@ class CompareCell:
         return white
 
     def colors_of_whitened(self, points: Float64) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Colours of whitened points by this cell's ranges, (n, 3), and which points leave them, (n,)."""
+        """Colours of whitened points, (n, 3), and which points are outside this cell's ranges, (n,)."""
         components = np.zeros((len(points), len(self.prism.object_variance_)))
         components[:, self._chosen] = points * np.sqrt(self.prism.object_variance_[self._chosen])
         low, high = self.prism.object_range_[:, self._chosen]
         slack = 1e-9 * (high - low)
-        taken = components[:, self._chosen]
-        outside = ((taken < low - slack) | (taken > high + slack)).any(axis=1)
+        chosen = components[:, self._chosen]
+        outside = ((chosen < low - slack) | (chosen > high + slack)).any(axis=1)
         if self.prism.scaling == "sigmoid":
             outside[:] = False
         return self.prism.colors_of(components), outside
@@ -203,7 +203,7 @@ def align(cells: Sequence[CompareCell], *, seed: int = 0) -> None:
 
 
 def fit_turn(cell: CompareCell, first: CompareCell, *, seed: int = 0) -> Turn | None:
-    """How a cell is turned to agree with the first; None where too few patches are shared."""
+    """Fit the turn that makes a cell agree with the first; None if too few patches are shared."""
     aligned = [_on_grid_of_first(cell, first, i) for i in range(len(cell.parts))]
     target = [first.whitened(components) for components in first.components]
     masks = [part.foreground for part in first.parts]
@@ -255,7 +255,7 @@ def _on_grid_of_first(cell: CompareCell, first: CompareCell, photo: int) -> tupl
 
 
 def _interpolate(values: Float64, places: Float64, axis: int) -> Float64:
-    """Values at fractional indices along an axis; beyond the ends the end's value."""
+    """Linear interpolation at fractional indices along an axis; indices beyond the ends get the value of the end."""
     # If the grids agree, these are integers except for rounding; the values must then be exactly the same.
     places = np.where(np.abs(places - np.rint(places)) < 1e-9, np.rint(places), places)
     places = np.clip(places, 0, values.shape[axis] - 1)

@@ -1,4 +1,4 @@
-"""Which files lenses write, and what writes each."""
+"""Names of the files that lenses write."""
 
 from __future__ import annotations
 
@@ -6,13 +6,10 @@ from itertools import combinations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
+    from collections.abc import Iterator, Sequence
 
     from patchprism.lenses.options import LensOptions
     from patchprism.pictures.options import PictureOptions
-
-    Job = tuple[Path, Callable[[Path], None]]
 
 
 def file_names(
@@ -22,7 +19,7 @@ def file_names(
     photos: Sequence[str],
     pictures: PictureOptions,
 ) -> Iterator[str]:
-    """Names of the files that lenses may write for photos of such stems and names, before anything is computed."""
+    """Names of the files that lenses may write for photos with these stems and names, known before any computation."""
     from patchprism.lenses.matches import matched
 
     points = len(options.at)

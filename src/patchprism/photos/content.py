@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-from typing import IO, TYPE_CHECKING
+from typing import IO
 
 from patchprism.errors import PhotoError
 from patchprism.photos.paths import HEIF_ADVICE
 
-if TYPE_CHECKING:
-    # The values that are black and white.
-    Range = tuple[float, float]
-
 
 def check_jpeg_2000(file: IO[bytes], label: str) -> None:
-    """Refuse colours of more than 8 bits: Pillow rounds them up beyond its 8, and makes white black.
+    """Refuse colours with more than 8 bits: Pillow's rounding to 8 bits overflows, and white becomes black.
 
     Raises
     ------
     PhotoError
+        If the colours have more than 8 bits per channel.
     """
     place = file.tell()
     file.seek(0)
     _, _, sizes = file.read(1 << 16).partition(b"\xff\x4f\xff\x51")
     file.seek(place)
-    # After the marker: its length, capabilities, eight sizes; then the number of channels, and three bytes for each.
+    # The marker is followed by its length, capabilities and eight sizes, then by the number of channels and three
+    # bytes per channel.
     channels = int.from_bytes(sizes[36:38], "big")
     bits = max(((each & 0x7F) + 1 for each in sizes[38 : 38 + 3 * channels : 3]), default=0)
     if channels > 2 and bits > 8:
@@ -34,8 +32,9 @@ def check_jpeg_2000(file: IO[bytes], label: str) -> None:
         )
 
 
-# First bytes of files that are not photos, their position, and what the file is.
+# Number of bytes at the start of a file that :func:`check_content` needs.
 HEAD = 132
+# Files that are not photos: position of the bytes that identify them, these bytes, and the error message.
 _OTHERS = (
     (0, b"\xff\x0a", "not a readable image (JPEG XL: save it as JPEG or PNG)"),
     (4, b"JXL ", "not a readable image (JPEG XL: save it as JPEG or PNG)"),
@@ -51,30 +50,20 @@ _OTHERS = (
 )
 
 
+_AVIF_BRANDS = (b"avif", b"avis")
 _HEIF_BRANDS = (
-    b"heic",
-    b"heix",
-    b"heim",
-    b"heis",
-    b"hevc",
-    b"hevx",
-    b"hevm",
-    b"hevs",
-    b"mif1",
-    b"msf1",
-    b"mif2",
+    *(b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"),
+    *(b"mif1", b"msf1", b"mif2"),
 )
 
 
-_AVIF_BRANDS = (b"avif", b"avis")
-
-
 def check_content(head: bytes, label: str) -> None:
-    """Say what a file is if it is not a photo that can be read; load the reader of HEIC if it is needed.
+    """Refuse a file that is not a readable photo, naming what it is; load the HEIC reader if it is needed.
 
     Raises
     ------
     PhotoError
+        If the file is not a photo, or the package that reads it is not installed.
     """
     from PIL import Image
 
@@ -83,7 +72,7 @@ def check_content(head: bytes, label: str) -> None:
             raise PhotoError(label, reason)
     if head[4:8] != b"ftyp":
         return
-    # The brand, then those that the file is compatible with.
+    # The brand of the file, and the brands that it is compatible with.
     length = min(int.from_bytes(head[:4], "big"), len(head))
     brands = {head[8:12], *(head[at : at + 4] for at in range(16, length - 3, 4))}
     if brands.intersection(_AVIF_BRANDS):

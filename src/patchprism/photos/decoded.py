@@ -1,4 +1,4 @@
-"""Decoded pictures -> RGB: orientation, colour profile, transparency, and all bits of wide numbers."""
+"""Decoded pictures -> RGB: orientation, colour profile, transparency, and more than 8 bits per channel."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from patchprism.errors import PhotoError
-from patchprism.photos.numbers import AS_IT_IS, eight_bits, narrowed, opacity, scale_uint16
+from patchprism.photos.numbers import RANGE_IGNORED, eight_bits, narrowed, opacity, scale_uint16
 from patchprism.photos.profiles import gamma_of, gamma_table, straight, to_srgb
 from patchprism.support.arrays import to_uint8
-from patchprism.support.reading import BYTES_A_PIXEL, claim, note
+from patchprism.support.reading import BYTES_PER_PIXEL, claim, note
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -19,27 +19,27 @@ if TYPE_CHECKING:
     from patchprism.photos.numbers import Range
     from patchprism.photos.tiffs import Tiff
 
-# Where Pillow calls a picture a decompression bomb. Pillow reads its own limit from a global that anyone may
-# have changed, so it is held here too.
+# Pillow's limit, above which it calls a picture a decompression bomb. Any program may have changed Pillow's variable,
+# so the limit is also checked here.
 MAX_PIXELS = 178_956_970
 _ORIENTATION_TAG = 0x0112
-# PNG's raw modes of 16 bits: Pillow keeps the upper byte of each number under the first name, the lower under the
-# second. A third is for two channels, whose four bytes are read as they are.
+# Pillow's raw modes for PNG with 16 bits. For three and four channels, the first mode gives the upper byte of each
+# number and the second the lower byte. For two channels, the second mode gives all four bytes.
 _SIXTEEN = {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L", "LA;16B": "RGBA"}
 
 
 def to_rgb(image: Image.Image, label: str, values: Range | None) -> NDArray[np.uint8]:
-    """An open picture of Pillow's -> sRGB over white, upright."""
+    """An open Pillow image -> sRGB over white, upright."""
     check_size(*image.size, label)
     image.load()
     image = straight(image)
-    # Read after loading: PNG may store it behind the pixels, and Pillow turns TIFFs itself as it loads them.
+    # Read after loading: PNG may store the orientation after the pixels, and Pillow rotates TIFFs when it loads them.
     orientation = orientation_of(image)
     frames = _note_frames(image)
     if image.mode[0] in "IF":
         image = _from_wide(image, label, values)
     elif values is not None:
-        note(AS_IT_IS)
+        note(RANGE_IGNORED)
     alpha = None
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         alpha = image.convert("RGBA").getchannel("A")
@@ -54,20 +54,20 @@ def to_rgb(image: Image.Image, label: str, values: Range | None) -> NDArray[np.u
 
 
 def check_size(width: int, height: int, label: str) -> None:
-    """Refuse what is too large, or nothing, and claim the memory that it takes."""
+    """Refuse a photo that is too large or empty, and claim the memory for it."""
     if width * height > MAX_PIXELS:
         raise PhotoError(label, f"has {width * height:,} pixels, more than {MAX_PIXELS:,}")
     if width < 1 or height < 1:
         raise PhotoError(label, f"has no pixels ({width} x {height})")
-    claim(width * height * BYTES_A_PIXEL, label)
+    claim(width * height * BYTES_PER_PIXEL, label)
 
 
 def _note_frames(image: Image.Image) -> list[str]:
-    """The note about further frames of a file. Pages of TIFF files are counted when the file is opened."""
+    """The note that other frames of the file are not read. TIFF pages are counted when the file is opened."""
     try:
         count = int(getattr(image, "n_frames", 1))
         which = "one" if image.tell() else "the first"
-    except Exception:  # damaged further on; the first frame is fine
+    except Exception:  # a later frame is damaged, but the first one could be read
         return []
     what = "picture" if image.format in ("MPO", "HEIF") else "frame"
     return [f"only {which} of {count} {what}s is read"] if count > 1 and image.format != "TIFF" else []
@@ -97,7 +97,7 @@ def _unmultiplied(pixels: NDArray[np.uint8], alpha: NDArray[np.uint8]) -> NDArra
 def _finished(
     pixels: NDArray[np.uint8], alpha: NDArray[np.uint8] | None, profile: bytes | None, orientation: int
 ) -> NDArray[np.uint8]:
-    """Grey or RGB, (H, W, 1 or 3), -> sRGB over white, upright."""
+    """Grey or RGB pixels, (H, W, 1 or 3) -> sRGB over white, upright."""
     from PIL import Image as PILImage
 
     image = PILImage.fromarray(np.ascontiguousarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels))
@@ -110,7 +110,7 @@ def _finished(
 
 
 def sixteen_bits(image: Image.Image, label: str) -> NDArray[np.uint16] | None:
-    """All bits of a PNG with 16 a channel, (H, W, 2 to 4); None for another one. Pillow gives the upper eight."""
+    """All bits of a PNG with 16 bits per channel, (H, W, 2 to 4); None for other files. Pillow gives only 8 bits."""
     from PIL import Image as PILImage
 
     tiles: Any = getattr(image, "tile", ())
@@ -130,7 +130,7 @@ def sixteen_bits(image: Image.Image, label: str) -> NDArray[np.uint16] | None:
             part.load()
             parts.append(np.asarray(part).astype(np.uint16))
             image.info.update(part.info)
-            if raw == tile[3] or two:  # it may be stored behind the pixels
+            if raw == tile[3] or two:  # it may be stored after the pixels
                 image.info["orientation"] = orientation_of(part)
     upper, lower = (parts[0][..., ::2], parts[0][..., 1::2]) if two else parts
     return upper * np.uint16(256) + lower
@@ -139,7 +139,7 @@ def sixteen_bits(image: Image.Image, label: str) -> NDArray[np.uint16] | None:
 def from_sixteen(
     image: Image.Image, values: NDArray[np.uint16], label: str, wanted: Range | None
 ) -> NDArray[np.uint8]:
-    """The photo of a PNG with 16 bits a channel."""
+    """The photo of a PNG with 16 bits per channel."""
     alpha = None
     colors = 1 if values.shape[2] == 2 else 3
     transparent = image.info.get("transparency")
@@ -154,15 +154,15 @@ def from_sixteen(
 
 
 def orientation_of(image: Image.Image) -> int:
+    """The EXIF orientation, 1 to 8; 1 if the metadata is damaged, on which Pillow raises many exceptions."""
     try:
         return int(image.getexif().get(_ORIENTATION_TAG, 1))
     except Exception:
-        # Broken metadata comes in as many kinds as Pillow has exceptions; the pixels are fine.
         return 1
 
 
 def turned(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
-    """Upright, from the EXIF orientation: 5 to 8 are transposed; then rows or columns run backwards."""
+    """The pixels turned upright. Orientations 5 to 8 are transposed; then rows or columns are reversed."""
     if orientation in (5, 6, 7, 8):
         pixels = pixels.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):
@@ -173,7 +173,7 @@ def turned(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
 
 
 def _from_wide(image: Image.Image, label: str, wanted: Range | None) -> Image.Image:
-    """An image of Pillow's modes for more than 8 bits, in 8."""
+    """A Pillow image with more than 8 bits -> one with 8 bits."""
     from PIL import Image as PILImage
 
     values = narrowed(np.asarray(image))
@@ -187,7 +187,7 @@ def _from_wide(image: Image.Image, label: str, wanted: Range | None) -> Image.Im
 
 
 def over_white(rgb: Image.Image, alpha: Image.Image) -> Image.Image:
-    """Transparency laid over white."""
+    """The image over a white background."""
     from PIL import Image as PILImage
 
     white = PILImage.new("RGB", rgb.size, (255, 255, 255))

@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 DEFAULT_SIZE = 448
 PRESETS = ("default", "seed")
 
-# The most pixels that a photo may have, resized; the same bound as for reading (Pillow's).
+# Maximum number of pixels of a resized photo. Reading a photo has the same limit (Pillow's).
 MAX_RESIZED_PIXELS = 178_956_970
-# The largest float32, which is what pixels can hold.
+# The largest float32. Pixels have this dtype.
 LARGEST = (2 - 2**-23) * 2.0**127
 MAX_SIZE = math.isqrt(MAX_RESIZED_PIXELS)
-# The values that are black and white, as `read_photo` takes them.
+# Checks the option `range` of `read_photo`: the values that are black and white.
 check_range: Check = optional(checks.two_ends)
 _RGB = numbers("three numbers like 0.485,0.456,0.406", count=3, repeat=True)
 
@@ -55,7 +55,7 @@ class Framed:
     shown : np.ndarray, shape (H, W, 3), uint8, or None
         The same crop before normalisation, for figures. None if it was not requested.
     plain : bool
-        Whether the photo is of one colour, or noise.
+        Whether the photo has a single colour, or is noise.
     enlargement : int
         Factor by which overlapping patches increase the rows and columns of the pixels.
     """
@@ -141,7 +141,7 @@ class Framing:
     )
 
     def __post_init__(self) -> None:
-        """Refuse what cannot frame; lists, as JSON gives them, become tuples."""
+        """Check the options; lists, which JSON gives, become tuples."""
         check_options(self)
         if self.stride is not None and self.patch_size % self.stride:
             allowed = [str(each) for each in range(1, self.patch_size) if self.patch_size % each == 0]
@@ -181,9 +181,9 @@ class Framing:
         size : int, default 448
             See `Framing`.
         patch_size : int
-            The backbone's.
+            The backbone's patch size.
         mean, std : sequence of float
-            The backbone's; the seed's preset has its own.
+            The backbone's normalisation, which the preset ``"seed"`` does not use.
         stride : int, optional
             See `Framing`.
 
@@ -218,10 +218,10 @@ class Framing:
 
     def to_dict(self) -> dict[str, Any]:
         """The options as JSON values; without a stride if patches do not overlap."""
-        said = {
+        options = {
             key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()
         }
-        return {key: value for key, value in said.items() if (key, value) != ("stride", None)}
+        return {key: value for key, value in options.items() if (key, value) != ("stride", None)}
 
     @classmethod
     def from_dict(cls, options: Mapping[str, Any]) -> Framing:

@@ -1,4 +1,4 @@
-"""Any photo file -> RGB: the one reader of photos."""
+"""Any photo file -> RGB. All photos are read with this module."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import io
 import os
 import threading
 import warnings
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from patchprism.photos.numbers import Range
 
-# Photos only: no format whose reader starts another program or interprets a language (EPS, PDF, WMF).
+# Only photos. Formats whose reader starts another program or interprets a language (EPS, PDF, WMF) are excluded.
 _FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "JPEG2000", "AVIF", "HEIF")
 _READABLE = "JPEG, PNG, WebP, TIFF, GIF, BMP, JPEG 2000 or AVIF"
 
@@ -96,8 +96,8 @@ def read_photo(
             if Path(source).is_char_device() or Path(source).is_block_device():
                 raise PhotoError(label, "is a device, not a file")
             if Path(source).is_fifo() and not is_stream(source):
-                # Opening a pipe waits until somebody writes to it, possibly for ever. Pipes that the shell makes with
-                # <(...) have a writer.
+                # Opening a pipe waits until a program writes to it, possibly forever. Pipes that the shell creates
+                # with <(...) have a writer.
                 raise PhotoError(label, "is a pipe, not a file")
             with open(source, "rb") as file:
                 return _read_file(file, label, values)
@@ -111,7 +111,7 @@ def read_photo(
 
 
 def alpha_of(source: str | os.PathLike[str] | IO[bytes], name: str) -> NDArray[np.uint8] | None:
-    """The alpha channel of a photo's file, (H, W) uint8, turned as :func:`read_photo` turns it; None without one.
+    """The alpha channel of a photo file, (H, W) uint8, upright as in :func:`read_photo`; None if there is none.
 
     Raises
     ------
@@ -120,9 +120,11 @@ def alpha_of(source: str | os.PathLike[str] | IO[bytes], name: str) -> NDArray[n
     """
     from PIL import Image
 
-    with _named(name), _quiet():
+    with _named(name), _quiet(), _opened(source) as file:
         _register_plugins()
-        with Image.open(source, formats=[each for each in _FORMATS if each in Image.OPEN]) as image:
+        check_content(file.read(HEAD), name)
+        file.seek(0)
+        with Image.open(file, formats=[each for each in _FORMATS if each in Image.OPEN]) as image:
             check_size(*image.size, name)
             image.load()
             orientation = orientation_of(image)
@@ -134,9 +136,13 @@ def alpha_of(source: str | os.PathLike[str] | IO[bytes], name: str) -> NDArray[n
 # -- files ---------------------------------------------------------------------------------------------------
 
 
+def _opened(source: str | os.PathLike[str] | IO[bytes]) -> AbstractContextManager[IO[bytes]]:
+    return open(source, "rb") if isinstance(source, (str, os.PathLike)) else nullcontext(source)
+
+
 @contextmanager
 def _named(label: str) -> Iterator[None]:
-    """Whatever a reader raises becomes a PhotoError: on bad files, Pillow raises nearly everything."""
+    """Turn any exception of a reader into a PhotoError: Pillow raises many kinds of exceptions on damaged files."""
     from PIL import Image, UnidentifiedImageError
 
     try:
@@ -162,10 +168,10 @@ def _named(label: str) -> Iterator[None]:
 
 
 class _Quiet:
-    """Pillow's warnings (large photos, odd metadata) kept off the terminal while any thread reads.
+    """Suppresses Pillow's warnings (large photos, damaged metadata) while any thread reads a photo.
 
-    ``warnings.catch_warnings`` swaps the process's filters and is not safe in threads by itself: the first
-    reader to come swaps, the last to go swaps back.
+    ``warnings.catch_warnings`` replaces the filters of the whole process, and is not thread-safe. So the first reader
+    replaces the filters, and the last one restores them.
     """
 
     def __init__(self) -> None:
@@ -239,7 +245,7 @@ def _read_file(file: IO[bytes], label: str, values: Range | None) -> NDArray[np.
 
 
 def _register_plugins() -> None:
-    # Else Pillow imports all of its sixty plugins to find those that it does not load at first.
+    # Otherwise Pillow imports all of its sixty plugins to find those that it does not load at first.
     from PIL import (  # noqa: F401
         BmpImagePlugin,
         GifImagePlugin,
@@ -250,7 +256,7 @@ def _register_plugins() -> None:
         WebPImagePlugin,
     )
 
-    with suppress(ImportError):  # of Pillow below 11.3
+    with suppress(ImportError):  # Pillow before 11.3
         from PIL import AvifImagePlugin  # noqa: F401
 
 

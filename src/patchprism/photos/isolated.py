@@ -1,4 +1,4 @@
-"""Photos read in processes of their own: one that crashes the decoder ends that process, and not the job."""
+"""Read photos in separate processes, so that a photo that crashes the decoder does not end the job."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-# The search path comes as arguments: Python's own would begin with the working directory.
+# The search path is passed as arguments, because Python's default begins with the working directory.
 _START = "import sys; sys.path[:] = sys.argv[1:]; from patchprism.photos.isolated import serve; serve()"
 
 
 class IsolatedReader:
-    """Reads photos as a given reader does, each thread that calls it through a process of its own.
+    """Calls a given reader in separate processes, one for each thread that reads photos.
 
-    The processes are started when they are first needed, and end with the ``with`` block, or with this process,
-    however that ends.
+    A process is started when it is first needed. It ends with the ``with`` block, or when this process ends for any
+    reason.
 
     Parameters
     ----------
     reader : callable
-        A name -> (H, W, 3) uint8; it can be pickled. What it raises is raised here.
+        A name -> (H, W, 3) uint8. It must be picklable. Its exceptions are raised here.
     fetch : callable, optional
-        A name -> what the reader is given in its place, found here: this process knows credentials and file
-        systems that another one does not.
+        A name -> the value that is passed to the reader instead of the name. It is called in this process, which may
+        have credentials and file systems that the other processes do not have.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class IsolatedReader:
         Raises
         ------
         PhotoError
-            If it cannot be read, or killed the process that read it.
+            If the photo cannot be read, or crashed the process that read it.
         """
         wanted = name if self._fetch is None else self._fetch(name)
         child: _Child | None = getattr(self._own, "child", None)
@@ -87,19 +87,19 @@ class IsolatedReader:
 def isolated(
     reader: Callable[[str], NDArray[np.uint8]],
 ) -> AbstractContextManager[Callable[[str], NDArray[np.uint8]]]:
-    """An :class:`IsolatedReader`, or the reader itself where that cannot be sent to another process."""
+    """An :class:`IsolatedReader`, or the reader itself if it cannot be pickled."""
     try:
         return IsolatedReader(reader)
-    except (pickle.PicklingError, AttributeError, TypeError):  # a function inside of another one, say
+    except (pickle.PicklingError, AttributeError, TypeError):  # for example, a nested function
         return nullcontext(reader)
 
 
 class _Ended(Exception):
-    """The process has ended in the middle of its work."""
+    """The process ended before it sent the photo."""
 
 
 class _Child:
-    """One process that reads photos, seen from outside."""
+    """A process that reads photos."""
 
     def __init__(self, command: list[str], reader: bytes) -> None:
         self._process = subprocess.Popen(
@@ -115,7 +115,7 @@ class _Child:
         try:
             self._send(wanted)
             answer = pickle.load(self._from)
-            while isinstance(answer, int):  # number of bytes that it is about to use
+            while isinstance(answer, int):  # number of bytes that the reader is about to use
                 self._send(admit(answer))
                 answer = pickle.load(self._from)
         except (EOFError, OSError, pickle.UnpicklingError) as error:
@@ -139,9 +139,9 @@ class _Child:
         self._to.flush()
 
     def end(self) -> str:
-        """Have it end; how it did."""
+        """Make the process end; returns its signal or exit code."""
         for pipe in (self._to, self._from):
-            with suppress(OSError):  # what was not yet sent to it
+            with suppress(OSError):  # buffered data cannot be sent if the process has ended
                 pipe.close()
         code = self._process.wait()
         return signal.Signals(-code).name if code < 0 else f"exit code {code}"
@@ -149,7 +149,7 @@ class _Child:
 
 def serve() -> None:
     """The main loop of the process: receives a reader, then requests, and sends photos."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches it too; the one that asks decides
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process handles Ctrl-C, which also arrives here
     # Output that a decoder prints must not be mixed with the photos.
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)

@@ -14,13 +14,12 @@ from patchprism.support.reading import note
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    # The values that are black and white.
-    Range = tuple[float, float]
+    Range = tuple[float, float]  # the values that are black and white
 
-# A photo of wide numbers that reaches less than this share of their range is nearly black to the network: what 14 bits
-# or fewer make of 16.
+# A photo whose largest value is below this share of the possible range looks nearly black to the network. This happens
+# if 14 bits or fewer are stored as 16.
 _DARK = 1 / 4
-AS_IT_IS = "holds 8 bits, which are read as they are: range is for other numbers"
+RANGE_IGNORED = "has 8 bits per channel, so range does not apply"
 
 
 def eight_bits(
@@ -40,23 +39,24 @@ def eight_bits(
     wanted : (low, high) or None
         The values that are black and white.
     top : int, optional
-        The largest number that the bits of the file can represent, if it is smaller than that of their dtype.
+        The largest number that the bits of the file can represent, if it is smaller than the maximum of the dtype.
     gamma : float, optional
         The exponent that the file is encoded with, if it is not sRGB.
     zero : str
-        What zero means, for messages.
+        The colour that zero stands for, for messages.
 
     Raises
     ------
     PhotoError
-        If it is not known which numbers are black and white, and there is no range.
+        If ``wanted`` is None and it is unknown which numbers are black and white, or if the values are not finite
+        numbers.
     """
     kind, size = values.dtype.kind, values.dtype.itemsize
     if kind == "b":
         return values.astype(np.uint8) * np.uint8(255)
     if kind == "u" and size == 1:
         if wanted is not None:
-            note(AS_IT_IS)
+            note(RANGE_IGNORED)
         return values
     if kind not in "uif":
         raise PhotoError(label, f"an array must hold numbers, got {values.dtype}")
@@ -78,16 +78,16 @@ def eight_bits(
             raise PhotoError(
                 label,
                 f"holds {values.dtype.name} values from {low} to {high}, and it is not clear which are black "
-                f"and white: {_say_range()}",
+                f"and white: {_range_advice()}",
             )
         if not (low >= 0 and high <= 1):
             raise PhotoError(
-                label, f"floats must lie in [0, 1], got values from {low:g} to {high:g}: {_say_range()}"
+                label, f"floats must lie in [0, 1], got values from {low:g} to {high:g}: {_range_advice()}"
             )
         note_if_dark(high, 1, zero)
         return to_uint8(values if size >= 4 else values.astype(np.float32))
     first, last = wanted
-    # float64 where float32 would round the numbers themselves.
+    # Wider numbers are converted to float64, because float32 would round them.
     unit = values.astype(np.float32 if size <= 2 else np.float64)
     unit -= first
     unit /= last - first
@@ -95,23 +95,23 @@ def eight_bits(
 
 
 def note_if_dark(high: float, top: float, zero: str = "black") -> None:
-    """Say so where a photo would be nearly black: its numbers use a small part of their range."""
+    """Add a note if a photo is nearly black because its values use only a small part of their range."""
     if 0 < high < top * _DARK:
         likely = next((2**bits - 1 for bits in (8, 10, 12, 14) if high < 2**bits), None)
-        how = _say_range(likely if top > 1 else None)
+        how = _range_advice(likely if top > 1 else None)
         note(
             f"the largest value is {high:,.6g} of {top:,}, so the photo is nearly {zero} for the network; "
             f"{how}"
         )
 
 
-def _say_range(high: int | None = None) -> str:
+def _range_advice(high: int | None = None) -> str:
     given = "(LOW, HIGH)" if high is None else f"(0, {high})"
     return f"give the values for black and white with range={given}"
 
 
 def opacity(values: NDArray[Any], label: str) -> NDArray[np.uint8]:
-    """Opacity of any type -> uint8."""
+    """An alpha channel of any dtype -> uint8."""
     if values.dtype.kind in "ui":
         unit = values / np.float32(np.iinfo(values.dtype).max)
         return to_uint8(np.clip(unit, 0, 1).astype(np.float32))
@@ -119,7 +119,7 @@ def opacity(values: NDArray[Any], label: str) -> NDArray[np.uint8]:
 
 
 def narrowed(values: NDArray[Any]) -> NDArray[Any]:
-    """Whole numbers that fit into 16 bits, as such: many programs write them as wider or signed ones."""
+    """Convert integers to uint16 if their values fit: many programs write 16 bits as wider or signed integers."""
     wide = values.dtype.kind in "ui" and values.dtype.itemsize in (2, 4) and values.dtype != np.uint16
     if wide and values.min() >= 0 and values.max() <= 65535:
         return values.astype(np.uint16)
@@ -127,6 +127,6 @@ def narrowed(values: NDArray[Any]) -> NDArray[Any]:
 
 
 def scale_uint16(values: NDArray[np.uint16]) -> NDArray[np.uint8]:
-    """16 bits -> 8, rounded."""
-    # 65535 / 255 = 257 exactly.
+    """16 bits -> 8 bits, rounded."""
+    # 65535 / 255 is exactly 257.
     return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Which files are photos, and what their outputs are called."""
+"""Which files are photos, and the names of their outputs."""
 
 from __future__ import annotations
 
@@ -22,30 +22,20 @@ PHOTO_SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".tif", ".tiff", ".gif", ".bmp"),
     *(".jp2", ".j2k", ".jpx", ".avif"),
 )
-# Those that an extra reads; without it, a folder says that they are left out.
+# These need an extra. Without it, a note says that such files in a folder are left out.
 HEIF_SUFFIXES = (".heic", ".heif", ".hif")
 HEIF_ADVICE = "HEIC: pip install 'patchprism[heif]'"
-# Suffixes of files that are common beside photos: labels, tables, and files of programs and of our own jobs.
+# Suffixes of files that are common beside photos (labels, tables, files of programs and of our own jobs). No note
+# says that they are left out.
 _COMPANIONS = frozenset(
     (
         *(".txt", ".json", ".jsonl", ".xml", ".csv", ".tsv", ".yaml", ".yml", ".md", ".html", ".pdf", ".log"),
-        *(
-            ".db",
-            ".ini",
-            ".xmp",
-            ".aae",
-            ".py",
-            ".ipynb",
-            ".sh",
-            ".lock",
-            ".parquet",
-            ".safetensors",
-            ".prism",
-        ),
-        *(".pt", ".pth"),
+        *(".db", ".ini", ".xmp", ".aae", ".py", ".ipynb", ".sh", ".lock", ".parquet"),
+        *(".safetensors", ".prism", ".pt", ".pth"),
     )
 )
-_MOST_KINDS = 8
+# Number of suffixes that such a note names.
+_MAX_KINDS = 8
 VIDEO_SUFFIXES = (
     *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".wmv", ".flv"),
     *(".ts", ".m2ts", ".mts", ".3gp", ".ogv"),
@@ -59,34 +49,34 @@ _ADVICE = {
     ".parquet": "this table is for other programs; give the feature store (.zarr) instead",
     ".html": "open a page in a browser",
 }
-# Windows, macOS and Linux allow 255 bytes or characters; outputs add suffixes such as ".overlay.png".
+# Windows, macOS and Linux allow 255 bytes or characters, and outputs add suffixes such as ".overlay.png".
 _MAX_STEM_BYTES = 200
 
 
 def find_photos(inputs: Sequence[str | os.PathLike[str]]) -> list[Path]:
-    """The photo files meant by files, folders and patterns.
+    """The photo files that files, folders and patterns stand for.
 
-    A name that exists is used as it is: a file with any suffix, or a folder with all photos in it and in the folders
-    below, except hidden ones. Any other name is a pattern, in which ``**`` stands for any depth. In folders and
-    patterns, photos are recognised by their suffix and sorted by the numbers in their names (``dog2`` before
-    ``dog10``). Files that a job of PatchPrism wrote, according to the record in their folder, are left out.
+    A name that exists is used as it is: a file with any suffix, or a folder with all photos in it and in its
+    subfolders, except hidden ones. Any other name is a pattern, in which ``**`` matches folders of any depth. In
+    folders and patterns, photos are recognised by their suffix and sorted by the numbers in their names (``dog2``
+    before ``dog10``). Files that a job of PatchPrism wrote, according to the record in their folder, are left out.
 
     Parameters
     ----------
     inputs : sequence of path
-        At least one.
+        At least one file, folder or pattern.
 
     Returns
     -------
     list of Path
-        In the order given; what is met twice counts where it was met first.
+        In the given order; a photo that is found twice keeps its first position.
 
     Raises
     ------
     PhotoError
-        If a name leads to no photo.
+        If no photo is found for a name.
     OptionError
-        If there are no names, or one string in place of a sequence.
+        If there are no names, or ``inputs`` is a string or path instead of a sequence.
     """
     if isinstance(inputs, (str, os.PathLike)) or not inputs:
         raise OptionError(
@@ -105,35 +95,34 @@ def reads_heif() -> bool:
 
 
 def photo_suffixes() -> tuple[str, ...]:
-    """The suffixes of photos that can be read here."""
+    """The suffixes of photos that can be read with the installed packages."""
     return PHOTO_SUFFIXES + (HEIF_SUFFIXES if reads_heif() else ())
 
 
 def note_left_out(where: str, names: Iterable[str]) -> None:
-    """Say how many of a folder's files are left out because their suffix is none of a photo that is read."""
+    """Add a note with the number of files that are left out because their suffix is not that of a photo."""
     suffixes = [os.path.splitext(name)[1].lower() for name in names]
     counts = Counter(suffix for suffix in suffixes if suffix not in _COMPANIONS)
     if not counts:
         return
-    kinds = [f"{count:,} {suffix or 'without a suffix'}" for suffix, count in counts.most_common(_MOST_KINDS)]
-    if len(counts) > _MOST_KINDS:
-        kinds.append(f"{sum(counts.values()) - sum(n for _, n in counts.most_common(_MOST_KINDS)):,} others")
+    kinds = [f"{count:,} {suffix or 'without a suffix'}" for suffix, count in counts.most_common(_MAX_KINDS)]
+    if len(counts) > _MAX_KINDS:
+        kinds.append(f"{sum(counts.values()) - sum(n for _, n in counts.most_common(_MAX_KINDS)):,} others")
     heif = counts.keys() & set(HEIF_SUFFIXES)
     how = f"; {HEIF_ADVICE}" if heif and not reads_heif() else ""
     note(f"left out of {photo_name(where)}: {', '.join(kinds)} (not readable{how})")
 
 
 def unique_stems(paths: Sequence[str | os.PathLike[str]]) -> list[str]:
-    """A stem for each photo's outputs, such that none overwrites another's.
+    """A stem for the outputs of each photo, such that no photo overwrites the outputs of another.
 
-    The first photo of a stem keeps it, later ones get ``-2``, ``-3`` and so on, and no photo's own stem is
-    taken by these. Stems that differ in case or Unicode form alone count as equal, since to many file
-    systems they are.
+    The first photo with a stem keeps it. Later ones get ``-2``, ``-3`` and so on, but never the stem of another
+    photo. Stems that differ only in case or Unicode form count as equal, because they are equal on many file systems.
 
     Returns
     -------
     list of str
-        One a path, in the same order.
+        One stem per path, in the same order.
 
     Examples
     --------
@@ -156,7 +145,10 @@ def unique_stems(paths: Sequence[str | os.PathLike[str]]) -> list[str]:
 
 
 def is_stream(path: str | os.PathLike[str]) -> bool:
-    """Whether a name means what this process has open, and another file in another process: ``/dev/stdin``, say."""
+    """Whether a name such as ``/dev/stdin`` stands for a file that this process has open.
+
+    In another process, it stands for another file.
+    """
     return os.path.abspath(os.fsdecode(path)).startswith(("/dev/stdin", "/dev/fd/", "/proc/"))
 
 
@@ -168,7 +160,7 @@ def photo_name(source: object) -> str:
         text = next(
             (v for a in ("filename", "name") if isinstance(v := getattr(source, a, None), str) and v), "photo"
         )
-    # File names are bytes. Names that are not valid text must not break the terminal that shows the error.
+    # File names are bytes. A name that is not valid text must not make printing the error fail.
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
@@ -191,8 +183,8 @@ def _matches(item: str) -> list[Path]:
             inside = _walk(item)
             if not inside:
                 raise PhotoError(photo_name(item), f"no photo in this folder ({', '.join(photo_suffixes())})")
-            return _theirs(inside, item)
-        if os.path.lexists(item):  # a link to nowhere too: reading it says what is wrong
+            return _without_ours(inside, item)
+        if os.path.lexists(item):  # also a broken link, which is reported when it is read
             return [path]
         matched = [Path(match) for match in glob.iglob(item, recursive=True)] if glob.has_magic(item) else []
     except (OSError, ValueError, re.error) as error:
@@ -206,12 +198,12 @@ def _matches(item: str) -> list[Path]:
             photo_name(item),
             f"matches no photo{advice_on(item)}"
             if glob.has_magic(item)
-            else f"no such file or folder{_cut(item)}",
+            else f"no such file or folder{_advice_on_spaces(item)}",
         )
-    return _theirs(sorted(photos, key=_natural_key), item)
+    return _without_ours(sorted(photos, key=_natural_key), item)
 
 
-def _cut(item: str) -> str:
+def _advice_on_spaces(item: str) -> str:
     """Advice for a missing file whose name looks like part of a name with a space; otherwise an empty text."""
     folder, name = os.path.split(item.rstrip("/"))
     try:
@@ -226,8 +218,8 @@ def _cut(item: str) -> str:
     )
 
 
-def _theirs(photos: list[Path], item: str) -> list[Path]:
-    """The photos among files, without those that a job of ours wrote."""
+def _without_ours(photos: list[Path], item: str) -> list[Path]:
+    """The photos without the pictures that our jobs wrote."""
     by_folder = sorted(photos, key=lambda path: str(path.parent))
     ours = {path for path, wrote in zip(by_folder, is_ours(by_folder), strict=True) if wrote}
     left = [path for path in photos if path not in ours]
@@ -245,7 +237,7 @@ def _walk(folder: str) -> list[Path]:
     seen: set[str] = set()
     suffixes = photo_suffixes()
     for base, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
-        # Links to folders are followed, as data sets are often made of them; but not in circles.
+        # Links to folders are followed, because data sets often contain them. No folder is visited twice.
         seen.add(os.path.realpath(base))
         folders[:] = [
             name

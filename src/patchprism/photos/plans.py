@@ -1,16 +1,17 @@
-"""The part that is cut out of a photo, and the size that it is resized to."""
+"""The size that a photo is resized to, and the box that is cut out of it."""
 
 from __future__ import annotations
 
 import math
 from typing import NamedTuple
 
-# A photo longer than this many times its width gets no more patches than one of just this shape.
+# A photo whose longer side exceeds its shorter side by more than this factor gets no more patches than one with
+# exactly this factor.
 MAX_ELONGATION = 16
 
 
 class Plan(NamedTuple):
-    """Sizes in pixels: the photo resized, and the box cut out of it."""
+    """Sizes in pixels of the resized photo and of the box that is cut out of it."""
 
     height: int
     width: int
@@ -21,11 +22,11 @@ class Plan(NamedTuple):
 
 
 def plan_cover(height: int, width: int, size: int, patch: int) -> Plan:
-    """The whole photo in patches, less than half a patch cut off; the shorter edge about `size` pixels."""
+    """Cover the photo with patches, cutting off less than half a patch; the shorter edge has about `size` pixels."""
     rows, columns, squeezed = _cover_grid(height, width, max(1, _divide(size, patch)))
     box_height, box_width = rows * patch, columns * patch
-    # Scaled alike in both directions until the box is covered. The tighter side fits exactly; the other
-    # is rounded down, or rounding could cut off half a patch. Integers, so that no rounding error can.
+    # Both directions are scaled by the same factor, until the photo covers the box. One side then fits exactly. The
+    # other is rounded down, because rounding up could cut off half a patch. Integers avoid rounding errors.
     if squeezed:
         tall, wide = box_height, box_width
     elif box_height * width >= box_width * height:
@@ -36,21 +37,21 @@ def plan_cover(height: int, width: int, size: int, patch: int) -> Plan:
 
 
 def _cover_grid(height: int, width: int, short: int) -> tuple[int, int, bool]:
-    """Rows, columns, and whether the shape was given up; at most ``short`` patches on the shorter edge."""
+    """Rows, columns, and whether the photo's shape is not kept; at most ``short`` patches on the shorter edge."""
     shorter, longer = min(height, width), max(height, width)
     budget = MAX_ELONGATION * short * short
     fewer = max(1, min(short, math.isqrt(budget * shorter // longer) + 1))
     while fewer > 1 and fewer * _divide(longer * fewer, shorter) > budget:
         fewer -= 1
     more = _divide(longer * fewer, shorter)
-    # Even one row of patches is too many: the shape is given up, and the whole squeezed into the budget.
+    # If even one row has too many patches, the shape is not kept: the whole photo is squeezed into the budget.
     squeezed = more > budget
     more = min(more, budget)
     return (fewer, more, squeezed) if height <= width else (more, fewer, squeezed)
 
 
 def plan_center(height: int, width: int, size: int) -> Plan:
-    """The seed's square out of a slightly larger photo."""
+    """The square of the preset "seed", cut out of a slightly larger photo."""
     edge = size + int(size * 0.01) * 10
     if height <= width:
         tall, wide = edge, int(edge * width / height)
@@ -60,5 +61,5 @@ def plan_center(height: int, width: int, size: int) -> Plan:
 
 
 def _divide(numerator: int, denominator: int) -> int:
-    """The nearest integer, halves rounded up: a photo between two grids loses less than half a patch."""
+    """The quotient rounded to the nearest integer, halves up, so that a photo loses less than half a patch."""
     return (2 * numerator + denominator) // (2 * denominator)

@@ -1,4 +1,4 @@
-"""Colour profiles and gamma: to sRGB."""
+"""Convert colours to sRGB, from a colour profile or a gamma."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image, ImageCms
 
-    Range = tuple[float, float]
-
 
 def gamma_of(image: Image.Image) -> float | None:
     """The exponent that the values of a PNG are encoded with, if there is no better information about them."""
@@ -26,6 +24,7 @@ def gamma_of(image: Image.Image) -> float | None:
 
 
 def to_srgb_curve(unit: NDArray[np.float64], gamma: float | None) -> NDArray[np.float64]:
+    """Values in [0, 1] that are encoded with an exponent -> sRGB; without an exponent, the values unchanged."""
     if gamma is None:
         return unit
     linear = unit ** (1 / gamma)
@@ -33,6 +32,7 @@ def to_srgb_curve(unit: NDArray[np.float64], gamma: float | None) -> NDArray[np.
 
 
 def gamma_table(gamma: float, levels: int) -> NDArray[np.uint8]:
+    """The sRGB value, (levels,) uint8, of each of so many evenly spaced values from 0 to 1."""
     return to_uint8(to_srgb_curve(np.linspace(0, 1, levels), gamma).astype(np.float32))
 
 
@@ -46,7 +46,7 @@ def to_srgb(image: Image.Image) -> Image.Image:
             ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), "LAB", "RGB"
         )
         converted = ImageCms.applyTransform(image, lab)
-        assert converted is not None  # None is for work in place
+        assert converted is not None  # it is None only if the image is converted in place
         return converted
     profile = image.info.get("icc_profile")
     if profile:
@@ -59,12 +59,12 @@ def to_srgb(image: Image.Image) -> Image.Image:
 
 
 def _by_profile(image: Image.Image, source: ImageCms.ImageCmsProfile) -> Image.Image:
-    """Converted from ``source`` to sRGB.
+    """Convert an image from the profile ``source`` to sRGB.
 
     Raises
     ------
     PIL.ImageCms.PyCMSError, ValueError
-        If the profile is not for such images.
+        If the profile is for another kind of image.
     """
     from PIL import Image as PILImage
     from PIL import ImageCms
@@ -95,7 +95,7 @@ def _by_profile(image: Image.Image, source: ImageCms.ImageCmsProfile) -> Image.I
         levels = np.arange(0, 256, 51, dtype=np.uint8)
         sample = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(1, -1, 3)
         converted = ImageCms.applyTransform(PILImage.fromarray(sample), transform)
-        assert converted is not None  # None is for work in place
+        assert converted is not None  # it is None only if the image is converted in place
         if np.abs(np.asarray(converted).astype(int) - sample).max() <= 2:
             return image.convert("RGB")
     result = ImageCms.applyTransform(image.convert(mode), transform)
@@ -104,5 +104,5 @@ def _by_profile(image: Image.Image, source: ImageCms.ImageCmsProfile) -> Image.I
 
 
 def straight(image: Image.Image) -> Image.Image:
-    """Premultiplied alpha undone: it must be before the alpha is dropped."""
+    """The image without premultiplied alpha; this must happen before the alpha channel is removed."""
     return image.convert({"RGBa": "RGBA", "La": "LA"}[image.mode]) if image.mode in ("RGBa", "La") else image

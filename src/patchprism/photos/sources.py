@@ -1,4 +1,4 @@
-"""Photos by their names: paths and addresses, and the names that a feature store brings from elsewhere."""
+"""Read photos by their names: paths and addresses of the user, and the names that a feature store contains."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import numpy as np
 from patchprism.errors import OptionError, PatchPrismError, PhotoError
 from patchprism.photos.images import read_photo
 from patchprism.photos.paths import is_stream
-from patchprism.support.folders import filesystem, is_remote, local_path
+from patchprism.support.folders import filesystem, is_remote, local_path, reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
@@ -25,10 +25,11 @@ if TYPE_CHECKING:
 
 # The grey that replaces a missing photo.
 GONE_GREY = 128
-# A photo that a store names by an address is read whole; the largest that the reader takes, at 16 bits a channel.
+# Maximum size of a photo at an address or in a pipe, in bytes. This is enough for the largest photo that the reader
+# accepts, with 16 bits per channel.
 MAX_FETCHED = 1 << 30
 
-# Protocol, then bucket or host. These characters decide which server is contacted, so unusual ones are not allowed.
+# Protocol, then bucket or host. These determine which server is contacted, so unusual characters are not allowed.
 _PLACE = re.compile(r"([a-z][a-z0-9+.-]*)://+([^/\\?#\s]+)(?:/.*)?")
 # Message for a photo that can no longer be read when its pictures are drawn.
 DRAWN_WITHOUT = "its pictures are drawn without it"
@@ -54,7 +55,7 @@ class SourceReader:
         return self.decode(fetch_source(name))
 
     def decode(self, fetched: tuple[str, bytes | None]) -> NDArray[np.uint8]:
-        """A photo, (H, W, 3) uint8, from what :func:`fetch_source` gave."""
+        """A photo, (H, W, 3) uint8, from the result of :func:`fetch_source`."""
         name, content = fetched
         return read_photo(local_path(name) if content is None else content, name=name, range=self.range)
 
@@ -65,12 +66,12 @@ read_source = SourceReader()
 def in_range(
     reader: Callable[[str], NDArray[np.uint8]], range: tuple[float, float] | None
 ) -> Callable[[str], NDArray[np.uint8]]:
-    """The reader of a job with a range. A reader that the caller passes is used as it is."""
+    """The default reader with a range; any other reader unchanged."""
     return SourceReader(range) if reader is read_source else reader
 
 
 def fetch_source(name: str) -> tuple[str, bytes | None]:
-    """A photo's name, and what is at it where that is an address or a stream of this process."""
+    """A photo's name and, if it is an address or a stream of this process, its content; otherwise None."""
     if not is_remote(name):
         return name, read_stream(name)
     try:
@@ -80,20 +81,19 @@ def fetch_source(name: str) -> tuple[str, bytes | None]:
         raise
     except FileNotFoundError as error:
         raise PhotoError(name, "no such file") from error
-    except Exception as error:  # each kind of address has exceptions of its own
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise PhotoError(name, reason.splitlines()[0]) from error
+    except Exception as error:  # each file system raises its own exceptions
+        raise PhotoError(name, reason_of(error)) from error
 
 
 def read_stream(name: str | os.PathLike[str]) -> bytes | None:
-    """The contents of a name such as ``/dev/stdin``, which means another file in another process; None for a file.
+    """The content of a stream of this process, such as ``/dev/stdin``; None for other names.
 
-    A pipe is read once, and what it gave is kept.
+    A pipe is read once, and its content is kept.
 
     Raises
     ------
     PhotoError
-        If it is a terminal or another device, or gives more than a photo may have.
+        If it is a terminal or another device, or its content is too large.
     """
     path = os.fsdecode(name)
     if not is_stream(path):
@@ -117,7 +117,7 @@ def read_stream(name: str | os.PathLike[str]) -> bytes | None:
 
 
 def content_of(photo: NDArray[np.uint8]) -> str:
-    """Digest of a photo's pixels, (H, W, 3) uint8: what tells whether a photo that is read again is the same."""
+    """Digest of a photo's pixels, (H, W, 3) uint8. It shows whether the photo is unchanged when it is read again."""
     found = hashlib.blake2b(repr(photo.shape).encode(), digest_size=16)
     found.update(np.ascontiguousarray(photo).data)
     return found.hexdigest()
@@ -134,9 +134,9 @@ def read_again(
     Parameters
     ----------
     size : tuple of int
-        The (H, W) that it had.
+        The (H, W) of the photo when it was read before.
     content : str or None
-        The result of :func:`content_of`, if it is known.
+        The result of :func:`content_of` then, if it is known.
     reader : callable
         A name -> (H, W, 3) uint8.
 
@@ -157,21 +157,21 @@ def read_again(
 
 
 def stamp_of(name: str, *, exact: bool) -> list[int] | None:
-    """Values that change when the file changes; empty for addresses, where each check would cost a request.
+    """Values that change when the file changes; None if it is missing, or an address, which would cost a request.
 
-    ``exact`` adds the time of the last change of the file's metadata. This time cannot be set, so it detects a
-    replaced file with the same size and modification time. But a copy of the file also has another one.
+    ``exact`` adds the time of the last change of the file's metadata. Programs cannot set this time, so it detects a
+    replaced file with the same size and modification time. But it also differs for a copy of the file.
     """
     if is_remote(name):
         return None
     try:
         status = os.stat(name)
-    except (OSError, ValueError):  # ValueError: a name with a NUL, out of a store
+    except (OSError, ValueError):  # ValueError: a name with a NUL, which a store may contain
         return None
     return [status.st_size, status.st_mtime_ns, *([status.st_ctime_ns] if exact else [])]
 
 
-# ---------------------------------------------------------------- names out of a store
+# ---------------------------------------------------------------- names that a feature store contains
 
 
 def place_of(name: str) -> str | None:
@@ -190,7 +190,7 @@ def place_of(name: str) -> str | None:
 
 
 class Places(frozenset[str]):
-    """Where the photos that a store names are read: buckets and hosts, and for relative paths the store's folder.
+    """Where photos of a store may be read: buckets and hosts, and, for relative paths, the folder of the store.
 
     Attributes
     ----------
@@ -202,12 +202,12 @@ class Places(frozenset[str]):
 
 
 def places_for(store: str | os.PathLike[str], fetch_from: Sequence[str] = ()) -> Places:
-    """Where the photos that a store names are read: its own bucket, host or folder, and those that are asked for.
+    """Where photos of a store may be read: from its own bucket, host or folder, and from ``fetch_from``.
 
     Raises
     ------
     OptionError
-        If ``fetch_from`` names more, or less, than a bucket or host.
+        If a value of ``fetch_from`` is not a protocol with a bucket or host.
     """
     places = set()
     for each in [fetch_from] if isinstance(fetch_from, str) else fetch_from:
@@ -225,7 +225,7 @@ def places_for(store: str | os.PathLike[str], fetch_from: Sequence[str] = ()) ->
 
 
 def elsewhere(names: Iterable[str], places: Collection[str]) -> list[str]:
-    """The places of addresses that are not read, each once."""
+    """The buckets and hosts of addresses that are not in ``places``, sorted, each once."""
     found = {place_of(name) for name in names if is_remote(name)}
     return sorted(place for place in found if place is not None and place not in places)
 
@@ -236,24 +236,24 @@ def read_stored(
     places: Collection[str],
     reader: Callable[[str], NDArray[np.uint8]] = read_source,
 ) -> NDArray[np.uint8] | None:
-    """A photo that a store names, (H, W, 3) uint8; None if it is missing, has changed, or may not be fetched.
+    """A photo that a store names, (H, W, 3) uint8; None if it is missing, has another size, or may not be fetched.
 
-    A store may come from anywhere. Its names open plain files, and addresses in ``places``; no devices, and no
-    strangers' machines. A relative path is looked for from the working directory, then from the store's folder.
+    A store may come from anyone. So its names open only regular files and addresses in ``places``: no devices, and no
+    other servers. A relative path is looked up in the working directory, then in the folder of the store.
 
     Parameters
     ----------
     size : tuple of int
-        The (H, W) that it had.
+        The (H, W) of the photo when its features were extracted.
     places : collection of str
-        As :func:`places_for` gives them.
+        The result of :func:`places_for`.
     reader : callable
         A name -> (H, W, 3) uint8.
 
     Raises
     ------
     ExtraError
-        If what opens such addresses is not installed.
+        If the package that opens such addresses is not installed.
     """
     if is_remote(name):
         try:
@@ -273,20 +273,20 @@ def read_stored(
 
 
 def stored_paths(name: str, places: Collection[str]) -> list[Path]:
-    """Places to look for a photo of a store: its path itself, and relative to the store's folder."""
+    """Paths where a photo of a store may be: its path, and its path relative to the folder of the store."""
     path = local_path(name)
     folder = getattr(places, "folder", None)
     return [path] if folder is None or path.is_absolute() else [path, folder / path]
 
 
 def _is_fetched(name: str) -> bool:
-    """Whether there is a file at an address, and of a photo's length: behind some, devices are files without any."""
+    """Whether there is a file at an address with the size of a photo; some file systems list devices as empty files."""
     try:
         system, path = filesystem(name)
         found = system.info(path)
     except PatchPrismError:
         raise
-    except Exception:  # each kind of address has exceptions of its own
+    except Exception:  # each file system raises its own exceptions
         return False
     return found["type"] == "file" and 0 < (found["size"] or 0) <= MAX_FETCHED
 
@@ -297,7 +297,7 @@ def grey(size: tuple[int, int]) -> NDArray[np.uint8]:
 
 
 class StoredPhoto:
-    """A photo that a store names, read when it is first asked for.
+    """A photo that a store names, read on demand.
 
     Parameters
     ----------
@@ -307,7 +307,7 @@ class StoredPhoto:
     Attributes
     ----------
     gone : bool or None
-        Whether it is gone, and plain grey of the size that it had stands for it; None until it was asked for.
+        Whether the photo is missing, so that :meth:`read` returns plain grey of its size; None before it was read.
     """
 
     def __init__(
@@ -325,11 +325,11 @@ class StoredPhoto:
 
     @property
     def paths(self) -> list[Path]:
-        """Where on this machine it may lie."""
+        """Where the photo may be on this machine."""
         return [] if is_remote(self.name) else stored_paths(self.name, self.places)
 
     def read(self) -> NDArray[np.uint8]:
-        """The photo, (H, W, 3) uint8; once it is found to be gone, it stays so."""
+        """The photo, or grey if it is missing, (H, W, 3) uint8. A missing photo is not looked up again."""
         photo = None if self.gone else read_stored(self.name, self.size, self.places, self.reader)
         self.gone = photo is None
         return grey(self.size) if photo is None else photo

@@ -1,8 +1,8 @@
-"""TIFF files whose pixels Pillow does not give as they are: planes, signed and wide numbers, floats, many pages.
+"""Read TIFF files that Pillow does not read correctly: planes, signed and wide numbers, floats, several pages.
 
 Pillow reads TIFF files with eight bits, palettes, CMYK and JPEG well. But it reads planes of 16 bits as interleaved
-pixels, wraps signed bytes, inverts white-is-zero floats, and does not report further pages. tifffile tells what a
-file contains, and reads what Pillow cannot.
+pixels, wraps signed bytes, inverts white-is-zero floats, and does not report further pages. tifffile is used to find
+out what a file contains, and to read the pixels that Pillow cannot.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from patchprism.errors import PhotoError
-from patchprism.support.reading import BYTES_A_PIXEL, claim, note
+from patchprism.support.reading import BYTES_PER_PIXEL, claim, note
 from patchprism.support.words import counted
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 # Maximum number of pages that are checked for previews. A file with more pages is not a photo with previews.
-_ASKED = 16
+_MAX_CHECKED = 16
 _MOST_CHANNELS = 16
 _DEFLATE, _LZMA = (8, 32946), 34925
-# Those that Pillow reads: the baseline's, LZW, JPEG and Deflate, then LZMA, PackBits, Zstandard and WebP.
-_PILLOWS = (*range(1, 9), *_DEFLATE, _LZMA, 32773, 50000, 50001)
-# Compressions that tifffile reads by itself; 1 is none, 32773 is PackBits.
-_WITHOUT = (1, *_DEFLATE, _LZMA, 32773)
+# Compressions that Pillow reads: those of the baseline, LZW, JPEG, Deflate, LZMA, PackBits, Zstandard and WebP.
+_PILLOW_READS = (*range(1, 9), *_DEFLATE, _LZMA, 32773, 50000, 50001)
+# Compressions that tifffile reads without imagecodecs; 1 means none, and 32773 is PackBits.
+_TIFFFILE_READS = (1, *_DEFLATE, _LZMA, 32773)
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB = 0, 1, 2
 _PREVIEW, _MASK = 1, 4
 _ORIENTATION, _PROFILE = 274, 34675
 
-logging.getLogger("tifffile").addHandler(logging.NullHandler())  # else Python prints its warnings
+logging.getLogger("tifffile").addHandler(logging.NullHandler())  # otherwise Python prints its warnings
 
 
 @dataclass
@@ -45,7 +45,7 @@ class Tiff:
     Attributes
     ----------
     page : int
-        Which page.
+        Index of the page that is read.
     values : ndarray, shape (H, W, 1 or 3), or None
         Values of the colours; None if Pillow reads them correctly.
     alpha : ndarray, shape (H, W), or None
@@ -54,11 +54,11 @@ class Tiff:
     top : int or None
         The largest number that the bits can represent, for unsigned integers.
     wants_imagecodecs : bool
-        Whether tifffile would read it with that library.
+        Whether tifffile needs imagecodecs to read the page, and it is not installed.
     upper_bytes : bool
-        Whether Pillow reads it, and keeps the upper bytes of 16 bits.
+        Whether Pillow reads the page, but keeps only the upper byte of 16 bits.
     kind : str
-        The page in a few words, for errors.
+        Short description of the page, for errors.
     """
 
     page: int
@@ -89,7 +89,7 @@ def open_tiff(file: IO[bytes], label: str, *, most_pixels: int, whole: bool) -> 
     Raises
     ------
     PhotoError
-        If the file holds what is not read.
+        If the file is too large, or is a kind of TIFF that cannot be read.
     """
     from tifffile import TiffFile
 
@@ -97,7 +97,7 @@ def open_tiff(file: IO[bytes], label: str, *, most_pixels: int, whole: bool) -> 
         tiff = TiffFile(file)
         number, page, kind = _choose(tiff)
     except Exception:
-        return None  # damaged, or BigTIFF's kin; Pillow says what is wrong
+        return None  # damaged, or a variant that tifffile does not know; Pillow's error tells what is wrong
     found = Tiff(number, kind)
     if page.imagewidth * page.imagelength > most_pixels:
         raise PhotoError(
@@ -106,29 +106,29 @@ def open_tiff(file: IO[bytes], label: str, *, most_pixels: int, whole: bool) -> 
     if page.photometric in (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB):
         _read(page, found, label, whole)
     elif page.dtype != np.uint8 and page.samplesperpixel > 1 and page.planarconfig != 1:
-        raise PhotoError(label, unread(found))  # Pillow takes wide planes for interleaved pixels
+        raise PhotoError(label, unread(found))  # Pillow would read wide planes as interleaved pixels
     return found
 
 
 def unread(tiff: Tiff) -> str:
-    """Why a TIFF is not read that neither library reads rightly."""
+    """The reason why neither library can read a TIFF correctly."""
     if tiff.wants_imagecodecs:
         return f"is a TIFF that needs imagecodecs to be read ({tiff.kind}): pip install 'patchprism[tiff]'"
     return f"is a kind of TIFF that cannot be read ({tiff.kind})"
 
 
 def _choose(tiff: Any) -> tuple[int, Any, str]:
-    """The number of the page to read, the page, and it in a few words."""
+    """The index of the page to read, the page, and a short description of it."""
     pages = tiff.pages
     count = len(pages)
-    asked = [pages[i] for i in range(min(count, _ASKED))]
-    photos = [i for i, page in enumerate(asked) if not int(page.subfiletype) & (_PREVIEW | _MASK)]
+    checked = [pages[i] for i in range(min(count, _MAX_CHECKED))]
+    photos = [i for i, page in enumerate(checked) if not int(page.subfiletype) & (_PREVIEW | _MASK)]
     number = photos[0] if photos else 0
-    page = asked[number]
-    kept = count - (len(asked) - len(photos)) if photos else count
+    page = checked[number]
+    kept = count - (len(checked) - len(photos)) if photos else count
     kept = max(kept, _stacked(tiff))
     if kept > 1:
-        channels = " (channels that are stored as pages are not put together)" if 2 <= kept <= 4 else ""
+        channels = " (channels that are stored as pages are not combined)" if 2 <= kept <= 4 else ""
         note(f"only the first of {kept} pages was read{channels}")
     if not photos:
         note(
@@ -145,7 +145,7 @@ def _choose(tiff: Any) -> tuple[int, Any, str]:
 
 
 def _stacked(tiff: Any) -> int:
-    """Pages that a description tells of, though the file lists one: ImageJ's, and tifffile's own."""
+    """Number of pages according to a description by ImageJ or tifffile, which may list several pages as one."""
     try:
         if tiff.is_imagej and tiff.imagej_metadata:
             return int(tiff.imagej_metadata.get("images", 1))
@@ -153,7 +153,7 @@ def _stacked(tiff: Any) -> int:
             shape = tiff.shaped_metadata[0].get("shape", ())
             return int(np.prod(shape) // max(1, np.prod(tiff.pages[0].shape)))
     except (TypeError, ValueError, KeyError, IndexError, AttributeError):
-        pass  # a description says anything
+        pass  # the description is invalid
     return 1
 
 
@@ -165,8 +165,8 @@ def _read(page: Any, found: Tiff, label: str, whole: bool) -> None:
         raise PhotoError(
             label, f"has {counted(samples, 'channel')}: this kind of TIFF cannot be read ({found.kind})"
         )
-    says = [int(each) for each in np.ravel(page.extrasamples)] if page.extrasamples else []
-    with_alpha = extra > 0 and bool(says) and says[0] in (1, 2)
+    kinds = [int(each) for each in np.ravel(page.extrasamples)] if page.extrasamples else []
+    with_alpha = extra > 0 and bool(kinds) and kinds[0] in (1, 2)
     if colors == 1 and extra > with_alpha:
         raise PhotoError(
             label, f"has {samples} channels and does not say which are red, green and blue; save it as RGB"
@@ -174,18 +174,18 @@ def _read(page: Any, found: Tiff, label: str, whole: bool) -> None:
     if extra > with_alpha:
         read = "red, green, blue and alpha" if with_alpha else "red, green and blue"
         note(f"only {read} of {samples} channels were read")
-    odd = page.compression not in _WITHOUT or page.predictor not in (1, 2) or bits not in (8, 16, 32, 64)
-    found.wants_imagecodecs = odd and find_spec("imagecodecs") is None
+    common = page.compression in _TIFFFILE_READS and page.predictor in (1, 2) and bits in (8, 16, 32, 64)
+    found.wants_imagecodecs = not common and find_spec("imagecodecs") is None
     interleaved = samples == 1 or page.planarconfig == 1
     eight = page.dtype == np.uint8 and bits == 8
     plain = eight and (extra == 0 or (extra == 1 and colors == 3 and interleaved))
-    if (isinstance(bits, int) and bits < 8) or (plain and page.compression in _PILLOWS):
-        return  # Pillow's are right, and faster
-    # Pillow's are right too, but it keeps eight bits of sixteen, and does not turn white-is-zero around.
+    if (isinstance(bits, int) and bits < 8) or (plain and page.compression in _PILLOW_READS):
+        return  # Pillow reads these correctly, and faster
+    # If tifffile fails, Pillow can read these, but it keeps eight bits of sixteen. It does not invert white-is-zero.
     sixteen = page.dtype == np.uint16 and bits == 16 and page.photometric != _WHITE_IS_ZERO
     spare = interleaved and (eight or (sixteen and (colors == 1 or not whole)))
     pixels = page.imagewidth * page.imagelength
-    claim(pixels * (BYTES_A_PIXEL + 2 * samples * (page.dtype.itemsize if page.dtype else 2)), label)
+    claim(pixels * (BYTES_PER_PIXEL + 2 * samples * (page.dtype.itemsize if page.dtype else 2)), label)
     try:
         _check_segments(page)
         values = page.asarray(maxworkers=1)
@@ -208,7 +208,7 @@ def _read(page: Any, found: Tiff, label: str, whole: bool) -> None:
     found.values = values[..., :colors]
     if with_alpha:
         found.alpha = values[..., colors]
-        found.premultiplied = says[0] == 1
+        found.premultiplied = kinds[0] == 1
     found.white_is_zero = page.photometric == _WHITE_IS_ZERO
     if isinstance(bits, int) and values.dtype.kind == "u":
         found.top = (1 << bits) - 1
@@ -222,18 +222,21 @@ def _read(page: Any, found: Tiff, label: str, whole: bool) -> None:
 
 
 def _check_segments(page: Any) -> None:
-    """Refuse a file that ends before its pixels do, which would come out as black, or whose strips unpack to more.
+    """Refuse a file that ends before its pixels do, or whose strips or tiles unpack to more than their pixels.
+
+    tifffile would read missing pixels as black.
 
     Raises
     ------
     ValueError
+        If the file is one of these.
     """
     file = page.parent.filehandle
     size = int(np.prod(page.chunks)) * (page.dtype.itemsize if page.dtype else 2)
     for start, length in zip(page.dataoffsets, page.databytecounts, strict=True):
         if start + length > file.size:
             raise ValueError("cut short")
-        # Python's decoders unpack everything, which can be a thousand times the length of a malicious file.
+        # Python's decoders unpack everything, which can be a thousand times the size of a malicious file.
         unpack: Any = None
         if page.compression in _DEFLATE:
             unpack = zlib.decompressobj()

@@ -1,4 +1,4 @@
-"""Pages to pixels, with Pillow alone: Matplotlib costs the main job more time than it draws."""
+"""Draw pages with Pillow. Matplotlib is not used here, because importing it takes longer than drawing the figures."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 
 def measure_at(scale: float) -> Measure:
-    """How wide text is in points, in Pillow's own font and those that have the letters it lacks."""
+    """A function that gives the width of text in points, in Pillow's own font with fallbacks for missing letters."""
     return lambda text, size: text_width(text, load_font(_pixels(size, scale))) / scale
 
 
 def paint_page(page: Page, scale: float, *, clear: bool = False) -> Image.Image:
-    """A page as an image, RGB, or RGBA where it has no ground.
+    """A page as an image: RGB, or RGBA if its background is transparent.
 
     Parameters
     ----------
@@ -30,7 +30,7 @@ def paint_page(page: Page, scale: float, *, clear: bool = False) -> Image.Image:
     scale : float
         Pixels per point.
     clear : bool
-        Whether the page has no ground.
+        Whether the background is transparent.
     """
     from PIL import Image, ImageDraw
 
@@ -57,7 +57,7 @@ def paint_page(page: Page, scale: float, *, clear: bool = False) -> Image.Image:
 
 
 def _draw_strokes(result: Image.Image, strokes: Strokes, scale: float) -> None:
-    """Lines in a white casing, that are seen on any photo; drawn larger, so that they come out smooth."""
+    """Draw lines with a white edge, which are visible on any photo; drawn larger and reduced, to be smooth."""
     from PIL import Image, ImageDraw
 
     places = np.array(strokes.lines) * scale

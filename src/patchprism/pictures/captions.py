@@ -1,8 +1,7 @@
-"""Names of photos in figures, in any script: letters where a font on this machine has them, never empty boxes.
+"""Names of photos in figures, in any script, without empty boxes for missing characters.
 
-Pillow's own font has Latin letters alone. For other characters the fonts of Matplotlib and of the system are searched.
-Where none has a character, the caption is the photo's number and its name with such characters spelt out
-(``2: \\u65e5\\u672c.png``), which tells photos apart as well.
+Pillow's own font has only Latin letters. Other characters are taken from the fonts of Matplotlib and of the system. If
+no font has a character, it is escaped, and the photo's number is added in front: ``2: \\u65e5\\u672c.png``.
 """
 
 from __future__ import annotations
@@ -19,15 +18,15 @@ if TYPE_CHECKING:
     from PIL import ImageDraw, ImageFont
 
 
-# Matplotlib's fonts of mathematical signs, whose letters are others than their numbers say, and one of boxes alone.
+# Fonts to ignore: Matplotlib's mathematical fonts, whose glyphs do not match their code points, and a font of boxes.
 _NO_LETTERS = ("cm", "STIX", "Last Resort", "DejaVu Math")
-# Words end with spaces, underscores, hyphens or an ellipsis; Chinese and Japanese are broken between any two signs.
+# Words end with spaces, underscores, hyphens or an ellipsis; Chinese and Japanese can be broken after any character.
 _CJK = "\u2e80-\u9fff\uf900-\ufaff\uff00-\uffef"
 _WORD = re.compile(f"[{_CJK}][ _…-]*|[^ _…{_CJK}-]+[ _…-]*|[ _…-]+")
-# A line may also end before the ending of a file's name.
+# A line may also end before a file's suffix.
 _ENDING = re.compile(r"\.[A-Za-z]\w{1,4}$")
-# No font has this character, so its picture is the one that stands for missing characters.
-_NOBODYS = "\U0010fffe"
+# No font has this character, so it is drawn with the glyph for missing characters.
+_IN_NO_FONT = "\U0010fffe"
 
 
 def caption(text: str, number: int = 0) -> str:
@@ -36,7 +35,7 @@ def caption(text: str, number: int = 0) -> str:
     Parameters
     ----------
     number : int
-        The photo's number, which stands before a name that is spelt out; 0 for none.
+        The photo's number, which is put before a name with escaped characters; 0 for none.
 
     Examples
     --------
@@ -50,45 +49,41 @@ def caption(text: str, number: int = 0) -> str:
     signs = [sign for sign in text if not _is_invisible(sign)]
     if all(map(_can_be_drawn, signs)):
         return "".join(signs)
-    spelt = "".join(sign if _can_be_drawn(sign) else sign.encode("unicode_escape").decode() for sign in signs)
-    return f"{number}: {spelt}" if number else spelt
+    escaped = "".join(
+        sign if _can_be_drawn(sign) else sign.encode("unicode_escape").decode() for sign in signs
+    )
+    return f"{number}: {escaped}" if number else escaped
 
 
 def families_for(text: str, own: str) -> list[str]:
-    """Names of the fonts that Matplotlib draws a caption with: ``own`` first, then those of letters that it lacks."""
+    """Names of fonts for the characters of a caption that the font file ``own`` lacks, as Matplotlib's fallbacks."""
     have = _letters_of(own)
     fonts = dict.fromkeys(_font_with(sign) for sign in text if ord(sign) not in have and not sign.isspace())
     return [name for found in fonts if found for name, path in _fonts() if path == found]
 
 
 def text_width(text: str, font: ImageFont.FreeTypeFont) -> float:
-    """Pixels that :func:`draw_text` takes."""
+    """Width in pixels of text that :func:`draw_text` draws."""
     return sum(face.getlength(run) for run, face in _runs(text, font))
 
 
 def draw_text(
     draw: ImageDraw.ImageDraw, place: tuple[float, float], text: str, font: ImageFont.FreeTypeFont, fill: Any
 ) -> None:
-    """Draw a caption from its upper left corner on; letters that ``font`` lacks in a font that has them."""
+    """Draw a caption at its upper left corner, with other fonts for letters that ``font`` lacks."""
     x, y = place
-    # Fonts differ in height, so their baselines are aligned.
+    # Fonts differ in height, so align their baselines.
     base = y + font.getmetrics()[0]
     for run, face in _runs(text, font):
         draw.text((x, base), run, font=face, fill=fill, anchor="ls")
         x += face.getlength(run)
 
 
-def fit_text(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
-    """A text no wider than ``width``: whole words are left out in its middle, since both ends tell photos apart.
-
-    A single word that is wider is shortened itself.
-    """
-    lines = fit_lines(text, lambda shorter: text_width(shorter, font), width, most=1)
-    return lines[0] if lines else ""
-
-
 def fit_lines(text: str, measure: Callable[[str], float], width: float, *, most: int) -> list[str]:
-    """A text in lines of at most ``width``, broken between words; words in its middle are left out if need be.
+    """Break a text into lines of at most ``width``; if it is too long, words in its middle are left out.
+
+    The middle is left out because photos differ at both ends of their names. A single word that is too wide is
+    shortened in the same way.
 
     Parameters
     ----------
@@ -116,7 +111,7 @@ def fit_lines(text: str, measure: Callable[[str], float], width: float, *, most:
 
 
 def _ends(parts: Sequence[str], works: Callable[[str], bool]) -> tuple[int, int]:
-    """How many parts fit before and after what is left out: as many as may be, about equally many."""
+    """Largest numbers of parts that fit before and after the gap, about equally many."""
     low, high = 0, len(parts) - 1
     while low < high:
         middle = (low + high + 1) // 2
@@ -142,7 +137,7 @@ def _elided(parts: Sequence[str], head: int, tail: int) -> str:
 
 
 def _broken(text: str, measure: Callable[[str], float], width: float) -> list[str]:
-    """A text in lines that end between words; a word that is wider than a line has one of its own."""
+    """Break a text into lines between words; a word that is wider than a line gets a separate line."""
     lines = [""]
     ending = _ENDING.search(text)
     name = text[: ending.start()] if ending else text
@@ -158,12 +153,12 @@ def _broken(text: str, measure: Callable[[str], float], width: float) -> list[st
 
 
 def _runs(text: str, font: ImageFont.FreeTypeFont) -> list[tuple[str, ImageFont.FreeTypeFont]]:
-    """A text in pieces, each with the font that has its letters."""
+    """Split a text into pieces, each with a font that has its letters."""
     if text.isascii():
         return [(text, font)] if text else []
     paths = [None if _in_own_font(sign) else _font_with(sign) for sign in text]
     for i in range(1, len(text) - 1):
-        # Words of one script stay together, because they may be written from right to left.
+        # Keep words of one script together, because they may be written from right to left.
         if text[i] == " " and paths[i - 1] == paths[i + 1]:
             paths[i] = paths[i - 1]
     runs = groupby(zip(paths, text, strict=True), lambda each: each[0])
@@ -192,7 +187,7 @@ def _in_own_font(sign: str) -> bool:
         return True
 
     font = load_font(24)
-    return bytes(font.getmask(sign)) != bytes(font.getmask(_NOBODYS))
+    return bytes(font.getmask(sign)) != bytes(font.getmask(_IN_NO_FONT))
 
 
 @lru_cache(maxsize=4096)
@@ -204,12 +199,12 @@ def _font_with(sign: str) -> str | None:
 
 
 def _is_letter(sign: str) -> bool:
-    """Whether a character has a form at all: control characters and halves of a pair have none."""
+    """Whether a character can be drawn at all; control characters and surrogates, for example, cannot."""
     return unicodedata.category(sign) not in ("Cc", "Cs", "Cn", "Co", "Zl", "Zp")
 
 
 def _is_shaped(sign: str) -> bool:
-    """Whether a character is written from the right, or joined to its neighbours."""
+    """Whether a character is written from right to left, or combined with its neighbours."""
     return unicodedata.bidirectional(sign) in ("R", "AL") or unicodedata.category(sign) in ("Mn", "Mc")
 
 
@@ -222,7 +217,7 @@ def _can_shape() -> bool:
 
 @lru_cache(maxsize=1)
 def _fonts() -> list[tuple[str, str]]:
-    """Name and file of every font with letters: upright ones of usual weight first."""
+    """Name and file of every font with letters: upright ones of regular weight first."""
     from matplotlib import font_manager
 
     def rank(entry: Any) -> tuple[Any, ...]:
@@ -235,18 +230,18 @@ def _fonts() -> list[tuple[str, str]]:
 
 @lru_cache(maxsize=256)
 def _letters_of(path: str) -> frozenset[int]:
-    """The characters that a font has, by their numbers."""
+    """The code points that a font has."""
     from matplotlib.ft2font import FT2Font
 
     try:
         return frozenset(FT2Font(path).get_charmap())
-    except Exception:  # fonts of other kinds; the file may be gone since the list was made
+    except Exception:  # an unsupported kind of font, or a file that was deleted after Matplotlib listed it
         return frozenset()
 
 
 @lru_cache(maxsize=256)
 def _opens(path: str) -> bool:
-    """Whether Pillow can draw with a font: those of coloured pictures come in one size alone."""
+    """Whether Pillow can draw with a font; colour bitmap fonts, for example, exist only in one size."""
     try:
         face_at(path, 15)
     except OSError:
@@ -264,7 +259,7 @@ def face_at(path: str, size: int) -> ImageFont.FreeTypeFont:
 
 @lru_cache(maxsize=16)
 def load_font(size: int) -> ImageFont.FreeTypeFont:
-    """Pillow's own font, which every machine has."""
+    """Pillow's own font, which is available on every machine."""
     from PIL import ImageFont as PILImageFont
 
     font = PILImageFont.load_default(size)

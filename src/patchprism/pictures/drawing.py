@@ -1,4 +1,4 @@
-"""Drawings: figures that are drawn when they are asked for, in any format; the one road of all figures."""
+"""Drawings: figures that are drawn on demand, in any format. All figures are drawn through this class."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ if TYPE_CHECKING:
     from patchprism.pictures.layout import Measure
     from patchprism.pictures.page import Page
 
-# Largest picture that Pillow opens without a warning; largest side of Matplotlib and JPEG in pixels, and of PDF in
-# inches.
+# Largest picture that Pillow opens without a warning; largest side that Matplotlib and JPEG allow, in pixels; largest
+# side that PDF allows, in points.
 MAX_PIXELS, MAX_SIDE, MAX_POINTS = 89_478_485, 65_500, 14_400
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure that is drawn when it is asked for; what draws reads photos again.
+    """A figure that is drawn on demand; drawing reads the photos again.
 
     Attributes
     ----------
     make : callable
-        Returns its contents. A page that is already laid out keeps its size.
+        Returns the contents of the figure. A page that is already laid out keeps its size.
     clear : bool
-        Whether it has a transparent background.
+        Whether the background is transparent.
     options : FigureOptions
         Default options of the drawing.
     notes : tuple of str
@@ -54,16 +54,16 @@ class Drawing:
     notes: tuple[str, ...] = ()
 
     def __call__(self, options: FigureOptions | None = None) -> NDArray[np.uint8]:
-        """The figure as an array, (H, W, 3) uint8, or (H, W, 4) where it has no ground.
+        """The figure as an array, (H, W, 3) uint8, or (H, W, 4) if its background is transparent.
 
         Raises
         ------
         OptionError
-            If labels are not as many as the photos, or the figure would be too large.
+            If the number of labels differs from the number of photos, or the figure would be too large.
         """
         image = self._image(options or self.options)
         array = np.empty(shape_of(image), np.uint8)
-        # Pillow's own conversion makes a second copy.
+        # Convert in strips, because Pillow's own conversion makes a second copy.
         for top, strip in zip(range(0, image.height, 256), strips_of(image, 256), strict=True):
             array[top : top + 256] = strip
         return array
@@ -73,14 +73,14 @@ class Drawing:
         return paint_page(self._page(options, measure_at(scale)), scale, clear=self.clear)
 
     def figure(self, options: FigureOptions | None = None) -> Figure:
-        """The same as a Matplotlib figure, in Matplotlib's font."""
+        """The figure as a Matplotlib figure, in Matplotlib's font."""
         from patchprism.pictures.vector import figure_of, measure_in_points
 
         options = options or self.options
         return figure_of(self._page(options, measure_in_points), options.resolution, clear=self.clear)
 
     def save(self, path: Path, options: FigureOptions | None = None) -> None:
-        """Write the figure, whole or not at all; the name's suffix tells the format.
+        """Write the figure, complete or not at all; the suffix sets the format.
 
         Parameters
         ----------
@@ -119,7 +119,7 @@ class Drawing:
 
 
 def check_size(page: Page, options: FigureOptions) -> None:
-    """Refuse a page that no program could draw or open.
+    """Refuse a page that is too large to be drawn or opened.
 
     Raises
     ------
@@ -127,7 +127,7 @@ def check_size(page: Page, options: FigureOptions) -> None:
         If it is too large.
     """
     width, height = page_size(page, options.resolution / 72)
-    free = free_memory() // 12  # an image, its copy as an array, and what encoding takes
+    free = free_memory() // 12  # bytes per pixel: an image, its copy as an array, and memory for encoding
     if width * height > min(MAX_PIXELS, free) or max(width, height) > MAX_SIDE:
         most = "memory has room for" if free < MAX_PIXELS else "other programs open"
         columns = "fewer" if options.columns and width > height else "more"

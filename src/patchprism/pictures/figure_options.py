@@ -15,7 +15,7 @@ from patchprism.support.options import FIGURES, Checked, option
 FIGURE_FORMATS = ("png", "jpg", "pdf", "svg")
 ARRANGEMENTS = ("beside", "above")
 PANELS = ("whole", "square")
-# Pixels per inch: two pixels per point; with a width in print, the value that journals require for photos.
+# Pixels per inch: on screens two pixels per point; in print the value that journals require for photos.
 SCREEN_DPI, PRINT_DPI = 144, 300
 MAX_WIDTH = 100.0
 _INCHES = {"in": 1.0, "cm": 1 / 2.54, "mm": 1 / 25.4, "pt": 1 / 72}
@@ -23,7 +23,7 @@ _LENGTH = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(in|cm|mm|pt)\s*")
 
 
 def _width(name: str, value: object) -> float:
-    """A length in inches, from a number of them or a text with a unit."""
+    """A length in inches, from a number of inches or a text with a unit."""
     if isinstance(value, str):
         found = _LENGTH.fullmatch(value)
         if not found:
@@ -113,16 +113,16 @@ class FigureOptions(Checked):
 
     @property
     def own_labels(self) -> tuple[str, ...]:
-        """One text per photo; empty where labels are names or there are none."""
+        """One text per photo; empty if labels are names or ``none``."""
         return () if self.labels in (("names",), ("none",)) else self.labels
 
     def check_labels(self, count: int) -> None:
-        """Refuse labels that are not as many as the photos.
+        """Check that there is one label per photo, if there are own labels.
 
         Raises
         ------
         OptionError
-            If they are not.
+            If there is another number of labels.
         """
         if self.own_labels and len(self.own_labels) != count:
             photos = "1 photo" if count == 1 else f"{count:,} photos"

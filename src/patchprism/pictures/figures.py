@@ -1,4 +1,4 @@
-"""The figures of the main job: each photo with its score, with its colours, with those of all patches."""
+"""The figures of the main job: each photo with its score, its colours, and the colours of all its patches."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 # Larger figures are posters, which some viewers refuse.
 MAX_PHOTOS = 200
-# Share of the photo in a tint.
+# Share of the photo where the score is laid over it.
 TINT = 0.5
 
 
@@ -36,9 +36,9 @@ class Style:
     names : sequence of str, optional
         Labels of the photos.
     total : int, optional
-        Number of photos, where only the first 200 of them are given.
+        Number of photos, if only the first 200 of them are given.
     upsample : {"nearest", "bilinear", "guided"}
-        From patches to the figure's pixels.
+        Method from patches to the figure's pixels.
     columns : int, optional
         Number of photos side by side; by default as many as fit.
     notes : tuple of str
@@ -52,19 +52,19 @@ class Style:
     notes: tuple[str, ...] = ()
 
 
-PLAINLY = Style()
+DEFAULT_STYLE = Style()
 
 
 def fg_mask_sheet(
     shown: Sequence[NDArray[np.uint8]],
     scores: Sequence[NDArray[np.floating[Any]]],
     foregrounds: Sequence[NDArray[np.bool_]],
-    style: Style = PLAINLY,
+    style: Style = DEFAULT_STYLE,
     *,
     side: Literal["above", "below", "none"] = "above",
     outline: bool = False,
 ) -> Sheet:
-    """Each crop with its score laid over it, background at 0.
+    """Each crop with its score laid over it; the background has score 0.
 
     Parameters
     ----------
@@ -76,20 +76,20 @@ def fg_mask_sheet(
     style : Style
         Labels and arrangement.
     side : {"above", "below", "none"}, default "above"
-        Where the foreground lies. With ``"below"`` one minus the score is shown, or the object would be as
-        dark as the background.
+        Side of the threshold that is foreground. With ``"below"``, one minus the score is shown, because
+        otherwise the object would be as dark as the background.
     outline : bool, default False
-        Draw a line around the foreground.
+        Whether to draw a line around the foreground.
 
     Returns
     -------
     Sheet
-        Of at most 200 photos; if there are more, the figure says so.
+        Shows at most 200 photos; if there are more, the figure says so.
 
     Raises
     ------
     OptionError
-        If there are no photos, or not as many of one as of the other, or shapes do not agree.
+        If there are no photos, or the numbers of arrays or their shapes do not agree.
     """
     _check(shown, scores, style.names, ndim=2)
     _check(shown, foregrounds, style.names, ndim=2)
@@ -117,7 +117,7 @@ def fg_mask_sheet(
 
 
 def tint() -> NDArray[np.uint8]:
-    """The colours of scores from 0 to 1 over a white photo, above, and a black one, below: (64, 256, 3) uint8."""
+    """Colours of scores from 0 to 1 over photos from white (top) to black (bottom), (64, 256, 3) uint8."""
     photo = np.linspace(1.0, 0.0, 64)[:, None, None]
     colors: NDArray[np.uint8] = to_uint8(
         TINT * photo + (1 - TINT) * viridis(np.linspace(0.0, 1.0, 256))[None]
@@ -128,7 +128,7 @@ def tint() -> NDArray[np.uint8]:
 def results_sheet(
     shown: Sequence[NDArray[np.uint8]],
     colors: Sequence[NDArray[np.floating[Any]]],
-    style: Style = PLAINLY,
+    style: Style = DEFAULT_STYLE,
     *,
     outlines: Sequence[NDArray[np.bool_]] | None = None,
     foregrounds: Sequence[NDArray[np.bool_]] | None = None,
@@ -147,19 +147,19 @@ def results_sheet(
     outlines : sequence of np.ndarray, shape (h, w), bool, optional
         Foregrounds, to draw a line around them on the photos.
     foregrounds : sequence of np.ndarray, shape (h, w), bool, optional
-        Where patches keep their colours; the others show the background. By default all patches do.
+        Patches that show their colours; the others show the background. By default all patches show their colours.
     background : {"black", "white", "grey", "photo", "transparent"}
         What is shown outside the foreground.
 
     Returns
     -------
     Sheet
-        Of at most 200 photos; if there are more, the figure says so.
+        Shows at most 200 photos; if there are more, the figure says so.
 
     Raises
     ------
     OptionError
-        If there are no photos, or not as many of one as of the other, or shapes do not agree.
+        If there are no photos, or the numbers of arrays or their shapes do not agree.
     """
     _check(shown, colors, style.names, ndim=3)
 
@@ -191,9 +191,10 @@ def colors_panel(
     background: str = "black",
     upsample: str = "nearest",
 ) -> Image.Image:
-    """Colours of patches at a panel's size; the photo's panel, drawn where it is needed, guides them if asked to.
+    """Colours of the foreground patches at a panel's size, and the background elsewhere.
 
-    Colours of the foreground, and the background elsewhere; without ``foregrounds``, all patches have colours.
+    Without ``foreground``, all patches show their colours. ``photo`` draws the photo's panel, and is called only if
+    the upsampling or the background needs it.
     """
     from PIL import Image
 

@@ -1,4 +1,4 @@
-"""The histogram of the scores, as a picture."""
+"""The figure with the histogram of the scores."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 _FOREGROUND, _BACKGROUND = (33, 131, 128), (196, 201, 208)
 
 BARS = 100
-LABEL_BARS = 128  # into which the bins of labelled scores fall without a rest
+LABEL_BARS = 128  # divides the number of bins of labelled scores
 _LEFT, _TOP, _RIGHT, _BOTTOM = 60.0, 90.0, 695.0, 360.0
 
 
 def count_scores(scores: NDArray[np.floating[Any]]) -> NDArray[np.int64]:
-    """How many scores fall to each bar, (100,) int; those of several photos add up.
+    """Number of scores in each bar, (100,) int; the results of several photos can be added.
 
     Raises
     ------
@@ -39,7 +39,7 @@ def count_scores(scores: NDArray[np.floating[Any]]) -> NDArray[np.int64]:
     flat = np.asarray(scores).reshape(-1)
     if np.isnan(flat).any():
         raise OptionError("scores must be numbers, got NaN")
-    # Clipped before they are converted to bins, because casting numbers out of range gives arbitrary results.
+    # Clip first, because casting numbers out of range to integers gives arbitrary results.
     places = np.minimum(np.clip(flat, 0, 1) * BARS, BARS - 1).astype(np.intp)
     return np.bincount(places, minlength=BARS).astype(np.int64)
 
@@ -53,34 +53,34 @@ def histogram_drawing(
     labels: NDArray[np.int64] | None = None,
     options: FigureOptions = PLAIN,
 ) -> Drawing:
-    """How the scores are spread, with the threshold drawn in: the first thing to see when a mask is wrong.
+    """The distribution of the scores with the threshold. Look at it first if a mask is wrong.
 
-    With labels, bars have the colours of what photos labelled as object and as ground, so that it is seen how well the
-    threshold separates them; without them, those of the foreground and the background that the threshold makes.
+    With labels, the bars show patches that their photos labelled as object and as background, so that one sees how
+    well the threshold separates them. Without labels, they show the foreground and background of the threshold.
 
     Parameters
     ----------
     counts : ndarray, shape (100,), int
         Sum of the results of :func:`count_scores` over the photos.
     n_foreground : int
-        Patches in the foreground.
+        Number of foreground patches.
     threshold : float or None
         Score that separates foreground from background; None if ``side`` is ``"none"``.
     labels : ndarray, shape (2, 128 m), int, optional
         Histograms of the scores of patches labelled as background and as object, which are drawn instead of
         ``counts``.
     options : FigureOptions
-        The format; the figure is always 10 inches wide.
+        Format and resolution; the figure is always 10 inches wide.
     """
     if labels is not None and threshold is not None:
         classes = labels.reshape(2, LABEL_BARS, -1).sum(axis=-1)
         note = (
-            "How many patches have each score: those that their photos labelled as object stand below those that "
-            f"they labelled as background. {_percent(n_foreground / int(counts.sum()))} of all patches are foreground."
+            "Number of patches per score. Patches that their photo labelled as object are below those that it labelled "
+            f"as background. {_percent(n_foreground / int(counts.sum()))} of all patches are foreground."
         )
         return Drawing(partial(_label_page, classes, threshold), options=options, notes=(note,))
     make = partial(_page, counts, n_foreground, threshold, side)
-    return Drawing(make, options=options, notes=("How many patches have each score.",))
+    return Drawing(make, options=options, notes=("Number of patches per score.",))
 
 
 def _page(
@@ -101,14 +101,14 @@ def _page(
 
 
 def _label_page(classes: NDArray[np.int64], threshold: float) -> Page:
-    """Bars of the object with those of the ground on top, (2, LABEL_BARS)."""
+    """Stacked bars of labelled patches, (2, LABEL_BARS): object below, background on top."""
     counts = classes.sum(axis=0)
-    ground, object_ = classes
+    background, object_ = classes
     share = int(object_.sum()) / max(int(counts.sum()), 1)
     bars = []
     for index, start, stop in _bars(counts):
         bottom = _BOTTOM
-        for color, count in ((_FOREGROUND, int(object_[index])), (_BACKGROUND, int(ground[index]))):
+        for color, count in ((_FOREGROUND, int(object_[index])), (_BACKGROUND, int(background[index]))):
             if count:
                 height = _height(counts, count)
                 bottom -= height
@@ -123,14 +123,14 @@ def _label_page(classes: NDArray[np.int64], threshold: float) -> Page:
 
 
 def _bars(counts: NDArray[np.int64]) -> Iterator[tuple[int, float, float]]:
-    """Each bar that has any patches, and where it begins and ends."""
+    """Index, left edge and right edge of each bar that is not empty."""
     width = (_RIGHT - _LEFT) / len(counts)
     for index in np.flatnonzero(counts):
         yield int(index), _LEFT + width * index + 0.5, _LEFT + width * (index + 1) - 0.5
 
 
 def _height(counts: NDArray[np.int64], count: int) -> float:
-    # One patch among millions is still to be seen.
+    # At least this high, so that one patch among millions is visible.
     return max(1.5, (_BOTTOM - _TOP) * count / _count_ticks(int(counts.max()))[-1])
 
 
@@ -139,7 +139,7 @@ def _place(threshold: float) -> float:
 
 
 def _chart(title: str, counts: NDArray[np.int64], bars: Sequence[Box], threshold: float | None) -> Page:
-    """A page with bars and all around them but the legend."""
+    """A page with bars, axes, title and threshold, without the legend."""
     page = Page(720.0, 420.0)
     page.items.append(Text(60, 34, title, 18, INK))
     ticks = _count_ticks(int(counts.max()))
@@ -161,8 +161,8 @@ def _chart(title: str, counts: NDArray[np.int64], bars: Sequence[Box], threshold
         page.items.append(Box(cut - 0.75, _TOP - 7, 1.5, _BOTTOM - _TOP + 7, INK))
         near_right = cut > _RIGHT - 110
         place = cut + (-5 if near_right else 5)
-        said = f"threshold {threshold:.2f}"
-        page.items.append(Text(place, _TOP - 11, said, 12, INK, "r" if near_right else "l"))
+        label = f"threshold {threshold:.2f}"
+        page.items.append(Text(place, _TOP - 11, label, 12, INK, "r" if near_right else "l"))
     return page
 
 
@@ -207,7 +207,7 @@ def _patches(count: int) -> str:
 
 
 def _percent(share: float) -> str:
-    # 0 % and 100 % are shown only if they are exact, because one patch in thousands can matter.
+    # Write 0% and 100% only if they are exact, because one patch in thousands can matter.
     if 0 < share < 0.005:
         return "under 1%"
     if 0.995 < share < 1:
@@ -216,7 +216,7 @@ def _percent(share: float) -> str:
 
 
 def _count_ticks(highest: int) -> list[int]:
-    """Round numbers from 0 to at least ``highest``, three to six of them."""
+    """Three to six round numbers from 0 to at least ``highest``."""
     for power in range(20):
         for digit in (1, 2, 5):
             step = digit * 10**power

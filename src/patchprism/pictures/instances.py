@@ -1,8 +1,9 @@
-"""Objects of one photo: connected parts of its foreground, and touching objects parted by normalised cuts.
+"""Objects of one photo: connected parts of its foreground; touching objects are separated by normalised cuts.
 
 After MaskCut (Wang et al., "Cut and Learn for Unsupervised Object Detection and Instance Segmentation", 2023) and Shi
-and Malik, "Normalized Cuts and Image Segmentation" (2000). Tokens of two dogs are alike, so cosines alone part heads
-from legs rather than a dog from a dog: the affinity of two patches is their cosine times a Gaussian of their distance.
+and Malik, "Normalized Cuts and Image Segmentation" (2000). Tokens of two dogs are alike, so cosines alone would
+separate heads from legs rather than one dog from the other. The affinity of two patches is therefore their cosine times
+a Gaussian of their distance.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ if TYPE_CHECKING:
 
     from patchprism.features.patch_features import Tokens
 
-# A part is split if its normalised cut is below this, and each side has at least this share of its patches and at
-# least this many. Chosen by eye on photos of single animals and of groups; docs/masks.md has the results.
+# A part is split if its normalised cut is at most MAX_CUT and each side has at least MIN_SHARE of its patches and at
+# least MIN_PATCHES. Chosen by eye on photos of single animals and of groups; docs/masks.md has the results.
 MAX_CUT = 0.1
 MIN_SHARE = 0.15
 MIN_PATCHES = 16
-# The Gaussian's standard deviation over the square root of the part's number of patches.
+# Standard deviation of the Gaussian, as a share of the square root of the part's number of patches.
 REACH = 0.15
 # Parts with more patches are not split, because the eigenvectors would take seconds.
 MAX_PATCHES = 2048
@@ -41,7 +42,7 @@ def label_objects(foreground: NDArray[np.bool_], tokens: Tokens) -> NDArray[np.i
     Returns
     -------
     ndarray, shape (h, w), int64
-        0 is background; patches that touch by a side are of one object unless it was split.
+        0 is background. Patches that share a side belong to the same object unless it was split.
     """
     from scipy.ndimage import label
 
@@ -63,21 +64,21 @@ def label_objects(foreground: NDArray[np.bool_], tokens: Tokens) -> NDArray[np.i
 def enlarge_labels(
     labels: NDArray[np.int64], mask: NDArray[np.bool_], crop: tuple[float, float, float, float]
 ) -> NDArray[np.int64]:
-    """Objects at the photo's resolution: each pixel of its mask is of the object whose patch is nearest.
+    """Objects at the photo's resolution: each pixel of the mask gets the object of the nearest labelled patch.
 
     Parameters
     ----------
     labels : ndarray, shape (h, w), int64
-        As :func:`label_objects` gives them.
+        The result of :func:`label_objects`.
     mask : ndarray, shape (H, W), bool
     crop : tuple of float
-        Left, top, right, bottom of what the patches cover, in the photo's pixels.
+        Left, top, right and bottom of the area that the patches cover, in the photo's pixels.
     """
     from scipy.ndimage import distance_transform_edt
 
     nearest = distance_transform_edt(labels == 0, return_distances=False, return_indices=True)
     filled = labels[tuple(nearest)]
-    # Whole numbers this small are exact as float32.
+    # Upsampling converts to float32, which is exact for integers this small.
     found = np.zeros(mask.shape, np.int64)
     for rows, columns, strip in upsampled_strips(
         filled[..., np.newaxis], crop=crop, size=mask.shape, method="nearest"
@@ -88,7 +89,7 @@ def enlarge_labels(
 
 
 def split_part(part: NDArray[np.bool_], units: NDArray[np.float32]) -> list[NDArray[np.bool_]]:
-    """The two sides of the best normalised cut of a part, or nothing where it is one object.
+    """The two sides of the best normalised cut of a part; an empty list if the part is one object.
 
     Parameters
     ----------
@@ -115,9 +116,9 @@ def split_part(part: NDArray[np.bool_], units: NDArray[np.float32]) -> list[NDAr
         pieces, n_pieces = label(mask)
         sizes = np.bincount(pieces.ravel(), minlength=n_pieces + 1)[1:]
         if sizes.max() < 0.9 * mask.sum():
-            return []  # objects are in one piece
+            return []  # an object is in one piece
         sides.append(pieces == sizes.argmax() + 1)
-    # Small pieces of one side can be surrounded by the other side.
+    # Small pieces that one side leaves behind go to the nearer side.
     rest = part & ~sides[0] & ~sides[1]
     if rest.any():
         from scipy.ndimage import distance_transform_edt
@@ -130,7 +131,7 @@ def split_part(part: NDArray[np.bool_], units: NDArray[np.float32]) -> list[NDAr
 def normalised_cuts(
     units: NDArray[np.float32], places: NDArray[np.int64]
 ) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-    """Patches along the second smallest eigenvector of the normalised Laplacian, and the cut after each of them.
+    """Order of patches along the second smallest eigenvector of the normalised Laplacian, and the cut after each.
 
     Parameters
     ----------

@@ -1,6 +1,6 @@
-"""Where everything of a figure stands: rows of equal height that fill the width, labels, colour bars, a key.
+"""Layout of figures: rows that fill the width, labels, colour bars and a key.
 
-Photos are divided into rows of nearly equal height, as in photo galleries: this is the linear partition problem
+Photos are divided into rows of nearly equal height, as in photo galleries. This is the linear partition problem
 (Skiena, "The Algorithm Design Manual", 2008, section 8.5). All lengths are in points, independent of pixels and
 formats.
 """
@@ -26,15 +26,16 @@ if TYPE_CHECKING:
 
     Measure = Callable[[str, float], float]
 
-# Heights of panels in pixels at 144 per inch, by the number of pairs of panels.
+# Heights of panels in pixels at 144 per inch, each with the maximum number of pairs of panels that it is used for.
 HEIGHTS = ((4, 608), (6, 512), (12, 416), (27, 352), (60, 288), (100, 240), (math.inf, 200))
 _MARGIN = 18.0
 _LINE = 1.35  # height of a line of text
-# A panorama does not make all other rows tall, nor a tower its own.
+# A panorama counts as at most _WIDEST wide, or all other rows would be too tall. A row of very tall photos is at most
+# _TALLEST times as high as the lowest row.
 _WIDEST, _TALLEST = 2.0, 2.25
 _LEAST_TEXT, _MOST_TEXT = 7.0, 14.0
-_MOST_LINES = 2  # of a photo's name; what a figure says itself is never cut where this many lines hold it:
-_MOST_OF_OURS = 5
+_MOST_LINES = 2  # maximum number of lines of a photo's name
+_MOST_OF_OURS = 5  # maximum number of lines of a figure's own texts
 
 
 def panel_height(pairs: float) -> int:
@@ -43,7 +44,7 @@ def panel_height(pairs: float) -> int:
 
 
 def lay_out(sheet: Sheet, options: FigureOptions, measure: Measure, *, clear: bool = False) -> Page:
-    """A sheet on a page.
+    """Lay out a sheet on a page.
 
     Parameters
     ----------
@@ -52,7 +53,7 @@ def lay_out(sheet: Sheet, options: FigureOptions, measure: Measure, *, clear: bo
     measure : callable
         ``measure(text, size)`` gives the width of a line of text, in points.
     clear : bool
-        Whether the page has no ground, so that text must be read on any.
+        Whether the background is transparent, so that text must be readable on any colour.
     """
     return _Layout(sheet, options, measure, clear=clear).page()
 
@@ -64,7 +65,7 @@ class _Layout:
         self.beside = options.arrange == "beside"
         self.labelled = options.labels != ("none",)
         self.shapes = [[self._aspect(panel) for panel in group.panels] for group in sheet.groups]
-        self.regular = True  # whether all rows but the last hold equally many groups
+        self.regular = True  # whether all rows except the last have the same number of groups
         self.rows = self._rows()
         pairs = len(sheet.groups) * max(len(group.panels) for group in sheet.groups) / 2
         if max(len(group.panels) for group in sheet.groups) == 1:
@@ -90,7 +91,7 @@ class _Layout:
         return 1.0 if square else panel.shape[1] / panel.shape[0]
 
     def _wide(self, group: int, most: float = math.inf) -> float:
-        """Width of a group at height 1, gaps left out."""
+        """Width of a group at height 1, without gaps."""
         shapes = [min(shape, most) for shape in self.shapes[group]]
         return sum(shapes) if self.beside else max(shapes)
 
@@ -114,20 +115,19 @@ class _Layout:
         return self.gap * (len(row) - 1) + self.gap / 3 * inner
 
     def _heights(self, inside: float) -> list[float]:
-        """Height of the panels of each row, that fills the width unless it would be a tower."""
+        """Height of the panels of each row, so that rows fill the width unless they would be too tall."""
         found = [
             max(inside - self._gaps(row), inside / 4) / sum(self._wide(i) for i in row) for row in self.rows
         ]
         least = min(inside / (sum(self._wide(i, _WIDEST) for i in row)) for row in self.rows)
         found = [min(high, _TALLEST * least) for high in found]
-        if self.regular and len(self.rows[-1]) < len(
-            self.rows[0]
-        ):  # the last row may be short: its panels are as high as the others
+        if self.regular and len(self.rows[-1]) < len(self.rows[0]):
+            # A last row with fewer photos does not fill the width: its panels are as high as the others.
             found[-1] = min(found[-1], max(found[:-1]))
         return found
 
     def _natural(self, target: float) -> float:
-        """Width that gives every row a panel's height: near it, the one with whole pixels per patch."""
+        """Width at which rows have the target height, adjusted by up to 6% so that patches have whole pixels."""
         needed = max(target * sum(self._wide(i, _WIDEST) for i in row) + self._gaps(row) for row in self.rows)
         widths = np.arange(math.ceil(needed * SCREEN), math.ceil(needed * SCREEN * 1.06) + 1)
         misfit = np.zeros(len(widths))
@@ -202,7 +202,7 @@ class _Layout:
         return y + deepest * self.size * _LINE + self.size * 0.2
 
     def _places(self, group: int, high: float, x: float) -> list[tuple[float, float]]:
-        """Left edge and width of each panel of a group; where one group has its row, panels stand in columns."""
+        """Left edge and width of each panel of a group; with one group per row, panels are aligned in columns."""
         shapes = self.shapes[group]
         if not self.beside:
             return [(x, high * shape) for shape in shapes]
@@ -215,7 +215,7 @@ class _Layout:
         return places
 
     def _row(self, page: Page, row: Sequence[int], high: float, y: float) -> float:
-        """A row of groups; gives where it ends."""
+        """Add a row of groups to the page; returns its lower edge."""
         x, end = self.margin, y
         for i in row:
             group, at = self.sheet.groups[i], y
@@ -223,7 +223,6 @@ class _Layout:
             width = places[-1][0] + places[-1][1] - places[0][0]
             texts = self._texts(group)
             for n, (panel, (left, wide)) in enumerate(zip(group.panels, places, strict=True)):
-                # A map of 1,000 x 1 patches becomes a line, but never disappears.
                 page.items.append(Picture(left, at, wide, high, self._drawer(panel)))
                 room = width if not any(texts[1:]) else self._room(wide)
                 bottom = self._caption(page, texts[n], left, at + high, room) if texts[n] else at + high
@@ -244,7 +243,7 @@ class _Layout:
         for n, panel in enumerate(group.panels):
             head = [part for each in heads[n : n + 1] for part in each.split("\n")]
             texts[n] = [text for text in (*head, *panel.captions) if text]
-        # Below all stacked panels, unless they have their own texts.
+        # The name is below the last of stacked panels, unless panels have their own texts.
         first = 0 if self.beside or any(texts) else len(texts) - 1
         texts[first] = [text for text in (name, *texts[first], *group.captions) if text]
         return texts
@@ -258,7 +257,7 @@ class _Layout:
         return y + self.size * 0.15
 
     def _room(self, width: float) -> float:
-        """How wide texts below a panel may be: those of two panels are not to be read as one line."""
+        """Maximum width of texts below a panel, so that texts of two panels do not read as one line."""
         return width + min(0.0, self.inner - 0.6 * self.size) if self.beside else width
 
     def _lines(self, text: str, width: float, size: float, most: int = _MOST_LINES) -> list[str]:
@@ -290,7 +289,7 @@ class _Layout:
     # ------------------------------------------------------------ scales
 
     def _bar(self, page: Page, bar: Bar, y: float) -> float:
-        """A colour bar below the rows: its name, its ends and the colours between, in one line if there is room."""
+        """Add a colour bar below the rows, in one line with its name and its ends if there is room."""
         y += self.gap * 0.8
         size, space = self.size, self.size * 0.6
         two_rows = bar.colors is not None and bar.colors.ndim == 3
@@ -327,7 +326,7 @@ class _Layout:
         return max(bottom, self._write(page, ends[1], left + length, y, size, self.muted, "r"))
 
     def _keys(self, page: Page, keys: Sequence[Key], y: float) -> float:
-        """Colours and what they stand for, in as many lines as they need."""
+        """Add the key, colours with their meaning, in as many lines as needed."""
         if not keys:
             return y
         size, lines, x = self.size, [[]], 0.0  # type: ignore[var-annotated]
@@ -360,15 +359,16 @@ def _colors(bar: Bar) -> Draw:
 
 
 def partition(wide: Sequence[float], stacked: int = 1, shape: float = 1.5) -> list[int]:
-    """Where rows of groups end: their widths as equal as may be, and the page about as wide as ``shape`` times high.
+    """Divide groups into rows of nearly equal width, so that the page is about ``shape`` times as wide as high.
 
     Parameters
     ----------
     wide : sequence of float
-        Width of each group, at one height.
+        Width of each group, all at the same height.
     stacked : int
-        How many panels high a row is.
+        Number of panels above each other in a row.
     shape : float
+        Wanted ratio of the page's width to its height.
 
     Returns
     -------
@@ -383,7 +383,7 @@ def partition(wide: Sequence[float], stacked: int = 1, shape: float = 1.5) -> li
     sums = np.concatenate([[0.0], np.cumsum(wide)])
     count = len(wide)
     squares = np.square(sums[None, :] - sums[:, None])
-    squares[np.tril_indices(count + 1)] = np.inf  # a row holds at least one group
+    squares[np.tril_indices(count + 1)] = np.inf  # a row has at least one group
     cost, back = squares[0], [np.zeros(count + 1, np.intp)]
     best, chosen = math.inf, [count]
     for rows in range(1, min(count, 40) + 1):

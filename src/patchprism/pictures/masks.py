@@ -1,4 +1,4 @@
-"""Masks: the foreground of one photo at the photo's own resolution, and the files that hold masks."""
+"""Masks: the foreground of a photo at the photo's resolution, and the files that contain masks."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ COLUMNS = (
     "score",
 )
 
-# Patches whose score equals the threshold stay on the side that the prism chose.
+# Smallest distance from the threshold, so that patches at the threshold stay on the side that the prism chose.
 _LEAST = np.float32(1e-6)
 
 
@@ -52,15 +52,15 @@ def full_mask(
 ) -> NDArray[np.bool_]:
     """The foreground of a photo at its own resolution: the score, upsampled and compared with the threshold.
 
-    Patches that cleaning moved to the other side of the threshold are moved there before upsampling, so that each
-    method shows the foreground that the pictures show.
+    Patches that cleaning moved to the other side of the threshold are moved there before upsampling, so that masks
+    of every method show the same foreground as the pictures.
 
     Parameters
     ----------
     threshold : float
-        On the score; NaN where all patches are kept.
+        Threshold of the score; NaN if all patches are kept.
     crop : tuple of float
-        Left, top, right, bottom of what the network saw, in the photo's pixels.
+        Left, top, right and bottom of the area that the network saw, in the photo's pixels.
     size : tuple of int
         The photo's (H, W).
     method : {"nearest", "bilinear", "guided"}
@@ -70,7 +70,7 @@ def full_mask(
     Returns
     -------
     ndarray, shape (H, W), bool
-        False outside of the crop.
+        False outside the crop.
     """
     distance = np.ones_like(part.score) if np.isnan(threshold) else np.abs(part.score - np.float32(threshold))
     distance = np.maximum(distance, _LEAST)
@@ -82,7 +82,7 @@ def full_mask(
 
 
 def write_mask(mask: NDArray[np.bool_], path: Path) -> None:
-    """Write a mask as a PNG of 8 bits: 255 is foreground, 0 is background."""
+    """Write a mask as an 8-bit PNG: 255 is foreground, 0 is background."""
     from PIL import Image
 
     encoded = io.BytesIO()
@@ -91,18 +91,18 @@ def write_mask(mask: NDArray[np.bool_], path: Path) -> None:
 
 
 def write_classes(classes: NDArray[np.int64], path: Path) -> None:
-    """Write the classes of pixels, below 256, as a PNG with a palette: its numbers are the classes, 0 background."""
+    """Write the classes of pixels, below 256, as a PNG with a palette; its indices are the classes, 0 is background."""
     from PIL import Image
 
     encoded = io.BytesIO()
     image = Image.frombytes("P", classes.shape[::-1], classes.astype(np.uint8).tobytes())
-    image.putpalette(class_colors().tobytes())
+    image.putpalette(voc_colors().tobytes())
     image.save(encoded, "PNG")
     path.write_bytes(encoded.getbuffer())
 
 
-def class_colors() -> NDArray[np.uint8]:
-    """Colours of classes that are easy to distinguish, (256, 3) uint8; those of Pascal VOC's masks."""
+def voc_colors() -> NDArray[np.uint8]:
+    """The palette of Pascal VOC's masks, (256, 3) uint8."""
     numbers = np.arange(256)
     colors = np.zeros((256, 3), np.uint8)
     for bit in range(8):
@@ -112,13 +112,13 @@ def class_colors() -> NDArray[np.uint8]:
 
 
 def box_of(mask: NDArray[np.bool_]) -> list[int]:
-    """Left, top, width and height of what is True in a mask; there is something."""
+    """Left, top, width and height of the True part of a mask, which must not be empty."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     return [int(each) for each in (columns[0], rows[0], np.ptp(columns) + 1, np.ptp(rows) + 1)]
 
 
 def write_table(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write the objects of all photos as CSV, a row each."""
+    """Write the objects of all photos as CSV, one row per object."""
     with open(path, "w", encoding="utf-8", errors="backslashreplace", newline="") as file:
         table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         table.writeheader()
@@ -126,7 +126,7 @@ def write_table(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def coco_object(mask: NDArray[np.bool_], score: float, category: int = 1) -> dict[str, Any]:
-    """One object's annotation, without its ids: compressed RLE, area, box (left, top, width, height) and score."""
+    """An object's annotation, without its ids: compressed RLE, area, box (left, top, width, height) and score."""
     tools = coco_tools()
     encoded = tools.encode(np.asfortranarray(mask, np.uint8))
     return {
@@ -142,14 +142,14 @@ def coco_object(mask: NDArray[np.bool_], score: float, category: int = 1) -> dic
 def write_coco(
     path: Path, photos: Callable[[], Iterable[Mapping[str, Any]]], categories: Sequence[str] = ("object",)
 ) -> None:
-    """Write the masks of a job in COCO's format of instances, photo by photo, so that its length costs no memory.
+    """Write the masks of a job in COCO's instance format, photo by photo, so that memory does not grow with the job.
 
     Parameters
     ----------
     photos : callable
-        Gives the photos with ``file_name``, ``width``, ``height`` and ``objects``; called twice.
+        Returns the photos with ``file_name``, ``width``, ``height`` and ``objects``; called twice.
     categories : sequence of str
-        Their names, from id 1 on.
+        Names of the categories, whose ids start at 1.
     """
     with open(path, "w", encoding="utf-8", errors="backslashreplace") as file:
         file.write(
@@ -162,8 +162,8 @@ def write_coco(
         file.write(f',\n"licenses": [],\n"categories": {to_json(listed)},\n"images": [')
         comma = "\n"
         for number, photo in enumerate(photos(), 1):
-            said = {"id": number} | {name: photo[name] for name in ("file_name", "width", "height")}
-            file.write(comma + to_json(said))
+            entry = {"id": number} | {name: photo[name] for name in ("file_name", "width", "height")}
+            file.write(comma + to_json(entry))
             comma = ",\n"
         file.write('\n],\n"annotations": [')
         comma, count = "\n", 0

@@ -1,6 +1,6 @@
-"""Measures of a foreground against a true mask, as papers on salient objects report them.
+"""Measures of a foreground against a true mask, as in papers on salient object detection.
 
-Maps are compared in 8 bits, scaled to each photo's own extent, as is usual; the tests compare the values with
+As is usual, maps are compared in 8 bits and scaled to each photo's own range; the tests compare the values with
 pysodmetrics. E is the enhanced-alignment measure of Fan et al. (2018), S the structure measure of Fan et al. (2017).
 """
 
@@ -34,9 +34,11 @@ class PhotoMeasures:
     iou : float
         Intersection over union of the mask.
     f_curve, e_curve : ndarray, shape (256,), float64
-        F and E of the score, cut at 255, 254, ..., 0.
+        F and E of the score, thresholded at 255, 254, ..., 0.
     mae : float
         Mean absolute error of the score.
+    s : float
+        Structure measure of the score.
     corloc : bool
         Whether the boxes of the largest part of the mask and of the truth have an IoU above 0.5.
     """
@@ -56,11 +58,11 @@ def measure(mask: NDArray[np.bool_], score: NDArray[np.uint8], truth: NDArray[np
     ----------
     mask : ndarray, shape (H, W), bool
     score : ndarray, shape (H, W), uint8
-        The larger, the more foreground.
+        Larger values mean foreground.
     truth : ndarray, shape (H, W), bool
     """
     low, high = int(score.min()), int(score.max())
-    # As pysodmetrics rounds, to the last bit.
+    # Rounds exactly like pysodmetrics.
     levels = np.arange(256) / 255
     levels = (levels - low / 255) / (high / 255 - low / 255) if high > low else levels
     table = levels.clip(0, 1)
@@ -79,7 +81,7 @@ def measure(mask: NDArray[np.bool_], score: NDArray[np.uint8], truth: NDArray[np
 
 
 def overall(photos: Sequence[PhotoMeasures]) -> dict[str, float]:
-    """Means over photos; F and E are the largest values of the photos' mean curve."""
+    """Means over photos; for F and E, the maximum of the mean curve."""
     return {
         "iou": float(np.mean([each.iou for each in photos])),
         "max_f": float(np.mean([each.f_curve for each in photos], axis=0).max()),
@@ -91,7 +93,7 @@ def overall(photos: Sequence[PhotoMeasures]) -> dict[str, float]:
 
 
 def overlap(mask: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
-    """Intersection over union; 1 where both are empty."""
+    """Intersection over union; 1 if both are empty."""
     union = int((mask | truth).sum())
     return int((mask & truth).sum()) / union if union else 1.0
 

@@ -1,4 +1,4 @@
-"""Files for each photo."""
+"""Options of the files for each photo and for all photos."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ INSTANCES_FILE = "instances.csv"
 
 
 def _chosen_masks(name: str, value: object) -> tuple[str, ...]:
-    """Some of the formats of masks, in a sequence or apart by commas."""
+    """Formats of masks, as a sequence or separated by commas."""
     words = [word.strip() for text in checks.texts(name, value or ()) for word in text.split(",")]
     chosen = [checks.choice(name, word, allowed=MASKS) for word in words]
     return tuple(each for each in MASKS if each in chosen)
@@ -106,7 +106,7 @@ class PictureOptions(FigureOptions):
     )
 
     def __post_init__(self) -> None:
-        """Refuse what is not allowed."""
+        """Refuse combinations that are not allowed, and COCO masks without pycocotools."""
         super().__post_init__()
         if self.background == "transparent" and "jpg" in (self.format, self.figures_as):
             raise OptionError(
@@ -134,7 +134,7 @@ class PictureOptions(FigureOptions):
 
     @property
     def mask_upsample(self) -> str:
-        """How masks get from patches to pixels."""
+        """Method from patches to pixels for masks."""
         return "guided" if self.upsample == "auto" else self.upsample
 
     def mask_files(self) -> list[str]:
@@ -145,11 +145,11 @@ class PictureOptions(FigureOptions):
         ]
 
     def figure_files(self) -> list[str]:
-        """Names of the figures of all photos, and of the file of their captions."""
+        """Names of the figures of all photos, and of the file with their captions."""
         return [*(f"{name}.{self.figures_as}" for name in FIGURES), CAPTIONS] if self.pca else []
 
     def photo_files(self, stem: str) -> list[str]:
-        """Names of the files that a photo of this stem may get."""
+        """Names of the files that may be written for a photo with this stem."""
         mask = [f"{stem}.mask.png"] if "png" in self.masks else []
         if not self.pca:
             return mask
@@ -157,14 +157,14 @@ class PictureOptions(FigureOptions):
         return [f"{stem}.pca.{self.format}", *overlay, *([f"{stem}.npz"] if self.arrays else []), *mask]
 
     def names(self, stems: Sequence[str]) -> Iterator[str]:
-        """Names of the files of a job over photos of such stems; those of other lenses are not among them."""
+        """Names of the files of a job for photos with these stems, without those of lenses."""
         yield from ("prism.safetensors", "report.json", *self.figure_files(), *self.mask_files())
         for stem in stems:
             yield from self.photo_files(stem)
 
 
 def needs_photo(overlay_alpha: float | None, upsample: str, background: str) -> bool:
-    """Whether a picture so drawn asks for the photo itself."""
+    """Whether drawing a picture with these options needs the photo itself."""
     return overlay_alpha is not None or background == "photo" or upsample == "guided"
 
 

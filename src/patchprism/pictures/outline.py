@@ -17,12 +17,14 @@ COLOR = (255, 0, 255)
 
 
 def outlined(panel: Image.Image, foreground: NDArray[Any]) -> Image.Image:
-    """A panel with a line along the inner edge of the foreground, a pixel per 300; none along the panel's own edges.
+    """Draw a line along the inner edge of the foreground, but not along the edges of the panel.
+
+    The line is 1 pixel wide per 300 pixels of the panel's shorter side.
 
     Parameters
     ----------
     foreground : ndarray, shape (h, w), bool
-        Of patches; enlarged as the colours beside the photo are.
+        One value per patch; enlarged in the same way as the colours beside the photo.
     """
     from PIL import Image
 

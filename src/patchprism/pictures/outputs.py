@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 def figure_jobs(results: Sequence[LensResult], folder: Path, options: PictureOptions) -> list[Job]:
-    """The files of all photos together: figures and captions, tables, and arrays that belong to no one photo."""
+    """The files for all photos together: figures and captions, tables, and shared arrays."""
     jobs: list[Job] = []
     for result in results:
         jobs += [_job(folder, stem, draw, options) for stem, draw in result.figures.items()]
@@ -65,9 +65,9 @@ def _job(folder: Path, stem: str, draw: Draw, options: PictureOptions) -> Job:
 
 
 def captions(figures: Mapping[str, Drawing], origin: str = "") -> str:
-    """The text of a file of captions: a paragraph for each figure, below its name; then what they were made from."""
-    told = [f"{stem}\n{drawing.caption()}\n" for stem, drawing in figures.items()]
-    return "\n".join([*told, *([f"{origin}\n"] if origin else [])])
+    """Text of a file with captions: the name and caption of each figure, then what the figures were made from."""
+    paragraphs = [f"{stem}\n{drawing.caption()}\n" for stem, drawing in figures.items()]
+    return "\n".join([*paragraphs, *([f"{origin}\n"] if origin else [])])
 
 
 def _draw(draw: Callable[[], NDArray[np.uint8]], path: Path) -> None:
@@ -75,7 +75,7 @@ def _draw(draw: Callable[[], NDArray[np.uint8]], path: Path) -> None:
 
 
 def write_text(text: str, path: Path) -> None:
-    """Write a text file, whole or not at all."""
+    """Write a text file, complete or not at all."""
     with atomic_write(path) as part:
         part.write_bytes(text.encode("utf-8"))
 
@@ -97,14 +97,14 @@ def as_png(picture: NDArray[np.uint8]) -> bytes:
 def save_drawing(
     drawing: Drawing, path: str | os.PathLike[str], options: FigureOptions, origin: str = ""
 ) -> Path:
-    """Write a figure, and its caption beside it as ``.txt``; gives the figure's path.
+    """Write a figure, and its caption beside it as ``.txt``; returns the figure's path.
 
     Raises
     ------
     OptionError
-        If the name does not end in a format of figures.
+        If the name does not end in the suffix of a figure format.
     OutputError
-        If it cannot be written.
+        If the figure cannot be written.
     """
     target = Path(checks.path("path", path))
     format = target.suffix.lower().lstrip(".")
@@ -124,9 +124,9 @@ class PhotoLook:
     Attributes
     ----------
     pictures : dict
-        Functions that draw its pictures, by the part of the file name after the photo's stem.
+        Functions that draw the photo's pictures. Keys are the part of the file name after the photo's stem.
     arrays : dict
-        Its arrays by name.
+        The photo's arrays by name.
     entry : JSON value
         Value from which the lens makes its report.
     """
@@ -136,7 +136,7 @@ class PhotoLook:
     entry: Any = None
 
     def jobs(self, lens: str, stem: Path, options: PictureOptions) -> list[Job]:
-        """Its files: ``<stem>.<picture>.<format>``, and with ``arrays`` ``<stem>.<lens>.npz``."""
+        """The photo's files: ``<stem>.<picture>.<format>``, and with ``arrays`` ``<stem>.<lens>.npz``."""
         jobs: list[Job] = [
             _job(stem.parent, f"{stem.name}.{suffix}", draw, options)
             for suffix, draw in self.pictures.items()
@@ -148,7 +148,7 @@ class PhotoLook:
 
 @dataclass(kw_only=True, repr=False)
 class LensResult:
-    """The result of a lens; a notebook shows its first figure.
+    """The result of a lens; notebooks display its first figure.
 
     Attributes
     ----------
@@ -159,10 +159,10 @@ class LensResult:
     figures : dict of Drawing
         Objects that draw the figures of all photos, by the stem of the file. Drawing reads the photos again.
     pictures : list of dict
-        For each photo, objects that draw its pictures, by the part of the file name that follows the photo's stem.
+        For each photo, functions that draw its pictures. Keys are the part of the file name after the photo's stem.
         Empty if the pictures were written already.
     arrays : list of dict
-        For each photo, its arrays by name. Empty if ``pictures`` is.
+        For each photo, its arrays by name. Empty if the arrays were written already.
     shared_arrays : dict
         Arrays that do not belong to a single photo.
     tables : dict
@@ -200,7 +200,7 @@ class LensResult:
         place: int = checks.integer("index", index, low=-len(self.pictures), high=len(self.pictures) - 1)
         drawn = self.pictures[place]
         if not drawn:
-            raise OptionError(f"the lens {self.name} has nothing for photo {index}")
+            raise OptionError(f"the lens {self.name} has no picture of photo {index}")
         return next(iter(drawn.values()))()
 
     def figure(
@@ -255,7 +255,7 @@ class LensResult:
         Parameters
         ----------
         path : path
-            Ends in ``.png``, ``.jpg``, ``.pdf`` or ``.svg``. A file of that name is replaced.
+            Ends in ``.png``, ``.jpg``, ``.pdf`` or ``.svg``. An existing file is replaced.
         name : str, optional
             One of :attr:`figures`; by default the first.
         dpi, width, columns, labels, arrange, panels
@@ -264,14 +264,14 @@ class LensResult:
         Returns
         -------
         Path
-            The figure.
+            The path of the figure.
 
         Raises
         ------
         OptionError
             If there is no such figure, or an option has a value that is not allowed.
         OutputError
-            If it cannot be written.
+            If a file cannot be written.
         """
         options = FigureOptions(
             dpi=dpi,
@@ -292,11 +292,11 @@ class LensResult:
 
     def __repr__(self) -> str:
         arrays = dict.fromkeys([name for of_photo in self.arrays for name in of_photo])
-        said = [f"{len(self.pictures)} photos"] if len(self.pictures) > 1 else []
-        said += [counted(len(self.figures), "figure")] if len(self.figures) > 1 else []
-        said += [f"arrays {', '.join(arrays)}"] if arrays else []
-        return f"LensResult({', '.join([self.name, *said])})"
+        parts = [f"{len(self.pictures)} photos"] if len(self.pictures) > 1 else []
+        parts += [counted(len(self.figures), "figure")] if len(self.figures) > 1 else []
+        parts += [f"arrays {', '.join(arrays)}"] if arrays else []
+        return f"LensResult({', '.join([self.name, *parts])})"
 
     def _repr_png_(self) -> bytes | None:
-        """HTML for notebooks: the first figure."""
+        """PNG for notebooks: the first figure."""
         return as_png(self.picture()) if self.figures else None

@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 INK, MUTED, RULE = (28, 32, 38), (104, 112, 122), (224, 227, 231)
 # Text colour of transparent figures, which is readable on white and on black.
 ON_ANY = (122, 128, 136)
-SCREEN = 2  # pixels per point, where no width in print is given
+SCREEN = 2  # pixels per point, if no width in print is given
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A panel in its place; ``draw`` makes it at a size in pixels."""
+    """A panel with its position; ``draw`` draws it at a size in pixels."""
 
     x: float
     y: float
@@ -31,7 +31,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Text:
-    """A line of text; ``y`` is its baseline, ``anchor`` what of it stands at ``x``: l, m or r."""
+    """A line of text; ``y`` is its baseline, and ``anchor`` says which part is at ``x``: l (left), m or r."""
 
     x: float
     y: float
@@ -54,7 +54,7 @@ class Box:
 
 @dataclass(frozen=True)
 class Strokes:
-    """Lines with dots at their ends, the last on top: x, y, x, y of each."""
+    """Lines with dots at their ends, each as (x, y, x, y); later ones are drawn on top."""
 
     lines: Sequence[tuple[float, float, float, float]]
     colors: Sequence[Color]
@@ -64,7 +64,7 @@ class Strokes:
 
 @dataclass
 class Page:
-    """A figure that is laid out: width and height in points, and what stands where."""
+    """A figure after layout: its width and height in points, and its items with their positions."""
 
     width: float
     height: float = 0.0

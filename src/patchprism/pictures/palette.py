@@ -1,4 +1,4 @@
-"""Colours of classes that can be distinguished, also by people with red-green blindness."""
+"""Colours for classes that people with and without red-green blindness can distinguish."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from patchprism.prism.oklab import oklab_from_srgb
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# Okabe and Ito, "Color Universal Design" (2008), without their black, which is the ground of pictures: large classes
-# get the quiet colours.
+# Okabe and Ito, "Color Universal Design" (2008), without black, which is the background of pictures. The quiet colours
+# come first, because the first classes are the largest.
 _OKABE_ITO = ("56b4e9", "e69f00", "009e73", "f0e442", "cc79a7", "0072b2", "d55e00")
-# Linear RGB as seen by people without red or green cones: Machado, Oliveira and Fernandes, "A Physiologically-based
-# Model for Simulation of Color Vision Deficiency" (2009), severity 1.
+# Matrices that map linear RGB to what people without red or green cones see: Machado, Oliveira and Fernandes, "A
+# Physiologically-based Model for Simulation of Color Vision Deficiency" (2009), severity 1.
 _SEEN_AS = np.array(
     [
         [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
@@ -44,10 +44,10 @@ def seen(colors: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
 
 
 def class_colors(count: int) -> NDArray[np.float32]:
-    """Colours of classes: those of Okabe and Ito, then the farthest from all others to any eyes.
+    """Colours for classes: those of Okabe and Ito, then always the colour farthest from the previous ones.
 
-    Not random; a longer palette begins with the shorter one. No palette with more than a dozen colours can be
-    distinguished by everybody.
+    Distances are the smallest over normal vision and the two colour deficiencies. A longer palette starts with the
+    shorter one. Nobody can distinguish all colours of a palette with more than about a dozen.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ def class_colors(count: int) -> NDArray[np.float32]:
         steps = np.linspace(0.0, 1.0, 13)
         candidates = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=-1).reshape(-1, 3)
         places = seen(candidates)
-        # Neither near black nor near white.
+        # Exclude colours near black or white.
         usable = (places[0, :, 0] > 0.3) & (places[0, :, 0] < 0.96)
         candidates, places = candidates[usable], places[:, usable]
         nearest = np.full(len(candidates), np.inf)
@@ -78,6 +78,6 @@ def class_colors(count: int) -> NDArray[np.float32]:
 
 
 def _distance(places: NDArray[np.float64], place: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Distance to the nearest eyes: the smallest over the ways of seeing."""
+    """Distance to one colour: the smallest over the three kinds of vision."""
     distance: NDArray[np.float64] = np.linalg.norm(places - place[:, None], axis=2).min(axis=0)
     return distance

@@ -1,4 +1,4 @@
-"""One photo's picture: its colours at the photo's own resolution and shape."""
+"""The picture of a photo: its colours at the photo's own resolution and shape."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from patchprism.pictures.render import Crop
     from patchprism.prism.colors import PhotoColors
 
-# Grey in [0, 1] of the plain backgrounds.
+# Plain backgrounds, as grey values in [0, 1].
 FILLS = {"black": 0.0, "grey": 0.5, "white": 1.0}
 
 
 def without_photo(upsample: str, background: str) -> tuple[str, str]:
-    """Options for a picture whose photo is missing, instead of options that need the photo."""
+    """The options ``upsample`` and ``background``, changed to values that do not need the photo."""
     return (
         "bilinear" if upsample == "guided" else upsample,
         "black" if background == "photo" else background,
@@ -39,14 +39,14 @@ def draw_picture(
     background: str = "black",
     basis: str = "object",
 ) -> NDArray[np.uint8]:
-    """One photo's picture, (H, W, 3) uint8; (H, W, 4) with a transparent background.
+    """The picture of a photo, (H, W, 3) uint8; (H, W, 4) with a transparent background.
 
     Parameters
     ----------
     read : callable
-        Gives the photo, (H, W, 3) uint8; called only where :func:`needs_photo` says so.
+        Returns the photo, (H, W, 3) uint8; called only if :func:`needs_photo` is true.
     crop : tuple of float
-        Left, top, right, bottom of what the network saw, in the photo's pixels.
+        Left, top, right and bottom of the area that the network saw, in the photo's pixels.
     size : tuple of int
         The photo's (H, W).
     overlay_alpha, upsample, background, basis
@@ -75,7 +75,7 @@ def draw_colors(
     upsample: str = "auto",
     background: str = "black",
 ) -> NDArray[np.uint8]:
-    """The same from colours, (h, w, 3) in [0, 1], and the patches that have one, (h, w) bool."""
+    """Like :func:`draw_picture`, from colours, (h, w, 3) in [0, 1], and the patches to colour, (h, w) bool."""
     if overlay_alpha is None and background == "photo":
         overlay_alpha = 1.0
     if upsample == "auto":
@@ -115,7 +115,7 @@ def _clear(
     )
     picture = np.zeros((*size, 4), np.uint8)
     for rows, columns, strip in upsampled_strips(values, crop=crop, size=size, method=upsample, photo=guide):
-        # Here, colours are already multiplied by the foreground; a viewer multiplies them again.
+        # These colours are premultiplied with the foreground, but PNG stores straight alpha.
         strip[..., :3] /= np.maximum(strip[..., 3:], np.float32(1e-6))
         picture[rows, columns] = np.rint(255 * np.clip(strip, 0, 1)).astype(np.uint8)
     return picture

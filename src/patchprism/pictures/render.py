@@ -1,4 +1,4 @@
-"""Colours -> pictures, with Pillow alone: Matplotlib costs the main job more time than it draws."""
+"""From colours to pictures, and the files that contain them. Uses Pillow and NumPy, not Matplotlib."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
 
 _FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
-# Rows are blended in strips, which stay in the processor's cache.
+# Rows are blended in strips that fit into the processor's cache.
 _STRIP_ROWS = 64
 
 
 def paint(
     colors: NDArray[np.floating[Any]], *, crop: Crop, size: tuple[int, int], fill: float = 0.0
 ) -> NDArray[np.uint8]:
-    """The picture of a photo at its own resolution and shape: every patch a rectangle of its colour.
+    """The picture of a photo at its own resolution and shape: each patch is a rectangle of its colour.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ def paint(
     size : tuple of int
         Height and width of the photo.
     fill : float, default 0.0
-        Grey in [0, 1] outside the crop; by default black, like the background.
+        Grey value in [0, 1] outside the crop; by default black, like the background.
 
     Returns
     -------
@@ -74,7 +74,7 @@ def overlay(
     foreground: NDArray[np.bool_] | None = None,
     crop: Crop | None = None,
 ) -> NDArray[np.uint8]:
-    """The photo under its colours.
+    """Blend a photo with its colours.
 
     Only the foreground is coloured. The background and the area outside the crop show the photo.
 
@@ -118,7 +118,7 @@ def overlay(
     rows, columns = _patch_of_pixels(
         mask.shape, crop or (0.0, 0.0, float(width), float(height)), (height, width)
     )
-    # In 1/256ths, so that 16 bits do: 255 * 256 + 128 < 65536.
+    # In units of 1/256, so that 16 bits are enough: 255 * 256 + 128 < 65536.
     share = np.uint16(round(alpha * 256))
     weights = np.zeros((mask.shape[0] + 1, mask.shape[1] + 1), dtype=np.uint16)
     weights[:-1, :-1][mask] = share
@@ -141,25 +141,25 @@ def write_picture(
     quality: int = 95,
     dpi: int | None = None,
 ) -> None:
-    """Write a picture, whole or not at all; the same picture always gives the same bytes.
+    """Write a picture, complete or not at all; the same picture always gives the same bytes.
 
     Parameters
     ----------
     path : path
-        Ends in ``.png``, ``.jpg`` or ``.jpeg``, which chooses the format.
+        Ends in ``.png``, ``.jpg`` or ``.jpeg``, which sets the format.
     picture : np.ndarray, shape (H, W, 3) or (H, W, 4), uint8, or PIL.Image.Image of mode RGB or RGBA
-        With four channels the last one is opacity, which JPEG cannot hold.
+        The fourth channel is opacity, which JPEG does not support.
     quality : int, default 95
-        Of JPEG, 1 to 100. Colours are not subsampled: patches have sharp edges.
+        Quality of JPEG, 1 to 100. Colours are not subsampled, because patches have sharp edges.
     dpi : int, optional
-        Pixels per inch, for programs that print it.
+        Pixels per inch, for programs that print the picture.
 
     Raises
     ------
     OptionError
         If the suffix, the array or the quality is not as above.
     OutputError
-        If it cannot be written.
+        If the file cannot be written.
     """
     name = os.fspath(path)
     suffix = os.path.splitext(name)[1].lower()
@@ -194,7 +194,7 @@ def write_picture(
 def _patch_of_pixels(
     grid: tuple[int, ...], crop: Crop, size: tuple[int, int]
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """The patch of every row and every column of pixels; the number of patches if there is none."""
+    """Indices of the patches for each row and each column of pixels; outside the crop, the number of patches."""
     left, top, right, bottom = crop
     if not (np.isfinite(crop).all() and left < right and top < bottom):
         raise OptionError(

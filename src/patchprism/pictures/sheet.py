@@ -1,4 +1,4 @@
-"""Sheets: what a figure holds, before it is laid out: panels in groups, labels, colour bars, a key."""
+"""Sheets: the contents of a figure before layout: panels in groups, labels, colour bars and a key."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _VIRIDIS = (
     "2f6b8e 2c728e 297a8e 26828e 23898e 21918c 1f988b 1fa088 22a785 28ae80 32b67a "
     "3fbc73 4ec36b 5ec962 70cf57 84d44b 98d83e addc30 c2df23 d8e219 ece51b fde725"
 )
-# A figure of more groups is a poster, which some viewers refuse.
+# Figures with more groups would be so large that some viewers refuse them.
 MAX_GROUPS = 120
 
 
 def viridis(values: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
-    """Values in [0, 1], of any shape, to RGB in [0, 1] with one axis more; within 0.012 of Matplotlib's."""
+    """RGB in [0, 1] for values in [0, 1] of any shape, with one more axis; within 0.012 of Matplotlib's viridis."""
     anchors = np.array([list(bytes.fromhex(color)) for color in "".join(_VIRIDIS).split()]) / 255.0
     places = np.linspace(0.0, 1.0, len(anchors))
     return np.stack([np.interp(values, places, anchors[:, channel]) for channel in range(3)], axis=-1)
@@ -39,7 +39,7 @@ VIRIDIS_256 = to_uint8(viridis(np.linspace(0.0, 1.0, 256)))
 
 
 def heat(values: NDArray[np.floating[Any]], low: float, high: float) -> NDArray[np.uint8]:
-    """Values of any shape as viridis, (..., 3) uint8; ``low`` and ``high`` are its ends, equal ones its middle."""
+    """Viridis colours of values of any shape, (..., 3) uint8; its middle if ``low`` and ``high`` are equal."""
     span = high - low
     scaled = (
         (np.asarray(values, np.float32) - low) * (255 / span) if span > 0 else np.full_like(values, 127.5)
@@ -47,7 +47,7 @@ def heat(values: NDArray[np.floating[Any]], low: float, high: float) -> NDArray[
     return VIRIDIS_256[np.clip(np.rint(scaled), 0, 255).astype(np.uint8)]
 
 
-# ---------------------------------------------------------------- what a sheet holds
+# ---------------------------------------------------------------- contents of a sheet
 
 
 @dataclass(frozen=True)
@@ -59,11 +59,11 @@ class Panel:
     shape : tuple of int
         Height and width of its grid or of a photo, in any unit.
     draw : callable
-        Draws it at a size, (width, height) in pixels. Each panel is drawn when it is pasted, to save memory.
+        Draws the panel at a size, (width, height) in pixels. To save memory, panels are drawn when they are pasted.
     captions : tuple of str
-        Lines below it.
+        Lines below the panel.
     square : bool
-        Whether it may be cropped to a square.
+        Whether the panel may be cropped to a square.
     """
 
     shape: tuple[int, ...]
@@ -74,18 +74,18 @@ class Panel:
 
 @dataclass(frozen=True)
 class Group:
-    """Panels that belong together: a photo and what was made of it.
+    """Panels that belong together: a photo and its maps.
 
     Attributes
     ----------
     panels : sequence of Panel
     name : str
-        The photo's.
+        Name of the photo.
     number : int, optional
-        Index of the photo, from 0; None if the group does not belong to a single photo. It then keeps its name, also
-        with other labels.
+        Index of the photo, from 0; None if the group does not belong to a single photo. Such a group keeps its name
+        when other labels are given.
     captions : tuple of str
-        Further lines.
+        Lines below the name.
     """
 
     panels: Sequence[Panel]
@@ -96,7 +96,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Bar:
-    """A colour scale: what it shows, with its unit, and what its ends are."""
+    """A colour bar: the name of the quantity with its unit, and labels of both ends."""
 
     name: str
     low: str
@@ -106,7 +106,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Key:
-    """A colour and what it stands for."""
+    """A colour and its meaning."""
 
     color: tuple[int, int, int]
     text: str
@@ -114,7 +114,7 @@ class Key:
 
 @dataclass(frozen=True)
 class Line:
-    """A line from a place in a group's first panel to one in its second; places are shares of width and height."""
+    """A line from a group's first panel to its second; ``start`` and ``end`` are shares of width and height."""
 
     start: tuple[float, float]
     end: tuple[float, float]
@@ -130,20 +130,20 @@ class Sheet:
     groups : sequence of Group
         In reading order.
     heads : tuple of str
-        Texts above the panels of the first group if each row has one group; otherwise they are captions. Lines end
-        with newlines.
+        Texts above the panels of the first group if each row has one group; otherwise they are captions. Newlines
+        separate lines.
     bars : tuple of Bar
     keys : tuple of Key
     lines : tuple of Line
-        Between panels of the first group, the last on top.
+        Lines between panels of the first group; later ones are drawn on top.
     notes : tuple of str
         Explanations for the caption; they are not drawn into the picture.
     columns : int, optional
-        Number of groups in a row, unless the options set it; by default it depends on their number and shapes.
+        Number of groups per row, unless the options set it; by default it depends on their number and shapes.
     total : int, optional
         Number of all groups, if only the first of them are given.
     what : str
-        Name of the groups in the remark about this.
+        Name of the groups in the remark about groups that are not shown.
     """
 
     groups: Sequence[Group]
@@ -158,7 +158,7 @@ class Sheet:
 
     @property
     def photos(self) -> int:
-        """How many photos it is of, those that are not shown among them."""
+        """Number of photos, including those that are not shown."""
         return self.total or sum(group.number is not None for group in self.groups)
 
     @property
@@ -169,17 +169,17 @@ class Sheet:
 
 
 def photo_panel(shown: NDArray[np.uint8], size: Size) -> Image.Image:
-    """A photo's crop at a panel's size."""
+    """A photo's crop, resized for a panel."""
     from PIL import Image
 
-    # Enlarged, the two look alike, and Lanczos takes 1.4 times as long.
+    # For enlarging, both filters look alike, and Lanczos takes 1.4 times as long.
     larger = size[0] >= shown.shape[1] and size[1] >= shown.shape[0]
     filter = Image.Resampling.BICUBIC if larger else Image.Resampling.LANCZOS
     return Image.fromarray(np.ascontiguousarray(shown)).resize(size, filter)
 
 
 def map_panel(colors: NDArray[Any], size: Size) -> Image.Image:
-    """Patches, (h, w, 3 or 4) uint8 or floats in [0, 1], at a panel's size, each a rectangle."""
+    """Patches, (h, w, 3 or 4) uint8 or floats in [0, 1], as rectangles in a panel of the given size."""
     from PIL import Image
 
     patches = np.ascontiguousarray(colors)
@@ -189,10 +189,10 @@ def map_panel(colors: NDArray[Any], size: Size) -> Image.Image:
 
 
 def mark(panel: Image.Image, x: float, y: float) -> Image.Image:
-    """A panel with a ring and a dot at a place, given as shares of its width and height."""
+    """A panel with a ring and a dot at a position, given as shares of its width and height."""
     from PIL import Image, ImageDraw
 
-    # Drawn four times as large, so that it comes out smooth.
+    # Draw it four times as large and reduce it, so that it is smooth.
     radius = max(5.0, min(panel.size) / 36)
     half = int(radius * 1.6) + 2
     size = 8 * half

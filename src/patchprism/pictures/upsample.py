@@ -1,8 +1,8 @@
-"""Patches -> pixels: upsample maps of a few values per patch to the photo's own resolution.
+"""From patches to pixels: upsample maps with a few values per patch to the photo's own resolution.
 
-``nearest`` shows one value per patch. ``bilinear`` interpolates between patches. ``guided`` lets values change where
-the photo has edges: joint bilateral upsampling to cells of one or two pixels (:mod:`patchprism.features.finer`), and
-bilinear interpolation between these. It follows the edges of the photo, whether the features contain them or not.
+``nearest`` shows one value per patch. ``bilinear`` interpolates between patches. ``guided`` lets values change at the
+edges in the photo: it uses joint bilateral upsampling to cells of one or two pixels (:mod:`patchprism.features.finer`)
+and bilinear interpolation between these. It follows the edges in the photo, whether the features contain them or not.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     Crop = tuple[float, float, float, float]
     Float32 = NDArray[np.float32]
 
-# Pixels are computed in strips of about this many values, which stay in the processor's cache.
+# Pixels are computed in strips of about this many values, which fit into the processor's cache.
 _STRIP_VALUES = 1 << 19
 
 
@@ -42,7 +42,7 @@ def upsample(
     values : ndarray, shape (h, w, C), floating
         A few values per patch; any number C of them.
     crop : tuple of float
-        Left, top, right and bottom of what the patches cover, in the photo's pixels.
+        Left, top, right and bottom of the area that the patches cover, in the photo's pixels.
     size : tuple of int
         Height and width of the photo.
     method : {"nearest", "bilinear", "guided"}
@@ -52,7 +52,7 @@ def upsample(
     Returns
     -------
     ndarray, shape (H, W, C), float32
-        0 outside of the crop. Within the range of ``values``.
+        Within the range of ``values``; 0 outside the crop.
 
     Raises
     ------
@@ -79,9 +79,9 @@ def upsampled_strips(
     method: str,
     photo: NDArray[np.uint8] | None = None,
 ) -> Iterator[tuple[slice, slice, Float32]]:
-    """The same a strip of rows at a time: ``(rows, columns, (n, m, C))``, for the pixels inside the crop alone.
+    """Yield the result of :func:`upsample` in strips of rows, ``(rows, columns, (n, m, C))``, only inside the crop.
 
-    A map of many values never has to be held at full size.
+    In this way, a map with many values does not need memory at full size.
     """
     values = np.asarray(values, np.float32)
     _check(values, crop, size, method, photo)
@@ -126,9 +126,9 @@ def overlay_smooth(
 ) -> NDArray[np.uint8]:
     """The colours over the photo, (H, W, 3) uint8; the background shows the photo.
 
-    Foreground is upsampled with the colours, so that neither a dark nor a sharp seam runs between them.
+    The foreground is upsampled together with the colours, so that there is no dark or sharp seam along its border.
     """
-    # Background colours are 0: the colours are weighted with the foreground already.
+    # Background colours are 0, so the upsampled colours are already weighted with the foreground.
     values = np.concatenate(
         [np.where(foreground[..., None], colors, 0.0), foreground[..., None]], axis=-1, dtype=np.float32
     )
@@ -160,7 +160,7 @@ def _nearest(cells: int, start: float, stop: float, pixels: slice) -> Callable[.
 
 
 def _linear(cells: int, start: float, stop: float, pixels: slice) -> Callable[..., Float32]:
-    """Interpolation between the centres of cells; beyond the outermost ones their value is kept."""
+    """Interpolation between the centres of cells; pixels beyond the outermost centres get their values."""
     centers = np.arange(pixels.start, pixels.stop) + 0.5
     place = np.clip((centers - start) * (cells / (stop - start)) - 0.5, 0, cells - 1)
     before = np.minimum(place.astype(np.intp), max(cells - 2, 0))

@@ -1,4 +1,4 @@
-"""Pages as Matplotlib figures: for PDF and SVG, whose text stays text, and for notebooks. It loads Matplotlib."""
+"""Pages as Matplotlib figures, for PDF and SVG, where text stays text, and for notebooks. Imports Matplotlib."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from patchprism.pictures.page import Page
 
-# Type 42 embeds fonts whole, so that text can be found and copied; in SVG text is drawn by the viewer's fonts.
+# Type 42 embeds TrueType fonts, so that text can be searched and copied. In SVG, text stays text in the viewer's fonts.
 _STYLE: dict[Any, Any] = {
     "pdf.fonttype": 42,
     "svg.fonttype": "none",
@@ -32,12 +32,12 @@ _STYLE: dict[Any, Any] = {
     "savefig.bbox": None,
     "text.usetex": False,
 }
-# Matplotlib's parameters are those of the whole process, and figures are written by several threads.
+# Matplotlib's parameters are global, and several threads write figures.
 one_at_a_time = threading.RLock()
 
 
 class ShownFigure(Figure):
-    """A figure that a notebook shows although nothing has imported pyplot."""
+    """A figure that notebooks display without pyplot."""
 
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()
@@ -46,8 +46,8 @@ class ShownFigure(Figure):
 
 
 def measure_in_points(text: str, size: float) -> float:
-    """How wide text is in points in Matplotlib's font, ``rcParams["font.family"]``."""
-    # At ten times the size, for fonts are hinted to whole pixels.
+    """Width of text in points, in Matplotlib's font, ``rcParams["font.family"]``."""
+    # Measured at ten times the size, because hinting rounds to whole pixels.
     return text_width(text, face_at(_own_font(), round(size * 10))) / 10
 
 
@@ -62,7 +62,7 @@ def figure_of(page: Page, dpi: int, *, clear: bool = False) -> ShownFigure:
     for item in page.items:
         if isinstance(item, Picture):
             size = max(1, round(item.width * scale)), max(1, round(item.height * scale))
-            # Drawn at its size in pixels: viewers of PDF blur what they enlarge.
+            # Draw it at its final size in pixels, because PDF viewers blur pictures that they enlarge.
             extent = (item.x, item.x + item.width, item.y + item.height, item.y)
             image = AxesImage(axes, interpolation="none", origin="upper", extent=extent)
             image.set_data(np.asarray(item.draw(size)))
@@ -82,7 +82,7 @@ def figure_of(page: Page, dpi: int, *, clear: bool = False) -> ShownFigure:
                 color=tuple(value / 255 for value in item.color),
                 horizontalalignment={"l": "left", "m": "center", "r": "right"}[item.anchor],
                 verticalalignment="baseline",
-                parse_math=False,  # a name is not a formula
+                parse_math=False,  # names may contain dollar signs
                 usetex=False,
             )
     return figure

@@ -1,1 +1,1 @@
-"""Models that are fitted on features, and their colours."""
+"""Models that are fitted on features, and the colours that they give."""

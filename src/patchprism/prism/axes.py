@@ -1,4 +1,4 @@
-"""Axes that a fit has found so far, frozen: what the passes over photos and the finished prism measure along."""
+"""The axes that a fit has found. The passes over photos and the fitted prism compute coordinates along them."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ if TYPE_CHECKING:
 
     Float64 = NDArray[np.float64]
 
-# A coordinate along a component is rounded to a multiple of its standard deviation's power of two, times this: under
-# a thousandth of a step of colour. This hides the order in which a machine adds numbers, and the explorer's page can
-# store the exact coordinates in about two bytes instead of eight.
+# A coordinate along a component is rounded to a multiple of this number times a power of two, the largest one that
+# does not exceed the standard deviation of the component. The error is below a thousandth of a colour step. Rounding
+# removes differences from the order in which a machine adds numbers, and allows the explorer's page to store the exact
+# coordinates in about two bytes instead of eight.
 GRID = 2.0**-16
 
 
@@ -38,7 +39,7 @@ class Axes:
     ----------
     mean : ndarray, shape (D,), float64
     components : ndarray, shape (k, D), float64
-        At least three; those beyond D are zeros.
+        At least three; if D is smaller, the others are zeros.
     variance : ndarray, shape (k,), float64
         Zero if a component is only rounding noise.
     ratio : ndarray, shape (k,), float64
@@ -52,7 +53,7 @@ class Axes:
 
     @classmethod
     def of(cls, moments: Moments, *, signs: str) -> Axes:
-        """The first components of the rows that moments have seen."""
+        """The first components of the rows that were added to ``moments``."""
         width = len(moments.mean)
         principal = moments.principal(min(KEPT_COMPONENTS, width), stable=signs == "stable")
         missing = max(KEPT_COMPONENTS - width, 0)
@@ -68,7 +69,7 @@ class Axes:
     def coordinates(self, tokens: Tokens) -> Float64:
         """Coordinates along the components, (..., D) -> (..., k)."""
         values = project(tokens.reshape(-1, tokens.shape[-1]), self.mean, self.components)
-        # Tokens are checked, so a value that is not finite comes from a prism that was read from a file.
+        # Tokens are checked before, so a value that is not finite comes from a prism that was read from a file.
         if not np.isfinite(values).all():
             raise PrismError("this prism cannot be used: its means or components are too large")
         return on_grid(values, self.variance).reshape(*tokens.shape[:-1], len(self.components))
@@ -90,7 +91,7 @@ class Scorer:
         In [0, 1]; NaN if all patches are foreground.
     side : {"above", "below", "none"}
     head : Head, optional
-        A head that was taught by masks; its score replaces a component or direction.
+        A head that was fitted to masks; its score is used instead of a component or direction.
     given : mapping of int or str to bytes
         Masks of photos, by the index or name of the photo, from :func:`~patchprism.prism.labels.packed_shares`. The
         share of a patch that the mask covers is its score.
@@ -106,7 +107,7 @@ class Scorer:
     given: Mapping[Any, bytes] = field(default_factory=dict)
 
     def values(self, tokens: Tokens, *, scene: Float64 | None = None) -> Float64:
-        """The unscaled score, (h, w); with ``scene`` the tokens are not projected again."""
+        """The unscaled score, (h, w). ``scene`` are the coordinates along the scene components, if they are known."""
         if self.head is not None:
             return self.head.score_of(tokens).astype(np.float64)
         if self.direction is None:
@@ -117,7 +118,10 @@ class Scorer:
         return values.reshape(tokens.shape[:-1])
 
     def along_direction(self, products: Float64, squares: Float64) -> Float64:
-        """Coordinates of unit tokens along the direction, (n,), from the tokens' products with it and their squares."""
+        """Coordinates of unit tokens along the direction, (n,).
+
+        ``products`` are the products of the tokens with the direction, and ``squares`` their squared lengths.
+        """
         assert self.direction is not None
         length = np.sqrt(squares)
         step = np.exp2(np.floor(np.log2(np.linalg.norm(self.direction)))) * GRID
@@ -136,7 +140,7 @@ class Scorer:
     ) -> NDArray[np.float32]:
         """Scores of one photo, (h, w) float32 in [0, 1].
 
-        ``scene`` is as for :meth:`values`; ``photo`` is the index or name by which a mask is found.
+        ``scene`` is as for :meth:`values`; ``photo`` is the key of the photo in ``given``.
         """
         score = self.scaled(self.values(tokens, scene=scene))
         mask = None if photo is None else self.given.get(photo)
@@ -150,7 +154,7 @@ class Scorer:
 
 
 def split_at(score: NDArray[np.float32], threshold: float, side: str) -> NDArray[np.bool_]:
-    """Which scores lie above or below a threshold, itself left out; with ``"none"`` all."""
+    """Which scores lie strictly above or below a threshold; all of them for the side ``"none"``."""
     if side == "none":
         return np.ones(score.shape, dtype=bool)
     edge = np.float32(threshold)
@@ -164,14 +168,14 @@ def grid_steps(variance: Float64) -> Float64:
 
 
 def on_grid(values: Float64, variance: Float64) -> Float64:
-    """Coordinates (..., k) rounded to multiples of :func:`grid_steps`, as all colours and scores take them."""
+    """Coordinates (..., k) rounded to multiples of :func:`grid_steps`. All colours and scores use these."""
     steps = grid_steps(variance)
     rounded: Float64 = np.rint(values / np.where(steps > 0, steps, 1.0)) * steps
     return rounded
 
 
 def chosen(values: Float64, components: tuple[int, int, int], *, signed: bool = True) -> Float64:
-    """The three components that make colours, (..., k) -> (..., 3), turned around where asked."""
+    """The three components that become colours, (..., k) -> (..., 3), inverted if their number is negative."""
     three = values[..., [abs(c) - 1 for c in components]]
     return three * np.sign(components) if signed else three
 
@@ -181,7 +185,7 @@ def all_patch_values(
 ) -> Float64:
     """The all-patch picture before scaling, (h, w, 3).
 
-    Scene components, and in the background the smallest of them in this photo.
+    Foreground patches have their scene components, and background patches the smallest value in this photo.
     """
     values = chosen(scene, components)
     return np.where(foreground[..., np.newaxis], values, values.min())

@@ -1,4 +1,4 @@
-"""Components -> colours: scaling to [0, 1], and the one place where floats become bytes."""
+"""Components -> colours in [0, 1]."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from patchprism.prism.oklab import fill_cube
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# Value of a channel without variance: neither dark nor bright.
+# Value of a channel without variance: medium, neither dark nor bright.
 FLAT = 0.5
 
 
@@ -43,7 +43,7 @@ def scale_range(values: NDArray[np.floating[Any]], low: Any, high: Any) -> NDArr
     ----------
     values : ndarray, shape (..., k)
     low, high : float or ndarray, shape (k,)
-        Where both are equal the channel is flat and becomes 0.5.
+        If both are equal, the channel is flat and becomes 0.5.
 
     Returns
     -------
@@ -63,13 +63,13 @@ def scale_range(values: NDArray[np.floating[Any]], low: Any, high: Any) -> NDArr
 
 
 def scale_sigmoid(values: NDArray[np.floating[Any]], deviation: Any) -> NDArray[np.float32]:
-    """Values divided by their standard deviation and squashed by sigmoid(2x), as DINOv3's notebook does.
+    """Values divided by their standard deviation and mapped by sigmoid(2x), as in DINOv3's notebook.
 
     Parameters
     ----------
     values : ndarray, shape (..., k)
     deviation : float or ndarray, shape (k,)
-        Where it is 0 the channel is flat and becomes 0.5.
+        If it is 0, the channel is flat and becomes 0.5.
 
     Returns
     -------
@@ -77,18 +77,18 @@ def scale_sigmoid(values: NDArray[np.floating[Any]], deviation: Any) -> NDArray[
     """
     flat = np.asarray(deviation) <= 0
     whitened = np.where(flat, 0.0, np.asarray(values, np.float64) / np.where(flat, 1.0, deviation))
-    # tanh form: exp(-2x) would overflow for values far outside the fitted ones
+    # The form with tanh, because exp(-2x) would overflow for values far outside the fitted range.
     return (0.5 + 0.5 * np.tanh(whitened)).astype(np.float32)
 
 
 def lay_out(values: NDArray[np.float32], space: str) -> NDArray[np.float32]:
-    """Three values in [0, 1] as a colour: red, green and blue themselves, or a cube of OKLab.
+    """Three values in [0, 1] as a colour: as red, green and blue, or as axes of a cube in OKLab.
 
     Parameters
     ----------
     values : ndarray, shape (..., 3), float32, in [0, 1]
     space : {"rgb", "oklab"}
-        See :func:`~patchprism.prism.oklab.fill_cube` for the second.
+        For ``"oklab"``, see :func:`~patchprism.prism.oklab.fill_cube`.
 
     Returns
     -------

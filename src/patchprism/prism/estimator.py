@@ -1,4 +1,4 @@
-"""Prism: splits patch tokens into foreground and colours; all that it learns is kept and can be saved."""
+"""Prism: splits patch tokens into foreground and colours. Everything that it learns can be saved."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ class Prism(FittedPrism):
     --------
     >>> rng = np.random.default_rng(0)
     >>> tokens = rng.normal(size=(2, 8, 8, 16)).astype(np.float32)
-    >>> tokens[..., 0] += 5  # what ground and object have in common
+    >>> tokens[..., 0] += 5  # a part that background and object have in common
     >>> tokens[:, 2:6, 2:6, 1] += 9
     >>> prism = Prism().fit(tokens)
     >>> int(prism.foreground_of(tokens[0]).sum())
@@ -165,7 +165,7 @@ class Prism(FittedPrism):
         Raises
         ------
         OptionError
-            If an option has a value that is not allowed, or does not go with ``y``.
+            If an option has a value that is not allowed, or cannot be combined with ``y``.
         PhotoError
             If a mask does not fit its photo; the photo is named.
         FeaturesError
@@ -198,11 +198,12 @@ class Prism(FittedPrism):
         return self.fit_by(walk, n_photos=len(photos), masks=given)
 
     def fit_by(self, walk: Walk, *, n_photos: int, masks: Mapping[int, bytes] | None = None) -> Self:
-        """Learn from passes over the photos that the caller runs: ``walk(make)`` folds all photos into ``make()``.
+        """Learn from passes over the photos, which the caller runs.
 
         Parameters
         ----------
         walk : callable
+            ``walk(make)`` adds all photos to the pass ``make()`` and returns it.
         n_photos : int
             Maximum number of photos. It determines which of them are labelled.
         masks : mapping of int to bytes, optional
@@ -261,7 +262,7 @@ class Prism(FittedPrism):
         return self
 
     def _separate(self, scorer: Scorer, counts: ScoreCounts) -> tuple[Scorer, dict[str, float]]:
-        """The scorer with its threshold and side, and each side's border share."""
+        """The scorer with its threshold and side, and the border share of each side."""
         threshold = counts.threshold
         if threshold is None:
             by_labels = self.threshold == "auto" and scorer.direction is not None
@@ -334,7 +335,7 @@ class Prism(FittedPrism):
         Raises
         ------
         PrismError
-            As :meth:`to_bytes`.
+            As for :meth:`to_bytes`.
         OutputError
             If the file cannot be written.
         """
@@ -371,8 +372,8 @@ class Prism(FittedPrism):
         return tags
 
     def __repr__(self) -> str:
-        said = {name: checks.said(value) for name, value in self.get_params().items()}
-        parts = [f"{name}={value}" for name, value in said.items() if value != checks.said(DEFAULTS[name])]
+        shown = {name: checks.said(value) for name, value in self.get_params().items()}
+        parts = [f"{name}={value}" for name, value in shown.items() if value != checks.said(DEFAULTS[name])]
         parts.append(f"fitted on {counted(self.n_photos_, 'photo')}" if self.is_fitted else "not fitted")
         if self.is_fitted and self.undecided_:
             parts.append(f"side {self.side_} but undecided")

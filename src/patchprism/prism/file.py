@@ -3,11 +3,11 @@
 Layout, version 3. The tensors (float64; the histogram is int64) are the learned arrays of :class:`~patchprism.Prism`,
 without the trailing underscore. ``direction`` exists only if the foreground was found with a direction, and
 ``head_weights`` and ``head_bias`` only if a head found it. The metadata has one entry, ``patchprism``: a JSON object
-with ``version``, ``options``, ``learned`` (numbers and words; of a head, what :mod:`patchprism.prism.head_file`
-describes) and ``origin``. The same prism always gives the same bytes.
+with ``version``, ``options``, ``learned`` (numbers and words; the entry of a head is described in
+:mod:`patchprism.prism.head_file`) and ``origin``. The same prism always gives the same bytes.
 
-Version 1 knew no direction, and its foreground ``"auto"`` is what is called ``"pca"`` today. Version 2 knew no head; a
-prism without one is still written as version 2.
+Version 1 had no direction, and its foreground ``"auto"`` is now called ``"pca"``. Version 2 had no head; a prism
+without a head is still written as version 2.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ if TYPE_CHECKING:
 VERSION = 3
 
 _SCALARS = ("threshold", "side", "n_photos", "n_patches", "n_foreground", "border_share")
-# Values that belong to a direction.
+# Values that exist only with a direction or a head.
 _VOTES = ("n_voters", "agreement")
-# Axis names of each tensor; equal names must have equal lengths.
+# Names of the axes of each tensor, one letter per axis; axes with the same name must have the same length.
 _TENSORS = {
     "scene_mean": "D",
     "scene_components": "kD",
@@ -57,17 +57,17 @@ _TENSORS = {
 _DIRECTION = {"direction": "D"}
 _HEAD = {"head_weights": "cD", "head_bias": "c"}
 LEARNED = (*_SCALARS, *_VOTES, *_TENSORS, *_DIRECTION, "head")
-# Options that every file has; the others only where they differ from their defaults. Files of version 1 lack
-# ``space``, which means rgb.
+# Options that every file contains. The others are written only if they differ from their defaults. Files of version 1
+# have no ``space``, which means rgb.
 _ALWAYS = {"threshold", "foreground", "scaling", "components"}
 MAX_HEADER = 1 << 20
-# Limit that the numbers of a fit on finite float32 tokens cannot exceed; their squares are far from infinity.
+# The numbers of a fit on valid tokens cannot exceed this limit, and its square is far from infinity.
 MAX_VALUE = 1e60
 
 
 @dataclass(frozen=True, eq=False)
 class State:
-    """All that a prism's file holds; what was learned is by the names in ``LEARNED``."""
+    """The content of a prism's file. The keys of ``learned`` are the names in ``LEARNED``."""
 
     options: PrismOptions
     learned: dict[str, Any]
@@ -80,7 +80,7 @@ def prism_bytes(state: State) -> bytes:
     Raises
     ------
     PrismError
-        If its ``origin`` could not be read again.
+        If its ``origin`` has values that could not be read again.
     """
     from safetensors.numpy import save
 
@@ -113,12 +113,12 @@ def prism_bytes(state: State) -> bytes:
         check_origin(from_json(text)["origin"])
     except (TypeError, ValueError, RecursionError) as error:
         raise PrismError(f"this prism's origin cannot be saved: {error}") from error
-    # One metadata entry: safetensors keeps several in no fixed order.
+    # Only one metadata entry, because safetensors writes several entries in no fixed order.
     return save({name: np.ascontiguousarray(each) for name, each in tensors.items()}, {"patchprism": text})
 
 
 def read_prism(path: str | os.PathLike[str]) -> State:
-    """The content of a prism's file; raises as :meth:`Prism.load <patchprism.Prism.load>`."""
+    """The content of a prism's file; raises the errors of :meth:`Prism.load <patchprism.Prism.load>`."""
     name = address_text(checks.path("path", path))
     try:
         with local_copy(name) as copy:
@@ -130,7 +130,7 @@ def read_prism(path: str | os.PathLike[str]) -> State:
     except PatchPrismError:
         raise
     except Exception as error:
-        # safetensors raises its own errors, struct's and the system's; all mean one thing here
+        # safetensors raises exceptions of several kinds, which all mean the same here
         advice = _advice(Path(name)) or f" ({error})"
         raise PrismError(f"{name}: not a prism, or damaged{advice}") from error
     return _checked(name, header, tensors)
@@ -167,7 +167,8 @@ def _read(path: Path, name: str) -> tuple[dict[str, Any], dict[str, np.ndarray[A
         version = header.get("version")
         if not is_whole(version, 1, VERSION):
             raise PrismError(
-                f"{name}: prism of version {_short(version)}, this PatchPrism reads up to version {VERSION}: upgrade it"
+                f"{name}: prism of version {checks.said(version)}, this PatchPrism reads up to version {VERSION}: "
+                "upgrade it"
             )
         there = set(file.keys())
         names = _TENSORS | _DIRECTION if version != 1 and "direction" in there else _TENSORS
@@ -176,7 +177,7 @@ def _read(path: Path, name: str) -> tuple[dict[str, Any], dict[str, np.ndarray[A
         missing = sorted(set(names) - there)
         if missing:
             raise PrismError(f"{name}: incomplete prism, it lacks {', '.join(missing)}")
-        # Shapes are known before a byte of the tensors is read: a small file may promise large ones.
+        # The shapes are checked before any tensor is read, because a small file may declare large tensors.
         _check_shapes(name, {key: file.get_slice(key) for key in names})
         return header, {key: file.get_tensor(key) for key in names}
 
@@ -202,7 +203,7 @@ def _check_tensors(name: str, tensors: dict[str, np.ndarray[Any, Any]]) -> None:
     for key, array in tensors.items():
         least = 0 if key.endswith(("_variance", "_ratio", "histogram")) else -MAX_VALUE
         most = 1 + 1e-6 if key.endswith(("_ratio", "_components")) else MAX_VALUE
-        # Written so that NaN fails, too.
+        # The comparison also fails for NaN.
         if not ((array >= max(least, -most)) & (array <= most)).all():
             raise PrismError(f"{name}: damaged prism, tensor {key} has values out of range, or NaN")
     for key in ("score_range", "object_range", "all_range"):
@@ -245,14 +246,14 @@ def _checked_options(options: Any) -> PrismOptions:
     if not isinstance(options, dict):
         raise ValueError("it has no options")
     if not _ALWAYS <= set(options) <= set(DEFAULTS):
-        raise ValueError(f"options {_short(sorted(options))}")
+        raise ValueError(f"options {checks.said(sorted(options))}")
     for key, value in options.items():
         several = isinstance(value, list) and key == "components"
         several = several and all(is_whole(each, -MAX_WIDTH, MAX_WIDTH) for each in value)
         if not (several or isinstance(value, str) or is_number(value)):
-            raise ValueError(f"{key} {_short(value)}")
+            raise ValueError(f"{key} {checks.said(value)}")
     if not isinstance(options["components"], list):
-        raise ValueError(f"components {_short(options['components'])}")
+        raise ValueError(f"components {checks.said(options['components'])}")
     return PrismOptions(**options | {"components": tuple(options["components"])})
 
 
@@ -266,15 +267,17 @@ def _checked_learned(learned: Any, *, with_direction: bool, with_head: bool) -> 
     side, threshold = learned["side"], learned["threshold"]
     shares = learned["border_share"]
     if side not in ("above", "below", "none"):
-        raise ValueError(f"side {_short(side)}")
+        raise ValueError(f"side {checks.said(side)}")
     if (threshold is None) != (side == "none") or not (threshold is None or is_number(threshold, 0, 1)):
-        raise ValueError(f"side {side!r} with threshold {'nan' if threshold is None else _short(threshold)}")
+        raise ValueError(
+            f"side {side!r} with threshold {'nan' if threshold is None else checks.said(threshold)}"
+        )
     if (
         not isinstance(shares, dict)
         or set(shares) != {"above", "below"}
         or not all(is_number(share, 0, 1) for share in shares.values())
     ):
-        raise ValueError(f"border_share {_short(shares)}")
+        raise ValueError(f"border_share {checks.said(shares)}")
     if with_direction and not (
         is_whole(learned["n_voters"], 1)
         and is_number(learned["agreement"], 0, 1)
@@ -288,14 +291,14 @@ def _checked_learned(learned: Any, *, with_direction: bool, with_head: bool) -> 
         if learned["agreement"] is None:
             learned["agreement"] = math.nan
         elif not is_number(learned["agreement"], 0, 1):
-            raise ValueError(f"agreement {_short(learned['agreement'])}")
+            raise ValueError(f"agreement {checks.said(learned['agreement'])}")
         if not is_whole(learned["n_voters"], 1):
-            raise ValueError(f"n_voters {_short(learned['n_voters'])}")
+            raise ValueError(f"n_voters {checks.said(learned['n_voters'])}")
         check_header(learned["head"])
     votes = with_direction or with_head
     counts = learned["n_photos"], learned["n_foreground"], learned["n_patches"]
     if not all(is_whole(count, 1) for count in counts) or not counts[0] <= counts[2] >= counts[1]:
-        raise ValueError(f"counts {_short(counts)}")
+        raise ValueError(f"counts {checks.said(counts)}")
     return {
         **{name: learned[name] for name in _SCALARS},
         "threshold": float("nan") if threshold is None else float(threshold),
@@ -304,8 +307,3 @@ def _checked_learned(learned: Any, *, with_direction: bool, with_head: bool) -> 
         "agreement": float(learned["agreement"]) if votes else float("nan"),
         "head": learned.get("head"),
     }
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,4 +1,4 @@
-"""A fitted prism in use: what it makes of a photo, and what it tells of its fit."""
+"""Use a fitted prism: score, foreground and colours of photos, and a summary of the fit."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
     Float64 = NDArray[np.float64]
 
-# Share of the patches of one side that are on borders, divided by that of the other side. From this ratio on, the
-# shares do not distinguish the sides. Grey and noise give 0.88 to 0.96 (ViT-S/14, block 8); of 18 jobs of one to four
-# photos with an object, 17 give 0 to 0.79 (that network and efficientnet_lite2).
+# The smaller of the border shares of both sides, divided by the larger one. From this ratio on, the shares do not
+# distinguish the sides. Grey and noise give 0.88 to 0.96 (ViT-S/14, block 8). Of 18 jobs of one to four photos with an
+# object, 17 give 0 to 0.79 (that network and efficientnet_lite2).
 UNDECIDED_RATIO = 0.8
 
 
 class FittedPrism(PrismOptions):
-    """Options and all that a fit learned; :class:`~patchprism.Prism`, which can fit and be saved, describes them."""
+    """The options and learned values of a prism, described at :class:`~patchprism.Prism`, which adds fit and save."""
 
     scene_mean_: Float64
     scene_components_: Float64
@@ -83,11 +83,12 @@ class FittedPrism(PrismOptions):
         return Axes(self.object_mean_, self.object_components_, self.object_variance_, self.object_ratio_)
 
     def split(self, tokens: Tokens, *, name: str = "features") -> PhotoColors:
-        """Score, foreground and both colourings of one photo's tokens, (h, w, D).
+        """Score, foreground, colours and all-patch picture of one photo, from its tokens (h, w, D).
 
-        Raises as :meth:`Prism.transform <patchprism.Prism.transform>`; ``name`` is the photo's, for errors.
+        ``name`` is the name of the photo, for its mask and for errors, which are those of
+        :meth:`Prism.transform <patchprism.Prism.transform>`.
         """
-        self.check_options()  # a user may have set one since the fit
+        self.check_options()  # options may have been set since the fit
         tokens = self._checked(tokens, name)
         scorer = self.scorer
         scene = scorer.scene.coordinates(tokens)
@@ -102,11 +103,11 @@ class FittedPrism(PrismOptions):
         return PhotoColors(score, foreground, rgb, lay_out(rgb_all, self.space))
 
     def scene_components(self, tokens: Tokens) -> Float64:
-        """Coordinates along the scene PCA's components, (..., D) -> (..., k)."""
+        """Coordinates along the components of the scene PCA, (..., D) -> (..., k)."""
         return self.scorer.scene.coordinates(tokens)
 
     def object_components(self, tokens: Tokens) -> Float64:
-        """Coordinates along the object PCA's components, (..., D) -> (..., k)."""
+        """Coordinates along the components of the object PCA, (..., D) -> (..., k)."""
         return self.object_axes.coordinates(tokens)
 
     def score_of(self, tokens: Tokens) -> NDArray[np.float32]:
@@ -114,11 +115,11 @@ class FittedPrism(PrismOptions):
         return self.scorer.score_of(tokens)
 
     def foreground_of(self, tokens: Tokens) -> NDArray[np.bool_]:
-        """Foreground of one photo, (h, w) bool, as in the fit."""
+        """Foreground of one photo, (h, w) bool, with the fitted threshold and side."""
         return self.scorer.foreground_of(tokens)
 
     def colors_of(self, components: Float64) -> NDArray[np.float32]:
-        """Colours of coordinates along the object PCA's components, (n, k) -> (n, 3) in [0, 1]."""
+        """Colours from coordinates along the components of the object PCA, (n, k) -> (n, 3) in [0, 1]."""
         values = chosen(components, self.components)
         deviation = np.sqrt(chosen(self.object_variance_, self.components, signed=False))
         if self.scaling == "sigmoid":
@@ -153,7 +154,7 @@ class FittedPrism(PrismOptions):
         check_tokens(array, name)
         return array
 
-    # ---------------------------------------------------------------- telling
+    # ---------------------------------------------------------------- reporting
 
     def summary(self) -> dict[str, Any]:
         """Results of the fit, as numbers and words, for reports."""
@@ -199,7 +200,7 @@ class FittedPrism(PrismOptions):
 
     @property
     def undecided_(self) -> bool:
-        """Whether a side was chosen by the border shares though they are too close to tell."""
+        """Whether the side was chosen by border shares that are too close to distinguish the sides."""
         chosen = self.foreground in ("auto", "object", "pca")
         return self.method_ == "pca" and chosen and not self._sides_differ()
 
@@ -275,5 +276,7 @@ class FittedPrism(PrismOptions):
         other = "below" if self.side_ == "above" else "above"
         mine, theirs = self.border_share_[self.side_], self.border_share_[other]
         undecided = "undecided: " if self.undecided_ else ""
-        said = f"{mine:.0%} of the patches {self.side_} lie on the photos' borders, of those {other} {theirs:.0%}"
-        return undecided + said
+        return (
+            f"{undecided}{mine:.0%} of the patches {self.side_} lie on the photos' borders, of those {other} "
+            f"{theirs:.0%}"
+        )

@@ -1,12 +1,14 @@
 """The foreground direction: each photo labels its own patches, and one direction is learned from all labels.
 
-A photo's labels come from two cues that need nothing but its patch tokens: which clusters of patches lie inside
-the photo rather than along its border, and how unlike the border each patch is. Object and ground are separated
-where the normalised cut (Shi and Malik, "Normalized Cuts and Image Segmentation", 2000) of the graph of similar
-patches (the graph of TokenCut, Wang et al., 2022) is smallest along the order that the two cues give.
+The labels of a photo come from two cues that need only its patch tokens: whether a patch belongs to clusters that lie
+inside the photo rather than along its border, and how much the patch differs from the border. Patches are sorted by
+the sum of these cues. The sorted patches are split into object and background where the normalised cut (Shi and
+Malik, "Normalized Cuts and Image Segmentation", 2000) of the graph of similar patches (the graph of TokenCut, Wang et
+al., 2022) is smallest.
 
-The direction is the mean over photos of the difference between the mean unit tokens of the two classes. Patches
-whose unit token reaches far enough along it are foreground, also in photos that were not labelled.
+The direction is the mean over photos of the difference between the mean unit tokens of the two classes. A patch is
+foreground if the coordinate of its unit token along the direction is large enough, also in photos that were not
+labelled.
 """
 
 from __future__ import annotations
@@ -27,40 +29,42 @@ if TYPE_CHECKING:
     Float32 = NDArray[np.float32]
     Float64 = NDArray[np.float64]
 
-# Part of every prism's file: the labels of a later version may differ.
+# Version of the labels, which prism files record. Another version may give other labels.
 VERSION = 2
-# Photos of a job that are labelled at most, evenly spaced: a direction changes little after a few dozen.
+# Maximum number of photos of a job that are labelled, evenly spaced. The direction changes little after a few dozen.
 MOST_VOTERS = 512
-# Above this, patches are labelled two by two: the graph grows with the square of their number.
+# In a photo with more patches, blocks of 2 x 2 patches are labelled, because the graph grows with the square of their
+# number.
 MOST_PATCHES = 2048
 
 CLUSTERS = 16
 MOST_ROUNDS = 30
-FAINT = 1e-5  # weight of an edge between unlike patches, as in TokenCut: it keeps the graph connected
+FAINT = 1e-5  # weight of an edge between dissimilar patches, which keeps the graph connected, as in TokenCut
 CURVE_BINS = 1024
 
-# A photo's lower edge is not counted as border at first, since people and animals often stand on it or are cut by
-# it; labels that then cover this much of the remaining border (relative to their share of the photo) are made
-# again with the whole border. On 22 photos with masks any value from 0.3 to 0.5 gave the same, and raised the
-# mean IoU of the labels from 0.795 to 0.823 (ViT-S/14, block 8) and from 0.608 to 0.650 (EfficientNet-lite2).
+# At first, the lower edge of a photo does not count as border, because people and animals often stand on it or are cut
+# by it. If the labels then cover the remaining border with at least this ratio (see `border_ratio`), the photo is
+# labelled again with the whole border. On 22 photos with masks, any value from 0.3 to 0.5 gave the same result, and
+# raised the mean IoU of the labels from 0.795 to 0.823 (ViT-S/14, block 8) and from 0.608 to 0.650
+# (EfficientNet-lite2).
 MOST_BORDER = 0.4
-# Labels that cover this much of both sides and of the lower edge, but less than LITTLE of the upper edge, are land
-# under a sky, and are labelled again by themselves. With ViT-S/14, block 8, this raised the mean IoU of the labels
-# from 0.823 to 0.833 on the same photos, and from 0.70 to 0.72 on 110 photos of cut-outs before two kinds of ground;
-# objects wider than the photo lost 0.04. Doing so whenever labels cover the border raised the former more, but
-# halved the IoU of objects that are cut by one border.
+# Labels that cover at least this share of both sides and of the lower edge, but less than LITTLE of the upper edge,
+# are land under a sky. The patches of the land are then labelled again without the sky. With ViT-S/14, block 8, this
+# raised the mean IoU of the labels from 0.823 to 0.833 on the same photos, and from 0.70 to 0.72 on 110 photos of
+# cut-outs in front of two kinds of ground; objects wider than the photo lost 0.04. Doing this whenever labels cover
+# the border raised the former more, but halved the IoU of objects that are cut by one border.
 LAND = 0.5
 LITTLE = 0.05
-# Thresholds whose agreement with the labels is this close to the best one are equally good; their middle is kept.
-# With all of EfficientNet-lite2 in bfloat16 instead of float32, 3.7 % of the patches changed with the best threshold
-# alone, 1.2 % with the middle.
+# Thresholds whose agreement with the labels is at least this share of the best agreement count as equally good, and
+# the middle one is used. When all of EfficientNet-lite2 ran in bfloat16 instead of float32, 3.7 % of the patches
+# changed with the best threshold, and 1.2 % with the middle one.
 AS_GOOD = 0.99
 
 
 def unit(tokens: Tokens) -> Float32:
     """Tokens (..., D) scaled to unit length, as float32; a token of zeros stays as it is."""
     wide = np.asarray(tokens, np.float64)
-    # The largest magnitude is divided out first, so that no square overflows.
+    # Divide by the largest magnitude first, so that no square overflows.
     largest = np.abs(wide).max(axis=-1, keepdims=True)
     wide = wide / np.where(largest > 0, largest, 1.0)
     length = np.linalg.norm(wide, axis=-1, keepdims=True)
@@ -69,16 +73,17 @@ def unit(tokens: Tokens) -> Float32:
 
 
 def on_border(h: int, w: int) -> Mask:
-    """Which patches of a grid lie on the photo's border, (h, w) bool."""
+    """Which patches of a grid are on the border, (h, w) bool."""
     border = np.ones((h, w), dtype=bool)
     border[1:-1, 1:-1] = False
     return border
 
 
 def border_ratio(mask: Mask, border: Mask | None = None) -> float:
-    """Share of the border's patches that a mask covers, divided by the share of all patches that it covers.
+    """Share of the border patches that a mask covers, divided by the share of all patches that it covers.
 
-    About 0 for an object inside the photo, about 1 for a mask that ignores the border; 0 for an empty mask.
+    This is about 0 for an object inside the photo, and about 1 for a mask that is unrelated to the border. It is 0
+    for an empty mask.
     """
     border = on_border(*mask.shape) if border is None else border
     share = mask.mean()
@@ -86,13 +91,13 @@ def border_ratio(mask: Mask, border: Mask | None = None) -> float:
 
 
 def agreement(mask: Mask, labels: Mask) -> float:
-    """Intersection over union of a mask and a photo's labels, 0 to 1; 1 where both are empty."""
+    """Intersection over union of a mask and the labels of a photo, from 0 to 1; 1 if both are empty."""
     union = int((mask | labels).sum())
     return float((mask & labels).sum() / union) if union else 1.0
 
 
 def class_difference(units: Float32, mask: Mask) -> Float64 | None:
-    """Mean unit token inside a mask less that outside, (D,) float64; None where the mask is empty or full."""
+    """Mean unit token inside a mask minus that outside, (D,) float64; None if the mask is empty or full."""
     if mask.all() or not mask.any():
         return None
     difference: Float64 = units[mask].mean(axis=0, dtype=np.float64) - units[~mask].mean(
@@ -105,7 +110,7 @@ def class_difference(units: Float32, mask: Mask) -> Float64 | None:
 
 
 def label_patches(tokens: Tokens) -> Mask:
-    """Which patches of one photo look like its object, by that photo alone.
+    """Which patches of one photo look like its object, determined from this photo alone.
 
     Parameters
     ----------
@@ -114,13 +119,13 @@ def label_patches(tokens: Tokens) -> Mask:
     Returns
     -------
     ndarray, shape (h, w), bool
-        All False where the patches do not differ.
+        All False if the patches do not differ.
     """
     return label_units(unit(tokens))
 
 
 def label_units(units: Float32) -> Mask:
-    """:func:`label_patches` of tokens that have unit length already."""
+    """:func:`label_patches` for tokens of unit length."""
     h, w, _ = units.shape
     if h * w > MOST_PATCHES:
         coarse = label_units(unit(_halved(units)))
@@ -146,9 +151,9 @@ def is_land(mask: Mask) -> bool:
 
 
 def _object_on_land(land: Mask, cosines: Float32, distances: Float32, border: Mask) -> Mask:
-    """Labels among the patches of ``land`` alone, (h, w) bool; ``land`` itself where they do not differ.
+    """Labels from the patches of ``land`` alone, (h, w) bool; ``land`` itself if these do not differ.
 
-    A sky differs so much from what is below it that the first cut runs along the horizon.
+    A sky differs so much from the land below it that the first cut separates them along the horizon.
     """
     places = np.flatnonzero(land)
     on = border.ravel()[places]
@@ -166,7 +171,7 @@ def _unlike(cosines: Float32, distances: Float32, border: Mask) -> Mask:
 
 
 def _halved(units: Float32) -> Float32:
-    """Means of 2 x 2 patches, (ceil(h / 2), ceil(w / 2), D); an odd last row or column counts twice."""
+    """Means of 2 x 2 patches, (ceil(h / 2), ceil(w / 2), D); if h or w is odd, the last row or column is repeated."""
     h, w, width = units.shape
     even = np.pad(units, ((0, h % 2), (0, w % 2), (0, 0)), mode="edge")
     means: Float32 = even.reshape((h + 1) // 2, 2, (w + 1) // 2, 2, width).mean(axis=(1, 3))
@@ -174,7 +179,7 @@ def _halved(units: Float32) -> Float32:
 
 
 def _similarity_threshold(cosines: Float32) -> float:
-    """Above which two patches are similar: midway between the mean of all cosines and their 90th percentile."""
+    """The cosine above which patches are similar: halfway between the mean and the 90th percentile of all cosines."""
     sample = cosines[:: max(1, len(cosines) // 256)]
     return float((cosines.mean(dtype=np.float64) + np.quantile(sample, 0.9)) / 2)
 
@@ -182,9 +187,9 @@ def _similarity_threshold(cosines: Float32) -> float:
 def _cluster_distances(rows: Float32) -> Float32:
     """Squared distances of rows (n, D) to the centres of k-means, (n, k).
 
-    The first centre is the row farthest from the mean, the others come from k-means++ (Arthur and
-    Vassilvitskii, 2007) with a fixed seed. The number of threads changes the last bits of the distances;
-    with 1, 2 and 4 threads the labels of 22 photos were the same.
+    The first centre is the row farthest from the mean; the others are found by k-means++ (Arthur and Vassilvitskii,
+    2007) with a fixed seed. The number of threads changes the last bits of the distances. With 1, 2 and 4 threads,
+    the labels of 22 photos were the same.
     """
     random = np.random.default_rng(0)
     count = min(CLUSTERS, len(rows))
@@ -217,7 +222,7 @@ def _cluster_distances(rows: Float32) -> Float32:
 
 
 def _cluster_votes(distances: Float32, border: Mask) -> Float64:
-    """How much the clusters that a patch belongs to lie off the border, (n,) from 0 to 1."""
+    """How much the clusters that a patch belongs to lie inside the photo, (n,), from 0 (on the border) to 1."""
     spread = float(distances.min(axis=1).mean())
     temperature = max((1 - spread) / 2, 1e-6)
     nearest = distances.min(axis=1, keepdims=True)
@@ -230,7 +235,7 @@ def _cluster_votes(distances: Float32, border: Mask) -> Float64:
 
 
 def _unlike_border(cosines: Float32, border: Mask) -> Float64:
-    """1 less the mean cosine of each patch to the third of the border that is most like it, (n,)."""
+    """1 minus the mean cosine between each patch and the most similar third of the border patches, (n,)."""
     places = np.flatnonzero(border)
     to_border = cosines[:, places]
     to_border[places, np.arange(len(places))] = -np.inf  # a patch is not compared with itself
@@ -241,15 +246,16 @@ def _unlike_border(cosines: Float32, border: Mask) -> Float64:
 
 
 def _best_cut(cues: Float64, similar: Mask) -> Mask:
-    """Patches above the threshold on ``cues`` (n,) whose normalised cut of the graph is the smallest, (n,) bool."""
+    """Patches above the threshold on ``cues`` (n,) that gives the smallest normalised cut of the graph, (n,) bool."""
     n = len(cues)
     order = np.argsort(-cues, kind="stable")
     fewest, most = max(2, int(np.ceil(0.01 * n))), int(0.95 * n)
     if most < fewest or cues.min() == cues.max():
         return np.zeros(n, dtype=bool)
-    rank = np.empty(n, np.uint16)  # smaller numbers compare faster, and n is MOST_PATCHES at most
+    rank = np.empty(n, np.uint16)  # small integers compare faster, and n is at most MOST_PATCHES
     rank[order] = np.arange(n)
-    # Edges of each patch to those before it; then within the first k patches, in both directions, for every k
+    # Number of edges from each patch to patches before it. Then, for every k, the weight of all edges within the first
+    # k patches, in both directions.
     before = _counts(similar & (rank < rank[:, None]))[order]
     size = np.arange(1, n + 1, dtype=np.float64)
     within = (2 * before + np.diagonal(similar)[order]).cumsum().astype(np.float64)
@@ -265,7 +271,7 @@ def _best_cut(cues: Float64, similar: Mask) -> Mask:
 
 
 def _counts(marks: Mask) -> NDArray[np.int64]:
-    """How many are True in each row, (n, m) -> (n,); several times faster than ``sum(axis=1)``."""
+    """Number of True values in each row, (n, m) -> (n,); several times faster than ``sum(axis=1)``."""
     return np.array([np.count_nonzero(row) for row in marks])
 
 
@@ -279,7 +285,7 @@ def _scaled(values: Float64) -> Float64:
 
 @dataclass(frozen=True)
 class Voters:
-    """Which photos of a job are labelled: at most ``MOST_VOTERS`` of ``n_photos``, evenly spaced by their index."""
+    """Which photos of a job are labelled: at most ``MOST_VOTERS`` of ``n_photos``, evenly spaced by index."""
 
     n_photos: int
 
@@ -288,7 +294,7 @@ class Voters:
 
 
 class DirectionVotes:
-    """Labels of the voting photos, and the sum of their class differences."""
+    """Labels of the labelled photos, and the sum of their class differences."""
 
     def __init__(self, voters: Voters) -> None:
         self.voters = voters
@@ -297,7 +303,7 @@ class DirectionVotes:
         self.total: Float64 | None = None
 
     def add(self, index: int, tokens: Tokens) -> None:
-        """Add a photo's tokens, (h, w, D); photos that do not vote are left out."""
+        """Label a photo, from its tokens (h, w, D), and add its class difference, if it is one of ``voters``."""
         if index not in self.voters:
             return
         units = unit(tokens)
@@ -309,19 +315,19 @@ class DirectionVotes:
             self.count += 1
 
     def merge(self, other: DirectionVotes) -> None:
-        """Add what another one has seen."""
+        """Add the photos of another instance."""
         self.labels |= other.labels
         self.count += other.count
         if other.total is not None:
             self.total = other.total if self.total is None else self.total + other.total
 
     def direction(self) -> Float64 | None:
-        """The direction, (D,) float64; None where no photo has both classes."""
+        """The direction, (D,) float64; None if no photo has both classes."""
         return None if self.total is None or not self.total.any() else self.total / self.count
 
 
 def labels_of(labels: Mapping[int, bytes], index: int, shape: tuple[int, ...]) -> Mask | None:
-    """The labels of a photo as :class:`DirectionVotes` keeps them, (h, w) bool; None for one that did not vote."""
+    """The labels of a photo from ``DirectionVotes.labels``, (h, w) bool; None for a photo that was not labelled."""
     packed = labels.get(index)
     if packed is None:
         return None
@@ -330,21 +336,21 @@ def labels_of(labels: Mapping[int, bytes], index: int, shape: tuple[int, ...]) -
 
 
 def score_bins(score: Float32, count: int) -> NDArray[np.int64]:
-    """The bin of each score in [0, 1] among ``count`` equal ones, (n,); a score on an edge belongs below it.
+    """The bin of each score, (n,), in ``count`` equal bins of [0, 1]; a score on an edge belongs to the lower bin.
 
-    So the scores above the edge ``i / count`` are those in bins ``i`` and up.
+    So the scores above the edge ``i / count`` are those in bin ``i`` and higher bins.
     """
     bins = np.ceil(score.ravel().astype(np.float64) * count).astype(np.int64) - 1
     return np.clip(bins, 0, count - 1)
 
 
 class AgreementCurves:
-    """For every threshold on the score, the sum over photos of the IoU of the mask with the photo's labels.
+    """For every threshold on the score, the sum over photos of the IoU between the mask and the labels of the photo.
 
     Attributes
     ----------
     counts : ndarray, shape (2, CURVE_BINS), int64
-        Scores of the patches that are labelled as ground and as object.
+        Histograms of the scores of the patches that are labelled as background and as object.
     """
 
     def __init__(self) -> None:
@@ -353,7 +359,7 @@ class AgreementCurves:
         self.count = 0
 
     def add(self, score: Float32, labels: Mask) -> None:
-        """Add a photo's score, (h, w) in [0, 1], and its labels, (h, w); photos of one class are left out."""
+        """Add a photo's score, (h, w) in [0, 1], and its labels, (h, w); photos with only one class are ignored."""
         if labels.all() or not labels.any():
             return
         bins = score_bins(score, CURVE_BINS)
@@ -366,13 +372,17 @@ class AgreementCurves:
         self.count += 1
 
     def merge(self, other: AgreementCurves) -> None:
-        """Add what another one has seen."""
+        """Add the photos of another instance."""
         self.total += other.total
         self.counts += other.counts
         self.count += other.count
 
     def best(self) -> float:
-        """The middle of the thresholds in [0, 1], without a gap, whose mean IoU is within 1 % of the largest."""
+        """The best threshold in [0, 1].
+
+        This is the middle of the range around the threshold with the largest mean IoU in which the mean IoU stays
+        within 1 % of the largest.
+        """
         best = int(self.total.argmax())
         worse = np.flatnonzero(self.total < AS_GOOD * self.total[best])
         after = int(np.searchsorted(worse, best))

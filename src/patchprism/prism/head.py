@@ -1,4 +1,4 @@
-"""Head: a linear classifier of patch tokens, taught by masks or clicks."""
+"""Head: a linear classifier of patch tokens, fitted to masks or clicks."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ if TYPE_CHECKING:
     Float64 = NDArray[np.float64]
     Labels = NDArray[np.int16]
 
-# Numbers of tokens that are fitted on at most: 87,000 patches of width 384, 256 MB as float64.
+# Maximum number of numbers in the tokens of a fit: 87,000 patches of width 384, which are 256 MB as float64.
 MOST_NUMBERS = 1 << 25
-# Decisions are rounded to multiples of this, which hides the order of additions.
+# Decisions are rounded to multiples of this number, so that they do not depend on the order of additions.
 GRID = 2.0**-12
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class Head:
-    """A linear classifier of patches: logistic regression on unit tokens, taught by masks or clicks.
+    """A linear classifier of patches: logistic regression on unit tokens, fitted to masks or clicks.
 
     Class 0 is the background, and all other classes together are the foreground. So a head can replace the automatic
     foreground (``foreground="mask"`` of a :class:`~patchprism.Prism`).
@@ -47,7 +47,7 @@ class Head:
     Parameters
     ----------
     C : float, default=10
-        Weight of the labels against the penalty on large weights, as in scikit-learn.
+        Inverse strength of the penalty on large weights, as in scikit-learn.
     classes : sequence of str, optional
         Names of the classes, the background first. By default ``("background", "object")``, or ``"class 1"``,
         ``"class 2"``, ... if there are more.
@@ -87,7 +87,7 @@ class Head:
     --------
     >>> rng = np.random.default_rng(0)
     >>> tokens = rng.normal(size=(3, 8, 8, 16)).astype(np.float32)
-    >>> tokens[..., 0] += 5  # what ground and object have in common
+    >>> tokens[..., 0] += 5  # a part that background and object have in common
     >>> tokens[:, 2:6, 2:6, 1] += 9
     >>> mask = np.zeros((8, 8), bool)
     >>> mask[2:6, 2:6] = True
@@ -111,7 +111,7 @@ class Head:
     n_photos_: int = field(init=False)
     n_patches_: tuple[int, ...] = field(init=False)
 
-    # ---------------------------------------------------------------- scikit-learn's verbs
+    # ---------------------------------------------------------------- scikit-learn's methods
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """The options by name, for scikit-learn's ``clone``; ``deep`` has no effect."""
@@ -123,7 +123,7 @@ class Head:
         Raises
         ------
         OptionError
-            If there is no option of that name; nothing is set then.
+            If there is no option of that name. In this case, no option is changed.
         """
         for name in params:
             if name not in ("C", "classes"):
@@ -160,7 +160,7 @@ class Head:
         return self.fit_shares(photos, shares_of_masks(photos, y, n_classes=n_classes))
 
     def fit_shares(self, photos: PatchFeatures, shares: Mapping[int, NDArray[np.float64]]) -> Self:
-        """The same, from the share of each patch that each class covers, (h, w, K), by the index of the photo."""
+        """Learn from the share of each patch that each class covers, (h, w, K), by the index of the photo."""
         labels = {index: patch_labels(each) for index, each in shares.items()}
 
         def walk(make: Any) -> Any:
@@ -175,11 +175,12 @@ class Head:
         return self.fit_by(walk, labels, origin=photos.origin)
 
     def fit_by(self, walk: Walk, labels: Mapping[int, Labels], *, origin: Mapping[str, Any]) -> Self:
-        """Learn from a pass over photos that the caller runs: ``walk(make)`` folds the photos into ``make()``.
+        """Learn from a pass over the photos, which the caller runs.
 
         Parameters
         ----------
         walk : callable
+            ``walk(make)`` adds the photos to the pass ``make()`` and returns it.
         labels : mapping of int to ndarray, each (h, w), int16
             Classes of patches by the index of the photo in the job; ``UNLABELLED`` for unlabelled patches.
         origin : mapping
@@ -212,7 +213,7 @@ class Head:
         Raises
         ------
         HeadError
-            If the head is not fitted, or fitted on another width.
+            If the head is not fitted, or was fitted on features of another width.
         FeaturesError
             If a token is not finite; the photo is named.
         """
@@ -255,12 +256,12 @@ class Head:
         return photos
 
     def check_width(self, width: int) -> None:
-        """Refuse tokens of another width than the head was taught with.
+        """Refuse tokens of another width than those of the fit.
 
         Raises
         ------
         HeadError
-            If they are.
+            If the width differs.
         """
         taught = self.weights_.shape[1]
         if width != taught:
@@ -281,7 +282,7 @@ class Head:
         return head_bytes(self.header() | {"origin": self.origin}, self.weights_, self.bias_)
 
     def header(self) -> dict[str, Any]:
-        """The contents of its file without weights and origin, as JSON values."""
+        """The content of the file without weights and origin, as JSON values."""
         return {
             "classes": list(self.classes_),
             "C": float(self.C),
@@ -304,7 +305,7 @@ class Head:
         Raises
         ------
         HeadError
-            As :meth:`to_bytes`.
+            As for :meth:`to_bytes`.
         OutputError
             If the file cannot be written.
         """
@@ -333,12 +334,12 @@ class Head:
         return BaseEstimator().__sklearn_tags__()
 
     def __repr__(self) -> str:
-        said = [] if self.C == 10.0 else [f"C={checks.said(self.C)}"]
+        parts = [] if self.C == 10.0 else [f"C={checks.said(self.C)}"]
         if self.is_fitted:
-            said.append(f"{', '.join(self.classes_)}; taught on {counted(self.n_photos_, 'photo')}")
+            parts.append(f"{', '.join(self.classes_)}; taught on {counted(self.n_photos_, 'photo')}")
         else:
-            said.append("not fitted")
-        return f"Head({', '.join(said)})"
+            parts.append("not fitted")
+        return f"Head({', '.join(parts)})"
 
 
 # ---------------------------------------------------------------- arithmetic
@@ -352,7 +353,7 @@ def decisions(tokens: Tokens, weights: Float64, bias: Float64) -> Float64:
 
 
 def decisions_from(products: Float64, squares: Float64, bias: Float64) -> Float64:
-    """The same, (n, K), from the tokens' products with the weights (n, K) and their squares (n,)."""
+    """The same decisions, (n, K), from the products of tokens and weights (n, K) and the squared lengths (n,)."""
     length = np.sqrt(squares)[:, np.newaxis]
     rounded: Float64 = np.rint((products / np.where(length > 0, length, 1.0) + bias) / GRID) * GRID
     return rounded
@@ -378,13 +379,14 @@ def _solve(rows: NDArray[np.float32], classes: Labels, n_classes: int, C: float)
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
-    # Two classes share one vector in scikit-learn, whose penalty is twice that of two vectors.
+    # For two classes, scikit-learn fits one vector, w_1 - w_0, whose penalty is twice that of the two vectors.
     binary = n_classes == 2
     model = LogisticRegression(
         C=2 * C if binary else C, class_weight="balanced", solver="lbfgs", tol=1e-10, max_iter=5000
     )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # where float64 ends before the tolerance
+        # The tolerance may be smaller than the precision of float64 allows.
+        warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(rows.astype(np.float64), classes)
     weights, bias = model.coef_, model.intercept_
     if binary:
@@ -401,7 +403,7 @@ class LabelledRows:
         self.classes: dict[int, Labels] = {}
 
     def update(self, tokens: Tokens, index: int) -> None:
-        """Add a photo's tokens, (h, w, D); photos without labels are left out."""
+        """Add a photo's tokens, (h, w, D); photos without labels are ignored."""
         labels = self.labels.get(index)
         if labels is None:
             return
@@ -413,12 +415,12 @@ class LabelledRows:
         self.classes[index] = flat[taken]
 
     def merge(self, other: LabelledRows) -> None:
-        """Add what another one has seen."""
+        """Add the photos of another pass."""
         self.rows |= other.rows
         self.classes |= other.classes
 
     def joined(self) -> tuple[NDArray[np.float32], Labels]:
-        """All rows (n, D) and their classes (n,), in the photos' order."""
+        """All rows (n, D) and their classes (n,), in the order of the photos."""
         order = sorted(self.rows)
         if not order:
             raise OptionError("no photo that could be read has a mask")
@@ -426,6 +428,6 @@ class LabelledRows:
 
 
 def _spaced(places: NDArray[np.int64], most: int) -> NDArray[np.int64]:
-    """At most so many of some places, evenly spaced."""
+    """At most ``most`` of the places, evenly spaced."""
     every = -(-len(places) // most) if len(places) else 1
     return places[::every]

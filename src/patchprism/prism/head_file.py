@@ -2,7 +2,7 @@
 
 Layout, version 1. Tensors, both float64: ``weights`` (K, D) and ``bias`` (K,). The metadata has one entry,
 ``patchprism_head``: a JSON object with ``version``, ``classes`` (K names, the background first), ``C``, ``n_photos``,
-``n_patches`` (a number per class) and ``origin`` (what the tokens depend on, as in a prism's file). The same head
+``n_patches`` (one number per class) and ``origin`` (what the tokens depend on, as in a prism's file). The same head
 always gives the same bytes.
 """
 
@@ -28,25 +28,25 @@ if TYPE_CHECKING:
 
 VERSION = 1
 ENTRY = "patchprism_head"
-# Class numbers are kept in 8 bits, where 255 is unlabelled.
+# Class numbers are stored in 8 bits, in which 255 means unlabelled.
 MAX_CLASSES = 255
 MAX_NAME = 100
 MAX_HEADER = 1 << 20
 MAX_VALUE = 1e12
 
 
-def head_bytes(said: dict[str, Any], weights: Float64, bias: Float64) -> bytes:
+def head_bytes(header: dict[str, Any], weights: Float64, bias: Float64) -> bytes:
     """The content of a head's file.
 
     Raises
     ------
     HeadError
-        If its ``origin`` could not be read again.
+        If its ``origin`` has values that could not be read again.
     """
     from safetensors.numpy import save
 
     try:
-        text = to_json({"version": VERSION, **said}, sort_keys=True)
+        text = to_json({"version": VERSION, **header}, sort_keys=True)
         check_origin(from_json(text)["origin"])
     except (TypeError, ValueError, RecursionError) as error:
         raise HeadError(f"this head's origin cannot be saved: {error}") from error
@@ -55,7 +55,7 @@ def head_bytes(said: dict[str, Any], weights: Float64, bias: Float64) -> bytes:
 
 
 def read_head(path: str | os.PathLike[str]) -> tuple[dict[str, Any], Float64, Float64]:
-    """Header, weights and intercepts of a head's file; raises as :meth:`Head.load <patchprism.Head.load>`."""
+    """Header, weights and intercepts of a head's file; errors as for :meth:`Head.load <patchprism.Head.load>`."""
     name = address_text(checks.path("path", path))
     try:
         with local_copy(name) as copy:
@@ -67,24 +67,24 @@ def read_head(path: str | os.PathLike[str]) -> tuple[dict[str, Any], Float64, Fl
     except PatchPrismError:
         raise
     except Exception as error:
-        # safetensors raises its own errors, struct's and the system's; all mean one thing here
+        # safetensors raises exceptions of several kinds, which all mean the same here
         raise HeadError(f"{name}: not a head, or damaged ({error})") from error
 
 
 def default_names(count: int) -> tuple[str, ...]:
-    """Names of so many classes, the background first."""
+    """Default names of ``count`` classes, the background first."""
     if count == 2:
         return ("background", "object")
     return ("background", *(f"class {number}" for number in range(1, count)))
 
 
 def class_names(value: Any, name: str = "classes") -> tuple[str, ...]:
-    """Names of classes, the background first, checked.
+    """Check names of classes, the background first.
 
     Raises
     ------
     OptionError
-        If they are fewer than two or more than 255, not different, empty, too long, or not printable.
+        If there are fewer than two or more than 255, or if names are equal, empty, too long, or not printable.
     """
     names = tuple(checks.texts(name, value))
     if not 2 <= len(names) <= MAX_CLASSES:
@@ -122,7 +122,7 @@ def _read(path: Path, name: str) -> tuple[dict[str, Any], Float64, Float64]:
             check_origin(header.get("origin"))
         except (ValueError, OptionError) as error:
             raise HeadError(f"{name}: damaged head, its header does not fit ({error})") from error
-        # Shapes are known before a byte of the tensors is read: a small file may promise large ones.
+        # The shapes are checked before any tensor is read, because a small file may declare large tensors.
         shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
         kinds = {file.get_slice(key).get_dtype() for key in shapes}
         count = len(header["classes"])
@@ -134,19 +134,21 @@ def _read(path: Path, name: str) -> tuple[dict[str, Any], Float64, Float64]:
         ):
             raise HeadError(f"{name}: damaged head, its tensors are {checks.said(shapes)} of {sorted(kinds)}")
         weights, bias = file.get_tensor("weights"), file.get_tensor("bias")
-    # Written so that NaN fails, too.
+    # The comparison also fails for NaN.
     if not all((np.abs(each) <= MAX_VALUE).all() for each in (weights, bias)):
         raise HeadError(f"{name}: damaged head, its weights are out of range, or NaN")
     return header, weights, bias
 
 
 def check_header(header: Any) -> None:
-    """Refuse what a file says of a head where it makes no sense; its version and origin are others' to check.
+    """Refuse an invalid header of a head; its version and origin are checked elsewhere.
 
     Raises
     ------
     ValueError
-        Naming what is wrong.
+        If an entry is invalid; the message names the entry.
+    OptionError
+        If the names of the classes are not allowed.
     """
     if not isinstance(header, dict):
         raise ValueError(f"head {checks.said(header)}")

@@ -24,16 +24,16 @@ if TYPE_CHECKING:
     Shares = NDArray[np.float64]
 
 UNLABELLED = -1
-# Unlabelled in masks of 8 bits, as in the masks of Pascal VOC.
+# The value for unlabelled pixels in masks of 8 bits, as in Pascal VOC.
 VOID = 255
-# A patch gets a label where at least this share of its labelled area has it; the others are mixed.
+# A patch gets a label if at least this share of its labelled area has it. Other patches are mixed.
 PURE = 0.75
 
 
 def class_shares(
     mask: NDArray[np.integer], grid: tuple[int, int], crop: tuple[float, float, float, float], n_classes: int
 ) -> Shares:
-    """Which share of each patch every class covers.
+    """The share of each patch that each class covers.
 
     Parameters
     ----------
@@ -42,13 +42,13 @@ def class_shares(
     grid : tuple of int
         Rows and columns of patches (h, w).
     crop : tuple of float
-        Left, top, right and bottom of what the patches cover, as shares of the mask's width and height.
+        Left, top, right and bottom of the part that the patches cover, as shares of the mask's width and height.
     n_classes : int
 
     Returns
     -------
     ndarray, shape (h, w, n_classes), float64, in [0, 1]
-        The exact areas, also where a patch's edge lies within a pixel. Their sum is below 1 where pixels are
+        The exact areas, also if the edge of a patch lies within a pixel. Their sum is below 1 if pixels are
         unlabelled.
 
     Examples
@@ -66,7 +66,7 @@ def class_shares(
 
 
 def _overlaps(n_pixels: int, n_patches: int, start: float, stop: float) -> Shares:
-    """The share of each patch's extent that each pixel takes, (n_patches, n_pixels); rows add up to 1."""
+    """The share of each patch that each pixel covers along one axis, (n_patches, n_pixels); rows add up to 1."""
     edges = np.linspace(start * n_pixels, stop * n_pixels, n_patches + 1)
     pixels = np.arange(n_pixels)
     ends = np.minimum(edges[1:, np.newaxis], pixels + 1)
@@ -76,22 +76,22 @@ def _overlaps(n_pixels: int, n_patches: int, start: float, stop: float) -> Share
 
 
 def patch_labels(shares: Shares) -> NDArray[np.int16]:
-    """Labels of patches by the shares of their area, (h, w, K) -> (h, w); ``UNLABELLED`` where they are mixed.
+    """Labels of patches from the shares of their area, (h, w, K) -> (h, w); ``UNLABELLED`` for mixed patches.
 
-    A patch has the class that covers at least three quarters of its labelled area. One labelled pixel is enough, so
+    A patch gets the class that covers at least three quarters of its labelled area. One labelled pixel is enough, so
     that clicks and scribbles count.
     """
     labelled = shares.sum(axis=-1)
-    # Areas are sums of floats: exactly three quarters must not depend on their rounding.
+    # Areas are sums of floats. The tolerance ensures that exactly three quarters count in spite of rounding.
     pure = shares.max(axis=-1) >= (PURE - 1e-9) * labelled
     labels = np.where(pure & (labelled > 1e-9), shares.argmax(axis=-1), UNLABELLED)
     return labels.astype(np.int16)
 
 
 def packed_shares(shares: Shares) -> bytes:
-    """How much of each patch is object, of the shares of classes (h, w, K): a byte per patch.
+    """The share of each patch that is object, one byte per patch, from the shares of classes (h, w, K).
 
-    0 to 254 are the share of the labelled area that is not background; 255 is a patch without labels.
+    0 to 254 stand for the share of the labelled area that is not background, and 255 for a patch without labels.
     """
     labelled = shares.sum(axis=-1)
     with np.errstate(invalid="ignore"):
@@ -100,27 +100,29 @@ def packed_shares(shares: Shares) -> bytes:
 
 
 def with_shares(score: NDArray[np.float32], packed: bytes) -> NDArray[np.float32]:
-    """Scores (h, w), replaced by the shares of a mask (:func:`packed_shares`) where it has labels."""
+    """Scores (h, w), in which labelled patches have the share of a mask (:func:`packed_shares`) instead."""
     codes = np.frombuffer(packed, np.uint8).reshape(score.shape)
     return np.where(codes == 255, score, codes.astype(np.float32) / np.float32(254))
 
 
 def shares_of_masks(photos: PatchFeatures, masks: Any, *, n_classes: int | None = None) -> dict[int, Shares]:
-    """Which share of each patch every class covers, (h, w, K), of the photos that have a mask, by their place.
+    """The share of each patch that each class covers, (h, w, K), by the index of the photo, for photos with a mask.
 
     Parameters are those of :meth:`Head.fit <patchprism.Head.fit>`.
 
     Raises
     ------
     OptionError
-        If the masks are in no form that is allowed, or name a photo that is not there.
+        If the masks are neither a sequence nor a mapping, or if they name an unknown photo.
     PhotoError
         If a mask does not fit its photo.
     """
     names, grids = photos.names, photos.grids
-    given = {index: as_mask(names[index], each) for index, each in _by_place(names, masks).items()}
+    given = {index: as_mask(names[index], each) for index, each in _by_index(names, masks).items()}
     values = {index: _values(each) for index, each in given.items()}
-    if all(each <= {0, VOID} for each in values.values()):  # 255 is white here
+    if all(
+        each <= {0, VOID} for each in values.values()
+    ):  # black and white masks, in which 255 is the object
         given = {index: (each == VOID).astype(np.int16) for index, each in given.items()}
         values = {index: _values(each) for index, each in given.items()}
     most = MAX_CLASSES if n_classes is None else n_classes
@@ -138,14 +140,14 @@ def shares_of_masks(photos: PatchFeatures, masks: Any, *, n_classes: int | None 
     }
 
 
-def _by_place(names: Sequence[str], masks: Any) -> dict[int, Any]:
-    """Masks by the photos' places, of a mapping by name or a sequence."""
+def _by_index(names: Sequence[str], masks: Any) -> dict[int, Any]:
+    """Masks by the index of the photo, from a mapping by name or a sequence."""
     if isinstance(masks, Mapping):
-        places = {name: index for index, name in enumerate(names)}
+        indices = {name: index for index, name in enumerate(names)}
         for name in masks:
-            if name not in places:
+            if name not in indices:
                 raise OptionError(f"masks: there is no photo {checks.said(name)}", option="masks")
-        return {places[name]: each for name, each in masks.items() if each is not None}
+        return {indices[name]: each for name, each in masks.items() if each is not None}
     try:
         given = one_per_photo(masks)
     except TypeError:
@@ -160,12 +162,12 @@ def _by_place(names: Sequence[str], masks: Any) -> dict[int, Any]:
 
 
 def one_per_photo(masks: Any) -> list[Any]:
-    """Masks of a sequence; one array (H, W) is the mask of one photo.
+    """The masks in a sequence; a single array (H, W) is the mask of one photo.
 
     Raises
     ------
     TypeError
-        If they are not a sequence.
+        If ``masks`` is not a sequence.
     """
     return [masks] if isinstance(masks, np.ndarray) and masks.ndim == 2 else list(masks)
 
@@ -183,8 +185,10 @@ def as_mask(name: str, mask: Any) -> NDArray[np.int16]:
     except (TypeError, ValueError):
         array = np.empty(0, object)
     if array.dtype.kind not in "biu" or array.ndim != 2 or 0 in array.shape:
-        said = f"{array.shape} of {array.dtype}"
-        raise PhotoError(name, f"its mask must be an array (H, W) of bool or whole numbers, got {said}")
+        raise PhotoError(
+            name,
+            f"its mask must be an array (H, W) of bool or whole numbers, got {array.shape} of {array.dtype}",
+        )
     least, most = int(array.min()), int(array.max())
     if least < UNLABELLED or most > VOID:
         wrong = most if most > VOID else least
@@ -207,7 +211,10 @@ def _with_crops(
     grids: Sequence[tuple[int, int]],
     masks: dict[int, NDArray[np.int16]],
 ) -> Iterator[tuple[int, NDArray[np.int16], tuple[float, float, float, float]]]:
-    """Each photo's place, mask, and what its patches cover of it, as shares of width and height."""
+    """The index, the mask and the crop of each photo with a mask.
+
+    The crop is the part that the patches cover, as shares of width and height.
+    """
     framing = None
     with suppress(OptionError):  # the user's own features may have only some of the keys
         framing = Framing.from_dict(photos.origin.get("framing", {}))
@@ -217,14 +224,14 @@ def _with_crops(
         name, grid = names[index], grids[index]
         if mask.shape == grid:
             yield index, mask, (0.0, 0.0, 1.0, 1.0)
-        elif rows is not None:  # a feature store knows the photos' sizes
+        elif rows is not None:  # a feature store contains the sizes of the photos
             row = rows(index, index + 1)[0]
             check_shape(name, mask.shape, row.size)
             yield index, mask, relative_crop(row.crop, row.size)
         elif framing is not None:
             rows_here, columns_here = framing.grid(*mask.shape)
             expected = rows_here * refine, columns_here * refine
-            # Sizes are rounded: a smaller mask of the same shape may get one more row or column of whole patches.
+            # Because sizes are rounded, a smaller mask of the same shape may have one more row or column of patches.
             most = refine * framing.enlargement
             if max(abs(expected[0] - grid[0]), abs(expected[1] - grid[1])) > most:
                 height, width = mask.shape
@@ -241,20 +248,20 @@ def _with_crops(
 def relative_crop(
     crop: tuple[float, float, float, float], size: tuple[int, int]
 ) -> tuple[float, float, float, float]:
-    """A crop in pixels of a photo of (H, W) as shares of its width and height."""
+    """A crop in pixels of a photo with the size (H, W), as shares of its width and height."""
     return crop[0] / size[1], crop[1] / size[0], crop[2] / size[1], crop[3] / size[0]
 
 
 def check_shape(name: str, mask: tuple[int, ...], size: tuple[int, int]) -> None:
-    """Refuse a mask of another shape (aspect ratio) than its photo of (H, W).
+    """Refuse a mask with another shape (aspect ratio) than its photo of the size (H, W).
 
     Raises
     ------
     PhotoError
-        If it has one.
+        If the shapes differ.
     """
     height, width = mask
-    # Sizes rounded after scaling differ by up to a pixel of the smaller one.
+    # Because sizes are rounded after scaling, they may differ by up to a pixel of the smaller one.
     if abs(height * size[1] - width * size[0]) > max(*size, height, width):
         raise PhotoError(
             name, f"a mask of {width} x {height} has another shape than its photo of {size[1]} x {size[0]}"

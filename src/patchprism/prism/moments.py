@@ -1,4 +1,4 @@
-"""Count, mean and scatter of patch tokens: one pass, mergeable, enough for an exact PCA."""
+"""Count, mean and scatter of patch tokens. They need one pass, can be merged, and are enough for an exact PCA."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ if TYPE_CHECKING:
     Float64 = NDArray[np.float64]
     Part = tuple[int, Float64, Float64]  # count, mean, scatter
 
-# Rows a product works on at once. 4096 rows of 384 float32 are 6 MB, which stays in the last-level cache,
-# and a float32 sum of 4096 squares is still good to about six digits before it is added up in float64.
+# Number of rows that are multiplied at a time. 4096 rows of 384 float32 are 6 MB, which stays in the last-level cache,
+# and a float32 sum of 4096 squares is accurate to about six digits before it is added in float64.
 BLOCK_ROWS = 4096
 
-# A direction whose variance is below this share of the first one's is rounding noise of float32 tokens
-# (float32's epsilon is 1.2e-7): stretched to full range it would show as coloured static.
+# A component whose variance is below this share of the first one's is rounding noise of float32 tokens (the epsilon of
+# float32 is 1.2e-7). Stretched to the full range of colours, it would show as coloured noise.
 NOISE_SHARE = 1e-6
 
 # Loadings of opposite signs whose magnitudes differ by less than this share are a tie. In a tie, the sum of the cubes
-# of the loadings (divided by the sum of their magnitudes) times CUBES is added to the difference. If both are below
-# FIRST, the sign of the first large loading decides. Of 116 pairs of components of crops of four photos, in float32
-# and in bfloat16 or float16 (efficientnet_lite2), 4 flip by scikit-learn's rule and 2 by this one. Narrower ties
-# (0.05) were worse than none: 9 to 10 flip, since each boundary between rules is a place for flips.
+# of the loadings (divided by the sum of their magnitudes) times CUBES is added to the difference. If the result is
+# smaller than FIRST, the sign of the first large loading counts, too. Of 116 pairs of components of crops of four
+# photos, in float32 and in bfloat16 or float16 (efficientnet_lite2), 4 flip with scikit-learn's rule and 2 with this
+# one. A narrower tie (0.05) was worse than none: 9 to 10 flip, because components flip at each boundary between rules.
 NEAR_TIE = 0.2
 CUBES, FIRST = 8.0, 0.03
 
-# Sums of squares in float32 are good between these: above, they overflow; below, their small parts underflow.
+# Range of sums of squares that are accurate in float32: larger ones overflow, and in smaller ones, terms underflow.
 _SMALLEST_SQUARE, _LARGEST_SQUARE = 1e-24, 1e36
 
 
 @dataclass(frozen=True)
 class Principal:
-    """Principal components of the rows that a :class:`Moments` has seen.
+    """Principal components of the rows that were added to a :class:`Moments`.
 
     Attributes
     ----------
@@ -52,7 +52,7 @@ class Principal:
     total_variance : float
         Sum of the variances along all D directions.
     rank : int
-        How many of the k variances stand above rounding noise.
+        How many of the k variances are above rounding noise.
     """
 
     components: Float64
@@ -62,11 +62,11 @@ class Principal:
 
 
 class Moments:
-    """Count, mean and scatter matrix of rows, kept in float64.
+    """Count, mean and scatter matrix of rows, in float64.
 
-    Deviations from a running mean are summed instead of raw squares, and two sets of moments are merged with the
-    pairwise formula of Chan, Golub and LeVeque (1979). So every split of the rows gives the same result up to
-    rounding. The state has D × D numbers for any number of rows.
+    Squares of deviations from a running mean are summed instead of raw squares, and two sets of moments are merged
+    with the pairwise formula of Chan, Golub and LeVeque (1979). So every split of the rows gives the same result up
+    to rounding. The state has D × D numbers for any number of rows.
 
     Parameters
     ----------
@@ -103,24 +103,23 @@ class Moments:
         Parameters
         ----------
         rows : ndarray or torch.Tensor, shape (n, D), any real dtype, any device
-            float64 rows are multiplied in float64; all others in float32, a block at a time, and
-            the blocks are added up in float64. Rows whose squares leave float32's range are multiplied in
-            float64 as well.
+            float64 rows are multiplied in float64, and all others in float32, block by block; the blocks are added
+            in float64. Rows whose squares exceed the range of float32 are multiplied in float64, too.
 
         Returns
         -------
         Moments
-            itself
+            This object.
 
         Raises
         ------
         FeaturesError
-            If a value is NaN or infinite, squares overflow even float64, or the width is another one; nothing
-            is added then.
+            If a value is NaN or infinite, if squares overflow even float64, or if the width differs. In this case,
+            nothing is added.
         """
         if rows.ndim != 2 or rows.shape[1] != len(self.mean):
             raise FeaturesError(f"rows must be (n, {len(self.mean)}), got {tuple(rows.shape)}")
-        # Collected apart, so that a refusal halfway leaves this object as it was.
+        # Collected separately, so that an error does not change this object.
         added = Moments(len(self.mean))
         origin = self.mean if self.count else None
         if isinstance(rows, np.ndarray) or rows.device.type == "cpu":
@@ -154,7 +153,7 @@ class Moments:
                 scatter = scatter + np.outer(delta * (self.count * count / total), delta)
                 scatter += self.scatter
             mean = self.mean + delta * (count / total)
-        # No square is larger than the largest on the diagonal, and NaN is not smaller than infinity.
+        # No entry is larger than the largest on the diagonal. The comparison also fails for NaN.
         if not scatter.diagonal().max(initial=0.0) < np.inf:
             raise FeaturesError("features are too large: their squares overflow float64")
         self.mean, self.scatter = mean.copy(), scatter.copy()
@@ -162,54 +161,54 @@ class Moments:
         self._spectrum = None
 
     def principal(self, n_components: int, *, stable: bool = True) -> Principal:
-        """The first components, by ``eigh`` of the covariance; no randomised solver.
+        """The first components, from ``eigh`` of the covariance, without a randomised solver.
 
         Parameters
         ----------
         n_components : int
             At most D.
         stable : bool
-            Whether signs that hang on nearly equal loadings are turned stably; see :func:`fix_signs`.
+            As for :func:`fix_signs`.
 
         Raises
         ------
         FeaturesError
-            If no row has been seen.
+            If no rows were added.
         """
         if not self.count:
             raise FeaturesError("there are no features to take components of")
         if self._spectrum is None:
-            # One thread: OpenBLAS's eigh of 592 x 592 takes 0.16 s on two idle cores and 0.07 s on one, and on
-            # busy cores its threads wait for each other for seconds.
+            # OpenBLAS's eigh of 592 x 592 takes 0.16 s with two threads on idle cores and 0.07 s with one. On busy
+            # cores, its threads wait for each other for seconds.
             with one_blas_thread():
                 variance, vectors = np.linalg.eigh(self.scatter / max(self.count - 1, 1))
             self._spectrum = np.clip(variance[::-1], 0.0, None), np.ascontiguousarray(vectors.T[::-1])
         variance, vectors = self._spectrum
         components = fix_signs(vectors[:n_components], stable=stable)
-        # The second floor is for rows that are all the same: their deviations are rounding of the mean.
+        # The second limit is for rows that are all equal: their deviations are rounding errors of the mean.
         floor = max(NOISE_SHARE * variance[0], (1e-12 * np.abs(self.mean).max()) ** 2)
         rank = int(np.count_nonzero(variance[:n_components] > floor))
         return Principal(components, variance[:n_components].copy(), float(variance.sum()), rank)
 
 
 def fix_signs(components: Float64, *, stable: bool = True) -> Float64:
-    """Components turned so that in each the loading of largest magnitude is positive, and near ties turned stably.
+    """Fix the signs of components: the loading with the largest magnitude is positive, except in near ties.
 
-    Where the largest positive and the largest negative loading differ by ``NEAR_TIE`` of the larger one or more,
-    this is the rule of scikit-learn's ``svd_flip`` with ``u_based_decision=False``. Nearer ones are a tie that
-    the precision of the network or noise in a photo would decide. There the sum of the cubes of all loadings
-    counts as well, which depends on many of them; in an exact tie the first large loading is positive.
+    If the magnitudes of the largest positive and the largest negative loading differ by at least ``NEAR_TIE`` of the
+    larger one, this is the rule of scikit-learn's ``svd_flip`` with ``u_based_decision=False``. Otherwise they are a
+    tie, which the precision of the network or noise in a photo would decide. In a tie, the sum of the cubes of all
+    loadings also counts, because it depends on many loadings. In an exact tie, the first large loading is positive.
 
     Parameters
     ----------
     components : ndarray, shape (k, D)
     stable : bool
-        Without, near ties follow scikit-learn's rule as well.
+        If False, near ties follow scikit-learn's rule, too.
 
     Returns
     -------
     ndarray, shape (k, D)
-        Each row as it was or negated.
+        The rows, of which some are negated.
 
     Examples
     --------
@@ -227,15 +226,15 @@ def fix_signs(components: Float64, *, stable: bool = True) -> Float64:
         share = cubes.sum(axis=1) / np.maximum(np.abs(cubes).sum(axis=1), 1.0)
         decision += np.clip(CUBES * share, -NEAR_TIE, NEAR_TIE)
         decision += _first_large(unit) * np.maximum(0, FIRST - np.abs(decision))
-    turned: Float64 = components * np.where(decision < 0, -1.0, 1.0)[:, np.newaxis]
-    return turned
+    signed: Float64 = components * np.where(decision < 0, -1.0, 1.0)[:, np.newaxis]
+    return signed
 
 
 def _first_large(unit: Float64) -> Float64:
-    """Sign of the first loading, by place, that is among the largest, (k,), in [-1, 1].
+    """Sign of the first large loading of each component, (k,), in [-1, 1].
 
-    Loadings of 0.8 and more of the largest count as such, those of 0.5 and less do not, between them in part: no
-    loading that passes a limit makes it jump.
+    A loading counts as large if its magnitude is at least 0.8 of the largest, and does not count up to 0.5. Between
+    these limits it counts partly, so that the result changes continuously with the loadings.
     """
     share = np.clip((np.abs(unit) - 0.5) / 0.3, 0.0, 1.0)
     left = np.cumprod(1 - share, axis=1)
@@ -245,7 +244,7 @@ def _first_large(unit: Float64) -> Float64:
 
 
 def project(rows: Any, mean: Float64, components: Float64) -> Float64:
-    """Coordinates of rows along components, in float64 and in bounded memory.
+    """Coordinates of rows along components, computed in float64, block by block.
 
     Parameters
     ----------
@@ -260,7 +259,7 @@ def project(rows: Any, mean: Float64, components: Float64) -> Float64:
     out = np.empty((len(rows), len(components)))
     for start in range(0, len(rows), BLOCK_ROWS):
         block = rows[start : start + BLOCK_ROWS]
-        # Subtracting first keeps a mean far larger than the spread from eating the digits.
+        # The mean is subtracted first, because a mean far larger than the deviations would cost digits.
         np.matmul(
             np.subtract(block, mean, dtype=np.float64), components.T, out=out[start : start + len(block)]
         )
@@ -275,7 +274,7 @@ def _as_numpy(rows: Any) -> NDArray[Any]:
 
 
 def _array_parts(rows: NDArray[Any], origin: Float64 | None) -> Iterator[Part]:
-    """Rows on the CPU as parts; one part unless their mean moves far on the way."""
+    """Parts of rows on the CPU. There is one part, unless the mean of the rows changes much from block to block."""
     dtype = np.float64 if rows.dtype == np.float64 else np.float32
     width = rows.shape[1]
     buffer = np.empty((min(BLOCK_ROWS, len(rows)), width), dtype)
@@ -283,7 +282,8 @@ def _array_parts(rows: NDArray[Any], origin: Float64 | None) -> Iterator[Part]:
     for start in range(0, len(rows), BLOCK_ROWS):
         block = rows[start : start + BLOCK_ROWS]
         if part is None:
-            # Near the mean so far, float32 differences are exact; without one, the block's own mean serves.
+            # Differences from a value near the mean are accurate in float32: from the mean of earlier rows, or from
+            # the mean of the block.
             part = _Sums(_mean(block, dtype) if origin is None else origin.astype(dtype))
         total, products = part.deviations(block, buffer)
         if dtype == np.float32 and not _in_range(products):
@@ -296,11 +296,13 @@ def _array_parts(rows: NDArray[Any], origin: Float64 | None) -> Iterator[Part]:
             continue
         if not np.isfinite(total).all():
             _refuse_non_finite(block)
-        with np.errstate(over="ignore", invalid="ignore"):  # refused where parts are combined
+        with np.errstate(
+            over="ignore", invalid="ignore"
+        ):  # an overflow is refused when the parts are combined
             far = len(block) * (total / len(block)) ** 2 > 0.9 * np.diag(products)
         if far.any():
-            # If the mean of the block is this far away, subtracting it afterwards would cancel most digits; start
-            # again.
+            # If the mean of the block is this far from the origin, subtracting it afterwards would cancel most digits.
+            # So a new part begins.
             if part.count:
                 yield part.result()
             part = _Sums(_mean(block, dtype))
@@ -320,10 +322,10 @@ class _Sums:
         self.products: Float64 = np.zeros((len(origin), len(origin)))
 
     def deviations(self, block: NDArray[Any], buffer: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-        # Infinity less infinity, or what overflows: refused by name, or taken in float64, a few lines later.
+        # The caller refuses infinities and NaN, and repeats the computation in float64 after an overflow.
         with np.errstate(invalid="ignore", over="ignore"):
             deviations = np.subtract(block, self.origin, out=buffer[: len(block)])
-            # NumPy sees that the second product is of a matrix with itself and does half the work (syrk).
+            # NumPy recognises the product of a matrix with its own transpose, and does half the work (syrk).
             return np.ones(len(block), deviations.dtype) @ deviations, deviations.T @ deviations
 
     def add(self, count: int, total: NDArray[Any], products: NDArray[Any]) -> None:
@@ -339,7 +341,7 @@ class _Sums:
 
 
 def _in_range(products: NDArray[Any]) -> bool:
-    """Whether float32 could hold a block's squares, (D, D); where all of them are 0, it could not tell."""
+    """Whether the products of a block, (D, D), are accurate in float32; False if all are 0, maybe by underflow."""
     return bool(_SMALLEST_SQUARE < products.diagonal().max(initial=0) < _LARGEST_SQUARE)
 
 
@@ -349,16 +351,17 @@ def _mean(block: NDArray[Any], dtype: type) -> NDArray[Any]:
 
 
 def _tensor_part(block: Any) -> Part | None:
-    """Count, mean and scatter of one block on an accelerator; only D × D numbers travel.
+    """Count, mean and scatter of one block on an accelerator; only D × D numbers are transferred.
 
-    None where its squares leave float32's range.
+    None if its squares exceed the range of float32.
     """
     import torch
 
     with own_settings():
         rows = block.detach()
         rows = rows if rows.dtype in (torch.float32, torch.float64) else rows.float()
-        # Apple's GPU has no float64, so the mean comes in two steps of float32: a rough one, then what it left.
+        # Apple's GPU has no float64, so the mean is computed in two steps of float32: an approximation, and the mean
+        # of the deviations from it.
         origin = rows.mean(dim=0)
         deviations = rows - origin
         offset = deviations.mean(dim=0)

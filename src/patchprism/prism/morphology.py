@@ -1,4 +1,4 @@
-"""Opening and closing of foreground masks, to drop specks and fill holes."""
+"""Opening and closing of foreground masks, to remove specks and fill holes."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ if TYPE_CHECKING:
 
 
 def erode(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """A mask without the patches that touch, by a side, one that is not in it.
+    """A mask without the patches that share a side with a patch outside the mask.
 
-    Cells outside the grid are ignored, so that an object that the photo's edge cuts keeps its patches there.
+    Cells outside the grid are ignored, so that an object that is cut by the edge of the photo keeps its patches there.
 
     Parameters
     ----------
@@ -31,11 +31,12 @@ def erode(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def clean(mask: NDArray[np.bool_], *, opening: int = 0, closing: int = 0) -> NDArray[np.bool_]:
-    """A mask opened, then closed.
+    """Morphological opening of a mask, then closing.
 
-    Both with a cross of five patches, taken ``opening`` and ``closing`` times: opening drops what is
-    thinner than that many patches on either side, closing fills holes and gaps of that size. After
-    J. Serra, "Image Analysis and Mathematical Morphology" (1982).
+    Erosion and dilation with a cross of five patches are repeated ``opening`` and ``closing`` times. So opening
+    removes parts that are too thin to contain a diamond of radius ``opening``, and closing fills holes and gaps that
+    are too small to contain one of radius ``closing``. See J. Serra, "Image Analysis and Mathematical Morphology"
+    (1982).
 
     Parameters
     ----------

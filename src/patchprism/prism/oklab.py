@@ -1,8 +1,8 @@
-"""OKLab: a colour space in which equal distances look about equal, and the cube of it that colours fill.
+"""OKLab, a colour space in which equal distances look about equal, and a cube in it that contains all our colours.
 
-After Björn Ottosson, "A perceptual color space for image processing" (2020): a linear map from linear sRGB
-to cone responses, cube roots, and a second linear map to lightness L and the opponents a (green to red) and
-b (blue to yellow).
+OKLab is from Björn Ottosson, "A perceptual color space for image processing" (2020): a linear map from linear sRGB to
+cone responses, cube roots, and a second linear map to lightness L and the opponents a (green to red) and b (blue to
+yellow).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _TO_LAB = np.array(
         [0.0259040371, 0.7827717662, -0.8086757660],
     ]
 )
-# Their inverses as literal numbers, because computing them could give other last bits on another machine.
+# The inverses are literal numbers, because computing them could give other last bits on another machine.
 _FROM_CONES = (
     (4.076741661347994, -3.3077115904081933, 0.2309699287294279),
     (-1.2684380040921763, 2.6097574006633715, -0.3413193963102196),
@@ -41,9 +41,9 @@ _FROM_LAB = (
     (1.0000000546724108, -0.08948418209496574, -1.2914855378640917),
 )
 
-# The cube: axes along L, a and b, so that the first component is lightness and the others are hue and
-# chroma. The largest one inside sRGB has side 0.2197 and lies in purple; this one gives up 7 % of it to
-# have every hue around grey.
+# The axes of the cube are those of L, a and b, so that the first component is lightness and the others are hue and
+# chroma. The largest cube inside sRGB has the side 0.2197 and lies in purple. This one is 7 % smaller and has every hue
+# around grey.
 CUBE_CENTER = (0.60, 0.05, -0.01)
 CUBE_SIDE = 0.205
 
@@ -63,34 +63,36 @@ def oklab_from_srgb(rgb: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
 
 
 def linear_from_oklab(lab: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-    """OKLab to linear sRGB, both (..., 3); out of gamut where a value leaves [0, 1]."""
+    """OKLab to linear sRGB, both (..., 3); a colour is out of gamut if a value is outside [0, 1]."""
     roots = _applied(_FROM_LAB, np.asarray(lab, np.float64))
     return _applied(_FROM_CONES, roots * roots * roots)
 
 
 def srgb_from_oklab(lab: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-    """OKLab to gamma-coded sRGB, both (..., 3); what sRGB cannot show is clipped to [0, 1]."""
+    """OKLab to gamma-coded sRGB, both (..., 3); colours out of gamut are clipped to [0, 1]."""
     linear = np.clip(linear_from_oklab(lab), 0.0, 1.0)
     return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * _power_5_12(linear) - 0.055)
 
 
 def _applied(matrix: tuple[tuple[float, ...], ...], values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """A matrix times vectors (..., 3), summed from left to right without fused steps, which ``@`` may take.
+    """A matrix times vectors (..., 3), added from left to right; ``@`` could use fused multiply-add.
 
-    So are all sums on the way to a colour: + - * / and sqrt are the same in every language, and the
-    explorer's page (``page/oklab.js``) gives the same bytes.
+    All steps to a colour use only + - * / and sqrt, which give the same result in every language. So the explorer's
+    page (``page/oklab.js``) gives the same bytes.
     """
     x, y, z = values[..., 0], values[..., 1], values[..., 2]
     return np.stack([a * x + b * y + c * z for a, b, c in matrix], axis=-1)
 
 
 def _power_5_12(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Values in [0.003, 1] to the power 5/12, by square roots and a cube root found by Halley's method.
+    """Values in [0.003, 1] to the power 5/12, from square roots and a cube root by Halley's method.
 
-    Below 0.003 it is not used. A power function would end in other last bits in another language.
+    A power function could give other last bits in another language. Smaller values are not used.
     """
     root = 0.3 + 0.7 * values
-    for _ in range(5):  # from twice too large at worst; every step triples the right digits
+    for _ in range(
+        5
+    ):  # the start is at most twice too large, and every step triples the number of correct digits
         cube = root * root * root
         root = root * (cube + 2.0 * values) / (2.0 * cube + values)
     result: NDArray[np.float64] = np.sqrt(np.sqrt(values)) * np.sqrt(root)
@@ -98,11 +100,11 @@ def _power_5_12(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def fill_cube(values: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
-    """Three values in [0, 1] laid out along L, a and b: equal steps, in any of them, look equal.
+    """Three values in [0, 1] as coordinates along L, a and b. Equal steps in any of them look equal.
 
-    The map is a shift and one scale for all three axes, so distances between values are kept: a step of 0.1
-    along any component is 0.0205 in OKLab, about the smallest difference that people see. Every result is in
-    gamut.
+    The map is a shift and one scale for all three axes, so distances between values are proportional to distances in
+    OKLab. A step of 0.1 along any component is 0.0205 in OKLab, about the smallest difference that people see. Every
+    result is in gamut.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The options of a prism: each is declared once, with its default and its check."""
+"""The options of a prism, each with its default and its check."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ SPACES = ("rgb", "oklab")
 SIGNS = ("stable", "largest")
 MASK_SIDES = ("above", "below", "none")
 MAX_MORPHOLOGY = 16
-# Components kept of each PCA; three make a picture, the rest are for looking further.
+# Number of components of each PCA that a prism keeps. Three make a picture; the others can be chosen later.
 KEPT_COMPONENTS = 8
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class PrismOptions:
-    """The options of :class:`~patchprism.Prism`, which describes them."""
+    """The options of a prism, described at :class:`~patchprism.Prism`."""
 
     threshold: float | str = option(
         "auto",
@@ -109,7 +109,7 @@ class PrismOptions:
     )
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """The options by name, as scikit-learn's ``clone`` asks for them; ``deep`` changes nothing."""
+        """The options by name, for scikit-learn's ``clone``; ``deep`` has no effect."""
         return {name: getattr(self, name) for name in DEFAULTS}
 
     def set_params(self, **params: Any) -> Self:
@@ -118,7 +118,7 @@ class PrismOptions:
         Raises
         ------
         OptionError
-            If there is no option of that name; nothing is set then.
+            If there is no option of that name. In this case, no option is changed.
         """
         for name in params:
             if name not in DEFAULTS:
@@ -130,12 +130,12 @@ class PrismOptions:
         return self
 
     def check_options(self) -> None:
-        """Refuse an option whose value is not allowed, and keep the others as plain values; a fit does it too.
+        """Check all options, and replace their values with plain values. A fit also calls this.
 
         Raises
         ------
         OptionError
-            If there is one.
+            If a value is not allowed, or the options for the shown foreground do not fit together.
         """
         check_options(self)
         threshold, side = self.mask_threshold, self.mask_side
@@ -145,12 +145,12 @@ class PrismOptions:
             raise OptionError("mask_threshold needs a mask_side with foreground='none'")
 
     def check_fit(self) -> None:
-        """:meth:`check_options`, and refuse a component that the fit would not look at.
+        """:meth:`check_options`, and refuse a ``foreground_component`` that the fit would not use.
 
         Raises
         ------
         OptionError
-            If there is one.
+            As for :meth:`check_options`, or if the component would not be used.
         """
         self.check_options()
         if self.foreground_component != 1 and self.foreground in ("auto", "object", "mask"):
@@ -169,12 +169,12 @@ FIT_OPTIONS = {name: DEFAULTS[name] for name in DEFAULTS if name not in (*MASK_O
 
 
 def check_taught(foreground: str) -> None:
-    """Refuse a way to find the foreground that masks or a head do not go with.
+    """Refuse values of ``foreground`` that cannot be combined with masks or a head.
 
     Raises
     ------
     OptionError
-        If it is another than theirs.
+        If it is neither ``"auto"`` nor ``"mask"``.
     """
     if foreground not in ("auto", "mask"):
         raise OptionError(

@@ -1,7 +1,8 @@
-"""The passes over patch tokens that fitting a prism takes.
+"""The passes over patch tokens that fit a prism.
 
-Each pass folds photos one at a time and merges with another of its kind, so that the same fit runs in one
-loop, in threads, or on many machines. No pass keeps anything that grows with the number of photos.
+Photos are added to a pass one at a time, and two passes of the same kind can be merged. So the same fit runs in one
+loop, in threads, or on many machines. A pass keeps labels and agreements of at most ``MOST_VOTERS`` photos and of
+photos with masks; otherwise its memory does not depend on the number of photos.
 """
 
 from __future__ import annotations
@@ -37,30 +38,31 @@ PERCENTILE_BINS = 1 << 16  # bins of the full range; a colour step of 1/255 has 
 
 
 class Pass(Protocol):
-    """One walk over all photos."""
+    """A computation over all photos."""
 
     def update(self, tokens: Tokens, index: int, /) -> None:
-        """Add the tokens of a photo, (h, w, D), and its index in the job, which decides whether it is labelled."""
+        """Add a photo, with its tokens (h, w, D) and its index in the job, which decides whether it is labelled."""
 
     def merge(self, other: Self, /) -> None:
-        """Add what another pass of the same kind has seen."""
+        """Add the photos of another pass of the same kind."""
 
 
 PassT = TypeVar("PassT", bound=Pass)
 
 
 class Walk(Protocol):
-    """Folds all photos into a fresh pass; where and in what order is its own affair."""
+    """Adds all photos to a new pass, on any machines and in any order."""
 
     def __call__(self, make: Callable[[], PassT], /) -> PassT:
-        """The pass that ``make`` makes, after all photos."""
+        """The pass that ``make`` creates, with all photos added."""
         ...
 
 
 class Rows:
-    """Moments that take rows a few photos at a time: one update costs D × D work, be it of twenty rows.
+    """Moments that are updated with the rows of several photos at a time.
 
-    Measured at D = 448: 18 ms an update of 20 rows, 25 ms of 784.
+    Each update costs D × D work, even for twenty rows. With D = 448, an update took 18 ms for 20 rows and 25 ms for
+    784.
     """
 
     def __init__(self, width: int) -> None:
@@ -73,7 +75,8 @@ class Rows:
         with np.errstate(over="ignore", invalid="ignore"):
             suspicious = not np.isfinite(rows.sum(dtype=np.float64))
         if suspicious or rows.shape[1] != len(self._moments.mean):
-            self.moments().update(rows)  # which names what is wrong, or takes the rows after all
+            # This raises an error that names what is wrong, or accepts the rows after all.
+            self.moments().update(rows)
         elif len(rows):
             self._held.append(rows)
             self._count += len(rows)
@@ -89,13 +92,13 @@ class Rows:
         return self._moments
 
     def __getstate__(self) -> dict[str, object]:
-        """Moments travel, rows do not."""
+        """Add the waiting rows to the moments, so that they are not pickled."""
         self.moments()
         return self.__dict__
 
 
 class SceneMoments:
-    """Moments of all patches, and the votes for a foreground direction where voters are named."""
+    """Moments of all patches and, with ``voters``, the votes for a foreground direction."""
 
     def __init__(self, voters: Voters | None = None) -> None:
         self.votes = None if voters is None else DirectionVotes(voters)
@@ -146,7 +149,7 @@ class Extent:
 
 
 class ScoreRange:
-    """Extent of what becomes the score: a component's coordinates, or those along the foreground direction."""
+    """Extent of the unscaled scores: coordinates along a component, or along the foreground direction."""
 
     def __init__(self, scorer: Scorer) -> None:
         self.scorer = scorer
@@ -161,7 +164,7 @@ class ScoreRange:
 
 @dataclass(frozen=True)
 class SideCounts:
-    """How many patches lie above and not above a threshold, and how many of them on photos' borders."""
+    """Numbers of patches above and not above a threshold, and how many of each are on the border of a photo."""
 
     above: int
     below: int
@@ -175,10 +178,10 @@ class SideCounts:
 
 
 class ScoreCounts:
-    """Histograms of the scores of all patches and of those on the photos' borders; agreement with labels.
+    """Histograms of the scores of all patches and of border patches, and the agreement with labels.
 
-    Otsu's thresholds, the centres of his bins, and the thresholds of the agreement are edges of these finer bins, so
-    that the patches on either side can be counted afterwards. A threshold that is known beforehand is counted at.
+    Possible thresholds from Otsu's method (centres of its bins) and from the agreement are edges of these finer bins,
+    so that the patches on each side can be counted afterwards. With a given threshold, patches are counted directly.
     """
 
     def __init__(self, scorer: Scorer, threshold: float | None, labels: Mapping[int, bytes]) -> None:
@@ -210,7 +213,7 @@ class ScoreCounts:
         return counts
 
     def sides(self, threshold: float) -> SideCounts:
-        """Counts on either side of the known threshold, or of an edge of the bins."""
+        """Counts on each side of the given threshold, or of an edge of the bins."""
         above = self.above
         if self.threshold is None:
             above = self.counts[:, round(threshold * CURVE_BINS) :].sum(axis=1)
@@ -219,7 +222,7 @@ class ScoreCounts:
 
 
 class ObjectMoments:
-    """Moments of the foreground patches, extent of the all-patch picture, agreement with labels or masks."""
+    """Moments of the foreground patches, extent of the all-patch picture, and agreement with labels or masks."""
 
     def __init__(self, scorer: Scorer, components: tuple[int, int, int], labels: Mapping[int, bytes]) -> None:
         self.scorer = scorer
@@ -231,7 +234,7 @@ class ObjectMoments:
 
     @property
     def moments(self) -> Moments:
-        """Moments of the foreground so far."""
+        """Moments of all foreground patches so far."""
         return self._rows.moments()
 
     def update(self, tokens: Tokens, index: int) -> None:
@@ -252,7 +255,7 @@ class ObjectMoments:
 
 
 class ObjectRange:
-    """Extent of the object PCA's components over the foreground."""
+    """Extent of the coordinates along the components of the object PCA, over the foreground."""
 
     def __init__(self, scorer: Scorer, axes: Axes) -> None:
         self.scorer, self.axes = scorer, axes
@@ -266,7 +269,7 @@ class ObjectRange:
 
 
 class ObjectHistogram:
-    """Fine histograms of the object PCA's components between the ends of an extent."""
+    """Fine histograms of the coordinates along the components of the object PCA, within an extent."""
 
     def __init__(self, scorer: Scorer, axes: Axes, extent: Extent) -> None:
         self.scorer, self.axes = scorer, axes
@@ -285,7 +288,7 @@ class ObjectHistogram:
         self.counts += other.counts
 
     def percentile(self, percent: float) -> NDArray[np.float64]:
-        """The percentile of each column, (k,), as ``numpy.percentile`` defines it, right to one bin."""
+        """The percentile of each column, (k,), as defined by ``numpy.percentile``, accurate to one bin."""
         cumulative = self.counts.cumsum(axis=1)
         rank = percent / 100 * (cumulative[0, -1] - 1)
         below, share = int(rank), rank % 1
@@ -300,8 +303,8 @@ class ObjectHistogram:
 def otsu(counts: NDArray[np.int64]) -> float:
     """Otsu's threshold of values in [0, 1].
 
-    The centre of the bin that splits the values into two classes of greatest variance between them;
-    the first of equals. After N. Otsu, "A threshold selection method from gray-level histograms" (1979).
+    This is the centre of the bin that splits the values into two classes with the largest variance between them, or
+    of the first such bin. See N. Otsu, "A threshold selection method from gray-level histograms" (1979).
 
     Parameters
     ----------
@@ -311,7 +314,7 @@ def otsu(counts: NDArray[np.int64]) -> float:
     Returns
     -------
     float
-        In [0, 1]; 0.5 where all values share one bin and there is nothing to split.
+        In [0, 1]; 0.5 if all values are in one bin, so that they cannot be split.
 
     Examples
     --------
@@ -319,7 +322,7 @@ def otsu(counts: NDArray[np.int64]) -> float:
     0.1875
     """
     centers = (np.arange(len(counts)) + 0.5) / len(counts)
-    # Class sizes and sums for a split after each bin but the last
+    # Class sizes and sums for a split after each bin except the last.
     low, low_sum = counts.cumsum()[:-1], (counts * centers).cumsum()[:-1]
     high, high_sum = counts.sum() - low, (counts * centers).sum() - low_sum
     splits = (low > 0) & (high > 0)

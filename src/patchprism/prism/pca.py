@@ -1,6 +1,6 @@
-"""StreamingPCA: scikit-learn's PCA for rows that arrive in batches, exact and mergeable.
+"""StreamingPCA: an exact PCA for rows that arrive in batches, with the interface of scikit-learn.
 
-This module imports scikit-learn (1.5 s); the rest of PatchPrism uses :mod:`patchprism.prism.moments` directly.
+This module imports scikit-learn, which takes 1.5 s. The rest of PatchPrism uses :mod:`patchprism.prism.moments`.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class StreamingPCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         ----------
         X : ndarray or torch.Tensor, shape (n, D), any real dtype, any device
         y : None
-            Ignored; exists for scikit-learn's pipelines.
+            Ignored; present for scikit-learn's pipelines.
 
         Raises
         ------
@@ -182,7 +182,7 @@ class StreamingPCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
 
     def _deviations(self) -> NDArray[np.float64]:
         variance = self.explained_variance_
-        # A direction without variance has only zeros to scale: leave them.
+        # Along a component without variance, all coordinates are zero and need not be scaled.
         return np.where(variance > 0, np.sqrt(variance), 1.0)
 
     def _add(self, X: Any, *, reset: bool) -> Self:
@@ -195,14 +195,14 @@ class StreamingPCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         try:
             moments.update(rows)
         except FeaturesError as error:
-            # scikit-learn's own words, which its checks and many callers look for.
+            # This wording is scikit-learn's, because its tests and many callers look for it.
             raise FeaturesError(f"Input X contains NaN or infinity: {error}") from error
         self.moments_ = moments
         return self
 
     def _check(self, X: Any, *, reset: bool, finite: bool = False) -> Any:
         if _is_tensor(X):
-            # The layout of sparse tensors has no rows that NumPy could read; a meta tensor has no numbers.
+            # NumPy cannot read the rows of a sparse tensor, and a meta tensor has no values.
             plain = str(X.layout) == "torch.strided" and not X.is_meta and not X.is_quantized
             if X.ndim != 2 or not len(X) or X.is_complex() or not plain:
                 kind = "" if plain else f", {'meta' if X.is_meta else X.layout}"
@@ -217,7 +217,7 @@ class StreamingPCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
                     f"X has {X.shape[1]} features, but StreamingPCA is fitted on {self.n_features_in_}"
                 )
             return X
-        # While fitting, Moments finds NaN for free.
+        # In a fit, Moments finds NaN without additional work.
         return validate_data(self, X, reset=reset, dtype=[np.float64, np.float32], ensure_all_finite=finite)
 
     def _transform_tensor(self, rows: Any) -> Any:

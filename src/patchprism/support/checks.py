@@ -1,8 +1,8 @@
-"""Checks of the values of options, by the parameter's name; every option has one of these.
+"""Checks of the values of options. Every option has one of these checks.
 
-NumPy's and torch's numbers, names, dtypes and devices are taken as what they are, and come out as plain Python
-values, which reports and files can hold. Anything else is an :class:`~patchprism.errors.OptionError` that names the
-parameter, the value and what is allowed. Importing this module loads nothing heavy.
+A check accepts the numbers, dtypes and devices of NumPy and torch, and returns plain Python values, which can be
+written to reports and files. If a value is not allowed, it raises an :class:`~patchprism.errors.OptionError` that
+names the parameter, the value and what is allowed. Importing this module loads nothing heavy.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
     Check = Callable[[str, Any], Any]
 
-# The largest count that the libraries below accept.
+# The largest count that all libraries that we use accept.
 MAX_COUNT = 2**31 - 1
-# scikit-learn's largest seed, less the one that is added for a second run.
+# scikit-learn's largest seed minus one, because a second run adds 1 to the seed.
 MAX_SEED = 2**32 - 2
-# Linux's; macOS takes 1024.
+# The limit of Linux in bytes; the limit of macOS is 1024.
 MAX_PATH = 4096
-# The smallest normal number of float32, in which pixels are divided by deviations.
+# The smallest normal float32: pixels are divided by standard deviations in float32.
 MIN_POSITIVE = 2.0**-126
 DEVICES = ("auto", "cpu", "cuda", "mps")
 # Number formats that a network computes in.
@@ -36,7 +36,7 @@ _SHOWN = 100
 
 
 def said(value: object) -> str:
-    """A value for an error: its ``repr`` on one line, shortened.
+    """A value as an error message shows it: its ``repr`` on one line, shortened.
 
     Examples
     --------
@@ -45,7 +45,7 @@ def said(value: object) -> str:
     """
     try:
         text = " ".join(repr(value).split())
-    except Exception:  # a number of too many digits; an object of the user's own
+    except Exception:  # a number with too many digits, or any object whose ``repr`` fails
         return type(value).__name__
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 4]}...{text[-1]}"
 
@@ -61,7 +61,7 @@ def _refuse(name: str, wanted: str, value: object, meant: str) -> NoReturn:
 
 
 def optional(check: Check) -> Check:
-    """The same check for an option that may be None."""
+    """A check that also accepts None."""
     return partial(_unless_none, check)
 
 
@@ -72,7 +72,7 @@ def _unless_none(check: Check, name: str, value: Any) -> Any:
 def number(
     name: str, value: Any, *, low: float = -math.inf, high: float = math.inf, words: tuple[str, ...] = ()
 ) -> Any:
-    """A finite number from ``low`` to ``high``, as a float; or one of the words that may stand for one."""
+    """A finite number from ``low`` to ``high``, as a float, or one of ``words``."""
     given = _plain(value)
     if isinstance(given, str) and given in words:
         return str.__str__(given)
@@ -92,7 +92,7 @@ def number(
 def integer(
     name: str, value: Any, *, low: float = -math.inf, high: float = math.inf, words: tuple[str, ...] = ()
 ) -> Any:
-    """A whole number from ``low`` to ``high``, as an int; or one of the words that may stand for one."""
+    """A whole number from ``low`` to ``high``, as an int, or one of ``words``."""
     given = _plain(value)
     if isinstance(given, str) and given in words:
         return str.__str__(given)
@@ -102,7 +102,7 @@ def integer(
 
 
 def layers(name: str, value: Any, *, low: float = -math.inf, high: float = math.inf) -> Any:
-    """Layers: a whole number, or a tuple of them where several are given."""
+    """One layer as a whole number, or several as a tuple."""
     given = _plain(value)
     if isinstance(given, numbers.Integral):
         return integer(name, given, low=low, high=high)
@@ -120,7 +120,7 @@ def three_numbers(
     found = _listed(name, value, words)
     try:
         red, green, blue = (number(name, each, low=-most, high=most) for each in found)
-    except ValueError:  # an OptionError is one
+    except ValueError:  # this includes OptionError
         refuse(name, words, value)
     if positive and min(red, green, blue) < MIN_POSITIVE:
         refuse(name, words, value)
@@ -141,7 +141,7 @@ def two_ends(name: str, value: Any) -> tuple[float, float]:
 
 
 def three_components(name: str, value: Any, *, most: int) -> tuple[int, int, int]:
-    """Three numbers of components from 1 to ``most``; negative ones are turned around."""
+    """Three component numbers from 1 to ``most``; a negative number inverts the component."""
     words = f"three whole numbers from 1 to {most} (negative: inverted)"
     found = _listed(name, value, words)
     try:
@@ -175,7 +175,7 @@ def choice(name: str, value: Any, *, allowed: Sequence[str]) -> str:
 
 
 def text(name: str, value: Any) -> str:
-    """A text that is not empty."""
+    """A non-empty text."""
     given = _plain(value)
     if not isinstance(given, str) or not given:
         refuse(name, "a text that is not empty", value)
@@ -183,21 +183,21 @@ def text(name: str, value: Any) -> str:
 
 
 def texts(name: str, value: Any) -> tuple[str, ...]:
-    """Texts in a sequence, or one alone."""
+    """A sequence of texts, or a single text."""
     if isinstance(value, str):
         return (text(name, value),)
     return tuple(text(name, each) for each in _listed(name, value, "texts"))
 
 
 def path(name: str, value: Any) -> str:
-    """A path or an address, as text; a path object, or one of bytes, is as good."""
+    """A path or an address as text; path objects, also those whose path is bytes, are accepted."""
     given = value if isinstance(value, (str, os.PathLike)) else _plain(value)
     if not isinstance(given, (str, os.PathLike)):
         refuse(name, "a path", value)
     found = os.fsdecode(given)
     try:
         length = len(os.fsencode(found))
-    except UnicodeEncodeError:  # half of a pair, which no file's name can hold
+    except UnicodeEncodeError:  # half of a surrogate pair, which no file name can contain
         length = 0
     if "\0" in found or not 0 < length <= MAX_PATH:
         refuse(name, f"a path of 1 to {MAX_PATH} bytes without NUL", value)
@@ -205,13 +205,13 @@ def path(name: str, value: Any) -> str:
 
 
 def callback(name: str, value: Any) -> None:
-    """Refuse what is neither None nor can be called."""
+    """Refuse a value that is neither None nor callable."""
     if value is not None and not callable(value):
         refuse(name, "callable", value)
 
 
 def device(name: str, value: Any) -> str:
-    """The name of a device; torch's own objects are as good. Whether this machine has it is not asked."""
+    """The name of a device; torch's device objects are accepted. The machine need not have the device."""
     given = str(value) if _is_torch(value, "device") else _plain(value)
     if not isinstance(given, str):
         refuse(name, "the name of a device, like cpu or cuda:1", value)
@@ -221,23 +221,22 @@ def device(name: str, value: Any) -> str:
 
 
 def dtype(name: str, value: Any, *, allowed: Sequence[str]) -> str:
-    """The name of a dtype; those of torch and NumPy are as good."""
+    """The name of a dtype; dtype objects of torch and NumPy are accepted."""
     given = str(value).removeprefix("torch.") if _is_torch(value, "dtype") else _plain(value)
     if not isinstance(given, str):
-        given = getattr(given, "name", None) or getattr(
-            given, "__name__", None
-        )  # np.dtype("float32"); np.float32
+        # np.dtype("float32") has a name, np.float32 a __name__
+        given = getattr(given, "name", None) or getattr(given, "__name__", None)
     if not isinstance(given, str) or given not in allowed:
         refuse(name, f"one of {', '.join(allowed)}", value)
     return str.__str__(given)
 
 
 def _plain(value: Any) -> Any:
-    """The Python value of a NumPy or torch scalar, or of an array without axes; anything else as it is."""
+    """The Python value of a NumPy or torch scalar or 0-d array; anything else unchanged."""
     if not isinstance(value, (str, bytes)) and getattr(value, "ndim", None) == 0:
         try:
             return value.item()
-        except Exception:  # a tensor without content, or of too odd a type
+        except Exception:  # a tensor on the meta device, or a type that has no Python value
             return value
     return value
 
@@ -248,7 +247,7 @@ def _is_torch(value: Any, kind: str) -> bool:
 
 
 def _listed(name: str, value: Any, words: str) -> list[Any]:
-    """The members of a sequence, array or iterator; texts, sets and mappings are none."""
+    """The members of a sequence, array or iterator; texts, sets and mappings are refused."""
     if isinstance(value, (str, bytes, set, frozenset, dict)):
         refuse(name, words, value)
     try:

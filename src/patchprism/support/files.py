@@ -11,7 +11,14 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from patchprism.errors import OutputError
-from patchprism.support.folders import address_text, filesystem, is_remote, local_path, split_address
+from patchprism.support.folders import (
+    address_text,
+    discard,
+    filesystem,
+    is_remote,
+    local_path,
+    split_address,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -20,7 +27,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A path to write to that becomes ``path`` once the block has ended well.
+    """A temporary path to write to, which is renamed to ``path`` if the block raises no error.
 
     The temporary file lies in the same folder (a rename within a file system is atomic), is hidden, and keeps the
     suffix, because some writers choose the format by it. If the block raises an error, the temporary file is removed,
@@ -29,7 +36,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     Parameters
     ----------
     path : str or os.PathLike
-        The file to write, in a folder that exists; or an address, to which the block's file is copied.
+        The file to write, in a folder that exists, or an address, to which the temporary file is copied.
 
     Yields
     ------
@@ -39,7 +46,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     Raises
     ------
     OutputError
-        If the operating system refuses (no such folder, no permission, disk full), or a device is in the place.
+        If the operating system refuses (no such folder, no permission, disk full), or if ``path`` is a device.
 
     Examples
     --------
@@ -58,17 +65,17 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         return
     target = local_path(path)
     _refuse_device(target)
-    # Not tempfile.mkstemp: it makes files that only their owner may read, and rename keeps that.
+    # Not tempfile.mkstemp, because it creates files that only their owner may read, and a rename keeps this mode.
     part = part_beside(target)
     try:
         with _held(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY):
             yield part
             os.replace(part, target)
     except OSError as error:
-        _discard(part)
+        discard(part)
         raise OutputError(str(target), _reason(error)) from error
     except BaseException:
-        _discard(part)
+        discard(part)
         raise
 
 
@@ -76,7 +83,7 @@ _PART = re.compile(r"\.patchprism-[0-9a-f]{16}\.part(\.\w+)?")
 
 
 def part_beside(target: Path) -> Path:
-    """A new name for what will become a file or folder; hidden, in the same folder, with the same suffix."""
+    """A new temporary name for a file or folder: hidden, in the same folder, with the same suffix."""
     return target.with_name(f".patchprism-{secrets.token_hex(8)}.part{target.suffix}")
 
 
@@ -90,10 +97,10 @@ def held_folder(part: Path) -> Iterator[None]:
 
 @contextmanager
 def _held(part: Path, flags: int) -> Iterator[None]:
-    """Hold a lock that tells :func:`clean_parts` that a part is in use. A killed process releases it."""
+    """Hold a lock that tells :func:`clean_parts` that a part is in use. If the process is killed, it is released."""
     try:
         import fcntl
-    except ImportError:  # Windows: nothing is cleaned there
+    except ImportError:  # on Windows, clean_parts does nothing
         yield
         return
     descriptor = os.open(part, flags, 0o666)
@@ -137,14 +144,14 @@ def check_target(
     read: Iterable[str | os.PathLike[str] | None] = (),
     make_folder: bool = False,
 ) -> str:
-    """Check, before anything is computed, that one file can be written; gives its path or address as text.
+    """Check, before anything is computed, that one file can be written, and return its path or address as text.
 
-    A file that is there already may be replaced, unless the job reads it.
+    An existing file may be replaced, unless the job reads it.
 
     Parameters
     ----------
     path : path
-        Of the file to write, or its address.
+        Path or address of the file to write.
     photos : iterable of path
         The job's photos.
     read : iterable of path or None
@@ -155,7 +162,7 @@ def check_target(
     Raises
     ------
     OutputError
-        If its folder does not exist, a folder or a device is in its place, or the job reads it.
+        If its folder does not exist, if it is a folder or a device, or if the job reads it.
     """
     photos = list(photos)
     if is_remote(path):
@@ -184,12 +191,12 @@ def refuse_no_folder(path: str | os.PathLike[str], *, above: bool = False) -> No
     Parameters
     ----------
     above : bool
-        Whether only the folders above it count, since it is a file.
+        Whether to check only the folders above ``path``, which is then the path of a file.
 
     Raises
     ------
     OutputError
-        If a file or a link that leads nowhere is in its place, or in that of a folder above it.
+        If one of them is a file or a broken link.
     """
     folder = local_path(path)
     for each in folder.parents if above else (folder, *folder.parents):
@@ -201,19 +208,19 @@ def refuse_no_folder(path: str | os.PathLike[str], *, above: bool = False) -> No
 
 
 def refuse_what_is_read(path: str | os.PathLike[str], read: Iterable[str | os.PathLike[str] | None]) -> None:
-    """Refuse to write what a job reads, or into it.
+    """Refuse to replace an input of the job, or to write into a folder that is an input.
 
     Parameters
     ----------
     path : path
-        Of the file or folder to write, or its address.
+        Path or address of the file or folder to write.
     read : iterable of path or None
         Inputs of the job: files, folders such as a feature store, and networks in folders (``hf:FOLDER``).
 
     Raises
     ------
     OutputError
-        If it is among them.
+        If ``path`` is one of the inputs, or lies in one.
     """
     remote = is_remote(path)
     text = address_text(path).rstrip("/") if remote else str(local_path(path))
@@ -247,14 +254,14 @@ def _real(path: str | os.PathLike[str]) -> str:
 
 
 def check_writable(address: str) -> None:
-    """Refuse addresses that can only be read, and those that nothing opens.
+    """Refuse addresses that can only be read, and those that cannot be opened.
 
     Raises
     ------
     OutputError
-        If it is one of the web.
+        If it is a web address or a data URL.
     ExtraError, OptionError
-        As :func:`patchprism.support.folders.filesystem` does.
+        From :func:`patchprism.support.folders.filesystem`.
     """
     scheme = address.split("://")[0].lower()
     if scheme in ("http", "https", "data"):
@@ -265,23 +272,23 @@ def check_writable(address: str) -> None:
 def refuse_to_replace(
     folder: str | os.PathLike[str], names: Iterable[str], read: Iterable[str | os.PathLike[str]]
 ) -> None:
-    """Refuse to write files over what a job reads.
+    """Refuse to write files over the photos of the job.
 
-    A link to a photo may be replaced: renaming replaces the link and leaves the photo.
+    A link to a photo may be replaced: the rename replaces the link, and the photo stays.
 
     Parameters
     ----------
     folder : path
         Where files are to be written.
     names : iterable of str
-        Their names in it.
+        Names of these files.
     read : iterable of path
         The job's photos.
 
     Raises
     ------
     OutputError
-        If one is among them.
+        If a photo would be replaced.
 
     Examples
     --------
@@ -299,22 +306,17 @@ def refuse_to_replace(
 
 
 def _refuse_device(target: Path) -> None:
-    """Refuse to put a file in the place of a device, a pipe or a socket: a rename would replace it for everybody."""
+    """Refuse to replace a device, a pipe or a socket: after a rename, it would be lost for every program."""
     try:
         mode = os.stat(target).st_mode
-    except (OSError, ValueError):  # not there, or no name at all: writing says what is wrong
+    except (
+        OSError,
+        ValueError,
+    ):  # it does not exist, or the name is invalid, which is reported when it is written
         return
-    # /dev/stdout is a link to what may be a file.
+    # /dev/stdout is a link, and may lead to a file.
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)) or os.path.realpath(target.parent) == "/dev":
         raise OutputError(str(target), "it is a device or a pipe; choose a file")
-
-
-def _discard(part: Path) -> None:
-    # The first failure is the one to report; a folder that has vanished fails here as well.
-    try:
-        part.unlink(missing_ok=True)
-    except OSError:
-        return
 
 
 def _reason(error: OSError) -> str:

@@ -1,4 +1,4 @@
-"""Folders of bytes, here or in an object store, with the same few verbs; every write is whole or not at all."""
+"""One interface to local folders and to folders in an object store. No unfinished file is ever visible."""
 
 from __future__ import annotations
 
@@ -20,18 +20,19 @@ from patchprism.support.checks import said
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-# Everything that a job needs only until it is finished is in a folder of this name, including temporary files of
-# killed workers. So removing this folder leaves no unfinished files.
+# A folder of this name contains everything that a job needs only until it is finished, and the temporary files of
+# killed workers. So no unfinished file is left when it is removed.
 WORK = ".patchprism-work"
 # This file distinguishes our work folders from other folders of the same name.
 MARKER = "PATCHPRISM-WORK"
-# Held by the job that works in it; there once that job has ended and takes the folder away, these two last.
+# Files in a work folder. The job that works in the folder holds LOCK. It creates ENDING when it has ended and begins
+# to remove the folder; these two files are removed last.
 LOCK, ENDING = "lock", "ending"
 MARKER_TEXT = b"PatchPrism keeps unfinished work here, and deletes this folder when the job is done.\n"
 
 
 class Made(Protocol):
-    """A file as it was written; :class:`~patchprism.support.written.Stamp` is one."""
+    """Size and time of a file when it was written, such as a :class:`~patchprism.support.written.Stamp`."""
 
     @property
     def bytes(self) -> int:
@@ -43,33 +44,33 @@ class Made(Protocol):
 
 
 class Folder(Protocol):
-    """A folder; keys are relative paths with ``/``. It can be pickled and sent to a worker."""
+    """A folder. Keys are relative paths with ``/``. Folders can be pickled and sent to workers."""
 
     name: str
 
     def read(self, key: str, start: int = 0, stop: int | None = None) -> bytes:
-        """Bytes of a file, from ``start`` up to but without ``stop``; OSError if the file is missing."""
+        """Bytes of a file, from ``start`` up to but not including ``stop``; OSError if the file is missing."""
 
     def write(self, key: str, data: bytes | memoryview) -> None:
-        """Make or replace a file, whole or not at all; OutputError if that fails."""
+        """Create or replace a file atomically; OutputError if that fails."""
 
     def staged(self, key: str) -> Any:
-        """A context manager: a local path to write to that becomes the file when the block ends well."""
+        """A context manager: a local path to write to, which becomes the file if the block raises no error."""
 
     def size(self, key: str) -> int | None:
         """Size of a file in bytes; None if it is missing."""
 
     def keys(self, prefix: str = "", *, folders: bool = False) -> list[str]:
-        """The files directly in a folder below, by name; or the folders there."""
+        """Sorted names of the files (or of the folders) directly in a subfolder."""
 
     def unchanged(self, written: Mapping[str, Made]) -> bool:
-        """Whether all of these files, directly in this folder, are there with the size and time that they had."""
+        """Whether all of these files still exist directly in this folder, with the same size and time."""
 
     def remove(self, key: str) -> None:
-        """Take a file, or a folder with all in it, away; fine if there is none."""
+        """Remove a file, or a folder with all its contents, if it exists."""
 
     def below(self, key: str) -> Folder:
-        """A folder in this one."""
+        """A subfolder of this folder."""
 
 
 # Path objects turn the two slashes of an address into one.
@@ -77,7 +78,7 @@ _ONE_SLASH = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/(?!/)")
 
 
 def address_text(path: str | os.PathLike[str]) -> str:
-    """The text of a path or an address; an address that went through a path object is put right.
+    """The text of a path or an address; an address that lost a slash in a path object is corrected.
 
     Examples
     --------
@@ -96,7 +97,9 @@ def _is_protocol(word: str) -> bool:
     try:
         from fsspec.registry import known_implementations
     except ImportError:
-        return True  # what opens addresses is not installed, and whoever asks for it will say so
+        return (
+            True  # without fsspec the address cannot be opened, and opening it raises the error that says so
+        )
     return word.lower() in known_implementations
 
 
@@ -114,12 +117,12 @@ def open_folder(path: str | os.PathLike[str]) -> Folder:
 
 
 def local_path(path: str | os.PathLike[str]) -> Path:
-    """A path; of an address ``file://...`` the path that it means, with ``%20`` and its kin read.
+    """A local path as a :class:`~pathlib.Path`; in an address ``file://...``, escapes such as ``%20`` are decoded.
 
     Raises
     ------
     OptionError
-        If the address holds what no path can hold.
+        If the address contains ``%00``, which no path can contain.
 
     Examples
     --------
@@ -147,7 +150,7 @@ def split_address(path: str | os.PathLike[str]) -> tuple[RemoteFolder, str]:
 
 
 def is_work(path: Path) -> bool:
-    """Whether a folder is a work folder of ours: a real one, with the marker in it."""
+    """Whether a folder is one of our work folders: not a link, and with the marker in it."""
     try:
         marker = path / MARKER
         if not stat.S_ISDIR(os.lstat(path).st_mode) or not stat.S_ISREG(os.lstat(marker).st_mode):
@@ -189,8 +192,8 @@ class LocalFolder:
             target.parent.mkdir(parents=True, exist_ok=True)
             os.replace(part, target)
         except BaseException as error:
-            _discard(part)
-            if isinstance(error, OutputError):  # a writer of ours, speaking of the staged path
+            discard(part)
+            if isinstance(error, OutputError):  # raised by one of our writers; it names the staged path
                 raise OutputError(str(target), error.reason) from error
             if isinstance(error, OSError):
                 raise OutputError(str(target), (error.strerror or str(error)).lower()) from error
@@ -224,7 +227,7 @@ class LocalFolder:
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
         else:
-            with suppress(FileNotFoundError, NotADirectoryError):  # below a file there is nothing either
+            with suppress(FileNotFoundError, NotADirectoryError):  # the latter if a parent is a file
                 path.unlink()
 
     def below(self, key: str) -> LocalFolder:
@@ -232,16 +235,16 @@ class LocalFolder:
         return LocalFolder(self.path / key, work=self.work)
 
     def make_work(self) -> None:
-        """Make this folder, to hold work that is deleted with it; one that is there must be a real one of ours.
+        """Create this folder as a work folder. If it exists, it must be a work folder or empty, and not a link.
 
         Raises
         ------
         OutputError
-            If it is a link or a file, or holds something and lacks the marker of a work folder.
+            If it is a link or a file, or if it has contents but not the marker of a work folder.
         OSError
-            If it cannot be made.
+            If it cannot be created.
         """
-        with suppress(FileExistsError):  # a file in the parent's place is said by the next line
+        with suppress(FileExistsError):  # if the parent is a file, the next line raises an error
             self.path.parent.mkdir(parents=True, exist_ok=True)
         with suppress(FileExistsError):
             self.path.mkdir()
@@ -261,7 +264,7 @@ class LocalFolder:
                 file.write(MARKER_TEXT)
 
     def open_lock(self) -> IO[bytes]:
-        """The file to lock in a work folder; never one that a link leads to, and nothing in it is changed."""
+        """Open the lock file of a work folder without changing its contents; a link is refused."""
         flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
         try:
             return os.fdopen(os.open(self.path / LOCK, flags, 0o666), "r+b", buffering=0)
@@ -271,12 +274,12 @@ class LocalFolder:
             raise
 
     def refuse_links(self) -> None:
-        """Refuse a work folder in which a link would lead what is written or deleted to somewhere else.
+        """Refuse a work folder that contains a link, because files elsewhere could be overwritten or deleted.
 
         Raises
         ------
         OutputError
-            If there is one.
+            If there is a link.
         """
         for base, folders, files in os.walk(self.path):
             for name in (*folders, *files):
@@ -288,7 +291,7 @@ class LocalFolder:
 
 
 class RemoteFolder:
-    """A folder in an object store, through fsspec; there, a file appears when its upload is complete."""
+    """A folder in an object store, accessed with fsspec. A file there becomes visible when its upload is complete."""
 
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
@@ -296,7 +299,7 @@ class RemoteFolder:
         self._listed: dict[str, int] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"_listed": None}  # workers have no use for it
+        return vars(self) | {"_listed": None}  # workers do not need the listing
 
     def _at(self, key: str) -> tuple[Any, str]:
         return filesystem(f"{self.url}/{key}" if key else self.url)
@@ -310,10 +313,10 @@ class RemoteFolder:
         """See :class:`Folder`."""
         system, path = self._at(key)
         try:
-            # Stores of objects know no folders and do nothing here; file systems behind an address do.
+            # This does nothing in object stores, which have no folders, but other remote file systems need it.
             system.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
             system.pipe_file(path, bytes(data))
-        except Exception as error:  # each kind of address has exceptions of its own
+        except Exception as error:  # each file system raises its own exceptions
             raise OutputError(f"{self.url}/{key}", reason_of(error)) from error
 
     @contextmanager
@@ -334,7 +337,7 @@ class RemoteFolder:
         return int(info["size"]) if info["type"] == "file" else None
 
     def unchanged(self, written: Mapping[str, Made]) -> bool:
-        """See :class:`Folder`; by their sizes, and as it was when this was first asked: one request for all files."""
+        """See :class:`Folder`. Compares only sizes, with a listing that is fetched once, at the first call."""
         if self._listed is None:
             self._listed = self.sizes()
         return all(self._listed.get(key) == made.bytes for key, made in written.items())
@@ -344,14 +347,14 @@ class RemoteFolder:
         return sorted(self.sizes(prefix, "directory" if folders else "file"))
 
     def sizes(self, prefix: str = "", kind: str = "file") -> dict[str, int]:
-        """Sizes of the files, or of what else is asked for, directly in a folder below, by name."""
+        """Sizes in bytes, by name, of the entries of one kind ("file" or "directory") directly in a subfolder."""
         system, path = self._at(prefix)
         system.invalidate_cache()
         try:
             listed = system.ls(path, detail=True)
         except FileNotFoundError:
             return {}
-        except Exception as error:  # each kind of address has exceptions of its own
+        except Exception as error:  # each file system raises its own exceptions
             raise OutputError(f"{self.url}/{prefix}".rstrip("/"), reason_of(error)) from error
         found = ((each["name"].rstrip("/").rsplit("/", 1)[-1], each) for each in listed)
         return {name: int(each["size"] or 0) for name, each in found if each["type"] == kind}
@@ -369,12 +372,12 @@ class RemoteFolder:
 
 @contextmanager
 def local_copy(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A file as a path of this machine: itself, or a copy of what is at an address while the block runs.
+    """A file as a local path; the file at an address is copied for the duration of the block.
 
     Raises
     ------
     FileNotFoundError
-        If there is nothing at the address.
+        If there is no file at the address.
     OSError
         If the address cannot be read.
     """
@@ -388,7 +391,7 @@ def local_copy(path: str | os.PathLike[str]) -> Iterator[Path]:
             copy.write_bytes(system.cat_file(at))
         except OSError:
             raise
-        except Exception as error:  # each kind of address has exceptions of its own
+        except Exception as error:  # each file system raises its own exceptions
             raise OSError(reason_of(error)) from error
         yield copy
 
@@ -399,11 +402,9 @@ def filesystem(url: str) -> tuple[Any, str]:
     Raises
     ------
     OptionError
-        If it is no address of a kind that is known.
+        If the protocol is unknown, or the address cannot be opened.
     ExtraError
-        If fsspec, or what it needs for this kind of address, is not installed.
-    OptionError
-        If there is no such kind of address.
+        If fsspec, or the package that it needs for this protocol, is not installed.
     """
     try:
         import fsspec
@@ -414,20 +415,18 @@ def filesystem(url: str) -> tuple[Any, str]:
         raise ExtraError.of(error, "ray", f"reading or writing {scheme}://", "ray") from error
     except PatchPrismError:
         raise
-    except Exception as error:  # an unknown protocol, credentials that make no sense
+    except Exception as error:  # an unknown protocol, or invalid credentials, for example
         raise OptionError(f"{said(url)} cannot be opened as an address: {reason_of(error)}") from error
     return system, path
 
 
 def reason_of(error: BaseException) -> str:
     """The message of an exception from another library, on one line."""
-    said = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return str(said).strip().split("\n")[0]
+    message = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return str(message).strip().split("\n")[0]
 
 
-def _discard(part: Path) -> None:
-    # The first failure is the one to report.
-    try:
+def discard(part: Path) -> None:
+    """Remove a temporary file after a failure. The failure is reported, so errors of the removal are ignored."""
+    with suppress(OSError):
         part.unlink(missing_ok=True)
-    except OSError:
-        return

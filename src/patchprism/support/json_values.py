@@ -1,4 +1,4 @@
-"""JSON that is always valid when written, and checked when it comes from elsewhere."""
+"""Write JSON that is always valid, and check JSON that comes from other programs."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ from typing import Any
 
 import numpy as np
 
-# Deeper than anything that is written here; json itself would end in a RecursionError only when it writes it again.
+# Our own files are less deeply nested. Python reads much deeper JSON, and then cannot write it (RecursionError).
 MAX_DEPTH = 32
 MAX_DIGITS = 100
-
-
 MAX_TEXT = 4096
 MAX_COUNT = 1 << 53
 
@@ -25,12 +23,12 @@ def to_json(value: Any, **options: Any) -> str:
     value : Any
         JSON values; NumPy numbers and arrays, tuples and paths are accepted as well.
     **options
-        Of :func:`json.dumps`.
+        Passed to :func:`json.dumps`.
 
     Raises
     ------
     TypeError
-        If it holds anything else.
+        If the value contains anything else.
 
     Examples
     --------
@@ -57,13 +55,13 @@ def _finite(value: Any) -> Any:
 
 
 def from_json(text: str | bytes) -> Any:
-    """The value of JSON text that came from elsewhere.
+    """The value of JSON text that another program may have written.
 
     Raises
     ------
     ValueError
-        If it is not valid JSON, names a key twice, holds NaN or an infinity or a number of absurd length, or is
-        nested too deep.
+        If it is not valid JSON, has a key twice, contains NaN, an infinity or a number of more than 100 digits, or
+        is nested too deeply.
 
     Examples
     --------
@@ -123,12 +121,12 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def is_whole(value: Any, least: int = 0, most: int = MAX_COUNT) -> bool:
-    """Whether a value is a whole number within bounds; True and False are none."""
+    """Whether a value is a whole number within bounds; True and False do not count as numbers."""
     return type(value) is int and least <= value <= most
 
 
 def is_number(value: Any, least: float = -math.inf, most: float = math.inf) -> bool:
-    """Whether a value is a finite number within bounds; True and False are none."""
+    """Whether a value is a finite number within bounds; True and False do not count as numbers."""
     return type(value) in (int, float) and math.isfinite(value) and least <= value <= most
 
 

@@ -1,4 +1,4 @@
-"""Options: each is declared once, as a field of a dataclass, with its default, its check and its help."""
+"""Options. Each is declared once, as a field of a dataclass, with its default, its check and its help text."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class Option:
     Attributes
     ----------
     check : callable
-        ``check(name, value)`` gives the plain value, or raises an OptionError.
+        ``check(name, value)`` returns the plain value, or raises an OptionError.
     help : str
-        For ``--help``.
+        Text for ``--help``.
     metavar : str, optional
         Placeholder of the value in ``--help``.
     flag : str
@@ -39,7 +39,7 @@ class Option:
     panel : str, optional
         The group of ``--help-all`` that it belongs to.
     parse : callable, optional
-        ``parse(name, text)`` gives the value of a text on the command line, where the text is not the value.
+        ``parse(name, text)`` converts text from the command line to the value. By default the text is the value.
     """
 
     check: Check
@@ -50,7 +50,7 @@ class Option:
     parse: Parse | None = None
 
     def flags(self, name: str) -> list[str]:
-        """How the command line spells an option of this name."""
+        """The command-line flags of an option of this name."""
         return self.flag.split() or [f"--{name.replace('_', '-')}"]
 
 
@@ -64,16 +64,9 @@ def option(
     panel: str | None = None,
     parse: Parse | None = None,
 ) -> Any:
-    """A field with its default, and what :class:`Option` says of it."""
-    said = Option(
-        check=check,
-        help=help,
-        metavar=metavar,
-        flag=flag,
-        panel=panel,
-        parse=parse,
-    )
-    return field(default=default, metadata={_KEY: said})
+    """A dataclass field for an option; the parameters are explained at :class:`Option`."""
+    properties = Option(check=check, help=help, metavar=metavar, flag=flag, panel=panel, parse=parse)
+    return field(default=default, metadata={_KEY: properties})
 
 
 def option_of(each: Field[Any]) -> Option | None:
@@ -83,20 +76,20 @@ def option_of(each: Field[Any]) -> Option | None:
 
 
 def same(source: type, name: str, **changes: Any) -> Any:
-    """A field that is declared in another class; here some of what it says may be something else."""
+    """A copy of a field of another class, with changes to its properties."""
     found = _field(source, name)
     return field(default=found.default, metadata={_KEY: replace(found.metadata[_KEY], **changes)})
 
 
 def left_open(source: type, name: str, **changes: Any) -> Any:
-    """The same, where None leaves the choice to something else; the default of the class is part of the help."""
+    """A copy of a field whose default is None, for "not given"; its help names the default of the other class."""
     found = _field(source, name)
-    said, default = replace(found.metadata[_KEY], **changes), found.default
+    properties, default = replace(found.metadata[_KEY], **changes), found.default
     if default not in (MISSING, None) and not isinstance(default, bool):
         shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
-        known = "" if "Default: " in said.help else f" Default: {shown}."
-        said = replace(said, help=said.help + known)
-    return field(default=None, metadata={_KEY: replace(said, check=optional(said.check))})
+        known = "" if "Default: " in properties.help else f" Default: {shown}."
+        properties = replace(properties, help=properties.help + known)
+    return field(default=None, metadata={_KEY: replace(properties, check=optional(properties.check))})
 
 
 def _field(source: type, name: str) -> Field[Any]:
@@ -104,7 +97,7 @@ def _field(source: type, name: str) -> Field[Any]:
 
 
 def check_options(options: Any) -> None:
-    """Check each option of a dataclass, frozen or not, and keep its plain value.
+    """Check each option of a dataclass, frozen or not, and replace it with its plain value.
 
     Raises
     ------
@@ -112,20 +105,20 @@ def check_options(options: Any) -> None:
         If a value is not allowed.
     """
     for each in fields(options):
-        if said := option_of(each):
-            object.__setattr__(options, each.name, said.check(each.name, getattr(options, each.name)))
+        if found := option_of(each):
+            object.__setattr__(options, each.name, found.check(each.name, getattr(options, each.name)))
 
 
 class Checked:
-    """A dataclass of options that are checked when they are put together."""
+    """Base class of dataclasses of options: the options are checked when an instance is created."""
 
     def __post_init__(self) -> None:
-        """Refuse what is not allowed."""
+        """Check the options."""
         check_options(self)
 
 
 def numbers(wanted: str, kind: type = float, *, count: int | None = None, repeat: bool = False) -> Parse:
-    """A parser of numbers with commas between them.
+    """A parser of comma-separated numbers.
 
     Parameters
     ----------
@@ -159,7 +152,7 @@ def numbers(wanted: str, kind: type = float, *, count: int | None = None, repeat
 
 
 def number_or_word(kind: type) -> Parse:
-    """A parser of a number; a text that is none stays what it is, for the check."""
+    """A parser of a number; other text stays as it is, for the check."""
 
     def parse(name: str, text: str) -> Any:
         try:

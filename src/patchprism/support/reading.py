@@ -1,4 +1,4 @@
-"""What a reader of photos reports besides the pixels: notes, and the memory that it is about to use.
+"""What a reader of photos reports besides the pixels: notes, and how much memory it is about to use.
 
 A reader is a function from a name to an array, in this or another process. To get its notes, call it inside
 :func:`reading`; outside it, notes are lost. The notes go into the row of the photo, the summary and ``report.json``.
@@ -19,11 +19,11 @@ from patchprism.support.memory import free_memory
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-# Photos are read at once while together they take at most this share of the memory that is free.
+# Photos that are read at the same time use at most this share of the free memory.
 SHARE = 0.5
-# Memory that reading, framing or drawing a photo takes at its peak, in bytes per pixel: measured 14.2 for a PNG of 179
-# megapixels in the reader's process, and 3.1 in the one that asked.
-BYTES_A_PIXEL = 18
+# Peak memory for reading, framing or drawing a photo, in bytes per pixel. For a PNG of 179 megapixels, 14.2 were
+# measured in the reader's process and 3.1 in the process that requested the photo.
+BYTES_PER_PIXEL = 18
 # Smaller requests are never refused, because the free memory is only an estimate.
 ALWAYS = 256 << 20
 
@@ -43,12 +43,12 @@ class Note:
 
 
 class Room:
-    """Admits work by the memory that it takes, so that all of it together fits into what is free.
+    """Delays work until there is memory for it, so that everything that runs at the same time fits into free memory.
 
     Parameters
     ----------
     free : callable
-        Gives the bytes that are free now.
+        Returns the bytes that are free now.
     """
 
     def __init__(self, free: Callable[[], int] = free_memory) -> None:
@@ -57,12 +57,12 @@ class Room:
         self._changed = threading.Condition()
 
     def take(self, size: int, *, wait: bool = True) -> None:
-        """Wait until so many bytes may be taken; without ``wait`` they are only counted.
+        """Wait until ``size`` bytes are available, and reserve them; without ``wait``, reserve them at once.
 
         Raises
         ------
         MemoryError
-            If they are more than is free while nothing else is at work.
+            If nothing else is reserved and ``size`` exceeds the free memory.
         """
         with self._changed:
             if wait:
@@ -77,7 +77,7 @@ class Room:
             self._taken += size
 
     def give_back(self, size: int) -> None:
-        """Say that they are free again."""
+        """Release bytes that were reserved."""
         with self._changed:
             self._taken -= size
             self._changed.notify_all()
@@ -88,7 +88,7 @@ ROOM = Room()
 
 @dataclass
 class Reading:
-    """One photo's reading."""
+    """Notes and reserved memory of one photo while it is read."""
 
     notes: list[str] = field(default_factory=list)
     room: Room = ROOM
@@ -96,7 +96,9 @@ class Reading:
     elsewhere: Callable[[int], None] | None = None
 
     def take(self, size: int) -> None:
-        """Wait for memory. Only the first claim waits: one that holds some must not wait for others that do."""
+        """Wait for memory and reserve it. Only the first claim of a photo waits, because readers that hold memory
+        and wait for each other would never finish.
+        """
         if self.elsewhere is not None:
             self.elsewhere(size)
         else:
@@ -109,12 +111,12 @@ _current: ContextVar[Reading | None] = ContextVar("patchprism_reading", default=
 
 @contextmanager
 def reading(*, elsewhere: Callable[[int], None] | None = None) -> Iterator[Reading]:
-    """Listen to a reader while the block runs.
+    """Collect the notes and memory claims of a reader that runs in the block.
 
     Parameters
     ----------
     elsewhere : callable, optional
-        Told of the bytes that are wanted, where another process keeps the books.
+        Called with the number of bytes of each claim, if another process does the accounting.
     """
     listening = Reading(elsewhere=elsewhere)
     token = _current.set(listening)
@@ -127,7 +129,7 @@ def reading(*, elsewhere: Callable[[int], None] | None = None) -> Iterator[Readi
 
 
 def admit(size: int) -> str:
-    """Wait for memory on behalf of another process; why there is none, or nothing."""
+    """Wait for memory on behalf of another process; the reason if there is not enough, otherwise an empty text."""
     listening = _current.get()
     try:
         if listening is not None:
@@ -138,19 +140,26 @@ def admit(size: int) -> str:
 
 
 def note(text: str) -> None:
-    """Say something of the photo that is being read."""
+    """Add a note about the photo that is being read."""
     listening = _current.get()
     if listening is not None and text not in listening.notes:
         listening.notes.append(text)
 
 
 def claim(size: int, name: str) -> None:
-    """Wait until a photo that takes so many bytes may be read or drawn.
+    """Wait until there is memory to read or draw a photo.
+
+    Parameters
+    ----------
+    size : int
+        Bytes that this needs.
+    name : str
+        Name of the photo, for the error.
 
     Raises
     ------
     PhotoError
-        If it would not fit into the memory even alone.
+        If the photo would not fit into memory even alone.
     """
     listening = _current.get()
     if listening is None:

@@ -1,7 +1,7 @@
-"""Where processes of ours import from: never from the working directory, which may be a folder of anybody's files.
+"""Keep the working directory, which may contain files of anyone, off the search path of the processes that we start.
 
-Python puts the working directory, or the folder of the script that runs, first on its search path, and takes an
-empty entry of PYTHONPATH for the working directory. A data set that holds a ``numpy.py`` would then be executed.
+Python puts the working directory, or the folder of the running script, first on its search path. An empty entry of
+PYTHONPATH also means the working directory. If a data set contained a ``numpy.py``, Python would run it.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import Any
 def safe_path(guest: Any = None) -> list[str]:
     """The search path for a process that this one starts.
 
-    It is this process's, without the working directory and the folder of the script that runs. What PYTHONPATH
-    names by a name, and the folder where this package lies, stay.
+    This is the search path of this process, without the working directory and the folder of the running script.
+    Folders that PYTHONPATH names, and the folder that contains this package, stay.
 
     Parameters
     ----------
     guest : object, optional
-        A function or instance that the process is sent. The folder that its module was imported from comes last, so
-        that nothing in it hides a module from elsewhere.
+        A function or instance that is sent to the process. The folder that its module was imported from comes last,
+        so that it cannot hide other modules.
     """
     home = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
     kept = [entry for entry in sys.path if entry and (_same(entry, home) or not _is_implied(entry))]
@@ -40,9 +40,9 @@ def safe_path(guest: Any = None) -> list[str]:
 
 
 def leave_working_directory() -> None:
-    """Take the working directory off this process's search path, and out of what its children inherit.
+    """Remove the working directory from the search path of this process and of its child processes.
 
-    For processes that are our own, before anything heavy is imported.
+    Call it only in processes that we start, before anything heavy is imported.
     """
     here = os.path.realpath(os.curdir)
     named = _named()
@@ -67,7 +67,7 @@ def _named() -> list[str]:
 
 
 def _is_implied(entry: str) -> bool:
-    """Whether an entry is Python's own doing: the working directory, or the folder of the script that runs."""
+    """Whether Python itself added an entry: the working directory, or the folder of the running script."""
     if any(_same(entry, named) for named in _named()):
         return False
     script = getattr(sys.modules.get("__main__"), "__file__", None)

@@ -1,4 +1,4 @@
-"""Set aside settings of torch that the calling program may have changed, while we compute."""
+"""Replace settings of torch that the calling program may have changed, while we compute."""
 
 from __future__ import annotations
 
@@ -14,14 +14,12 @@ _KINDS = ("cpu", "cuda", "mps", "xpu")
 
 @contextmanager
 def own_settings() -> Iterator[None]:
-    """Compute in what was asked for: float32 stays float32, and tensors are made where they are needed.
+    """Compute with fixed settings of torch, whatever the calling program has set, and restore them afterwards.
 
-    No gradients are recorded. Inference mode is off even if the caller's program has switched it on, because nothing
-    could be trained on tensors made in it.
-
-    Autocast is off, the default dtype float32, the default device the CPU, and products of float32 are not computed
-    with fewer bits (TF32, bfloat16), whatever the calling program has set. Afterwards, all settings are restored. In
-    torch, the default dtype and the precision of products are shared by all threads of a process.
+    No gradients are recorded. Inference mode is off, because tensors that are made in it cannot be used for training.
+    Autocast is off, the default dtype is float32, the default device is the CPU, and float32 products are not
+    computed with fewer bits (TF32, bfloat16). In torch, the default dtype and the precision of products are shared by
+    all threads of a process.
     """
     import torch
 
@@ -64,7 +62,7 @@ def _exact_products(stack: ExitStack) -> None:
             stack.callback(setattr, backends.cudnn, "allow_tf32", True)
             backends.cudnn.allow_tf32 = False
         return
-    # Not with the older functions, which raise errors if a program has used the newer ones.
+    # The older functions raise errors if a program has used the newer ones.
     for place in (backends.mkldnn.matmul, backends.mkldnn.conv, backends.cuda.matmul, backends.cudnn.conv):
         if place.fp32_precision not in ("ieee", "none"):
             stack.callback(_restore, place, place.fp32_precision)
@@ -72,7 +70,7 @@ def _exact_products(stack: ExitStack) -> None:
 
 
 def _restore(place: Any, precision: str) -> None:
-    # A value that was inherited from the setting of all backends is inherited again, not set.
+    # A value that was inherited from the setting for all backends is inherited again, rather than set.
     place.fp32_precision = "none"
     if place.fp32_precision != precision:
         place.fp32_precision = precision

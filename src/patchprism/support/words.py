@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def counted(count: int, noun: str) -> str:
-    """How many there are of something.
+    """A count with its noun, in the singular or plural.
 
     Examples
     --------
@@ -15,7 +15,7 @@ def counted(count: int, noun: str) -> str:
 
 
 def none_could(reason: str, count: int) -> str:
-    """Why the first photo failed, where all of so many did.
+    """The reason of a failed photo, with the remark that all ``count`` photos failed.
 
     Examples
     --------

@@ -1,11 +1,11 @@
 """Record the files that jobs wrote into a folder. Files in the record may be replaced; all others belong to the user.
 
 A report (``report.json``, ``compare.json``) lists the files of its job, each with size and SHA-256. If the user has
-replaced one of these files, size or SHA-256 differ, so the file belongs to the user. A job first checks that it would
-not replace any file of the user. Before a file is renamed to its final name, a line in ``.patchprism-files.log``
-records its size and SHA-256, so that the files of a killed run are recognised, too. At the end,
-``.patchprism-files.json`` lists all files that are in no report: those of earlier jobs with other options, and the
-pictures of a video. If there are none, it is removed.
+replaced one of these files, its size or SHA-256 differs, so the file belongs to the user. A job first checks that it
+would not replace any file of the user. Before a file is renamed to its final name, a line in
+``.patchprism-files.log`` records its size and SHA-256, so that the files of a killed run are recognised, too. At the
+end, ``.patchprism-files.json`` lists all files that are in no report: those of earlier jobs with other options, and
+the pictures of a video. If there are none, it is removed.
 """
 
 from __future__ import annotations
@@ -49,23 +49,23 @@ JOURNAL = ".patchprism-files.log"
 PRISM = "prism.safetensors"
 REPORTS = ("report.json", "compare.json")
 VERSION = 1
-# Names of this record and of the reports.
+# Versions that can be read, of this record and of the reports.
 VERSIONS = (1, 2)
-# A record of a million files; of a longer list of photos no report is read, and the record lists all.
+# Bytes, enough for a record of a million files. Larger reports are not read; the record then lists their files, too.
 MAX_RECORD = 256 << 20
 _SHA256 = re.compile(r"[0-9a-f]{64}|")
 
 
 class Stamp(NamedTuple):
-    """Values that detect whether a file was replaced.
+    """Size, SHA-256 and time of a file, which show whether it was replaced.
 
     Attributes
     ----------
     sha256 : str
         Empty if it has not been computed.
     modified : int
-        Time in nanoseconds; 0 if it is not recorded, as in reports, so that reports of equal pictures are equal
-        bytes.
+        Time in nanoseconds; 0 if it is not recorded. Reports do not record it, so that reports of equal pictures
+        are equal, byte for byte.
     """
 
     bytes: int
@@ -88,7 +88,7 @@ class Record:
     files : dict
         Stamps by name.
     writing : set
-        Names that the last run was about to write. They decide only in remote folders, which have no journal.
+        Names that the last run was about to write. They are used only in remote folders, which have no journal.
     """
 
     def __init__(self, folder: Folder) -> None:
@@ -97,19 +97,19 @@ class Record:
         self.writing: set[str] = set()
         self._themselves: set[str] = set()  # records cannot hold their own stamps
         for name in (*REPORTS, RECORD):
-            said = _read(folder, name)
-            if said is None:
+            content = _read(folder, name)
+            if content is None:
                 continue
             self._themselves.add(name)
-            self.files |= _stamps(said)
+            self.files |= _stamps(content)
             if name == RECORD:
-                writing = said.get("writing")
+                writing = content.get("writing")
                 self.writing = set(filter(_is_name, writing if isinstance(writing, list) else ()))
         if RECORD in self._themselves:
             self.files |= _journal(folder)
 
     def __contains__(self, name: str) -> bool:
-        """Whether a file of that name is one of ours and unchanged; of a remote folder, whether it is listed."""
+        """Whether we wrote the file of that name and it is unchanged; in a remote folder, whether it is listed."""
         if name in self._themselves:
             return True
         if not isinstance(self.folder, LocalFolder):
@@ -124,7 +124,7 @@ class Record:
             made = self.files[name]
             if status.st_size != made.bytes:
                 return False
-            # If the time is the same, the file need not be read. A copy has another time.
+            # If the time is the same, the file need not be read. If it differs, the file may be a copy.
             return 0 < made.modified == status.st_mtime_ns or (
                 bool(made.sha256) and stamp(path).sha256 == made.sha256
             )
@@ -132,7 +132,7 @@ class Record:
             return False
 
     def has(self, name: str, size: int) -> bool:
-        """The same of a remote folder's file, by its size."""
+        """Whether we wrote a file of a remote folder and its size is unchanged."""
         made = self.files.get(name)
         return name in self and (made is None or name in self.writing or made.bytes == size)
 
@@ -157,17 +157,19 @@ def _read(folder: Folder, name: str) -> dict[str, Any] | None:
                 return None
         elif (folder.size(name) or MAX_RECORD + 1) > MAX_RECORD:
             return None
-        said = json.loads(folder.read(name))
+        content = json.loads(folder.read(name))
     except (OSError, ValueError, RecursionError):
         return None
     ours = (
-        isinstance(said, dict) and said.get("version") in VERSIONS and isinstance(said.get("patchprism"), str)
+        isinstance(content, dict)
+        and content.get("version") in VERSIONS
+        and isinstance(content.get("patchprism"), str)
     )
-    return said if ours else None
+    return content if ours else None
 
 
 def promise(folder: Folder, name: str, made: Stamp) -> None:
-    """Note that a file of this content is about to be put into its place; of a remote folder nothing is noted."""
+    """Add a line to the journal: this file is about to be renamed to ``name``. Remote folders have no journal."""
     if isinstance(folder, LocalFolder):
         line = json.dumps({"name": name, **made._asdict()}).encode() + b"\n"
         # One write to the end of the file, so that lines of several processes do not mix.
@@ -189,8 +191,8 @@ def _journal(folder: Folder) -> dict[str, Stamp]:
     found: dict[str, Stamp] = {}
     for line in lines:
         try:
-            said = json.loads(line)
-            found |= _stamps({"files": {said.pop("name"): said}})
+            entry = json.loads(line)
+            found |= _stamps({"files": {entry.pop("name"): entry}})
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             continue
     return found
@@ -202,9 +204,9 @@ def _is_name(name: Any) -> bool:
     return not any(sign in name for sign in "/\\\0")
 
 
-def _stamps(said: dict[str, Any]) -> dict[str, Stamp]:
-    """The files that a record lists; what makes no sense is left out."""
-    files = said.get("files")
+def _stamps(record: dict[str, Any]) -> dict[str, Stamp]:
+    """The files that a record lists; invalid entries are ignored."""
+    files = record.get("files")
     found = {}
     for name, made in files.items() if isinstance(files, dict) else ():
         if not _is_name(name) or not isinstance(made, dict):
@@ -221,7 +223,7 @@ def _stamps(said: dict[str, Any]) -> dict[str, Stamp]:
 
 
 def as_json(files: Mapping[str, Stamp]) -> dict[str, Any]:
-    """Stamps by name, as reports hold them."""
+    """Stamps by name, as in reports."""
     return {name: {"bytes": made.bytes, "sha256": made.sha256} for name, made in files.items()}
 
 
@@ -231,14 +233,14 @@ class Output:
     Parameters
     ----------
     out : path
-        A folder, which is created when it is claimed, or an address.
+        A folder, which :meth:`claim` creates, or an address.
     prism : path
-        The prism that the job reads, if any. If it is the one in this folder, it is not replaced.
+        The prism that the job reads, if any. If it is in this folder, it is not replaced.
 
     Attributes
     ----------
     written : dict
-        Stamps of what the job has written so far.
+        Stamps of the files that the job has written so far.
     """
 
     def __init__(self, out: str | os.PathLike[str], *, prism: str | os.PathLike[str] = "") -> None:
@@ -259,11 +261,11 @@ class Output:
             return address_text(prism) == address_text(path)
         try:
             return os.path.samefile(local_path(prism), path)
-        except OSError:  # one of them is not there
+        except OSError:  # one of them does not exist
             return False
 
     def check(self, names: Iterable[str], read: Iterable[str | os.PathLike[str]] = ()) -> None:
-        """Refuse to write files where that would replace one of the user's.
+        """Refuse to replace files of the user.
 
         Parameters
         ----------
@@ -275,7 +277,7 @@ class Output:
         Raises
         ------
         OutputError
-            If a file of that name is there that no record lists, or the job reads it.
+            If a file of one of these names exists that no record lists, or that the job reads.
         """
         names = self._to_write(names)
         if isinstance(self.folder, LocalFolder):
@@ -296,12 +298,12 @@ class Output:
                 )
 
     def claim(self, names: Iterable[str], read: Iterable[str | os.PathLike[str]] = ()) -> None:
-        """Check, make the folder, take away what killed runs had half written, and note what is going to be written.
+        """Check, create the folder, remove unfinished files of killed runs, and record which files will be written.
 
         Raises
         ------
         OutputError
-            As :meth:`check`, or if the folder cannot be made or written to.
+            As for :meth:`check`, or if the folder cannot be created or written to.
         """
         names = self._to_write(names)
         self.check(names, read)
@@ -325,7 +327,7 @@ class Output:
         return [name for name in names if not (self.keeps_prism and name == PRISM)]
 
     def save_prism(self, save: Callable[[Path], object]) -> list[str]:
-        """Write the prism, unless the job reads the one that is there; gives the names of what was written."""
+        """Write the prism, unless the job reads the one in this folder; returns the names of the files written."""
         if self.keeps_prism:
             return []
         with self.staged(PRISM) as part:
@@ -334,7 +336,7 @@ class Output:
 
     @contextmanager
     def staged(self, name: str) -> Iterator[Path]:
-        """A local path to write to that becomes the file when the block ends well."""
+        """A local path to write to, which becomes the file if the block raises no error."""
         try:
             if isinstance(self.folder, LocalFolder):
                 with atomic_write(self.folder.path / name) as part:
@@ -345,12 +347,12 @@ class Output:
                 with self.folder.staged(name) as part:
                     yield part
                     made = stamp(part)
-        except OutputError as error:  # a writer of ours, speaking of the part
+        except OutputError as error:  # raised by one of our writers; it names the temporary file
             raise OutputError(self.path(name), error.reason) from error
         self.written[name] = made
 
     def finish(self) -> None:
-        """Note what was written and no report lists."""
+        """Record the files that were written and that no report lists."""
         listed = set(REPORTS)
         for name in REPORTS:
             listed |= _stamps(_read(self.folder, name) or {}).keys()
@@ -364,13 +366,13 @@ class Output:
     def _write(self, files: Mapping[str, Stamp], writing: Iterable[str]) -> None:
         from patchprism.support.version import __version__
 
-        said = {
+        record = {
             "version": VERSION,
             "patchprism": __version__,
             "writing": list(writing),
             "files": {name: made._asdict() for name, made in files.items()},
         }
-        content = json.dumps(said, indent=0).encode()
+        content = json.dumps(record, indent=0).encode()
         if isinstance(self.folder, LocalFolder):
             with atomic_write(self.folder.path / RECORD) as part:
                 part.write_bytes(content)
@@ -379,7 +381,7 @@ class Output:
 
 
 def _there(folder: Folder) -> dict[str, tuple[str, int | None]]:
-    """All that lies directly in a folder: names, and sizes where they cost nothing, by folded names."""
+    """All entries of a folder by folded name: the name, and the size if the listing includes it."""
     if isinstance(folder, LocalFolder):
         try:
             return {_folded(name): (name, None) for name in os.listdir(folder.path)}
@@ -392,7 +394,7 @@ def _there(folder: Folder) -> dict[str, tuple[str, int | None]]:
 
 
 def _folded(name: str) -> str:
-    """A name as the file system compares it: macOS and Windows take ``Results.png`` for ``results.png``."""
+    """A name as the file system compares it: on macOS and Windows, ``Results.png`` is the same as ``results.png``."""
     if sys.platform in ("darwin", "win32"):
         return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
     return name

@@ -1,1 +1,1 @@
-"""`patchprism.visualize` and what it gives, for one call from Python."""
+"""The functions `visualize`, `extract` and `render_video`, and the class `Visualization`."""

@@ -1,4 +1,4 @@
-"""Photos -> patch tokens in memory: `patchprism.extract`, and the first half of `patchprism.visualize`."""
+"""From photos to patch tokens in memory: `patchprism.extract`."""
 
 from __future__ import annotations
 
@@ -110,8 +110,8 @@ def extract(
     ).resolved(record=record)
     if framing is not None:
         check_framing(framing)
-        for name, said in (("size", size), ("stride", stride)):
-            if said is not None:
+        for name, value in (("size", size), ("stride", stride)):
+            if value is not None:
                 raise OptionError(f"{name} is part of framing; give only one of them", option=name)
         if framing.patch_size != record.patch_size:
             raise OptionError(
@@ -136,7 +136,7 @@ def load_again(view: View) -> Backbone:
     OptionError
         If the features are the user's own, or those of a function.
     WeightsError
-        If its weights are no longer on this machine, or have changed.
+        If the weights are no longer on this machine, or have changed.
     """
     name = view.record.name
     if view.record.family in ("own", "callable"):

@@ -1,4 +1,4 @@
-"""All there is to see of a view's photos, in one figure."""
+"""The overview figure of a view."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HEADS = ("photo", "score, foreground outlined", "colours", "all patches")
 
 
 def overview_sheet(view: View) -> Sheet:
-    """Photo, score, colours and all-patch picture of every photo, one row each."""
+    """One row per photo: the photo, its score, its colours and its all-patch picture."""
 
     def photo(index: int, size: tuple[int, int]) -> Image.Image:
         return photo_panel(view.photos.shown(index, view.framing), size)
@@ -41,7 +41,5 @@ def overview_sheet(view: View) -> Sheet:
         )
         for i, part in enumerate(view.parts)
     ]
-    note = (
-        "Of each photo: the photo, its score with the foreground outlined, its colours, those of all patches."
-    )
+    note = "Each row: a photo, its score with the foreground outlined, its colours, and the colours of all patches."
     return Sheet(groups, heads=HEADS, bars=(Bar("score", "0", "1"),), columns=1, notes=(note,))

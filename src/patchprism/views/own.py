@@ -1,4 +1,4 @@
-"""Features of the user's own -> Visualization: `patchprism.visualize(features=...)`."""
+"""Visualize features that the user provides: `patchprism.visualize(features=...)`."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ if TYPE_CHECKING:
     from patchprism.jobs.settings import Settings
 
 OWN = "own features"
-# Where neither photos nor a framing say how large a patch is: that of DINOv2.
+# Patch size if neither photos nor a framing are given: that of DINOv2.
 PATCH = 14
-# Settings that say how photos become tokens.
+# Settings for the way from photos to tokens.
 _OF_NETWORK = ("weights", "size", "stride", "mean", "std", *TOKEN_DEFAULTS, "dtype", "batch_size")
 
 
 def check_own(settings: Settings, **others: Any) -> None:
-    """Refuse options that say how photos become tokens: the tokens are there already."""
+    """Refuse options for the way from photos to tokens, because the tokens are already given."""
     given = others | {name: getattr(settings, name) for name in _OF_NETWORK}
     given["device"] = None if settings.device == "auto" else settings.device
     for name, value in given.items():
@@ -69,7 +69,7 @@ def view_features(
     features, photos, framing, errors
         As in :func:`~patchprism.visualize`.
     settings : Settings
-        Options of the fit and of the shown foreground, and what the model is called.
+        Options of the fit and of the shown foreground, and the name of the model.
 
     Raises
     ------
@@ -124,8 +124,8 @@ def own_features(features: Any, names: Sequence[str] | None) -> PatchFeatures:
     Raises
     ------
     FeaturesError
-        If they are not features of these photos; where their axes seem to be in another order, it says how to put
-        them right.
+        If they are not features of these photos. If their axes seem to be in another order, the message says how to
+        correct it.
     """
     if not isinstance(features, PatchFeatures):
         _check_axes(features)
@@ -136,7 +136,9 @@ def own_features(features: Any, names: Sequence[str] | None) -> PatchFeatures:
         return features
     assert names is not None
     if len(features) != len(names):
-        raise FeaturesError(f"features are of {len(features)} photos, and photos are {len(names)}")
+        raise FeaturesError(
+            f"features and photos must have the same length, got {len(features)} and {len(names)}"
+        )
     named = PatchFeatures(list(features), names)
     return _same(named, features) if isinstance(features, PatchFeatures) else named
 
@@ -170,8 +172,8 @@ def _shape(array: Any) -> tuple[int, ...]:
 
 
 def _channels_first(shape: tuple[int, ...]) -> bool:
-    # Tokens usually have a width of at least 64. A grid with at least 64 rows that is three times as high as wide is
-    # rare, and its tokens are still wider.
+    # Tokens usually have a width of at least 64. Grids with at least 64 rows that are three times as high as wide are
+    # rare.
     return shape[0] >= 64 and shape[0] >= 3 * max(shape[1:])
 
 
@@ -181,7 +183,7 @@ def _same(features: PatchFeatures, like: PatchFeatures) -> PatchFeatures:
 
 
 def _framing_of(features: PatchFeatures) -> Framing:
-    """The framing that features were made with; without one, the default framing that gives such grids."""
+    """The framing that features were made with; if unknown, the default framing that results in their grids."""
     if "framing" in features.origin:
         return Framing.from_dict(features.origin["framing"])
     short = max(min(grid) for grid in features.grids)
@@ -219,12 +221,12 @@ def _record_of(
 def _sources(photos: Any) -> list[Any]:
     photos = several(photos)
     if store_among(photos) is not None:
-        raise OptionError("photos: a feature store has features of its own; give it without features")
+        raise OptionError("photos: a feature store already contains features; give it without features")
     return list_photos(photos)
 
 
 def _without_photos(features: PatchFeatures, framing: Framing) -> MemorySource:
-    """Plain grey in place of photos; one byte each, however large they are."""
+    """A source with plain grey instead of photos; each uses one byte of memory, regardless of its size."""
     sizes = [(h * framing.patch_size, w * framing.patch_size) for h, w in features.grids]
     grey = [np.broadcast_to(np.uint8(GONE_GREY), (*size, 3)) for size in sizes]
     rows = [
@@ -237,7 +239,7 @@ def _without_photos(features: PatchFeatures, framing: Framing) -> MemorySource:
 def _with_photos(
     photos: Photos, features: PatchFeatures, framing: Framing, errors: str
 ) -> tuple[MemorySource, list[Failure]]:
-    """Photos beside their features; those that cannot be read are left out with ``errors="report"``."""
+    """A source of photos and their features; with ``errors="report"``, photos that cannot be read are left out."""
     rows: dict[int, PhotoRow] = {}
     failures = []
     for i, grid in enumerate(features.grids):

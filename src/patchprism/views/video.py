@@ -1,4 +1,4 @@
-"""``patchprism.render_video``: a clip in, the same clip in colours out."""
+"""``patchprism.render_video``: colour all frames of a clip."""
 
 from __future__ import annotations
 
@@ -146,9 +146,9 @@ def render_video(
         In this case, ``out`` is not changed.
     """
     if prism is not None and not isinstance(prism, Prism):
-        checks.refuse("prism", "a Prism, as Prism.load reads one", prism)
+        checks.refuse("prism", "a Prism, for example from Prism.load", prism)
     if head is not None and not (isinstance(head, Head) and head.is_fitted):
-        checks.refuse("head", "a fitted Head, as Head.load reads one", head)
+        checks.refuse("head", "a fitted Head, for example from Head.load", head)
     return color_clip(
         source,
         out,

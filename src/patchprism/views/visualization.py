@@ -1,4 +1,4 @@
-"""Visualization: what came of some photos, to look at, to work on, and to save."""
+"""The result of `patchprism.visualize`, to look at, to work with and to save."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ if TYPE_CHECKING:
 
 
 class Visualization(View):
-    """The coloured photos that :func:`patchprism.visualize` returns; a notebook shows them.
+    """The coloured photos that :func:`patchprism.visualize` returns; notebooks display them.
 
     ``view[0]``, ``view[-1]`` and ``view["dog.jpg"]`` are the results of one photo. ``view[1:3]`` is a view of some of
     the photos, in the same colours. The lenses are :meth:`similarity`, :meth:`clusters`, :meth:`matches`,
-    :meth:`attention` and :meth:`norms`. Their results contain arrays, show themselves in a notebook, and can be
-    written with ``view.save(folder, lenses=[...])``. Lenses take a photo by its index from 0 or by its name.
+    :meth:`attention` and :meth:`norms`. Their results contain arrays, are displayed by notebooks, and can be written
+    with ``view.save(folder, lenses=[...])``. Lenses accept a photo by its index from 0 or by its name.
 
     Examples
     --------
@@ -56,7 +56,7 @@ class Visualization(View):
 
     @classmethod
     def of(cls, view: View) -> Visualization:
-        """The same view, with the methods of this class."""
+        """Convert a view to this class, which has more methods."""
         return cls(**vars(view))
 
     # ------------------------------------------------------------ single photos
@@ -188,9 +188,9 @@ class Visualization(View):
         a, b : int, str or path, optional
             The two photos: their indices from 0, or their names. By default all pairs of photos.
         foreground : bool
-            Match only patches of the foreground.
+            Whether to match only patches of the foreground.
         lines : int
-            Maximum number of lines drawn per pair, the most similar first.
+            Maximum number of matches to draw per pair, the most similar first.
 
         Returns
         -------
@@ -217,10 +217,10 @@ class Visualization(View):
         if a is None and b is None:
             return look_through(self, ["matches"], options)[0]
         if a is None or b is None:
-            raise OptionError("matches needs two photos, a and b, or neither for every two")
+            raise OptionError("matches needs two photos, a and b, or neither for all pairs")
         pair = self._index("a", a), self._index("b", b)
         if pair[0] == pair[1]:
-            raise OptionError("b must be another photo than a", option="b")
+            raise OptionError("b must be a different photo than a", option="b")
         return look_through(self._some(pair), ["matches"], options)[0]
 
     def attention(
@@ -233,7 +233,7 @@ class Visualization(View):
         backbone: Backbone | None = None,
         upsample: str = "auto",
     ) -> LensResult:
-        """What the class token, or the patch at a point, attends to: for each head, and as rollout over all layers.
+        """Attention of the class token, or of the patch at a point: per head, and as rollout through all layers.
 
         Parameters
         ----------
@@ -278,15 +278,15 @@ class Visualization(View):
             return look_through(self, ["attention"], options, backbone=backbone)[0]
         index = self._index("photo", photo)
         result = look_through(self._some([index]), ["attention"], options, backbone=backbone)[0]
-        # One entry per photo of this view, so that it can be saved with it.
+        # One entry per photo of this view, so that the result can be saved with the view.
         result.pictures = [result.pictures[0] if i == index else {} for i in range(len(self))]
         result.arrays = [result.arrays[0] if i == index else {} for i in range(len(self))]
-        # The point's figure is the one that was asked for.
+        # The figure of the point comes first, because it was requested.
         result.figures = dict(sorted(result.figures.items(), key=lambda figure: figure[0] == "attention"))
         return result
 
     def norms(self, *, upsample: str = "auto") -> LensResult:
-        """Lengths of the patch tokens, and the patches that stand out.
+        """Lengths of the patch tokens, and the outliers among them.
 
         Parameters
         ----------
@@ -368,7 +368,7 @@ class Visualization(View):
         return self.figures(options)[name].figure(options)
 
     def explore(self, *, title: str | None = None, attention: bool = False) -> ExplorerPage:
-        """Make the explorer's page for these photos; a notebook shows it.
+        """Make the explorer's page for these photos; notebooks display it.
 
         Parameters
         ----------
@@ -387,7 +387,7 @@ class Visualization(View):
         OptionError
             With ``attention``, if the features do not come from a network that can be loaded.
         ModelError
-            With ``attention``, if the network has none, or no class token.
+            With ``attention``, if the network has no attention or no class token.
         """
         from patchprism.explorer import ExplorerPage, build_message
         from patchprism.explorer.modes import carry_modes
@@ -399,13 +399,13 @@ class Visualization(View):
         return ExplorerPage(message)
 
     def _repr_png_(self) -> bytes:
-        """HTML for notebooks: the figure ``results``."""
+        """PNG for notebooks: the figure ``results``."""
         return as_png(self.figures()["results"]())
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class PhotoResult:
-    """The results of one photo of a view; a notebook shows the photo beside its colours.
+    """The results of one photo of a view; notebooks display the photo beside its colours.
 
     Attributes
     ----------
@@ -428,7 +428,7 @@ class PhotoResult:
 
     @property
     def crop(self) -> tuple[float, float, float, float]:
-        """Left, top, right and bottom of what the network saw, in the photo's pixels."""
+        """Left, top, right and bottom of the area that the network saw, in the photo's pixels."""
         return self.view.crops[self.index]
 
     @property
@@ -474,5 +474,5 @@ class PhotoResult:
         return f"PhotoResult({self.name}, {h} x {w} patches, {self.foreground.mean():.0%} foreground)"
 
     def _repr_png_(self) -> bytes:
-        """HTML for notebooks: the photo beside its colours."""
+        """PNG for notebooks: the photo beside its colours."""
         return self.view[self.index : self.index + 1]._repr_png_()

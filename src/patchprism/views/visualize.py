@@ -1,4 +1,4 @@
-"""Colour photos in one call: photos -> Visualization."""
+"""``patchprism.visualize``: colour photos in one call."""
 
 from __future__ import annotations
 
@@ -221,9 +221,9 @@ def visualize(
         batch_size=batch_size,
     )
     if prism is not None and not isinstance(prism, Prism):
-        checks.refuse("prism", "a Prism, as Prism.load reads one", prism)
+        checks.refuse("prism", "a Prism, for example from Prism.load", prism)
     if head is not None and not (isinstance(head, Head) and head.is_fitted):
-        checks.refuse("head", "a fitted Head, as Head.load reads one", head)
+        checks.refuse("head", "a fitted Head, for example from Head.load", head)
     coloring = Coloring(prism=prism, masks=masks_of(masks), head=head, force=force, fetch_from=fetch_from)
     if features is not None:
         from patchprism.views.own import check_own, view_features

@@ -1,4 +1,4 @@
-"""Features on disk: a Zarr v3 folder that keeps what a network made of photos. docs/store.md has the layout."""
+"""Features on disk: a Zarr v3 folder with the patch tokens of photos. docs/store.md describes its layout."""
 
 from __future__ import annotations
 

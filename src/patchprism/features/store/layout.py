@@ -15,7 +15,7 @@ import numpy as np
 
 from patchprism.errors import StoreError
 from patchprism.features.records import MAX_WIDTH
-from patchprism.support.json_values import from_json, to_json
+from patchprism.support.json_values import from_json, is_whole, to_json
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,20 +25,19 @@ if TYPE_CHECKING:
 VERSION = 1
 DTYPES = ("float16", "float32")
 
-CHUNK_BYTES = (
-    4 << 20
-)  # of tokens; an object store wants few large files, a photo's range is read alone anyway
+# Size of a chunk of tokens. Object stores work best with few large files, and the bytes of a photo can be read alone.
+CHUNK_BYTES = 4 << 20
 TABLE_ROWS = 1 << 16  # photos per chunk of the tables
 
 MAX_JSON = 16 << 20
 MAX_SIDE = 1 << 24  # largest side of a grid, or of a photo in pixels
-MAX_PATCHES = 1 << 24  # of one photo: the largest that is framed, cut into patches of 4 x 4 pixels
+MAX_PATCHES = 1 << 24  # patches of a photo; enough for the largest framed photo in patches of 4 x 4 pixels
 MAX_ROWS = 1 << 53
 MAX_CHUNK_BYTES = 1 << 30
 MAX_NAME = 4096
 MAX_NAME_ROWS = 1 << 16  # names per chunk; a chunk is read as a whole, at most 268 MB
 
-# dtype, length of the last axis (0: no second axis, -1: the tokens' width), names of the dimensions
+# dtype ("": that of the tokens), length of the second axis (0: none, -1: the width of the tokens), dimension names
 TABLES: dict[str, tuple[str, int, list[str]]] = {
     "tokens": ("", -1, ["patch", "feature"]),
     "offsets": ("int64", 0, ["boundary"]),
@@ -49,8 +48,8 @@ TABLES: dict[str, tuple[str, int, list[str]]] = {
 }
 
 
-def rows_a_chunk(width: int, dtype: str) -> int:
-    """Patches a chunk of tokens: a power of two, of at most ``CHUNK_BYTES``."""
+def rows_per_chunk(width: int, dtype: str) -> int:
+    """Patches per chunk of tokens: a power of two, with at most ``CHUNK_BYTES``."""
     row = width * np.dtype(dtype).itemsize
     return 1 << max(0, int(math.log2(max(1, CHUNK_BYTES // row))))
 
@@ -61,10 +60,12 @@ class ArraySpec:
 
     Attributes
     ----------
+    name : str
+        A key of ``TABLES``.
     shape, chunks : tuple of int
-        Whole along the second axis.
+        Shape of the array and of its chunks. The second axis is not divided.
     dtype : str
-        A NumPy name, or ``"string"``.
+        Name of a NumPy dtype, or ``"string"``.
     """
 
     name: str
@@ -79,12 +80,12 @@ class ArraySpec:
 
     @property
     def n_chunks(self) -> int:
-        """Chunks along the first axis."""
+        """Number of chunks along the first axis."""
         return -(-self.shape[0] // self.chunks[0])
 
     @property
     def chunk_bytes(self) -> int:
-        """Bytes of a chunk, the last one padded like every other."""
+        """Bytes of a chunk; the last one is padded to the same size."""
         return self.chunks[0] * self.row_bytes
 
     def key(self, chunk: int) -> str:
@@ -114,7 +115,7 @@ class ArraySpec:
         )
 
     def encode(self, rows: NDArray[Any]) -> memoryview:
-        """The bytes of a chunk from its rows, the last chunk's missing ones 0."""
+        """The bytes of a chunk from its rows; missing rows of the last chunk are 0."""
         rows = np.ascontiguousarray(rows, dtype=np.dtype(self.dtype).newbyteorder("<"))
         if len(rows) < self.chunks[0]:
             padded = np.zeros((self.chunks[0], *self.shape[1:]), rows.dtype)
@@ -124,13 +125,13 @@ class ArraySpec:
 
 
 def specs(*, n_photos: int, n_patches: int, width: int, dtype: str) -> dict[str, ArraySpec]:
-    """The arrays of a store of so many photos and patches."""
+    """The arrays of a store with this number of photos and patches."""
     made = {}
     table_rows = min(TABLE_ROWS, n_photos + 1)
     for name, (kind, last, _) in TABLES.items():
         if name == "tokens":
             shape: tuple[int, ...] = (n_patches, width)
-            chunks: tuple[int, ...] = (rows_a_chunk(width, dtype), width)
+            chunks: tuple[int, ...] = (rows_per_chunk(width, dtype), width)
             kind = dtype
         else:
             rows = n_photos + 1 if name == "offsets" else n_photos
@@ -141,7 +142,10 @@ def specs(*, n_photos: int, n_patches: int, width: int, dtype: str) -> dict[str,
 
 
 def encode_names(names: list[str], rows: int) -> bytes:
-    """Names as the codec ``vlen-utf8`` has them: the count, then each one's length and bytes; short chunks padded."""
+    """Names in the codec ``vlen-utf8``: the count, then the length and the bytes of each name.
+
+    Chunks with fewer than ``rows`` names are padded with empty names.
+    """
     parts = [np.uint32(rows).tobytes()]
     for name in names + [""] * (rows - len(names)):
         raw = name.encode("utf-8", "replace")  # file names are bytes, and not always text
@@ -150,7 +154,13 @@ def encode_names(names: list[str], rows: int) -> bytes:
 
 
 def decode_names(data: bytes, rows: int, where: str) -> list[str]:
-    """Names of a chunk; every length is checked before it is believed."""
+    """The names in a chunk; every length is checked before it is used.
+
+    Raises
+    ------
+    StoreError
+        If the chunk is damaged.
+    """
     if len(data) < 4 or int.from_bytes(data[:4], "little") != rows:
         raise StoreError(f"{where}: damaged feature store, this chunk of names does not hold {rows} of them")
     names, at = [], 4
@@ -173,7 +183,7 @@ def decode_names(data: bytes, rows: int, where: str) -> list[str]:
 
 
 def dump(value: Any) -> bytes:
-    """JSON with sorted keys: the same value is the same bytes."""
+    """JSON with sorted keys, so that equal values give equal bytes."""
     return (to_json(value, indent=2, sort_keys=True) + "\n").encode()
 
 
@@ -183,7 +193,7 @@ def load_json(folder: Folder, key: str) -> dict[str, Any]:
     Raises
     ------
     StoreError
-        If there is none, or it is too large, or anything but a JSON object.
+        If the file is missing, too large, or not a JSON object.
     """
     where = f"{folder.name}/{key}"
     size = folder.size(key)
@@ -203,12 +213,12 @@ def load_json(folder: Folder, key: str) -> dict[str, Any]:
 
 
 def read_spec(folder: Folder, name: str) -> ArraySpec:
-    """The metadata of one array, refused unless it is exactly as this version writes it.
+    """The metadata of one array, which must be exactly as this version writes it.
 
     Raises
     ------
     StoreError
-        Naming the array and what is wrong with it.
+        If it is not; the message names the array and what is wrong.
     """
     found = load_json(folder, f"{name}/zarr.json")
     where = f"{folder.name}: array {name}"
@@ -225,7 +235,7 @@ def read_spec(folder: Folder, name: str) -> ArraySpec:
         if (
             not isinstance(value, list)
             or len(value) != (2 if last else 1)
-            or not all(type(n) is int and 0 <= n <= MAX_ROWS for n in value)
+            or not all(is_whole(n, 0, MAX_ROWS) for n in value)
         ):
             raise StoreError(f"{where} has {label} {_short(value)}")
     assert isinstance(shape, list)
@@ -236,7 +246,7 @@ def read_spec(folder: Folder, name: str) -> ArraySpec:
     small = chunks[0] <= MAX_NAME_ROWS if kind == "string" else spec.chunk_bytes <= MAX_CHUNK_BYTES
     if not chunks[0] or not small:
         raise StoreError(f"{where} has chunks of {chunks}: empty, or too large to read")
-    # Everything else must be as we write it, above all the codecs, because some of them can run code from a file.
+    # Everything else must be as we write it. The codecs matter most, because some can run code from a file.
     expected = from_json(spec.metadata())
     for key in ("zarr_format", "node_type", "chunk_grid", "chunk_key_encoding", "codecs"):
         if found.get(key) != expected[key]:

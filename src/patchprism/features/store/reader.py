@@ -1,4 +1,4 @@
-"""StoredFeatures: features on disk, read a photo at a time, in the place of PatchFeatures."""
+"""StoredFeatures: features on disk, which are read photo by photo and can be used like PatchFeatures."""
 
 from __future__ import annotations
 
@@ -25,10 +25,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-# Maximum number of chunk files that are checked when a store is opened, so that a truncated file is found at once and
-# not after an hour. In larger stores, each file is checked when it is read.
+# If a store has at most this many chunk files, they are all checked when it is opened, so that a truncated file is
+# found at once and not after an hour. In larger stores, each file is checked when it is read.
 CHECKED_CHUNKS = 20_000
-LARGE = 1 << 30  # bytes; from here on the machine is asked whether it has them
+# Larger requests, in bytes, are refused if there is not enough free memory.
+LARGE = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -42,11 +43,11 @@ class PhotoRow:
     size : tuple of int
         The photo's (H, W) in pixels.
     crop : tuple of float
-        Left, top, right, bottom of what the network saw, in the photo's pixels.
+        Left, top, right and bottom of the part that the network saw, in the photo's pixels.
     plain : bool
-        Whether the photo is of one colour, or noise.
+        Whether the photo has a single colour, or is noise.
     content : str or None
-        Digest of the pixels that were read, where it is known: a store does not keep it.
+        Digest of the pixels that were read, if it is known. A store does not contain it.
     """
 
     name: str
@@ -58,7 +59,7 @@ class PhotoRow:
 
 
 class StoredFeatures(PatchFeatures):
-    """Features in a feature store; can be used in place of :class:`~patchprism.PatchFeatures`.
+    """Features in a feature store, which can be used like :class:`~patchprism.PatchFeatures`.
 
     Each photo is read when it is requested, and is not kept in memory. Slices are views of the same store. A pickled
     copy reads the same folder.
@@ -93,12 +94,12 @@ class StoredFeatures(PatchFeatures):
         self.model = attributes["model"]
         self.key: str = attributes.get("key", "")
         self.failures = attributes.get("failures", [])
-        plain = attributes.get("plain", [])  # stores of earlier versions do not say
+        plain = attributes.get("plain", [])  # missing in stores of earlier versions
         self._plain = frozenset(map(str, plain)) if isinstance(plain, list) else frozenset()
-        said = attributes.get("notes", [])
+        notes = attributes.get("notes", [])
         self.notes = [
             Note(str(each.get("photo", "")), str(each.get("note", "")))
-            for each in (said if isinstance(said, list) else [])
+            for each in (notes if isinstance(notes, list) else [])
             if isinstance(each, dict)
         ]
         self._specs = {name: layout.read_spec(self._folder, name) for name in layout.TABLES}
@@ -127,7 +128,7 @@ class StoredFeatures(PatchFeatures):
     @property
     def n_patches(self) -> int:
         """Number of patches of all photos."""
-        if len(self) == len(range(self._specs["names"].shape[0])):
+        if len(self) == self._specs["names"].shape[0]:
             return self._specs["tokens"].shape[0]
         return sum(h * w for h, w in self.grids)
 
@@ -189,15 +190,17 @@ class StoredFeatures(PatchFeatures):
         return [row for row, _, _ in self._table(start, stop)]
 
     def read(self, start: int, stop: int) -> Iterator[tuple[PhotoRow, Tokens]]:
-        """The same photos with their tokens, (h, w, D) in the stored dtype, one at a time.
+        """The entries of the same photos, each with its tokens, (h, w, D) in the stored dtype, one at a time.
 
         Raises
         ------
         FeaturesError
             If a photo's tokens are not finite, or larger than 1e12.
+        StoreError
+            If a chunk is damaged, or there is not enough free memory for the tokens of a photo.
         """
         for row, first, last in self._table(start, stop):
-            # Twice: as stored, and in the precision of the computation.
+            # Tokens are in memory twice: as stored, and in the precision of the computation.
             need = 2 * 4 * (last - first) * self.width
             if need > LARGE and need > free_memory():
                 raise StoreError(
@@ -210,7 +213,7 @@ class StoredFeatures(PatchFeatures):
 
     def _blocks(self) -> Iterator[list[PhotoRow]]:
         if self._span.step != 1:
-            yield from ([*self.rows(at, at + 1)] for at in self._span)
+            yield from (self.rows(at, at + 1) for at in self._span)
             return
         for start in range(self._span.start, self._span.stop, layout.TABLE_ROWS):
             yield self.rows(start, min(start + layout.TABLE_ROWS, self._span.stop))
@@ -227,7 +230,7 @@ class StoredFeatures(PatchFeatures):
             and (np.diff(offsets) == grids.prod(axis=1)).all()
             and offsets[0] >= 0
             and offsets[-1] <= self._specs["tokens"].shape[0]
-            # No photo is larger than what is read, and none is framed larger than that.
+            # Neither a framed photo nor a photo has more pixels than the largest that can be read.
             and (grids.prod(axis=1) * self._cell**2 <= MAX_PIXELS).all()
             and ((sizes > 0) & (sizes <= layout.MAX_SIDE)).all()
             and (sizes.prod(axis=1) <= MAX_PIXELS).all()
@@ -260,7 +263,7 @@ class StoredFeatures(PatchFeatures):
         ]
 
     def _rows(self, name: str, start: int, stop: int) -> NDArray[Any]:
-        """Rows of an array: exactly the bytes that hold them."""
+        """Rows of an array; only the bytes of these rows are read."""
         spec = self._specs[name]
         parts = []
         while start < stop:
@@ -295,7 +298,7 @@ class StoredFeatures(PatchFeatures):
                 self._names_chunk = chunk, names
             these = self._names_chunk[1][inside : inside + end - start]
             for at, name in enumerate(these, start + 1):
-                if name.rpartition("/")[2] in ("", ".", ".."):  # pictures are named after the last part
+                if name.rpartition("/")[2] in ("", ".", ".."):  # pictures are named after the last component
                     raise StoreError(
                         f"{self.path}: damaged feature store, the name of photo {at} is {checks.said(name)}, which "
                         "cannot be the name of a file; write the store again with `patchprism features`"
@@ -305,7 +308,7 @@ class StoredFeatures(PatchFeatures):
         return found
 
     def _check(self) -> None:
-        """Refuse arrays that do not fit together, and chunks that are missing or cut short."""
+        """Refuse arrays that do not fit together, and chunks that are missing or have the wrong size."""
         n, patches = self._specs["names"].shape[0], self._specs["tokens"].shape[0]
         if not n or not patches:
             raise StoreError(f"{self.path}: a feature store without photos")
@@ -322,7 +325,7 @@ class StoredFeatures(PatchFeatures):
             few = spec.n_chunks <= CHECKED_CHUNKS
             for chunk in range(spec.n_chunks) if few else (0, last):
                 size = self._folder.size(spec.key(chunk))
-                # Lengths of names vary; each takes at least the four bytes that say how long it is.
+                # The lengths of names vary, but each name needs at least the four bytes of its length.
                 text = name == "names"
                 least = 4 + 4 * spec.chunks[0] if text else spec.chunk_bytes
                 most = _most_bytes(spec) if text else least
@@ -379,7 +382,7 @@ def _attributes(folder: Folder) -> dict[str, Any]:
 
 
 def _most_bytes(spec: layout.ArraySpec) -> int:
-    """Bytes of a chunk of names whose names are all as long as can be."""
+    """Maximum number of bytes of a chunk of names."""
     return 4 + (4 + layout.MAX_NAME) * spec.chunks[0]
 
 
@@ -390,8 +393,8 @@ def _reopened(path: str, span: range) -> StoredFeatures:
 
 
 def is_store(path: str | os.PathLike[str]) -> bool:
-    """Whether a path is meant as a feature store rather than as a photo or a folder of photos."""
+    """Whether a path is that of a feature store, and not of a photo or a folder of photos."""
     if os.fspath(path).rstrip("/").endswith(".zarr"):
         return True
-    # The zarr.json of an address is requested only if the name is that of a store, because it costs a request.
+    # Addresses are recognised only by their name, because looking for a zarr.json costs a request.
     return not is_remote(path) and open_folder(path).size("zarr.json") is not None

@@ -1,4 +1,4 @@
-"""Write a store as a flat table."""
+"""Write a feature store as a Parquet table."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from patchprism.features.store.reader import StoredFeatures
 
-# Photos per row group, the unit that a reader loads at once or skips.
-_PHOTOS_A_GROUP = 64
+# Photos per row group, which a reader loads or skips as a whole.
+_PHOTOS_PER_GROUP = 64
 
 
 def write_parquet(
@@ -25,16 +25,16 @@ def write_parquet(
     *,
     tell: Callable[[str, int, int | None], None] = lambda *_: None,
 ) -> None:
-    """One row per patch: ``photo`` (its name), ``row`` and ``column`` in the grid, ``vector`` (D float32).
+    """Write a table with one row per patch: ``photo`` (its name), ``row`` and ``column`` in the grid, and ``vector``.
 
-    float32, since few readers of Parquet know float16 yet.
+    A vector has D numbers in float32, because few programs can read float16 from Parquet.
 
     Raises
     ------
     ExtraError
         If pyarrow is not installed.
     OutputError
-        If it cannot be written.
+        If the file cannot be written.
     """
     try:
         import pyarrow as pa
@@ -50,8 +50,8 @@ def write_parquet(
         ]
     )
     with atomic_write(path) as part, pq.ParquetWriter(part, schema, compression="zstd") as writer:
-        for start in range(0, len(features), _PHOTOS_A_GROUP):
-            stop = min(start + _PHOTOS_A_GROUP, len(features))
+        for start in range(0, len(features), _PHOTOS_PER_GROUP):
+            stop = min(start + _PHOTOS_PER_GROUP, len(features))
             columns: dict[str, list[Any]] = {"name": [], "row": [], "column": [], "vector": []}
             for at, (row, tokens) in enumerate(features.read(start, stop)):
                 h, w = row.grid
