@@ -221,7 +221,7 @@ def test_sound_can_be_left_out(tmp_path, backbone):
         assert not container.streams.audio
     assert report.sound == "none"
     report = run(clip, tmp_path / "pictures", backbone, every=10)
-    assert report.warnings == ["the sound is left out: pictures cannot contain any"]
+    assert report.warnings == ["the sound is left out: pictures hold none"]
 
 
 # ---------------------------------------------------------------- pictures

@@ -283,7 +283,7 @@ class _PictureSink:
         self.folder, self.counter = _folder_and_name(out)
         self.count = 0
         self.sound = "left out" if has_sound else "none"
-        self.warnings = ["the sound is left out: pictures cannot contain any"] if has_sound else []
+        self.warnings = ["the sound is left out: pictures hold none"] if has_sound else []
         self.part = part_beside(self.folder.absolute())
         self.output = Output(self.part)
         self._held = held_folder(self.part)
