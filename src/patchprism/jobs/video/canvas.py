@@ -13,7 +13,7 @@ import numpy as np
 from patchprism.errors import OptionError
 from patchprism.jobs.video.frames import rgb_to_planes
 from patchprism.jobs.video.options import LAYOUTS
-from patchprism.pictures.render import _along
+from patchprism.pictures.render import patch_of_pixels
 from patchprism.pictures.upsample import overlay_smooth, paint_smooth
 from patchprism.support.arrays import to_uint8
 
@@ -177,10 +177,7 @@ class Canvas:
         key = ("nearest", shape[:2], grid[:2], crop, scale)
         if key not in self._places:
             left, top, right, bottom = (edge / scale for edge in crop)
-            self._places[key] = (
-                _along(shape[0], grid[0], top, bottom),
-                _along(shape[1], grid[1], left, right),
-            )
+            self._places[key] = patch_of_pixels(grid, (left, top, right, bottom), (shape[0], shape[1]))
         return self._places[key]
 
     def _to_yuv(self, rgb: NDArray[np.float32]) -> NDArray[np.float32]:

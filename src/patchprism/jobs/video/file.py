@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 from math import ceil
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from patchprism.errors import PhotoError
@@ -16,7 +17,7 @@ from patchprism.jobs.video.opened import (
     last_picture_is_cut,
     opened,
     promised_end,
-    warn_of_streams,
+    stream_warnings,
 )
 from patchprism.photos.decoded import MAX_PIXELS
 from patchprism.photos.paths import photo_name
@@ -54,7 +55,7 @@ class FileClip:
     """
 
     def __init__(self, path: str) -> None:
-        self.path, self.name = path, photo_name(path)
+        self.path, self.paths, self.name = path, [Path(path)], photo_name(path)
         self.problems = Problems()
         self.warnings: list[str] = []
         with self._opened() as (container, stream), damage_named(self.name):
@@ -84,7 +85,7 @@ class FileClip:
             self.aspect = aspect_of(stream)
             space = stream.codec_context.colorspace
             height = stream.codec_context.height
-            self.warnings += warn_of_streams(container, stream, self.name)
+            self.warnings += stream_warnings(container, stream, self.name)
         # If the colour space is not given, it is guessed by the size, as players do.
         self.matrix = space if space == BT709 or space in BT601 else BT709 if height >= 720 else BT601[1]
         self._size: tuple[int, int] | None = None

@@ -19,7 +19,7 @@ from patchprism.jobs.video.fitting import Frames, fit_frames
 from patchprism.jobs.video.frames import Span, import_av
 from patchprism.jobs.video.masked import fit_head_to_frames, masks_of_frames
 from patchprism.jobs.video.sink import check_output, is_pictures
-from patchprism.jobs.video.source import AnimationClip, FileClip, open_clip
+from patchprism.jobs.video.source import FileClip, open_clip
 from patchprism.jobs.video.steady import FrameColors, Steady
 from patchprism.prism.options import MASK_OPTIONS
 from patchprism.support import checks
@@ -68,12 +68,11 @@ def color_clip(
     clip = open_clip(source, fps=options.fps, range=settings.range)
     if values is not None and isinstance(clip, FileClip):
         raise OptionError(f"range is only for sequences of photos; {clip.name} is a video")
-    read = [clip.path] if isinstance(clip, FileClip | AnimationClip) else clip.paths
     used = [settings.weights, settings.model, prism.loaded_from if prism else None]
     if save_prism is not None:
-        check_target(save_prism, read, read=[out, *used])
+        check_target(save_prism, clip.paths, read=[out, *used])
     if not is_pictures(local_path(out)):
-        check_target(out, read, read=used)
+        check_target(out, clip.paths, read=used)
     readers, mask_notes = masks_of_frames(clip, coloring.masks) if coloring.masks is not None else ({}, [])
     canvas = Canvas(
         layout=options.layout or ("side" if options.overlay is None else "overlay"),

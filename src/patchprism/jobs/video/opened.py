@@ -101,7 +101,7 @@ def best_stream(container: Any) -> Any:
     return max(streams, key=lambda s: s.codec_context.width * s.codec_context.height, default=None)
 
 
-def warn_of_streams(container: Any, chosen: Any, name: str) -> list[str]:
+def stream_warnings(container: Any, chosen: Any, name: str) -> list[str]:
     """A warning if a file has several video streams."""
     others = [s for s in _streams(container) if s.index != chosen.index]
     if not others:

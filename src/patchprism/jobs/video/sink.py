@@ -17,6 +17,7 @@ from patchprism.jobs.video.source import FileClip
 from patchprism.pictures.render import write_picture
 from patchprism.support.files import atomic_write, clean_parts, held_folder, part_beside, refuse_no_folder
 from patchprism.support.folders import address_text, is_remote, local_path
+from patchprism.support.words import counted
 from patchprism.support.written import Output, promise
 
 if TYPE_CHECKING:
@@ -32,9 +33,9 @@ _CODECS = {".mp4": "libx264", ".mov": "libx264", ".mkv": "libx264", ".webm": "li
 DEFAULT_CRF = {"libx264": 18, "libvpx-vp9": 30}
 _MAX_CRF = {"libx264": 51, "libvpx-vp9": 63}
 # The preset superfast takes 0.6 of the time of veryfast, which takes a third of that of medium, x264's default. But its
-# files are up to 90 % larger, four fifths of which are due to one feature that superfast turns off, although it takes
-# hardly any time: the macroblock tree, which spends more bits on what later frames are predicted from. Measured by
-# benchmarks/video.py --only presets.
+# files are up to 90 % larger. Four fifths of this growth are due to one feature that superfast turns off, although it
+# takes hardly any time: the macroblock tree, which spends more bits on what later frames are predicted from. Measured
+# by benchmarks/video.py --only presets.
 _OPTIONS = {
     "libx264": {"preset": "superfast", "x264-params": "mbtree=1:rc-lookahead=10"},
     "libvpx-vp9": {"b": "0", "deadline": "realtime", "cpu-used": "8", "row-mt": "1"},
@@ -263,7 +264,8 @@ class _VideoSink:
         if self._sound:
             self._sound.until(end)
             if self._sound.problems:
-                self.warnings.append(f"{self._sound.problems} damaged packets of the sound are left out")
+                damaged = counted(self._sound.problems, "damaged packet")
+                self.warnings.append(f"the sound lacks {damaged}")
 
     def _close(self) -> None:
         # Closing writes the index, which fails if nothing was written before.
