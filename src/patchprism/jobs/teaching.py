@@ -12,7 +12,7 @@ from patchprism.jobs.engines import WorkerLost
 from patchprism.jobs.given import ALPHA
 from patchprism.jobs.inputs import listed_input
 from patchprism.jobs.opened import open_tokens, resolved_for
-from patchprism.jobs.run import nobody
+from patchprism.jobs.run import no_progress
 from patchprism.jobs.source import SHARD
 from patchprism.jobs.tasks import FoldTask
 from patchprism.prism.head import Head, LabelledRows
@@ -64,7 +64,7 @@ class Taught:
     notes: list[Note]
 
 
-def read_given(source: Source, masks: GivenMasks, tell: Tell = nobody) -> Taught:
+def read_given(source: Source, masks: GivenMasks, tell: Tell = no_progress) -> Taught:
     """Read the masks of a source's photos.
 
     Raises

@@ -11,7 +11,7 @@ from patchprism.errors import OptionError, PrismError
 from patchprism.jobs.engines import open_engine
 from patchprism.jobs.network import load_network, open_network, said_of
 from patchprism.jobs.opened import resolved_for
-from patchprism.jobs.run import Run, nobody
+from patchprism.jobs.run import Run, no_progress
 from patchprism.jobs.settings import Settings, check_backbone
 from patchprism.jobs.video.canvas import Canvas
 from patchprism.jobs.video.drawing import Drawing, VideoReport
@@ -57,7 +57,7 @@ def color_clip(
     if backbone:
         dtype = str(backbone.dtype).removeprefix("torch.")
         settings = replace(settings, model=backbone.record.name, dtype=dtype)
-    tell, engine = progress or nobody, open_engine()
+    tell, engine = progress or no_progress, open_engine()
     run = Run(engine=engine, backbone=backbone, tell=tell)
     watch = run.watch
     values, settings = settings.range, resolved_for(settings, [], run, coloring)
