@@ -94,7 +94,7 @@ def with_model(settings: Settings, run: Run, coloring: Coloring, *, kept: str = 
     return replace(settings, model=model)
 
 
-def said_of(run: Run, weights: WeightsOrigin) -> list[Note]:
+def notes_on_network(run: Run, weights: WeightsOrigin) -> list[Note]:
     """Notes about the network of a job: how it was chosen, and the terms of downloaded weights."""
     return [*run.notes, *([Note("", weights.notice)] if weights.notice else [])]
 

@@ -11,7 +11,7 @@ from patchprism.errors import OptionError, OutputError, PatchPrismError, StoreEr
 from patchprism.features.store import StoredFeatures, layout
 from patchprism.jobs.extraction import Extraction, failures_of, n_shards, notes_of
 from patchprism.jobs.inputs import listed_input
-from patchprism.jobs.network import NETWORK_STAGE, about_dtype, kept_model, open_network, said_of
+from patchprism.jobs.network import NETWORK_STAGE, about_dtype, kept_model, notes_on_network, open_network
 from patchprism.jobs.opened import record_of, resolved_for, weights_of
 from patchprism.jobs.run import Outcome, Run, no_progress
 from patchprism.jobs.shards import Shards
@@ -100,7 +100,7 @@ def extract_features(
                     folder.remove(name)
                 held.end()
                 raise
-            said += [*said_of(run, network.weights), *notes_of(shards)]
+            said += [*notes_on_network(run, network.weights), *notes_of(shards)]
             with watch("write"):
                 writer.finish(
                     {

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from patchprism.backbones import find_record
 from patchprism.errors import OptionError, PrismError
 from patchprism.jobs.engines import open_engine
-from patchprism.jobs.network import load_network, open_network, said_of
+from patchprism.jobs.network import load_network, notes_on_network, open_network
 from patchprism.jobs.opened import resolved_for
 from patchprism.jobs.run import Run, no_progress
 from patchprism.jobs.settings import Settings, check_backbone
@@ -109,7 +109,7 @@ def color_clip(
         lens=lens.said if lens else "",
         record=backbone.record,
         weights=backbone.weights,
-        warnings=[note.text for note in said_of(run, network.weights)],
+        warnings=[note.text for note in notes_on_network(run, network.weights)],
         seconds=watch.seconds,
     )
     steady = Steady(fitted.threshold_, fitted.side_) if lens is None else Steady(math.nan, "none")
