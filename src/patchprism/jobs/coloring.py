@@ -80,7 +80,7 @@ class Coloring:
     def said(self) -> dict[str, str]:
         """The entries of a report about given masks and heads."""
         given = {
-            "mask": "" if self.masks is None else self.masks.said,
+            "mask": "" if self.masks is None else self.masks.name,
             "head": "" if self.head is None else self.head.loaded_from or repr(self.head),
         }
         return {name: text for name, text in given.items() if text}

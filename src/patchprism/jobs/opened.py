@@ -312,7 +312,7 @@ def sample_of(names: list[Any], coloring: Coloring) -> list[Any]:
     """A job's sample, in order. Photos with a mask are always in it, but alpha channels are not looked for."""
     sample = coloring.sample
     chosen = sampled(names, sample.count, sample.seed)
-    if coloring.masks is None or coloring.masks.said == ALPHA or len(chosen) == len(names):
+    if coloring.masks is None or coloring.masks.name == ALPHA or len(chosen) == len(names):
         return chosen
     wanted = {*coloring.masks.match(names), *chosen}
     return [name for name in names if name in wanted]

@@ -53,7 +53,7 @@ def masks_of_frames(clip: Clip, masks: GivenMasks) -> tuple[Readers, list[str]]:
     else:
         if not isinstance(masks, FolderMasks):
             raise MaskError(
-                f"{masks.said}: the masks of a video must be a folder of PNG files whose names are frame "
+                f"{masks.name}: the masks of a video must be a folder of PNG files whose names are frame "
                 "numbers, from 0"
             )
         found = {
@@ -65,11 +65,11 @@ def masks_of_frames(clip: Clip, masks: GivenMasks) -> tuple[Readers, list[str]]:
         left = sorted({path.name for path in masks.files.values() if path not in used})
         if not found:
             raise MaskError(
-                f"{masks.said}: no mask belongs to a frame; the names of masks must be frame numbers, from 0, "
+                f"{masks.name}: no mask belongs to a frame; the names of masks must be frame numbers, from 0, "
                 f"but there is {left[0]}"
             )
     notes = (
-        [f"{counted(len(left), 'mask')} of {masks.said} without a frame: {', '.join(left[:3])}"]
+        [f"{counted(len(left), 'mask')} of {masks.name} without a frame: {', '.join(left[:3])}"]
         if left
         else []
     )
