@@ -50,7 +50,7 @@ class FrameLens(Protocol):
     """A lens that is ready to colour the frames of a clip."""
 
     @property
-    def said(self) -> str:
+    def meaning(self) -> str:
         """Meaning of its colours, for the summary."""
 
     def paint(self, tokens: Tokens, score: Score, pixels: Pixels) -> NDArray[np.uint8]:

@@ -106,7 +106,7 @@ def color_clip(
         prism=fitted,
         fitted_here=prism is None,
         hints=hints,
-        lens=lens.said if lens else "",
+        lens=lens.meaning if lens else "",
         record=backbone.record,
         weights=backbone.weights,
         warnings=[note.text for note in notes_on_network(run, network.weights)],
