@@ -77,7 +77,7 @@ class Coloring:
             raise OptionError("foreground 'mask' needs masks, or a head that was taught from masks")
         return settings.resolved(self.prism, head=self.head, record=record)
 
-    def said(self) -> dict[str, str]:
+    def report_entries(self) -> dict[str, str]:
         """The entries of a report about given masks and heads."""
         given = {
             "mask": "" if self.masks is None else self.masks.name,
