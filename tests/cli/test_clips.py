@@ -262,7 +262,7 @@ def test_the_clip_is_read_and_not_its_thumbnail(tmp_path, order):
     assert clip.problems.count == 0
     (warning,) = clip.warnings
     assert "holds 2 video streams" in warning
-    assert f"read is #{order.index(CLIP)} (h264, 96 x 64)" in warning
+    assert f"#{order.index(CLIP)} (h264, 96 x 64) is read" in warning
     assert len(list(open_clip(path).spread(3, Span()))) == 3
 
 

@@ -7,6 +7,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from toys import Toy, make_photos
 
@@ -83,6 +84,15 @@ def test_only_one_thread_at_a_time_uses_the_network(folder, transformer, tmp_pat
         monkeypatch.setattr(transformer, name, partial(watched, seen, getattr(transformer, name)))
     frames_of(folder, tmp_path / "o", transformer, "attention")
     assert threads["attention"] == threads["layer_tokens"] == {threading.get_ident()}
+
+
+@pytest.mark.parametrize("lens", ["attention", "similarity"])
+def test_a_lens_that_asks_for_frames_leaves_all_threads_to_the_network(folder, transformer, tmp_path, lens):
+    before = torch.get_num_threads()
+    if before < 2:
+        pytest.skip("one core")
+    frames_of(folder, tmp_path / "o", transformer, lens)
+    assert torch.get_num_threads() == before
 
 
 @pytest.mark.parametrize(

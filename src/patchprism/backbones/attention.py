@@ -1,4 +1,4 @@
-"""Rows of attention, and of its rollout through the layers, without the whole matrices.
+"""Rows of the attention and of its rollout through the layers, computed without the whole matrices.
 
 Shapes in comments: B photos, N tokens (prefix and patches), d width of a head.
 """
@@ -13,7 +13,7 @@ ROWS_AT_ONCE = 256
 
 
 def rotate_patches(x: torch.Tensor, rotation: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
-    """Queries or keys, turned by the positions of their patches; tokens before the patches are left as they are.
+    """Rotate queries or keys by the positions of their patches; tokens before the patches are not changed.
 
     Parameters
     ----------
@@ -41,20 +41,20 @@ def attention_row(query: torch.Tensor, key: torch.Tensor, token: int, scale: flo
     ----------
     query, key : torch.Tensor, shape (B, heads, N, d)
     token : int
-        Which of the N attends.
+        Index of the token that attends, of N.
     scale : float
         Factor before the softmax, by convention ``d ** -0.5``.
 
     Returns
     -------
     torch.Tensor, shape (B, heads, N), float32
-        Each sums to 1.
+        Each row sums to 1.
     """
     return _weights(query[:, :, token : token + 1], key, scale).squeeze(2)
 
 
 def roll_back(row: torch.Tensor, query: torch.Tensor, key: torch.Tensor, scale: float) -> torch.Tensor:
-    """A row of the rollout, carried back through one layer: ``row @ (0.5 * mean over heads + 0.5 * identity)``.
+    """Carry a row of the rollout back through one layer: ``row @ (0.5 * mean over heads + 0.5 * identity)``.
 
     Parameters
     ----------

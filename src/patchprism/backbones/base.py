@@ -336,7 +336,7 @@ class Backbone(ABC):
             checks.refuse("query", "'cls' or a patch's (row, column)", query)
         if not (0 <= row < h and 0 <= column < w):
             raise OptionError(
-                f"query {checks.said((row, column))} lies outside the grid of {h} rows and {w} columns"
+                f"query {checks.short_repr((row, column))} lies outside the grid of {h} rows and {w} columns"
             )
         return self.record.prefix_tokens + row * w + column, (h, w)
 

@@ -28,10 +28,14 @@ def resolve_device(device: str | torch.device) -> torch.device:
     try:
         resolved = torch.device(device)
     except Exception as error:  # torch raises several
-        raise OptionError(f"device {checks.said(device)} is not a torch device", option="device") from error
+        raise OptionError(
+            f"device {checks.short_repr(device)} is not a torch device", option="device"
+        ) from error
     there = {"cuda": torch.cuda.device_count() if has_cuda else 0, "mps": int(has_mps), "cpu": 1}
     if (resolved.index or 0) >= there[resolved.type]:
-        raise OptionError(f"device {checks.said(device)} is not available on this machine", option="device")
+        raise OptionError(
+            f"device {checks.short_repr(device)} is not available on this machine", option="device"
+        )
     return resolved
 
 

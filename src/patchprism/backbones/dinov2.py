@@ -1,6 +1,6 @@
-"""DINOv2's vision transformer, after the official code's arithmetic and names.
+"""DINOv2's vision transformer, with the arithmetic and the names of the official code.
 
-The module's names are those of the official checkpoints, so that these load strictly and unconverted.
+Parameters have the names of the official checkpoints, so that these load strictly and without conversion.
 Shapes in comments: B photos, N tokens (prefix and patches), D width, h x w the grid of patches.
 """
 
@@ -86,7 +86,7 @@ class Mlp(nn.Module):
 
 
 class SwiGlu(nn.Module):
-    """A gated MLP; ``w12`` holds the gate's layer and the value's, one above the other. By default ViT-g's."""
+    """A gated MLP, by default of ViT-g's size; ``w12`` contains the layers of the gate and the value, stacked."""
 
     def __init__(self, width: int, hidden: int = 0) -> None:
         super().__init__()
@@ -101,7 +101,7 @@ class SwiGlu(nn.Module):
 
 
 class LayerScale(nn.Module):
-    """One learned factor a channel."""
+    """One learned factor per channel."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -109,7 +109,7 @@ class LayerScale(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and MLP, each normalised before and scaled after."""
+    """Attention and MLP, each with a normalisation before it and a learned scale after it."""
 
     def __init__(self, width: int, heads: int, mlp: nn.Module, eps: float = _EPS) -> None:
         super().__init__()
@@ -130,16 +130,16 @@ class Block(nn.Module):
 def interpolate_positions(table: torch.Tensor, h: int, w: int, *, registers: bool) -> torch.Tensor:
     """Position embedding of the patches of an ``h`` x ``w`` grid.
 
-    The two kinds of checkpoint were trained with two interpolations; both are kept, for the features move
-    visibly with the other one.
+    Checkpoints with and without registers were trained with different interpolations. Both are implemented, because
+    the wrong one changes the features visibly.
 
     Parameters
     ----------
     table : torch.Tensor, shape (n * n, D)
         The checkpoint's embedding of its native grid, without the class token's. n is 37 in the official
-        checkpoints, and 16 where the network was trained at 224; the official code, too, takes it from the shape.
+        checkpoints, and 16 in networks that were trained at 224; the official code derives it from the shape, too.
     h, w : int
-        Rows and columns of the grid asked for.
+        Rows and columns of the requested grid.
     registers : bool
         Whether the checkpoint has register tokens.
 
@@ -156,15 +156,15 @@ def interpolate_positions(table: torch.Tensor, h: int, w: int, *, registers: boo
     if registers:
         image = F.interpolate(image, size=(h, w), mode="bicubic", align_corners=False, antialias=True)
     else:
-        # The official code hands over the factor, not the size, and torch then samples at 1 / factor: the
-        # added 0.1 (against rounding down) therefore shifts every sample a little, and must be kept.
+        # The official code passes the factor, not the size, and torch then samples at 1 / factor. The added 0.1
+        # (against rounding down) therefore shifts every sample a little, and must be kept.
         factor = ((h + 0.1) / native, (w + 0.1) / native)
         image = F.interpolate(image, scale_factor=factor, mode="bicubic", align_corners=False)
     return image.flatten(2).squeeze(0).T.contiguous()
 
 
 class PatchEmbed(nn.Module):
-    """One linear map of every patch's 3 x P x P pixels, kept as the convolution that checkpoints hold."""
+    """A linear map of each patch's 3 x P x P pixels, stored as a convolution like in the checkpoints."""
 
     def __init__(self, patch: int, width: int) -> None:
         super().__init__()
@@ -201,7 +201,7 @@ class VisionTransformer(nn.Module):
     def layers(
         self, pixels: torch.Tensor, layers: Sequence[int], *, facet: str, norm: bool
     ) -> dict[int, torch.Tensor]:
-        """(B, 3, H, W) -> (B, h, w, D) of each layer; they ascend, and no block after the last one is run."""
+        """(B, 3, H, W) -> (B, h, w, D) of each layer. They must ascend; blocks after the last one are not run."""
         found: dict[int, torch.Tensor] = {}
         rotation = self.rotation(pixels)
         for i, tokens in enumerate(self.block_inputs(pixels, layers[-1])):
@@ -267,7 +267,7 @@ class DinoV2(VisionTransformer):
         self.patch_size = patch_size
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + native**2, width))
-        # Only training uses it; it is here because official checkpoints hold it and are loaded strictly.
+        # Only training uses it. It is here because official checkpoints contain it and are loaded strictly.
         self.mask_token = nn.Parameter(torch.zeros(1, width))
         if n_registers:
             self.register_tokens = nn.Parameter(torch.zeros(1, n_registers, width))
@@ -304,7 +304,7 @@ class DinoV2(VisionTransformer):
 
 
 def build(record: BackboneRecord, native: int = NATIVE_GRID) -> DinoV2:
-    """The network of a record on torch's meta device: no memory is taken, nothing initialised."""
+    """The network of a record on torch's meta device, which takes no memory and initialises nothing."""
     with torch.device("meta"):
         return DinoV2(
             width=record.width,
@@ -363,7 +363,7 @@ class DinoV2Backbone(Backbone):
         return attention_row(*self.network.query_key(last, layer, pixels), token, self._scale)
 
     def _rollout_row(self, pixels: torch.Tensor, token: int) -> torch.Tensor:
-        # The blocks' inputs are half the size of their queries and keys, which are made again on the way back.
+        # Only the blocks' inputs are kept. Queries and keys are twice as large, and are computed again on the way back.
         inputs = list(self.network.block_inputs(pixels, self.depth - 1))
         row = inputs[-1].new_zeros(inputs[-1].shape[:2], dtype=torch.float32)
         row[:, token] = 1.0
@@ -384,14 +384,14 @@ def load(
     dtype: torch.dtype,
     read: Callable[[Path], dict[str, torch.Tensor]] = read_checkpoint,
 ) -> DinoV2Backbone:
-    """The backbone of a record with the weights at ``weights.path``, in any layout that is known.
+    """The backbone of a record with the weights at ``weights.path``, in any known layout.
 
-    ``read`` gives the tensors of that file.
+    ``read`` reads the tensors of that file.
 
     Raises
     ------
     WeightsError
-        If the file is damaged, or is not this model's.
+        If the file is damaged, or belongs to another model.
     """
     path = Path(weights.path)
     state = read(path)

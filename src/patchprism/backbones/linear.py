@@ -1,4 +1,4 @@
-"""A linear layer with its weights in the memory layout that oneDNN multiplies with."""
+"""A linear layer with its weights in the memory layout of oneDNN's matrix product."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _PACKED_DTYPES = (torch.float32, torch.bfloat16)
 
 
 class Linear(nn.Linear):
-    """``nn.Linear`` with an exact GELU after it if asked; on x86 processors, in float32 and bfloat16, it can be packed.
+    """``nn.Linear``, optionally followed by an exact GELU, whose weights can be packed for oneDNN.
 
-    Packed, the whole forward of ViT-S/14 takes 0.87 of the time here. Only operators that
-    torch itself keeps for its compiler reach oneDNN's packed product, so that a torch without them, other
-    processors and other dtypes go the usual way.
+    With packed weights, the forward pass of ViT-S/14 takes 0.87 of the time. oneDNN's packed product can only be
+    reached through operators that torch provides for its own compiler. Without them, on other processors than x86 and
+    for other dtypes than float32, this is the usual layer.
     """
 
     def forward(self, x: torch.Tensor, activation: Activation = "none") -> torch.Tensor:
@@ -33,29 +33,29 @@ class Linear(nn.Linear):
         return F.gelu(y) if activation == "gelu" else y
 
     def pack(self) -> None:
-        """Put the weights into oneDNN's order, in place of the usual one: no memory more is taken."""
+        """Convert the weights to oneDNN's layout. They replace the usual ones, so this takes no additional memory."""
         packed = torch.ops.mkldnn._reorder_linear_weight(self.weight.detach(), None)
         self.weight = nn.Parameter(packed, requires_grad=False)
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
-        # state_dict() gives what load_state_dict() takes, packed or not.
+        # state_dict() contains the usual layout, even if the weights are packed.
         super()._save_to_state_dict(destination, prefix, keep_vars)
         if self.weight.is_mkldnn:
             destination[prefix + "weight"] = self.weight.detach().to_dense()
 
 
 def pack_linears(network: nn.Module) -> bool:
-    """Pack every :class:`Linear` of a network where that can be done.
+    """Pack every :class:`Linear` of a network, if possible.
 
     Parameters
     ----------
     network : nn.Module
-        With weights, on its device, in its dtype. It can be neither moved nor copied afterwards.
+        With its weights, on its final device and in its final dtype: packed, it can be neither moved nor copied.
 
     Returns
     -------
     bool
-        Whether it was done: float32 or bfloat16, on an x86 processor, with a torch that has the operators.
+        Whether the layers are packed. This needs float32 or bfloat16, an x86 processor, and a torch with the operators.
     """
     layers = [layer for layer in network.modules() if isinstance(layer, Linear)]
     if not all(_can_pack(layer) for layer in layers):

@@ -147,8 +147,8 @@ class BackboneRecord:
         layer = int(checks.integer("layer", layer))
         if not -self.depth <= layer < self.depth:
             raise ModelError(
-                f"{self.name} has no layer {checks.said(layer)}: layers are 0 to {self.depth - 1}, or -{self.depth} to "
-                "-1 from the end"
+                f"{self.name} has no layer {checks.short_repr(layer)}: layers are 0 to {self.depth - 1}, or "
+                f"-{self.depth} to -1 from the end"
             )
         return layer % self.depth
 

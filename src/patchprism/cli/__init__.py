@@ -15,17 +15,17 @@ from patchprism.cli.exits import EXIT_BUG, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_U
 
 
 def entry() -> None:
-    """Run :func:`main` as the whole of its own process: the entry point of the shell.
+    """The entry point of the shell: run :func:`main` in its own process.
 
     Importing torch creates about a million objects that live until the process ends. Python's garbage collector
-    would walk them many times while they are created, and the interpreter would take them down one by one at the
-    end: together 0.5 s of the 1.7 s that starting and leaving with torch take. So the collector waits for that
-    number of objects, and the process ends without the interpreter's clean-up.
+    would scan them many times while they are created, and the interpreter would free them one by one at the end.
+    Together this takes 0.5 s of the 1.7 s of a start and exit with torch. Therefore, the collector waits for a million
+    new objects, and the process ends without the interpreter's clean-up.
     """
     gc.set_threshold(1_000_000, 20, 20)
-    leaving = _Leaving()
+    process_exit = _Exit()
     # Handlers run in reverse order, so that this one runs after all others and after all threads have ended.
-    atexit.register(leaving.end_process)
+    atexit.register(process_exit.end_process)
     try:
         _open_streams()
         from patchprism.support.search_path import leave_working_directory
@@ -37,24 +37,24 @@ def entry() -> None:
         keep_memory()
         spin_less()
         main()
-        leaving.code = 0
-    except KeyboardInterrupt:  # before Typer was there to take it
-        leaving.code = EXIT_INTERRUPTED
+        process_exit.code = 0
+    except KeyboardInterrupt:  # before Typer handles it
+        process_exit.code = EXIT_INTERRUPTED
         _stop()
     except SystemExit as stop:
-        leaving.code = stop.code
+        process_exit.code = stop.code
         raise
     finally:
         gc.freeze()
 
 
-class _Leaving:
+class _Exit:
     """Ends the process once Python has called all exit handlers.
 
     Attributes
     ----------
     code : int, str or None
-        As in ``sys.exit``; anything but a number leaves the end of the process to Python.
+        As in ``sys.exit``. With a string, the end of the process is left to Python.
     """
 
     def __init__(self) -> None:
@@ -91,16 +91,16 @@ def main() -> None:
         raise
     except BrokenPipeError:
         # The reader of our output has closed it.
-        _say_no_more()
+        _discard_output()
         sys.exit(EXIT_FAILED)
     except OSError as error:
-        if error.filename is not None:  # a name that is too long, a folder that is not ours to read, ...
+        if error.filename is not None:  # a name that is too long, a folder without permission, ...
             reason = (error.strerror or type(error).__name__).lower()
             _fail(f"{os.fsdecode(error.filename)}: {reason}", EXIT_FAILED)
         if error.errno != errno.ENOSPC:
             _defect(error)
-        # Files are written by writers of ours, which name them.
-        _say_no_more()
+        # The code that writes files reports their errors itself, so this one is about the standard output.
+        _discard_output()
         _fail("cannot print the results: no space left on device", EXIT_FAILED)
     except Exception as error:
         if _lacks_memory(error):
@@ -109,7 +109,7 @@ def main() -> None:
 
 
 def _refuse_empty(arguments: list[str]) -> None:
-    """Refuse empty arguments: they come from shell variables that are not set, and "" as a path is this folder."""
+    """Refuse empty arguments: unset shell variables cause them, and as a path "" means the current folder."""
     for before, argument in zip(["", *arguments], arguments, strict=False):
         option, equals, value = argument.partition("=")
         if not argument or (argument.startswith("--") and equals and not value):
@@ -118,7 +118,7 @@ def _refuse_empty(arguments: list[str]) -> None:
 
 
 def _lacks_memory(error: Exception) -> bool:
-    # torch has a class of its own for GPUs, and none for main memory.
+    # torch has an exception for the memory of GPUs, but none for main memory.
     return (
         isinstance(error, MemoryError)
         or type(error).__name__ == "OutOfMemoryError"
@@ -127,22 +127,23 @@ def _lacks_memory(error: Exception) -> bool:
 
 
 def _open_streams() -> None:
-    """Have standard streams that take anything: a job must not fail for where its words go."""
+    """Make sure that the standard streams exist and accept any text, so that no job fails because of its messages."""
     for number in range(3):
         try:
             os.fstat(number)
-        except OSError:  # closed, and the next file to be opened would be taken for it
+        except OSError:  # closed: the next file to be opened would get its number
             os.open(os.devnull, os.O_RDWR)
     sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # The bytes of a path as they are, for whoever opens it; elsewhere what cannot be spelt is a "?".
+        # In UTF-8, a path is printed with its exact bytes, so that other programs can open it. In other encodings, "?"
+        # replaces characters that cannot be encoded.
         utf8 = codecs.lookup(sys.stdout.encoding).name == "utf-8"
         sys.stdout.reconfigure(errors="surrogateescape" if utf8 else "replace")
 
 
-def _say_no_more() -> None:
-    # Python would complain once more while shutting down.
+def _discard_output() -> None:
+    # Otherwise Python would report the error again at the end of the process.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -164,7 +165,7 @@ def _stop() -> NoReturn:
 def _fail(message: str, code: int) -> NoReturn:
     from patchprism.cli.console import shown
 
-    # A value of thousands of letters would hide the message.
+    # A value of thousands of characters would hide the message.
     words = [word if len(word) <= 500 else f"{word[:200]}...{word[-50:]}" for word in message.split()]
     print(f"error: {shown(' '.join(words))}", file=sys.stderr)
     sys.exit(code)

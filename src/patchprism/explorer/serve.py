@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from patchprism.errors import ExtraError, OptionError
 from patchprism.explorer.guard import Guard
 from patchprism.explorer.uploads import MAX_UPLOAD_BYTES
-from patchprism.support.checks import said
+from patchprism.support.checks import short_repr
 
 if TYPE_CHECKING:
     import os
@@ -51,7 +51,7 @@ def listen(host: str, port: int) -> socket.socket:
     except (OSError, OverflowError, ValueError) as error:  # ValueError: not a valid host name
         reason = getattr(error, "strerror", None) or str(error)
         raise OptionError(
-            f"cannot listen on host {said(host)}, port {port}: {' '.join(reason.lower().split())}",
+            f"cannot listen on host {short_repr(host)}, port {port}: {' '.join(reason.lower().split())}",
             option="host",
         ) from error
     return bound

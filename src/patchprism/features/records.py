@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-from patchprism.support.checks import said
+from patchprism.support.checks import short_repr
 from patchprism.support.json_values import is_number, is_text, is_whole
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def check_origin(origin: Any) -> None:
     from patchprism.photos.framing import PRESETS, Framing
 
     if not isinstance(origin, dict):
-        raise ValueError(f"its origin is {said(origin)}, not an object")
+        raise ValueError(f"its origin is {short_repr(origin)}, not an object")
 
     def layers(value: Any) -> bool:
         several = value if isinstance(value, list) else [value]
@@ -67,7 +67,7 @@ def check_origin(origin: Any) -> None:
     }
     for name, fits in allowed.items():
         if name in origin and not fits(origin[name]):
-            raise ValueError(f"its origin says {name} {said(origin[name])}")
+            raise ValueError(f"its origin says {name} {short_repr(origin[name])}")
     if "framing" in origin:
         given = origin["framing"]
         # A prism of the user's own features may have only some of the keys.
@@ -83,7 +83,7 @@ def check_origin(origin: Any) -> None:
         except (OptionError, TypeError, ValueError, OverflowError) as error:
             raise ValueError(f"its framing is not valid ({error})") from error
         if max(framing.size, framing.patch_size) ** 2 > MAX_PIXELS:
-            raise ValueError(f"its framing is not valid (size {said(framing.size)})")
+            raise ValueError(f"its framing is not valid (size {short_repr(framing.size)})")
 
 
 def check_model(record: Any) -> None:
@@ -97,7 +97,7 @@ def check_model(record: Any) -> None:
     from patchprism.backbones import BackboneRecord
 
     if not isinstance(record, dict):
-        raise ValueError(f"model is {said(record)}, not an object")
+        raise ValueError(f"model is {short_repr(record)}, not an object")
 
     def three(value: Any, least: float) -> bool:
         return isinstance(value, list) and len(value) == 3 and all(is_number(n, least, 1e6) for n in value)
@@ -117,7 +117,7 @@ def check_model(record: Any) -> None:
             raise ValueError(f"its model record lacks {name!r}")
         usual = is_text if field.type == "str" else is_whole
         if not allowed.get(name, usual)(record[name]):
-            raise ValueError(f"its model record is not valid: {name} {said(record[name])}")
+            raise ValueError(f"its model record is not valid: {name} {short_repr(record[name])}")
 
 
 def record_from(record: Any) -> BackboneRecord:

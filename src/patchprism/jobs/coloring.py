@@ -77,10 +77,10 @@ class Coloring:
             raise OptionError("foreground 'mask' needs masks, or a head that was taught from masks")
         return settings.resolved(self.prism, head=self.head, record=record)
 
-    def said(self) -> dict[str, str]:
+    def report_entries(self) -> dict[str, str]:
         """The entries of a report about given masks and heads."""
         given = {
-            "mask": "" if self.masks is None else self.masks.said,
+            "mask": "" if self.masks is None else self.masks.name,
             "head": "" if self.head is None else self.head.loaded_from or repr(self.head),
         }
         return {name: text for name, text in given.items() if text}

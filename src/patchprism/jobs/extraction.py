@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from patchprism.errors import EngineError, PhotoError
 from patchprism.jobs.engines import WorkerLost
-from patchprism.jobs.run import nobody
+from patchprism.jobs.run import no_progress
 from patchprism.jobs.source import SHARD, Failure, digest
 from patchprism.jobs.tasks import ExtractTask, PhotoRun, ProbeTask
 from patchprism.photos.isolated import IsolatedReader, isolated
@@ -43,7 +43,7 @@ class Extraction:
     engine: Engine
     _: KW_ONLY
     batch_size: int | None = None
-    tell: Tell = nobody
+    tell: Tell = no_progress
     _photos: int = field(default=0, init=False)
     _ahead: int = field(default=0, init=False)
     _keys: dict[int, str] = field(default_factory=dict, init=False)

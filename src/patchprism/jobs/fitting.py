@@ -11,7 +11,7 @@ import numpy as np
 
 from patchprism.errors import EngineError, PrismError
 from patchprism.jobs.engines import WorkerLost
-from patchprism.jobs.run import nobody
+from patchprism.jobs.run import no_progress
 from patchprism.jobs.source import SHARD, digest
 from patchprism.jobs.tasks import FoldTask
 from patchprism.prism.estimator import Prism
@@ -45,7 +45,7 @@ def state_of(prism: Prism) -> dict[str, Any]:
 
 
 def walk_over(
-    source: Source, engine: Engine, *, only: Mapping[str, int] | None = None, tell: Tell = nobody
+    source: Source, engine: Engine, *, only: Mapping[str, int] | None = None, tell: Tell = no_progress
 ) -> Walk:
     """A walk for :meth:`Prism.fit_by <patchprism.Prism.fit_by>`: workers fold runs of shards, merged in order.
 

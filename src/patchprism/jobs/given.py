@@ -38,14 +38,14 @@ class GivenMasks(Protocol):
 
     Attributes
     ----------
-    said : str
+    name : str
         Name of the masks in messages.
     most_classes : int
         Upper limit (exclusive) of the numbers in the masks.
     """
 
     @property
-    def said(self) -> str: ...
+    def name(self) -> str: ...
 
     @property
     def most_classes(self) -> int: ...
@@ -114,7 +114,7 @@ class FolderMasks:
     classes: int = 0
 
     @property
-    def said(self) -> str:
+    def name(self) -> str:
         """The folder."""
         return str(self.folder)
 
@@ -162,7 +162,7 @@ class FolderMasks:
 class AlphaMasks:
     """The photos' own alpha channels; opaque photos have no mask."""
 
-    said: str = ALPHA
+    name: str = ALPHA
     most_classes: int = 2
 
     def match(self, names: Sequence[str]) -> dict[str, Callable[[], Mask | None]]:
@@ -187,7 +187,7 @@ class CocoMasks:
     most_classes: int = 2
 
     @property
-    def said(self) -> str:
+    def name(self) -> str:
         """The file."""
         return str(self.file.path)
 
@@ -239,7 +239,7 @@ class ArrayMasks:
         As :meth:`Head.fit <patchprism.Head.fit>` takes them.
     """
 
-    said = "masks"
+    name = "masks"
     most_classes = MAX_CLASSES
 
     def __init__(self, masks: Any) -> None:

@@ -50,7 +50,7 @@ class FrameLens(Protocol):
     """A lens that is ready to colour the frames of a clip."""
 
     @property
-    def said(self) -> str:
+    def meaning(self) -> str:
         """Meaning of its colours, for the summary."""
 
     def paint(self, tokens: Tokens, score: Score, pixels: Pixels) -> NDArray[np.uint8]:
@@ -76,7 +76,7 @@ class AskedFrames(Protocol):
         """The network."""
 
     def at(self, time: Fraction) -> tuple[PhotoRow, Tokens]:
-        """The frame that is shown at a time, in seconds, with its tokens, (h, w, D)."""
+        """The first frame at or after a time, in seconds, with its tokens, (h, w, D)."""
 
     def pixels(self, count: int) -> Iterator[Pixels]:
         """Framed pixels of at most this many frames, evenly spread, each (3, H, W)."""

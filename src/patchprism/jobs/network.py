@@ -13,7 +13,7 @@ from patchprism.backbones.choice import choose_model, explain_choice
 from patchprism.backbones.devices import cpu_flags, resolve_device, resolve_dtype
 from patchprism.backbones.weights import obtain_weights
 from patchprism.features.batching import patches_for, patches_per_batch
-from patchprism.jobs.run import nobody
+from patchprism.jobs.run import no_progress
 from patchprism.jobs.settings import describe_origin
 from patchprism.support.memory import free_memory
 from patchprism.support.reading import Note
@@ -94,7 +94,7 @@ def with_model(settings: Settings, run: Run, coloring: Coloring, *, kept: str = 
     return replace(settings, model=model)
 
 
-def said_of(run: Run, weights: WeightsOrigin) -> list[Note]:
+def notes_on_network(run: Run, weights: WeightsOrigin) -> list[Note]:
     """Notes about the network of a job: how it was chosen, and the terms of downloaded weights."""
     return [*run.notes, *([Note("", weights.notice)] if weights.notice else [])]
 
@@ -181,7 +181,7 @@ def open_network(settings: Settings, *, backbone: Backbone | None, engine: Engin
             settings.token_options(),
             _token_settings(settings, engine),
         )
-    load = partial(load_network, settings, nobody)
+    load = partial(load_network, settings, no_progress)
     if ":" in str(settings.model) or settings.weights is not None:
         # Only the loaded network knows the values of adapters and of a user's files.
         opened = open_network(settings, backbone=load_network(settings, tell), engine=engine, tell=tell)

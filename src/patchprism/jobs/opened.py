@@ -19,8 +19,8 @@ from patchprism.jobs.network import (
     NETWORK_STAGE,
     about_dtype,
     load_network,
+    notes_on_network,
     open_network,
-    said_of,
     with_model,
 )
 from patchprism.jobs.settings import TOKEN_DEFAULTS, Settings, describe_origin
@@ -200,7 +200,7 @@ def open_tokens(
         settings=_as_used(settings, run, network.origin, device=first.device),
         only=only,
         notes=[
-            *said_of(run, network.weights),
+            *notes_on_network(run, network.weights),
             *about_dtype(run, network.origin["dtype"], first.device),
             *notes_of(shards),
         ],
@@ -270,7 +270,7 @@ def open_in_memory(
         weights=network.weights,
         settings=_as_used(settings, run, network.origin, device=backbone.device.type),
         notes=[
-            *said_of(run, network.weights),
+            *notes_on_network(run, network.weights),
             *about_dtype(run, network.origin["dtype"], backbone.device.type),
             *(Note(kept.names[i], text) for i in sorted(kept.notes) for text in kept.notes[i]),
         ],
@@ -312,7 +312,7 @@ def sample_of(names: list[Any], coloring: Coloring) -> list[Any]:
     """A job's sample, in order. Photos with a mask are always in it, but alpha channels are not looked for."""
     sample = coloring.sample
     chosen = sampled(names, sample.count, sample.seed)
-    if coloring.masks is None or coloring.masks.said == ALPHA or len(chosen) == len(names):
+    if coloring.masks is None or coloring.masks.name == ALPHA or len(chosen) == len(names):
         return chosen
     wanted = {*coloring.masks.match(names), *chosen}
     return [name for name in names if name in wanted]

@@ -69,7 +69,7 @@ def color(
         work=work,
         strict=strict,
     )
-    opened.settings |= coloring.said()
+    opened.settings |= coloring.report_entries()
     if coloring.prism is not None:
         return Colored(opened=opened, prism=prism, fitted_here=False)
     teach(prism, opened, coloring.masks, run)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     Reader = Callable[[str], NDArray[np.uint8]]
 
 
-def nobody(stage: str, done: int, total: int | None) -> None:
+def no_progress(stage: str, done: int, total: int | None) -> None:
     """Progress callback that does nothing."""
 
 
@@ -51,7 +51,7 @@ class Run:
     engine: Engine
     backbone: Backbone | None = None
     reader: Reader = read_source
-    tell: Tell = nobody
+    tell: Tell = no_progress
     watch: Stopwatch = field(default_factory=Stopwatch)
     notes: list[Note] = field(default_factory=list)
 

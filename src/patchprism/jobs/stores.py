@@ -11,9 +11,9 @@ from patchprism.errors import OptionError, OutputError, PatchPrismError, StoreEr
 from patchprism.features.store import StoredFeatures, layout
 from patchprism.jobs.extraction import Extraction, failures_of, n_shards, notes_of
 from patchprism.jobs.inputs import listed_input
-from patchprism.jobs.network import NETWORK_STAGE, about_dtype, kept_model, open_network, said_of
+from patchprism.jobs.network import NETWORK_STAGE, about_dtype, kept_model, notes_on_network, open_network
 from patchprism.jobs.opened import record_of, resolved_for, weights_of
-from patchprism.jobs.run import Outcome, Run, nobody
+from patchprism.jobs.run import Outcome, Run, no_progress
 from patchprism.jobs.shards import Shards
 from patchprism.jobs.source import Failure, rows_of
 from patchprism.jobs.store_writer import StoreWriter
@@ -100,7 +100,7 @@ def extract_features(
                     folder.remove(name)
                 held.end()
                 raise
-            said += [*said_of(run, network.weights), *notes_of(shards)]
+            said += [*notes_on_network(run, network.weights), *notes_of(shards)]
             with watch("write"):
                 writer.finish(
                     {
@@ -220,7 +220,7 @@ def _start(folder: Folder, work: Folder, basis: str) -> None:
         work.write("job.json", job)
 
 
-def write_table(features: StoredFeatures, path: str | os.PathLike[str], *, tell: Tell = nobody) -> None:
+def write_table(features: StoredFeatures, path: str | os.PathLike[str], *, tell: Tell = no_progress) -> None:
     """A store as a Parquet table: one row per patch, with ``photo``, ``row``, ``column`` and ``vector`` (float32).
 
     Raises

@@ -12,7 +12,7 @@ from patchprism.jobs.engines import WorkerLost
 from patchprism.jobs.given import ALPHA
 from patchprism.jobs.inputs import listed_input
 from patchprism.jobs.opened import open_tokens, resolved_for
-from patchprism.jobs.run import nobody
+from patchprism.jobs.run import no_progress
 from patchprism.jobs.source import SHARD
 from patchprism.jobs.tasks import FoldTask
 from patchprism.prism.head import Head, LabelledRows
@@ -64,7 +64,7 @@ class Taught:
     notes: list[Note]
 
 
-def read_given(source: Source, masks: GivenMasks, tell: Tell = nobody) -> Taught:
+def read_given(source: Source, masks: GivenMasks, tell: Tell = no_progress) -> Taught:
     """Read the masks of a source's photos.
 
     Raises
@@ -166,16 +166,16 @@ def _note_on_unused(masks: GivenMasks, names: Sequence[str]) -> Iterator[Note]:
     left = masks.unused(names)
     if left:
         shown = ", ".join(left[:3]) + (f" and {len(left) - 3:,} more" if len(left) > 3 else "")
-        yield Note("", f"{counted(len(left), 'mask')} of {masks.said} without a photo: {shown}")
+        yield Note("", f"{counted(len(left), 'mask')} of {masks.name} without a photo: {shown}")
 
 
 def no_mask(masks: GivenMasks, names: Sequence[str]) -> str:
     """The message if no photo has a mask."""
     left = masks.unused(names)
     example = f"; there is {left[0]}, and the first photo is {names[0]}" if left and names else ""
-    if masks.said == ALPHA:
+    if masks.name == ALPHA:
         return "alpha: no photo has an alpha channel that leaves something out"
-    return f"{masks.said}: no mask belongs to a photo{example}"
+    return f"{masks.name}: no mask belongs to a photo{example}"
 
 
 def check_given(masks: GivenMasks | None, given: StoredFeatures | list[Any]) -> None:
@@ -187,7 +187,7 @@ def check_given(masks: GivenMasks | None, given: StoredFeatures | list[Any]) -> 
         If none belongs to a photo.
     """
     if masks is not None:
-        if masks.said == ALPHA and isinstance(given, StoredFeatures):
+        if masks.name == ALPHA and isinstance(given, StoredFeatures):
             raise MaskError("alpha is for photos; with a feature store, give a folder of masks")
         names = given.names if isinstance(given, StoredFeatures) else photo_names(given)
         if not masks.match(names):
@@ -268,7 +268,7 @@ def teach_head(
         One of its subclasses.
     """
     given, said = listed_input(photos)
-    used = [settings.weights, settings.model, None if masks.said == ALPHA else masks.said]
+    used = [settings.weights, settings.model, None if masks.name == ALPHA else masks.name]
     if isinstance(given, StoredFeatures):
         target = check_target(out, read=[given.path, *used], make_folder=True)
     else:

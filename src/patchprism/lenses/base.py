@@ -82,7 +82,7 @@ class Lens:
         raise NotImplementedError
 
     @property
-    def said(self) -> str:
+    def meaning(self) -> str:
         """Meaning of the colours of a clip's frames."""
         raise NotImplementedError
 

@@ -105,7 +105,7 @@ class _ClipAttention:
     high: float = 0.0
 
     @property
-    def said(self) -> str:
+    def meaning(self) -> str:
         """See :class:`~patchprism.jobs.lens.FrameLens`."""
         return f"attention of the class token, mean over heads, from 0 to {self.high:.2g} per patch"
 

@@ -198,7 +198,7 @@ class Clusters(Lens):
         )
 
     @property
-    def said(self) -> str:
+    def meaning(self) -> str:
         """See :class:`Lens`."""
         colors = ", ".join("#" + bytes(color).hex() for color in self.palette_)
         return f"{len(self.palette_)} clusters: {colors}"

@@ -19,7 +19,7 @@ from patchprism.jobs.engines import open_engine
 from patchprism.jobs.figures import origin_of
 from patchprism.jobs.fitting import fit
 from patchprism.jobs.opened import open_tokens
-from patchprism.jobs.run import Run, nobody
+from patchprism.jobs.run import Run, no_progress
 from patchprism.jobs.settings import ERRORS, Settings
 from patchprism.jobs.source import read_all, rows_of
 from patchprism.jobs.view import all_notes
@@ -287,7 +287,7 @@ def compare(
         batch_size=batch_size,
     )
     found, notes = models_of(photos, models, weights, settings, fetch_from)
-    run = Run(engine=open_engine(), tell=progress or nobody)
+    run = Run(engine=open_engine(), tell=progress or no_progress)
     return compare_models(found, run, seed=seed, strict=errors == "raise", notes=notes)
 
 

@@ -100,7 +100,7 @@ class Norm(Lens):
         )
 
     @property
-    def said(self) -> str:
+    def meaning(self) -> str:
         """See :class:`Lens`."""
         return f"length of each patch's token, from {self.low_:.4g} to {self.high_:.4g}"
 

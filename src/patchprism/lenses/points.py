@@ -59,7 +59,7 @@ def parse_point(text: str) -> tuple[str, float, float]:
     except ValueError:
         pass
     raise OptionError(
-        f"at must be PHOTO:x,y with x and y in the photo's pixels, got {checks.said(text)}", option="at"
+        f"at must be PHOTO:x,y with x and y in the photo's pixels, got {checks.short_repr(text)}", option="at"
     )
 
 
@@ -83,7 +83,7 @@ def find_photo(wanted: str, names: Sequence[str], *, option: str = "at") -> int:
         return int(wanted) - 1
     known = ", ".join(Path(name).name for name in names[:5]) + (", ..." if len(names) > 5 else "")
     raise OptionError(
-        f"{option}: no photo is called {checks.said(wanted)}; choose from {known}, or a number from 1 "
+        f"{option}: no photo is called {checks.short_repr(wanted)}; choose from {known}, or a number from 1 "
         f"to {len(names)}"
     )
 

@@ -37,7 +37,7 @@ class Score(Lens):
         )
 
     @property
-    def said(self) -> str:
+    def meaning(self) -> str:
         """See :class:`Lens`."""
         return "score, from 0 to 1"
 

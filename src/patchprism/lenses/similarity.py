@@ -86,7 +86,7 @@ class Similarity(Lens):
         return PhotoLook(pictures, {"similarity": np.stack(maps), "points": points}, entry)
 
     @property
-    def said(self) -> str:
+    def meaning(self) -> str:
         """See :class:`Lens`."""
         point = self.points_[0]
         return (

@@ -234,7 +234,7 @@ class Framing:
         """
         known = {field.name for field in fields(cls)}
         if not isinstance(options, Mapping) or set(options) | {"stride"} != known:
-            raise OptionError(f"a framing has the options {sorted(known)}, got {checks.said(options)}")
+            raise OptionError(f"a framing has the options {sorted(known)}, got {checks.short_repr(options)}")
         return cls(**options)
 
     def grid(self, height: int, width: int) -> tuple[int, int]:

@@ -61,7 +61,7 @@ def resize(photo: NDArray[np.uint8], plan: Plan, interpolation: str) -> torch.Te
             strip = torch.empty((bottom - top, width * 3), dtype=torch.float32)
             for i, (start, stop, weights) in enumerate(bands):
                 torch.mm(weights, rows[start:stop].to(torch.float32), out=strip[i * _ROWS : (i + 1) * _ROWS])
-            # Channels first: columns are next to each other then.
+            # Channels first, so that the columns of a row are contiguous.
             channels = strip.view(-1, width, 3).permute(2, 0, 1).contiguous()
             for i, (start, stop, weights) in enumerate(across):
                 left = i * _COLUMNS
@@ -76,13 +76,13 @@ def _bands(
 ) -> list[tuple[int, int, torch.Tensor]]:
     """Weights of an antialiased interpolation along one side, ``size`` output pixels at a time.
 
-    The kernels are the triangle, and the cubic one with a = -0.5 (Keys, "Cubic Convolution Interpolation for Digital
-    Image Processing", 1981). Where a photo is reduced, they are stretched by the factor of the reduction.
+    The kernels are the triangle and the cubic one with a = -0.5 (Keys, "Cubic Convolution Interpolation for Digital
+    Image Processing", 1981). If the photo is reduced, they are stretched by the factor of the reduction.
 
     Parameters
     ----------
     pixels, resized : int
-        Length of the side before and after.
+        Length of the side before and after resizing.
     start, count : int
         The first output pixel and the number of output pixels.
     interpolation : {"bicubic", "bilinear"}

@@ -1,8 +1,8 @@
-"""PNG files, row by row: Pillow's encoder tries five filters for each row, which costs more than deflating it.
+"""Write PNG files row by row. Pillow's encoder tries five filters for each row, which takes longer than deflating it.
 
-Measured on one core, seconds and size, beside Pillow's at the same strategy: a figure of four photos (3485 x 1511)
-0.07 s and 3.6 MB (0.15 s, 3.4 MB), a photo of 4000 x 3000 0.29 s and 12.7 MB (0.53 s, 11.6 MB), painted patches
-of that size 0.06 s and 43 kB (0.09 s, 43 kB).
+Time and size on one core, with those of Pillow at the same strategy in parentheses: a figure of four photos
+(3485 x 1511) 0.07 s and 3.6 MB (0.15 s, 3.4 MB), a photo of 4000 x 3000 0.29 s and 12.7 MB (0.53 s, 11.6 MB),
+painted patches of that size 0.06 s and 43 kB (0.09 s, 43 kB).
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 # Rows are filtered in strips, which stay in the processor's cache.
 _STRIP_ROWS = 32
-# Filters are compared on every 7th byte, which takes all channels in turn.
+# Filters are compared on every 7th byte, which includes bytes of all channels.
 _STEP = 7
 _SUB, _UP, _AVERAGE = 1, 2, 3
 
 
 def write_png(file: IO[bytes], picture: NDArray[np.uint8] | Image.Image, *, dpi: int | None = None) -> None:
-    """Write a picture as PNG (W3C, "Portable Network Graphics", third edition); it is never held twice.
+    """Write a picture as PNG (W3C, "Portable Network Graphics", third edition), without a second copy of it.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ def write_png(file: IO[bytes], picture: NDArray[np.uint8] | Image.Image, *, dpi:
     if dpi is not None:
         per_meter = round(dpi / 0.0254)
         _write_chunk(file, b"pHYs", struct.pack(">2IB", per_meter, per_meter, 1))
-    # Run lengths alone: level 1 takes a fifth longer, and gives nearly the same size.
+    # Only run lengths are searched for. Other matches, at level 1, take a fifth longer for nearly the same size.
     deflate = zlib.compressobj(1, zlib.DEFLATED, zlib.MAX_WBITS, zlib.DEF_MEM_LEVEL, zlib.Z_RLE)
     for strip in _filtered(picture):
         _write_chunk(file, b"IDAT", deflate.compress(strip.data))
@@ -60,7 +60,7 @@ def shape_of(picture: NDArray[np.uint8] | Image.Image) -> tuple[int, ...]:
 
 
 def strips_of(picture: NDArray[np.uint8] | Image.Image, rows: int) -> Iterator[NDArray[np.uint8]]:
-    """A picture's pixels, so many rows at a time: of an image a whole array would be a second copy."""
+    """A picture's pixels, ``rows`` rows at a time, because a whole array of a Pillow image would be a second copy."""
     height, width, _ = shape_of(picture)
     for top in range(0, height, rows):
         if isinstance(picture, np.ndarray):
@@ -76,10 +76,10 @@ def _write_chunk(file: IO[bytes], kind: bytes, content: bytes) -> None:
 
 
 def _filtered(picture: NDArray[np.uint8] | Image.Image) -> Iterator[NDArray[np.uint8]]:
-    """Strips of filtered rows, each row after its filter's number, (rows, 1 + W * channels)."""
+    """Strips of filtered rows, (rows, 1 + W * channels); the first byte of a row is the number of its filter."""
     _, width, channels = shape_of(picture)
     row = width * channels
-    # The row above the strip, and left of each row a pixel that is not there, are zero at the edges.
+    # Also contains the row above the strip and one pixel to the left of each row; outside the picture, both are zero.
     padded = np.zeros((_STRIP_ROWS + 1, channels + row), np.uint8)
     for strip in strips_of(picture, _STRIP_ROWS):
         rows = len(strip)
@@ -98,12 +98,12 @@ def _filtered(picture: NDArray[np.uint8] | Image.Image) -> Iterator[NDArray[np.u
 
 def _predict(filter: int, left: NDArray[np.uint8], above: NDArray[np.uint8]) -> NDArray[np.uint8]:
     if filter == _AVERAGE:
-        return (left & above) + ((left ^ above) >> 1)  # without a ninth bit
+        return (left & above) + ((left ^ above) >> 1)  # the mean, rounded down, without overflow
     return left if filter == _SUB else above
 
 
 def _choose(x: NDArray[np.uint8], left: NDArray[np.uint8], above: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """For each row the filter that leaves the smallest sum of differences, as the specification suggests."""
+    """For each row, the filter with the smallest sum of differences, as the specification suggests."""
     filters = np.array([_UP, _SUB, _AVERAGE], np.uint8)
     costs = []
     for filter in filters:

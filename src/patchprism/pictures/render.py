@@ -62,7 +62,7 @@ def paint(
         (colors.shape[0] + 1, colors.shape[1] + 1, 3), to_uint8(np.array([float(fill)])), dtype=np.uint8
     )
     patches[:-1, :-1] = to_uint8(colors)
-    rows, columns = _patch_of_pixels(colors.shape[:2], crop, size)
+    rows, columns = patch_of_pixels(colors.shape[:2], crop, size)
     return patches[:, columns][rows]
 
 
@@ -115,7 +115,7 @@ def overlay(
     mask = np.ones((1, 1), dtype=bool) if foreground is None else np.asarray(foreground)
     if mask.ndim != 2 or mask.dtype != np.bool_ or not mask.size:
         raise OptionError(f"foreground must be (h, w) bool, got {mask.shape} of {mask.dtype}")
-    rows, columns = _patch_of_pixels(
+    rows, columns = patch_of_pixels(
         mask.shape, crop or (0.0, 0.0, float(width), float(height)), (height, width)
     )
     # In units of 1/256, so that 16 bits are enough: 255 * 256 + 128 < 65536.
@@ -191,7 +191,7 @@ def write_picture(
         part.write_bytes(encoded.getbuffer())
 
 
-def _patch_of_pixels(
+def patch_of_pixels(
     grid: tuple[int, ...], crop: Crop, size: tuple[int, int]
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Indices of the patches for each row and each column of pixels; outside the crop, the number of patches."""

@@ -372,8 +372,10 @@ class Prism(FittedPrism):
         return tags
 
     def __repr__(self) -> str:
-        shown = {name: checks.said(value) for name, value in self.get_params().items()}
-        parts = [f"{name}={value}" for name, value in shown.items() if value != checks.said(DEFAULTS[name])]
+        shown = {name: checks.short_repr(value) for name, value in self.get_params().items()}
+        parts = [
+            f"{name}={value}" for name, value in shown.items() if value != checks.short_repr(DEFAULTS[name])
+        ]
         parts.append(f"fitted on {counted(self.n_photos_, 'photo')}" if self.is_fitted else "not fitted")
         if self.is_fitted and self.undecided_:
             parts.append(f"side {self.side_} but undecided")

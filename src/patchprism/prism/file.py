@@ -167,8 +167,8 @@ def _read(path: Path, name: str) -> tuple[dict[str, Any], dict[str, np.ndarray[A
         version = header.get("version")
         if not is_whole(version, 1, VERSION):
             raise PrismError(
-                f"{name}: prism of version {checks.said(version)}, this PatchPrism reads up to version {VERSION}: "
-                "upgrade it"
+                f"{name}: prism of version {checks.short_repr(version)}, this PatchPrism reads up to "
+                f"version {VERSION}: upgrade it"
             )
         there = set(file.keys())
         names = _TENSORS | _DIRECTION if version != 1 and "direction" in there else _TENSORS
@@ -246,14 +246,14 @@ def _checked_options(options: Any) -> PrismOptions:
     if not isinstance(options, dict):
         raise ValueError("it has no options")
     if not _ALWAYS <= set(options) <= set(DEFAULTS):
-        raise ValueError(f"options {checks.said(sorted(options))}")
+        raise ValueError(f"options {checks.short_repr(sorted(options))}")
     for key, value in options.items():
         several = isinstance(value, list) and key == "components"
         several = several and all(is_whole(each, -MAX_WIDTH, MAX_WIDTH) for each in value)
         if not (several or isinstance(value, str) or is_number(value)):
-            raise ValueError(f"{key} {checks.said(value)}")
+            raise ValueError(f"{key} {checks.short_repr(value)}")
     if not isinstance(options["components"], list):
-        raise ValueError(f"components {checks.said(options['components'])}")
+        raise ValueError(f"components {checks.short_repr(options['components'])}")
     return PrismOptions(**options | {"components": tuple(options["components"])})
 
 
@@ -267,17 +267,17 @@ def _checked_learned(learned: Any, *, with_direction: bool, with_head: bool) -> 
     side, threshold = learned["side"], learned["threshold"]
     shares = learned["border_share"]
     if side not in ("above", "below", "none"):
-        raise ValueError(f"side {checks.said(side)}")
+        raise ValueError(f"side {checks.short_repr(side)}")
     if (threshold is None) != (side == "none") or not (threshold is None or is_number(threshold, 0, 1)):
         raise ValueError(
-            f"side {side!r} with threshold {'nan' if threshold is None else checks.said(threshold)}"
+            f"side {side!r} with threshold {'nan' if threshold is None else checks.short_repr(threshold)}"
         )
     if (
         not isinstance(shares, dict)
         or set(shares) != {"above", "below"}
         or not all(is_number(share, 0, 1) for share in shares.values())
     ):
-        raise ValueError(f"border_share {checks.said(shares)}")
+        raise ValueError(f"border_share {checks.short_repr(shares)}")
     if with_direction and not (
         is_whole(learned["n_voters"], 1)
         and is_number(learned["agreement"], 0, 1)
@@ -291,14 +291,14 @@ def _checked_learned(learned: Any, *, with_direction: bool, with_head: bool) -> 
         if learned["agreement"] is None:
             learned["agreement"] = math.nan
         elif not is_number(learned["agreement"], 0, 1):
-            raise ValueError(f"agreement {checks.said(learned['agreement'])}")
+            raise ValueError(f"agreement {checks.short_repr(learned['agreement'])}")
         if not is_whole(learned["n_voters"], 1):
-            raise ValueError(f"n_voters {checks.said(learned['n_voters'])}")
+            raise ValueError(f"n_voters {checks.short_repr(learned['n_voters'])}")
         check_header(learned["head"])
     votes = with_direction or with_head
     counts = learned["n_photos"], learned["n_foreground"], learned["n_patches"]
     if not all(is_whole(count, 1) for count in counts) or not counts[0] <= counts[2] >= counts[1]:
-        raise ValueError(f"counts {checks.said(counts)}")
+        raise ValueError(f"counts {checks.short_repr(counts)}")
     return {
         **{name: learned[name] for name in _SCALARS},
         "threshold": float("nan") if threshold is None else float(threshold),

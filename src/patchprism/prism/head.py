@@ -334,7 +334,7 @@ class Head:
         return BaseEstimator().__sklearn_tags__()
 
     def __repr__(self) -> str:
-        parts = [] if self.C == 10.0 else [f"C={checks.said(self.C)}"]
+        parts = [] if self.C == 10.0 else [f"C={checks.short_repr(self.C)}"]
         if self.is_fitted:
             parts.append(f"{', '.join(self.classes_)}; taught on {counted(self.n_photos_, 'photo')}")
         else:

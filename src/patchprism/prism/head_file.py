@@ -95,7 +95,7 @@ def class_names(value: Any, name: str = "classes") -> tuple[str, ...]:
         if not each.strip() or len(each) > MAX_NAME or not each.isprintable():
             checks.refuse(name, f"printable names of up to {MAX_NAME} characters", each)
     if len(set(names)) < len(names):
-        raise OptionError(f"{name} must differ, got {checks.said(names)}", option=name)
+        raise OptionError(f"{name} must differ, got {checks.short_repr(names)}", option=name)
     return names
 
 
@@ -114,7 +114,7 @@ def _read(path: Path, name: str) -> tuple[dict[str, Any], Float64, Float64]:
         version = header.get("version")
         if not is_whole(version, 1, VERSION):
             raise HeadError(
-                f"{name}: head of version {checks.said(version)}, this PatchPrism reads up to version {VERSION}: "
+                f"{name}: head of version {checks.short_repr(version)}, this PatchPrism reads up to version {VERSION}: "
                 "upgrade it"
             )
         try:
@@ -132,7 +132,9 @@ def _read(path: Path, name: str) -> tuple[dict[str, Any], Float64, Float64]:
             or not 1 <= width <= MAX_WIDTH
             or kinds != {"F64"}
         ):
-            raise HeadError(f"{name}: damaged head, its tensors are {checks.said(shapes)} of {sorted(kinds)}")
+            raise HeadError(
+                f"{name}: damaged head, its tensors are {checks.short_repr(shapes)} of {sorted(kinds)}"
+            )
         weights, bias = file.get_tensor("weights"), file.get_tensor("bias")
     # The comparison also fails for NaN.
     if not all((np.abs(each) <= MAX_VALUE).all() for each in (weights, bias)):
@@ -151,14 +153,14 @@ def check_header(header: Any) -> None:
         If the names of the classes are not allowed.
     """
     if not isinstance(header, dict):
-        raise ValueError(f"head {checks.said(header)}")
+        raise ValueError(f"head {checks.short_repr(header)}")
     names, counts = header.get("classes"), header.get("n_patches")
     if not isinstance(names, list) or not all(is_text(each) for each in names):
-        raise ValueError(f"classes {checks.said(names)}")
+        raise ValueError(f"classes {checks.short_repr(names)}")
     class_names(names)
     if not is_number(header.get("C"), 1e-6, 1e6):
-        raise ValueError(f"C {checks.said(header.get('C'))}")
+        raise ValueError(f"C {checks.short_repr(header.get('C'))}")
     if not is_whole(header.get("n_photos"), 1):
-        raise ValueError(f"n_photos {checks.said(header.get('n_photos'))}")
+        raise ValueError(f"n_photos {checks.short_repr(header.get('n_photos'))}")
     if not isinstance(counts, list) or len(counts) != len(names) or not all(is_whole(n, 1) for n in counts):
-        raise ValueError(f"n_patches {checks.said(counts)}")
+        raise ValueError(f"n_patches {checks.short_repr(counts)}")

@@ -146,7 +146,7 @@ def _by_index(names: Sequence[str], masks: Any) -> dict[int, Any]:
         indices = {name: index for index, name in enumerate(names)}
         for name in masks:
             if name not in indices:
-                raise OptionError(f"masks: there is no photo {checks.said(name)}", option="masks")
+                raise OptionError(f"masks: there is no photo {checks.short_repr(name)}", option="masks")
         return {indices[name]: each for name, each in masks.items() if each is not None}
     try:
         given = one_per_photo(masks)

@@ -35,12 +35,12 @@ DTYPES = ("auto", "float32", "bfloat16", "float16")
 _SHOWN = 100
 
 
-def said(value: object) -> str:
+def short_repr(value: object) -> str:
     """A value as an error message shows it: its ``repr`` on one line, shortened.
 
     Examples
     --------
-    >>> said("a\\nb"), said(10**5000), len(said("x" * 1000))
+    >>> short_repr("a\\nb"), short_repr(10**5000), len(short_repr("x" * 1000))
     ("'a\\\\nb'", 'int', 100)
     """
     try:
@@ -57,7 +57,7 @@ def refuse(name: str, wanted: str, value: object) -> NoReturn:
 
 def _refuse(name: str, wanted: str, value: object, meant: str) -> NoReturn:
     hint = f"; did you mean {meant}?" if meant else ""
-    raise OptionError(f"{name} must be {wanted}, got {said(value)}{hint}", option=name)
+    raise OptionError(f"{name} must be {wanted}, got {short_repr(value)}{hint}", option=name)
 
 
 def optional(check: Check) -> Check:

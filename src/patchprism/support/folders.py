@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Any, Protocol
 from urllib.parse import unquote_to_bytes
 
 from patchprism.errors import ExtraError, OptionError, OutputError, PatchPrismError
-from patchprism.support.checks import said
+from patchprism.support.checks import short_repr
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -416,7 +416,7 @@ def filesystem(url: str) -> tuple[Any, str]:
     except PatchPrismError:
         raise
     except Exception as error:  # an unknown protocol, or invalid credentials, for example
-        raise OptionError(f"{said(url)} cannot be opened as an address: {reason_of(error)}") from error
+        raise OptionError(f"{short_repr(url)} cannot be opened as an address: {reason_of(error)}") from error
     return system, path
 
 

@@ -10,7 +10,7 @@ from patchprism.features.store import StoredFeatures
 from patchprism.jobs.engines import open_engine
 from patchprism.jobs.inputs import listed_input
 from patchprism.jobs.opened import open_in_memory
-from patchprism.jobs.run import Run, nobody
+from patchprism.jobs.run import Run, no_progress
 from patchprism.jobs.settings import ERRORS, Settings
 from patchprism.jobs.source import read_all
 from patchprism.jobs.viewing import features_of
@@ -123,7 +123,7 @@ def extract(
         raise OptionError(f"photos: {given.path} is a feature store; patchprism.StoredFeatures opens it")
     loaded = backbone if isinstance(backbone, Backbone) else None
     with open_engine() as engine:
-        run = Run(engine=engine, backbone=loaded, tell=progress or nobody)
+        run = Run(engine=engine, backbone=loaded, tell=progress or no_progress)
         opened = open_in_memory(given, settings, run, framing=framing, strict=errors == "raise")
     return features_of(opened, list(read_all(opened.source)))
 

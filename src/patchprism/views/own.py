@@ -106,7 +106,7 @@ def view_features(
             framing=framing,
             record=record,
             weights=weights,
-            settings=asdict(settings) | used | coloring.said(),
+            settings=asdict(settings) | used | coloring.report_entries(),
         )
         if coloring.prism is None:
             check_given(coloring.masks, found.names)

@@ -86,7 +86,7 @@ class Visualization(View):
             if found:
                 raise OptionError(f"{name}: {len(found)} photos are called {wanted!r}; use an index: {found}")
         known = ", ".join(self.names[:5]) + (", ..." if len(self) > 5 else "")
-        raise OptionError(f"{name}: no photo is called {checks.said(wanted)}; choose from {known}")
+        raise OptionError(f"{name}: no photo is called {checks.short_repr(wanted)}; choose from {known}")
 
     def _some(self, indices: Sequence[int]) -> Visualization:
         """A view of some photos, in the same colours."""

@@ -8,7 +8,7 @@ from patchprism.errors import OptionError
 from patchprism.jobs.coloring import Coloring
 from patchprism.jobs.engines import open_engine
 from patchprism.jobs.given import masks_of
-from patchprism.jobs.run import Run, nobody
+from patchprism.jobs.run import Run, no_progress
 from patchprism.jobs.settings import (
     ERRORS,
     Settings,
@@ -239,5 +239,5 @@ def visualize(
             "framing is for features; size, mean, std and preset frame photos", option="framing"
         )
     with open_engine() as engine:
-        run = Run(engine=engine, backbone=backbone, tell=progress or nobody)
+        run = Run(engine=engine, backbone=backbone, tell=progress or no_progress)
         return Visualization.of(make_view(photos, settings, run, coloring, strict=errors == "raise"))

@@ -300,8 +300,8 @@ class StoredFeatures(PatchFeatures):
             for at, name in enumerate(these, start + 1):
                 if name.rpartition("/")[2] in ("", ".", ".."):  # pictures are named after the last component
                     raise StoreError(
-                        f"{self.path}: damaged feature store, the name of photo {at} is {checks.said(name)}, which "
-                        "cannot be the name of a file; write the store again with `patchprism features`"
+                        f"{self.path}: damaged feature store, the name of photo {at} is {checks.short_repr(name)}, "
+                        "which cannot be the name of a file; write the store again with `patchprism features`"
                     )
             found += these
             start = end

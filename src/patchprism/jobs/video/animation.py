@@ -1,7 +1,7 @@
-"""Animated pictures as clips: GIF, WebP and PNG, each frame laid over those before it as the file says.
+"""Animated pictures as clips: GIF, WebP and PNG. Each frame is composed with the earlier ones as the file specifies.
 
-Read by Pillow, as photos are, so that transparency and colour profiles come out as in photos. The FFmpeg that comes
-with PyAV 18 does not read animated WebP, and of an animated PNG it gives what lies behind the transparency.
+Pillow reads them, as it reads photos, so that transparency and colour profiles are handled in the same way. The FFmpeg
+in PyAV 18 does not read animated WebP, and for animated PNG it gives the colours behind the transparency.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _HEADS = (b"GIF8", b"\x89PNG", b"RIFF")
-# Browsers and FFmpeg use this time for shorter ones, because old programs wrote 0 for "some time".
-_SHORTEST, _INSTEAD = Fraction(2, 100), Fraction(1, 10)
+# Like browsers and FFmpeg, use the default for shorter durations, because old programs wrote 0 for "some time".
+_MIN_SECONDS, _DEFAULT_SECONDS = Fraction(2, 100), Fraction(1, 10)
 
 
 def open_animation(path: str) -> AnimationClip | None:
@@ -29,7 +29,7 @@ def open_animation(path: str) -> AnimationClip | None:
     Raises
     ------
     PhotoError
-        If it is an animation of which nothing can be read.
+        If it is an animation, but no frame can be read.
     """
     from PIL import Image
 
@@ -40,12 +40,12 @@ def open_animation(path: str) -> AnimationClip | None:
         if not head.startswith(_HEADS):
             return None
         with Image.open(path, formats=("GIF", "PNG", "WEBP")) as image:
-            # The first picture of a PNG may be one for programs that show no animations.
+            # The first picture of a PNG may be meant for programs that do not show animations.
             skipped = int(bool(image.info.get("default_image")))
             count = getattr(image, "n_frames", 1) - skipped
     except Exception as error:
         if head[12:16] == b"VP8X" and head[20:21] and head[20] & 2:
-            # Pillow can open an animated WebP only as a whole.
+            # Pillow opens an animated WebP only if it is complete.
             raise PhotoError(photo_name(path), f"is damaged or cut short ({error})") from error
         # The reader of photos or videos reports the error.
         return None
@@ -53,14 +53,14 @@ def open_animation(path: str) -> AnimationClip | None:
 
 
 class AnimationClip:
-    """An animated picture as a clip; what can be read of a damaged one.
+    """An animated picture as a clip. Of a damaged file, it has the frames that can be read.
 
     Parameters
     ----------
     skipped : int
-        Pictures at the beginning that are not part of the animation.
+        Number of pictures at the beginning that are not part of the animation.
     promised : int
-        Frames that the file says it holds.
+        Number of frames according to the file.
     """
 
     def __init__(self, path: str, *, skipped: int, promised: int) -> None:
@@ -92,7 +92,7 @@ class AnimationClip:
             )
 
     def spread(self, count: int, span: Span) -> Iterator[Frame]:
-        """At most ``count`` frames, evenly over the wanted ones in time."""
+        """At most ``count`` of the wanted frames, evenly spaced in time."""
         start = span.start or Fraction(0)
         end = self.duration if span.end is None else min(span.end, self.duration)
         inside = [i for i in range(self.n_frames) if start <= self.times[i] < end]
@@ -118,7 +118,7 @@ class AnimationClip:
         for index, image in enumerate(self._images()):
             if index not in following:
                 continue
-            # A copy contains only this frame; the object of the file stands for all frames.
+            # A copy contains only this frame, whereas the opened file contains all frames.
             rgb = read_photo(image.copy(), name=f"{self.name}, frame {index}")
             after = following[index]
             end = self.times[min(index + span.every, self.n_frames) if after is None else after]
@@ -133,7 +133,7 @@ class AnimationClip:
                 return
 
     def _images(self) -> Iterator[Any]:
-        """The file's pictures one after the other, each composed; ends where one cannot be read."""
+        """The file's pictures in order, each fully composed, up to the first that cannot be read."""
         from PIL import Image
 
         with Image.open(Path(self.path), formats=("GIF", "PNG", "WEBP")) as image:
@@ -142,13 +142,13 @@ class AnimationClip:
                     image.seek(index)
                     image.load()
                 except Exception as error:
-                    # On bad files Pillow raises nearly everything.
+                    # For damaged files, Pillow raises nearly every kind of exception.
                     self._failure = f"the file is damaged or cut short ({error})"
                     return
                 yield image
 
 
 def _duration(image: Any) -> Fraction:
-    """Seconds that a frame is on show."""
+    """Seconds for which a frame is shown."""
     seconds = Fraction(image.info.get("duration") or 0).limit_denominator(100_000) / 1000
-    return seconds if seconds > 0 and (image.format != "GIF" or seconds >= _SHORTEST) else _INSTEAD
+    return seconds if seconds > 0 and (image.format != "GIF" or seconds >= _MIN_SECONDS) else _DEFAULT_SECONDS

@@ -1,7 +1,7 @@
-"""Frames and colours -> pictures of a video: painted plane by plane, in the colour space of the clip.
+"""Paint the pictures of a video from frames and colours, plane by plane, in the colour space of the clip.
 
-A frame is written as it was decoded. Only the patches are converted, a few thousand instead of a few million pixels.
-Blending is linear, so the result in luma and chroma is the same as in RGB.
+A frame is written as it was decoded. Only the colours of the patches are converted: a few thousand values instead of a
+few million pixels. Blending is linear, so the result in luma and chroma is the same as in RGB.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from patchprism.errors import OptionError
 from patchprism.jobs.video.frames import rgb_to_planes
 from patchprism.jobs.video.options import LAYOUTS
-from patchprism.pictures.render import _along
+from patchprism.pictures.render import patch_of_pixels
 from patchprism.pictures.upsample import overlay_smooth, paint_smooth
 from patchprism.support.arrays import to_uint8
 
@@ -42,12 +42,12 @@ class Canvas:
     ----------
     layout : {"side", "overlay", "colors"}
     alpha : float in [0, 1], optional
-        Lay the colours over the frame with this opacity; ``"overlay"`` has 0.6 by default, the others
-        show colours on black.
+        Opacity of the colours over the frame. By default 0.6 for ``"overlay"``; the other layouts show the
+        colours on black.
     upsample : {"nearest", "bilinear", "guided"}
         How patches become pixels.
     matrix : int
-        Meaning of luma and chroma, in FFmpeg's numbers: 1 for BT.709, else BT.601.
+        Colour space of luma and chroma, in FFmpeg's numbers: 1 is BT.709, all others count as BT.601.
     """
 
     def __init__(self, *, layout: str, alpha: float | None, upsample: str, matrix: int) -> None:
@@ -60,7 +60,7 @@ class Canvas:
         self._places: dict[tuple[Any, ...], tuple[Any, Any]] = {}
 
     def size(self, height: int, width: int, *, even: bool) -> tuple[int, int]:
-        """Height and width of the picture of a frame; ``even`` cuts off an odd row or column of each panel."""
+        """Height and width of the picture of a frame; ``even`` cuts off the odd row or column of each panel."""
         if even:
             height, width = height // 2 * 2, width // 2 * 2
         return height, width * 2 if self.layout == "side" else width
@@ -79,11 +79,11 @@ class Canvas:
     def paint_planes(
         self, frame: Frame, patches: PatchColors, crop: Crop, out: Sequence[NDArray[np.uint8]]
     ) -> None:
-        """The picture into luma and chroma planes of even size, uint8."""
+        """Paint the picture into luma and chroma planes of even size, uint8."""
         if frame.planes is None:
             raise OptionError("this frame was read without planes")
         if self.upsample == "guided":
-            # Guided colours are computed for every pixel, so only their conversion remains.
+            # Guided colours are computed for every pixel in RGB, and then converted.
             painted = rgb_to_planes(self._guided(frame, patches, crop), self.matrix)
             for plane, panel, target in zip(frame.planes, painted, out, strict=True):
                 height, width = target.shape[0], target.shape[1] // (2 if self.layout == "side" else 1)
@@ -137,9 +137,10 @@ class Canvas:
             table = np.full((values.shape[0] + 1, values.shape[1] + 1, *values.shape[2:]), black, np.uint8)
             table[:-1, :-1] = np.where(mask, np.rint(values), black)
             rows, columns = self._nearest(out.shape, foreground.shape, crop, scale)
-            np.take(table[:, columns], rows, axis=0, out=out) if out.flags.c_contiguous else np.copyto(
-                out, table[:, columns][rows]
-            )
+            if out.flags.c_contiguous:
+                np.take(table[:, columns], rows, axis=0, out=out)
+            else:
+                out[:] = table[:, columns][rows]
             return
         alpha = np.float32(1.0 if self.alpha is None else self.alpha)
         weight = mask.astype(np.float32) * alpha
@@ -176,10 +177,7 @@ class Canvas:
         key = ("nearest", shape[:2], grid[:2], crop, scale)
         if key not in self._places:
             left, top, right, bottom = (edge / scale for edge in crop)
-            self._places[key] = (
-                _along(shape[0], grid[0], top, bottom),
-                _along(shape[1], grid[1], left, right),
-            )
+            self._places[key] = patch_of_pixels(grid, (left, top, right, bottom), (shape[0], shape[1]))
         return self._places[key]
 
     def _to_yuv(self, rgb: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""Frames through decode, network, colours and encode; the first and the last in threads beside the network."""
+"""Draw a clip: decode, network, colours, encode. Decoding and encoding run in threads beside the network."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from patchprism.errors import PhotoError
-from patchprism.jobs.video.fitting import nothing
+from patchprism.jobs.video.fitting import why_no_frame
 from patchprism.jobs.video.relay import read_ahead, write_behind
 from patchprism.jobs.video.sink import is_pictures, open_sink
-from patchprism.jobs.video.steady import whole
+from patchprism.jobs.video.steady import all_foreground
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class VideoReport:
-    """The outcome of a clip.
+    """The outcome of a video job.
 
     Attributes
     ----------
@@ -51,11 +51,11 @@ class VideoReport:
     n_problems : int
         Number of packets, frames or photos that could not be read completely.
     problems : list of str
-        The first ten of them by name.
+        Descriptions of the first ten of them.
     warnings : list of str
         Further notes for the user.
     hints : list of str
-        Hints about what to know before you rely on the pictures, from the frames of the fit.
+        What to know before you rely on the pictures, according to the frames of the fit.
     fitted_here : bool
         Whether the prism was fitted on this clip.
     seconds : dict
@@ -97,7 +97,7 @@ class Drawing:
     sound: bool
 
     def write(self, report: VideoReport, tell: Tell) -> None:
-        """Colour and write all wanted frames; the report says what came of them."""
+        """Colour and write all wanted frames, and complete the report."""
         clip, frames, span = self.frames.clip, self.frames, self.frames.span
         pictures = is_pictures(report.out)
         total = _expected(clip, span)
@@ -108,7 +108,7 @@ class Drawing:
             seen = frames.tokens(items)
             first = next(seen, None)
             if first is None:
-                raise PhotoError(clip.name, nothing(clip, span))
+                raise PhotoError(clip.name, why_no_frame(clip, span))
             with (
                 open_sink(
                     report.out,
@@ -117,7 +117,7 @@ class Drawing:
                     first=first[0],
                     every=span.every,
                     crf=self.crf,
-                    whole=span.start is None,
+                    from_start=span.start is None,
                     sound=self.sound,
                 ) as sink,
                 write_behind(partial(self._color_and_write, sink), 4) as write,
@@ -134,15 +134,15 @@ class Drawing:
         report.n_problems, report.problems = clip.problems.count, clip.problems.named
 
     def _through_lens(self, seen: Seen) -> PatchColors | None:
-        """What the lens shows of a frame; in the network's thread, because a lens may run the network too."""
+        """Colours of a frame from the lens, in the network's thread, because a lens may run the network, too."""
         if self.lens is None:
             return None
         frame, framed, tokens = seen
         score = self.colors.split(tokens, name=self.frames.name(frame)).score
-        return whole(self.lens.paint(tokens, score, framed.pixels))
+        return all_foreground(self.lens.paint(tokens, score, framed.pixels))
 
     def _color_and_write(self, sink: Sink, item: tuple[Seen, PatchColors | None]) -> None:
-        """The last steps of a frame, in the thread that encodes, while the network works on the next frame."""
+        """Do the last steps of a frame in the encoding thread, while the network works on the next frame."""
         (frame, framed, tokens), patches = item
         if patches is None:
             patches = self.colors.split(tokens, name=self.frames.name(frame))
@@ -152,7 +152,7 @@ class Drawing:
 
 
 def _expected(clip: Clip, span: Span) -> int | None:
-    """Number of frames, as far as the clip says."""
+    """Expected number of frames; None if the clip does not contain its length."""
     if clip.duration is None:
         return None
     end = clip.duration if span.end is None else min(span.end, clip.duration)

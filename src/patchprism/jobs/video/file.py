@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 from math import ceil
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from patchprism.errors import PhotoError
@@ -16,7 +17,7 @@ from patchprism.jobs.video.opened import (
     last_picture_is_cut,
     opened,
     promised_end,
-    said_of_streams,
+    stream_warnings,
 )
 from patchprism.photos.decoded import MAX_PIXELS
 from patchprism.photos.paths import photo_name
@@ -42,9 +43,9 @@ class FileClip:
     rate : Fraction
         Frames per second, on average.
     duration : Fraction or None
-        Seconds, if the file contains it.
+        Length in seconds, if the file contains it.
     n_frames : int or None
-        An estimate.
+        Estimated number of frames.
     time_base : Fraction
         Unit of the frames' times.
     matrix : int
@@ -54,7 +55,7 @@ class FileClip:
     """
 
     def __init__(self, path: str) -> None:
-        self.path, self.name = path, photo_name(path)
+        self.path, self.paths, self.name = path, [Path(path)], photo_name(path)
         self.problems = Problems()
         self.warnings: list[str] = []
         with self._opened() as (container, stream), damage_named(self.name):
@@ -82,15 +83,15 @@ class FileClip:
             self.counted = stream.frames
             self.n_frames = stream.frames or (round(self.duration * self.rate) if self.duration else None)
             self.aspect = aspect_of(stream)
-            said = stream.codec_context.colorspace
+            space = stream.codec_context.colorspace
             height = stream.codec_context.height
-            self.warnings += said_of_streams(container, stream, self.name)
+            self.warnings += stream_warnings(container, stream, self.name)
         # If the colour space is not given, it is guessed by the size, as players do.
-        self.matrix = said if said == BT709 or said in BT601 else BT709 if height >= 720 else BT601[1]
+        self.matrix = space if space == BT709 or space in BT601 else BT709 if height >= 720 else BT601[1]
         self._size: tuple[int, int] | None = None
         self._turn: Turn | None = None
-        self._read = 0  # packets of the pictures, those that are decoded but not shown included
-        self._lost_the_rest = False  # whether what was read last ended with bytes that no packet holds
+        self._read = 0  # number of video packets, including those that are decoded but not shown
+        self._lost_the_rest = False  # whether the last reading ended with bytes that belong to no packet
 
     def frames(self, span: Span, *, planes: bool) -> Iterator[Frame]:
         """The wanted frames in order."""
@@ -99,14 +100,14 @@ class FileClip:
         end = Fraction(0)
         seen = -1
         with self._opened() as (container, stream):
-            # With --every the frames before the start are not counted, so that they need not be decoded.
-            # Without an index, a jump may land behind the place that was asked for.
+            # ``every`` counts from the start, so that the frames before it need not be decoded.
+            # Without an index, a seek may land behind the requested place.
             margin = _MARGIN if self.kind in ("mpeg", "mpegts") else Fraction(0)
             jumped = self._seek(container, stream, max((span.start or Fraction(0)) - margin, Fraction(0)))
             for number, raw in enumerate(self._decode(container, stream, self.problems)):
                 time = self._time(raw, number, last, stream)
                 if time < (span.start or 0):
-                    # Those after a jump need not come in order.
+                    # After a seek, these frames may be out of order.
                     last = time if last is None else max(last, time)
                     end = max(end, time + self._shown(raw))
                     continue
@@ -122,7 +123,8 @@ class FileClip:
                 if seen % span.every == 0 and (frame := self._frame(raw, number, time, planes=planes)):
                     yield frame
             self._check_the_end(container, stream, last, end, span, jumped=jumped)
-        # An edit list may well hide most of what a file holds; a frame longer than all of it is a broken clock.
+        # An edit list may hide most frames of a file on purpose. A clip that is shorter than one of its frames,
+        # however, has broken times.
         if not jumped and 2 * self._read < self.counted and self.duration and self.rate * self.duration < 1:
             self._warn(
                 f"{self.name}: its header promises {self.counted} frames, but only {self._read} of them have a time"
@@ -131,7 +133,7 @@ class FileClip:
     def _check_the_end(
         self, container: Any, stream: Any, last: Fraction | None, end: Fraction, span: Span, *, jumped: bool
     ) -> None:
-        """Hold what came against what the header promises, once the file has ended."""
+        """Compare what was read with what the header promises, after the end of the file."""
         if ends_in_a_packet(self.path, container):
             self.problems.add(f"ends at {float(last or 0):.2f} s within a packet: the file is cut short")
             return
@@ -147,7 +149,7 @@ class FileClip:
             return
         promised = self.promised - self.origin
         expected = promised if span.end is None else min(promised, span.end)
-        # Half a frame for rounding; a header of a long clip is less exact than that of a short one.
+        # Half a frame is for rounding. Headers of long clips are less exact than those of short ones.
         frame = max(1 / self.rate, end - last if last is not None else Fraction(0))
         tolerance = max(Fraction(3, 2) * frame, min(Fraction(1, 2), promised / 50))
         if (span.start or 0) >= expected or expected - end <= tolerance:
@@ -157,7 +159,7 @@ class FileClip:
             and not self._lost_the_rest
             and promised - self._scan_end(Fraction(0), None, everything=True) <= tolerance
         ):
-            return  # the sound goes on, or a subtitle
+            return  # the sound or a subtitle is longer
         self.problems.add(f"ends at {float(last or 0):.2f} of {float(expected):.2f} s: the file is cut short")
 
     def _warn(self, what: str) -> None:
@@ -165,21 +167,21 @@ class FileClip:
             self.warnings.append(what)
 
     def spread(self, count: int, span: Span) -> Iterator[Frame]:
-        """At most ``count`` frames, evenly over the wanted ones in time; jumps where it can."""
+        """At most ``count`` of the wanted frames, evenly spaced in time; seeks if the file allows it."""
         start = span.start or Fraction(0)
         end = self.duration if span.end is None else min(span.end, self.duration or span.end)
         if end is None or end <= start:
             end = self._scan_end(start, span.end)
         step = (end - start) / count
-        next_one = 0  # of the times start + (next_one + 1 / 2) step
+        next_target = 0  # index in the times start + (next_target + 1 / 2) * step
         quiet = Problems()
         with self._opened() as (container, stream):
             can_seek = stream.start_time is not None
             decoded = enumerate(self._decode(container, stream, quiet))
-            held: tuple[int, Any, Fraction] | None = None  # what is on show until the next frame comes
+            held: tuple[int, Any, Fraction] | None = None  # the frame that is shown until the next one
             last: Fraction | None = None
-            while next_one < count:
-                target = start + (next_one + Fraction(1, 2)) * step
+            while next_target < count:
+                target = start + (next_target + Fraction(1, 2)) * step
                 if can_seek and target > (held[2] if held else 0) + Fraction(_STRIDE):
                     can_seek = self._seek(container, stream, target)
                     if can_seek:
@@ -199,13 +201,14 @@ class FileClip:
                 if following is None:
                     return
                 held = following
-                # A frame that is still on show for the next targets counts once.
-                next_one = max(next_one + 1, ceil((held[2] - start) / step - Fraction(1, 2)))
+                # A frame that is still shown at the next target times counts once.
+                next_target = max(next_target + 1, ceil((held[2] - start) / step - Fraction(1, 2)))
 
     def _scan_end(self, start: Fraction, end: Fraction | None, *, everything: bool = False) -> Fraction:
-        """Seconds until the last packet, by reading all of them without decoding; for files that do not say.
+        """Seconds until the end of the last packet, for files that do not contain their length.
 
-        With ``everything``, of all streams and not of the pictures alone.
+        All packets are read, but not decoded. With ``everything``, the packets of all streams count, not only
+        those of the pictures.
         """
         last, count = Fraction(0), 0
         with self._opened() as (container, stream):
@@ -237,7 +240,7 @@ class FileClip:
     def _packets(
         self, container: Any, stream: Any, problems: Problems, *, everything: bool = False
     ) -> Iterator[Any]:
-        """The stream's packets, or everything's; what is damaged is gone past."""
+        """The packets of the pictures, or with ``everything`` of all streams; damaged parts are skipped."""
         av = import_av()
         holes = Holes(1 / self.rate) if self.kind in Holes.KINDS else None
         bad = 0
@@ -258,7 +261,7 @@ class FileClip:
             except av.EOFError:
                 return
             except IndexError:
-                continue  # a packet of a stream that begins in the middle, which PyAV does not know
+                continue  # PyAV does not know streams that begin in the middle of a file
             except av.FFmpegError as error:
                 bad += 1
                 if bad == 1:
@@ -285,10 +288,10 @@ class FileClip:
                 yield frame
 
     def _time(self, raw: Any, number: int, last: Fraction | None, stream: Any) -> Fraction:
-        """Seconds from the clip's beginning; by the count where the file has no times."""
+        """Seconds from the clip's beginning, computed from the frame's number if the file has no times."""
         base = Fraction(raw.time_base or self.time_base)
         if self.kind == "avi":
-            # AVI has no times of showing, only the order of decoding, which a decoder with B-frames lags behind.
+            # AVI has no display times, only the order of decoding. With B-frames, the decoder's output lags behind it.
             if raw.dts is not None:
                 return int(raw.dts - stream.codec_context.reorder_depth) * base - self.origin
             if last is not None:
@@ -298,21 +301,21 @@ class FileClip:
         return int(raw.pts) * base - self.origin
 
     def _shown(self, raw: Any) -> Fraction:
-        """Seconds that a frame is on show, or what comes near it."""
+        """Seconds for which a frame is shown, estimated if the file does not contain them."""
         return raw.duration * Fraction(raw.time_base or self.time_base) if raw.duration else 1 / self.rate
 
     def _frame(self, raw: Any, number: int, time: Fraction, *, planes: bool) -> Frame | None:
-        """A frame of ours; None, and a problem, where FFmpeg cannot convert it."""
+        """Convert a decoded frame. If FFmpeg cannot do that, note a problem and return None."""
         width = max(2, round(raw.width * self.aspect)) if self.aspect else raw.width
         size = self._size = self._size or (width, raw.height)
         if max(size[0] * size[1], raw.width * raw.height) > MAX_PIXELS:
             raise PhotoError(
                 self.name, f"has frames of {size[0]:,} x {size[1]:,} pixels, more than {MAX_PIXELS:,}"
             )
-        # A clip may change its size in the middle; it keeps that of its first frame here.
+        # If a clip changes its size in the middle, all frames get the size of the first one.
         resize = {} if (raw.width, raw.height) == size else {"width": size[0], "height": size[1]}
-        # Asked of the first frame alone: what PyAV hands out holds the frame, and the frame it, so that of every frame
-        # asked the picture stayed in memory until Python looked for such circles (130 MB of frames of 640 x 360).
+        # Only the first frame is asked. In PyAV, a frame and its side data refer to each other, so that every frame
+        # that is asked stays in memory until Python's garbage collector runs (130 MB of frames of 640 x 360).
         turn = self._turn = self._turn or turning(raw)
         try:
             rgb, yuv = converted(raw, self.matrix, resize, planes=planes)

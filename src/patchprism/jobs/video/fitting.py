@@ -1,4 +1,4 @@
-"""Frames of a clip through the network, and the prism that is fitted on some of them."""
+"""Run frames of a clip through the network, and fit a prism on some of them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from patchprism.jobs.source import SHARD, MemorySource, read_all
 from patchprism.jobs.video.frames import Span
 from patchprism.jobs.video.relay import read_ahead
 from patchprism.support.folders import LocalFolder
-from patchprism.support.threads import leave_the_cores
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,28 +40,27 @@ if TYPE_CHECKING:
 
     Seen = tuple[Frame, Framed, NDArray[np.float32]]
 
-# A batch holds its frames in memory, and they may be large however few patches they have.
+# A batch holds its frames in memory, and frames with few patches may still be large.
 MAX_BATCH = 8
 
 
 @dataclass(kw_only=True)
 class Frames:
-    """Frames of a clip to tokens: decoded and framed in a thread ahead of the network."""
+    """The frames of a clip and the network that computes their tokens."""
 
     clip: Clip
     span: Span
     backbone: Backbone
     network: Network
     batch_size: int | None
-    seconds: float = field(default=0.0, init=False)  # of the network
+    seconds: float = field(default=0.0, init=False)  # spent in the network
 
     def name(self, frame: Frame) -> str:
         """Name of a frame in errors."""
         return f"{self.clip.name}, frame {frame.index}"
 
     def framed(self, frames: Iterator[Frame]) -> Iterator[tuple[Frame, Framed]]:
-        """Each frame with what the network gets; for a thread of its own."""
-        leave_the_cores()
+        """Each frame with its framed pixels."""
         show = self.network.options.refine > 1
         for frame in frames:
             yield frame, self.network.framing.apply(frame.rgb, name=self.name(frame), show=show)
@@ -88,15 +86,15 @@ class Frames:
             yield frame, framed, each
 
     def at(self, time: Fraction) -> tuple[PhotoRow, NDArray[np.float32]]:
-        """The frame on show at a time, in seconds, with its tokens, (h, w, D)."""
+        """The first frame at or after a time, in seconds, with its tokens, (h, w, D)."""
         found = next(self.clip.frames(Span(start=time), planes=False), None)
         if found is None:
-            raise PhotoError(self.clip.name, nothing(self.clip, Span(start=time)))
+            raise PhotoError(self.clip.name, why_no_frame(self.clip, Span(start=time)))
         ((frame, framed, tokens),) = self.tokens(self.framed(iter([found])))
         return self.row(frame, framed, tokens), tokens
 
     def pixels(self, count: int) -> Iterator[Any]:
-        """Framed pixels of at most this many frames, evenly spread, each (3, H, W)."""
+        """Framed pixels of at most ``count`` frames, evenly spread, each (3, H, W)."""
         for _, framed in self.framed(self.clip.spread(count, self.span)):
             yield framed.pixels
 
@@ -124,7 +122,7 @@ def fit_frames(
         None without a lens.
     """
     network = frames.network
-    with _taken(frames, count, run) as source:
+    with _source_of_fit(frames, count, run) as source:
         opened = Opened(
             source=source,
             origin=network.origin,
@@ -148,7 +146,7 @@ def fit_frames(
 
 
 @contextmanager
-def _taken(frames: Frames, count: int, run: Run) -> Iterator[Source]:
+def _source_of_fit(frames: Frames, count: int, run: Run) -> Iterator[Source]:
     """The frames of the fit, with their tokens: in memory, or on disk if there is more than one shard."""
     span = frames.span
     with ExitStack() as until:
@@ -175,7 +173,7 @@ def _taken(frames: Frames, count: int, run: Run) -> Iterator[Source]:
             # Read again frame by frame to report the error.
             for _ in frames.clip.frames(span, planes=False):
                 pass
-            raise PhotoError(frames.clip.name, nothing(frames.clip, span))
+            raise PhotoError(frames.clip.name, why_no_frame(frames.clip, span))
         run.tell("fit", done, done)
         if work is None:
             names = [row.name for row in rows]
@@ -186,7 +184,7 @@ def _taken(frames: Frames, count: int, run: Run) -> Iterator[Source]:
 
 
 def _commit(work: Shards | None, rows: list[PhotoRow], tokens: list[NDArray[np.float32]]) -> None:
-    """Write the frames of one shard, and forget them."""
+    """Write the frames of one shard, and clear the lists."""
     assert work is not None  # there are more frames than one shard holds
     work.write(work.n_shards, Table("", rows, width=tokens[0].shape[-1]), tokens)
     work.n_shards += 1
@@ -195,14 +193,14 @@ def _commit(work: Shards | None, rows: list[PhotoRow], tokens: list[NDArray[np.f
 
 
 def _entries(prism: Prism, source: Source) -> Iterator[dict[str, Any]]:
-    """The frames as a report has photos."""
+    """Entries of the frames, like those of photos in a report."""
     for index, (row, tokens) in enumerate(read_all(source)):
         part = prism.split(tokens, name=row.name)
         known = {"agreement": prism.agreements[index]} if index in prism.agreements else {}
         yield photo_entry(row, part, prism.doubts(tokens, part.foreground) | known)
 
 
-def nothing(clip: Clip, span: Span) -> str:
+def why_no_frame(clip: Clip, span: Span) -> str:
     """Why a clip has no frame."""
     if clip.problems.count:
         return f"no frame could be read ({clip.problems.named[0]})"

@@ -1,4 +1,4 @@
-"""Frames of clips: what one holds, which are wanted, and its planes, upright."""
+"""Frames of clips: their contents, which of them are wanted, and conversion of decoded frames."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ class Frame:
     Attributes
     ----------
     index : int
-        Its number in the clip, from 0.
+        Number in the clip, from 0.
     time : Fraction
-        Seconds from the clip's beginning to its appearance.
+        When it appears, in seconds from the beginning of the clip.
     rgb : ndarray, shape (H, W, 3), uint8
     planes : tuple of three ndarray, uint8, optional
         The same as luma (H, W) and chroma (ceil(H / 2), ceil(W / 2)), as the decoder gave it.
     until : Fraction, optional
-        Seconds from the clip's beginning to its disappearance, where the clip says.
+        When it disappears, in seconds from the beginning of the clip, if the clip contains this.
     """
 
     index: int
@@ -79,7 +79,7 @@ class Span:
     every: int = 1
 
     def __post_init__(self) -> None:
-        """Refuse what selects nothing."""
+        """Refuse values that select nothing."""
         every = checks.integer("every", self.every, low=1, high=checks.MAX_COUNT)
         object.__setattr__(self, "every", every)
         for name, value in (("start", self.start), ("end", self.end)):
@@ -92,7 +92,7 @@ class Span:
 
 
 def import_av() -> Any:
-    """PyAV, or the error that names the extra."""
+    """Import PyAV; if it is missing, raise an error that names the extra."""
     try:
         import av
     except ImportError as error:
@@ -115,7 +115,7 @@ def planes_of(raw: Any) -> list[NDArray[np.uint8]]:
 def converted(
     raw: Any, matrix: int, resize: dict[str, int], *, planes: bool
 ) -> tuple[NDArray[np.uint8], list[NDArray[np.uint8]]]:
-    """A decoded frame as RGB and, where they are wanted, as planes of 4:2:0."""
+    """A decoded frame as RGB and, if wanted, as planes of 4:2:0."""
     source = matrix if raw.format.name.startswith(("yuv", "nv", "p0")) else None
     rgb = planes_of(raw.reformat(format="rgb24", src_colorspace=source, **resize))[0]
     if not planes:
@@ -135,7 +135,7 @@ def rgb_to_planes(rgb: NDArray[np.uint8], matrix: int = BT709) -> Planes:
 
 
 def turning(raw: Any) -> Turn:
-    """The quarter turns and mirrors that turn a picture upright, from the frame's display matrix."""
+    """A function that turns pictures upright (quarter turns, mirroring), from the frame's display matrix."""
     matrix = None
     for data in raw.side_data:
         if getattr(data, "type", None) is not None and data.type.name == "DISPLAYMATRIX":

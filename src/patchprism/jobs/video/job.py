@@ -1,4 +1,4 @@
-"""A clip in, the same clip in colours out."""
+"""Colour a clip: from the options to the written video."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from patchprism.backbones import find_record
 from patchprism.errors import OptionError, PrismError
 from patchprism.jobs.engines import open_engine
-from patchprism.jobs.network import load_network, open_network, said_of
+from patchprism.jobs.network import load_network, notes_on_network, open_network
 from patchprism.jobs.opened import resolved_for
-from patchprism.jobs.run import Run, nobody
+from patchprism.jobs.run import Run, no_progress
 from patchprism.jobs.settings import Settings, check_backbone
 from patchprism.jobs.video.canvas import Canvas
 from patchprism.jobs.video.drawing import Drawing, VideoReport
@@ -19,7 +19,7 @@ from patchprism.jobs.video.fitting import Frames, fit_frames
 from patchprism.jobs.video.frames import Span, import_av
 from patchprism.jobs.video.masked import fit_head_to_frames, masks_of_frames
 from patchprism.jobs.video.sink import check_output, is_pictures
-from patchprism.jobs.video.source import AnimationClip, FileClip, open_clip
+from patchprism.jobs.video.source import FileClip, open_clip
 from patchprism.jobs.video.steady import FrameColors, Steady
 from patchprism.prism.options import MASK_OPTIONS
 from patchprism.support import checks
@@ -57,7 +57,7 @@ def color_clip(
     if backbone:
         dtype = str(backbone.dtype).removeprefix("torch.")
         settings = replace(settings, model=backbone.record.name, dtype=dtype)
-    tell, engine = progress or nobody, open_engine()
+    tell, engine = progress or no_progress, open_engine()
     run = Run(engine=engine, backbone=backbone, tell=tell)
     watch = run.watch
     values, settings = settings.range, resolved_for(settings, [], run, coloring)
@@ -68,13 +68,12 @@ def color_clip(
     clip = open_clip(source, fps=options.fps, range=settings.range)
     if values is not None and isinstance(clip, FileClip):
         raise OptionError(f"range is only for sequences of photos; {clip.name} is a video")
-    read = [clip.path] if isinstance(clip, FileClip | AnimationClip) else clip.paths
     used = [settings.weights, settings.model, prism.loaded_from if prism else None]
     if save_prism is not None:
-        check_target(save_prism, read, read=[out, *used])
+        check_target(save_prism, clip.paths, read=[out, *used])
     if not is_pictures(local_path(out)):
-        check_target(out, read, read=used)
-    readers, said = masks_of_frames(clip, coloring.masks) if coloring.masks is not None else ({}, [])
+        check_target(out, clip.paths, read=used)
+    readers, mask_notes = masks_of_frames(clip, coloring.masks) if coloring.masks is not None else ({}, [])
     canvas = Canvas(
         layout=options.layout or ("side" if options.overlay is None else "overlay"),
         alpha=options.overlay,
@@ -107,10 +106,10 @@ def color_clip(
         prism=fitted,
         fitted_here=prism is None,
         hints=hints,
-        lens=lens.said if lens else "",
+        lens=lens.meaning if lens else "",
         record=backbone.record,
         weights=backbone.weights,
-        warnings=[note.text for note in said_of(run, network.weights)],
+        warnings=[note.text for note in notes_on_network(run, network.weights)],
         seconds=watch.seconds,
     )
     steady = Steady(fitted.threshold_, fitted.side_) if lens is None else Steady(math.nan, "none")
@@ -125,5 +124,5 @@ def color_clip(
     )
     with watch("colour and write"):
         drawing.write(report, tell)
-    report.warnings = [*said, *report.warnings]
+    report.warnings = [*mask_notes, *report.warnings]
     return report

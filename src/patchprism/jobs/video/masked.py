@@ -1,4 +1,4 @@
-"""Masks of a clip's frames: which frames they are of, and the head that they teach."""
+"""Masks of a clip's frames: which frames they belong to, and the head that is fitted to them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 def masks_of_frames(clip: Clip, masks: GivenMasks) -> tuple[Readers, list[str]]:
-    """Readers of the masks, by the number of the frame, and notes.
+    """Functions that read the masks, by frame number, and notes about masks without a frame.
 
     Masks of an image sequence are named after the photos. Masks of a video are files in a folder, named after the
     numbers of the frames from 0, with or without leading zeros.
@@ -53,7 +53,7 @@ def masks_of_frames(clip: Clip, masks: GivenMasks) -> tuple[Readers, list[str]]:
     else:
         if not isinstance(masks, FolderMasks):
             raise MaskError(
-                f"{masks.said}: the masks of a video must be a folder of PNG files whose names are frame "
+                f"{masks.name}: the masks of a video must be a folder of PNG files whose names are frame "
                 "numbers, from 0"
             )
         found = {
@@ -65,19 +65,19 @@ def masks_of_frames(clip: Clip, masks: GivenMasks) -> tuple[Readers, list[str]]:
         left = sorted({path.name for path in masks.files.values() if path not in used})
         if not found:
             raise MaskError(
-                f"{masks.said}: no mask belongs to a frame; the names of masks must be frame numbers, from 0, "
+                f"{masks.name}: no mask belongs to a frame; the names of masks must be frame numbers, from 0, "
                 f"but there is {left[0]}"
             )
-    said = (
-        [f"{counted(len(left), 'mask')} of {masks.said} without a frame: {', '.join(left[:3])}"]
+    notes = (
+        [f"{counted(len(left), 'mask')} of {masks.name} without a frame: {', '.join(left[:3])}"]
         if left
         else []
     )
-    return found, said
+    return found, notes
 
 
 def masked_frames(clip: Clip, readers: Readers) -> Iterator[Frame]:
-    """The frames that have a mask; a video is decoded up to the last of them."""
+    """The frames that have a mask. A video is decoded up to the last of them."""
     last = max(readers)
     if isinstance(clip, PhotoClip):
         for index in sorted(readers):
@@ -93,12 +93,12 @@ def masked_frames(clip: Clip, readers: Readers) -> Iterator[Frame]:
 
 
 def fit_head_to_frames(frames: Frames, readers: Readers) -> Head:
-    """A head that is fitted to the masks of a clip's frames.
+    """Fit a head to the masks of a clip's frames.
 
     Raises
     ------
     MaskError, PhotoError
-        If a mask cannot be read, or does not fit its frame; if none of the frames could be read.
+        If a mask cannot be read or does not fit its frame, or if none of the frames can be read.
     """
     held: dict[int, NDArray[np.float32]] = {}
     labels: dict[int, Mask] = {}

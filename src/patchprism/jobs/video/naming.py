@@ -57,7 +57,7 @@ def counter_in(name: str, what: str) -> Counter | None:
     Raises
     ------
     OptionError
-        If there are several, or one is wider than any number.
+        If there are several counters, or one has more digits than any number.
 
     Examples
     --------

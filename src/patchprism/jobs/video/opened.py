@@ -1,4 +1,4 @@
-"""Opening clips with PyAV: the file and nothing else, its best video stream, and what its header promises."""
+"""Open clips with PyAV: only the file itself, its best video stream, and the length that its header promises."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 # Errors of the operating system about a file. Other error numbers of FFmpeg, such as EBUSY or EPERM, concern the
 # content.
-_OF_THE_SYSTEM = {
+_SYSTEM_ERRORS = {
     errno.ENOENT,
     errno.EACCES,
     errno.EIO,
@@ -26,11 +26,11 @@ _OF_THE_SYSTEM = {
     errno.ENOMEM,
     errno.ELOOP,
 }
-# Formats whose header says how long the clip is. For others, FFmpeg estimates it from the end of the file or from a
-# bit rate, which is not reliable.
-_SAY_THEIR_LENGTH = {"matroska,webm", "mov,mp4,m4a,3gp,3g2,mj2", "avi", "flv", "asf", "mxf", "ivf", "rm"}
+# Formats whose header contains the length of the clip. For others, FFmpeg estimates it from the end of the file or
+# from a bit rate, which is not reliable.
+_FORMATS_WITH_LENGTH = {"matroska,webm", "mov,mp4,m4a,3gp,3g2,mj2", "avi", "flv", "asf", "mxf", "ivf", "rm"}
 _TS_PACKETS = (188, 192, 204)
-# Bytes between the content of two packets: heads of blocks, tags and clusters.
+# Maximum number of bytes between the contents of two packets: headers of blocks, tags and clusters.
 _MAX_OVERHEAD = 256
 # Largest width of a pixel divided by its height. Larger values mean a broken header.
 _MAX_ASPECT = 16
@@ -38,7 +38,7 @@ _MAX_ASPECT = 16
 
 @contextmanager
 def damage_named(name: str) -> Iterator[None]:
-    """Whatever PyAV raises on a file becomes a PhotoError: hostile headers reach nearly every check of Python's."""
+    """Turn all exceptions of PyAV into PhotoErrors: hostile headers can cause nearly every exception of Python."""
     try:
         yield
     except (PatchPrismError, MemoryError):
@@ -55,8 +55,8 @@ def open_container(path: str) -> Any:
     av.FFmpegError
         If it cannot be opened.
     """
-    # The prefix keeps names such as "concat:a.mp4" from being taken for a protocol; the list keeps playlists from
-    # asking the network. Metadata need not be UTF-8: cameras write Latin-1.
+    # Because of the prefix, a name such as "concat:a.mp4" is not read as a protocol. Because of the whitelist,
+    # playlists cannot access the network. Metadata need not be UTF-8: some cameras write Latin-1.
     return import_av().open(
         f"file:{path}", metadata_errors="replace", container_options={"protocol_whitelist": "file"}
     )
@@ -64,13 +64,13 @@ def open_container(path: str) -> Any:
 
 @contextmanager
 def opened(path: str, name: str) -> Iterator[tuple[Any, Any]]:
-    """An open container and its best video stream, with PyAV's errors named."""
+    """Open a file: its container and its best video stream. PyAV's errors while opening become PhotoErrors."""
     av = import_av()
     with damage_named(name):
         try:
             container = open_container(path)
         except av.FFmpegError as error:
-            if isinstance(error, OSError) and error.errno in _OF_THE_SYSTEM:
+            if isinstance(error, OSError) and error.errno in _SYSTEM_ERRORS:
                 raise PhotoError(name, (error.strerror or str(error)).lower()) from error
             empty = os.path.getsize(path) == 0
             advice = "" if name.lower().endswith(VIDEO_SUFFIXES) else advice_on(name)
@@ -93,7 +93,7 @@ def opened(path: str, name: str) -> Iterator[tuple[Any, Any]]:
 
 
 def best_stream(container: Any) -> Any:
-    """The stream that FFmpeg calls the best, cover art excluded; None if there is none that can be decoded."""
+    """The best stream according to FFmpeg, except cover art; None if no stream can be decoded."""
     streams = _streams(container)
     best = container.streams.best("video")
     if best is not None and any(s.index == best.index for s in streams):
@@ -101,17 +101,17 @@ def best_stream(container: Any) -> Any:
     return max(streams, key=lambda s: s.codec_context.width * s.codec_context.height, default=None)
 
 
-def said_of_streams(container: Any, chosen: Any, name: str) -> list[str]:
-    """Warning about a file with several video streams."""
+def stream_warnings(container: Any, chosen: Any, name: str) -> list[str]:
+    """A warning if a file has several video streams."""
     others = [s for s in _streams(container) if s.index != chosen.index]
     if not others:
         return []
     left = " and ".join(_described(s) for s in others)
-    return [f"{name}: holds {len(others) + 1} video streams; read is {_described(chosen)}, left out {left}"]
+    return [f"{name}: holds {len(others) + 1} video streams; {_described(chosen)} is read, {left} left out"]
 
 
 def aspect_of(stream: Any) -> Fraction | None:
-    """Width over height of a pixel, where the file says something that can be true."""
+    """Width of a pixel divided by its height, if the file contains a plausible value."""
     aspect = stream.sample_aspect_ratio
     if not aspect or not Fraction(1, _MAX_ASPECT) <= aspect <= _MAX_ASPECT:
         return None
@@ -119,21 +119,21 @@ def aspect_of(stream: Any) -> Fraction | None:
 
 
 def promised_end(container: Any, stream: Any, rate: Fraction) -> tuple[Fraction | None, bool]:
-    """When the last frame ends, as the header has it, and whether another stream may be what lasts that long.
+    """When the last frame ends according to the header, and whether this may be the length of another stream.
 
     Returns
     -------
     end : Fraction or None
-        Seconds on the container's own clock; None where the format does not say.
+        Seconds on the container's own clock; None if the format does not contain it.
     shared : bool
-        The length is that of the whole file, whose sound may be longer.
+        Whether the length is that of the whole file, whose sound may be longer.
     """
     kind = container.format.name
-    if kind not in _SAY_THEIR_LENGTH:
+    if kind not in _FORMATS_WITH_LENGTH:
         return None, False
     base, start = Fraction(stream.time_base), stream.start_time or 0
     if kind == "avi" and stream.frames:
-        # FFmpeg shortens the duration of an AVI to what its size allows; the header's count stays.
+        # FFmpeg shortens the duration of an AVI that is cut short, but keeps the header's number of frames.
         return start * base + stream.frames / rate, False
     if stream.duration:
         return (start + stream.duration) * base, False
@@ -151,9 +151,9 @@ def ends_in_a_packet(path: str, container: Any) -> bool:
 
 
 def last_picture_is_cut(path: str, container: Any, stream: Any) -> bool:
-    """Whether the last picture of a transport stream fills its last packet, where the end of one leaves room.
+    """Whether the last picture of a transport stream seems cut: the end of a picture rarely fills its last packet.
 
-    Of whole files one in 184 looks so by chance, and many recordings of broadcasts stop at any packet.
+    One in 184 complete files looks like this by chance, and many recordings of broadcasts stop at an arbitrary packet.
     """
     size = os.path.getsize(path)
     packet = next((length for length in _TS_PACKETS if size % length == 0), None)
@@ -167,12 +167,12 @@ def last_picture_is_cut(path: str, container: Any, stream: Any) -> bool:
         if sync != 0x47:
             return False
         if (high & 0x1F) << 8 | low == stream.id:
-            return not flags & 0x20  # no adaptation field, which fills up the rest
+            return not flags & 0x20  # no adaptation field, which pads a packet
     return False
 
 
 class Holes:
-    """Tells where a file lacks frames whose reader skips damage without a word.
+    """Finds missing frames in formats whose reader skips damage silently.
 
     A hole is a place where bytes belong to no packet and the times jump. Either alone is not enough: the frame rate
     can vary, and a file can contain data that are not read.
@@ -180,10 +180,10 @@ class Holes:
     Parameters
     ----------
     frame : Fraction
-        Seconds that a frame is on show.
+        Seconds for which a frame is shown.
     """
 
-    # Their packets lie one after the other, and say where.
+    # In these formats, packets follow each other without gaps, and their positions are known.
     KINDS = ("matroska,webm", "flv", "nut")
 
     def __init__(self, frame: Fraction) -> None:
@@ -193,7 +193,10 @@ class Holes:
         self.pending = False  # whether bytes were skipped since the last packet of the pictures
 
     def before(self, packet: Any, *, mine: bool) -> tuple[Fraction, Fraction] | None:
-        """Begin and end, in the container's seconds, of what is missing before a packet of any stream."""
+        """Begin and end, in the container's seconds, of what is missing before a packet; None if nothing is.
+
+        Call this with the packets of all streams, and with ``mine`` for those of the pictures.
+        """
         if packet.size and packet.pos is not None and packet.pos >= 0:
             self.pending |= self._next is not None and packet.pos - self._next > _MAX_OVERHEAD
             self._next = packet.pos + packet.size
@@ -226,7 +229,7 @@ def _described(stream: Any) -> str:
 
 
 def _tagged_length(stream: Any) -> Fraction | None:
-    """Matroska's own length of a track, a tag such as ``00:00:01.000000000``; its header has that of the file."""
+    """Length of a track in Matroska, from a tag such as ``00:00:01.000000000``; the header has that of the file."""
     tag = stream.metadata.get("DURATION") or stream.metadata.get("DURATION-eng") or ""
     try:
         hours, minutes, seconds = tag.split(":")

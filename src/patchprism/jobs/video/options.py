@@ -16,7 +16,7 @@ from patchprism.support.options import FIT, INPUT, OUTPUT, Checked, option
 LAYOUTS = ("side", "overlay", "colors")
 # Time bases are fractions of small numbers.
 MIN_FPS, MAX_FPS = 0.001, 1000
-# Beyond, times do not fit into the integers that FFmpeg counts them in; it is 31 years.
+# Longer times (31 years) do not fit into FFmpeg's integers.
 MAX_SECONDS = 10**9
 
 Seconds = int | float | Fraction
@@ -31,7 +31,7 @@ def parse_time(name: str, text: str) -> Fraction:
         If it is none of these.
     """
     parts = text.split(":")
-    # Only digits: Fraction would also accept 1/0, and would work for hours on 1e999999999.
+    # Only digits: Fraction would also accept 1/0, and would compute for hours with 1e999999999.
     plain = all(re.fullmatch(r"[0-9]{1,9}(\.[0-9]{0,9})?|\.[0-9]{1,9}", part) for part in parts)
     times = [Fraction(part) for part in parts] if plain and len(parts) <= 3 else []
     if not times or any(time >= 60 for time in times[1:]):
@@ -42,13 +42,13 @@ def parse_time(name: str, text: str) -> Fraction:
 def _seconds(name: str, seconds: Any) -> Fraction:
     if isinstance(seconds, Fraction):
         return seconds
-    # A decimal number means itself, not the nearest binary one: 0.1 is the time of frame 1 at 10 a second.
+    # The exact decimal number, not the nearest binary one: at 10 frames per second, frame 1 is at 0.1.
     return Fraction(str(checks.number(name, seconds, low=0, high=MAX_SECONDS)))
 
 
 @dataclass(frozen=True, kw_only=True)
 class VideoOptions(Checked):
-    """Which frames are taken, and what is written; :func:`~patchprism.render_video` describes them."""
+    """Which frames are read, and what is written; :func:`~patchprism.render_video` describes the options."""
 
     start: Seconds | None = option(
         None,

@@ -1,4 +1,4 @@
-"""Threads that hand work on in order, a bounded amount at a time."""
+"""Threads that pass on work in order, through queues of bounded size."""
 
 from __future__ import annotations
 
@@ -7,17 +7,19 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from patchprism.support.threads import leave_the_cores
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
 T = TypeVar("T")
 
 _END = object()
-_PATIENCE = 0.1  # seconds between looks at whether anybody still waits at the other end
+_POLL_S = 0.1  # seconds between checks whether the other end has stopped
 
 
 class _Line:
-    """A queue whose ends learn of each other's failure."""
+    """A queue between two threads, each of which learns when the other one fails."""
 
     def __init__(self, size: int) -> None:
         self.queue: queue.Queue[Any] = queue.Queue(size)
@@ -25,10 +27,10 @@ class _Line:
         self.error: BaseException | None = None
 
     def put(self, item: Any) -> bool:
-        """Hand on an item, waiting for room; False once the other end has gone."""
+        """Put an item into the queue, waiting for room; False if the other end has stopped."""
         while not self.closed.is_set():
             try:
-                self.queue.put(item, timeout=_PATIENCE)
+                self.queue.put(item, timeout=_POLL_S)
                 return True
             except queue.Full:
                 continue
@@ -37,12 +39,16 @@ class _Line:
 
 @contextmanager
 def read_ahead(items: Iterable[T], size: int) -> Iterator[Iterator[T]]:
-    """The items, made in a thread of their own, at most ``size`` in advance; its failure is raised here."""
+    """Iterate over items that another thread produces, at most ``size`` in advance; its exceptions are raised here.
+
+    Torch's operators use one thread in it, so that it leaves the cores to the network.
+    """
     line = _Line(size)
 
     def run() -> None:
         iterator = iter(items)
         try:
+            leave_the_cores()
             for item in iterator:
                 if not line.put(item):
                     break
@@ -55,7 +61,7 @@ def read_ahead(items: Iterable[T], size: int) -> Iterator[Iterator[T]]:
                 close()
             line.put(_END)
 
-    def taken() -> Iterator[T]:
+    def received() -> Iterator[T]:
         while (item := line.queue.get()) is not _END:
             yield item
         if line.error is not None:
@@ -64,7 +70,7 @@ def read_ahead(items: Iterable[T], size: int) -> Iterator[Iterator[T]]:
     thread = threading.Thread(target=run, name="patchprism-decode", daemon=True)
     thread.start()
     try:
-        yield taken()
+        yield received()
     finally:
         line.closed.set()
         thread.join()
@@ -72,10 +78,10 @@ def read_ahead(items: Iterable[T], size: int) -> Iterator[Iterator[T]]:
 
 @contextmanager
 def write_behind(write: Callable[[T], None], size: int) -> Iterator[Callable[[T], None]]:
-    """A function that has items written in a thread of their own, in order, at most ``size`` of them waiting.
+    """A function that passes items to another thread, which writes them in order; at most ``size`` of them wait.
 
-    All is written once the block has ended well. A failure of the writing is raised by the next call, or at
-    the end of the block.
+    At the end of the block, all items have been written. If writing fails, the next call or the end of the block
+    raises the exception.
     """
     line = _Line(size)
 
@@ -88,21 +94,21 @@ def write_behind(write: Callable[[T], None], size: int) -> Iterator[Callable[[T]
             line.error = error
             line.closed.set()
 
-    def give(item: T) -> None:
+    def submit(item: T) -> None:
         if not line.put(item) and line.error is not None:
             raise line.error
 
     thread = threading.Thread(target=run, name="patchprism-encode", daemon=True)
     thread.start()
     try:
-        yield give
+        yield submit
     except BaseException:
         line.closed.set()
         raise
     finally:
         while thread.is_alive():
             try:
-                line.queue.put(_END, timeout=_PATIENCE)
+                line.queue.put(_END, timeout=_POLL_S)
                 thread.join()
             except queue.Full:
                 continue

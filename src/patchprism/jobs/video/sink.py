@@ -1,4 +1,4 @@
-"""Writing videos and numbered pictures: whole or not at all."""
+"""Write videos and numbered pictures. An output appears only when it is complete."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from patchprism.jobs.video.source import FileClip
 from patchprism.pictures.render import write_picture
 from patchprism.support.files import atomic_write, clean_parts, held_folder, part_beside, refuse_no_folder
 from patchprism.support.folders import address_text, is_remote, local_path
+from patchprism.support.words import counted
 from patchprism.support.written import Output, promise
 
 if TYPE_CHECKING:
@@ -31,9 +32,10 @@ if TYPE_CHECKING:
 _CODECS = {".mp4": "libx264", ".mov": "libx264", ".mkv": "libx264", ".webm": "libvpx-vp9"}
 DEFAULT_CRF = {"libx264": 18, "libvpx-vp9": 30}
 _MAX_CRF = {"libx264": 51, "libvpx-vp9": 63}
-# Superfast takes 0.6 of veryfast's time, itself a third of medium's, x264's default, but its files grow by up to
-# nine tenths. All but a fifth of that is one thing that it leaves out and that costs next to nothing: bits go to what
-# later frames are made of (the macroblock tree). benchmarks/video.py --only presets.
+# The preset superfast takes 0.6 of the time of veryfast, which takes a third of that of medium, x264's default. But its
+# files are up to 90 % larger. Four fifths of this growth are due to one feature that superfast turns off, although it
+# takes hardly any time: the macroblock tree, which spends more bits on what later frames are predicted from. Measured
+# by benchmarks/video.py --only presets.
 _OPTIONS = {
     "libx264": {"preset": "superfast", "x264-params": "mbtree=1:rc-lookahead=10"},
     "libvpx-vp9": {"b": "0", "deadline": "realtime", "cpu-used": "8", "row-mt": "1"},
@@ -44,7 +46,7 @@ _MAX_SIDE = {"libx264": 16384, "libvpx-vp9": 65535}
 
 
 class Sink(Protocol):
-    """Takes the frames of a clip, in order."""
+    """Writes the frames of a clip, in order."""
 
     sound: str
     warnings: list[str]
@@ -54,12 +56,12 @@ class Sink(Protocol):
 
 
 def check_output(out: str | os.PathLike[str], source: str | os.PathLike[str], crf: int | None) -> None:
-    """Refuse what cannot be written, before anything heavy is done.
+    """Refuse an output that cannot be written, before anything heavy is done.
 
     Raises
     ------
     OptionError
-        If the name is of no format that can be written, or ``crf`` is out of range.
+        If the name has no known suffix, or ``crf`` is out of range.
     OutputError
         If the folder does not exist or cannot be written to, or ``out`` is the clip itself.
     """
@@ -130,10 +132,10 @@ def open_sink(
     first: Frame,
     every: int,
     crf: int | None,
-    whole: bool,
+    from_start: bool,
     sound: bool,
 ) -> Iterator[Sink]:
-    """A sink whose result stands at ``out`` once the block has ended well, and only then."""
+    """Open a sink. Its result appears at ``out`` only if the block ends without an exception."""
     if is_pictures(out):
         with _PictureSink(out, canvas, has_sound=clip.sound and sound) as pictures:
             yield pictures
@@ -141,10 +143,10 @@ def open_sink(
     with atomic_write(out) as part:
         av = import_av()
         try:
-            with _VideoSink(part, clip, canvas, first, every, crf, whole, sound) as video:
+            with _VideoSink(part, clip, canvas, first, every, crf, from_start, sound) as video:
                 yield video
         except OSError:
-            raise  # atomic_write says what the system said
+            raise  # atomic_write reports it
         except av.FFmpegError as error:
             reason = f"the encoder or the file format failed ({error.strerror or error})"
             raise OutputError(str(out), reason) from error
@@ -158,7 +160,7 @@ class _VideoSink:
     first: Frame
     every: int
     crf: int | None
-    whole: bool
+    from_start: bool
     with_sound: bool
     sound: str = "none"
     warnings: list[str] = field(default_factory=list)
@@ -197,7 +199,7 @@ class _VideoSink:
         self._sound: Sound | None = None
         if self.with_sound and isinstance(self.clip, FileClip) and self.clip.sound:
             self._add_sound(self.clip, suffix)
-        self._waiting: Any = None
+        self._last: int | None = None  # time of the last frame
         self._first_dts: int | None = None
         self._gap = max(1, round(1 / (rate * self.base)))
         self._until: Fraction | None = None
@@ -214,8 +216,8 @@ class _VideoSink:
         av = import_av()
         carried = None
         try:
-            whole = self.whole and not self.origin
-            carried = Sound(clip.path, suffix, origin=clip.origin + self.origin, whole=whole)
+            from_start = self.from_start and not self.origin
+            carried = Sound(clip.path, suffix, origin=clip.origin + self.origin, from_start=from_start)
             carried.add_to(self.container)
         except (av.FFmpegError, ValueError, TypeError) as error:
             if carried:
@@ -231,11 +233,10 @@ class _VideoSink:
         self.canvas.paint_planes(frame, patches, crop, planes_of(picture))
         time = frame.time - self.origin
         picture.pts, picture.time_base = round(time / self.base), self.base
-        if self._waiting is not None:
-            self._gap = max(picture.pts - self._waiting.pts, 1)
-            self._mux(self.stream.encode(self._waiting))
-        # One frame is held back, so that the last one is known.
-        self._waiting, self._until = picture, frame.until
+        if self._last is not None:
+            self._gap = max(picture.pts - self._last, 1)
+        self._last, self._until = picture.pts, frame.until
+        self._mux(self.stream.encode(picture))
         if self._sound:
             self._sound.until(time)
 
@@ -247,12 +248,11 @@ class _VideoSink:
 
     def _finish(self) -> None:
         end = Fraction(0)
-        if self._waiting is not None:
-            # Hardly any clip records how long its last frame is shown; then it is shown as long as the one before.
-            end = (self._waiting.pts + self._gap) * self.base
+        if self._last is not None:
+            # Few clips contain how long their last frame is shown. In others, it is shown as long as the one before.
+            end = (self._last + self._gap) * self.base
             if self._until is not None:
                 end = self._until - self.origin
-            self._mux(self.stream.encode(self._waiting))
         packets = self.stream.encode(None)
         if packets and packets[-1].time_base == self.base:
             first = packets[0].dts if self._first_dts is None else self._first_dts
@@ -264,17 +264,18 @@ class _VideoSink:
         if self._sound:
             self._sound.until(end)
             if self._sound.problems:
-                self.warnings.append(f"{self._sound.problems} damaged packets of the sound are left out")
+                damaged = counted(self._sound.problems, "damaged packet")
+                self.warnings.append(f"the sound lacks {damaged}")
 
     def _close(self) -> None:
-        # Closing writes the index; after a failure there may be nothing that it could be written for.
+        # Closing writes the index, which fails if nothing was written before.
         av = import_av()
         if self._sound:
             self._sound.close()
         try:
             self.container.close()
         except av.FFmpegError:
-            if self._waiting is not None:
+            if self._last is not None:
                 raise
 
 

@@ -24,10 +24,10 @@ _RUN_IN = Fraction(1, 10)
 
 
 class Sound:
-    """The best sound stream of a file, on its way into another file.
+    """Copies the best sound stream of a file into another file, encoding it again if necessary.
 
-    Reads the file a second time, beside the pictures, so that no packet waits in memory for its frame however
-    the file is interleaved.
+    The file is opened a second time, so that no packet waits in memory for its frame, however the file is
+    interleaved.
 
     Parameters
     ----------
@@ -37,24 +37,24 @@ class Sound:
         Suffix of the output: ``.mp4``, ``.mov``, ``.mkv`` or ``.webm``.
     origin : Fraction
         Time in the clip, in seconds, that becomes 0.
-    whole : bool
+    from_start : bool
         Whether the clip is used from its beginning.
 
     Attributes
     ----------
     how : str
-        ``"copied"``, or ``"re-encoded to ..."``.
+        ``"copied"``, or ``"re-encoded from ... to ..."``.
     problems : int
-        Packets that could not be decoded or written.
+        Number of packets that could not be decoded or written.
     """
 
-    def __init__(self, path: str, suffix: str, *, origin: Fraction, whole: bool) -> None:
+    def __init__(self, path: str, suffix: str, *, origin: Fraction, from_start: bool) -> None:
         self.origin = origin
         self.problems = 0
         self._input = open_container(path)
         self._stream = self._input.streams.best("audio") or self._input.streams.audio[0]
         # In MP4 a track can begin before 0; in other formats everything would be shifted.
-        self._first = -_RUN_IN if whole and suffix in (".mp4", ".mov") else Fraction(0)
+        self._first = -_RUN_IN if from_start and suffix in (".mp4", ".mov") else Fraction(0)
         name = self._stream.codec_context.codec.canonical_name
         self._encoder = None
         if suffix not in _COPIED or name in _COPIED[suffix]:
@@ -79,7 +79,7 @@ class Sound:
             rate = _OPUS_RATE if self._encoder == "libopus" else self._stream.codec_context.sample_rate
             self._out = output.add_stream(self._encoder, rate=rate)
             layout = self._stream.codec_context.layout
-            # PCM often records only the number of channels, but encoders need to know which they are.
+            # Files with PCM often contain only the number of channels, but encoders need to know which they are.
             named = {1: "mono", 2: "stereo"}.get(layout.nb_channels, layout.name)
             self._out.codec_context.layout = named
             form = "flt" if self._encoder == "libopus" else "fltp"

@@ -1,4 +1,4 @@
-"""Reading clips one frame at a time: what a name means, and image sequences through the photo reader."""
+"""Open the clip that a name stands for; read image sequences with the reader of photos."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ def open_clip(
     fps: float | Fraction | None = None,
     range: Sequence[float] | None = None,
 ) -> Clip:
-    """The clip that a name means: a video file, an animated picture, or a folder or pattern of photos.
+    """The clip that a name stands for: a video file, an animated picture, or a folder or pattern of photos.
 
     Parameters
     ----------
     source : path
         A file; a folder; a pattern with ``*`` or with a counter such as ``%04d``.
     fps : float, optional
-        Frames a second of an image sequence, 25 by default; of a video file or an animation it is an error.
+        Frames per second of an image sequence, 25 by default. Not allowed for a video file or an animation.
     range : (low, high), optional
         As in :func:`~patchprism.read_photo`, for an image sequence; a video file has its own.
 
@@ -93,7 +93,7 @@ def open_clip(
     if counter:
         shape = f"{glob.escape(counter.before)}*{glob.escape(counter.after)}"
         pattern = os.path.join(glob.escape(folder), shape)
-        # A counter names its files, as a path does: the pictures of an earlier video are meant, too.
+        # A counter selects its files explicitly, like a path, so pictures of an earlier video are read, too.
         matches = [path for path in map(Path, glob.iglob(pattern)) if path.is_file()]
         numbers = {path: number for path in matches if (number := counter.number(path.name)) is not None}
         if not numbers or not base.lower().endswith(photo_suffixes()):
@@ -126,7 +126,7 @@ def _gaps(paths: list[Path], counter: Counter, pattern: str) -> list[str]:
 
 
 class PhotoClip:
-    """An image sequence as a clip. Photos that cannot be read, or have another size, are named and left out."""
+    """An image sequence as a clip. Photos that cannot be read or have another size are reported and left out."""
 
     def __init__(
         self, paths: list[Path], fps: Fraction, *, name: str, range: Sequence[float] | None = None
@@ -136,12 +136,12 @@ class PhotoClip:
         self.time_base = 1 / fps
         self.problems = Problems()
         self.warnings: list[str] = []
-        self._said: set[str] = set()
+        self._noted: set[str] = set()
         self.sound = False
         self.matrix = BT709
 
     def frames(self, span: Span, *, planes: bool) -> Iterator[Frame]:
-        """The wanted frames in order, read ahead of whoever takes them."""
+        """The wanted frames in order; threads read ahead."""
         size: tuple[int, ...] | None = None
         ahead: deque[tuple[int, Future[tuple[NDArray[np.uint8], list[str]]]]] = deque()
         todo = iter(self._indices(span))
@@ -160,9 +160,9 @@ class PhotoClip:
                         continue
                     for text in notes:
                         warning = f"{self.paths[index]}: {text}"
-                        if text not in self._said:  # of the first photo that it is true of
+                        if text not in self._noted:  # only for the first photo that has this note
                             self.warnings.append(warning)
-                        self._said.add(text)
+                        self._noted.add(text)
                     size = size or rgb.shape
                     if rgb.shape != size:
                         self.problems.add(
@@ -185,7 +185,7 @@ class PhotoClip:
             return read_photo(path, range=self.range), heard.notes
 
     def spread(self, count: int, span: Span) -> Iterator[Frame]:
-        """At most ``count`` frames, evenly over the wanted ones."""
+        """At most ``count`` of the wanted frames, evenly spaced."""
         indices = self._indices(span)
         count = min(count, len(indices))
         chosen = {indices[int((i + 0.5) * len(indices) / count)] for i in range(count)} if indices else set()

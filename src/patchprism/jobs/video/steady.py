@@ -18,15 +18,16 @@ if TYPE_CHECKING:
     from patchprism.features.patch_features import Tokens
     from patchprism.prism.estimator import Prism
 
-# Differences well below this are taken for noise, those well above for motion. Sensor noise of 1/255 moves
+# Differences well below this count as noise, those well above it as motion. Sensor noise of 1/255 moves
 # efficientnet_lite2's colours by up to 14/255 from their mean (docs/video.md has the measurement).
 MOTION = 32 / 255
-# Speed at which small differences, such as a change of light, are followed: half of them in 14 frames.
+# Share of a small difference, such as a change of light, that each frame follows: in 14 frames, half of it.
 DRIFT = 0.05
-# Numbers of tokens at a time: as float64 they stay in the cache, and OpenBLAS leaves so small a product to one
-# thread. 0.3 ms of processor time a frame at 448; at once, on two threads that wait for each other, 4.8.
+# How many values of tokens are processed at a time. In float64 they stay in the cache, and OpenBLAS uses only one
+# thread for such a small product. A frame at 448 takes 0.3 ms of processor time; in one product, whose two threads
+# wait for each other, it takes 4.8 ms.
 _PIECE = 40_000
-# How far beyond the threshold a patch's score must get before the patch changes sides.
+# How far beyond the threshold a patch's score must be before the patch changes sides.
 MARGIN = 0.02
 
 
@@ -52,7 +53,7 @@ class PatchColors:
         return np.where(self.foreground[..., None], self.colors, np.float32(0))
 
 
-def whole(colors: NDArray[np.uint8]) -> PatchColors:
+def all_foreground(colors: NDArray[np.uint8]) -> PatchColors:
     """Colours of all patches, (h, w, 3) uint8, none of which is background."""
     shape = colors.shape[:2]
     return PatchColors(
@@ -61,10 +62,10 @@ def whole(colors: NDArray[np.uint8]) -> PatchColors:
 
 
 class FrameColors:
-    """Applies a prism to frame after frame.
+    """Applies a prism to one frame after another.
 
-    The same as :meth:`Prism.split <patchprism.Prism.split>` to float rounding, with the tokens read once
-    for the four components that a frame needs instead of twice for sixteen.
+    The results are those of :meth:`Prism.split <patchprism.Prism.split>`, up to float rounding. But the tokens are
+    read once, for the four components that a frame needs, instead of twice, for sixteen.
 
     Parameters
     ----------
@@ -138,7 +139,7 @@ class FrameColors:
 
 
 class Steady:
-    """Keeps patches still that do not move.
+    """Removes flicker from patches that do not move.
 
     In each frame, a patch moves towards its new values by ``share * difference``. ``share`` grows from ``DRIFT`` for
     small differences to 1 for differences beyond ``MOTION``; the largest difference among the three colours and the
@@ -148,7 +149,7 @@ class Steady:
     Parameters
     ----------
     threshold : float
-        NaN where all patches are kept.
+        NaN if all patches are kept.
     side : {"above", "below", "none"}
     """
 
