@@ -58,20 +58,26 @@ def find_clusters(
     scene = scene_of(view, LensOptions())
     rows = rows_to_fit(scene, walk_over(scene.source, LocalEngine()))
     found: list[tuple[NDArray[np.int8], dict[str, Any]]] = []
+    labels: dict[int | str, NDArray[np.int8]] = {}  # "auto" gives those of the number that it chooses as well
     for number, count in enumerate(counts):
         if tell:
             tell("clusters", number, len(counts))
+        if count in labels:
+            found.append((labels[count], {"count": count}))
+            continue
         try:
             made = cluster(rows, count, seed=scene.options.seed, agreement=False)
         except OptionError:
             if not found:
                 raise
             break
-        info: dict[str, Any] = {"count": len(made.centers)}
+        k = len(made.centers)
+        info: dict[str, Any] = {"count": k}
         if count == "auto":
-            best = made.silhouettes.get(len(made.centers))
+            best = made.silhouettes.get(k)
             info["silhouette"] = None if best is None else round(best, 4)
-        found.append((_labels(view, made), info))
+        labels[k] = _labels(view, made)
+        found.append((labels[k], info))
     return found
 
 
