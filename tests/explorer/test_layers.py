@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import re
 import time
 from dataclasses import replace
 
@@ -13,6 +15,7 @@ from roads import extract_features
 from typer.testing import CliRunner
 
 import patchprism
+from patchprism.backbones.efficientnet import EfficientNetBackbone
 from patchprism.cli.app import app
 from patchprism.cli.flags import named_by_flags
 from patchprism.errors import ModelError, OptionError, PatchPrismError
@@ -22,6 +25,7 @@ from patchprism.explorer.layers import LayerBank, layers_info, shown_layers, tur
 from patchprism.explorer.message import Message
 from patchprism.explorer.wishes import Wish, check_wish, settings_of
 from patchprism.explorer.work import MAX_FITS, Workshop
+from patchprism.features.options import TokenOptions
 from patchprism.jobs.engines import open_engine
 from patchprism.jobs.settings import Settings
 
@@ -64,6 +68,12 @@ def workshop(seen, deep):
     made.close()
 
 
+def message_of(page):
+    """The message inside a single file."""
+    (data,) = re.findall(r'<script[^>]*id="message-data"[^>]*>([^<]*)<', page.read_text("utf-8"))
+    return Message.from_bytes(base64.b64decode(data))
+
+
 def asked(workshop, session, **wish):
     """The number of the fit that a wish gives."""
     job = workshop.start(session, Wish(**wish))
@@ -100,7 +110,12 @@ def test_where_memory_is_short_the_layers_nearest_to_the_wanted_one_are_kept(see
     for layer, total in ((4, 4), (3, 4), (5, 4), (0, 8), (2, 8), (4, 12)):
         settings = settings_of(seen, Wish(layer=layer))
         found = bank.tokens(
-            seen.photos, deep, settings, seen.framing, n_patches=seen.features.n_patches, told=lambda _: None
+            seen.photos,
+            deep,
+            seen.framing,
+            settings.token_options(),
+            n_patches=seen.features.n_patches,
+            told=lambda _: None,
         )
         assert deep.seen == total
         assert [each.index for each in found] == [0, 1, 2, 3]
@@ -110,7 +125,12 @@ def test_where_memory_is_short_the_layers_nearest_to_the_wanted_one_are_kept(see
     # Tokens of another kind take the place of those that were not used for longest.
     other = settings_of(replace(seen, settings=seen.settings | {"token_norm": "l2"}), Wish(layer=4))
     bank.tokens(
-        seen.photos, deep, other, seen.framing, n_patches=seen.features.n_patches, told=lambda _: None
+        seen.photos,
+        deep,
+        seen.framing,
+        other.token_options(),
+        n_patches=seen.features.n_patches,
+        told=lambda _: None,
     )
     assert sum(each.nbytes for each in bank._kept.values()) <= 3 * a_layer
 
@@ -262,6 +282,50 @@ def test_a_message_carries_the_layers_that_are_asked_for(seen, deep, folder):
         assert inside.header["layers"] == {"depth": DEPTH, "shown": [layer]}
         assert not any(name.startswith("photo-") for name in inside.parts)
     assert sum(name.startswith("layer-") for name in carried.parts) == 2
+
+
+@pytest.mark.parametrize("tokens", [["--token-norm", "l2"], ["--refine", "2", "--layer", "9"]])
+def test_the_command_that_carries_layers_runs_the_network_once(tokens, folder, tmp_path, monkeypatch):
+    sizes = []
+    original = EfficientNetBackbone._layers
+
+    def counted(self, pixels, layers, facet, norm):
+        if pixels.any():  # zeros: layer_widths
+            sizes.append(len(pixels))
+        return original(self, pixels, layers, facet, norm)
+
+    monkeypatch.setattr(EfficientNetBackbone, "_layers", counted)
+    page = tmp_path / "page.html"
+    words = [str(folder), "--model", "efficientnet_lite2", "--size", "64", *tokens]
+    done = CliRunner().invoke(app, ["explore", *words, "--html", str(page), "--layers", "2,12"])
+    assert done.exit_code == 0, done.output
+    assert sum(sizes) == 4
+    message = message_of(page)
+    # The same as by a pass over the photos for each layer.
+    own = message.header["layers"]["shown"][0]
+    assert message.header["carried"]["layers"] == sorted({2, own, 12})
+    for layer in (2, 12):
+        inside = Message.from_bytes(message.parts[f"layer-{layer}"][2])
+        options = {tokens[0][2:].replace("-", "_"): tokens[1] if tokens[1] == "l2" else int(tokens[1])}
+        alone = build_message(
+            patchprism.visualize(folder, model="efficientnet_lite2", size=64, layer=layer, **options)
+        )
+        for name in ("scores", "tokens"):
+            np.testing.assert_array_equal(inside.array(name), alone.array(name))
+
+
+def test_tokens_that_do_not_fit_into_memory_are_made_again(seen, deep):
+    a_photo = 4 * seen.features.n_patches * seen.record.width * 2 // 4
+    bank = LayerBank(2 * a_photo, wanted=[2])
+    first = {
+        each.index: each.tokens
+        for each in bank.extract(seen.photos, deep, seen.framing, options=TokenOptions(layer=4))
+    }
+    for index, tokens in enumerate(seen.features):
+        np.testing.assert_array_equal(first[index], tokens)
+    assert (deep.seen, len(bank._kept)) == (4, 2)
+    carry_layers(build_message(seen), seen, deep, [2], lambda *_: None, bank=bank)
+    assert deep.seen == 4 + 2
 
 
 @pytest.mark.parametrize(

@@ -20,16 +20,25 @@ if TYPE_CHECKING:
 
 
 def carry_layers(
-    message: Message, view: View, backbone: Backbone, layers: Sequence[int], tell: Tell
+    message: Message,
+    view: View,
+    backbone: Backbone,
+    layers: Sequence[int],
+    tell: Tell,
+    *,
+    bank: LayerBank | None = None,
 ) -> Message:
-    """A view's message with those of other layers inside, all from one more forward pass.
+    """Put the messages of other layers into the message of a view.
 
     Parameters
     ----------
     message : Message
-        Of the view; it is added to.
+        Message of the view.
     layers : sequence of int
-        Counted from 0, or from the end; the view's own is among them in any case.
+        Layers, counted from 0, or from the end with negative numbers. The layer of the view is always among them.
+    bank : LayerBank, optional
+        Tokens of the layers, if they were kept when the view was made. By default, the network runs over the photos
+        once, for all layers.
 
     Raises
     ------
@@ -43,7 +52,7 @@ def carry_layers(
         raise OptionError("carry_layers needs photos, and a single layer to begin with")
     own = known["shown"][0]
     numbers = sorted({own, *(view.record.layer_index(layer) for layer in layers)})
-    workshop = Workshop(view, b"", backbone, bank=LayerBank(wanted=numbers))
+    workshop = Workshop(view, b"", backbone, bank=bank or LayerBank(wanted=numbers))
     messages, cells = {own: message}, {own: cell_of(view)}
     try:
         for layer in numbers:

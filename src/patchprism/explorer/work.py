@@ -289,8 +289,8 @@ class Workshop:
                 found: Iterable[PhotoTokens] = self._bank.tokens(
                     photos,
                     backbone,
-                    settings,
                     framing,
+                    settings.token_options(),
                     n_patches=view.features.n_patches,
                     told=lambda done: job.tell("photos", done, len(todo)),
                 )
