@@ -15,10 +15,12 @@ from roads import extract_features
 from typer.testing import CliRunner
 
 import patchprism
+from patchprism.backbones import Backbone
 from patchprism.backbones.efficientnet import EfficientNetBackbone
 from patchprism.cli.app import app
 from patchprism.cli.flags import named_by_flags
 from patchprism.errors import ModelError, OptionError, PatchPrismError
+from patchprism.explorer import modes
 from patchprism.explorer.build import build_message
 from patchprism.explorer.carried import carry_layers
 from patchprism.explorer.layers import LayerBank, layers_info, shown_layers, turn_of
@@ -326,6 +328,53 @@ def test_tokens_that_do_not_fit_into_memory_are_made_again(seen, deep):
     assert (deep.seen, len(bank._kept)) == (4, 2)
     carry_layers(build_message(seen), seen, deep, [2], lambda *_: None, bank=bank)
     assert deep.seen == 4 + 2
+
+
+def test_a_page_in_a_notebook_has_the_layers_that_are_asked_for(seen, deep, folder, monkeypatch):
+    monkeypatch.setattr(modes, "carry_modes", lambda *_: None)  # clusters take their time
+    page = seen.explore(title="Four", layers=(2, -1), backbone=deep)
+    assert deep.seen == 4
+    expected = build_message(seen, title="Four")
+    carry_layers(expected, seen, Deep(), [2, -1], lambda *_: None)
+    assert page.message.to_bytes() == expected.to_bytes()
+    assert seen.explore(layers=2, backbone=deep).message.header["carried"]["layers"] == [2, 4]
+    # A network that is known by its name is loaded again.
+    named = patchprism.visualize(folder, model="efficientnet_lite2", size=64)[:2]
+    assert named.explore(layers=[3]).message.header["carried"]["layers"] == [3, 20]
+
+
+def test_layers_that_no_page_can_have_are_refused_in_one_line(seen, deep, folder):
+    def refused(view, **options):
+        with pytest.raises(PatchPrismError) as caught:
+            view.explore(**options)
+        return str(caught.value)
+
+    own = patchprism.visualize(features=[np.random.default_rng(0).normal(size=(5, 6, 9))] * 2)
+    assert (
+        refused(own, layers=2) == "layers needs a network with several layers; these are features of your own"
+    )
+    function = Backbone.from_callable(
+        lambda pixels: pixels[:, :, ::14, ::14].movedim(1, -1),
+        patch_size=14,
+        mean=(0.5,) * 3,
+        std=(0.5,) * 3,
+    )
+    flat = patchprism.visualize(folder, backbone=function, size=56, foreground="none")
+    assert refused(flat, layers=0) == "layers needs a network with several layers; custom has one"
+    stored = replace(seen, store=["feats.zarr"])
+    assert refused(stored, layers=2) == "layers needs the photos: a feature store holds its own layer only"
+    together = patchprism.visualize(folder, backbone=Deep(), size=48, layer=(1, -1))
+    assert "these show layers 1, 7 together" in refused(together, layers=2)
+    assert refused(seen, layers=DEPTH, backbone=deep).startswith(f"deep has no layer {DEPTH}: ")
+    for wrong in ("2", True, 1.5, [], [2, None]):
+        assert refused(seen, layers=wrong, backbone=deep).startswith("layers must ")
+    assert "backbone must be a Backbone" in refused(seen, layers=2, backbone="deep")
+    tuned = Deep()
+    tuned.weights = replace(tuned.weights, sha256="1" * 64)
+    for other in (tuned, toys.Toy()):
+        expected = "backbone must be the network of these photos, deep"
+        assert refused(seen, layers=2, backbone=other) == expected
+    assert deep.seen == 0
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,33 @@ if TYPE_CHECKING:
     from patchprism.jobs.view import View
 
 
+def check_carrying(view: View, name: str) -> int:
+    """The layer of a view, to which a page can add others.
+
+    Parameters
+    ----------
+    name : str
+        What the caller calls the option, for the error.
+
+    Raises
+    ------
+    OptionError
+        If the view comes from a feature store or from features of the user, or shows several layers at once.
+    """
+    if view.store is not None:
+        raise OptionError(f"{name} needs the photos: a feature store holds its own layer only")
+    known = layers_info(view)
+    if known is None:
+        own = (
+            "these are features of your own" if view.record.family == "own" else f"{view.record.name} has one"
+        )
+        raise OptionError(f"{name} needs a network with several layers; {own}")
+    if len(known["shown"]) != 1:
+        shown = ", ".join(map(str, known["shown"]))
+        raise OptionError(f"{name} needs photos that show a single layer; these show layers {shown} together")
+    return known["shown"][0]
+
+
 def carry_layers(
     message: Message,
     view: View,
@@ -43,14 +70,11 @@ def carry_layers(
     Raises
     ------
     OptionError
-        If the view shows several layers at once, or has none.
+        As :func:`check_carrying`.
     ModelError
         If the network has no such layer.
     """
-    known = layers_info(view)
-    if known is None or len(known["shown"]) != 1:
-        raise OptionError("carry_layers needs photos, and a single layer to begin with")
-    own = known["shown"][0]
+    own = check_carrying(view, "carry_layers")
     numbers = sorted({own, *(view.record.layer_index(layer) for layer in layers)})
     workshop = Workshop(view, b"", backbone, bank=bank or LayerBank(wanted=numbers))
     messages, cells = {own: message}, {own: cell_of(view)}
