@@ -23,9 +23,9 @@ from patchprism.errors import ModelError, OptionError, PatchPrismError
 from patchprism.explorer import modes
 from patchprism.explorer.build import build_message
 from patchprism.explorer.carried import carry_layers
+from patchprism.explorer.fit_requests import FitRequest, check_request, settings_of
 from patchprism.explorer.layers import LayerBank, layers_info, shown_layers, turn_of
 from patchprism.explorer.message import Message
-from patchprism.explorer.wishes import Wish, check_wish, settings_of
 from patchprism.explorer.work import MAX_FITS, Workshop
 from patchprism.features.options import TokenOptions
 from patchprism.jobs.engines import open_engine
@@ -78,7 +78,7 @@ def message_of(page):
 
 def asked(workshop, session, **wish):
     """The number of the fit that a wish gives."""
-    job = workshop.start(session, Wish(**wish))
+    job = workshop.start(session, FitRequest(**wish))
     end = time.monotonic() + 60
     while not job.over and time.monotonic() < end:
         time.sleep(0.005)
@@ -110,7 +110,7 @@ def test_where_memory_is_short_the_layers_nearest_to_the_wanted_one_are_kept(see
     a_layer = 4 * seen.features.n_patches * seen.record.width
     bank = LayerBank(3 * a_layer)
     for layer, total in ((4, 4), (3, 4), (5, 4), (0, 8), (2, 8), (4, 12)):
-        settings = settings_of(seen, Wish(layer=layer))
+        settings = settings_of(seen, FitRequest(layer=layer))
         found = bank.tokens(
             seen.photos,
             deep,
@@ -125,7 +125,7 @@ def test_where_memory_is_short_the_layers_nearest_to_the_wanted_one_are_kept(see
             for one, tokens in zip(found, seen.features, strict=True):
                 np.testing.assert_array_equal(one.tokens, tokens)
     # Tokens of another kind take the place of those that were not used for longest.
-    other = settings_of(replace(seen, settings=seen.settings | {"token_norm": "l2"}), Wish(layer=4))
+    other = settings_of(replace(seen, settings=seen.settings | {"token_norm": "l2"}), FitRequest(layer=4))
     bank.tokens(
         seen.photos,
         deep,
@@ -249,11 +249,11 @@ def test_a_head_stays_with_its_layer(workshop):
 def test_what_has_no_layers_says_so(seen, tmp_path, folder):
     for layer in (DEPTH, -DEPTH - 1):
         with pytest.raises(ModelError, match=f"deep has no layer {layer}: layers are 0 to {DEPTH - 1}"):
-            check_wish(seen, Wish(layer=layer))
+            check_request(seen, FitRequest(layer=layer))
     stored = replace(seen, store=["feats.zarr"])
     assert layers_info(stored) is None
     with pytest.raises(OptionError, match="a feature store holds the tokens of its own layer only"):
-        check_wish(stored, Wish(layer=1))
+        check_request(stored, FitRequest(layer=1))
     own = patchprism.visualize(features=[np.random.default_rng(0).normal(size=(5, 6, 9))] * 2)
     assert layers_info(own) is None
     assert build_message(own).header["layers"] is None

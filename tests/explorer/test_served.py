@@ -437,7 +437,7 @@ def test_which_hosts_are_this_server(listening, name, allowed):
 
 
 def test_what_is_saved_has_the_pages_space(view):
-    from patchprism.explorer.wishes import reshown
+    from patchprism.explorer.fit_requests import reshown
 
     shown = {"mask_threshold": 0.5, "mask_side": "none", "opening": 0, "closing": 0}
     shown |= {"scaling": "sigmoid", "components": [2, 1, 3], "space": "oklab"}

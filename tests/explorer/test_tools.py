@@ -242,7 +242,8 @@ def test_a_figure_has_the_size_the_resolution_and_the_colours_asked_for(opened, 
     pixels = np.asarray(image)
     layout = opened.page.evaluate("""async () => {
       const { exporter } = patchprism;
-      return (await exporter.scene({ ...exporter.wish(), dpi: 200 }, false)).items.map(({ pixels, ...item }) => item);
+      const { items } = await exporter.scene({ ...exporter.settings(), dpi: 200 }, false);
+      return items.map(({ pixels, ...item }) => item);
     }""")
     colours = [item for item in layout if item["kind"] == "image"][1::2]
     for part, size, item in zip(view.parts, view.sizes, colours, strict=True):

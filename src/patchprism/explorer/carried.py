@@ -1,4 +1,4 @@
-"""Several layers in one file: a message that carries others."""
+"""Several layers in one file: a message that contains the messages of other layers."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from patchprism.errors import OptionError
 from patchprism.explorer.build import build_message
+from patchprism.explorer.fit_requests import FitRequest
 from patchprism.explorer.layers import LayerBank, cell_of, layers_info, turn_between
-from patchprism.explorer.wishes import Wish
 from patchprism.explorer.work import Workshop
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def carry_layers(
     try:
         for layer in numbers:
             if layer != own:
-                other = workshop.moved(view, Wish(layer=layer), tell)
+                other = workshop.moved(view, FitRequest(layer=layer), tell)
                 messages[layer] = build_message(
                     other, title=message.header["title"], progress=tell, photos=False
                 )

@@ -1,4 +1,4 @@
-"""Other layers of a network for the page: their tokens from one forward pass, and colours turned to agree."""
+"""Other layers of a network for the page: tokens from one forward pass, and turns that make colours agree."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from patchprism.jobs.view import View
     from patchprism.photos.framing import Framing
 
-MAX_BYTES = 1 << 30  # of tokens that a bank keeps
+MAX_BYTES = 1 << 30  # of the tokens that a bank keeps
 
 
 def shown_layers(view: View) -> tuple[int, ...]:
-    """The layers whose tokens a view shows, counted from 0; several where they lie side by side."""
+    """The layers of a view, counted from 0; several if their tokens are concatenated."""
     layer = view.settings.get("layer")
     several = (
         [view.record.layer if layer is None else layer] if not isinstance(layer, (tuple, list)) else layer
@@ -40,7 +40,7 @@ def shown_layers(view: View) -> tuple[int, ...]:
 
 
 def layers_info(view: View) -> LayersInfo | None:
-    """What the page is told of a view's layers; None where there are no others: a store, features of the user's."""
+    """The layers of a view, for the page; None for a store, features of the user, or a network with one layer."""
     if view.store is not None or view.record.family == "own" or view.record.depth < 2:
         return None
     return {"depth": view.record.depth, "shown": list(shown_layers(view))}
@@ -48,7 +48,7 @@ def layers_info(view: View) -> LayersInfo | None:
 
 @dataclass
 class _Kept:
-    """One photo's tokens of some layers; ``source`` is held so that its identity stays its own."""
+    """The tokens of some layers of one photo. ``source`` is kept so that no other object can get its ``id``."""
 
     source: Any
     photo: PhotoTokens
@@ -196,25 +196,25 @@ def _identity(source: Any) -> Any:
 
 
 def turn_of(view: View, other: View, header: Header) -> TurnInfo | None:
-    """How a view's colours are turned to agree with those of another view of the same photos.
+    """The turn that makes the colours of a view agree with those of another view of the same photos.
 
-    The same as :func:`~patchprism.compare` does it; see :mod:`patchprism.lenses.turning`.
+    It is the same as in :func:`~patchprism.compare`; see :mod:`patchprism.lenses.turning`.
 
     Parameters
     ----------
     header : Header
-        Of the other view's message, whose ranges the turned colours are scaled by.
+        Header of the message of the other view. The turned colours are scaled by its ranges.
 
     Returns
     -------
     TurnInfo or None
-        None where too few patches are foreground in both, or the photos are not the same.
+        None if too few patches are foreground in both, or if the photos differ.
     """
     return turn_between(cell_of(view), cell_of(other), header) if view.names == other.names else None
 
 
 def turn_between(cell: CompareCell, other: CompareCell, header: Header) -> TurnInfo | None:
-    """The same of two cells of the same photos, as :func:`cell_of` gives them."""
+    """The same as :func:`turn_of`, for two cells that :func:`cell_of` returned."""
     turn = fit_turn(cell, other)
     if turn is None:
         return None
@@ -238,7 +238,7 @@ def turn_between(cell: CompareCell, other: CompareCell, header: Header) -> TurnI
 
 
 def cell_of(view: View) -> CompareCell:
-    """A view as what is turned."""
+    """A view in the form that :func:`~patchprism.lenses.turning.fit_turn` needs."""
     flat = [view.prism.object_components(each.reshape(-1, each.shape[-1])) for each in view.features]
     return CompareCell(
         model=view.record.name,
