@@ -202,7 +202,7 @@ def test_a_fit_that_cannot_be_leaves_the_view(served, watch):
     before = watched.canvas(0)
     watched.page.evaluate("patchprism.change({ threshold: 1, side: 'above' })")
     watched.page.locator("#refit").click()
-    until(watched.page, "document.getElementById('message').textContent.includes('no patch')")
+    until(watched.page, "document.getElementById('message').textContent.includes('No patch')")
     watched.page.locator("#reset-threshold").click()
     watched.frame()
     np.testing.assert_array_equal(watched.canvas(0), before)

@@ -299,9 +299,8 @@ class Workshop:
             framing = settings.framing(record) if other else framing
             origin = describe_origin(backbone.identity, settings, framing)
             job.tell("photos", 0, len(todo))
-            if (
-                other and request.layer is not None
-            ):  # the bank keeps further layers, which are likely to follow
+            # Further layers are likely to follow, so the bank keeps them.
+            if other and request.layer is not None:
                 found: Iterable[PhotoTokens] = self._bank.tokens(
                     photos,
                     backbone,

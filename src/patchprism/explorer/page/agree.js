@@ -36,7 +36,7 @@ export function turnWords(turn, what, to) {
   return `${what}: turned to agree with ${to}. Residual ${residual.toFixed(2)}; by chance it would be ${chance}.`;
 }
 
-export const RESIDUAL = "A residual of 0 means the same up to a turn, 1 nothing in common.";
+export const RESIDUAL = "A residual of 0 means the same colours after turning; 1 means nothing in common.";
 
 // A label for a fit: its layer, and its model unless that is `beside`.
 export function fitLabel({ model, layers }, beside) {

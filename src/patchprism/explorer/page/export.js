@@ -94,7 +94,7 @@ export class Exporter {
     all.textContent = "All images (.zip)";
     all.onclick = () => app.report(this.allImages());
     all.before(element("button", { type: "button", id: "export-figure", class: "primary", onclick: () => this.open() }, "Export figure"));
-    all.after(element("button", { type: "button", id: "download-masks", title: "A PNG per photo, and all as COCO", onclick: () => app.report(this.masks()) }, "Masks (.zip)"));
+    all.after(element("button", { type: "button", id: "download-masks", title: "Masks of the foreground: one PNG per photo, and a COCO file", onclick: () => app.report(this.masks()) }, "Masks (.zip)"));
   }
 
   load() {

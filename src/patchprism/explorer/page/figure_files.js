@@ -25,7 +25,7 @@ export function checkCanvas(context) {
   context.clearRect(0, 0, 1, 1);
   context.restore();
   if (Math.max(Math.abs(red - 0x12), Math.abs(green - 0x34), Math.abs(blue - 0x56)) > 8) {
-    throw new Error("This browser guards against fingerprinting and gives noise for pixels. SVG without the photo, or the command, makes the figure.");
+    throw new Error("This browser protects against fingerprinting, so the page cannot read the pixels of photos. Choose SVG without the photo, or use the command.");
   }
 }
 

@@ -114,6 +114,6 @@ export function readHead(bytes) {
   const width = weights?.shape[1];
   const sound = weights?.shape.length === 2 && weights.shape[0] === K && bias?.shape.length === 1 && bias.shape[0] === K && width > 0;
   const finite = sound && [...weights.values, ...bias.values].every((value) => Math.abs(value) <= 1e12);
-  if (!names || !finite || !(C > 0) || !Array.isArray(patches)) throw new Error("This head is damaged: its classes and weights do not fit.");
+  if (!names || !finite || !(C > 0) || !Array.isArray(patches)) throw new Error("This head is damaged: its classes and weights do not match.");
   return { weights: weights.values, bias: bias.values, width, classes, C, photos, patches, origin: origin ?? {} };
 }

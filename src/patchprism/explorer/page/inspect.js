@@ -52,7 +52,7 @@ export function inspect(app) {
     const known = pins.findIndex(same);
     app.clicked = known >= 0 || pins.length < MAX_PINS;
     if (!app.clicked) {
-      app.toast(`There are ${MAX_PINS} pins, which is the most. Remove one first.`);
+      app.toast(`There are already ${MAX_PINS} pins, which is the maximum. Remove one first.`);
       return;
     }
     app.history.cut();

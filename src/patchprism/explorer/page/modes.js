@@ -99,7 +99,7 @@ export function modes(app) {
   };
 
   const describeAttention = ({ layer }) => {
-    setText(note, `What the class token attends to in block ${layer + 1}, mean over heads. Each photo has its own scale, from 0 to the 99th percentile of its patches.`);
+    setText(note, `What the class token attends to in layer ${layer}, averaged over heads. Each photo has its own scale, from 0 to the 99th percentile of its patches.`);
     setText(aside, "");
   };
 
@@ -109,7 +109,11 @@ export function modes(app) {
     const own = mode === "clusters" || mode === "attention";
     section.hidden = !own;
     bar.hidden = mode !== "attention";
-    if (own && !has(mode)) return app.change({ mode: "colours" }, { remember: false });
+    if (own && !has(mode)) {
+      const first = app.file?.message.header[mode] ? app.file.first : null;
+      app.toast(first === null ? `This page has no ${mode}.` : `This file has ${mode} for layer ${first} only.`);
+      return app.change({ mode: "colours" }, { remember: false });
+    }
     if (!own) return;
     setText(byId("mode-title"), mode === "clusters" ? "Clusters" : "Attention");
     row.hidden = legend.hidden = mode !== "clusters";

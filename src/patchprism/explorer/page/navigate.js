@@ -84,7 +84,7 @@ export function navigate(app) {
     return false;
   };
   app.hide = (index) => {
-    if (app.model.photos.length - app.state.hidden.length < 2) return app.toast("The last photo stays.");
+    if (app.model.photos.length - app.state.hidden.length < 2) return app.toast("The last photo cannot be hidden.");
     app.change({ hidden: [...app.state.hidden, index], single: null });
   };
 

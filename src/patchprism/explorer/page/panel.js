@@ -14,7 +14,7 @@ const CHANNELS = { rgb: ["Red", "Green", "Blue"], oklab: ["Lightness", "Green–
 // Describes how accurate the similarities in the page are.
 function accuracyOf({ tolerance, error }) {
   const share = error.within === 1 ? "all" : `${(100 * error.within).toFixed(2)} %`;
-  return `Cosines are within ${tolerance} of the full tokens’ for ${share} of pairs (largest error ${error.max.toFixed(2)}).`;
+  return `Cosines differ from those of the full tokens by at most ${tolerance} for ${share} of pairs (largest error ${error.max.toFixed(2)}).`;
 }
 
 export function panel(app) {
@@ -288,7 +288,7 @@ class Panel {
         swatch.style.background = PIN_COLORS[i % PIN_COLORS.length];
         const w = photos[pin.photo].grid[1];
         const where = `row ${Math.floor(pin.index / w) + 1}, column ${(pin.index % w) + 1}`;
-        const text = `${photos[pin.photo].name}, ${where}: ${mutual} mutual of ${matches.length}`;
+        const text = `${photos[pin.photo].name}, ${where}: ${mutual} of ${matches.length} matches mutual`;
         const strip = this.app.lined ? [] : [this.strip(matches)];
         return element(
           "li",

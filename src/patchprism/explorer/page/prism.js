@@ -61,7 +61,7 @@ export function readTensors(bytes) {
   const tensors = {};
   for (const [name, { dtype, shape, data_offsets: [begin, end] }] of Object.entries(entries)) {
     const count = shape.reduce((product, side) => product * side, 1);
-    if (dtype !== "F64" || end - begin !== 8 * count) throw new Error(`${name} is not of float64`);
+    if (dtype !== "F64" || end - begin !== 8 * count) throw new Error(`${name} is not a float64 tensor`);
     tensors[name] = { shape, values: Float64Array.from({ length: count }, (_, i) => view.getFloat64(begin + 8 * i, true)) };
   }
   return { metadata, tensors };

@@ -41,7 +41,9 @@ export function readout(app) {
   let pins = [];
   let size = [0, 0];
   let resting = 0;
+  let wide = Infinity; // of the photos: the box does not cover the controls beside them
   new ResizeObserver(([{ borderBoxSize: [{ inlineSize, blockSize }] }]) => (size = [inlineSize, blockSize])).observe(box);
+  new ResizeObserver(([{ borderBoxSize: [{ inlineSize }] }]) => (wide = inlineSize)).observe(box.parentElement);
 
   const fill = (at) => {
     const facts = factsOf(app, at);
@@ -72,12 +74,15 @@ export function readout(app) {
     if (shown !== Boolean(at)) box.hidden = !at;
     if (!at) return;
     // The box follows immediately, but its text changes when the pointer rests, because painting it takes 9 ms of a frame.
-    if (!shown || at.spoken) fill(at);
+    if (!shown) {
+      fill(at);
+      size = [box.offsetWidth, box.offsetHeight]; // the observer reports it too late for this frame
+    } else if (at.spoken) fill(at);
     else resting = setTimeout(() => app.hovered && fill(app.hovered), REST);
     const { left, top, right, bottom } = at.box;
     const [width, height] = size;
     // Below and to the right of the patch, or on the other side near the end of the window.
-    const x = right + FAR + width > innerWidth ? Math.max(left - FAR - width, 0) : right + FAR;
+    const x = right + FAR + width > wide ? Math.max(left - FAR - width, 0) : right + FAR;
     const y = bottom + FAR + height > innerHeight ? Math.max(top - FAR - height, 0) : bottom + FAR;
     box.style.transform = `translate(${Math.round(x)}px, ${Math.round(y)}px)`;
   });

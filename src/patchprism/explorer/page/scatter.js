@@ -34,7 +34,7 @@ export class Scatter {
       element("div", { class: "points-box" }, this.canvas, this.marks),
       element("div", { class: "row" }, ...this.selects, element("label", { class: "inline" }, this.solid, " 3D"), this.lassoRow),
       element("div", { class: "row between" }, element("label", { class: "inline" }, this.background, " Background too"), element("span", { class: "row" }, this.teach, this.clear)),
-      element("p", { class: "note" }, "Drag around points to light up their patches. Ctrl and wheel zooms; a double click zooms back out."),
+      element("p", { class: "note" }, "Drag around points to highlight their patches. Ctrl and the wheel zoom; a double click zooms back out."),
     );
     this.listen();
     this.side = 0; // of the canvas in pixels; kept, because reading it in every frame would force a layout

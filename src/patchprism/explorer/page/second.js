@@ -30,7 +30,7 @@ export function second(app, body) {
   const row = element("label", { class: "slider" }, element("span", {}, "Layer of B"), slider, value);
   const swap = element("button", { type: "button", id: "swap", title: "Show B as A and A as B" }, "Swap A and B");
   const note = element("p", { class: "note", id: "second-note", role: "status" });
-  body.append(element("label", { class: "choice" }, element("span", {}, "Beside"), choose), row, note, element("div", { class: "row" }, swap));
+  body.append(element("label", { class: "choice" }, element("span", {}, "Beside"), choose), row, note, swap);
 
   const keyOf = ({ model, layer }) => [model, layer, app.model.root, app.model.photos.map(({ name, grid }) => [name, grid]).join()].join("|");
   const own = () => ({ model: app.model.header.model.name, layer: app.model.header.layers?.shown[0] ?? null });

@@ -1,7 +1,7 @@
 // Requests of the served page to its server. A single file does not use this.
 
 import { DECISION_GRID } from "./head.js";
-import { inControls } from "./words.js";
+import { asSentence } from "./words.js";
 
 const STORED = "patchprism-session";
 
@@ -29,7 +29,7 @@ export class Server {
     } catch {
       // the answer is not JSON, so only its status is known
     }
-    throw Object.assign(new Error(inControls(reason, true)), { status: response.status });
+    throw Object.assign(new Error(asSentence(reason)), { status: response.status });
   }
 
   async json(method, path, options) {
@@ -100,7 +100,7 @@ export class Server {
       body: file,
       headers: { "Content-Type": "application/octet-stream", "X-Photo-Name": encodeURIComponent(file.name) },
     });
-    if (answer.refused) throw new Error(inControls(answer.refused, true));
+    if (answer.refused) throw new Error(asSentence(answer.refused));
     return answer;
   }
 
@@ -116,7 +116,7 @@ export class Server {
       tell(job);
       if (job.state === "done") return job;
       if (job.state === "stopped") throw new Error("Stopped.");
-      if (job.state === "failed") throw new Error(inControls(job.error, true));
+      if (job.state === "failed") throw new Error(asSentence(job.error));
       await new Promise((resolve) => setTimeout(resolve, wait));
     }
   }

@@ -43,7 +43,7 @@ export function stored(app) {
       const most = app.server.limits.shown;
       if (keep.size >= most) {
         const last = [...keep].filter((row) => !held().has(row)).at(-1);
-        if (last === undefined) return app.toast(`A page shows ${most} photos at most. Remove a pin first.`);
+        if (last === undefined) return app.toast(`A page shows at most ${most} photos. Remove a pin first.`);
         keep.delete(last);
       }
       await show(keep, { add: [place] });

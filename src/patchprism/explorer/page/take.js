@@ -20,7 +20,7 @@ async function pixelsOf(app, index) {
   context.fillRect(0, 0, 1, 1);
   const [red, green, blue] = context.getImageData(0, 0, 1, 1).data;
   if (Math.max(Math.abs(red - 0x12), Math.abs(green - 0x34), Math.abs(blue - 0x56)) > 8) {
-    throw new Error("This browser guards against fingerprinting and gives noise for the photo’s pixels. The command below makes the picture.");
+    throw new Error("This browser protects against fingerprinting, so the page cannot read the pixels of photos. Use the command below.");
   }
   let { image } = app.gallery.tiles[index];
   if (app.server) image = await createImageBitmap(await app.server.photo(index), { colorSpaceConversion: "none" });

@@ -49,8 +49,8 @@ export class Teacher {
     this.shown = element("input", { type: "checkbox", id: "teach-shown", checked: true, onchange: () => this.app.change({ teachShown: this.shown.checked }) });
     this.file = element("input", { type: "file", accept: ".safetensors", class: "hidden-input", id: "head-file", onchange: () => this.app.report(this.take()) });
     this.useIt = button("Use as foreground", () => this.app.report(this.use()), { id: "head-use" });
-    this.saveIt = button("Save head", () => this.app.report(this.save()), { id: "head-save" });
-    this.masksIt = button("Masks (.zip)", () => this.app.report(this.masks()), { id: "head-masks" });
+    this.saveIt = button("Save head", () => this.app.report(this.save()), { id: "head-save", title: "Save a file for patchprism render --head, for videos, and for this page" });
+    this.masksIt = button("Masks (.zip)", () => this.app.report(this.masks()), { id: "head-masks", title: "Masks of the classes: one PNG per photo, and a COCO file" });
     this.clear = button("Clear marks", () => this.app.change({ marks: [] }), { id: "teach-clear" });
     body.append(
       this.list,
@@ -128,7 +128,7 @@ export class Teacher {
     const { app } = this;
     const marks = withMarks(app.state.marks, patches, k);
     if (marks.length > MOST_MARKS) {
-      app.toast(`There are ${MOST_MARKS.toLocaleString("en")} marks at most.`);
+      app.toast(`There can be at most ${MOST_MARKS.toLocaleString("en")} marks.`);
       return false;
     }
     app.change({ marks }, { kind });
@@ -137,7 +137,7 @@ export class Teacher {
 
   addClass() {
     const { classes } = this.app.state;
-    if (classes.length >= MOST_CLASSES) return this.app.toast(`There are ${MOST_CLASSES} classes at most.`);
+    if (classes.length >= MOST_CLASSES) return this.app.toast(`There can be at most ${MOST_CLASSES} classes.`);
     const names = new Set(classes.map(({ name }) => name));
     let n = classes.length;
     while (names.has(`class ${n}`)) n++;
@@ -158,7 +158,7 @@ export class Teacher {
     const { classes } = this.app.state;
     const name = change.name?.trim();
     if (name !== undefined && (!name || name.length > 100 || classes.some((each, i) => i !== k && each.name === name))) {
-      this.app.toast("Each class needs a name of its own, of up to 100 characters.");
+      this.app.toast("Each class needs a different name of up to 100 characters.");
       return this.showClasses();
     }
     this.app.change({ classes: classes.map((each, i) => (i === k ? { ...each, ...change, ...(name ? { name } : {}) } : each)) });
@@ -336,7 +336,7 @@ export class Teacher {
     const { app } = this;
     const bytes = new Uint8Array(await file.arrayBuffer());
     const head = readHead(bytes);
-    if (head.classes.length > MOST_CLASSES) throw new Error(`${file.name} has ${head.classes.length} classes; the page shows ${MOST_CLASSES} at most.`);
+    if (head.classes.length > MOST_CLASSES) throw new Error(`${file.name} has ${head.classes.length} classes; the page shows at most ${MOST_CLASSES}.`);
     if (head.width !== app.model.header.model.width) throw new Error(`${file.name} was taught on features of width ${head.width}; ${app.model.header.model.name} has ${app.model.header.model.width}.`);
     app.change({ marks: [], classes: head.classes.map((each, k) => ({ name: each, color: CLASS_COLORS[k % CLASS_COLORS.length] })), headForeground: false });
     this.fit = null;

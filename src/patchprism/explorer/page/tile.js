@@ -80,7 +80,7 @@ export function makeTile(photo, index, address, actions) {
   );
   const share = element("span", { class: "share" });
   const button = (label, title, path, does) =>
-    element("button", { type: "button", class: "quiet", title, "aria-label": `${label} ${photo.name}`, onclick: does }, icon(path));
+    element("button", { type: "button", class: `quiet ${label === "Open" ? "open" : ""}`, title, "aria-label": `${label} ${photo.name}`, onclick: does }, icon(path));
   const tools = element(
     "span", { class: "tools" },
     button("Download the picture of", "Download this picture as shown (PNG)", DOWNLOAD_ICON, () => actions.download(index)),

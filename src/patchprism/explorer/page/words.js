@@ -17,3 +17,10 @@ export function inControls(text, served) {
     return `the option --${name.replaceAll("_", "-")} ${value}`;
   });
 }
+
+// An error as a sentence of the page. Names of files and models at the beginning stay as they are.
+export function asSentence(text) {
+  const said = inControls(text, true);
+  if (!/^[a-z]+ /.test(said)) return said;
+  return said[0].toUpperCase() + said.slice(1) + (/[.!?]$/.test(said) ? "" : ".");
+}
