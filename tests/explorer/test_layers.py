@@ -337,6 +337,7 @@ def test_a_page_in_a_notebook_has_the_layers_that_are_asked_for(seen, deep, fold
     expected = build_message(seen, title="Four")
     carry_layers(expected, seen, Deep(), [2, -1], lambda *_: None)
     assert page.message.to_bytes() == expected.to_bytes()
+    assert seen.explore(layers=4, backbone=deep).message.header["carried"] is None  # nothing to add
     assert seen.explore(layers=2, backbone=deep).message.header["carried"]["layers"] == [2, 4]
     # A network that is known by its name is loaded again.
     named = patchprism.visualize(folder, model="efficientnet_lite2", size=64)[:2]

@@ -76,6 +76,8 @@ def carry_layers(
     """
     own = check_carrying(view, "carry_layers")
     numbers = sorted({own, *(view.record.layer_index(layer) for layer in layers)})
+    if numbers == [own]:
+        return message
     workshop = Workshop(view, b"", backbone, bank=bank or LayerBank(wanted=numbers))
     messages, cells = {own: message}, {own: cell_of(view)}
     try:

@@ -282,9 +282,7 @@ class Workshop:
             loaded, weights_at = self.checkpoints[called]
             settings = replace(settings, model=loaded.record.name, weights=weights_at)
         if other and view.gone:
-            raise OptionError(
-                f"{view.gone[0]} no longer exists, so only the model of the feature store can be shown"
-            )
+            raise OptionError(f"{view.gone[0]} no longer exists, so no other model or layer can be shown")
         photos = Photos(
             [*view.photos.sources, *(array for _, array in staged)],
             [*view.photos.names, *(name for name, _ in staged)],
