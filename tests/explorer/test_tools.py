@@ -182,7 +182,10 @@ def test_patches_and_points_are_marked_together(opened):
 
 def test_three_components_turn_by_mouse_and_keys(opened):
     page = opened.page
+    assert page.locator("#scatter-note").inner_text().startswith("Drag around points to highlight")
     page.locator("#scatter-3d").click()
+    opened.frame()
+    assert page.locator("#scatter-note").inner_text().startswith("Drag to turn the points; with Lasso, ")
     before = points_of(opened)[0]
     side = page.evaluate("patchprism.scatter.field.width")
     page.mouse.move(*scatter_place(opened, side / 2, side / 2))

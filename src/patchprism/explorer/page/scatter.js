@@ -1,6 +1,6 @@
 // Shows the patches as points along two or three components, linked with the photos.
 
-import { element } from "./dom.js";
+import { element, setText } from "./dom.js";
 import { PointField } from "./points.js";
 import { addSection } from "./sections.js";
 import { boxOf } from "./tile.js";
@@ -30,11 +30,12 @@ export class Scatter {
     this.said = aside;
     aside.setAttribute("role", "status");
     aside.setAttribute("aria-label", "Chosen patches");
+    this.note = element("p", { class: "note", id: "scatter-note" });
     body.append(
       element("div", { class: "points-box" }, this.canvas, this.marks),
       element("div", { class: "row" }, ...this.selects, element("label", { class: "inline" }, this.solid, " 3D"), this.lassoRow),
       element("div", { class: "row between" }, element("label", { class: "inline" }, this.background, " Background too"), element("span", { class: "row" }, this.teach, this.clear)),
-      element("p", { class: "note" }, "Drag around points to highlight their patches. Ctrl and the wheel zoom; a double click zooms back out."),
+      this.note,
     );
     this.listen();
     this.side = 0; // of the canvas in pixels; kept, because reading it in every frame would force a layout
@@ -84,6 +85,8 @@ export class Scatter {
     const { colors, visible } = model.layer(state);
     const solid = this.solid.checked;
     this.lassoRow.hidden = this.selects[2].hidden = !solid;
+    const drag = solid ? "Drag to turn the points; with Lasso, drag around points" : "Drag around points";
+    setText(this.note, `${drag} to highlight their patches. Ctrl and the wheel zoom; a double click zooms back out.`);
     const key = [state.basis, state.mode, state.components, state.scaling, state.space, state.turned, state.threshold, state.side, state.opening, state.closing, model.extraKey].join();
     if (!always && key === this.key) return;
     this.key = key;
