@@ -136,6 +136,7 @@ def build_message(
         command=_command(view, prism_path),
         origin=view.origin,
         stored=view.n_stored,
+        no_photos=all(_is_one_pixel(source) for source in view.photos.sources),
         palette=[f"#{bytes(color).hex()}" for color in to_uint8(class_colors(AUTO_COUNTS[-1]))],
     )
     message = Message(header)
@@ -150,6 +151,11 @@ def build_message(
     message.add("token-axes", "int16", reduced.axes)
     message.add("tokens", "int8", reduced.codes)
     return message
+
+
+def _is_one_pixel(source: Any) -> bool:
+    """Whether a photo repeats one pixel in memory: the grey that replaces photos if features were given without any."""
+    return isinstance(source, np.ndarray) and not any(source.strides)
 
 
 def preview(view: View, index: int) -> bytes:

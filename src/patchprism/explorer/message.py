@@ -194,6 +194,7 @@ class Header(TypedDict):
     origin: dict[str, Any]
     palette: list[str]
     stored: int | None
+    no_photos: bool
     clusters: NotRequired[ClustersInfo]
     attention: NotRequired[AttentionInfo]
     buffers: NotRequired[dict[str, BufferInfo]]

@@ -31,7 +31,7 @@ export function initialState(header, defaults = {}) {
     alpha: 0.6,
     smooth: false,
     guided: false, // whether the open photo's colours follow its edges
-    beside: true, // whether the photo is shown beside its colours
+    beside: !header.no_photos, // whether the photo is shown beside its colours
     divide: 0.5,
     size: 1,
     sort: "given",
