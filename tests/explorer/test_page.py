@@ -209,6 +209,9 @@ def test_features_without_photos_open_without_plain_grey_beside_them(watch, tmp_
     tokens = np.random.default_rng(0).normal(size=(2, 6, 9, 32))
     page = watch(patchprism.visualize(features=tokens).explore().save(tmp_path / "own.html").as_uri()).page
     assert page.locator(".pane.side:visible").count() == 0
+    page.evaluate("patchprism.exporter.open()")
+    assert page.evaluate("patchprism.exporter.picked(patchprism.exporter.panels)") == ["colours"]
+    page.keyboard.press("Escape")
     page.locator("#beside").check()
     page.wait_for_timeout(50)
     assert page.locator(".pane.side:visible").count() == 2

@@ -114,7 +114,7 @@ export class Exporter {
     const { app } = this;
     const kinds = Object.entries(this.kinds());
     const before = this.picked(this.panels);
-    const first = new Set(this.known ? before : ["photo", app.state.mode === "photo" ? "colours" : app.state.mode, ...this.links.map((_, k) => `pin-${k}`).slice(0, 1)]);
+    const first = new Set(this.known ? before : [...(app.model.header.no_photos ? [] : ["photo"]), app.state.mode === "photo" ? "colours" : app.state.mode, ...this.links.map((_, k) => `pin-${k}`).slice(0, 1)]);
     const pick = (root, entries, chosen) => root.replaceChildren(...entries.map(([value, label]) =>
       element("label", { class: "inline" }, element("input", { type: "checkbox", value, checked: chosen(value), onchange: () => this.changed() }), ` ${label}`)));
     pick(this.panels, kinds, (value) => first.has(value));
