@@ -12,7 +12,7 @@ from toys import Toy, tiny_transformer
 from patchprism.backbones import checkpoint, linear
 from patchprism.features.extraction import Photos, extract
 from patchprism.jobs.settings import Settings
-from patchprism.support.threads import few_threads, leave_the_cores, one_blas_thread
+from patchprism.support.threads import few_threads, leave_the_cores, one_blas_thread, one_thread
 
 
 def threads_of(api):
@@ -50,6 +50,16 @@ def test_numpys_threads_are_restored():
     with one_blas_thread():
         assert min(threads_of("blas")) == 1
     assert threads_of("blas") == before
+
+
+def test_scikit_learns_threads_are_restored():
+    import sklearn.cluster  # noqa: F401 - its libraries
+
+    before = threads_of("blas"), threads_of("openmp")
+    for _ in range(2):
+        with one_thread():
+            assert max(threads_of("blas") + threads_of("openmp")) == 1
+        assert (threads_of("blas"), threads_of("openmp")) == before
 
 
 def test_torchs_threads_are_restored():

@@ -495,20 +495,20 @@ def test_a_stores_record_is_enough(store, version_1, tmp_path, name, nobody_is_a
 
 def test_the_page_makes_no_requests(store, nobody_is_asked):
     """Neither for the store's model nor for one in a request; the user's new photos give a clear error."""
-    from patchprism.explorer.work import Job, Wish, Workshop, check_wish
+    from patchprism.explorer.work import FitRequest, Job, Workshop, check_request
 
     view = patchprism.visualize([renamed(store, "hf:evil/repo")])
     workshop = Workshop(view, b"", None)
     try:
-        check_wish(view, Wish(threshold=0.5))
+        check_request(view, FitRequest(threshold=0.5))
         for name in ("hf:evil/other", "timm:evil", "hub:x"):
             with pytest.raises(PatchPrismError):
-                check_wish(view, Wish(model=name))
-        made = workshop._made(view, [], Job(), Wish(threshold=0.5))
+                check_request(view, FitRequest(model=name))
+        made = workshop._made(view, [], Job(), FitRequest(threshold=0.5))
         assert made.prism.threshold_ == 0.5
         photo = np.zeros((48, 64, 3), np.uint8)
         with pytest.raises(PatchPrismError):
-            workshop._made(view, [("new", photo)], Job(), Wish())
+            workshop._made(view, [("new", photo)], Job(), FitRequest())
     finally:
         workshop.close()
 

@@ -160,7 +160,7 @@ def test_no_option_allows_replacing_inputs(run, here, arguments):
 def test_a_refit_in_the_explorer_does_not_replace_the_prism_that_was_read(here):
     pytest.importorskip("fastapi", reason="the server is an extra")
     from patchprism.explorer.build import build_message
-    from patchprism.explorer.work import Wish, Workshop
+    from patchprism.explorer.work import FitRequest, Workshop
 
     toy = toys.Toy()
     patchprism.visualize("p", backbone=toy, size=32).save("out")
@@ -173,7 +173,7 @@ def test_a_refit_in_the_explorer_does_not_replace_the_prism_that_was_read(here):
         session = workshop.session(workshop.open())
         workshop.save(session, "out", shown)
         assert (here / "out" / "prism.safetensors").read_bytes() == before
-        job, end = workshop.start(session, Wish(foreground="pca")), time.monotonic() + 60
+        job, end = workshop.start(session, FitRequest(foreground="pca")), time.monotonic() + 60
         while not job.over and time.monotonic() < end:
             time.sleep(0.01)
         assert job.state == "done", job.error

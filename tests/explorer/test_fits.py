@@ -11,8 +11,15 @@ import toys
 import patchprism
 from patchprism.errors import OptionError
 from patchprism.explorer.build import build_message
+from patchprism.explorer.fit_requests import (
+    FitRequest,
+    check_request,
+    models_here,
+    over_all_patches,
+    reshown,
+    without,
+)
 from patchprism.explorer.message import Message
-from patchprism.explorer.wishes import Wish, check_wish, models_here, over_all_patches, reshown, without
 from patchprism.explorer.work import MAX_FITS, NoSessionError, Workshop
 
 
@@ -30,7 +37,7 @@ def workshop(seen):
 
 
 def fitted(workshop, session, **wish):
-    job = workshop.start(session, Wish(**wish))
+    job = workshop.start(session, FitRequest(**wish))
     end = time.monotonic() + 60
     while not job.over and time.monotonic() < end:
         time.sleep(0.01)
@@ -119,7 +126,7 @@ def test_the_first_model_can_always_be_chosen(workshop, seen):
     assert view.record.name == "toy"
     np.testing.assert_array_equal(view.parts[1].rgb, seen.parts[1].rgb)
     with pytest.raises(OptionError):
-        check_wish(seen, Wish(model="dinov2_vitg14"))
+        check_request(seen, FitRequest(model="dinov2_vitg14"))
 
 
 def test_all_photos_except_the_last_can_be_removed(workshop, seen):
@@ -136,7 +143,7 @@ def test_all_photos_except_the_last_can_be_removed(workshop, seen):
         without(seen, (0, 1, 2, 3))
     for rows in ((4,), (-1,)):
         with pytest.raises(OptionError, match="does not exist"):
-            check_wish(seen, Wish(without=rows))
+            check_request(seen, FitRequest(without=rows))
 
 
 def test_colours_of_all_patches_are_saved_as_shown(seen):

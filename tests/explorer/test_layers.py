@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import re
 import time
 from dataclasses import replace
 
@@ -13,15 +15,19 @@ from roads import extract_features
 from typer.testing import CliRunner
 
 import patchprism
+from patchprism.backbones import Backbone
+from patchprism.backbones.efficientnet import EfficientNetBackbone
 from patchprism.cli.app import app
 from patchprism.cli.flags import named_by_flags
 from patchprism.errors import ModelError, OptionError, PatchPrismError
+from patchprism.explorer import modes
 from patchprism.explorer.build import build_message
 from patchprism.explorer.carried import carry_layers
+from patchprism.explorer.fit_requests import FitRequest, check_request, settings_of
 from patchprism.explorer.layers import LayerBank, layers_info, shown_layers, turn_of
 from patchprism.explorer.message import Message
-from patchprism.explorer.wishes import Wish, check_wish, settings_of
 from patchprism.explorer.work import MAX_FITS, Workshop
+from patchprism.features.options import TokenOptions
 from patchprism.jobs.engines import open_engine
 from patchprism.jobs.settings import Settings
 
@@ -66,9 +72,15 @@ def workshop(seen, deep):
     made.close()
 
 
+def message_of(page):
+    """The message inside a single file."""
+    (data,) = re.findall(r'<script[^>]*id="message-data"[^>]*>([^<]*)<', page.read_text("utf-8"))
+    return Message.from_bytes(base64.b64decode(data))
+
+
 def asked(workshop, session, **wish):
-    """Number of the fit that is made for a wish."""
-    job = workshop.start(session, Wish(**wish))
+    """Number of the fit that is made for a request."""
+    job = workshop.start(session, FitRequest(**wish))
     end = time.monotonic() + 60
     while not job.over and time.monotonic() < end:
         time.sleep(0.005)
@@ -100,9 +112,14 @@ def test_with_little_memory_the_layers_nearest_to_the_requested_one_are_kept(see
     a_layer = 4 * seen.features.n_patches * seen.record.width
     bank = LayerBank(3 * a_layer)
     for layer, total in ((4, 4), (3, 4), (5, 4), (0, 8), (2, 8), (4, 12)):
-        settings = settings_of(seen, Wish(layer=layer))
+        settings = settings_of(seen, FitRequest(layer=layer))
         found = bank.tokens(
-            seen.photos, deep, settings, seen.framing, n_patches=seen.features.n_patches, told=lambda _: None
+            seen.photos,
+            deep,
+            seen.framing,
+            settings.token_options(),
+            n_patches=seen.features.n_patches,
+            told=lambda _: None,
         )
         assert deep.seen == total
         assert [each.index for each in found] == [0, 1, 2, 3]
@@ -110,9 +127,14 @@ def test_with_little_memory_the_layers_nearest_to_the_requested_one_are_kept(see
             for one, tokens in zip(found, seen.features, strict=True):
                 np.testing.assert_array_equal(one.tokens, tokens)
     # Tokens of another kind replace the least recently used ones.
-    other = settings_of(replace(seen, settings=seen.settings | {"token_norm": "l2"}), Wish(layer=4))
+    other = settings_of(replace(seen, settings=seen.settings | {"token_norm": "l2"}), FitRequest(layer=4))
     bank.tokens(
-        seen.photos, deep, other, seen.framing, n_patches=seen.features.n_patches, told=lambda _: None
+        seen.photos,
+        deep,
+        seen.framing,
+        other.token_options(),
+        n_patches=seen.features.n_patches,
+        told=lambda _: None,
     )
     assert sum(each.nbytes for each in bank._kept.values()) <= 3 * a_layer
 
@@ -232,11 +254,11 @@ def test_a_head_stays_with_its_layer(workshop):
 def test_networks_without_layers_are_reported(seen, tmp_path, folder):
     for layer in (DEPTH, -DEPTH - 1):
         with pytest.raises(ModelError, match=f"deep has no layer {layer}: layers are 0 to {DEPTH - 1}"):
-            check_wish(seen, Wish(layer=layer))
+            check_request(seen, FitRequest(layer=layer))
     stored = replace(seen, store=["feats.zarr"])
     assert layers_info(stored) is None
     with pytest.raises(OptionError, match="a feature store holds the tokens of its own layer only"):
-        check_wish(stored, Wish(layer=1))
+        check_request(stored, FitRequest(layer=1))
     own = patchprism.visualize(features=[np.random.default_rng(0).normal(size=(5, 6, 9))] * 2)
     assert layers_info(own) is None
     assert build_message(own).header["layers"] is None
@@ -267,6 +289,98 @@ def test_a_message_contains_the_requested_layers(seen, deep, folder):
         assert inside.header["layers"] == {"depth": DEPTH, "shown": [layer]}
         assert not any(name.startswith("photo-") for name in inside.parts)
     assert sum(name.startswith("layer-") for name in carried.parts) == 2
+
+
+@pytest.mark.parametrize("tokens", [["--token-norm", "l2"], ["--refine", "2", "--layer", "9"]])
+def test_the_command_that_carries_layers_runs_the_network_once(tokens, folder, tmp_path, monkeypatch):
+    sizes = []
+    original = EfficientNetBackbone._layers
+
+    def counted(self, pixels, layers, facet, norm):
+        if pixels.any():  # zeros: layer_widths
+            sizes.append(len(pixels))
+        return original(self, pixels, layers, facet, norm)
+
+    monkeypatch.setattr(EfficientNetBackbone, "_layers", counted)
+    page = tmp_path / "page.html"
+    words = [str(folder), "--model", "efficientnet_lite2", "--size", "64", *tokens]
+    done = CliRunner().invoke(app, ["explore", *words, "--html", str(page), "--layers", "2,12"])
+    assert done.exit_code == 0, done.output
+    assert sum(sizes) == 4
+    message = message_of(page)
+    # The same as by a pass over the photos for each layer.
+    own = message.header["layers"]["shown"][0]
+    assert message.header["carried"]["layers"] == sorted({2, own, 12})
+    for layer in (2, 12):
+        inside = Message.from_bytes(message.parts[f"layer-{layer}"][2])
+        options = {tokens[0][2:].replace("-", "_"): tokens[1] if tokens[1] == "l2" else int(tokens[1])}
+        alone = build_message(
+            patchprism.visualize(folder, model="efficientnet_lite2", size=64, layer=layer, **options)
+        )
+        for name in ("scores", "tokens"):
+            np.testing.assert_array_equal(inside.array(name), alone.array(name))
+
+
+def test_tokens_that_do_not_fit_into_memory_are_made_again(seen, deep):
+    a_photo = 4 * seen.features.n_patches * seen.record.width * 2 // 4
+    bank = LayerBank(2 * a_photo, wanted=[2])
+    first = {
+        each.index: each.tokens
+        for each in bank.extract(seen.photos, deep, seen.framing, options=TokenOptions(layer=4))
+    }
+    for index, tokens in enumerate(seen.features):
+        np.testing.assert_array_equal(first[index], tokens)
+    assert (deep.seen, len(bank._kept)) == (4, 2)
+    carry_layers(build_message(seen), seen, deep, [2], lambda *_: None, bank=bank)
+    assert deep.seen == 4 + 2
+
+
+def test_a_page_in_a_notebook_has_the_layers_that_are_asked_for(seen, deep, folder, monkeypatch):
+    monkeypatch.setattr(modes, "carry_modes", lambda *_: None)  # clusters take their time
+    page = seen.explore(title="Four", layers=(2, -1), backbone=deep)
+    assert deep.seen == 4
+    expected = build_message(seen, title="Four")
+    carry_layers(expected, seen, Deep(), [2, -1], lambda *_: None)
+    assert page.message.to_bytes() == expected.to_bytes()
+    assert seen.explore(layers=4, backbone=deep).message.header["carried"] is None  # nothing to add
+    assert seen.explore(layers=2, backbone=deep).message.header["carried"]["layers"] == [2, 4]
+    # A network that is known by its name is loaded again.
+    named = patchprism.visualize(folder, model="efficientnet_lite2", size=64)[:2]
+    assert named.explore(layers=[3]).message.header["carried"]["layers"] == [3, 20]
+
+
+def test_layers_that_no_page_can_have_are_refused_in_one_line(seen, deep, folder):
+    def refused(view, **options):
+        with pytest.raises(PatchPrismError) as caught:
+            view.explore(**options)
+        return str(caught.value)
+
+    own = patchprism.visualize(features=[np.random.default_rng(0).normal(size=(5, 6, 9))] * 2)
+    assert (
+        refused(own, layers=2) == "layers needs a network with several layers; these are features of your own"
+    )
+    function = Backbone.from_callable(
+        lambda pixels: pixels[:, :, ::14, ::14].movedim(1, -1),
+        patch_size=14,
+        mean=(0.5,) * 3,
+        std=(0.5,) * 3,
+    )
+    flat = patchprism.visualize(folder, backbone=function, size=56, foreground="none")
+    assert refused(flat, layers=0) == "layers needs a network with several layers; custom has one"
+    stored = replace(seen, store=["feats.zarr"])
+    assert refused(stored, layers=2) == "layers needs the photos: a feature store holds its own layer only"
+    together = patchprism.visualize(folder, backbone=Deep(), size=48, layer=(1, -1))
+    assert "these show layers 1, 7 together" in refused(together, layers=2)
+    assert refused(seen, layers=DEPTH, backbone=deep).startswith(f"deep has no layer {DEPTH}: ")
+    for wrong in ("2", True, 1.5, [], [2, None]):
+        assert refused(seen, layers=wrong, backbone=deep).startswith("layers must ")
+    assert "backbone must be a Backbone" in refused(seen, layers=2, backbone="deep")
+    tuned = Deep()
+    tuned.weights = replace(tuned.weights, sha256="1" * 64)
+    for other in (tuned, toys.Toy()):
+        expected = "backbone must be the network of these photos, deep"
+        assert refused(seen, layers=2, backbone=other) == expected
+    assert deep.seen == 0
 
 
 @pytest.mark.parametrize(

@@ -178,6 +178,13 @@ def test_b_is_shown_beside_a_in_colours_turned_to_agree(served, watch, cells):
     page.locator("#turned").uncheck()
     is_beside(watched, cells[0].parts, [part.rgb for part in cells[0].parts])
     page.locator("#turned").check()
+    # Under B's colours there is no photo, except in an overlay.
+    beside = "getComputedStyle(document.querySelector('.photo-beside')).visibility"
+    for mode, seen in (("clusters", "hidden"), ("attention", "hidden"), ("overlay", "visible")):
+        page.evaluate("mode => { document.querySelector('#gallery').dataset.mode = mode; }", mode)
+        assert page.evaluate(beside) == seen, mode
+    page.evaluate("document.querySelector('#gallery').dataset.mode = 'colours'")
+    assert page.evaluate(beside) == "hidden"
     # With one photo, A is left of the divider and B is right of it.
     page.evaluate("patchprism.open(0)")
     watched.frame()
@@ -233,6 +240,13 @@ def test_a_file_contains_layers(carried, watch, cells):
     page.evaluate("patchprism.change({ threshold: 0.4 })")
     watched.frame()
     page.evaluate("patchprism.showAddress()")
+    # Clusters are in the file for the layer that it opens with; the page says so.
+    page.evaluate("patchprism.change({ mode: 'clusters' })")
+    watched.frame()
+    assert page.locator("#toast").inner_text() == f"This file has clusters for layer {LAST} only."
+    assert page.evaluate("patchprism.state.mode") == "colours"
+    page.evaluate("patchprism.undo()")
+    watched.frame()
     # A link shows the same layer with its settings.
     link = page.evaluate("location.hash")
     other = watch(carried.as_uri() + link)

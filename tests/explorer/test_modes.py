@@ -8,6 +8,7 @@ import time
 
 import numpy as np
 import pytest
+import threadpoolctl
 import toys
 from tests.explorer.conftest import Watched
 from tests.explorer.test_served import ask, session  # noqa: F401 - the fixture
@@ -155,6 +156,22 @@ def test_the_server_runs_the_network_for_attention(seen, network):
     np.testing.assert_array_equal(weights, np.concatenate([a["cls_mean"].ravel() for a in found.arrays]))
     assert info["layer"] == found.report["layer"]
     workshop.close()
+
+
+def test_auto_gives_the_labels_of_its_number_and_libraries_are_looked_up_once(seen, monkeypatch):
+    (auto, info), *numbered = find_clusters(seen, ["auto", *range(2, 13)])
+    (chosen,) = [labels for labels, told in numbered if told["count"] == info["count"]]
+    assert chosen is auto
+    ((alone, _),) = find_clusters(seen, [info["count"]])
+    np.testing.assert_array_equal(auto, alone)
+    # Looking for the libraries whose threads are limited takes milliseconds: not for each photo and number again.
+    looked = []
+    known = threadpoolctl.ThreadpoolController.__init__
+    monkeypatch.setattr(
+        threadpoolctl.ThreadpoolController, "__init__", lambda self: looked.append(1) or known(self)
+    )
+    find_clusters(seen, ["auto", 2, 3])
+    assert not looked
 
 
 def test_modes_that_cannot_be_shown_are_refused(seen):

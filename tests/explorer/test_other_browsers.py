@@ -450,7 +450,7 @@ def test_the_tools_work(opened, view):
       patchprism.change({ marks: [[0, 0], [1, 0], [25, 0], [44, 1], [45, 1], [55, 1], [130, 0]] });
       await teacher.settled();
       exporter.open();
-      const scene = await exporter.scene({ ...exporter.wish(), dpi: 72, format: "png" }, false);
+      const scene = await exporter.scene({ ...exporter.settings(), dpi: 72, format: "png" }, false);
       const files = [];
       exporter.dialog.close();
       const give = patchprism.give;

@@ -204,6 +204,21 @@ def test_oklab_shows_the_same_components(opened, view, photo_files, tmp_path):
     np.testing.assert_array_equal(Prism.load(download.path()).split(view.features[0]).rgb, part.rgb)
 
 
+def test_features_without_photos_open_without_plain_grey_beside_them(watch, tmp_path, monkeypatch):
+    monkeypatch.setattr("patchprism.explorer.modes.carry_modes", lambda *_: None)  # clusters take their time
+    tokens = np.random.default_rng(0).normal(size=(2, 6, 9, 32))
+    page = watch(patchprism.visualize(features=tokens).explore().save(tmp_path / "own.html").as_uri()).page
+    assert page.locator(".pane.side:visible").count() == 0
+    page.evaluate("patchprism.exporter.open()")
+    assert page.evaluate("patchprism.exporter.picked(patchprism.exporter.panels)") == ["colours"]
+    page.keyboard.press("Escape")
+    page.locator("#beside").check()
+    page.wait_for_timeout(50)
+    assert page.locator(".pane.side:visible").count() == 2
+    photos = [np.full((84, 126, 3), 128, np.uint8)] * 2  # grey, but given
+    assert not patchprism.visualize(photos, features=tokens).explore().message.header["no_photos"]
+
+
 def test_a_prism_in_oklab_opens_in_oklab_and_can_be_changed_to_rgb(view, watch, tmp_path):
     lab = patchprism.visualize(view.photos.sources, model="efficientnet_lite2", size=160, space="oklab")
     watched = watch(lab.explore().save(tmp_path / "lab.html").as_uri())

@@ -202,7 +202,7 @@ def test_a_fit_that_fails_keeps_the_view(served, watch):
     before = watched.canvas(0)
     watched.page.evaluate("patchprism.change({ threshold: 1, side: 'above' })")
     watched.page.locator("#refit").click()
-    until(watched.page, "document.getElementById('message').textContent.includes('no patch')")
+    until(watched.page, "document.getElementById('message').textContent.includes('No patch')")
     watched.page.locator("#reset-threshold").click()
     watched.frame()
     np.testing.assert_array_equal(watched.canvas(0), before)
@@ -437,7 +437,7 @@ def test_which_hosts_are_this_server(listening, name, allowed):
 
 
 def test_saved_results_have_the_colour_space_of_the_page(view):
-    from patchprism.explorer.wishes import reshown
+    from patchprism.explorer.fit_requests import reshown
 
     shown = {"mask_threshold": 0.5, "mask_side": "none", "opening": 0, "closing": 0}
     shown |= {"scaling": "sigmoid", "components": [2, 1, 3], "space": "oklab"}

@@ -17,7 +17,7 @@ from patchprism.cli import explore as command_line
 from patchprism.cli.app import app
 from patchprism.errors import OptionError, PhotoError, PrismError, StoreError, WeightsError
 from patchprism.explorer import build_message
-from patchprism.explorer.work import Job, Session, Wish, Workshop
+from patchprism.explorer.work import FitRequest, Job, Session, Workshop
 from patchprism.features.store import StoredFeatures
 from patchprism.jobs.engines import open_engine
 from patchprism.jobs.opened import record_of
@@ -388,7 +388,7 @@ def test_a_refit_needs_no_network_and_a_new_photo_needs_that_of_the_store(real_s
     try:
         with monkeypatch.context() as patched:
             patched.setattr("patchprism.jobs.network.load_backbone", refuse)
-            made = fitted(workshop, first, Wish(threshold=0.4))
+            made = fitted(workshop, first, FitRequest(threshold=0.4))
         direct = patchprism.visualize(real_store, threshold=0.4)
         assert made.prism.threshold_ == 0.4
         for one, other in zip(made.colors, direct.colors, strict=True):
@@ -396,7 +396,7 @@ def test_a_refit_needs_no_network_and_a_new_photo_needs_that_of_the_store(real_s
         assert build_message(made).header["command"]["input"] == [str(real_store)]
         # A new photo goes through the network of the store, and no command can contain it.
         cat = view.photos.read(0)
-        more = fitted(workshop, made, Wish(), [("again.png", cat)])
+        more = fitted(workshop, made, FitRequest(), [("again.png", cat)])
         assert more.names[3] == "again.png"
         np.testing.assert_allclose(more.features[3], more.features[0], atol=2e-3)  # float16 in the store
         command = build_message(more).header["command"]
@@ -405,7 +405,7 @@ def test_a_refit_needs_no_network_and_a_new_photo_needs_that_of_the_store(real_s
         other = Workshop(first, b"", None)
         first.weights = type(first.weights)(source="elsewhere", sha256="f" * 64)
         with pytest.raises(WeightsError, match="differ from those of the feature store"):
-            fitted(other, first, Wish(), [("again.png", cat)])
+            fitted(other, first, FitRequest(), [("again.png", cat)])
         other.close()
     finally:
         workshop.close()
@@ -417,7 +417,7 @@ def test_another_model_needs_the_photos(real_store):
     workshop = Workshop(first, b"", None)
     try:
         with pytest.raises(OptionError, match="no longer exists"):
-            fitted(workshop, first, Wish(model="dinov2_vits14"))
+            fitted(workshop, first, FitRequest(model="dinov2_vits14"))
     finally:
         workshop.close()
 

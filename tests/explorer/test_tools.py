@@ -182,7 +182,10 @@ def test_patches_and_points_are_marked_together(opened):
 
 def test_three_components_turn_by_mouse_and_keys(opened):
     page = opened.page
+    assert page.locator("#scatter-note").inner_text().startswith("Drag around points to highlight")
     page.locator("#scatter-3d").click()
+    opened.frame()
+    assert page.locator("#scatter-note").inner_text().startswith("Drag to turn the points; with Lasso, ")
     before = points_of(opened)[0]
     side = page.evaluate("patchprism.scatter.field.width")
     page.mouse.move(*scatter_place(opened, side / 2, side / 2))
@@ -242,7 +245,8 @@ def test_a_figure_has_the_size_the_resolution_and_the_colours_asked_for(opened, 
     pixels = np.asarray(image)
     layout = opened.page.evaluate("""async () => {
       const { exporter } = patchprism;
-      return (await exporter.scene({ ...exporter.wish(), dpi: 200 }, false)).items.map(({ pixels, ...item }) => item);
+      const { items } = await exporter.scene({ ...exporter.settings(), dpi: 200 }, false);
+      return items.map(({ pixels, ...item }) => item);
     }""")
     colours = [item for item in layout if item["kind"] == "image"][1::2]
     for part, size, item in zip(view.parts, view.sizes, colours, strict=True):

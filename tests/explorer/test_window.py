@@ -263,6 +263,16 @@ def test_the_readout_equals_pythons_values(app, twelve):
     x, y = place(app, 0, 1, 2)
     box = app.locator("#readout").bounding_box()
     assert not (box["x"] <= x <= box["x"] + box["width"] and box["y"] <= y <= box["y"] + box["height"])
+    # Nor over the controls, even where it appears at the right end of the photos.
+    app.mouse.move(5, 795)
+    drawn(app)
+    assert app.locator("#readout").is_hidden()
+    rightmost = max(app.locator(".frame").all(), key=lambda frame: frame.bounding_box()["x"])
+    right = rightmost.bounding_box()
+    app.mouse.move(right["x"] + right["width"] - 3, right["y"] + right["height"] - 3)
+    drawn(app)
+    box, photos = app.locator("#readout").bounding_box(), app.locator(".photos").bounding_box()
+    assert box["x"] + box["width"] <= photos["x"] + photos["width"]
     # With keys, screen readers announce it too.
     app.locator(".frame").nth(4).focus()
     app.keyboard.press("ArrowLeft")
@@ -366,7 +376,10 @@ def test_the_ninth_pin_is_refused_with_a_message(app):
         app.wait_for_timeout(1)
     drawn(app)
     assert [pin["photo"] for pin in state(app, "pins")] == list(range(8))
-    assert app.locator("#toast").inner_text() == "There are 8 pins, which is the most. Remove one first."
+    assert (
+        app.locator("#toast").inner_text()
+        == "There are already 8 pins, which is the maximum. Remove one first."
+    )
     assert app.locator("#clear-pins").inner_text() == "Clear 8 pins"
 
 
@@ -463,6 +476,23 @@ def test_on_a_phone_the_photo_stays_in_view_above_the_controls(browser, twelve, 
     drawn(page)
     assert page.locator("#gallery").evaluate("node => node.classList.contains('heating')")
     assert page.evaluate("patchprism.state.pins.length") == 0
+    box = page.locator("#readout").bounding_box()
+    assert box["x"] >= 0
+    assert box["x"] + box["width"] <= 390
+    # Names have room beside the tools, of which small tiles have one.
+    page.locator("#sheet").tap()
+    drawn(page)
+    tools = []
+    for width in (390, 150, 110):
+        page.set_viewport_size({"width": width, "height": 780})
+        drawn(page)
+        tools.append(page.locator(".tile").first.locator(".tools button:visible").count())
+        assert page.locator(".name").first.bounding_box()["width"] > 25
+    assert tools == [3, 1, 0]
+    page.set_viewport_size({"width": 390, "height": 780})
+    page.locator("#sheet").tap()
+    drawn(page)
+    x, y = place(page, 0, 1, 1)
     touch = context.new_cdp_session(page)
     touch.send("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": [{"x": x, "y": y}]})
     end = time.monotonic() + 5

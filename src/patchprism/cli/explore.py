@@ -230,6 +230,7 @@ def _made(
     """The view, its message for the page, the network for later fits, and other checkpoints of the network."""
     from patchprism.explorer.build import build_message
     from patchprism.explorer.carried import carry_layers
+    from patchprism.explorer.layers import LayerBank
     from patchprism.explorer.modes import can_attend, carry_modes
     from patchprism.jobs.engines import open_engine
     from patchprism.jobs.inputs import list_photos, store_among
@@ -238,7 +239,7 @@ def _made(
     from patchprism.jobs.viewing import make_view
     from patchprism.support.files import check_target
 
-    backbone, checkpoints = None, {}
+    backbone, bank, checkpoints = None, None, {}
     with progress(quiet=quiet) as tell, open_engine() as engine:
         run = Run(engine=engine, tell=tell)
         if store_among(photos) is None:
@@ -246,10 +247,11 @@ def _made(
                 check_target(page.html, list_photos(photos))
             settings = with_model(settings, run, coloring)
             backbone = load_network(coloring.resolved(settings), tell)
-            for layer in page.carried:
-                backbone.layer_index(layer)
+            bank = LayerBank(wanted=[backbone.layer_index(layer) for layer in page.carried])
             checkpoints = _checkpoints(page, settings, backbone, tell)
             run = replace(run, backbone=backbone)
+            if page.carried:
+                run = replace(run, extract=bank.extract)
         view = make_view(photos, settings, run, coloring, most=MAX_SHOWN)
         message = build_message(view, title=page.title, prism_path=prism, progress=tell)
         if page.html is not None:
@@ -257,7 +259,7 @@ def _made(
             carry_modes(message, view, backbone if attends else None, tell=tell)
         if page.carried:
             assert backbone is not None
-            message = carry_layers(message, view, backbone, page.carried, tell)
+            message = carry_layers(message, view, backbone, page.carried, tell, bank=bank)
         return view, message, backbone, checkpoints
 
 

@@ -18,13 +18,13 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from patchprism.errors import OutputError, PatchPrismError, PhotoError
+from patchprism.explorer.fit_requests import FitRequest, models_here
 from patchprism.explorer.html import page_html
 from patchprism.explorer.modes import find_clusters, packed
 from patchprism.explorer.stored import MAX_SHOWN
 from patchprism.explorer.tasks import attention_task, has_attention, search_task, shown_task
 from patchprism.explorer.teach import head_answer, head_from, teach_head
 from patchprism.explorer.uploads import MAX_UPLOAD_BYTES
-from patchprism.explorer.wishes import Wish, models_here
 from patchprism.explorer.work import MAX_PHOTOS, BusyError, NoSessionError, Workshop
 from patchprism.lenses.clusters import AUTO_COUNTS
 from patchprism.prism.options import FOREGROUNDS
@@ -38,7 +38,7 @@ STATUS: dict[type[PatchPrismError], int] = {
     NoSessionError: 404,
     BusyError: 429,
     OutputError: 409,  # the folder is in a state that does not allow it
-    PhotoError: 410,  # only photos of the start; uploads report errors when they are added
+    PhotoError: 410,  # only photos that the page opened with; errors of uploads are reported when they are added
 }
 MAX_MARKS = 20_000
 DECODERS = 2  # photos decoded at once; a photo of 60 megapixels takes 180 MB
@@ -52,7 +52,7 @@ Clusters = Annotated[int, Field(ge=AUTO_COUNTS[0], le=AUTO_COUNTS[-1])] | Litera
 
 
 class FitBody(BaseModel):
-    """A fit that the page asks for; what is left out stays."""
+    """A fit that the page requests; values that are left out do not change."""
 
     model_config = ConfigDict(extra="forbid")
     model: Annotated[str, Field(max_length=100)] | None = None
@@ -93,7 +93,7 @@ class TeachBody(BaseModel):
 
 
 class ShownBody(BaseModel):
-    """Photos to show: some that are shown, and some of the store."""
+    """Photos to show: some of those that are shown already, and others of the store."""
 
     model_config = ConfigDict(extra="forbid")
     keep: Annotated[tuple[Row, ...], Field(max_length=MAX_SHOWN)] = ()
@@ -103,7 +103,7 @@ class ShownBody(BaseModel):
 
 
 class SearchBody(BaseModel):
-    """A patch to search the store for, and the foreground that is shown."""
+    """A patch to search for in the store, and the foreground that is shown."""
 
     model_config = ConfigDict(extra="forbid")
     photo: Row
@@ -116,7 +116,7 @@ class SearchBody(BaseModel):
 
 
 def make_app(workshop: Workshop, *, out: str | os.PathLike[str]) -> FastAPI:
-    """The application; it sees paths without the token.
+    """The application, which gets paths without the token.
 
     Parameters
     ----------
@@ -133,7 +133,7 @@ def make_app(workshop: Workshop, *, out: str | os.PathLike[str]) -> FastAPI:
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
     decoding = asyncio.Semaphore(DECODERS)
     saving = asyncio.Lock()
-    teaching = asyncio.Lock()  # each fit takes the processor for itself; so do clusters
+    teaching = asyncio.Lock()  # one fit of a head or of clusters at a time
     page = page_html()
     found = re.search(r'http-equiv="Content-Security-Policy" content="([^"]+)"', page)
     assert found is not None
@@ -145,7 +145,7 @@ def make_app(workshop: Workshop, *, out: str | os.PathLike[str]) -> FastAPI:
         return JSONResponse({"error": str(error)}, status)
 
     @app.exception_handler(OSError)
-    async def not_to_be_had(_: Request, error: OSError) -> JSONResponse:
+    async def unreadable(_: Request, error: OSError) -> JSONResponse:
         name = f"{os.fsdecode(error.filename)}: " if error.filename is not None else ""
         return JSONResponse({"error": name + reason_of(error).lower()}, 409)
 
@@ -247,7 +247,7 @@ def make_app(workshop: Workshop, *, out: str | os.PathLike[str]) -> FastAPI:
 
     @app.post("/api/sessions/{name}/fit", status_code=202)
     async def fit(name: str, body: FitBody) -> dict[str, Any]:
-        job = await run_in_threadpool(workshop.start, workshop.session(name), Wish(**body.model_dump()))
+        job = await run_in_threadpool(workshop.start, workshop.session(name), FitRequest(**body.model_dump()))
         return job.public()
 
     @app.post("/api/sessions/{name}/head")
@@ -338,7 +338,7 @@ def make_app(workshop: Workshop, *, out: str | os.PathLike[str]) -> FastAPI:
         options = body.model_dump()
         output = {key: options.pop(key) for key in ("background", "basis")}
         overlay = options.pop("overlay")
-        async with saving:  # one folder
+        async with saving:  # all tabs save to the same folder
             written = await run_in_threadpool(
                 workshop.save, workshop.session(name), out, options, overlay_alpha=overlay, **output
             )

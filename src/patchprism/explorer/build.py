@@ -1,4 +1,4 @@
-"""View -> message."""
+"""Builds the message of a view."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ if TYPE_CHECKING:
     from patchprism.prism.estimator import Prism
     from patchprism.prism.passes import PassT
 
-# A photo in the page: about the resolution that the network saw, in few enough bytes that ten make 300 kB.
+# Photos in the page have about the resolution that the network saw, and ten of them take at most 240 kB.
 PREVIEW_BYTES = 24_000
 PREVIEW_LONGEST = 1400
 # The head that the page saves; page/head.js has the same name.
 HEAD_NAME = "taught.head.safetensors"
-MAX_CODE = 1 << 30  # components travel as int32
+MAX_CODE = 1 << 30  # components are sent as int32
 _QUALITIES = (80, 70, 60, 50, 40, 30)
 
 
@@ -57,19 +57,19 @@ def build_message(
     progress: Callable[[str, int, int | None], None] | None = None,
     photos: bool = True,
 ) -> Message:
-    """All that the page needs to show a visualization.
+    """The message with everything that the page needs to show a view.
 
     Parameters
     ----------
     view : View
     title : str, optional
-        By default the photos' number and the model.
+        By default, the number of photos and the model.
     prism_path : str, optional
-        The prism's file, where it was not fitted on these photos; for the command.
+        File of the prism for the command, if it was not fitted on these photos.
     progress : callable, optional
-        Called as ``progress(stage, done, total)``; may raise to stop the work.
+        Called as ``progress(stage, done, total)``; may raise an exception to stop the work.
     photos : bool
-        Whether the photos are in it.
+        Whether the message contains the photos.
 
     Returns
     -------
@@ -96,7 +96,7 @@ def build_message(
     header = Header(
         version=VERSION,
         patchprism=__version__,
-        title=title.encode("utf-8", "replace").decode(),  # a shell's bytes may be no text
+        title=title.encode("utf-8", "replace").decode(),  # arguments may be invalid UTF-8
         model={
             "name": view.label,
             "width": record.width,
@@ -136,6 +136,7 @@ def build_message(
         command=_command(view, prism_path),
         origin=view.origin,
         stored=view.n_stored,
+        no_photos=all(_is_one_pixel(source) for source in view.photos.sources),
         palette=[f"#{bytes(color).hex()}" for color in to_uint8(class_colors(AUTO_COUNTS[-1]))],
     )
     message = Message(header)
@@ -152,8 +153,13 @@ def build_message(
     return message
 
 
+def _is_one_pixel(source: Any) -> bool:
+    """Whether a photo repeats one pixel in memory: the grey that replaces photos if features were given without any."""
+    return isinstance(source, np.ndarray) and not any(source.strides)
+
+
 def preview(view: View, index: int) -> bytes:
-    """A photo as WebP, its crop at about the resolution that the network saw."""
+    """A photo as WebP, at about the resolution that the network saw."""
     from PIL import Image
 
     photo = view.photos.read(index)
@@ -185,12 +191,12 @@ def _rows(array: NDArray[Any]) -> NDArray[Any]:
 
 
 def _codes(values: NDArray[np.float64], steps: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Values (N, k) that are multiples of steps (k,), as those multiples, (k, N).
+    """Encode values (N, k), which are multiples of steps (k,), as these multiples, (k, N).
 
     Raises
     ------
     PrismError
-        If they are too many to be encoded: the prism is not one of such features.
+        If a multiple is too large to be encoded, because the prism was fitted on other features.
     """
     codes = np.rint(values / np.where(steps > 0, steps, 1.0))
     if not (np.abs(codes) < MAX_CODE).all():
@@ -210,9 +216,9 @@ def _range(extent: NDArray[np.float64]) -> RangeInfo:
 
 
 def _ranges(view: View) -> dict[str, RangeInfo]:
-    """The object components' ranges under both scalings that have one.
+    """The ranges of the object components for both scalings that have ranges.
 
-    The prism knows one of them; the other is what a fit on these photos would have found.
+    The prism contains one of them; the other is found on these photos, as a fit would do it.
     """
     prism: Prism = view.prism
 
@@ -225,7 +231,7 @@ def _ranges(view: View) -> dict[str, RangeInfo]:
     own = "percentile" if prism.scaling == "percentile" else "minmax"
     ranges = {own: prism.object_range_}
     extent = walk(lambda: ObjectRange(prism.scorer, prism.object_axes)).extent
-    if not np.isfinite(extent.low).all():  # a prism from elsewhere that finds no foreground here
+    if not np.isfinite(extent.low).all():  # a given prism finds no foreground in these photos
         other = prism.object_range_
     elif own == "percentile":
         other = np.stack([extent.low, extent.high])
@@ -270,7 +276,10 @@ def _command(view: View, prism_path: str | None) -> CommandInfo:
 def _command_of(view: View, prism_path: str | None, options: list[list[str]]) -> CommandInfo:
     prism = view.prism
     if view.fitted_here and view.settings.get("mask"):
-        options = [*options, [f"--mask={view.settings['mask']}"]]  # as one word: a name may begin with a dash
+        options = [
+            *options,
+            [f"--mask={view.settings['mask']}"],
+        ]  # as one word, because a name may begin with a dash
     elif view.fitted_here and prism.head_ is not None:
         read_from = prism.head_.loaded_from
         options = [*options, [f"--head={read_from}"] if read_from else ["--head", HEAD_NAME]]

@@ -1,4 +1,4 @@
-"""Several layers in one file: a message that carries others."""
+"""Several layers in one file: a message that contains the messages of other layers."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from patchprism.errors import OptionError
 from patchprism.explorer.build import build_message
+from patchprism.explorer.fit_requests import FitRequest
 from patchprism.explorer.layers import LayerBank, cell_of, layers_info, turn_between
-from patchprism.explorer.wishes import Wish
 from patchprism.explorer.work import Workshop
 
 if TYPE_CHECKING:
@@ -19,36 +19,71 @@ if TYPE_CHECKING:
     from patchprism.jobs.view import View
 
 
-def carry_layers(
-    message: Message, view: View, backbone: Backbone, layers: Sequence[int], tell: Tell
-) -> Message:
-    """A view's message with those of other layers inside, all from one more forward pass.
+def check_carrying(view: View, name: str) -> int:
+    """The layer of a view, to which a page can add others.
 
     Parameters
     ----------
-    message : Message
-        Of the view; it is added to.
-    layers : sequence of int
-        Counted from 0, or from the end; the view's own is among them in any case.
+    name : str
+        What the caller calls the option, for the error.
 
     Raises
     ------
     OptionError
-        If the view shows several layers at once, or has none.
+        If the view comes from a feature store or from features of the user, or shows several layers at once.
+    """
+    if view.store is not None:
+        raise OptionError(f"{name} needs the photos: a feature store holds its own layer only")
+    known = layers_info(view)
+    if known is None:
+        own = (
+            "these are features of your own" if view.record.family == "own" else f"{view.record.name} has one"
+        )
+        raise OptionError(f"{name} needs a network with several layers; {own}")
+    if len(known["shown"]) != 1:
+        shown = ", ".join(map(str, known["shown"]))
+        raise OptionError(f"{name} needs photos that show a single layer; these show layers {shown} together")
+    return known["shown"][0]
+
+
+def carry_layers(
+    message: Message,
+    view: View,
+    backbone: Backbone,
+    layers: Sequence[int],
+    tell: Tell,
+    *,
+    bank: LayerBank | None = None,
+) -> Message:
+    """Put the messages of other layers into the message of a view.
+
+    Parameters
+    ----------
+    message : Message
+        Message of the view.
+    layers : sequence of int
+        Layers, counted from 0, or from the end with negative numbers. The layer of the view is always among them.
+    bank : LayerBank, optional
+        Tokens of the layers, if they were kept when the view was made. By default, the network runs over the photos
+        once, for all layers.
+
+    Raises
+    ------
+    OptionError
+        As :func:`check_carrying`.
     ModelError
         If the network has no such layer.
     """
-    known = layers_info(view)
-    if known is None or len(known["shown"]) != 1:
-        raise OptionError("carry_layers needs photos, and a single layer to begin with")
-    own = known["shown"][0]
+    own = check_carrying(view, "carry_layers")
     numbers = sorted({own, *(view.record.layer_index(layer) for layer in layers)})
-    workshop = Workshop(view, b"", backbone, bank=LayerBank(wanted=numbers))
+    if numbers == [own]:
+        return message
+    workshop = Workshop(view, b"", backbone, bank=bank or LayerBank(wanted=numbers))
     messages, cells = {own: message}, {own: cell_of(view)}
     try:
         for layer in numbers:
             if layer != own:
-                other = workshop.moved(view, Wish(layer=layer), tell)
+                other = workshop.moved(view, FitRequest(layer=layer), tell)
                 messages[layer] = build_message(
                     other, title=message.header["title"], progress=tell, photos=False
                 )

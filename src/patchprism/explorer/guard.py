@@ -40,15 +40,15 @@ HEADERS = {
 
 
 class TooLargeError(Exception):
-    """More bytes came than are allowed."""
+    """A request has more bytes than are allowed."""
 
 
 class TooSlowError(Exception):
-    """Bytes came too slowly, or not at all."""
+    """The bytes of a request arrive too slowly, or not at all."""
 
 
 class Guard:
-    """Lets through what came to the right address with the right token, from the page itself, in bounds.
+    """Accepts requests of the page itself, with the right address and token, and of a limited size.
 
     The token is the first part of the path, so another page in the browser cannot guess an address that works. The
     Host header is checked, so a foreign name whose DNS entry points here is refused (DNS rebinding). The Origin
@@ -57,13 +57,14 @@ class Guard:
     Parameters
     ----------
     app : ASGI application
-        Sees paths without the token.
+        Gets paths without the token.
     token : str
+        First part of the path of every request.
     host : str
         The address that the server listens on.
     port : int
     max_upload : int
-        Bytes of a request's body that is a photo, a head or its marks; others may have 64 kB.
+        Maximum bytes of the body of a request with a photo, a head or marks. Other bodies may have 64 kB.
     """
 
     def __init__(self, app: App, *, token: str, host: str, port: int, max_upload: int) -> None:
@@ -150,12 +151,12 @@ class Guard:
 
         async def counted() -> MutableMapping[str, Any]:
             nonlocal seen, over, whole
-            if whole:  # what comes now is that the other side has gone, and that may take its time
+            if whole:  # the next message says that the client has disconnected, which may take any time
                 return await receive()
             try:
                 message = await asyncio.wait_for(receive(), BODY_PAUSE)
             except TimeoutError:
-                over = 408, "the request did not come to its end; try again"
+                over = 408, "the request was not completed in time; try again"
                 raise TooSlowError from None
             seen += len(message.get("body", b""))
             whole = not message.get("more_body", False)
@@ -163,14 +164,14 @@ class Guard:
                 over = 413, f"the request is larger than {limit / 1e6:.3g} MB"
                 raise TooLargeError
             if not whole and seen < (clock() - began - BODY_PAUSE) * LEAST_RATE:
-                over = 408, "the request came too slowly; try again"
+                over = 408, "the request arrived too slowly; try again"
                 raise TooSlowError
             return message
 
         async def headed(message: MutableMapping[str, Any]) -> None:
             nonlocal started
             if over and not started:
-                return  # the response comes from here; that of the application is ignored
+                return  # the response of the application is replaced below
             if message["type"] == "http.response.start":
                 started = True
                 own = {key.lower() for key, _ in message["headers"]}
@@ -191,12 +192,15 @@ def _is_upload(scope: Scope) -> bool:
 
 
 def _whole(digits: str) -> int | None:
-    """A whole number in a header, None for anything else: int() takes other scripts' digits, and raises at 4,300."""
+    """A whole number in a header; None for anything else.
+
+    ``int()`` accepts digits of other scripts, and raises an exception above 4,300 digits.
+    """
     return int(digits) if digits.isascii() and digits.isdecimal() and len(digits) <= 18 else None
 
 
 async def _answer(send: Send, status: int, text: str, more: dict[str, str] | None = None) -> None:
-    # The rest of the request is not read: the connection ends here.
+    # The connection is closed, because the rest of the request is not read.
     headers = {**HEADERS, "content-type": "application/json", "connection": "close", **(more or {})}
     body = json.dumps({"error": text}).encode()
     headers["content-length"] = str(len(body))

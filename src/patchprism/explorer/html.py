@@ -1,4 +1,4 @@
-"""Message -> one HTML file: the page's modules put together, the message inside."""
+"""Builds the page as one HTML file, with its modules and the message inside."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def page_html(message: Message | None = None) -> str:
     Returns
     -------
     str
-        Scripts, styles and message are inside; its content security policy allows nothing else.
+        The page with scripts, styles and message. Its content security policy allows nothing else.
     """
     script, style = _script(), "".join(_asset(f"{name}.css") for name in STYLES)
     connect = "'none'" if message else "'self'"
@@ -146,7 +146,7 @@ class ExplorerPage:
         Returns
         -------
         Path, or str for an address
-            Where it lies.
+            The path or address of the file.
 
         Raises
         ------
@@ -173,9 +173,9 @@ class ExplorerPage:
 
 @lru_cache(maxsize=1)
 def _script() -> str:
-    """The modules as one script: imports of each other dropped, exports made plain.
+    """The modules as one script, without their imports and the keyword ``export``.
 
-    Module scope is shared then, so names at the top must differ between modules; a test sees to it.
+    The modules then share one scope, so their top-level names must differ; a test checks this.
     """
     parts = (_EXPORT.sub("", _IMPORT.sub("", _asset(f"{name}.js"))) for name in MODULES)
     return "\n" + "".join(parts)

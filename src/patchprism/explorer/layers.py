@@ -1,8 +1,7 @@
-"""Other layers of a network for the page: their tokens from one forward pass, and colours turned to agree."""
+"""Other layers of a network for the page: tokens from one forward pass, and turns that make colours agree."""
 
 from __future__ import annotations
 
-import json
 import os
 from collections import OrderedDict
 from dataclasses import dataclass, replace
@@ -11,28 +10,28 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from patchprism.features.extraction import Batches, PhotoTokens, extract
-from patchprism.jobs.settings import describe_origin
+from patchprism.features.options import TokenOptions
 from patchprism.lenses.comparison import layer_widths
 from patchprism.lenses.turning import CompareCell, fit_turn
 from patchprism.support.memory import free_memory
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
     from patchprism.backbones import Backbone, BackboneRecord
+    from patchprism.errors import PhotoError
     from patchprism.explorer.message import Header, LayersInfo, TurnInfo
     from patchprism.features.extraction import Photos
-    from patchprism.jobs.settings import Settings
     from patchprism.jobs.view import View
     from patchprism.photos.framing import Framing
 
-MAX_BYTES = 1 << 30  # of tokens that a bank keeps
+MAX_BYTES = 1 << 30  # of the tokens that a bank keeps
 
 
 def shown_layers(view: View) -> tuple[int, ...]:
-    """The layers whose tokens a view shows, counted from 0; several where they lie side by side."""
+    """The layers of a view, counted from 0; several if their tokens are concatenated."""
     layer = view.settings.get("layer")
     several = (
         [view.record.layer if layer is None else layer] if not isinstance(layer, (tuple, list)) else layer
@@ -41,7 +40,7 @@ def shown_layers(view: View) -> tuple[int, ...]:
 
 
 def layers_info(view: View) -> LayersInfo | None:
-    """What the page is told of a view's layers; None where there are no others: a store, features of the user's."""
+    """The layers of a view, for the page; None for a store, features of the user, or a network with one layer."""
     if view.store is not None or view.record.family == "own" or view.record.depth < 2:
         return None
     return {"depth": view.record.depth, "shown": list(shown_layers(view))}
@@ -49,7 +48,7 @@ def layers_info(view: View) -> LayersInfo | None:
 
 @dataclass
 class _Kept:
-    """One photo's tokens of some layers; ``source`` is held so that its identity stays its own."""
+    """The tokens of some layers of one photo. ``source`` is kept so that no other object can get its ``id``."""
 
     source: Any
     photo: PhotoTokens
@@ -61,13 +60,13 @@ class _Kept:
 
 
 class LayerBank:
-    """Tokens of all layers of photos that went through a network once.
+    """Tokens of several layers of photos that went through a network once.
 
     Parameters
     ----------
     most : int
-        Bytes that are kept; a quarter of the memory that is free, if that is less. What was not used for longest goes
-        first. Where all layers do not fit, a pass keeps the one that is asked for and those next to it.
+        Maximum number of bytes that are kept, if a quarter of the free memory is not less. Photos that were not used
+        for the longest time are forgotten first.
     wanted : sequence of int, optional
         The layers that will be asked for, counted from 0; all by default.
     """
@@ -76,51 +75,66 @@ class LayerBank:
         self.most, self.wanted = most, wanted
         self._kept: OrderedDict[tuple[str, Any], _Kept] = OrderedDict()
 
+    def extract(
+        self,
+        photos: Photos,
+        backbone: Backbone,
+        framing: Framing,
+        *,
+        indices: Iterable[int] | None = None,
+        batches: Batches | None = None,
+        failed: Callable[[int, PhotoError], None] | None = None,
+        options: TokenOptions | None = None,
+    ) -> Iterator[PhotoTokens]:
+        """As :func:`~patchprism.features.extraction.extract`; keeps the tokens of the other wanted layers.
+
+        ``options`` must name a single layer.
+        """
+        options = options or TokenOptions()
+        layers = self._candidates(backbone.record, options)
+        for each in self._pass(
+            photos, backbone, framing, layers, options, indices=indices, batches=batches, failed=failed
+        ):
+            self._forget()
+            yield each
+
     def tokens(
         self,
         photos: Photos,
         backbone: Backbone,
-        settings: Settings,
         framing: Framing,
+        options: TokenOptions,
         *,
         n_patches: int,
         told: Callable[[int], Any],
     ) -> list[PhotoTokens]:
         """Tokens of all photos, from memory or else from one forward pass for as many layers as memory holds.
 
+        Where not all layers fit, those next to the one that is asked for are kept.
+
         Parameters
         ----------
-        settings : Settings
-            Resolved; ``layer`` is the one that is asked for.
+        options : TokenOptions
+            ``layer`` is the single layer that is asked for.
         n_patches : int
-            How many patches the photos have, or about as many.
+            Number of patches of the photos, at least approximately.
         told : callable
             Called with the number of photos that are done.
         """
-        options = settings.token_options()
         layer = backbone.record.layer_index(options.layers[0])
-        origin = describe_origin(backbone.identity, settings, framing)
-        network = json.dumps({key: value for key, value in origin.items() if key != "layer"}, sort_keys=True)
-        keys = [(network, _identity(source)) for source in photos.sources]
+        keys = [self._key(photos, index, backbone, framing, options) for index in range(len(photos))]
         todo = [
             i for i, key in enumerate(keys) if key not in self._kept or layer not in self._kept[key].layers
         ]
         done = len(photos) - len(todo)
         told(done)
         if todo:
-            layers = self._layers(backbone.record, layer, n_patches * options.refine**2)
-            widths = layer_widths(backbone, layers, options.facet)
-            ends = np.cumsum(widths)
-            options = replace(options, layer=tuple(layers))
-            for each in extract(
-                photos, backbone, framing, indices=todo, batches=Batches(size=1), options=options
+            candidates = self._candidates(backbone.record, options)
+            fit = max(1, self._room() // max(4 * n_patches * options.refine**2 * backbone.record.width, 1))
+            layers = sorted(sorted(candidates, key=lambda other: abs(other - layer))[:fit])
+            for _ in self._pass(
+                photos, backbone, framing, layers, options, indices=todo, batches=Batches(size=1)
             ):
-                parts = {
-                    number: np.ascontiguousarray(each.tokens[..., end - width : end])
-                    for number, width, end in zip(layers, widths, ends, strict=True)
-                }
-                photo = replace(each, tokens=parts[layer])
-                self._kept[keys[each.index]] = _Kept(photos.sources[each.index], photo, parts)
                 done += 1
                 told(done)
         found = []
@@ -131,11 +145,42 @@ class LayerBank:
         self._forget()
         return found
 
-    def _layers(self, record: BackboneRecord, layer: int, n_patches: int) -> list[int]:
-        """The layers of one pass: all that are wanted, or those nearest to one that fit into memory."""
-        candidates = sorted({layer, *(range(record.depth) if self.wanted is None else self.wanted)})
-        fit = max(1, self._room() // max(4 * n_patches * record.width, 1))
-        return sorted(sorted(candidates, key=lambda other: abs(other - layer))[:fit])
+    def _pass(
+        self,
+        photos: Photos,
+        backbone: Backbone,
+        framing: Framing,
+        layers: Sequence[int],
+        options: TokenOptions,
+        **how: Any,
+    ) -> Iterator[PhotoTokens]:
+        """One forward pass that keeps the tokens of some layers; yields those of the layer of ``options``."""
+        layer = backbone.record.layer_index(options.layers[0])
+        widths = layer_widths(backbone, layers, options.facet)
+        ends = np.cumsum(widths)
+        several = replace(options, layer=tuple(layers))
+        for each in extract(photos, backbone, framing, options=several, **how):
+            parts = {
+                number: np.ascontiguousarray(each.tokens[..., end - width : end])
+                for number, width, end in zip(layers, widths, ends, strict=True)
+            }
+            photo = replace(each, tokens=parts[layer])
+            key = self._key(photos, each.index, backbone, framing, options)
+            self._kept[key] = _Kept(photos.sources[each.index], photo, parts)
+            yield photo
+
+    @staticmethod
+    def _key(
+        photos: Photos, index: int, backbone: Backbone, framing: Framing, options: TokenOptions
+    ) -> tuple[str, Any]:
+        """What the tokens of all layers of a photo depend on."""
+        network = repr((backbone.identity, framing, replace(options, layer=-1), photos.range))
+        return network, _identity(photos.sources[index])
+
+    def _candidates(self, record: BackboneRecord, options: TokenOptions) -> list[int]:
+        """The layers that one pass should give: the one that is asked for, and those that are wanted."""
+        wanted = range(record.depth) if self.wanted is None else self.wanted
+        return sorted({record.layer_index(options.layers[0]), *wanted})
 
     def _room(self) -> int:
         return min(self.most, free_memory() // 4)
@@ -151,25 +196,25 @@ def _identity(source: Any) -> Any:
 
 
 def turn_of(view: View, other: View, header: Header) -> TurnInfo | None:
-    """How a view's colours are turned to agree with those of another view of the same photos.
+    """The turn that makes the colours of a view agree with those of another view of the same photos.
 
-    The same as :func:`~patchprism.compare` does it; see :mod:`patchprism.lenses.turning`.
+    It is the same as in :func:`~patchprism.compare`; see :mod:`patchprism.lenses.turning`.
 
     Parameters
     ----------
     header : Header
-        Of the other view's message, whose ranges the turned colours are scaled by.
+        Header of the message of the other view. The turned colours are scaled by its ranges.
 
     Returns
     -------
     TurnInfo or None
-        None where too few patches are foreground in both, or the photos are not the same.
+        None if too few patches are foreground in both, or if the photos differ.
     """
     return turn_between(cell_of(view), cell_of(other), header) if view.names == other.names else None
 
 
 def turn_between(cell: CompareCell, other: CompareCell, header: Header) -> TurnInfo | None:
-    """The same of two cells of the same photos, as :func:`cell_of` gives them."""
+    """The same as :func:`turn_of`, for two cells that :func:`cell_of` returned."""
     turn = fit_turn(cell, other)
     if turn is None:
         return None
@@ -193,7 +238,7 @@ def turn_between(cell: CompareCell, other: CompareCell, header: Header) -> TurnI
 
 
 def cell_of(view: View) -> CompareCell:
-    """A view as what is turned."""
+    """A view in the form that :func:`~patchprism.lenses.turning.fit_turn` needs."""
     flat = [view.prism.object_components(each.reshape(-1, each.shape[-1])) for each in view.features]
     return CompareCell(
         model=view.record.name,

@@ -1,7 +1,7 @@
-"""The message: all that the explorer's page needs, as one run of bytes with a version.
+"""The message: everything that the page of the explorer needs, as bytes with a version.
 
-Layout, version 5: eight bytes ``PPRISMX`` and the version; the header's length as a little-endian uint32; the
-header, UTF-8 JSON; the buffers, one after another. docs/explorer.md describes every field.
+Layout of version 5: ``PPRISMX`` and the version, in eight bytes; the length of the header as a little-endian uint32;
+the header as JSON in UTF-8; the buffers, one after another. docs/explorer.md describes every field.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ DTYPES = {"float32": "<f4", "int32": "<i4", "int16": "<i2", "int8": "i1"}
 
 
 class MessageError(PatchPrismError, ValueError):
-    """The bytes are not a message, or have another version."""
+    """The bytes are not a message, or a message of another version."""
 
 
 class BufferInfo(TypedDict):
-    """Where a buffer lies and how to read it."""
+    """The place and the format of a buffer."""
 
     kind: Kind
     shape: list[int]
@@ -64,7 +64,7 @@ class FitInfo(TypedDict):
 
 
 class MaskInfo(TypedDict):
-    """The foreground shown at first; None leaves it to the fit."""
+    """The foreground that is shown first; None means that of the fit."""
 
     threshold: float | None
     side: str | None
@@ -114,9 +114,7 @@ class LayersInfo(TypedDict):
 
 
 class ReferenceInfo(TypedDict):
-    """The fit that colours are turned to agree with, and what scales them: components counted from 1, and numbers a
-    component.
-    """
+    """The fit that colours are turned to agree with: its components, counted from 1, and what scales their values."""
 
     model: str
     layers: LayersInfo | None
@@ -126,7 +124,7 @@ class ReferenceInfo(TypedDict):
 
 
 class TurnInfo(TypedDict):
-    """How colours are turned to agree with another fit's, see :class:`~patchprism.lenses.turning.Turn`."""
+    """How colours are turned to agree with those of another fit; see :class:`~patchprism.lenses.turning.Turn`."""
 
     rotation: list[list[float]]
     center: list[float]
@@ -139,8 +137,9 @@ class TurnInfo(TypedDict):
 
 
 class CarriedInfo(TypedDict):
-    """Layers that a file carries: a message without photos for each but the one that it opens with, in the buffer
-    ``layer-N``; and how the colours of each (the outer key) are turned to agree with those of each other.
+    """The layers of a file, and how the colours of each (outer key) are turned to agree with those of each other.
+
+    The buffer ``layer-N`` contains the message of a layer, without photos. The layer that the file opens with has none.
     """
 
     layers: list[int]
@@ -159,14 +158,14 @@ class CommandInfo(TypedDict):
 
 
 class ClustersInfo(TypedDict):
-    """Clusters that a message without a server carries: which numbers of them, and what "auto" chose."""
+    """Clusters in a single file: the numbers of clusters, and the choice of "auto"."""
 
     counts: list[int]
     auto: dict[str, Any]
 
 
 class AttentionInfo(TypedDict):
-    """The class token's attention: of which layer, and each photo's brightest weight."""
+    """The attention of the class token: its layer, and the weight that is drawn brightest in each photo."""
 
     layer: int
     tops: list[float]
@@ -195,6 +194,7 @@ class Header(TypedDict):
     origin: dict[str, Any]
     palette: list[str]
     stored: int | None
+    no_photos: bool
     clusters: NotRequired[ClustersInfo]
     attention: NotRequired[AttentionInfo]
     buffers: NotRequired[dict[str, BufferInfo]]
@@ -215,7 +215,7 @@ class Message:
     parts: dict[str, tuple[Kind, tuple[int, ...], bytes]] = field(default_factory=dict)
 
     def add(self, name: str, kind: Kind, value: Any) -> None:
-        """Encode and keep a buffer.
+        """Encode a buffer and add it.
 
         Parameters
         ----------
@@ -231,13 +231,13 @@ class Message:
         self.parts[name] = kind, shape, content if kind == "raw" else zlib.compress(content, 6)
 
     def array(self, name: str) -> NDArray[Any]:
-        """A buffer decoded, as the page decodes it."""
+        """A buffer, decoded as in the page."""
         kind, shape, content = self.parts[name]
         data = content if kind == "raw" else zlib.decompress(content)
         return np.frombuffer(data, DTYPES.get(kind, "u1")).reshape(shape)
 
     def to_bytes(self) -> bytes:
-        """The message as it travels."""
+        """The message as bytes."""
         infos: dict[str, BufferInfo] = {}
         offset = 0
         for name, (kind, shape, content) in self.parts.items():
@@ -245,7 +245,7 @@ class Message:
             offset += len(content)
         header = {**self.header, "buffers": infos}
         text = to_json(header, ensure_ascii=False, separators=(",", ":"))
-        encoded = text.encode("utf-8", "replace")  # a file's name may be no text
+        encoded = text.encode("utf-8", "replace")  # names of files may be invalid UTF-8
         return b"".join(
             [
                 MAGIC,
@@ -257,12 +257,12 @@ class Message:
 
     @classmethod
     def from_bytes(cls, content: bytes) -> Message:
-        """The message in some bytes.
+        """Decode a message.
 
         Raises
         ------
         MessageError
-            If they hold none, or one of another version, or are cut short.
+            If the bytes are not a message, have another version, or are cut short.
         """
         if content[:7] != MAGIC[:7] or len(content) < 12:
             raise MessageError("not an explorer message")

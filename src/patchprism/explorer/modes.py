@@ -1,4 +1,4 @@
-"""Clusters and attention as modes of the page: per patch what the lenses of these names find."""
+"""Clusters and attention as modes of the page, with the values that the lenses of these names find."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ def find_clusters(
         Numbers of clusters, each from 2 to 12. Numbers above that of different patches are left out, except the
         first.
     tell : callable, optional
-        Called as ``tell("clusters", done, total)``; may raise to stop the work.
+        Called as ``tell("clusters", done, total)``; may raise an exception to stop the work.
 
     Returns
     -------
     list of (labels, info)
-        Labels of all patches, (N,) int8 from 0, the largest cluster first. ``info`` has ``count`` and, with
-        ``"auto"``, ``silhouette``: the mean silhouette that made the choice, or None where there was none to make.
+        Labels of all patches, (N,) int8, counted from 0 for the largest cluster. ``info`` has ``count`` and, with
+        ``"auto"``, ``silhouette``: the best mean silhouette, or None if there was no choice.
 
     Raises
     ------
@@ -58,20 +58,26 @@ def find_clusters(
     scene = scene_of(view, LensOptions())
     rows = rows_to_fit(scene, walk_over(scene.source, LocalEngine()))
     found: list[tuple[NDArray[np.int8], dict[str, Any]]] = []
+    labels: dict[int | str, NDArray[np.int8]] = {}  # "auto" gives those of the number that it chooses as well
     for number, count in enumerate(counts):
         if tell:
             tell("clusters", number, len(counts))
+        if count in labels:
+            found.append((labels[count], {"count": count}))
+            continue
         try:
             made = cluster(rows, count, seed=scene.options.seed, agreement=False)
         except OptionError:
             if not found:
                 raise
             break
-        info: dict[str, Any] = {"count": len(made.centers)}
+        k = len(made.centers)
+        info: dict[str, Any] = {"count": k}
         if count == "auto":
-            best = made.silhouettes.get(len(made.centers))
+            best = made.silhouettes.get(k)
             info["silhouette"] = None if best is None else round(best, 4)
-        found.append((_labels(view, made), info))
+        labels[k] = _labels(view, made)
+        found.append((labels[k], info))
     return found
 
 
@@ -80,13 +86,13 @@ def _labels(view: View, made: Clustering) -> NDArray[np.int8]:
 
 
 def attention_layer(view: View) -> int:
-    """The layer whose attention is shown: the one that the tokens are of, or the last where they are of several."""
+    """The layer whose attention is shown: the layer of the tokens, or the last layer if there are several."""
     layer = view.settings.get("layer")
     return layer if isinstance(layer, int) else -1
 
 
 def can_attend(view: View, backbone: Backbone) -> bool:
-    """Whether a network can give the attention of its class token."""
+    """Whether a network provides the attention of its class token."""
     try:
         check_backbone(backbone, has_points=False, layer=attention_layer(view))
     except ModelError:
@@ -97,15 +103,15 @@ def can_attend(view: View, backbone: Backbone) -> bool:
 def find_attention(
     view: View, backbone: Backbone, *, tell: Tell | None = None
 ) -> tuple[NDArray[np.float32], dict[str, Any]]:
-    """The attention of the class token of each photo, averaged over heads, as in the lens ``attention``.
+    """The attention of the class token in each photo, averaged over heads, as in the lens ``attention``.
 
     Parameters
     ----------
     view : View
     backbone : Backbone
-        The one that the view was made with.
+        The backbone of the view.
     tell : callable, optional
-        Called as ``tell("attention", done, total)``; may raise to stop the work.
+        Called as ``tell("attention", done, total)``; may raise an exception to stop the work.
 
     Returns
     -------
@@ -144,7 +150,7 @@ def find_attention(
 def carry_modes(
     message: Message, view: View, backbone: Backbone | None = None, *, tell: Tell | None = None
 ) -> None:
-    """Put the modes into a message that will have no server to ask.
+    """Add the modes to the message of a single file, which cannot request them from a server.
 
     Parameters
     ----------

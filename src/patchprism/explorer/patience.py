@@ -1,4 +1,4 @@
-"""Uvicorn's HTTP protocol, ending connections whose request line and headers do not come to their end."""
+"""Uvicorn's HTTP protocol with a time limit for the request line and the headers."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ HEADER_SECONDS = 10.0
 
 
 class ImpatientProtocol(H11Protocol):
-    """Closes a connection that has been open, or has begun a request, for ``HEADER_SECONDS`` without whole headers.
+    """Closes a connection if the headers of a request are not complete after ``HEADER_SECONDS``.
 
-    Uvicorn waits for headers for ever; its ``timeout_keep_alive`` counts between requests only.
+    Uvicorn itself waits without limit; its ``timeout_keep_alive`` concerns only the time between requests.
     """
 
     _deadline: asyncio.TimerHandle | None = None
@@ -26,20 +26,20 @@ class ImpatientProtocol(H11Protocol):
         self._await_headers()
 
     def data_received(self, data: bytes) -> None:
-        """Bytes came."""
+        """Bytes were received."""
         super().data_received(data)
         self._await_headers()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """It is over."""
+        """The connection was closed."""
         self._forget()
         super().connection_lost(exc)
 
     def _await_headers(self) -> None:
         if self.cycle is not None and not self.cycle.response_complete:
-            self._forget()  # a request is being answered; its body is the guard's affair
+            self._forget()  # the headers are complete; the guard limits the time for the body
         elif self._deadline is None:
-            # Further bytes do not extend it; otherwise one byte now and then would keep the connection open for ever.
+            # Further bytes do not extend the deadline, so a slow trickle cannot keep the connection open.
             self._deadline = self.loop.call_later(HEADER_SECONDS, self._give_up)
 
     def _forget(self) -> None:

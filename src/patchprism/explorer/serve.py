@@ -1,4 +1,4 @@
-"""Serving the page: a socket, a token, and uvicorn."""
+"""Serves the page with uvicorn, at an address with a token."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 
 def check_extra() -> None:
-    """Refuse to go on where FastAPI or uvicorn is missing.
+    """Check that FastAPI and uvicorn are installed.
 
     Raises
     ------
     ExtraError
-        If one is.
+        If one of them is missing.
     """
     try:
         import fastapi  # noqa: F401
@@ -34,12 +34,12 @@ def check_extra() -> None:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket bound to an address; port 0 takes one that is free.
+    """A socket that is bound to an address; port 0 chooses a free port.
 
     Raises
     ------
     OptionError
-        If the address cannot be had.
+        If the address cannot be used.
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
@@ -70,7 +70,7 @@ def serve(
     Parameters
     ----------
     workshop : Workshop
-        The contents of every new tab.
+        Sessions of the tabs.
     bound : socket
         From :func:`listen`.
     host : str
@@ -78,7 +78,7 @@ def serve(
     out : path
         Folder that the page's "save" writes to.
     ready : callable
-        Called with the page's address once it answers.
+        Called with the address of the page when the server is ready.
     """
     import uvicorn
 
@@ -93,7 +93,7 @@ def serve(
     shown = "127.0.0.1" if host in ("0.0.0.0", "::", "localhost") else f"[{host}]" if ":" in host else host
 
     class Server(uvicorn.Server):
-        """Uvicorn, saying when it answers."""
+        """Uvicorn, which reports when it is ready."""
 
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
@@ -115,7 +115,7 @@ def serve(
     try:
         Server(config).run(sockets=[bound])
     except KeyboardInterrupt:
-        pass  # how it is meant to end
+        pass  # the usual way to stop the server
     finally:
         bound.close()
         workshop.close()

@@ -1,4 +1,4 @@
-"""A tab of the served page: its fits, and the one that is being made."""
+"""Sessions: the state of each tab of the served page, with its fits and its job."""
 
 from __future__ import annotations
 
@@ -14,36 +14,36 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from patchprism.explorer.wishes import Wish
+    from patchprism.explorer.fit_requests import FitRequest
     from patchprism.jobs.run import Tell
     from patchprism.jobs.view import View
     from patchprism.prism.head import Head
 
-MAX_FITS = 4  # of a tab, which undo goes back to
+MAX_FITS = 4  # number of earlier fits of a tab that undo can go back to
 
 
 class NoSessionError(PatchPrismError):
-    """The session of a tab is unknown, or was dropped for newer ones."""
+    """The session of a tab is unknown, or was removed because there were too many."""
 
 
 class BusyError(PatchPrismError):
-    """There is too much to do already."""
+    """The server has too much work already."""
 
 
 class Stopped(BaseException):
-    """Raised inside a job to end it; no Exception, so that nothing on the way takes it for a bad photo."""
+    """Raised inside a job to stop it. It is no Exception, so that no handler mistakes it for a bad photo."""
 
 
 @dataclass
 class Job:
-    """One fit, as the page sees it."""
+    """The progress and the result of a job."""
 
     state: str = "queued"
     stage: str = ""
     done: int = 0
     total: int | None = None
     error: str = ""
-    fit: int | None = None  # the number of what was made
+    fit: int | None = None  # the number of the new fit
     stop: threading.Event = field(default_factory=threading.Event)
 
     def tell(self, stage: str, done: int, total: int | None) -> None:
@@ -53,7 +53,7 @@ class Job:
         self.stage, self.done, self.total = stage, done, total
 
     def public(self) -> dict[str, Any]:
-        """The state for the page."""
+        """The values that are sent to the page."""
         return {
             "state": self.state,
             "stage": self.stage,
@@ -65,37 +65,58 @@ class Job:
 
     @property
     def over(self) -> bool:
-        """Whether nothing more will happen."""
+        """Whether the job has ended."""
         return self.state in ("done", "failed", "stopped")
 
 
 @dataclass(kw_only=True)
 class Telling(Job):
-    """A fit that somebody waits for, who is told how far it is."""
+    """A job whose progress is passed on to a callback."""
 
     told: Tell
 
     def tell(self, stage: str, done: int, total: int | None) -> None:
-        """Pass it on."""
+        """Pass on the progress."""
         self.told(stage, done, total)
 
 
 @dataclass
 class Session:
-    """One tab's view, and those that it had before.
+    """The view of one tab, and its earlier views.
 
-    ``asked`` is what the tab has asked of all fits to come: ``threshold`` and ``foreground``. ``fits`` are views and
-    messages by their number, ``fit`` the number of the one that is shown, ``newest`` the largest. ``roots`` says whose
-    colours a fit of another model or layer is turned to agree with. ``aside`` is the fit that is shown beside.
+    Attributes
+    ----------
+    view, message : View, bytes
+        The fit that is shown.
+    staged : list of (name, photo)
+        Uploaded photos that the next fit adds.
+    job : Job, optional
+        The last job.
+    head : Head, optional
+        The last head that was taught or uploaded.
+    attention : tuple, optional
+        The last result of :func:`~patchprism.explorer.modes.find_attention`.
+    matches : list of dict, optional
+        The result of the last search.
+    asked : dict
+        ``threshold`` and ``foreground`` that the tab has chosen for all further fits.
+    fits : dict
+        Views and messages of the fits that are kept, by their number.
+    fit, newest : int
+        Number of the fit that is shown, and the largest number.
+    roots : dict
+        For each fit, the number of the fit that its colours are turned to agree with.
+    aside : int, optional
+        Number of the fit that is shown beside.
     """
 
     view: View
     message: bytes
     staged: list[tuple[str, NDArray[np.uint8]]] = field(default_factory=list)
     job: Job | None = None
-    head: Head | None = None  # the last that was taught or given
-    attention: tuple[NDArray[np.float32], dict[str, Any]] | None = None  # the last that was asked for
-    matches: list[dict[str, Any]] | None = None  # of the last search
+    head: Head | None = None
+    attention: tuple[NDArray[np.float32], dict[str, Any]] | None = None
+    matches: list[dict[str, Any]] | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
     asked: dict[str, Any] = field(default_factory=dict)
     fits: OrderedDict[int, tuple[View, bytes]] = field(default_factory=OrderedDict)
@@ -125,7 +146,7 @@ class Session:
         return self.newest
 
     def copy(self) -> Session:
-        """A session that shows the same, with nothing else of this one."""
+        """A new session that shows the same fit."""
         root = self.roots[self.fit]
         if root == self.fit:
             return Session(self.view, self.message)
@@ -146,11 +167,11 @@ class Session:
             raise NoSessionError(f"that fit is no longer kept; undo goes back at most {MAX_FITS} fits")
         return self.fits[fit]
 
-    def found(self, wish: Wish) -> int | None:
-        """The number of a fit that shows another model or layer as a wish asks for it, if one is kept."""
+    def found(self, request: FitRequest) -> int | None:
+        """The number of a fit with the requested model or layer, if one is kept."""
         root = self.roots[self.fit]
         for number, (view, _) in [(self.fit, (self.view, b"")), *self.fits.items()]:
-            if self.roots[number] == root and _like(view, wish, self.view):
+            if self.roots[number] == root and _like(view, request, self.view):
                 return number
         return None
 
@@ -167,8 +188,10 @@ class Session:
         self.view, self.message, self.fit = view, message, fit
 
 
-def _like(view: View, wish: Wish, now: View) -> bool:
-    """Whether a view shows what a wish for another model or layer asks for."""
+def _like(view: View, request: FitRequest, now: View) -> bool:
+    """Whether a view has the requested model or layer."""
     return (
-        view.label == (wish.model or now.label) and view.store is None and shown_layers(view) == (wish.layer,)
+        view.label == (request.model or now.label)
+        and view.store is None
+        and shown_layers(view) == (request.layer,)
     )

@@ -1,4 +1,4 @@
-"""A feature store behind the page: other photos of it, and the patches of all of them that are like one."""
+"""The feature store of a page: shows other photos of it, and searches all of them for similar patches."""
 
 from __future__ import annotations
 
@@ -30,24 +30,24 @@ if TYPE_CHECKING:
 
     Tell = Callable[[str, int, int | None], None]
 
-MAX_SHOWN = 200  # photos, as with the command
+MAX_SHOWN = 200  # photos, as in the command
 MATCHES = 24  # of a search
 BLOCK = 256  # photos whose rows are read at once
-CROP_PATCHES = 5  # across the surroundings of a match
+CROP_PATCHES = 5  # side of the crop around a match, in patches
 CROP_SIDE = 96  # pixels
-# What the tokens depend on beside network and photo: those of a refit with another layer are not the store's.
+# Besides network and photo, tokens depend on these settings.
 _TOKENS = ("layer", "facet", "token_norm", "final_norm")
 
 
 @dataclass
 class Stored:
-    """The store that a page was opened with.
+    """The feature store that a page was opened with.
 
     Attributes
     ----------
     features : StoredFeatures
     first : View
-        What the page opened with, some of its photos.
+        The view of the page when it was opened, with some of the photos.
     """
 
     features: StoredFeatures
@@ -55,19 +55,19 @@ class Stored:
 
     @classmethod
     def of(cls, view: View) -> Stored | None:
-        """The store of a view; None where it has none."""
+        """The store of a view, or None."""
         return None if view.store is None else cls(StoredFeatures(view.store[0]), view)
 
     def __len__(self) -> int:
         return len(self.features)
 
     def check(self, view: View) -> None:
-        """Refuse a view whose tokens are not like the store's.
+        """Check that the tokens of a view and of the store come from the same network and layer.
 
         Raises
         ------
         OptionError
-            If they are of another network, or of another layer of it.
+            If they do not.
         """
         first = self.first
         alike = all(view.settings.get(name) == first.settings.get(name) for name in _TOKENS)
@@ -78,17 +78,17 @@ class Stored:
 
     def rows(self) -> Iterator[tuple[int, PhotoRow]]:
         """All photos with their places in the store, a block at a time."""
-        store = self.features[:]  # names are read a chunk at a time, which two threads must not share
+        store = self.features[:]  # a copy, because threads must not share its cached chunk of names
         for start in range(0, len(store), BLOCK):
             yield from enumerate(store.rows(start, min(start + BLOCK, len(store))), start)
 
     def named(self, text: str) -> list[int]:
-        """Places of the photos whose names contain a text, whatever its case."""
+        """Places of the photos whose names contain a text; case is ignored."""
         wanted = text.casefold()
         return [at for at, row in self.rows() if wanted in row.name.casefold()]
 
     def photo(self, row: PhotoRow) -> StoredPhoto:
-        """A photo that is read when it is first shown, from where the first view's are."""
+        """A photo that is read when it is first shown, in the same way as those of the first view."""
         places, reader = self._reading
         return StoredPhoto(row.name, row.size, places, reader)
 
@@ -101,7 +101,7 @@ class Stored:
     # ------------------------------------------------------------ other photos
 
     def shown(self, view: View, keep: Sequence[int], places: Sequence[int], *, tell: Tell) -> View:
-        """A view of some photos of another one, and of photos of the store, in the same colours.
+        """A view of some photos of another view and of photos of the store, in the same colours.
 
         Parameters
         ----------
@@ -109,7 +109,7 @@ class Stored:
         keep : sequence of int
             Rows of the view, in their order.
         places : sequence of int
-            In the store; those that are kept already are not shown twice.
+            Photos to add, by their places in the store. No photo is shown twice.
 
         Raises
         ------
@@ -153,12 +153,12 @@ class Stored:
         return made.recolored(view.prism, fit=False)
 
     def drawn(self, text: str, seed: int, most: int) -> list[int]:
-        """Places of at most so many photos whose names contain a text, drawn by seed where there are more.
+        """Places of photos whose names contain a text; a random sample if there are more than ``most``.
 
         Raises
         ------
         OptionError
-            If there is none.
+            If there is no such photo.
         """
         found = self.named(text)
         if not found:
@@ -173,16 +173,16 @@ class Stored:
     def search(
         self, view: View, photo: int, patch: int, mask: dict[str, Any], *, everywhere: bool, tell: Tell
     ) -> list[dict[str, Any]]:
-        """The photos of the store with the patches most like one, the best patch of each.
+        """Find the photos of the store with the patches that are most similar to a patch.
 
-        One photo's tokens are in memory at a time.
+        The tokens of one photo are in memory at a time.
 
         Parameters
         ----------
         view : View
-            With the photo that the patch is of, which is left out.
+            View with the photo of the patch. This photo is not searched.
         photo, patch : int
-            Row of the view; index into the photo's grid.
+            Row of the photo in the view, and index of the patch in its grid.
         mask : dict
             ``mask_threshold``, ``mask_side``, ``opening`` and ``closing``: the foreground that is shown.
         everywhere : bool
@@ -191,9 +191,9 @@ class Stored:
         Returns
         -------
         list of dict
-            The best first: ``name``, ``source`` (the whole name), ``place`` in the store, ``patch``, ``value`` (cosine
-            similarity), ``mutual`` (whether the first patch is the match's best in its photo), and ``crop``, a picture
-            of the match's surroundings as a data URL.
+            The best patch of each photo, best first: ``name``, ``source`` (the full name), ``place`` in the store,
+            ``patch``, ``value`` (cosine similarity), ``mutual`` (whether the searched patch is the best match of this
+            patch in its photo), and ``crop``, a picture around the match as a data URL.
 
         Raises
         ------
@@ -213,7 +213,7 @@ class Stored:
                 least = best[0][0] if len(best) == MATCHES else -np.inf
                 found = None if row.name == name else _best(tokens, own[patch], least, prism, row.name)
                 if found is not None:
-                    # Of equals the first in the store: places are never equal.
+                    # Between equal values, the first place in the store wins.
                     entry = (found[0], -place, found[1], found[2], row)
                     (heapq.heappush if len(best) < MATCHES else heapq.heappushpop)(best, entry)
         among = np.ones(len(own), dtype=bool)
@@ -242,7 +242,7 @@ class Stored:
         }
 
     def _crop(self, row: PhotoRow, patch: int) -> str:
-        """The surroundings of a patch as WebP in a data URL; grey where the photo is gone."""
+        """A crop around a patch as WebP in a data URL; grey if the photo is missing."""
         from PIL import Image
 
         places, reader = self._reading
@@ -274,10 +274,10 @@ def _unit(tokens: Tokens) -> NDArray[np.float32]:
 def _best(
     tokens: Tokens, query: NDArray[np.float32], least: float, prism: Prism | None, name: str
 ) -> tuple[float, int, NDArray[np.float32]] | None:
-    """A photo's best patch, its cosine and unit token; None where it is no better than ``least``."""
+    """Cosine, index and unit token of the best patch of a photo; None if it is not better than ``least``."""
     rows = _unit(tokens)
     cosine = rows @ query
-    if cosine.max() <= least:  # most photos end here: their foreground is not asked for
+    if cosine.max() <= least:  # true for most photos, whose foreground is then not needed
         return None
     if prism is not None:
         cosine[~prism.split(tokens, name=name).foreground.ravel()] = -np.inf

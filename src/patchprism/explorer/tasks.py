@@ -1,4 +1,4 @@
-"""What the server's one thread does beside fits: attention, other photos of the store, and searches in it."""
+"""Tasks of the server's worker thread besides fits: attention, other photos of the store, and searches."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from patchprism.explorer.work import Job, Session, Task, Workshop
     from patchprism.jobs.view import View
 
-PRISM_NAME = "explored.prism.safetensors"  # as the page's download is called: page/state.js
+PRISM_NAME = "explored.prism.safetensors"  # the same name as in page/state.js
 
 
 def has_attention(workshop: Workshop, view: View) -> bool:
-    """Whether the attention of a view's photos can be shown; of a network that is not loaded, by its record."""
+    """Whether attention can be shown for a view. If its network is not loaded, this depends on its record."""
     backbone = workshop.backbone_of(view)
     if backbone is not None:
         return can_attend(view, backbone)
@@ -30,7 +30,7 @@ def has_attention(workshop: Workshop, view: View) -> bool:
 
 
 def attention_task(workshop: Workshop) -> Task:
-    """Runs the network over a session's photos and keeps the attention of the class token."""
+    """A task that runs the network over the photos of a session and keeps the attention of the class token."""
 
     def task(session: Session, job: Job) -> None:
         view = session.view
@@ -45,7 +45,7 @@ def attention_task(workshop: Workshop) -> Task:
 def shown_task(
     stored: Stored | None, keep: Sequence[int], places: Sequence[int], draw: tuple[str, int] | None
 ) -> Task:
-    """Shows other photos of the store.
+    """A task that shows other photos of the store.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ def shown_task(
 def search_task(
     stored: Stored | None, photo: int, patch: int, mask: dict[str, Any], *, everywhere: bool
 ) -> Task:
-    """Searches the store; as :meth:`Stored.search <patchprism.explorer.stored.Stored.search>`."""
+    """A task that searches the store; see :meth:`Stored.search <patchprism.explorer.stored.Stored.search>`."""
     store = _there(stored)
 
     def task(session: Session, job: Job) -> None:

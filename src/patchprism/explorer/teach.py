@@ -1,4 +1,4 @@
-"""Heads for the page: taught by marks on patches, and what one says about the patches of a view."""
+"""Heads for the page: fits them to marks on patches, and applies them to the patches of a view."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ if TYPE_CHECKING:
 
     from patchprism.jobs.view import View
 
-# Decisions travel as int32 multiples of GRID; larger ones are as certain.
+# Decisions are sent as int32 multiples of GRID. Larger ones are clipped, which does not change the probabilities.
 _MOST = 2**31 - 1
 
 
 def teach_head(view: View, marks: Sequence[tuple[int, int]], classes: Sequence[str], C: float) -> Head:
-    """A head fitted to marked patches.
+    """Fit a head to marked patches.
 
     Parameters
     ----------
     view : View
     marks : sequence of (patch, class)
-        Patches counted over all photos in their order, row by row.
+        Patches are counted over all photos in their order, row by row.
     classes : sequence of str
-        Names, the background first.
+        Names; the first is the background.
     C : float
         As for :class:`~patchprism.Head`.
 
@@ -56,7 +56,7 @@ def teach_head(view: View, marks: Sequence[tuple[int, int]], classes: Sequence[s
 
 
 def head_from(content: bytes) -> Head:
-    """A head from its file's bytes; raises :class:`~patchprism.errors.HeadError` where they are none."""
+    """A head from the bytes of its file; raises :class:`~patchprism.errors.HeadError` if they are invalid."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "given.head.safetensors"
         path.write_bytes(content)
@@ -67,13 +67,15 @@ def head_from(content: bytes) -> Head:
 
 
 def head_answer(view: View, head: Head) -> bytes:
-    """The response to the page: the length of the head's file (uint32), the file, w_k . x + b_k of all patches (N, K)
-    as int32 multiples of ``GRID``, their scores (float32) and their classes (uint8); all little-endian.
+    """The response to the page, in little-endian order.
+
+    It consists of the length of the head's file (uint32), the file, and for all patches the decisions w_k . x + b_k
+    (N, K) as int32 multiples of ``GRID``, the scores (float32) and the classes (uint8).
 
     Raises
     ------
     HeadError
-        If the head was fitted on another width.
+        If the head was fitted on features of another width.
     """
     content = head.to_bytes()
     decisions = [each.reshape(-1, each.shape[-1]) for each in head.decision_function(view.features)]

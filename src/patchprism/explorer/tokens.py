@@ -1,4 +1,4 @@
-"""Patch tokens made small for the page: a PCA and eight bits per number, with nearly the same cosine similarities."""
+"""Reduces patch tokens for the page, by a PCA and eight bits per number, and nearly keeps cosine similarities."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ MEASURED_QUERIES = 384
 
 @dataclass(frozen=True)
 class ReducedTokens:
-    """Unit tokens of N patches along a few axes, as small whole numbers.
+    """Unit tokens of N patches along a few axes, as small integers.
 
     The cosine similarity of patches a and b is about ``sum(scales**2 * codes[a] * codes[b])``.
 
@@ -55,7 +55,7 @@ class ReducedTokens:
     error: dict[str, float]
 
     def cosine(self, rows: NDArray[np.intp]) -> NDArray[np.float64]:
-        """Cosine similarities of some patches to all, (len(rows), N), as the page computes them."""
+        """Cosine similarities of some patches to all patches, (len(rows), N), as the page computes them."""
         codes: NDArray[np.float64] = self.codes.astype(np.float64)
         cosine: NDArray[np.float64] = (np.square(self.scales.astype(np.float64)) * codes[rows]) @ codes.T
         return cosine
@@ -75,8 +75,8 @@ def reduce_tokens(
     Returns
     -------
     ReducedTokens
-        With as few dimensions as keep the tolerance for ``SHARE`` of the measured pairs and ``WORST`` for all of
-        them, or with all D.
+        The smallest number of dimensions with errors within the tolerance for a share of ``SHARE`` of the measured
+        pairs, and within ``WORST`` for all of them; or else all D.
     """
     for number, each in enumerate(tokens, start=1):
         check_tokens(each, f"photo-{number}")
@@ -118,7 +118,7 @@ def reduce_tokens(
 
 
 class _Sample:
-    """The cosine similarities of some patches to all, which reduced tokens are compared with."""
+    """Exact cosine similarities of some patches to all patches, to measure the error of reduced tokens."""
 
     def __init__(self, rows: NDArray[np.float32]) -> None:
         count = len(rows)
@@ -127,7 +127,7 @@ class _Sample:
         self.cosine = rows[self.queries] @ rows.T
 
     def good(self, codes: NDArray[np.int8], scales: NDArray[np.float32]) -> bool:
-        """Whether the pairs keep their tolerance; sorts nothing, which takes most of the time."""
+        """Whether the errors are within the limits. Unlike :meth:`error`, it needs no slow sorting."""
         error = self._errors(codes, scales)
         within = round(float((error <= TOLERANCE).mean()), 5) if error.size else 1.0
         return within >= SHARE and round(float(error.max(initial=0.0)), 5) < WORST

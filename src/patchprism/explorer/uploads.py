@@ -1,4 +1,4 @@
-"""Photos from outside: read by the one reader of photos, named without anything that could reach the disk."""
+"""Uploaded photos: reads them, and makes their names safe."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MAX_NAME = 120
 
 
 def read_upload(content: bytes, name: str, *, range: Sequence[float] | None = None) -> NDArray[np.uint8]:
-    """An uploaded photo through the one reader of photos, after a look at how large it would become."""
+    """Read an uploaded photo, unless it has too many pixels."""
     from PIL import Image
 
     from patchprism.photos.images import read_photo
@@ -28,7 +28,7 @@ def read_upload(content: bytes, name: str, *, range: Sequence[float] | None = No
         with Image.open(io.BytesIO(content)) as image:
             width, height = image.size
     except Exception:
-        width = height = 0  # the reader says what is wrong
+        width = height = 0  # read_photo reports what is wrong
     if width * height > MAX_UPLOAD_PIXELS:
         raise PhotoError(name, f"has {width * height:,} pixels, more than {MAX_UPLOAD_PIXELS:,}")
     return read_photo(content, name=name, range=range)

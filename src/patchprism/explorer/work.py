@@ -1,4 +1,4 @@
-"""The work of the server: one view per tab, fits on request, one job at a time."""
+"""The work of the server: a session for each tab, and one thread that computes fits."""
 
 from __future__ import annotations
 
@@ -14,12 +14,20 @@ from typing import TYPE_CHECKING, Any
 
 from patchprism.errors import OptionError, PatchPrismError, PhotoError, WeightsError
 from patchprism.explorer.build import build_message
+from patchprism.explorer.fit_requests import (
+    FitRequest,
+    check_request,
+    head_of,
+    moves,
+    reshown,
+    settings_of,
+    without,
+)
 from patchprism.explorer.layers import LayerBank, shown_layers, turn_of
 from patchprism.explorer.message import Message
 from patchprism.explorer.sessions import MAX_FITS, BusyError, Job, NoSessionError, Session, Stopped, Telling
 from patchprism.explorer.stored import Stored
 from patchprism.explorer.uploads import clean_name, read_upload
-from patchprism.explorer.wishes import Wish, check_wish, head_of, moves, reshown, settings_of, without
 from patchprism.support.files import refuse_what_is_read
 from patchprism.support.written import PRISM, Output
 
@@ -57,26 +65,26 @@ __all__ = [
 ]
 
 
-Task = Callable[[Session, Job], None]  # what the one thread does for a session
+Task = Callable[[Session, Job], None]
 
 
 class Workshop:
-    """Sessions and the one thread that computes for them.
+    """The sessions, and the worker thread that computes for them.
 
     Parameters
     ----------
     view : View
-        The view of every new tab.
+        The view that every new tab shows.
     message : bytes
-        Its message.
+        The message of this view.
     backbone : Backbone, optional
-        The network of the view. Without it, the view comes from a store, and the network is loaded when it is needed.
+        The network of the view. If the view comes from a store, it is loaded when it is needed.
     device : str
-        Device of networks that are loaded here.
+        Device for networks that are loaded later.
     bank : LayerBank, optional
-        Keeps the tokens of layers.
+        The tokens of other layers.
     checkpoints : dict, optional
-        Other weights of models by what to call them: the network, and where its weights are.
+        Networks with other weights, and the places of the weights, by the names that the page shows.
     """
 
     def __init__(
@@ -103,7 +111,7 @@ class Workshop:
         self._thread.start()
 
     def close(self) -> None:
-        """Stop what is running and wait for it, but not for long."""
+        """Stop all jobs, and wait a few seconds for the worker thread."""
         with self._lock:
             sessions = list(self._sessions.values())
         for session in sessions:
@@ -118,9 +126,9 @@ class Workshop:
     # ---------------------------------------------------------------- sessions
 
     def open(self, like: str | None = None) -> str:
-        """A new session, showing the first view or another session's.
+        """A new session, which shows the first view or that of another session.
 
-        If there are too many sessions, the one that was idle for longest is dropped.
+        If there are too many sessions, the one that was idle for the longest time is removed.
         """
         made = Session(*self.first) if like is None else self.session(like).copy()
         name = secrets.token_urlsafe(12)
@@ -139,7 +147,7 @@ class Workshop:
         Raises
         ------
         NoSessionError
-            If there is none.
+            If there is no such session.
         """
         with self._lock:
             if name not in self._sessions:
@@ -148,12 +156,12 @@ class Workshop:
             return self._sessions[name]
 
     def add_photo(self, session: Session, content: bytes, name: str) -> str:
-        """Read an uploaded photo, to be there with the next fit; returns the name that it got.
+        """Read an uploaded photo, which the next fit adds; returns its name.
 
         Raises
         ------
         PhotoError
-            If it cannot be read, or there are too many.
+            If it cannot be read, or if there are too many photos.
         """
         name = clean_name(name)
         photo = read_upload(content, name, range=session.view.settings.get("range"))
@@ -170,31 +178,31 @@ class Workshop:
 
     # ---------------------------------------------------------------- jobs
 
-    def start(self, session: Session, wish: Wish) -> Job:
+    def start(self, session: Session, request: FitRequest) -> Job:
         """Queue a fit.
 
         Raises
         ------
         BusyError
-            If this tab has one already, or too many wait.
+            If this tab has a running job already, or too many jobs are waiting.
         PatchPrismError
-            If the wish cannot be fulfilled.
+            If the request is invalid.
         """
-        check_wish(session.view, wish, self._backbones)
+        check_request(session.view, request, self._backbones)
         with session.lock:
             free = not session.job or session.job.over
-            known = session.found(wish) if free and wish.only_moves and not session.staged else None
+            known = session.found(request) if free and request.only_moves and not session.staged else None
             if known is not None:
-                if wish.aside:
+                if request.aside:
                     session.aside = known
                 else:
                     session.back(known)
                 session.job = Job(state="done", fit=known)
                 return session.job
-        return self.queue(session, partial(self._fit, wish=wish))
+        return self.queue(session, partial(self._fit, request=request))
 
     def queue(self, session: Session, task: Task) -> Job:
-        """Queue what :mod:`patchprism.explorer.tasks` makes; raises as :meth:`start` does."""
+        """Queue a task of :mod:`patchprism.explorer.tasks`; raises the errors of :meth:`start`."""
         with session.lock:
             if session.job and not session.job.over:
                 raise BusyError("a fit is already running in this tab; stop it or wait for it")
@@ -219,34 +227,34 @@ class Workshop:
             except PatchPrismError as error:
                 job.error, job.state = str(error), "failed"
             except Exception as error:
-                # No error of a photo or a network may end this thread.
+                # No error of a photo or of a network may end this thread.
                 job.error, job.state = f"{type(error).__name__}: {error}", "failed"
 
-    def _fit(self, session: Session, job: Job, wish: Wish) -> None:
+    def _fit(self, session: Session, job: Job, request: FitRequest) -> None:
         with session.lock:
-            view, staged = session.view, [] if wish.aside else list(session.staged)
-            root = session.roots[session.fit] if wish.only_moves and not staged else None
-            if wish.foreground is not None and isinstance(wish.threshold, str):
-                session.asked = {"threshold": wish.threshold, "foreground": wish.foreground}
-            if wish.head:
+            view, staged = session.view, [] if request.aside else list(session.staged)
+            root = session.roots[session.fit] if request.only_moves and not staged else None
+            if request.foreground is not None and isinstance(request.threshold, str):
+                session.asked = {"threshold": request.threshold, "foreground": request.foreground}
+            if request.head:
                 session.asked = {"threshold": "auto", "foreground": "mask"}
             asked = dict(session.asked)
         try:
-            made = self._made(view, staged, job, wish, asked, session.head)
+            made = self._made(view, staged, job, request, asked, session.head)
             content = build_message(made, progress=job.tell).to_bytes()
         finally:
-            # Also after a failure: photos that break a fit must not break all that follow.
+            # Also after a failure, so that photos that break a fit do not break all later fits.
             with session.lock:
                 session.staged = session.staged[len(staged) :]
         with session.lock:
-            job.fit = session.show(made, content, root=root, aside=wish.aside)
+            job.fit = session.show(made, content, root=root, aside=request.aside)
 
     def _made(
         self,
         view: View,
         staged: list[tuple[str, NDArray[np.uint8]]],
         job: Job,
-        wish: Wish,
+        request: FitRequest,
         asked: dict[str, Any] | None = None,
         head: Head | None = None,
     ) -> View:
@@ -255,22 +263,26 @@ class Workshop:
         from patchprism.jobs.settings import describe_origin
 
         first = self.first[0]
-        called = view.called if wish.model is None else wish.model if wish.model in self.checkpoints else None
-        if wish.model in self.checkpoints and wish.layer is None:
-            wish = replace(wish, layer=shown_layers(view)[-1])
-        other = moves(view, wish)
-        scores = None  # that a threshold of this view holds for
-        if other or staged or wish.without:
+        called = (
+            view.called
+            if request.model is None
+            else request.model
+            if request.model in self.checkpoints
+            else None
+        )
+        if request.model in self.checkpoints and request.layer is None:
+            request = replace(request, layer=shown_layers(view)[-1])
+        other = moves(view, request)
+        scores = None
+        if other or staged or request.without:  # the threshold of this view has no meaning for the new scores
             scores = {name: first.settings.get(name) for name in ("threshold", "foreground")} | (asked or {})
-        view = without(view, wish.without)
-        settings = settings_of(view, wish, first=first, asked=scores)
-        if called is not None and wish.model == called:
+        view = without(view, request.without)
+        settings = settings_of(view, request, first=first, asked=scores)
+        if called is not None and request.model == called:
             loaded, weights_at = self.checkpoints[called]
             settings = replace(settings, model=loaded.record.name, weights=weights_at)
         if other and view.gone:
-            raise OptionError(
-                f"{view.gone[0]} no longer exists, so only the model of the feature store can be shown"
-            )
+            raise OptionError(f"{view.gone[0]} no longer exists, so no other model or layer can be shown")
         photos = Photos(
             [*view.photos.sources, *(array for _, array in staged)],
             [*view.photos.names, *(name for name, _ in staged)],
@@ -279,18 +291,19 @@ class Workshop:
         todo = list(range(len(photos))) if other else list(range(len(view), len(photos)))
         new: dict[int, Any] = {}
         record, weights, framing, origin = view.record, view.weights, view.framing, view.origin
-        if todo:  # tokens of a store are fitted again without its network
+        if todo:  # a fit of the present tokens needs no network, which a store may not have
             backbone = self._backbone(settings, called, job)
             record, weights = backbone.record, backbone.weights
             framing = settings.framing(record) if other else framing
             origin = describe_origin(backbone.identity, settings, framing)
             job.tell("photos", 0, len(todo))
-            if other and wish.layer is not None:  # others will follow, which one forward pass gives as well
+            # Further layers are likely to follow, so the bank keeps them.
+            if other and request.layer is not None:
                 found: Iterable[PhotoTokens] = self._bank.tokens(
                     photos,
                     backbone,
-                    settings,
                     framing,
+                    settings.token_options(),
                     n_patches=view.features.n_patches,
                     told=lambda done: job.tell("photos", done, len(todo)),
                 )
@@ -325,26 +338,26 @@ class Workshop:
             seconds={},
             called=called,
         )
-        fit = view.fitted_here or wish.changes_fit
+        fit = view.fitted_here or request.changes_fit
         job.tell("fit" if fit else "colour", 0, None)
-        if fit:  # which takes its head from the view that it is made of
+        if fit:  # recolored() takes the head from the prism of the view
             made.prism = copy(view.prism)
-            made.prism.head = head_of(view, wish, head)
+            made.prism.head = head_of(view, request, head)
             if made.prism.head is not view.prism.head_:
                 made.prism.masks = {}
         return made.recolored(settings.prism() if fit else view.prism, fit=fit)
 
     def backbone_of(self, view: View, job: Job | None = None) -> Backbone | None:
-        """The network of a view; loaded if a job is given that can wait for it, else None where it is not yet."""
+        """The network of a view. If it is not loaded: None, unless a job is given, which then waits for it."""
         loaded = self._backbones.get(view.label)
         if loaded is None and job is not None:
-            return self._backbone(settings_of(view, Wish(), first=self.first[0]), view.called, job)
+            return self._backbone(settings_of(view, FitRequest(), first=self.first[0]), view.called, job)
         return loaded
 
-    def moved(self, view: View, wish: Wish, tell: Tell) -> View:
-        """A view of another model or layer, made at once."""
-        check_wish(view, wish, self._backbones)
-        return self._made(view, [], Telling(told=tell), wish)
+    def moved(self, view: View, request: FitRequest, tell: Tell) -> View:
+        """A view of another model or layer, computed in this thread."""
+        check_request(view, request, self._backbones)
+        return self._made(view, [], Telling(told=tell), request)
 
     def _backbone(self, settings: Settings, called: str | None, job: Job) -> Backbone:
         from patchprism.jobs.network import load_network
@@ -363,26 +376,33 @@ class Workshop:
         return self._backbones[name]
 
     def turn(self, session: Session, fit: int, other: int) -> TurnInfo | None:
-        """How the colours of one fit are turned to agree with those of another, see :func:`turn_of`."""
+        """The turn that makes the colours of one fit agree with those of another; see :func:`turn_of`."""
         with session.lock:
             (view, _), (reference, message) = session.kept(fit), session.kept(other)
         return turn_of(view, reference, Message.from_bytes(message).header)
 
     def save(
-        self, session: Session, folder: str | os.PathLike[str], options: dict[str, Any], **output: Any
+        self,
+        session: Session,
+        folder: str | os.PathLike[str],
+        options: dict[str, Any],
+        *,
+        background: str = "black",
+        basis: str = "object",
+        overlay_alpha: float | None = None,
     ) -> list[Path] | list[str]:
-        """Write a session's pictures, with another shown foreground, components or scaling, into a folder."""
+        """Write the pictures of a session into a folder, with the foreground and the colours that the page shows."""
         with session.lock:
             view = session.view
-        shown = reshown(view, options, basis=output.get("basis", "object"))
+        shown = reshown(view, options, basis=basis)
         given = self.first[0].prism.loaded_from
-        if given and shown.prism.loaded_from != given:  # fitted again; this must not replace the first fit
+        if given and shown.prism.loaded_from != given:  # a new fit must not replace the given prism
             refuse_what_is_read(Output(folder).path(PRISM), [given])
-        return shown.save(folder, **output)
+        return shown.save(folder, background=background, basis=basis, overlay_alpha=overlay_alpha)
 
 
 def map_sources(view: View) -> list[NDArray[np.uint8]]:
-    """The arrays among a view's sources: photos that are held in memory."""
+    """The photos of a view that are held in memory as arrays."""
     import numpy
 
     return [source for source in view.photos.sources if isinstance(source, numpy.ndarray)]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from patchprism.backbones import WeightsOrigin, find_record
 from patchprism.errors import OptionError, PhotoError, StoreError
-from patchprism.features.extraction import Batches, Photos, extract, photo_names
+from patchprism.features.extraction import Batches, Photos, photo_names
 from patchprism.features.records import record_from
 from patchprism.features.store import StoredFeatures
 from patchprism.features.store.reader import PhotoRow
@@ -235,7 +235,7 @@ def open_in_memory(
     found: dict[int, Any] = {}
     failures: dict[int, PhotoError] = {}
     with run.watch(NETWORK_STAGE):
-        for tokens in extract(
+        for tokens in run.extract(
             photos,
             backbone,
             network.framing,

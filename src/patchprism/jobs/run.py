@@ -5,16 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from patchprism.features.extraction import extract
 from patchprism.jobs.settings import Stopwatch
 from patchprism.photos.sources import read_source
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     import numpy as np
     from numpy.typing import NDArray
 
     from patchprism.backbones import Backbone
+    from patchprism.features.extraction import PhotoTokens
     from patchprism.jobs.engines import Engine
     from patchprism.jobs.source import Failure
     from patchprism.prism.estimator import Prism
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
     Tell = Callable[[str, int, int | None], None]
     Reader = Callable[[str], NDArray[np.uint8]]
+    Extract = Callable[..., Iterator[PhotoTokens]]
 
 
 def no_progress(stage: str, done: int, total: int | None) -> None:
@@ -38,6 +41,8 @@ class Run:
         Where the work is done.
     backbone : Backbone, optional
         A loaded backbone to use instead of loading the one that the settings name.
+    extract : callable
+        As :func:`~patchprism.features.extraction.extract`: photos -> tokens, for jobs in memory.
     reader : callable
         Reads a photo: name -> (H, W, 3) uint8.
     tell : callable
@@ -50,6 +55,7 @@ class Run:
 
     engine: Engine
     backbone: Backbone | None = None
+    extract: Extract = extract
     reader: Reader = read_source
     tell: Tell = no_progress
     watch: Stopwatch = field(default_factory=Stopwatch)

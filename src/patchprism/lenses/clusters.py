@@ -17,6 +17,7 @@ from patchprism.pictures.outputs import LensResult, PhotoLook
 from patchprism.pictures.palette import class_colors
 from patchprism.pictures.sheet import Key
 from patchprism.support.arrays import to_uint8
+from patchprism.support.threads import one_thread
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -72,10 +73,8 @@ class Clustering:
 
     def assign(self, tokens: Tokens) -> NDArray[np.int64]:
         """The cluster of each token, (..., D) -> (...)."""
-        from threadpoolctl import threadpool_limits
-
         rows = np.ascontiguousarray(tokens.reshape(-1, tokens.shape[-1]), np.float32)
-        with threadpool_limits(1):
+        with one_thread():
             labels: NDArray[np.int64] = self.rank[self.means.predict(rows)].reshape(tokens.shape[:-1])
         return labels
 
@@ -154,11 +153,10 @@ def _judge(sample: NDArray[np.float32], seed: int) -> dict[int, float]:
 
 def _fit(rows: NDArray[np.float32], count: int, seed: int) -> Any:
     from sklearn.cluster import MiniBatchKMeans
-    from threadpoolctl import threadpool_limits
 
     # In one thread: batches are small, and on a busy machine, threads that wait for one another make it ten times
     # slower. This also makes the result independent of the number of threads.
-    with threadpool_limits(1):
+    with one_thread():
         return MiniBatchKMeans(count, random_state=seed, n_init=3, batch_size=1024, max_iter=100).fit(rows)
 
 

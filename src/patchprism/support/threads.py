@@ -66,9 +66,19 @@ def one_blas_thread() -> Any:
     return _controller("blas").limit(limits=1)
 
 
+def one_thread() -> Any:
+    """A context manager: NumPy and scikit-learn keep to one thread, for many short calls.
+
+    Import what you use of scikit-learn before the first call, which looks for the libraries that are loaded. The
+    search takes 3 ms once torch is loaded, and ``threadpoolctl.threadpool_limits`` repeats it each time.
+    """
+    return _controller(None).limit(limits=1)
+
+
 @cache
-def _controller(kind: str) -> Any:
-    """The controller of the loaded libraries of a kind ("openmp" or "blas"), created at the first call."""
+def _controller(kind: str | None) -> Any:
+    """The controller of the loaded libraries of a kind ("openmp" or "blas") or of all, created at the first call."""
     from threadpoolctl import ThreadpoolController
 
-    return ThreadpoolController().select(user_api=kind)
+    found = ThreadpoolController()
+    return found if kind is None else found.select(user_api=kind)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, overload
 
 from patchprism.errors import OptionError
 from patchprism.features.patch_features import PatchFeatures
+from patchprism.jobs.run import nobody
 from patchprism.jobs.settings import check_backbone
 from patchprism.jobs.view import View
 from patchprism.lenses.looking import look_through
@@ -367,15 +368,28 @@ class Visualization(View):
             return Drawing(partial(overview_sheet, self)).figure(options)
         return self.figures(options)[name].figure(options)
 
-    def explore(self, *, title: str | None = None, attention: bool = False) -> ExplorerPage:
+    def explore(
+        self,
+        *,
+        title: str | None = None,
+        attention: bool = False,
+        layers: int | Sequence[int] | None = None,
+        backbone: Backbone | None = None,
+    ) -> ExplorerPage:
         """Make the explorer's page for these photos; notebooks display it.
 
         Parameters
         ----------
         title : str, optional
+            Title of the page.
         attention : bool
-            Whether the page can show the attention of the class token. For this, the network is loaded again from the
-            same weights, and runs on the photos again.
+            Whether the page can show the attention of the class token. For this, the network runs on the photos again.
+        layers : int or sequence of int, optional
+            Layers for the slider of the page, besides the layer that is shown: blocks counted from 0, or from the end
+            with negative numbers. The network runs on the photos once more, for all of them.
+        backbone : Backbone, optional
+            The backbone of the view, for ``attention`` and ``layers``. By default it is loaded again from the same
+            weights.
 
         Returns
         -------
@@ -385,17 +399,36 @@ class Visualization(View):
         Raises
         ------
         OptionError
-            With ``attention``, if the features do not come from a network that can be loaded.
+            With ``attention`` or ``layers``, if the features do not come from a network that can be loaded. With
+            ``layers``, also if they come from a feature store, or are those of several layers.
         ModelError
-            With ``attention``, if the network has no attention or no class token.
+            With ``attention``, if the network has no attention or no class token. With ``layers``, if it has no such
+            layer.
         """
         from patchprism.explorer import ExplorerPage, build_message
+        from patchprism.explorer.carried import carry_layers, check_carrying
         from patchprism.explorer.modes import carry_modes
 
         title = None if title is None else checks.text("title", title)
-        backbone = load_again(self) if checks.flag("attention", attention) else None
+        attention = checks.flag("attention", attention)
+        check_backbone("backbone", backbone)
+        wanted: list[int] = []
+        if layers is not None:
+            check_carrying(self, "layers")
+            found = checks.layers("layers", layers)
+            several = found if isinstance(found, tuple) else (found,)
+            wanted = [self.record.layer_index(layer) for layer in several]
+        if backbone is not None and (backbone.record.name, backbone.weights.sha256) != (
+            self.record.name,
+            self.weights.sha256,
+        ):
+            raise OptionError(f"backbone must be the network of these photos, {self.record.name}")
+        if backbone is None and (attention or wanted):
+            backbone = load_again(self)
         message = build_message(self, title=title)
-        carry_modes(message, self, backbone)
+        carry_modes(message, self, backbone if attention else None)
+        if wanted and backbone is not None:
+            carry_layers(message, self, backbone, wanted, nobody)
         return ExplorerPage(message)
 
     def _repr_png_(self) -> bytes:

@@ -1,8 +1,8 @@
-// Colours of one fit turned to agree with those of another: numbers and words, no DOM. explorer/layers.py finds the
-// turns, as patchprism compare does.
+// Turns the colours of one fit to agree with those of another, and describes the result in words. No DOM. The turns
+// themselves are computed in explorer/layers.py, in the same way as patchprism compare does it.
 
-// turns: from this fit to another, and perhaps on from there to a third. Returns the components that are coloured then,
-// by the last one's ranges: { object, pca, ranges, known }, known being the numbers of the components that there are.
+// turns: from this fit to another, and optionally from that one to a third. Returns { object, pca, ranges, known }: the
+// turned components, which are coloured by the ranges of the last fit, and the set of their numbers.
 export function turnedColouring(model, turns) {
   const { fit, object: pca } = model.header;
   const n = model.count;
@@ -20,7 +20,7 @@ export function turnedColouring(model, turns) {
     points = moved;
   }
   const { reference } = turns[turns.length - 1];
-  const object = [points[0]]; // the first is there in any case: its length counts
+  const object = [points[0]]; // always set, because its length gives the number of patches
   reference.components.forEach((number, k) => {
     const deviation = reference.deviation[number - 1];
     object[number - 1] = points[k].map((value) => value * deviation);
@@ -28,7 +28,7 @@ export function turnedColouring(model, turns) {
   return { object, pca: { deviation: reference.deviation }, ranges: reference.ranges, known: new Set(reference.components) };
 }
 
-// What turning leaves, in words; turn: null where too few patches are shared.
+// Describes how well the colours agree after turning. turn is null if too few patches are shared.
 export function turnWords(turn, what, to) {
   if (!turn) return `${what}: fewer than 8 patches are foreground in both, too few to turn its colours to agree with ${to}.`;
   const { residual, shuffled, shifted } = turn;
@@ -36,15 +36,15 @@ export function turnWords(turn, what, to) {
   return `${what}: turned to agree with ${to}. Residual ${residual.toFixed(2)}; by chance it would be ${chance}.`;
 }
 
-export const RESIDUAL = "A residual of 0 means the same up to a turn, 1 nothing in common.";
+export const RESIDUAL = "A residual of 0 means the same colours after turning; 1 means nothing in common.";
 
-// What tells a fit from others: its layer, and its model where that is not the one of `beside`.
+// A label for a fit: its layer, and its model unless that is `beside`.
 export function fitLabel({ model, layers }, beside) {
   const layer = layers ? `layer${layers.shown.length > 1 ? "s" : ""} ${layers.shown.join(", ")}` : "";
   return [model === beside && layer ? "" : model, layer].filter(Boolean).join(", ");
 }
 
-// What to know of turned colours before they leave the page.
+// A note on turned colours, for everything that is exported.
 export function turnedNote({ header, turn }) {
   const { model, layers } = turn.reference;
   const to = fitLabel(turn.reference, header.model.name);
@@ -53,7 +53,7 @@ export function turnedNote({ header, turn }) {
   return `The colours in the page and its pictures are turned to agree with ${to}. The command, the prism and Save give the fit’s own colours; ${compare} turns them as the page does.`;
 }
 
-// The patch of another grid over the same photo that lies where a patch of one grid does; -1 where it has none.
+// The patch at the same place in another grid over the same photo; -1 if there is none.
 export function samePlace(photo, other, index) {
   if (photo.grid.join() === other.grid.join() && photo.crop.join() === other.crop.join()) return index;
   const along = (at, n, [low, high], [start, end], m) => Math.floor(((low + ((at + 0.5) / n) * (high - low) - start) / (end - start)) * m);

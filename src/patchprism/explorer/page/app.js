@@ -1,14 +1,14 @@
-// What the parts of the page share: the message's model, the state of the view, who wants to know of changes.
+// What the parts of the page share: the model of the message, the state of the view, and the events.
 //
 // A part is a function of the app, called once. It listens with app.on(event, listener):
-//   "load"    (model)          another message is shown; state and gallery are new
-//   "change"  (patch, state)   the state has changed, at once
-//   "draw"    (state)          once per frame after changes: masks and colours are up to date
-//   "hover"   (at or null)     once per frame: { photo, index, patch }, patch counted over all photos
-//   "heat"    (patch)          whose heat map is shown, counted over all photos; -1 for none
-//   "tool"    (tool or null)   what a press in a photo does
-//   "theme"   ()               light or dark has changed
-// It keeps in app.defaults what it adds to the opening view, so that links, undo and redo know of it.
+//   "load"    (model)          another message is shown, with a new state and gallery
+//   "change"  (patch, state)   the state has changed; emitted immediately
+//   "draw"    (state)          once per frame after changes, when masks and colours are up to date
+//   "hover"   (at or null)     once per frame: { photo, index, patch }, where patch is counted over all photos
+//   "heat"    (patch)          the patch whose heat map is shown, counted over all photos; -1 for none
+//   "tool"    (tool or null)   another tool handles presses in photos
+//   "theme"   ()               the page has changed between light and dark
+// Values that a part adds to the opening view are kept in app.defaults, so that links, undo and redo include them.
 
 import { byId } from "./dom.js";
 import { History } from "./history.js";
@@ -37,7 +37,7 @@ export class App {
     for (const listener of this.listeners[event] ?? []) listener(...values);
   }
 
-  // Sets some of the state. { remember: false } keeps it out of undo.
+  // Changes some values of the state. With { remember: false }, the change cannot be undone.
   change(patch, { remember = true, kind } = {}) {
     const changed = Object.keys(patch).filter((key) => !sameValue(this.state[key], patch[key]));
     if (!changed.length) return;
@@ -59,7 +59,7 @@ export class App {
     this.step("redo", "Nothing to redo.");
   }
 
-  // One step after the other, since going to another fit takes a moment.
+  // Steps are done one after the other, because going to another fit takes a moment.
   step(way, otherwise) {
     if (this.going) {
       this.going.then(() => this.step(way, otherwise));
@@ -71,7 +71,7 @@ export class App {
     else this.going = this.report(this.goToFit(state)).finally(() => (this.going = null));
   }
 
-  // All that happens between two frames is drawn once.
+  // Draws once per frame, however many changes there are.
   schedule(what) {
     this.stale[what] = true;
     this.frame ||= requestAnimationFrame(() => {
@@ -89,14 +89,14 @@ export class App {
     this.emit("draw", this.state);
   }
 
-  // The patch that is pointed at, by mouse or keys; null for none.
+  // Sets the patch under the mouse or the keyboard cursor; null for none.
   hover(at) {
     this.hovered = at && { ...at, patch: this.model.photos[at.photo].start + at.index };
     this.schedule("hover");
   }
 
-  // What a press in a photo does instead of pinning: { name, cursor, down(at), move(at), up(at), cancel() }, where
-  // at is { tile, photo, index, x, y, event }, x and y counted in patches of the photo's grid; null takes it away.
+  // Sets the tool that handles presses in photos: { name, cursor, down(at), move(at), up(at), cancel() }, where at is
+  // { tile, photo, index, x, y, event }, with x and y in patches of the photo's grid. Without a tool (null), a press pins.
   setTool(tool) {
     if (this.tool === tool) return;
     this.tool?.cancel?.();
@@ -105,7 +105,7 @@ export class App {
     this.emit("tool", tool);
   }
 
-  // A key's meaning, listed under "?".
+  // Sets what a key does. The list of keys is in page.html.
   addKey(key, does) {
     this.keys.set(key, does);
   }
@@ -126,7 +126,7 @@ export class App {
     this.toastTimer = setTimeout(() => toast.classList.remove("seen"), 4000);
   }
 
-  // Read out by screen readers.
+  // Has screen readers say a text.
   say(text) {
     byId("live").textContent = text;
   }

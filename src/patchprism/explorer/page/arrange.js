@@ -1,6 +1,6 @@
-// Where the photos go: justified rows that fill the window. Numbers only, no DOM.
+// Arranges the photos in justified rows that fill the window. Numbers only, no DOM.
 
-// Rows of about equal length: ends of the rows, by dynamic programming over the sums of the aspects.
+// The ends of rows of about equal length, found by dynamic programming over the sums of the aspect ratios.
 function rowEnds(aspects, rows) {
   const n = aspects.length;
   const sums = [0];
@@ -26,7 +26,7 @@ function rowEnds(aspects, rows) {
   return ends;
 }
 
-// Ways to cut n photos into rows: all of them for few photos, else rows of about equal length.
+// Ways to divide n photos into rows: all ways for up to 12 photos, otherwise rows of about equal length.
 function* cutsOf(aspects) {
   const n = aspects.length;
   if (n <= 12) {
@@ -38,11 +38,11 @@ function* cutsOf(aspects) {
   } else for (let rows = 1; rows <= Math.min(n, 2 * Math.sqrt(n) + 4); rows++) yield rowEnds(aspects, rows);
 }
 
-// How a tile holds its two panes: side by side, one above the other, one frame with a divide, or just one pane.
+// The fold of a tile: two panes side by side, two panes one above the other, one frame with a divider, or one pane.
 const ACROSS = { row: 2, column: 1, split: 1, none: 1 };
 const DOWN = { row: 1, column: 2, split: 1, none: 1 };
 
-// One way to lay photos out: rows of the given ends and folds, as large as fits in a box of width x height.
+// Lays photos out in rows with the given ends and folds, as large as a box of width x height allows.
 function laidRows(aspects, ends, folds, { width, height, gap, seam, caption }) {
   const rows = ends.map((end, r) => ({ row: aspects.slice(r ? ends[r - 1] : 0, end), fold: folds[r % folds.length] }));
   let tall = 0;
@@ -77,28 +77,27 @@ function laidRows(aspects, ends, folds, { width, height, gap, seam, caption }) {
   return { boxes, area, evenness: evenness / aspects.length, smallest, height: y - gap };
 }
 
-// A share of the window that photos shall fill at least; a photo and its colours go into one frame where they
-// would fill less side by side.
+// The photos should fill at least this share of the window. If they fill less, a photo and its colours go into one frame.
 const SHARE = 0.56;
-const SMALLEST = 84; // pixels; smaller panes have the gallery scroll instead
+const SMALLEST = 84; // pixels; the gallery scrolls before panes become smaller than this
 
-// Rows of both folds together look restless: they must make photos larger by this, as a logarithm of area.
+// A mix of both folds looks restless, so it must enlarge the photos by at least this much (logarithm of the area).
 const MIXED = 0.15;
-const MOST_MIXED = 5; // rows
+const MOST_MIXED = 5; // maximum number of rows for a mix of folds
 
-// Every fold of each of n rows, but for those where all are alike.
+// All assignments of the two folds to n rows, except those with the same fold everywhere.
 function mixedFolds(n) {
   const bits = Array.from({ length: 2 ** n - 2 }, (_, i) => i + 1);
   return bits.map((bit) => Array.from({ length: n }, (_, r) => (bit & (1 << r) ? "row" : "column")));
 }
 
-// aspects: width by height of each photo. beside: whether a tile shows the photo and its colours. window: the area
-// that the share is of. Returns { boxes [{ x, y, width, height, fold }], height, area }.
+// aspects: width divided by height of each photo. beside: whether a tile shows the photo and its colours. window: the area
+// that SHARE refers to. Returns { boxes [{ x, y, width, height, fold }], height, area }.
 export function arrange({ aspects, width, height, window = width * height, gap = 10, seam = 3, caption = 24, beside = true, size = 1 }) {
   const n = aspects.length;
   const nothing = { boxes: [], height: 0, area: 0 };
   if (!n || width <= 0 || height <= 0) return nothing;
-  // Where the share is reached, photos of about one size are better than a little more of it.
+  // Once the share is reached, photos of about the same size are better than a larger share.
   const enough = SHARE * window;
   const better = (a, b, by = 0) => !b || (Math.min(a.area, b.area) < enough ? a.area > b.area : a.evenness > b.evenness + by);
   const best = (room, foldsOf, found = null, by = 0) => {

@@ -3,7 +3,7 @@
 import { byId, element } from "./dom.js";
 import { doublingsFor, finer, guidesOf } from "./finer.js";
 
-// The page's copy of a photo's crop, as pixels.
+// The pixels of a photo's crop, from the copy that the page contains.
 function cropPixels(tile) {
   const { image, photo } = tile;
   const scale = image.naturalWidth / photo.size[1];
@@ -43,7 +43,7 @@ export function crisp(app) {
     const { start, grid } = tile.photo;
     const { colors, visible } = app.model.layer(state);
     const n = grid[0] * grid[1];
-    // Colours weighted with the foreground, and the foreground: no dark seam runs between them.
+    // Colours are weighted with the foreground and divided by it later, so that no dark seam appears at its edge.
     const values = new Float64Array(4 * n);
     for (let i = 0; i < n; i++) {
       if (visible && !visible[start + i]) continue;

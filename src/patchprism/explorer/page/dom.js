@@ -1,4 +1,4 @@
-// Making elements. No state.
+// Creates elements. No state.
 
 const SVG = "http://www.w3.org/2000/svg";
 export const DOWNLOAD_ICON = "M12 4v11m0 0-4.5-4.5M12 15l4.5-4.5M5 19.5h14";
@@ -32,7 +32,7 @@ export function icon(path) {
   return svg;
 }
 
-// Sets a text only where it differs: the same text set again has its surroundings laid out anew.
+// Sets a text only if it differs, because setting the same text again causes a new layout.
 export function setText(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }

@@ -1,4 +1,4 @@
-// What leaves the page as files: the figure, all images, all masks.
+// Exports files: the figure, all images, all masks.
 
 import { byId, element } from "./dom.js";
 import { INKS, PAPERS, POINTS_PER, layOut, panelPixels, pinItems } from "./figure.js";
@@ -12,7 +12,7 @@ import { zip } from "./zip.js";
 
 const FILLS = { white: [255, 255, 255, 255], transparent: [0, 0, 0, 0], black: [0, 0, 0, 255] };
 const PANELS = { photo: "Photo", colours: "Colours", overlay: "Overlay", score: "Foreground score" };
-const EXTRA_PANELS = { clusters: "Clusters", attention: "Attention" }; // once they were shown
+const EXTRA_PANELS = { clusters: "Clusters", attention: "Attention" }; // available after they were shown
 const MOST_DPI = 1200;
 const DEFAULTS = { width: { in: 6.75, mm: 170 }, dpi: 300 };
 const PREVIEW_WIDTH = 520;
@@ -20,7 +20,7 @@ const PREVIEW_WIDTH = 520;
 const stemOf = (name) => name.replace(/\.[^.]+$/, "");
 const listed = (words) => (words.length > 1 ? `${words.slice(0, -1).join(", ")} and ${words.at(-1)}` : words[0]);
 
-// What a reader of the figure must know, in sentences.
+// The caption: what a reader of the figure must know, in sentences.
 export function captionOf(header, state, panels) {
   const { fit, model, photos } = header;
   const said = [`Patch features of ${model.name} on ${photos.length} photo${photos.length > 1 ? "s" : ""}.`];
@@ -94,7 +94,7 @@ export class Exporter {
     all.textContent = "All images (.zip)";
     all.onclick = () => app.report(this.allImages());
     all.before(element("button", { type: "button", id: "export-figure", class: "primary", onclick: () => this.open() }, "Export figure"));
-    all.after(element("button", { type: "button", id: "download-masks", title: "A PNG per photo, and all as COCO", onclick: () => app.report(this.masks()) }, "Masks (.zip)"));
+    all.after(element("button", { type: "button", id: "download-masks", title: "Masks of the foreground: one PNG per photo, and a COCO file", onclick: () => app.report(this.masks()) }, "Masks (.zip)"));
   }
 
   load() {
@@ -103,7 +103,7 @@ export class Exporter {
     this.known = null;
   }
 
-  // Which panels there are now: a page's pins come and go.
+  // The panels that are available now; there is one for each pin.
   kinds() {
     const { model } = this.app;
     const extra = Object.entries(EXTRA_PANELS).filter(([mode]) => model.extra[mode]);
@@ -114,7 +114,7 @@ export class Exporter {
     const { app } = this;
     const kinds = Object.entries(this.kinds());
     const before = this.picked(this.panels);
-    const first = new Set(this.known ? before : ["photo", app.state.mode === "photo" ? "colours" : app.state.mode, ...this.links.map((_, k) => `pin-${k}`).slice(0, 1)]);
+    const first = new Set(this.known ? before : [...(app.model.header.no_photos ? [] : ["photo"]), app.state.mode === "photo" ? "colours" : app.state.mode, ...this.links.map((_, k) => `pin-${k}`).slice(0, 1)]);
     const pick = (root, entries, chosen) => root.replaceChildren(...entries.map(([value, label]) =>
       element("label", { class: "inline" }, element("input", { type: "checkbox", value, checked: chosen(value), onchange: () => this.changed() }), ` ${label}`)));
     pick(this.panels, kinds, (value) => first.has(value));
@@ -144,17 +144,17 @@ export class Exporter {
   async show() {
     const turn = (this.turn = (this.turn ?? 0) + 1);
     try {
-      const wish = this.wish();
-      const dpi = Math.min(wish.dpi, (PREVIEW_WIDTH * 72) / wish.width);
-      const scene = await this.scene({ ...wish, dpi, format: "png" }, false);
-      checkSize(scene, wish.dpi, wish.format);
+      const settings = this.settings();
+      const dpi = Math.min(settings.dpi, (PREVIEW_WIDTH * 72) / settings.width);
+      const scene = await this.scene({ ...settings, dpi, format: "png" }, false);
+      checkSize(scene, settings.dpi, settings.format);
       const png = await toPng(scene, dpi);
       if (turn !== this.turn) return;
       URL.revokeObjectURL(this.preview.src);
       this.preview.src = URL.createObjectURL(png);
       const [inches, tall] = [scene.width / 72, scene.height / 72];
-      const size = wish.unit === "mm" ? `${(inches * 25.4).toFixed(1)} × ${(tall * 25.4).toFixed(1)} mm` : `${inches.toFixed(2)} × ${tall.toFixed(2)} in`;
-      this.said.textContent = `${size} · panels of ${Math.round((scene.panel * wish.dpi) / 72)} pixels at ${wish.dpi} dpi`;
+      const size = settings.unit === "mm" ? `${(inches * 25.4).toFixed(1)} × ${(tall * 25.4).toFixed(1)} mm` : `${inches.toFixed(2)} × ${tall.toFixed(2)} in`;
+      this.said.textContent = `${size} · panels of ${Math.round((scene.panel * settings.dpi) / 72)} pixels at ${settings.dpi} dpi`;
       this.go.disabled = false;
     } catch (error) {
       if (turn !== this.turn) return;
@@ -163,8 +163,8 @@ export class Exporter {
     }
   }
 
-  // The dialog's settings, checked.
-  wish() {
+  // The settings of the dialog, after checking them.
+  settings() {
     const within = (input, low, high, what) => {
       const value = input.value.trim() === "" ? NaN : Number(input.value);
       if (!(value >= low && value <= high)) throw new Error(`${what} must be a number from ${low} to ${high}.`);
@@ -172,7 +172,7 @@ export class Exporter {
     };
     const unit = this.unit.value;
     const most = unit === "mm" ? 2000 : 80;
-    const wish = {
+    const settings = {
       panels: this.picked(this.panels).filter((panel) => panel in this.kinds()),
       photos: this.picked(this.photos).map(Number),
       perRow: Math.round(within(this.perRow, 1, 48, "Photos per row")),
@@ -187,39 +187,39 @@ export class Exporter {
       dpi: within(this.dpi, 30, MOST_DPI, "Resolution"),
       format: this.format.value,
     };
-    if (!wish.panels.length) throw new Error("Choose at least one column.");
-    if (!wish.photos.length) throw new Error("Choose at least one photo.");
-    return wish;
+    if (!settings.panels.length) throw new Error("Choose at least one column.");
+    if (!settings.photos.length) throw new Error("Choose at least one photo.");
+    return settings;
   }
 
-  // Everything that is drawn, in points; `own` takes the photos' own pixels from the server where there is one.
-  async scene(wish, own) {
+  // Everything that is drawn, in points. With `own`, a served page uses the pixels of the original photos.
+  async scene(settings, own) {
     const { app } = this;
     const { model, state } = app;
     const kinds = this.kinds();
-    const photos = wish.photos.map((index) => ({ ...model.photos[index], index }));
+    const photos = settings.photos.map((index) => ({ ...model.photos[index], index }));
     model.update(state);
     const layout = layOut({
-      photos, columns: wish.panels.map((panel) => kinds[panel]), perRow: wish.perRow, width: wish.width, labels: wish.labels,
-      caption: wish.below ? wish.caption : "", command: wish.below ? wish.command : "", ink: INKS[wish.paper], measure: measureText,
+      photos, columns: settings.panels.map((panel) => kinds[panel]), perRow: settings.perRow, width: settings.width, labels: settings.labels,
+      caption: settings.below ? settings.caption : "", command: settings.below ? settings.command : "", ink: INKS[settings.paper], measure: measureText,
     });
-    checkSize(layout, wish.dpi, wish.format);
+    checkSize(layout, settings.dpi, settings.format);
     const items = [];
     for (const cell of layout.cells) {
       const photo = photos[cell.photo];
-      const scale = wish.dpi / 72;
+      const scale = settings.dpi / 72;
       const size = [Math.max(1, Math.round(cell.height * scale)), Math.max(1, Math.round(cell.width * scale))];
-      const panel = wish.panels[cell.column];
+      const panel = settings.panels[cell.column];
       const { source, over } = this.source(panel, state);
-      const pixels = panelPixels(photo, size, source, over ? await this.photoAt(photo.index, size, own) : null, FILLS[wish.paper]);
-      items.push({ kind: "image", x: cell.x, y: cell.y, width: cell.width, height: cell.height, pixels, columns: size[1], rows: size[0], clear: wish.paper === "transparent" });
+      const pixels = panelPixels(photo, size, source, over ? await this.photoAt(photo.index, size, own) : null, FILLS[settings.paper]);
+      items.push({ kind: "image", x: cell.x, y: cell.y, width: cell.width, height: cell.height, pixels, columns: size[1], rows: size[0], clear: settings.paper === "transparent" });
     }
     items.push(...layout.items);
-    if (wish.pins) items.push(...pinItems(layout, photos, this.links.map(({ pin, matches }) => ({ pin, matches: matches.slice(0, MOST_LINES) })), PIN_COLORS));
-    return { width: layout.width, height: layout.height, panel: layout.cells[0].width, paper: PAPERS[wish.paper], title: model.header.title, caption: wish.caption, command: wish.command, items };
+    if (settings.pins) items.push(...pinItems(layout, photos, this.links.map(({ pin, matches }) => ({ pin, matches: matches.slice(0, MOST_LINES) })), PIN_COLORS));
+    return { width: layout.width, height: layout.height, panel: layout.cells[0].width, paper: PAPERS[settings.paper], title: model.header.title, caption: settings.caption, command: settings.command, items };
   }
 
-  // What a panel shows, and whether the photo lies under it.
+  // The contents of a panel, and whether the photo is visible under it.
   source(panel, state) {
     const { model } = this.app;
     if (panel === "photo") return { source: { visible: new Uint8Array(model.count) }, over: true };
@@ -231,7 +231,7 @@ export class Exporter {
     return { source: { colors, visible, alpha: panel === "overlay" ? state.alpha : 1 }, over: panel === "overlay" || (panel === "colours" && state.background === "photo") };
   }
 
-  // A photo's pixels at [height, width].
+  // The pixels of a photo, resized to [height, width].
   async photoAt(index, [height, width], own) {
     const { app } = this;
     const canvas = new OffscreenCanvas(width, height);
@@ -251,12 +251,12 @@ export class Exporter {
   }
 
   async save() {
-    const wish = this.wish();
+    const settings = this.settings();
     this.go.disabled = true;
     try {
-      const scene = await this.scene(wish, true);
-      const blob = await { png: (each) => toPng(each, wish.dpi), svg: toSvg, pdf: toPdf }[wish.format](scene);
-      this.app.give(blob, `figure.${wish.format}`);
+      const scene = await this.scene(settings, true);
+      const blob = await { png: (each) => toPng(each, settings.dpi), svg: toSvg, pdf: toPdf }[settings.format](scene);
+      this.app.give(blob, `figure.${settings.format}`);
       this.dialog.close();
     } catch (error) {
       this.said.textContent = error.message;
@@ -279,8 +279,8 @@ export class Exporter {
     app.give(await zip(files), "images.zip");
   }
 
-  // Masks of the foreground that is shown, or of classes (a number per patch) with their names: a PNG per photo, whose
-  // values are 0 and 255, or the classes' numbers; and all of them as COCO.
+  // Masks of the foreground that is shown, or of classes (a number per patch) with their names. There is one PNG per
+  // photo with the values 0 and 255, or with the numbers of the classes, and a COCO file for all photos.
   async masks(classes = null, names = ["background", "object"]) {
     const { app } = this;
     const { model } = app;

@@ -1,4 +1,4 @@
-// A figure for a paper: panels in rows and columns, labels and a caption, laid out in points. No DOM.
+// Lays out a figure for a paper, in points: panels in rows and columns, labels and a caption. No DOM.
 
 import { mappedTable, patchAlong, roundHalfEven } from "./math.js";
 
@@ -13,7 +13,7 @@ const figureHeat = mappedTable(FIGURE_STEPS);
 export const INKS = { white: "#1c2026", transparent: "#1c2026", black: "#e8eaee" };
 export const PAPERS = { white: "#ffffff", transparent: null, black: "#000000" };
 
-// The lines of a text no wider than `width`; words that are too long are cut.
+// Breaks a text into lines of at most `width`; words that are too long are divided.
 export function wrapped(text, width, measure) {
   const lines = [];
   let line = "";
@@ -34,7 +34,7 @@ export function wrapped(text, width, measure) {
   return line ? [...lines, line] : lines;
 }
 
-// A text no wider than `width`, shortened in the middle: both ends of a name tell photos apart.
+// Shortens a text to `width` in the middle, because both ends of a file name help to recognise a photo.
 export function fitted(text, width, measure) {
   if (measure(text) <= width) return text;
   const signs = [...text];
@@ -45,9 +45,9 @@ export function fitted(text, width, measure) {
   return "";
 }
 
-// photos: [{ name, size: [height, width] }]; columns: the panels' labels; perRow: photos beside one another; width in
-// points; caption, command: texts below, or empty; measure(text, size, mono) -> points.
-// -> { width, height, cells: [{ photo, column, x, y, width, height }], items: texts }
+// photos: [{ name, size: [height, width] }]; columns: labels of the panels; perRow: number of photos in a row; width: in
+// points; caption, command: texts below the panels, may be empty; measure(text, size, mono) -> points.
+// Returns { width, height, cells: [{ photo, column, x, y, width, height }], items: texts }.
 export function layOut({ photos, columns, perRow, width, labels, caption, command, ink, measure }) {
   const each = Math.min(perRow, photos.length);
   const gaps = each * (columns.length - 1) * PANEL_GAP + (each - 1) * GROUP_GAP;
@@ -87,8 +87,8 @@ export function layOut({ photos, columns, perRow, width, labels, caption, comman
 }
 
 // The pixels of a panel, RGBA at [height, width]. source: { colors, visible, alpha, values, range }, where `visible` says
-// which patches have a colour and `values` are similarities, dark to bright over `range`, in place of colours; photo: RGBA at that size, or null;
-// fill: [red, green, blue, alpha] where there is nothing.
+// which patches have a colour. If `values` is given, similarities are drawn instead of colours, dark to bright over
+// `range`. photo: RGBA of the same size, or null. fill: [red, green, blue, alpha] of pixels without colour and photo.
 export function panelPixels({ start, grid, crop, size }, [height, width], source, photo, fill) {
   const [h, w] = grid;
   const [across, down] = [width / size[1], height / size[0]];
@@ -113,7 +113,7 @@ export function panelPixels({ start, grid, crop, size }, [height, width], source
   return out;
 }
 
-// Where a patch lies in a cell, in points.
+// The box of a patch in a cell, in points.
 export function patchBox(cell, { grid, crop, size }, index) {
   const [h, w] = grid;
   const scale = cell.width / size[1];
@@ -121,7 +121,7 @@ export function patchBox(cell, { grid, crop, size }, index) {
   return { x: cell.x + crop[0] * scale + (index % w) * wide, y: cell.y + crop[1] * scale + Math.floor(index / w) * tall, width: wide, height: tall };
 }
 
-// Marks of the pins and lines to their matches, in the cells of `drawn` columns. links: [{ pin, matches }].
+// Marks of the pins, and lines to their matches, in the cells of the columns `drawn`. links: [{ pin, matches }].
 export function pinItems(layout, photos, links, colors) {
   const made = [];
   const chosen = photos.map((photo) => photo.index);

@@ -1,10 +1,10 @@
-// A figure as PNG, SVG or PDF. scene: { width, height, paper, title, caption, command, items } in points, y downwards;
-// items are { kind: "image", x, y, width, height, pixels, columns, rows }, "rect", "line" and "text".
+// Writes a figure as PNG, SVG or PDF. scene: { width, height, paper, title, caption, command, items } in points, with y
+// pointing down. An item is { kind: "image", x, y, width, height, pixels, columns, rows }, a "rect", "line" or "text".
 
 import { deflate, encodePng, filteredRows } from "./png.js";
 
 const MOST_PIXELS = 120_000_000;
-const MOST_SIDE = 16_384; // of a canvas, in every browser
+const MOST_SIDE = 16_384; // largest side of a canvas that all browsers allow
 const FONTS = { false: "Helvetica, Arial, 'Liberation Sans', sans-serif", true: "'Courier New', Courier, 'Liberation Mono', monospace" };
 
 let measuring = null;
@@ -16,7 +16,7 @@ export function measureText(text, size, mono) {
   return (measuring.measureText(text).width * size) / 100;
 }
 
-// A browser that guards against fingerprinting gives noise for what is read from a canvas.
+// Whether pixels can be read from a canvas: browsers that protect against fingerprinting return noise.
 export function checkCanvas(context) {
   context.save();
   context.fillStyle = "#123456";
@@ -25,7 +25,7 @@ export function checkCanvas(context) {
   context.clearRect(0, 0, 1, 1);
   context.restore();
   if (Math.max(Math.abs(red - 0x12), Math.abs(green - 0x34), Math.abs(blue - 0x56)) > 8) {
-    throw new Error("This browser guards against fingerprinting and gives noise for pixels. SVG without the photo, or the command, makes the figure.");
+    throw new Error("This browser protects against fingerprinting, so the page cannot read the pixels of photos. Choose SVG without the photo, or use the command.");
   }
 }
 
@@ -33,7 +33,7 @@ export function figureSize(scene, dpi) {
   return [Math.max(1, Math.round((scene.width * dpi) / 72)), Math.max(1, Math.round((scene.height * dpi) / 72))];
 }
 
-// Refuses what a browser's memory or its canvas cannot hold.
+// Refuses a figure that is too large for a canvas or for memory.
 export function checkSize(figure, dpi, format) {
   const [width, height] = figureSize(figure, dpi);
   if (width * height > MOST_PIXELS || (format === "png" && Math.max(width, height) > MOST_SIDE)) {
@@ -53,7 +53,7 @@ export async function toPng(scene, dpi) {
   }
   for (const item of scene.items) {
     if (item.kind !== "image") continue;
-    // Panels have the figure's own pixels: nothing is enlarged or smoothed.
+    // Panels have the resolution of the figure, so nothing is enlarged or smoothed.
     context.putImageData(new ImageData(item.pixels, item.columns, item.rows), Math.round(item.x * scale), Math.round(item.y * scale));
   }
   context.scale(scale, scale);
@@ -83,7 +83,7 @@ function drawItem(context, item) {
 }
 
 const short = (value) => String(Math.round(value * 1000) / 1000);
-// Characters that XML does not know are left out.
+// Escapes a text for XML, without the characters that XML does not allow.
 const xmlText = (text) =>
   text.replace(/[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\u{10000}-\u{10ffff}]/gu, "").replace(/[&<>"]/g, (sign) => ({ "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;" })[sign]);
 
@@ -138,7 +138,7 @@ const utf16 = (text) => `<feff${[...Array(text.length).keys()].map((i) => text.c
 const ascii = (text) => new TextEncoder().encode(text);
 const pdfColor = (color) => [1, 3, 5].map((i) => short(parseInt(color.slice(i, i + 2), 16) / 255)).join(" ");
 
-// A text that PDF's own fonts have no letters for, as an image.
+// Draws a text as an image, because the standard fonts of PDF lack some of its characters.
 function textImage(item) {
   const scale = 600 / 72;
   const width = Math.ceil(measureText(item.text, item.size, item.mono) * scale) + 4;
@@ -157,7 +157,7 @@ class PdfFile {
     this.objects = [];
   }
 
-  // An object's number; bytes of a stream come compressed.
+  // Adds an object and returns its number. The bytes of a stream must be compressed already.
   add(dictionary, stream = null) {
     this.objects.push([dictionary, stream]);
     return this.objects.length;

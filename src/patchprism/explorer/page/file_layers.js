@@ -1,4 +1,4 @@
-// Layers that a single file carries: each is a message of its own inside, without the photos.
+// Layers in a single file. Each layer is a separate message inside the message, without the photos.
 
 import { readMessage } from "./message.js";
 import { keptState } from "./served.js";
@@ -7,7 +7,7 @@ import { linked } from "./state.js";
 export class FileLayers {
   constructor(message) {
     this.message = message;
-    this.first = this.shown = message.header.layers.shown[0]; // layers are the numbers of the fits
+    this.first = this.shown = message.header.layers.shown[0]; // in a file, the number of a fit is its layer
     this.read = new Map([[this.first, message]]);
   }
 
@@ -15,7 +15,7 @@ export class FileLayers {
     return this.message.header.carried.layers;
   }
 
-  // The message of a layer, with the photos.
+  // The message of a layer, to which the photos are added.
   async of(layer) {
     if (!this.read.has(layer)) {
       const { header, buffers } = await readMessage(this.message.buffers[`layer-${layer}`]);
@@ -25,7 +25,7 @@ export class FileLayers {
     return this.read.get(layer);
   }
 
-  // The layer that a link's fragment shows.
+  // The layer that the fragment of a link names.
   named(fragment) {
     const layer = Number(new URLSearchParams(fragment.replace(/^#/, "")).get("fit") ?? this.first);
     return this.layers.includes(layer) ? layer : this.first;
@@ -36,10 +36,10 @@ export class FileLayers {
   }
 }
 
-// What layers.js and second.js ask for.
+// The source of layers for layers.js and second.js.
 export function fileSource(app) {
   const { file } = app;
-  linked.set("fit", { write: String, read: () => undefined }); // the file reads it before there is a state
+  linked.set("fit", { write: String, read: () => undefined }); // read by FileLayers.named, before there is a state
   const load = async (layer, settings) => {
     const message = await file.of(layer);
     file.shown = layer;

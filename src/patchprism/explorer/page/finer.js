@@ -1,8 +1,8 @@
-// Values per patch at a finer grid, as features/finer.py has it: joint bilateral upsampling, guided by the photo (Kopf,
-// Cohen, Lischinski and Uyttendaele, 2007). No DOM.
+// Upsamples values per patch to a finer grid, as features/finer.py does: joint bilateral upsampling, guided by the photo
+// (Kopf, Cohen, Lischinski and Uyttendaele, 2007). No DOM.
 
-const DISTANCE = 0.7; // deviation of the distance, in cells of the grid that is doubled
-const COLOR = 0.05; // deviation of the colour, in [0, 1]
+const DISTANCE = 0.7; // standard deviation of the distance, in cells of the coarser grid
+const COLOR = 0.05; // standard deviation of the colour difference; colours are in [0, 1]
 const MOST_DOUBLINGS = 3;
 
 // How often a grid can be doubled before its cells are smaller than the pixels of the photo's crop.
@@ -39,7 +39,7 @@ function halved(guide, [h, w]) {
   return out;
 }
 
-// (h * w * channels) -> (2 h * 2 w * channels), with the mean colours of the cells of both grids.
+// Doubles a grid: (h * w * channels) -> (2 h * 2 w * channels), given the mean colours of the cells of both grids.
 function doubled(values, [h, w], channels, coarse, fine) {
   const out = new Float32Array(4 * h * w * channels);
   const [weights, cells] = [new Float64Array(9), new Int32Array(9)];
@@ -70,7 +70,7 @@ function doubled(values, [h, w], channels, coarse, fine) {
   return out;
 }
 
-// guides: mean colours at the finest grid, then each of the coarser ones, down to that of the values.
+// The guides of the grids: mean colours at the finest grid, then at each coarser one, down to the grid of the values.
 export function guidesOf(pixels, size, [h, w], doublings) {
   let grid = [h << doublings, w << doublings];
   const guides = [meanColors(pixels, size, grid)];
@@ -81,7 +81,7 @@ export function guidesOf(pixels, size, [h, w], doublings) {
   return guides;
 }
 
-// values (h * w * channels) at the grid of the first guide.
+// Upsamples values (h * w * channels) to the grid of the first guide.
 export function finer(values, [h, w], channels, guides) {
   let [found, grid] = [values, [h, w]];
   for (let i = guides.length - 1; i > 0; i--) {

@@ -1,4 +1,4 @@
-// A linear head, as src/patchprism/prism/head.py defines it: its use and its file; headfit.js has its fit. No DOM.
+// A linear head, as src/patchprism/prism/head.py defines it: its decisions and its file. headfit.js fits it. No DOM.
 
 import { rowDots } from "./linear.js";
 import { readTensors, writeTensors } from "./prism.js";
@@ -6,22 +6,22 @@ import { readTensors, writeTensors } from "./prism.js";
 export const DECISION_GRID = 2 ** -12; // decisions are rounded to multiples of this
 const HEAD_VERSION = 1;
 const HEAD_ENTRY = "patchprism_head";
-export const HEAD_NAME = "taught.head.safetensors"; // build.py has the same, for commands
+export const HEAD_NAME = "taught.head.safetensors"; // the same as in build.py, which names it in commands
 const AXIS_STEPS = 32767;
 
-// The reduced tokens of the patches that have a mark, as they travel: (n, dims) int8. marks: [[patch, class], ...].
+// The reduced tokens of the marked patches, (n, dims) int8. marks: [[patch, class], ...].
 export function markedRows({ codes, dims }, marks) {
   const rows = new Int8Array(marks.length * dims);
   marks.forEach(([patch], i) => rows.set(codes.subarray(patch * dims, (patch + 1) * dims), i * dims));
   return rows;
 }
 
-// w_k . x + b_k of all patches from reduced tokens, (n, K), rounded as Python does.
+// Decisions w_k . x + b_k of all patches, (n, K), from reduced tokens, rounded as in Python.
 export function decisionsOf({ weights, bias, width }, { codes, count }, scales) {
   const K = bias.length;
   const scaled = weights.map((value, i) => value * scales[i % width]);
   const out = new Float64Array(count * K);
-  // Of two classes one is enough where the other has the same weights with the other sign, as a fit has.
+  // A fit of two classes gives opposite weights, so one of them is enough.
   const opposite = K === 2 && bias[0] === -bias[1] && scaled.subarray(0, width).every((value, d) => value === -scaled[width + d]);
   const four = new Float64Array(4);
   for (let k = opposite ? 1 : 0; k < K; k++) {
@@ -38,7 +38,7 @@ export function decisionsOf({ weights, bias, width }, { codes, count }, scales) 
   return out;
 }
 
-// What decisions (n, K) say: score, 1 - p(background); the class of each patch; and how sure that is, p(class).
+// Score (1 - p(background)), class and certainty (p(class)) of each patch, from decisions (n, K).
 export function readDecisions(decisions, K) {
   const n = decisions.length / K;
   const [score, sure, classes] = [new Float32Array(n), new Float32Array(n), new Uint8Array(n)];
@@ -61,7 +61,7 @@ export function readDecisions(decisions, K) {
   return { score, sure, classes };
 }
 
-// A head of reduced tokens as one of full tokens, and back. axes: Int16Array (dims, full), in steps of 1 / 32767.
+// Converts a head of reduced tokens to one of full tokens, and back. axes: Int16Array (dims, full), in steps of 1 / 32767.
 export function widened({ weights, bias, width }, axes) {
   const full = axes.length / width;
   const out = new Float64Array(bias.length * full);
@@ -87,7 +87,8 @@ export function narrowed({ weights, bias, width: full }, axes) {
   return { weights: out, bias, width };
 }
 
-// The head's file, as prism/head_file.py lays it out; a head of full tokens with classes, C, patches and origin.
+// Writes the file of a head, in the layout of prism/head_file.py. The head is one of full tokens, with classes, C, patches
+// and origin.
 export function writeHead({ weights, bias, width, classes, C, photos, patches, origin }) {
   const header = { version: HEAD_VERSION, classes, C, n_photos: photos, n_patches: patches, origin };
   const K = bias.length;
@@ -113,6 +114,6 @@ export function readHead(bytes) {
   const width = weights?.shape[1];
   const sound = weights?.shape.length === 2 && weights.shape[0] === K && bias?.shape.length === 1 && bias.shape[0] === K && width > 0;
   const finite = sound && [...weights.values, ...bias.values].every((value) => Math.abs(value) <= 1e12);
-  if (!names || !finite || !(C > 0) || !Array.isArray(patches)) throw new Error("This head is damaged: its classes and weights do not fit.");
+  if (!names || !finite || !(C > 0) || !Array.isArray(patches)) throw new Error("This head is damaged: its classes and weights do not match.");
   return { weights: weights.values, bias: bias.values, width, classes, C, photos, patches, origin: origin ?? {} };
 }

@@ -1,21 +1,21 @@
-// The fit of a linear head: logistic regression on unit tokens, solved a few milliseconds at a time. No DOM.
+// Fits a linear head: logistic regression on unit tokens, solved in steps of a few milliseconds. No DOM.
 //
 // Python minimises the same function of the same tokens; tests/explorer/test_head_page.py compares the weights.
 //
-// What makes many marks fast: a part of them brings the weights near their place before all are used; there, the curvature
-// of a sample of the marks is factorised once, and L-BFGS goes on from it; and four rows at a time are multiplied.
+// Three measures make many marks fast: the first steps use only a part of the marks; near the solution, the curvature of a
+// sample of the marks is factorised once, and L-BFGS starts from it; and four rows are multiplied at a time.
 
 import { cholesky, gram, rowDots, rowSums, solveCholesky } from "./linear.js";
 
-const FIT_MEMORY = 12; // steps that L-BFGS remembers
-const FIT_SLOPE = 1e-9; // largest partial derivative, by C and the number of patches
-const FIT_STEP = 1e-6; // the next step, by the largest weight
-const FIT_ROUGH = 1e-2; // the same where there is more to come
-const FIT_PARTS = [1024, 4096]; // marks of the first rounds
-const LEAST_PER_CLASS = 64;
-const FIT_SAMPLED = 4; // marks whose curvature is looked at, by the width
-const FIT_PAYS = 20;
-const FIT_REFRESHED = 30; // steps after which the curvature is looked at again
+const FIT_MEMORY = 12; // number of steps that L-BFGS remembers
+const FIT_SLOPE = 1e-9; // stops at this largest partial derivative, divided by C and the number of patches
+const FIT_STEP = 1e-6; // stops at this size of the next step, relative to the largest weight
+const FIT_ROUGH = 1e-2; // the same for a first approximation
+const FIT_PARTS = [1024, 4096]; // number of marks in the first rounds
+const FIT_LEAST = 64; // marks of each class in these rounds, if it has so many
+const FIT_SAMPLED = 4; // size of the sample for the curvature, in multiples of the width
+const FIT_PAYS = 20; // the curvature is computed if that costs no more than this many steps
+const FIT_REFRESHED = 30; // number of steps after which the curvature is computed again
 
 const dot = (a, b) => {
   let sum = 0;
@@ -25,43 +25,42 @@ const dot = (a, b) => {
 const largest = (values) => values.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
 
 export class HeadFit {
-  // rows: (n, width) of any numbers, each dimension in steps of `scales` (1 without); classes: n numbers below `count`;
-  // start: `at` of a fit of the same width and count to begin with, or null; like: a fit to begin with, and to take what is
-  // known of the curvature from.
+  // rows: (n, width) numbers; scales: one step of each dimension (1 by default); classes: n numbers below `count`; start:
+  // `at` of a fit with the same width and count to start from, or null; like: a fit to start from, whose curvature is used
+  // as well.
   constructor({ rows, scales = null, width, classes, count, C = 10, like = null, start = like?.at }) {
     Object.assign(this, { rows, scales, width, classes, count, C });
     this.n = classes.length;
     this.sizes = new Array(count).fill(0);
     for (const k of classes) this.sizes[k]++;
-    // All classes weigh the same.
+    // All classes have the same total weight.
     this.shares = this.sizes.map((size) => (size ? (C * this.n) / (count * size) : 0));
-    // Two classes have opposite weights at the end: the difference is solved for, of which each has half.
+    // Two classes get opposite weights, so only their difference is fitted.
     this.vectors = count === 2 ? 1 : count;
     this.penalty = count === 2 ? 0.5 : 1;
     this.length = this.vectors * (width + 1);
     const given = start?.length === this.length;
     this.at = given ? Float64Array.from(start) : new Float64Array(this.length);
-    this.chances = new Float64Array(this.n * this.vectors); // of each mark, where it was last evaluated
+    this.chances = new Float64Array(this.n * this.vectors); // probabilities of the marks in the last evaluation
     this.sampled = Math.min(this.n, FIT_SAMPLED * (width + 1));
-    // Looking at the curvature pays where it costs no more than so many steps.
     this.many = this.sampled * (width + 1) < FIT_PAYS * 4 * this.n;
     this.near = given && this.many;
     this.factors = (given && like?.factors) || null;
-    this.share = this.factors ? (like.share * like.n) / this.n : 1; // of the curvature now in that of the factors
-    this.rough = false; // whether this is a part of another fit, for which FIT_ROUGH will do
+    this.share = this.factors ? (like.share * like.n) / this.n : 1; // the curvature of this fit relative to that of the factors
+    this.rough = false; // whether this is a first approximation on a part of the marks
     this.parts = given ? [] : FIT_PARTS.filter((part) => this.n > 1.5 * part);
     this.part = null;
     this.done = false;
   }
 
-  // A fit of some marks of each class.
+  // A fit on a part of the marks of each class.
   partOf(size, start) {
     const { rows, width, classes, count, C, n, scales } = this;
-    const wanted = this.sizes.map((own) => Math.min(own, Math.max(LEAST_PER_CLASS, Math.round((own * size) / n))));
+    const wanted = this.sizes.map((own) => Math.min(own, Math.max(FIT_LEAST, Math.round((own * size) / n))));
     const seen = new Array(count).fill(0);
     const chosen = [];
     classes.forEach((k, i) => {
-      // Evenly among the class's own.
+      // Evenly spaced among the marks of the class.
       if (Math.floor(((seen[k] + 1) * wanted[k]) / this.sizes[k]) > Math.floor((seen[k] * wanted[k]) / this.sizes[k])) chosen.push(i);
       seen[k]++;
     });
@@ -115,7 +114,7 @@ export class HeadFit {
     return [value, sums];
   }
 
-  // One over the curvature along each weight where all classes are equally probable: a beginning.
+  // The first scaling of steps: one over the curvature along each weight, if all classes were equally probable.
   lookAround() {
     const { rows, scales, width, classes, count, n, shares, vectors } = this;
     const sums = new Float64Array(width + 1);
@@ -130,7 +129,8 @@ export class HeadFit {
     this.begin();
   }
 
-  // The factors of each vector's curvature where the weights are: of all marks, or of some that are drawn in proportion to it.
+  // Factorises the curvature of each vector at the present weights, from all marks or from a sample of them, which is drawn in
+  // proportion to their curvature.
   lookCloser() {
     const { rows, scales, width, classes, n, shares, vectors, chances } = this;
     const size = width + 1;
@@ -163,7 +163,7 @@ export class HeadFit {
     this.since = 0;
   }
 
-  // From a slope to a step, by what is known of the curvature.
+  // Multiplies a vector by the approximate inverse of the curvature, in place.
   bend(way) {
     const { width, vectors, factors, diagonal, steps } = this;
     if (factors) {
@@ -205,14 +205,14 @@ export class HeadFit {
     return way;
   }
 
-  // Parts of the marks come first, until their weights are near.
+  // Advances the fit on a part of the marks; when it is done, its weights are the start of the next.
   advancePart() {
     this.part ??= this.partOf(this.parts[0], this.at);
     if (this.part.advance()) return;
     Object.assign(this, { at: this.part.at, near: this.many, part: null, parts: this.parts.slice(1) });
   }
 
-  // One step; false once nothing is left to gain.
+  // Makes one step; returns false at the minimum.
   advance() {
     if (this.parts.length) {
       this.advancePart();
@@ -251,10 +251,10 @@ export class HeadFit {
       [this.at, this.value, this.slope] = [next, value, slope];
       return gained > 1e-16 * Math.abs(value);
     }
-    return false; // where float64 ends
+    return false; // the precision of float64 is reached
   }
 
-  // Goes on for so many milliseconds, at least one step; true once it is solved.
+  // Advances for so many milliseconds, at least one step; returns true when the fit is done.
   run(milliseconds = Infinity, now = () => performance.now()) {
     const end = now() + milliseconds;
     do {
@@ -264,7 +264,7 @@ export class HeadFit {
     return this.done;
   }
 
-  // Weights (K, width) and intercepts (K), which add up to 0 over the classes.
+  // Weights (K, width) and intercepts (K); both add up to 0 over the classes.
   get head() {
     const { count, width } = this;
     const at = this.part?.at ?? this.at;

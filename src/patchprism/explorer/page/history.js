@@ -1,8 +1,8 @@
-// Undo and redo: the states before each change. States are small objects whose values are replaced, never changed
-// in place, so that a shallow copy keeps one.
+// Undo and redo: keeps the state before each change. Values of a state are replaced and never changed in place, so a
+// shallow copy of the state is enough.
 
 const MOST = 200;
-const PAUSE = 700; // milliseconds between changes of the same kind that count as one, such as those of a drag
+const PAUSE = 700; // milliseconds; changes of the same kind in shorter intervals, as in a drag, count as one
 
 export class History {
   constructor(now = () => performance.now()) {
@@ -16,7 +16,7 @@ export class History {
     this.last = { kind: "", at: -Infinity };
   }
 
-  // Keeps the state before a change. kind: what is changed; the same kind again within a moment is the same change.
+  // Keeps the state before a change. kind: what is changed; see PAUSE.
   note(before, kind) {
     const at = this.now();
     const goesOn = kind === this.last.kind && at - this.last.at < PAUSE && !this.future.length;
@@ -27,7 +27,7 @@ export class History {
     if (this.past.length > MOST) this.past.shift();
   }
 
-  // The next change is one of its own, whatever came before.
+  // Makes the next change a separate step, even if it follows immediately.
   cut() {
     this.last = { kind: "", at: -Infinity };
   }

@@ -1,14 +1,14 @@
-// Hover, heat map, readout, pins: what the page says about one patch.
+// Everything about single patches: hover, heat map, readout and pins.
 
 import { byId } from "./dom.js";
 import { Links } from "./links.js";
 import { factsOf, spokenFacts } from "./readout.js";
 import { MAX_PINS } from "./state.js";
 
-const MOST_LINED = 12; // photos; beyond, a strip of matches takes the place of lines
+const MOST_LINED = 12; // photos; with more, a strip of matches replaces the lines
 
 export function inspect(app) {
-  const soon = new MessageChannel(); // a task at once, where timers wait
+  const soon = new MessageChannel(); // starts a task immediately; timers would wait
   let foreseen;
   let links = null;
   let linked = [];
@@ -20,8 +20,8 @@ export function inspect(app) {
     if (query < app.model.count) app.model.similarity.of(query);
   };
 
-  // Similarities of the patch that the pointer has reached, in a task of their own before the frame that shows
-  // them; of several patches passed since the last task, only the latest.
+  // Computes the similarities of the patch under the pointer in a separate task, before the frame that shows them. If the
+  // pointer has passed several patches since the last task, only the latest counts.
   app.foresee = (photo, index) => {
     if (!app.state.heat || app.state.held) return;
     const asked = foreseen !== undefined;
@@ -42,7 +42,7 @@ export function inspect(app) {
     heat();
     if (!at?.spoken) return;
     const best = model.matches(at, app.state.everywhere).map((match) => `${model.photos[match.photo].name} ${match.value.toFixed(2)}`);
-    app.hovered.spoken = false; // once a move, not once a frame
+    app.hovered.spoken = false; // once per move, not once per frame
     app.say(`${spokenFacts(factsOf(app, at))}. Best matches: ${best.slice(0, 5).join(", ") || "no other photo"}`);
   });
 
@@ -52,13 +52,13 @@ export function inspect(app) {
     const known = pins.findIndex(same);
     app.clicked = known >= 0 || pins.length < MAX_PINS;
     if (!app.clicked) {
-      app.toast(`There are ${MAX_PINS} pins, which is the most. Remove one first.`);
+      app.toast(`There are already ${MAX_PINS} pins, which is the maximum. Remove one first.`);
       return;
     }
     app.history.cut();
     if (known >= 0) app.change({ pins: pins.filter((_, i) => i !== known), held: same(held) ? null : held });
     else app.change({ pins: [...pins, { photo, index }], held: { photo, index } });
-    if (app.hovered) app.hovered.spoken = false; // the next frame must not speak over what is said here
+    if (app.hovered) app.hovered.spoken = false; // the next frame must not interrupt what is said here
     const count = app.state.pins.length;
     app.say(known >= 0 ? "Pin removed." : `Pinned. ${count} ${count === 1 ? "pin" : "pins"}.`);
   };
@@ -83,7 +83,7 @@ export function inspect(app) {
     if (patch.pins || "everywhere" in patch || patch.hidden) link();
     else if ("held" in patch || patch.heatRange || "heat" in patch) heat();
   });
-  // Matches lie in the foreground, but need not follow the hand that drags its threshold.
+  // Matches lie in the foreground. While its threshold is dragged, they are updated with a delay.
   app.on("draw", (state) => {
     clearTimeout(relinking);
     if (state.pins.length && !state.everywhere && mask !== app.model.mask) relinking = setTimeout(link, 120);

@@ -1,4 +1,4 @@
-// The keys that work anywhere on the page; those of a photo are in tile.js.
+// Keys that work anywhere on the page; tile.js has the keys of a photo.
 
 import { byId } from "./dom.js";
 import { BACKGROUNDS, MODES } from "./state.js";
@@ -17,7 +17,7 @@ export function keys(app) {
   app.addKey("-", () => app.zoom(1 / 1.5));
   app.addKey("0", app.resetZoom);
   app.addKey("?", () => byId("keys").showModal());
-  // Leaves a mode, the innermost first, and deletes nothing.
+  // Esc leaves one mode at a time, the innermost first, and deletes nothing.
   app.addKey("Escape", () => {
     if (app.tool) app.setTool(null);
     else if (app.state.single !== null) app.change({ single: null });

@@ -1,4 +1,5 @@
-// A slider over the layers of the network, whose colours are turned to agree with those that the page opened with.
+// A slider over the layers of the network. The colours of each layer are turned to agree with those that the page opened
+// with.
 
 import { RESIDUAL, fitLabel, turnWords } from "./agree.js";
 import { element, setText } from "./dom.js";
@@ -8,7 +9,7 @@ import { second } from "./second.js";
 import { linked } from "./state.js";
 
 export function layers(app) {
-  app.fits = new Map(); // what is known of fits by their number: { model, layer, root }
+  app.fits = new Map(); // fits by their number: { model, layer, root }
   app.defaults.turned = true;
   linked.set("turned", { write: (value) => (value ? "1" : "0"), read: (text) => text !== "0" });
 
@@ -22,12 +23,12 @@ export function layers(app) {
   const legend = element("p", { class: "note", id: "residual-note" }, RESIDUAL);
   body.append(row, turnedRow, note);
 
-  // Where other layers come from: the server.
+  // The source of other layers: the file, or the server.
   app.source = app.file ? fileSource(app) : {
     layers: ({ layers } = app.model.header) => Array.from({ length: layers.depth }, (_, i) => i),
     models: () => app.models,
     turn: (fit, other) => app.server.turn(fit, other),
-    show: (wish, more) => app.work(wish, { more }),
+    show: (request, more) => app.work(request, { more }),
     free: async () => {
       while (app.working) await new Promise((resolve) => setTimeout(resolve, 30));
     },
@@ -38,7 +39,7 @@ export function layers(app) {
     },
   };
 
-  // What a model's colours are turned by, before it is shown.
+  // Finds the turn of a model's colours before the model is shown.
   app.dress = async (model) => {
     model.fit = app.server?.fitNumber ?? app.file?.shown ?? 0;
     model.root = app.server?.rootNumber ?? app.file?.first ?? 0;
@@ -48,7 +49,7 @@ export function layers(app) {
     app.fits.set(model.fit, { model: header.model.name, layer: header.layers?.shown[0], root: model.root });
   };
 
-  // The layer that the slider was last moved to, while an earlier one is computed.
+  // The last position of the slider, if it was moved while an earlier layer is computed.
   let wanted = null;
   const follow = async () => {
     if (app.moving) return;

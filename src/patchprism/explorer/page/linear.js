@@ -1,7 +1,7 @@
-// Linear algebra of a head's fit, on flat arrays. Four rows, or a square of four numbers, at a time: none of the four
-// sums waits for another, and what they share is loaded once.
+// Linear algebra for the fit of a head, on flat arrays. Four sums are computed at a time, because they do not wait for each
+// other, and the numbers that they share are loaded once.
 
-// out[to + j] = bias + weights . row j, for up to four rows of `rows` from the place `at`; weights from `from`.
+// out[to + j] = bias + weights . row j, for up to four rows of `rows` that start at `at`, and weights that start at `from`.
 export function rowDots(rows, at, many, width, weights, from, bias, out, to) {
   if (many === 4) {
     const [second, third, fourth] = [at + width, at + 2 * width, at + 3 * width];
@@ -26,7 +26,7 @@ export function rowDots(rows, at, many, width, weights, from, bias, out, to) {
   }
 }
 
-// sums[to + d] += the same rows, each times its pull.
+// Adds up to four rows to sums[to + d], each multiplied by its pull.
 export function rowSums(rows, at, many, width, pulls, from, sums, to) {
   if (many === 4) {
     const [second, third, fourth] = [at + width, at + 2 * width, at + 3 * width];
@@ -40,7 +40,7 @@ export function rowSums(rows, at, many, width, pulls, from, sums, to) {
   }
 }
 
-// The lower triangle of X X' of (size, m), row by row.
+// The lower triangle of X X', where X is (size, m), row by row.
 export function gram(x, size, m) {
   const out = new Float64Array(size * size);
   for (let i = 0; i < size; i += 2) {
@@ -66,7 +66,7 @@ export function gram(x, size, m) {
   return out;
 }
 
-// The Cholesky factor of a positive definite matrix, in place of its lower triangle.
+// Replaces the lower triangle of a positive definite matrix by its Cholesky factor.
 export function cholesky(matrix, size) {
   for (let i = 0; i < size; i++) {
     const a = i * size;
@@ -85,7 +85,7 @@ export function cholesky(matrix, size) {
   return matrix;
 }
 
-// Solves L L' x = b in place of b, L as cholesky gives it.
+// Replaces b by the solution of L L' x = b, where L is the result of cholesky.
 export function solveCholesky(factor, b, size) {
   for (let i = 0; i < size; i++) {
     let sum = b[i];

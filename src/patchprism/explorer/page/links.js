@@ -1,4 +1,4 @@
-// Pins as marks on their patches, and lines to their best matches. Strokes keep their width at any zoom.
+// Draws pins as marks on their patches, with lines to their best matches. Strokes keep their width at any zoom.
 
 import { svgElement } from "./dom.js";
 import { fitMark } from "./tile.js";
@@ -21,7 +21,7 @@ export class Links {
     this.root.replaceChildren();
   }
 
-  // links: [{ pin, matches }], matches the best first; lined: whether lines lead to them.
+  // links: [{ pin, matches }], with the best matches first; lined: whether lines are drawn.
   show(links, lined) {
     this.links = links;
     this.lined = lined;
@@ -75,7 +75,7 @@ export class Links {
       const x = box.left + (((index % w) + 0.5) / w) * box.width;
       const y = box.top + ((Math.floor(index / w) + 0.5) / h) * box.height;
       const inside = x >= pane.left && x <= pane.right && y >= pane.top && y <= pane.bottom;
-      return inside ? [x - origin.left, y - origin.top] : null; // what zooming has moved out of sight has no line
+      return inside ? [x - origin.left, y - origin.top] : null; // no lines to what is out of view after zooming
     };
     const [casings, lines, texts] = [[], [], []];
     this.links.forEach(({ pin, matches }, i) => {
@@ -88,7 +88,7 @@ export class Links {
         const line = svgElement("line", { ...ends, class: match.mutual ? "link mutual" : "link" });
         line.style.stroke = PIN_COLORS[i % PIN_COLORS.length];
         lines.push(line);
-        const at = (k) => from[k] + 0.72 * (to[k] - from[k]); // nearer to the match: lines meet at the pin
+        const at = (k) => from[k] + 0.72 * (to[k] - from[k]); // nearer to the match, because all lines of a pin meet at the pin
         const text = svgElement("text", { x: at(0), y: at(1), class: "cosine" });
         text.textContent = match.value.toFixed(2);
         texts.push(text);

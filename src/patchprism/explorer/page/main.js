@@ -1,4 +1,4 @@
-// Puts the page together: message, state, photos, and the parts that do things with them.
+// Puts the page together: message, state, photos and the parts of the page.
 
 import { App } from "./app.js";
 import { crisp } from "./crisp.js";
@@ -21,12 +21,12 @@ import { take } from "./take.js";
 import { tools } from "./tools.js";
 import { Gallery } from "./view.js";
 
-// Each is called once with the app, in this order; app.js says how they hear of things.
+// Each part is called once with the app, in this order; app.js describes the events.
 const PARTS = [navigate, panel, readout, inspect, crisp, take, keys, modes, stored, tools, layers];
 
 const app = new App();
 
-// Whether the photos of another model are those that are in the window, patch for patch.
+// Whether two models have the same photos with the same grids.
 function samePhotos(model, other) {
   const like = ({ name, size, grid, crop }) => [name, size, grid, crop].join();
   const bytes = (a, b) => a === b || (a.length === b.length && a.every((value, i) => value === b[i]));
@@ -36,7 +36,8 @@ function samePhotos(model, other) {
   );
 }
 
-// Shows a message, decoded or not. settings: a link's fragment, or (opening, photos before, photos now) -> the state.
+// Shows a message, given as bytes or decoded. settings: the fragment of a link, or a function (opening, photos before,
+// photos now) -> state.
 app.load = async (content, settings) => {
   const model = new Model(content instanceof Uint8Array ? await readMessage(content) : content);
   await app.dress(model);
@@ -47,7 +48,7 @@ app.load = async (content, settings) => {
   const { header } = model;
   app.opening = initialState(header, { ...app.defaults, fit: model.fit });
   app.state = typeof settings === "string" ? fromFragment(settings, app.opening, header.photos) : settings(app.opening, before, header.photos);
-  if (app.file) app.opening.fit = app.file.first; // so that links name another layer
+  if (app.file) app.opening.fit = app.file.first; // so that links to other layers contain their number
   app.hovered = null;
   document.title = header.title;
   byId("title").textContent = header.title;
@@ -84,7 +85,7 @@ function makeGallery() {
 async function start() {
   const data = byId("message-data");
   let content = data.textContent ? fromBase64(data.textContent) : null;
-  data.remove(); // its megabytes are in the arrays now
+  data.remove(); // frees megabytes: the arrays have the contents
   content = content ? await readMessage(content) : await openServer(app);
   if (content.header?.carried) app.file = new FileLayers(content);
   for (const part of PARTS) part(app);
@@ -101,7 +102,7 @@ async function start() {
   requestAnimationFrame(() => performance.mark("drawn"));
 }
 
-// For whoever wants to look inside from the browser's console, tests and benchmarks among them.
+// For the browser's console, tests and benchmarks.
 globalThis.patchprism = app;
 start().catch((error) => {
   document.documentElement.dataset.ready = "failed";

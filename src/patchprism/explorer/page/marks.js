@@ -1,4 +1,4 @@
-// Marks on patches and the classes that they name: lists that are replaced, never changed, and their text in a link.
+// Marks on patches and their classes, and their text in links. The lists are replaced, never changed in place.
 
 export const MOST_CLASSES = 12;
 export const MOST_MARKS = 20_000;
@@ -6,7 +6,7 @@ export const CLASS_COLORS = ["#8a8f9c", "#ffb000", "#00c2a8", "#ff4d6d", "#7c5cf
 
 export const firstClasses = () => [{ name: "background", color: CLASS_COLORS[0] }, { name: "object", color: CLASS_COLORS[1] }];
 
-// Marks as a new sorted list, with some patches of one class, or without them where the class is -1.
+// Marks some patches as class k, or removes their marks if k is -1. Returns a new sorted list.
 export function withMarks(marks, patches, k) {
   const all = new Map(marks);
   for (const patch of patches) {
@@ -16,7 +16,7 @@ export function withMarks(marks, patches, k) {
   return [...all].sort((a, b) => a[0] - b[0]);
 }
 
-// Marks in a link: for each class its patches, as single ones and runs: "0.3-5.9_1.40".
+// Marks as the text of a link: for each class, its number and its patches, singly or as ranges: "0.3-5.9_1.40".
 export function writeMarks(marks) {
   const parts = [];
   for (const k of new Set(marks.map(([, own]) => own))) {
@@ -46,7 +46,7 @@ export function readMarks(text, photos) {
   return [...marks].sort((a, b) => a[0] - b[0]);
 }
 
-// Names are encoded twice: reading the link decodes once before the parts are taken apart.
+// Names are encoded twice, because reading a link decodes it once before it is split.
 const inLink = (name) => encodeURIComponent(encodeURIComponent(name).replaceAll("_", "%5F"));
 
 export const writeClasses = (classes) => classes.map(({ name, color }) => `${inLink(name)}.${color.slice(1)}`).join("_");
@@ -59,7 +59,7 @@ export function readClasses(text) {
       return { name: decodeURIComponent(part.slice(0, at)), color: `#${part.slice(at + 1)}` };
     });
   } catch {
-    return undefined; // no percent code
+    return undefined; // not a valid percent-encoding
   }
   const names = classes.map(({ name }) => name);
   const sound = classes.every(({ name, color }) => name.trim() && name.length <= 100 && /^#[0-9a-f]{6}$/.test(color));

@@ -1,8 +1,8 @@
-// Masks at the photos' resolution, and COCO's run lengths. No DOM.
+// Masks at the resolution of the photos, and COCO's run lengths. No DOM.
 
 import { patchAlong } from "./math.js";
 
-// The mask of one photo's patches at the photo's own resolution, a byte a pixel: 1 is foreground.
+// Enlarges the mask of a photo's patches to the photo's resolution, one byte per pixel: 1 is foreground.
 export function fullMask(mask, { start, grid, crop, size }) {
   const [height, width] = size;
   const [h, w] = grid;
@@ -17,8 +17,8 @@ export function fullMask(mask, { start, grid, crop, size }) {
   return out;
 }
 
-// Lengths of runs down the columns, the first of background, as COCO's compressed text: each as the difference from
-// the one before the last, five bits a character, the lowest first.
+// Lengths of the runs along the columns, starting with background, as COCO's compressed text. Each length from the fourth
+// on is the difference from the last but one before it; each character holds five bits, the lowest first.
 export function runLengths(mask, height, width) {
   const counts = [];
   let [value, run] = [0, 0];
@@ -46,7 +46,7 @@ export function runLengths(mask, height, width) {
   return text;
 }
 
-// One annotation without its ids, or null for an empty mask.
+// The annotation of a mask, without ids; null for an empty mask.
 export function cocoObject(mask, [height, width]) {
   let [area, left, top, right, bottom] = [0, width, height, -1, -1];
   for (let y = 0, at = 0; y < height; y++) {

@@ -1,28 +1,26 @@
-// The page's mathematics: the same bytes as Python's for the same settings. No DOM, no state.
+// The mathematics of the page, which gives the same bytes as Python for the same settings. No DOM, no state.
 //
-// JavaScript's numbers are float64, as is what Python computes colours in; where Python goes through float32,
-// Math.fround does here. tests/explorer/test_math.py runs both over a table of settings.
+// Numbers in JavaScript are float64, and so are Python's computations of colours. Where Python rounds to float32, Math.fround
+// is used here. tests/explorer/test_math.py compares both for a table of settings.
 
 import { fillCube } from "./oklab.js";
 
-export const SIDES = ["above", "below", "none"];
-export const SCALINGS = ["minmax", "percentile", "sigmoid"];
 export const FLAT = 0.5;
 
-// colors.scale_range, one value. span <= 0: the channel is flat.
+// prism/colors.py: scale_range of one value. If span <= 0, the channel is flat.
 export function scaleRange(value, low, high) {
   const span = high - low;
   if (span <= 0) return FLAT;
   return Math.fround(Math.min(Math.max((value - low) / span, 0), 1));
 }
 
-// colors.scale_sigmoid, one value.
+// prism/colors.py: scale_sigmoid of one value.
 export function scaleSigmoid(value, deviation) {
   if (deviation <= 0) return FLAT;
   return Math.fround(0.5 + 0.5 * Math.tanh(value / deviation));
 }
 
-// colors.to_uint8 of one float32: times 255 in float32, rounded half to even.
+// support/arrays.py: to_uint8 of one float32, multiplied by 255 in float32 and rounded half to even.
 export function toUint8(value) {
   const scaled = Math.fround(Math.min(Math.max(value, 0), 1) * 255);
   const floor = Math.floor(scaled);
@@ -31,7 +29,7 @@ export function toUint8(value) {
   return floor;
 }
 
-// prism.split_at: a mask, 1 where the score is strictly on the side.
+// prism/axes.py: split_at, a mask that is 1 where the score is strictly on the side.
 export function splitAt(scores, threshold, side, mask = new Uint8Array(scores.length)) {
   const edge = Math.fround(threshold);
   if (side === "none") mask.fill(1);
@@ -40,8 +38,8 @@ export function splitAt(scores, threshold, side, mask = new Uint8Array(scores.le
   return mask;
 }
 
-// One pass over a grid with a cross of five; value 1 keeps a patch only if its neighbours have it (erosion),
-// value 0 gives to all what one neighbour has (dilation). Outside of the grid takes no part.
+// One pass over a grid with a cross of five patches: erosion for value 1, dilation for value 0. Patches outside the grid are
+// ignored.
 function crossPass(mask, h, w, value) {
   const result = mask.slice();
   const other = 1 - value;
@@ -60,7 +58,7 @@ function crossPass(mask, h, w, value) {
   return result;
 }
 
-// morphology.clean: opened, then closed.
+// prism/morphology.py: clean, which opens and then closes a mask.
 export function cleanMask(mask, h, w, opening, closing) {
   for (let n = 0; n < opening; n++) mask = crossPass(mask, h, w, 1);
   for (let n = 0; n < opening; n++) mask = crossPass(mask, h, w, 0);
@@ -69,7 +67,7 @@ export function cleanMask(mask, h, w, opening, closing) {
   return mask;
 }
 
-// Masks of all photos in one array: threshold, then cleaned photo by photo.
+// The masks of all photos in one array: thresholded, then cleaned photo by photo.
 export function masksOf(scores, photos, settings) {
   const mask = splitAt(scores, settings.threshold, settings.side);
   if (!settings.opening && !settings.closing) return mask;
@@ -81,14 +79,14 @@ export function masksOf(scores, photos, settings) {
   return mask;
 }
 
-// colors.lay_out and to_uint8: values (n, 3), float32, laid out in place; their bytes.
+// prism/colors.py: lay_out, and to_uint8. Values (n, 3), float32, are changed in place; returns their bytes.
 function laidOut(values, space, bytes) {
   if (space === "oklab") for (let at = 0; at < values.length; at += 3) fillCube(values, at);
   for (let i = 0; i < values.length; i++) bytes[i] = toUint8(values[i]);
   return bytes;
 }
 
-// Prism.colors_of: bytes (n, 3) of all patches' object components, foreground or not.
+// prism/fitted.py: colors_of. Bytes (n, 3) of the object components of all patches, foreground or not.
 export function objectColors(components, pca, range, settings, bytes) {
   const n = components[0].length;
   const scaled = new Float32Array(3 * n);
@@ -111,7 +109,7 @@ export function objectColors(components, pca, range, settings, bytes) {
   return laidOut(scaled, settings.space, bytes);
 }
 
-// Prism.all_patch_values: three arrays; the background takes its photo's smallest value of the three.
+// prism/axes.py: all_patch_values, as three arrays. Background patches get the smallest value in their photo.
 export function allPatchValues(components, photos, mask, chosen) {
   const n = mask.length;
   const channels = chosen.map((signed) => {
@@ -130,7 +128,7 @@ export function allPatchValues(components, photos, mask, chosen) {
   return channels;
 }
 
-// The extent of the all-patch picture's channels, as fitting finds it.
+// The range of each channel of the all-patch picture, as the fit finds it.
 export function extentOf(channels) {
   const low = [];
   const high = [];
@@ -167,7 +165,7 @@ export function histogramOf(scores, bins) {
   return counts;
 }
 
-// render._along: for each pixel along one side its patch, or `patches` outside of the crop.
+// pictures/render.py: _along. The patch of each pixel along one side, or `patches` outside the crop.
 export function patchAlong(pixels, patches, start, stop) {
   const index = new Int32Array(pixels);
   const scale = patches / (stop - start);
@@ -178,10 +176,10 @@ export function patchAlong(pixels, patches, start, stop) {
   return index;
 }
 
-// render.paint and render.overlay in one: RGBA of a photo at its own resolution.
+// pictures/render.py: paint and overlay. RGBA of a photo at its own resolution.
 //
-// colors (h*w, 3) bytes; visible (h*w) says which patches have a colour. Where there is none: `fill` grey, or
-// with photo (RGBA of H*W) given the photo itself, patches laid over it with `alpha` in 256ths as Python does.
+// colors: bytes (h*w, 3); visible (h*w) says which patches have a colour. Other pixels have the grey value `fill`. If photo
+// (RGBA of H*W) is given, they show the photo, and patches are blended with it by `alpha`, in steps of 1/256 as in Python.
 export function paintPicture({ colors, visible, grid, crop, size, fill, photo, alpha }) {
   const [height, width] = size;
   const [h, w] = grid;
@@ -216,7 +214,7 @@ export function roundHalfEven(value) {
   return rest > 0.5 || (rest === 0.5 && floor % 2 === 1) ? floor + 1 : floor;
 }
 
-// figures.viridis of one value in [0, 1]: linear between anchors, as bytes into `bytes` at `at`.
+// pictures/sheet.py: viridis of one value in [0, 1], linear between anchors. Writes three bytes into `bytes` at `at`.
 const VIRIDIS =
   "440154 470d60 48186a 482374 472d7b 453781 424086 3e4989 3b528b 375b8d 33638d " +
   "2f6b8e 2c728e 297a8e 26828e 23898e 21918c 1f988b 1fa088 22a785 28ae80 32b67a " +
@@ -234,14 +232,14 @@ export function putMapped(value, bytes, at) {
   }
 }
 
-// A table of n colours, for what is drawn at the speed of the hand.
+// A table of n colours, for heat maps that follow the pointer.
 export function mappedTable(n) {
   const table = new Uint8Array(3 * n);
   for (let i = 0; i < n; i++) putMapped(i / (n - 1), table, 3 * i);
   return table;
 }
 
-// The score's picture, bytes (n, 3).
+// The picture of the scores, bytes (n, 3).
 export function scoreColors(scores, bytes) {
   for (let i = 0; i < scores.length; i++) putMapped(scores[i], bytes, 3 * i);
   return bytes;

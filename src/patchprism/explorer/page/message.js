@@ -1,4 +1,4 @@
-// The message, decoded: docs/explorer.md describes it, src/patchprism/explorer/message.py writes it.
+// Decodes the message, which docs/explorer.md describes and src/patchprism/explorer/message.py writes.
 
 const MAGIC = "PPRISMX";
 const VERSION = 5;
@@ -14,7 +14,7 @@ export function fromBase64(text) {
   return Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
 }
 
-// A message's bytes -> { header, buffers }.
+// The bytes of a message -> { header, buffers }.
 export async function readMessage(content) {
   const magic = String.fromCharCode(...content.subarray(0, 7));
   if (magic !== MAGIC) throw new Error("This is not an explorer message.");
@@ -33,7 +33,7 @@ export async function readMessage(content) {
   return { header, buffers };
 }
 
-// Components (k arrays of float64) from their rows of whole-number codes: exact, since steps are powers of two.
+// Components (k arrays of float64) from their integer codes. The result is exact, because steps are powers of two.
 export function componentsOf(codes, steps) {
   const n = codes.length / steps.length;
   return steps.map((step, k) => {

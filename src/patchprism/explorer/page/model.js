@@ -1,4 +1,4 @@
-// What is shown, computed: scores, masks, colours, similarities. Knows the message and the settings, no DOM.
+// Computes what is shown from the message and the settings: scores, masks, colours, similarities. No DOM.
 
 import { turnedColouring } from "./agree.js";
 import { allColors, allPatchValues, extentOf, histogramOf, masksOf, objectColors, paintPicture, scoreColors, splitAt } from "./math.js";
@@ -30,11 +30,11 @@ export class Model {
     this.mask = new Uint8Array(this.count);
     this.bytes = new Uint8Array(3 * this.count);
     this.scoreBytes = null;
-    this.extra = {}; // bytes of modes that Python computes: modes.js
+    this.extra = {}; // bytes of the modes that Python computes; see modes.js
     this.made = {};
   }
 
-  // Shows other scores than the fit's, such as a taught head's; null brings the fit's back.
+  // Shows other scores, such as those of a taught head, instead of the scores of the fit; null resets them.
   setScores(scores) {
     this.scores = scores ?? this.buffers.scores;
     this.histogram = histogramOf(this.scores, BINS);
@@ -42,7 +42,7 @@ export class Model {
     this.made.mask = null;
   }
 
-  // Masks and colours for some settings; only what the settings change is computed again.
+  // Computes masks and colours for some settings, as far as they have changed.
   update(state) {
     const maskKey = [state.threshold, state.side, state.opening, state.closing].join();
     const maskChanged = maskKey !== this.made.mask;
@@ -64,25 +64,25 @@ export class Model {
     return { maskChanged };
   }
 
-  // Has the colours turned by these turns, one after the other; none brings the fit's own back.
+  // Sets the turns of the colours, which are applied one after the other; an empty list resets them.
   setTurns(turns) {
     this.turned = turns.length ? turnedColouring(this, turns) : null;
     this.made.color = null;
   }
 
-  // Whether the colours that are shown are turned. Only the components that colours were turned with can be.
+  // Whether the colours that are shown are turned. This is only possible for the components that the turn was found for.
   isTurned(state) {
     return Boolean(state.turned && this.turned) && state.basis === "object" && state.components.every((signed) => this.turned.known.has(Math.abs(signed)));
   }
 
-  // What colours are made of.
+  // The components, deviations and ranges that the colours are computed from.
   colouring(state) {
     const { header, object } = this;
     return this.isTurned(state) ? this.turned : { object, pca: header.object, ranges: header.ranges };
   }
 
-  // What becomes 0 and 1 in the all-patch picture: over all patches where the whole image is shown, else with the fit's own
-  // foreground, never with the shown one.
+  // The values that become 0 and 1 in the all-patch picture. They are found over all patches if the whole image is shown, and
+  // otherwise with the foreground of the fit, never with the foreground that is shown.
   allRange(state) {
     const { fit, all_range: fitted } = this.header;
     const whole = state.basis === "all" && state.side === "none";
@@ -96,7 +96,7 @@ export class Model {
     return this.range;
   }
 
-  // Bytes (n, 3) that a mode shows, and which patches they are for.
+  // The bytes (n, 3) that a mode shows, and the patches that have a colour (null: all).
   layer(state) {
     if (state.mode === "score") {
       this.scoreBytes ??= scoreColors(this.scores, new Uint8Array(3 * this.count));
@@ -106,7 +106,7 @@ export class Model {
     return { colors: this.bytes, visible: state.basis === "all" ? null : this.mask };
   }
 
-  // The share of patches in the foreground, of all photos or of one.
+  // The share of foreground patches, in all photos or in one.
   share(photo) {
     const { start, grid } = photo ?? { start: 0, grid: [this.count, 1] };
     const n = grid[0] * grid[1];
@@ -121,13 +121,13 @@ export class Model {
     return at;
   }
 
-  // Of a pin { photo, index }: in the foreground, or everywhere.
+  // The matches of a pin { photo, index } in the foreground, or everywhere.
   matches(pin, everywhere = false) {
     const among = everywhere ? null : this.mask;
     return pinMatches(this.similarity, this.photos, pin.photo, this.photos[pin.photo].start + pin.index, among);
   }
 
-  // A photo's picture as shown, RGBA at `size`; pixels is the photo itself there, where the mode needs it.
+  // The picture of a photo as shown, RGBA of the given size. pixels: the photo in this size, if the mode needs it.
   picture(index, state, size, pixels) {
     const photo = this.photos[index];
     const { start, grid } = photo;
@@ -147,7 +147,7 @@ export class Model {
     });
   }
 
-  // The prism's file, set to what the page shows.
+  // The file of the prism, with the settings of the page.
   prism(state) {
     const { header } = this;
     const options = {

@@ -1,7 +1,7 @@
-// Two modes that Python computes: clusters of patches, and what the class token attends to.
+// Two modes that Python computes: clusters of patches, and the attention of the class token.
 //
-// A single file carries them in its message; a served page asks for them when they are first shown. What is there
-// lies in model.extra, mode -> bytes (n, 3), which the model shows in place of the picture's colours.
+// A single file contains them in its message; a served page requests them when they are first shown. The result is kept in
+// model.extra, mode -> bytes (n, 3), which the model shows instead of the colours.
 
 import { byId, element, setText } from "./dom.js";
 import { mappedTable, roundHalfEven } from "./math.js";
@@ -10,7 +10,7 @@ import { showJob } from "./served.js";
 import { linked } from "./state.js";
 
 const MOST_CLUSTERS = 12;
-const DIMMED = 190; // opacity of the dark over other clusters, of 255
+const DIMMED = 190; // opacity of the shade over other clusters, up to 255
 
 const percent = (share) => (share > 0 && share < 0.005 ? "under 1 %" : `${Math.round(100 * share)} %`);
 
@@ -21,7 +21,7 @@ export function labelColors(labels, palette) {
   return bytes;
 }
 
-// Each photo on its own scale, from 0 to its top: sheet.heat, whose table has 256 colours.
+// pictures/sheet.py: heat, whose table has 256 colours. Each photo has its own scale, from 0 to its top.
 export function attentionColors(weights, tops, photos) {
   const bytes = new Uint8Array(3 * weights.length);
   const table = mappedTable(256);
@@ -47,13 +47,13 @@ export function modes(app) {
   body.append(row, legend, bar, note);
   section.hidden = true;
 
-  let found = {}; // of the model: clusters by what was asked for, and attention
+  let found = {}; // what was computed for the model: clusters by their number or "auto", and "attention"
   let turn = 0;
 
   const has = (mode) => !byId(`mode-${mode}`).hidden;
   const counts = () => app.model.header.clusters?.counts ?? [...Array(MOST_CLUSTERS - 1).keys()].map((i) => i + 2);
 
-  // The clusters of a number, or "auto": { labels, count, silhouette }.
+  // Clusters for a number or "auto": { labels, count, silhouette }.
   const clustersOf = async (asked) => {
     const { header, buffers, count: n } = app.model;
     if (app.server) return app.server.clusters(asked);
@@ -72,7 +72,7 @@ export function modes(app) {
     }
   };
 
-  // Highlights one cluster; -1 none.
+  // Highlights one cluster; -1 for none.
   const single = (k) => {
     const labels = found[app.state.clusters]?.labels;
     if (k < 0 || !labels) return app.gallery.paint("others", null);
@@ -99,7 +99,7 @@ export function modes(app) {
   };
 
   const describeAttention = ({ layer }) => {
-    setText(note, `What the class token attends to in block ${layer + 1}, mean over heads. Each photo has its own scale, from 0 to the 99th percentile of its patches.`);
+    setText(note, `What the class token attends to in layer ${layer}, averaged over heads. Each photo has its own scale, from 0 to the 99th percentile of its patches.`);
     setText(aside, "");
   };
 
@@ -109,7 +109,11 @@ export function modes(app) {
     const own = mode === "clusters" || mode === "attention";
     section.hidden = !own;
     bar.hidden = mode !== "attention";
-    if (own && !has(mode)) return app.change({ mode: "colours" }, { remember: false });
+    if (own && !has(mode)) {
+      const first = app.file?.message.header[mode] ? app.file.first : null;
+      app.toast(first === null ? `This page has no ${mode}.` : `This file has ${mode} for layer ${first} only.`);
+      return app.change({ mode: "colours" }, { remember: false });
+    }
     if (!own) return;
     setText(byId("mode-title"), mode === "clusters" ? "Clusters" : "Attention");
     row.hidden = legend.hidden = mode !== "clusters";
@@ -140,7 +144,7 @@ export function modes(app) {
     app.change({ mode: "colours" }, { remember: false });
   });
 
-  // What a patch has in the mode that is shown, for the readout; "" for nothing.
+  // The line of the readout for the mode that is shown; "" for none.
   app.modeFact = (photo, patch) => {
     const { mode, clusters } = app.state;
     if (mode === "clusters" && found[clusters]) return `cluster ${found[clusters].labels[patch] + 1}`;

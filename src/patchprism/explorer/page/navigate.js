@@ -1,11 +1,11 @@
-// Zoom, panning, one photo over the whole window, order and hiding: what is in view and how large.
+// Controls what is in view and how large: zoom, panning, one photo over the whole window, order and hiding.
 
 import { byId } from "./dom.js";
 import { MAX_SIZE } from "./state.js";
 
 const MOST_ZOOM = 16;
 
-// Indexes of the photos that are shown, in their order.
+// Indices of the photos that are shown, in their order.
 export function shownPhotos(model, state) {
   if (state.single !== null) return [state.single];
   const hidden = new Set(state.hidden);
@@ -18,7 +18,7 @@ export function shownPhotos(model, state) {
   return shown;
 }
 
-// How similar a photo's best patch is to the first pin.
+// The similarity of the photo's best patch to the first pin.
 function likeness(model, state, index) {
   const [pin] = state.pins;
   if (!pin) return 0;
@@ -38,7 +38,7 @@ export function navigate(app) {
     const { zoom, panX, panY } = app.state;
     if (zoom !== 1) app.change({ panX: inside(panX - dx / zoom), panY: inside(panY - dy / zoom) }, { kind: "place" });
   };
-  // Zooms about a point of the pane, which stays where it is.
+  // Zooms around a point of the pane, which stays in place.
   app.zoom = (factor, x = 0.5, y = 0.5) => {
     const { zoom: before, panX, panY } = app.state;
     const zoom = Math.min(Math.max(before * factor, 1), MOST_ZOOM);
@@ -47,7 +47,7 @@ export function navigate(app) {
   };
   app.resetZoom = () => app.change({ zoom: 1, panX: 0.5, panY: 0.5 });
 
-  // The patch that keys have reached comes into view.
+  // Brings the patch under the keyboard cursor into view.
   app.follow = (photo, index) => {
     const { zoom, panX, panY } = app.state;
     if (zoom === 1) return;
@@ -60,14 +60,14 @@ export function navigate(app) {
     app.change({ panX: near(panX, x), panY: near(panY, y) }, { kind: "place" });
   };
 
-  // double: by a double click, whose first click has set or removed a pin, which is taken back.
+  // double: after a double click. Its first click has set or removed a pin, which is undone.
   app.open = (index, double = false) => {
     if (double && app.clicked) app.undo();
     const single = app.state.single === index ? null : index;
     app.change({ single, zoom: 1, panX: 0.5, panY: 0.5 });
     app.gallery.tiles[index].frame.focus({ preventScroll: true });
   };
-  // Arrow keys that do not move over patches: true where they have done something else.
+  // Handles arrow keys that do not move the cursor over patches; returns whether it did.
   app.arrow = ([dx, dy], shift) => {
     const { single, zoom } = app.state;
     if (single !== null && !shift && dx) {
@@ -84,7 +84,7 @@ export function navigate(app) {
     return false;
   };
   app.hide = (index) => {
-    if (app.model.photos.length - app.state.hidden.length < 2) return app.toast("The last photo stays.");
+    if (app.model.photos.length - app.state.hidden.length < 2) return app.toast("The last photo cannot be hidden.");
     app.change({ hidden: [...app.state.hidden, index], single: null });
   };
 

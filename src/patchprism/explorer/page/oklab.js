@@ -1,4 +1,4 @@
-// OKLab, as src/patchprism/oklab.py lays components out in it: the same sums in the same order, so the same bytes.
+// Colours in OKLab, as in src/patchprism/prism/oklab.py: the same sums in the same order, which give the same bytes.
 
 const FROM_CONES = [
   [4.076741661347994, -3.3077115904081933, 0.2309699287294279],
@@ -13,7 +13,7 @@ const FROM_LAB = [
 const CENTER = [0.6, 0.05, -0.01];
 const SIDE = 0.205;
 
-// oklab._power_5_12: square roots, and a cube root by Halley's method; Math.pow differs from engine to engine.
+// _power_5_12: square roots, and a cube root by Halley's method, because Math.pow differs between engines.
 function power512(value) {
   let root = 0.3 + 0.7 * value;
   for (let n = 0; n < 5; n++) {
@@ -28,7 +28,7 @@ function gammaCoded(linear) {
   return clipped <= 0.0031308 ? 12.92 * clipped : 1.055 * power512(clipped) - 0.055;
 }
 
-// oklab.fill_cube: three float32 values in [0, 1] at `at`, in place.
+// fill_cube: changes the three float32 values in [0, 1] at `at` in place.
 export function fillCube(values, at) {
   const light = SIDE * (values[at] - 0.5) + CENTER[0];
   const a = SIDE * (values[at + 1] - 0.5) + CENTER[1];

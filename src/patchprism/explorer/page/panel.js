@@ -1,4 +1,4 @@
-// The controls beside the photos. They only tell what was asked for; main.js sets the state.
+// The controls beside the photos. They change the state of the app, and show it.
 
 import { byId, element, setText } from "./dom.js";
 import { PIN_COLORS } from "./links.js";
@@ -8,13 +8,13 @@ import { inControls } from "./words.js";
 
 const MOST_CROPS = 12;
 
-// What the three components become.
+// The names of the three channels.
 const CHANNELS = { rgb: ["Red", "Green", "Blue"], oklab: ["Lightness", "Green–red", "Blue–yellow"] };
 
-// How near the page's similarities are to those of the full tokens.
+// Describes how accurate the similarities in the page are.
 function accuracyOf({ tolerance, error }) {
   const share = error.within === 1 ? "all" : `${(100 * error.within).toFixed(2)} %`;
-  return `Cosines are within ${tolerance} of the full tokens’ for ${share} of pairs (largest error ${error.max.toFixed(2)}).`;
+  return `Cosines differ from those of the full tokens by at most ${tolerance} for ${share} of pairs (largest error ${error.max.toFixed(2)}).`;
 }
 
 export function panel(app) {
@@ -75,7 +75,7 @@ class Panel {
     byId(id).addEventListener("change", (event) => this.app.change({ [key]: event.target.checked }));
   }
 
-  // The whole image has its background too; the foreground's components come back with the fit's foreground.
+  // The whole image is shown with its background; going back to the foreground also resets the side to that of the fit.
   basis(basis) {
     const { fit } = this.model.header;
     const { side } = this.app.state;
@@ -123,7 +123,7 @@ class Panel {
     const [inside, outside, text] = this.histogramColors;
     context.clearRect(0, 0, width, height);
     const counts = this.model.histogram;
-    // The square root, or the bins of a flat wall hide those of everything else.
+    // The square root, because a uniform wall fills a few bins, which would make all others invisible.
     if (counts !== this.counted) this.most = Math.sqrt(Math.max(...counts));
     this.counted = counts;
     const edge = state.threshold * BINS;
@@ -174,9 +174,9 @@ class Panel {
     byId("accuracy").textContent = accuracyOf(tokens);
   }
 
-  // Every control as the state has it.
+  // Sets every control to the state.
   show(state) {
-    // Kept as text: the state is one object that changes.
+    // Kept as a text, because the state is a single object that changes.
     const colors = [state.basis, state.space, ...state.components].join();
     const changedBasis = !this.shown || this.shown.basis !== state.basis;
     const changedColors = !this.shown || this.shown.colors !== colors;
@@ -254,7 +254,7 @@ class Panel {
     byId("explained-note").textContent = `${(100 * [...sum].reduce((total, k) => total + pca.explained[k], 0)).toFixed(1)} % of the variance`;
   }
 
-  // The matches' surroundings, best first; pressing one shows its photo.
+  // Crops around the matches, best first; pressing one shows its photo.
   strip(matches) {
     return element("div", { class: "strip" }, ...matches.slice(0, MOST_CROPS).map((match) => {
       const { image, photo } = this.app.gallery.tiles[match.photo];
@@ -263,7 +263,7 @@ class Panel {
       const [left, top, right, bottom] = photo.crop.map((edge) => edge * scale);
       const [h, w] = photo.grid;
       const [row, column] = [Math.floor((match.patch - photo.start) / w), (match.patch - photo.start) % w];
-      const side = (5 * (right - left)) / w; // five patches
+      const side = (5 * (right - left)) / w; // the crop shows five patches
       const x = left + ((column + 0.5) / w) * (right - left) - side / 2;
       const y = top + ((row + 0.5) / h) * (bottom - top) - side / 2;
       canvas.getContext("2d").drawImage(image, x, y, side, side, 0, 0, 96, 96);
@@ -288,7 +288,7 @@ class Panel {
         swatch.style.background = PIN_COLORS[i % PIN_COLORS.length];
         const w = photos[pin.photo].grid[1];
         const where = `row ${Math.floor(pin.index / w) + 1}, column ${(pin.index % w) + 1}`;
-        const text = `${photos[pin.photo].name}, ${where}: ${mutual} mutual of ${matches.length}`;
+        const text = `${photos[pin.photo].name}, ${where}: ${mutual} of ${matches.length} matches mutual`;
         const strip = this.app.lined ? [] : [this.strip(matches)];
         return element(
           "li",

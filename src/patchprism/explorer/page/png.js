@@ -1,5 +1,5 @@
-// PNG files, written here and not by a canvas: browsers that guard against fingerprinting put noise into what is
-// read back from one. Firefox with privacy.resistFingerprinting changed 99 % of a picture's pixels, by up to 251.
+// Writes PNG files without a canvas, because browsers that protect against fingerprinting add noise to what is read from a
+// canvas. Firefox with privacy.resistFingerprinting changed 99 % of a picture's pixels, by up to 251.
 
 const CRC_TABLE = Uint32Array.from({ length: 256 }, (_, n) => {
   for (let bit = 0; bit < 8; bit++) n = n & 1 ? 0xedb88320 ^ (n >>> 1) : n >>> 1;
@@ -30,13 +30,13 @@ function paeth(left, above, corner) {
   return fromAbove <= fromCorner ? above : corner;
 }
 
-// Rows of some channels of RGBA, each row as its difference from the row above or from Paeth's guess, whichever is
-// smaller: what PNG and PDF compress.
+// Filters rows of some channels of RGBA for PNG and PDF: each row becomes its difference from the row above or from Paeth's
+// prediction, whichever is smaller.
 export function filteredRows(rgba, width, height, channels = [0, 1, 2]) {
   const step = channels.length;
   const length = step * width;
   const out = new Uint8Array((length + 1) * height);
-  const rows = [new Uint8Array(length + step), new Uint8Array(length + step)]; // a pixel of 0 before the first
+  const rows = [new Uint8Array(length + step), new Uint8Array(length + step)]; // begins with a pixel of zeros, the left neighbour of the first pixel
   const guessed = new Uint8Array(length);
   const size = (byte) => (byte < 128 ? byte : 256 - byte);
   for (let y = 0, from = 0, to = 0; y < height; y++) {
@@ -68,7 +68,7 @@ export async function deflate(bytes) {
   return new Uint8Array(await new Response(stream).arrayBuffer());
 }
 
-// The file of a picture, as a blob. kind: "rgb" leaves alpha out, "rgba" keeps it, "grey" takes red alone.
+// The PNG file of a picture, as a blob. kind: "rgb" drops alpha, "rgba" keeps it, "grey" keeps red only.
 export async function encodePng(rgba, width, height, { kind = "rgb", dpi, text = {} } = {}) {
   const [channels, type] = { rgb: [[0, 1, 2], 2], rgba: [[0, 1, 2, 3], 6], grey: [[0], 0] }[kind];
   const data = await deflate(filteredRows(rgba, width, height, channels));

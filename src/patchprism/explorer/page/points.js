@@ -1,6 +1,6 @@
-// Points of the scatter, drawn pixel by pixel, so that 50,000 of them follow the hand without a GPU. No DOM.
+// Draws the points of the scatter pixel by pixel, so that 50,000 points can be moved smoothly without a GPU. No DOM.
 
-const MUTED_POINT = 0x59908880; // 0xAABBGGRR: the background's patches
+const MUTED_POINT = 0x59908880; // background patches, as 0xAABBGGRR
 const DIM_POINT = 0x38000000;
 
 export class PointField {
@@ -24,7 +24,7 @@ export class PointField {
     this.depths = new Float32Array(width * height);
   }
 
-  // axes: two or three arrays of numbers; shown (n) says which patches the axes' extents are taken from.
+  // axes: two or three arrays of numbers; shown (n) says which patches determine the range of each axis.
   place(axes, shown) {
     const n = axes[0].length;
     this.count = n;
@@ -44,7 +44,7 @@ export class PointField {
     if (this.x?.length !== n) [this.x, this.y, this.z] = [0, 1, 2].map(() => new Float32Array(n));
   }
 
-  // Where the axes' ends are drawn, [x, y] of low and high for each.
+  // The ends of each axis in pixels: [x, y] of low and high.
   ends() {
     return this.axes.map((_, k) => [-1, 1].map((end) => this.toPixels(this.axes.map((__, other) => (other === k ? end : this.solid ? 0 : -1)))));
   }
@@ -66,8 +66,8 @@ export class PointField {
     return [this.width / 2 + this.scale * (sum(right) - this.centre[0]), this.height / 2 - this.scale * (sum(up) - this.centre[1])];
   }
 
-  // colors (n, 3) bytes; visible (n) or null for all; chosen (n) or null; size of a point in pixels; background: whether
-  // patches that are not visible have a point, too.
+  // colors: bytes (n, 3); visible: (n), or null for all; chosen: (n), or null; size: of a point in pixels; background:
+  // whether patches that are not visible are drawn as well.
   draw({ colors, visible, chosen, size, background }) {
     this.drawn = background ? null : visible;
     const { words, ids, depths, x, y, z, axes, width, height, count } = this;
@@ -83,12 +83,12 @@ export class PointField {
     words.fill(0);
     ids.fill(-1);
     depths.fill(-1e9);
-    // What is less important first: it must not hide the rest.
+    // Less important points are drawn first, so that they do not hide the others.
     const rank = (i) => (visible && !visible[i] ? 0 : 1) + (chosen?.[i] ? 2 : 0);
     const last = chosen ? 3 : 1;
     for (let pass = visible && background ? 0 : 1; pass <= last; pass++) {
       if (pass === 2 && !background) continue;
-      const behind = pass * 4; // later passes lie before earlier ones
+      const behind = pass * 4; // later passes are drawn in front of earlier ones
       const wide = pass === 0 ? Math.max(1, size - 1) : size;
       for (let i = 0; i < count; i++) {
         if (rank(i) !== pass) continue;
@@ -112,7 +112,7 @@ export class PointField {
     }
   }
 
-  // The point at a pixel or next to it, or -1.
+  // The point nearest to a pixel within some reach, or -1.
   at(px, py, reach) {
     let [best, least] = [-1, Infinity];
     for (let dy = -reach; dy <= reach; dy++) {
@@ -127,7 +127,7 @@ export class PointField {
     return best;
   }
 
-  // Which points lie inside of a closed line [[x, y], ...], a byte each.
+  // Whether each point lies inside a closed line [[x, y], ...], as bytes.
   within(line) {
     const found = insideOf(line, this.x, this.y);
     if (this.drawn) for (let i = 0; i < found.length; i++) found[i] &= this.drawn[i];
@@ -135,7 +135,7 @@ export class PointField {
   }
 }
 
-// Which places lie inside of a closed line, by the number of times that a ray crosses it.
+// Whether places lie inside a closed line, found by counting the crossings of a ray.
 export function insideOf(line, x, y) {
   const found = new Uint8Array(x.length);
   const [xs, ys] = [line.map((p) => p[0]), line.map((p) => p[1])];

@@ -1,4 +1,4 @@
-// Files of prisms and heads: safetensors read, edited and written.
+// Reads, edits and writes the files of prisms and heads (safetensors).
 
 function parse(bytes) {
   const view = new DataView(bytes.buffer, bytes.byteOffset);
@@ -7,8 +7,8 @@ function parse(bytes) {
   return { header, data: bytes.subarray(8 + length) };
 }
 
-// A prism file whose options and ranges are the view's. changes: { options, ranges } where ranges maps a
-// tensor's name to its float64 numbers, row by row.
+// Changes options and ranges in the file of a prism. changes: { options, ranges }, where ranges maps the name of a tensor to
+// its float64 numbers, row by row.
 export function editPrism(bytes, changes) {
   const { header, data } = parse(bytes);
   const content = data.slice();
@@ -29,7 +29,7 @@ export function editPrism(bytes, changes) {
 function joined(header, content) {
   const text = JSON.stringify(header);
   const encoder = new TextEncoder();
-  // Tensors start at a multiple of eight.
+  // Tensors must start at a multiple of eight bytes.
   const short = (8 - (encoder.encode(text).length % 8)) % 8;
   const head = encoder.encode(text + " ".repeat(short));
   const out = new Uint8Array(8 + head.length + content.length);
@@ -39,7 +39,7 @@ function joined(header, content) {
   return out;
 }
 
-// A file of float64 tensors: { name: [shape, numbers] }.
+// Writes a file of float64 tensors: { name: [shape, numbers] }.
 export function writeTensors(tensors, metadata) {
   const header = { __metadata__: metadata };
   let end = 0;
@@ -53,7 +53,7 @@ export function writeTensors(tensors, metadata) {
   return joined(header, new Uint8Array(content.buffer));
 }
 
-// { metadata, tensors: { name: { shape, values } } } of a file of float64 tensors; throws where it is no such file.
+// Reads a file of float64 tensors: { metadata, tensors: { name: { shape, values } } }. Throws if it is not such a file.
 export function readTensors(bytes) {
   const { header, data } = parse(bytes);
   const { __metadata__: metadata = {}, ...entries } = header;
@@ -61,7 +61,7 @@ export function readTensors(bytes) {
   const tensors = {};
   for (const [name, { dtype, shape, data_offsets: [begin, end] }] of Object.entries(entries)) {
     const count = shape.reduce((product, side) => product * side, 1);
-    if (dtype !== "F64" || end - begin !== 8 * count) throw new Error(`${name} is not of float64`);
+    if (dtype !== "F64" || end - begin !== 8 * count) throw new Error(`${name} is not a float64 tensor`);
     tensors[name] = { shape, values: Float64Array.from({ length: count }, (_, i) => view.getFloat64(begin + 8 * i, true)) };
   }
   return { metadata, tensors };

@@ -1,12 +1,12 @@
-// What the page says about the patch that is pointed at: a small box beside it, never over it.
+// A small box with the facts about the patch under the pointer, beside the patch and never over it.
 
 import { byId, element, setText } from "./dom.js";
 import { PIN_COLORS } from "./links.js";
 
 const FAR = 8; // pixels between the patch and the box
-const REST = 40; // milliseconds
+const REST = 40; // milliseconds that the pointer must rest before the text changes
 
-// The facts about a patch: what the readout shows and screen readers hear.
+// The facts about a patch, for the readout and for screen readers.
 export function factsOf(app, { photo, index, patch }) {
   const { model, state } = app;
   const w = model.photos[photo].grid[1];
@@ -24,7 +24,7 @@ export function factsOf(app, { photo, index, patch }) {
   };
 }
 
-// The same as a sentence.
+// The facts as a sentence.
 export function spokenFacts(facts) {
   const pins = facts.cosines.map((cosine, i) => `cosine to pin ${i + 1} ${cosine}`);
   const ground = facts.kept ? "foreground" : "background";
@@ -41,7 +41,9 @@ export function readout(app) {
   let pins = [];
   let size = [0, 0];
   let resting = 0;
+  let wide = Infinity; // of the photos: the box does not cover the controls beside them
   new ResizeObserver(([{ borderBoxSize: [{ inlineSize, blockSize }] }]) => (size = [inlineSize, blockSize])).observe(box);
+  new ResizeObserver(([{ borderBoxSize: [{ inlineSize }] }]) => (wide = inlineSize)).observe(box.parentElement);
 
   const fill = (at) => {
     const facts = factsOf(app, at);
@@ -71,13 +73,16 @@ export function readout(app) {
     const shown = !box.hidden;
     if (shown !== Boolean(at)) box.hidden = !at;
     if (!at) return;
-    // The box follows at once, its text when the pointer rests: painting it took 9 ms of a frame.
-    if (!shown || at.spoken) fill(at);
+    // The box follows immediately, but its text changes when the pointer rests, because painting it takes 9 ms of a frame.
+    if (!shown) {
+      fill(at);
+      size = [box.offsetWidth, box.offsetHeight]; // the observer reports it too late for this frame
+    } else if (at.spoken) fill(at);
     else resting = setTimeout(() => app.hovered && fill(app.hovered), REST);
     const { left, top, right, bottom } = at.box;
     const [width, height] = size;
-    // Below and to the right of the patch; on its other side where the window ends.
-    const x = right + FAR + width > innerWidth ? Math.max(left - FAR - width, 0) : right + FAR;
+    // Below and to the right of the patch, or on the other side near the end of the window.
+    const x = right + FAR + width > wide ? Math.max(left - FAR - width, 0) : right + FAR;
     const y = bottom + FAR + height > innerHeight ? Math.max(top - FAR - height, 0) : bottom + FAR;
     box.style.transform = `translate(${Math.round(x)}px, ${Math.round(y)}px)`;
   });

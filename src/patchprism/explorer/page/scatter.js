@@ -1,13 +1,13 @@
-// The patches as points along two or three components, linked with the photos.
+// Shows the patches as points along two or three components, linked with the photos.
 
-import { element } from "./dom.js";
+import { element, setText } from "./dom.js";
 import { PointField } from "./points.js";
 import { addSection } from "./sections.js";
 import { boxOf } from "./tile.js";
 
 const SCATTER_ZOOM = 40;
-const SHADE = 0xa0000000; // over patches that are not chosen: 0xAABBGGRR
-const LIT = 0x7000b4ff; // over chosen patches that have no colour
+const SHADE = 0xa0000000; // over patches that are not selected, as 0xAABBGGRR
+const LIT = 0x7000b4ff; // over selected patches without a colour
 
 export class Scatter {
   constructor(app) {
@@ -30,14 +30,15 @@ export class Scatter {
     this.said = aside;
     aside.setAttribute("role", "status");
     aside.setAttribute("aria-label", "Chosen patches");
+    this.note = element("p", { class: "note", id: "scatter-note" });
     body.append(
       element("div", { class: "points-box" }, this.canvas, this.marks),
       element("div", { class: "row" }, ...this.selects, element("label", { class: "inline" }, this.solid, " 3D"), this.lassoRow),
       element("div", { class: "row between" }, element("label", { class: "inline" }, this.background, " Background too"), element("span", { class: "row" }, this.teach, this.clear)),
-      element("p", { class: "note" }, "Drag around points to light up their patches. Ctrl and wheel zooms; a double click zooms back out."),
+      this.note,
     );
     this.listen();
-    this.side = 0; // of the canvas in pixels; asking for it in every frame would lay the page out anew
+    this.side = 0; // of the canvas in pixels; kept, because reading it in every frame would force a layout
     new ResizeObserver(([{ contentRect }]) => {
       this.side = Math.round(contentRect.width * this.ratio);
       this.redraw();
@@ -74,16 +75,18 @@ export class Scatter {
     return Math.min(globalThis.devicePixelRatio || 1, 2);
   }
 
-  // After every change of the view; the points are placed anew only where it moves them.
+  // Draws the points after a change of the view; they are placed again only if they have moved.
   draw(state, always = false) {
     if (!this.side) {
-      this.key = ""; // folded away
+      this.key = ""; // the section is folded
       return;
     }
     const { model } = this.app;
     const { colors, visible } = model.layer(state);
     const solid = this.solid.checked;
     this.lassoRow.hidden = this.selects[2].hidden = !solid;
+    const drag = solid ? "Drag to turn the points; with Lasso, drag around points" : "Drag around points";
+    setText(this.note, `${drag} to highlight their patches. Ctrl and the wheel zoom; a double click zooms back out.`);
     const key = [state.basis, state.mode, state.components, state.scaling, state.space, state.turned, state.threshold, state.side, state.opening, state.closing, model.extraKey].join();
     if (!always && key === this.key) return;
     this.key = key;
@@ -92,7 +95,7 @@ export class Scatter {
     const none = !visible || !visible.includes(1);
     const placed = [state.basis, ...axes.map((_, k) => this.selects[k].value)].join();
     if (placed !== this.placed || this.placedFor !== model) {
-      // The fit's foreground sets the extents, so that points stay where they are while the threshold moves.
+      // The foreground of the fit determines the ranges, so that points stay in place while the threshold changes.
       this.field.place(axes, model.fitMask.includes(1) ? model.fitMask : new Uint8Array(model.count).fill(1));
       this.placed = placed;
       this.placedFor = model;
@@ -124,7 +127,7 @@ export class Scatter {
     });
   }
 
-  // The patch that the pointer is on in a photo, or -1.
+  // Marks the point of the patch under the pointer; -1 for none.
   mark(patch) {
     if (patch === this.over) return;
     this.over = patch;
@@ -172,7 +175,7 @@ export class Scatter {
     }
   }
 
-  // chosen: a byte for every patch, or null.
+  // Selects patches. chosen: one byte per patch, or null.
   choose(chosen) {
     const { model } = this.app;
     let total = 0;
@@ -237,7 +240,7 @@ export class Scatter {
         this.soon();
       }
     });
-    // Comes at once, where pointermove waits for the next frame: time enough for the similarities that it will show.
+    // This event comes earlier than pointermove, which waits for the next frame; the similarities are computed meanwhile.
     canvas.addEventListener("pointerrawupdate", (event) => {
       const patch = held ? -1 : field.at(...this.place(event), Math.round(5 * this.ratio));
       const photo = patch < 0 ? -1 : app.model.photoOf(patch);
@@ -295,7 +298,7 @@ export class Scatter {
     this.soon();
   }
 
-  // The pointer is on a point: its patch is shown in its photo.
+  // Shows the patch of the point under the pointer in its photo.
   point(here) {
     const { app, field } = this;
     const patch = field.at(...here, Math.round(5 * this.ratio));

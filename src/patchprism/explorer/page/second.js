@@ -1,4 +1,4 @@
-// A | B: another layer or model beside the one that is shown, in colours turned to agree with it.
+// A | B: shows another layer or model beside the present one, in colours that are turned to agree with it.
 
 import { fitLabel, samePlace, turnWords } from "./agree.js";
 import { element, setText } from "./dom.js";
@@ -17,7 +17,7 @@ function readOther(text) {
 }
 
 export function second(app, body) {
-  app.defaults.other = null; // { model, layer } of B; layer: null for the model's own
+  app.defaults.other = null; // { model, layer } of B; layer is null for the default layer of the model
   linked.set("other", { write: writeOther, read: readOther });
   let made = null; // { key, fit, model, turn, turnedTo, canvases, gallery }
   let running = false;
@@ -30,12 +30,12 @@ export function second(app, body) {
   const row = element("label", { class: "slider" }, element("span", {}, "Layer of B"), slider, value);
   const swap = element("button", { type: "button", id: "swap", title: "Show B as A and A as B" }, "Swap A and B");
   const note = element("p", { class: "note", id: "second-note", role: "status" });
-  body.append(element("label", { class: "choice" }, element("span", {}, "Beside"), choose), row, note, element("div", { class: "row" }, swap));
+  body.append(element("label", { class: "choice" }, element("span", {}, "Beside"), choose), row, note, swap);
 
   const keyOf = ({ model, layer }) => [model, layer, app.model.root, app.model.photos.map(({ name, grid }) => [name, grid]).join()].join("|");
   const own = () => ({ model: app.model.header.model.name, layer: app.model.header.layers?.shown[0] ?? null });
 
-  // The layer that is looked at first: the one that the colours agree with, or else one from the middle.
+  // The first layer of B: the one that the colours of A agree with, or otherwise an earlier layer.
   const firstLayer = (model) => {
     const { header, root } = app.model;
     if (model !== header.model.name || !header.layers) return null;
@@ -67,7 +67,7 @@ export function second(app, body) {
     made = null;
   };
 
-  // Fetches B where it is another than before, and turns it to A's colours; what is asked for last wins.
+  // Fetches B if it has changed, and turns its colours to agree with A. The last request counts.
   const sync = async () => {
     if (running) return;
     running = true;
@@ -139,7 +139,7 @@ export function second(app, body) {
     }
   };
 
-  // B with its own foreground: a threshold of A's fit means nothing in it.
+  // The state of B, which has its own foreground, because the threshold of A's fit has no meaning in B.
   const stateOfB = (state) => {
     const opening = initialState(made.model.header);
     return { ...state, threshold: opening.threshold, side: state.side === "none" ? "none" : opening.side };
@@ -185,7 +185,7 @@ export function second(app, body) {
     });
   });
 
-  // The controls as the state has them.
+  // Sets the controls to the state.
   const show = () => {
     const { state, model } = app;
     const { header } = model;
@@ -224,7 +224,7 @@ export function second(app, body) {
   });
   app.on("change", (patch) => "other" in patch && sync());
   app.on("draw", (state) => {
-    // While a threshold is dragged, none of the controls is touched.
+    // The controls are not updated while a threshold is dragged.
     const key = JSON.stringify([state.other, state.turned, state.components, state.basis, app.model.fit, made?.fit, running]);
     if (key !== shownFor) show();
     shownFor = key;

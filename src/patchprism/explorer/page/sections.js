@@ -1,9 +1,9 @@
-// Sections of the panel, which fold: a native <details> each.
+// Sections of the panel that can be folded; each is a <details> element.
 
 import { element } from "./dom.js";
 
-// Adds a section to the panel before the one with the id `before`, or at the end. Returns { section, body, aside },
-// aside being a short text beside its title.
+// Adds a section to the panel, before the section with the id `before` or at the end. Returns { section, body, aside }, where
+// aside is a short text beside the title.
 export function addSection({ id, title, before = null, open = false }) {
   const aside = element("span", { class: "aside" });
   const body = element("div", { class: "body" });
@@ -14,7 +14,7 @@ export function addSection({ id, title, before = null, open = false }) {
   return { section, body, aside };
 }
 
-// Folds the sections that do not fit the window, the last first; what is folded already stays.
+// Folds open sections, starting with the last, until the panel fits the window.
 export function foldWhatDoesNotFit(panel) {
   const sections = [...panel.querySelectorAll("details.section")].filter((section) => section.open && !section.hidden);
   while (sections.length > 1 && panel.scrollHeight > panel.clientHeight + 1) sections.pop().open = false;

@@ -1,4 +1,4 @@
-// What only the served page can do: more photos, another model, another fit, saving.
+// Functions of the served page only: adding photos, another model, another fit, saving.
 
 import { byId } from "./dom.js";
 import { Server } from "./server.js";
@@ -17,7 +17,7 @@ export function showJob(job) {
   byId("job-text").textContent = job.state === "queued" ? "waiting for its turn" : job.total ? `${job.stage}: ${job.done} of ${job.total}` : (job.stage ?? "");
 }
 
-// The same patch in another grid: by where it lies.
+// The patch at the same place in another grid.
 function movedPatch(patch, before, after) {
   if (!patch) return null;
   const [old, grid] = [before[patch.photo].grid, after[patch.photo]?.grid];
@@ -27,7 +27,7 @@ function movedPatch(patch, before, after) {
   return { photo: patch.photo, index: row * grid[1] + column };
 }
 
-// Marks [[patch, class], ...] whose patches are counted over all photos; moved(patch of a photo) says where each went.
+// Moves marks [[patch, class], ...], whose patches are counted over all photos. moved(patch of a photo) returns the new patch.
 function movedMarks(marks, before, moved, after) {
   const found = new Map();
   for (const [patch, k] of marks) {
@@ -40,9 +40,9 @@ function movedMarks(marks, before, moved, after) {
 
 const startOf = (photos, photo) => photos.slice(0, photo).reduce((sum, { grid }) => sum + grid[0] * grid[1], 0);
 
-// What stays of a view when another fit is shown: everything but its threshold, side and colours, which were the
-// other fit's. Pins stay on what they were set on. removed: rows of the photos that were left out. elsewhere: whether
-// the other fit is of another model or layer, whose colours are turned to agree.
+// The part of the state that stays when another fit is shown: everything except threshold, side and colours, which belong to
+// one fit. Pins stay at their places in the photos. removed: rows of the photos that were removed. elsewhere: whether the other
+// fit is of another model or layer, whose colours are turned to agree.
 export function keptState(state, opening, before, after, { removed = [], elsewhere = false } = {}) {
   const { threshold, side, components, scaling, space } = opening;
   const kept = { ...state, threshold, side, ...(elsewhere ? {} : { components, scaling, space }) };
@@ -83,7 +83,7 @@ export async function served(app) {
   byId("method-row").hidden = false;
   methods.onchange = () => work({ foreground: methods.value, threshold: "auto" });
 
-  // One thing that the server computes at a time.
+  // Runs one task of the server at a time.
   const busy = async (does) => {
     if (app.working) return;
     app.working = true;
@@ -100,31 +100,31 @@ export async function served(app) {
       showFit();
     }
   };
-  // Asks for a fit and shows what comes.
-  // wish.same: whether it is the same fit, of other photos. start: what begins the fit. more: what else the view is set to then.
-  const work = (wish, { start = () => server.fit(wish, showJob), more = {} } = {}) => busy(async () => {
+  // Requests a fit and shows the result. request.same: whether it is the same fit with other photos. start: starts the work.
+  // more: further changes of the state.
+  const work = (request, { start = () => server.fit(request, showJob), more = {} } = {}) => busy(async () => {
     await start();
     const before = { ...app.state };
     const content = await server.message();
-    const moved = Object.keys(wish).length > 0 && Object.keys(wish).every((key) => key === "model" || key === "layer");
+    const moved = Object.keys(request).length > 0 && Object.keys(request).every((key) => key === "model" || key === "layer");
     await app.load(content, (opening, old, now) => ({
-      ...keptState(before, opening, old, now, { removed: wish.without, elsewhere: moved }), ...(wish.same && sameFit(before)), ...more, fit: opening.fit,
+      ...keptState(before, opening, old, now, { removed: request.without, elsewhere: moved }), ...(request.same && sameFit(before)), ...more, fit: opening.fit,
     }));
     if (!moved) app.history.cut();
     app.history.note(before, moved ? "moved" : "fit");
     app.schedule("view");
   });
   app.work = work;
-  // Another fit to show beside this one: its number. done is called when the server is free again.
-  app.fitAside = async (wish) => {
+  // Requests a fit that is shown beside the present one; returns its number.
+  app.fitAside = async (request) => {
     let fit = null;
-    await busy(async () => (fit = (await server.fit({ ...wish, aside: true }, showJob)).fit));
+    await busy(async () => (fit = (await server.fit({ ...request, aside: true }, showJob)).fit));
     return fit;
   };
   app.remove = (photo) => work({ without: [photo] });
-  // Undo and redo over a fit: the server keeps a few.
+  // Shows the fit of an earlier state, for undo and redo. The server keeps a few fits.
   app.goToFit = async (state) => {
-    // One of another layer is made again if it is not kept, as long as the fit that it came from is there.
+    // A fit of another layer can be made again if it is no longer kept, as long as the present fit has the same root.
     const known = app.fits.get(state.fit);
     if (known?.root === app.model.root && known.layer !== undefined) {
       await server.fit({ model: known.model, layer: known.layer }, showJob);
@@ -149,18 +149,18 @@ export async function served(app) {
     if (added) await work({});
     byId("message").textContent = [byId("message").textContent, ...refused].filter(Boolean).join(" · ");
   };
-  const fitWish = () => {
+  const fitRequest = () => {
     const { threshold, side, scaling, components, space } = app.state;
-    // Scores along a foreground direction are those of its fit alone; its side is always above.
+    // Scores along a foreground direction belong to one fit, and its side is always "above"; so the method is kept.
     const { method: fitted } = app.model.header.fit;
     const method = ["object", "mask"].includes(fitted) && side !== "none" ? fitted : side;
     return { threshold: side === "none" ? "auto" : threshold, foreground: method, scaling, components, space };
   };
   const save = async () => {
     const { threshold, side, opening, closing, scaling, components, space, background, basis, mode, alpha } = app.state;
-    const wish = { mask_threshold: threshold, mask_side: side, opening, closing, scaling, components, space, background, basis };
-    if (mode === "overlay") wish.overlay = alpha;
-    const { folder, files } = await server.save(wish);
+    const request = { mask_threshold: threshold, mask_side: side, opening, closing, scaling, components, space, background, basis };
+    if (mode === "overlay") request.overlay = alpha;
+    const { folder, files } = await server.save(request);
     app.toast(`Saved ${files} files to ${folder}`);
   };
   byId("files").onchange = (event) => {
@@ -176,7 +176,7 @@ export async function served(app) {
     methods.value = command.foreground;
   };
   app.on("load", showFit);
-  byId("refit").onclick = () => work(fitWish());
+  byId("refit").onclick = () => work(fitRequest());
   byId("job-stop").onclick = () => app.report(server.stop());
   byId("save").onclick = () => app.report(save());
   if (!server.limits.save) byId("save").hidden = true;

@@ -1,7 +1,7 @@
-// The served page's way to the server it came from. The single file has none of this.
+// Requests of the served page to its server. A single file does not use this.
 
 import { DECISION_GRID } from "./head.js";
-import { inControls } from "./words.js";
+import { asSentence } from "./words.js";
 
 const STORED = "patchprism-session";
 
@@ -27,16 +27,17 @@ export class Server {
     try {
       reason = (await response.json()).error ?? reason;
     } catch {
-      // no JSON: the number must do
+      // the answer is not JSON, so only its status is known
     }
-    throw Object.assign(new Error(inControls(reason, true)), { status: response.status });
+    throw Object.assign(new Error(asSentence(reason)), { status: response.status });
   }
 
   async json(method, path, options) {
     return (await this.ask(method, path, options)).json();
   }
 
-  // A session per tab; a reload comes back to its own. like: another tab's session, from a link, whose fit is shown.
+  // Opens a session. Each tab has its own session, and keeps it when the page is reloaded. like: the session of another tab,
+  // from a link, whose fit is shown.
   async open(like) {
     this.limits = await this.json("GET", "/limits");
     if (like) {
@@ -45,7 +46,7 @@ export class Server {
         sessionStorage.setItem(STORED, this.session);
         return;
       } catch (error) {
-        if (error.status !== 404) throw error; // that tab is long gone: the view as it was opened
+        if (error.status !== 404) throw error; // the session of that tab has ended, so the first view is shown
       }
     }
     const known = sessionStorage.getItem(STORED);
@@ -66,8 +67,8 @@ export class Server {
     return `/sessions/${this.session}`;
   }
 
-  // What the session shows; `fitNumber` is the number of its fit then, `rootNumber` that of the fit whose colours it is
-  // turned to agree with.
+  // The message of the fit that the session shows. Sets `fitNumber`, the number of this fit, and `rootNumber`, the number of
+  // the fit that its colours are turned to agree with.
   async message() {
     this.hasAttention = (await this.json("GET", this.path)).attention;
     const response = await this.ask("GET", `${this.path}/message`);
@@ -76,12 +77,12 @@ export class Server {
     return new Uint8Array(await response.arrayBuffer());
   }
 
-  // Another fit that the server keeps.
+  // The message of another fit that the server keeps.
   async messageOf(fit) {
     return new Uint8Array(await (await this.ask("GET", `${this.path}/message?fit=${fit}`)).arrayBuffer());
   }
 
-  // How a fit's colours are turned to agree with another's; null where they cannot be.
+  // The turn of a fit's colours to agree with those of another fit; null if there is none.
   turn(fit, other) {
     return this.json("GET", `${this.path}/turns/${fit}/${other}`);
   }
@@ -99,13 +100,13 @@ export class Server {
       body: file,
       headers: { "Content-Type": "application/octet-stream", "X-Photo-Name": encodeURIComponent(file.name) },
     });
-    if (answer.refused) throw new Error(inControls(answer.refused, true));
+    if (answer.refused) throw new Error(asSentence(answer.refused));
     return answer;
   }
 
-  // Starts a fit and waits for it; tell({ state, stage, done, total }) on the way.
-  async fit(wish, tell) {
-    await this.json("POST", `${this.path}/fit`, { json: wish });
+  // Starts a fit and waits for it. Calls tell({ state, stage, done, total }) meanwhile.
+  async fit(request, tell) {
+    await this.json("POST", `${this.path}/fit`, { json: request });
     return this.follow(tell);
   }
 
@@ -115,7 +116,7 @@ export class Server {
       tell(job);
       if (job.state === "done") return job;
       if (job.state === "stopped") throw new Error("Stopped.");
-      if (job.state === "failed") throw new Error(inControls(job.error, true));
+      if (job.state === "failed") throw new Error(asSentence(job.error));
       await new Promise((resolve) => setTimeout(resolve, wait));
     }
   }
@@ -124,17 +125,16 @@ export class Server {
     return this.json("DELETE", `${this.path}/job`);
   }
 
-  save(wish) {
-    return this.json("POST", `${this.path}/save`, { json: wish });
+  save(request) {
+    return this.json("POST", `${this.path}/save`, { json: request });
   }
 
-  // A head fitted to marks, { classes, marks, C }, and what it says: 
-  // { head: its file, decisions (n, K), score (n), classes (n) }.
-  async teach(wish) {
-    return headAnswer(await this.ask("POST", `${this.path}/head`, { json: wish }), wish.classes.length);
+  // Fits a head to { classes, marks, C }. Returns { head: its file, decisions (n, K), score (n), classes (n) }.
+  async teach(request) {
+    return headAnswer(await this.ask("POST", `${this.path}/head`, { json: request }), request.classes.length);
   }
 
-  // The same for a head's file with K classes.
+  // Applies the file of a head with K classes; returns the same.
   async applyHead(bytes, K) {
     const headers = { "Content-Type": "application/octet-stream" };
     return headAnswer(await this.ask("POST", `${this.path}/head/apply`, { body: bytes, headers }), K);
@@ -146,7 +146,7 @@ export class Server {
     return { ...info, labels: new Int8Array(content) };
   }
 
-  // The class token's attention: { weights (n), tops, layer }; the network runs over the photos for it.
+  // The attention of the class token: { weights (n), tops, layer }. The network runs over the photos for it.
   async attention(tell) {
     await this.json("POST", `${this.path}/attention`);
     await this.follow(tell);
@@ -154,20 +154,20 @@ export class Server {
     return { ...info, weights: new Float32Array(content) };
   }
 
-  // Other photos of the feature store: { keep: rows, add: places in the store, find: part of a name, seed }.
-  async showStored(wish, tell) {
-    await this.json("POST", `${this.path}/shown`, { json: wish });
+  // Shows other photos of the feature store: { keep: rows, add: places in the store, find: part of a name, seed }.
+  async showStored(request, tell) {
+    await this.json("POST", `${this.path}/shown`, { json: request });
     await this.follow(tell);
   }
 
-  // The photos of the store with the patches most like one, best first.
-  async searchStored(wish, tell) {
-    await this.json("POST", `${this.path}/search`, { json: wish });
+  // The photos of the store with the patches that are most similar to one, best first.
+  async searchStored(request, tell) {
+    await this.json("POST", `${this.path}/search`, { json: request });
     await this.follow(tell);
     return this.json("GET", `${this.path}/search`);
   }
 
-  // JSON with its length before it, then bytes.
+  // Reads an answer of explorer/modes.py: the length of a JSON text, the text, then bytes.
   async packed(path) {
     const content = await (await this.ask("GET", this.path + path)).arrayBuffer();
     const end = 4 + new DataView(content).getUint32(0, true);

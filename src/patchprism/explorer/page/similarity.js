@@ -1,4 +1,4 @@
-// Cosine similarity of one patch to all, from reduced tokens: explorer/tokens.py makes them.
+// Cosine similarity of one patch to all others, from the reduced tokens of explorer/tokens.py.
 
 export class Similarity {
   constructor(codes, scales, photos) {
@@ -9,23 +9,23 @@ export class Similarity {
     this.count = codes.length / scales.length;
     this.result = new Float32Array(this.count);
     this.back = new Float32Array(this.count);
-    this.query = -1; // whose similarities `result` holds
+    this.query = -1; // the patch whose similarities are in `result`
   }
 
-  // Similarities of patch `query` to all, Float32Array; overwritten by the next call for another patch.
+  // Similarities of patch `query` to all patches, as a Float32Array that the next call for another patch overwrites.
   of(query) {
     if (query === this.query) return this.result;
     this.query = query;
     return this.fill(this.result, query, 0, this.count);
   }
 
-  // The same to the patches of one photo, in their part of an array that the next call overwrites.
+  // Similarities to the patches of one photo, in their part of an array that the next call overwrites.
   within(photo, query) {
     const { start, grid } = this.photos[photo];
     return this.fill(this.back, query, start, start + grid[0] * grid[1]);
   }
 
-  // Of two patches.
+  // Similarity of two patches.
   between(a, b) {
     if (a === b) return 1;
     const { codes, squares, dims } = this;
@@ -37,12 +37,12 @@ export class Similarity {
   fill(result, query, start, end) {
     const { codes, squares, dims } = this;
     const exact = squares.map((square, d) => square * codes[query * dims + d]);
-    // Whole numbers are four times as fast; as large as no sum of a quarter of the products leaves 32 bits.
+    // Integers are four times as fast. They are scaled so that no sum of a quarter of the products exceeds 32 bits.
     const most = exact.reduce((largest, value) => Math.max(largest, Math.abs(value)), 1e-30);
     const scale = Math.floor((2 ** 31 - 1) / (127 * (Math.ceil(dims / 4) + 3))) / most;
     const weights = Int32Array.from(exact, (value) => Math.round(value * scale));
     for (let i = start, at = start * dims; i < end; i++) {
-      // Four sums, none of which waits for the one before.
+      // Four independent sums, which the processor computes in parallel.
       let [a, b, c, d] = [0, 0, 0, 0];
       let k = 0;
       for (; k + 3 < dims; k += 4, at += 4) {
@@ -59,7 +59,7 @@ export class Similarity {
   }
 }
 
-// The patch of a photo that is most similar among those of `among` (all where it is null); -1 if there is none.
+// The most similar patch of a photo among those of the mask `among` (null: all); -1 if there is none.
 function bestIn(similarities, { start, grid }, among, also = -1) {
   let best = -1;
   for (let i = start; i < start + grid[0] * grid[1]; i++) {
@@ -69,8 +69,8 @@ function bestIn(similarities, { start, grid }, among, also = -1) {
   return best;
 }
 
-// A pin's best match in every other photo, best first, each told mutual if the pin is also its best in the pin's
-// photo: [{ photo, patch, value, mutual }]. among: a mask of the patches that may match, or null for all.
+// The best match of a pin in every other photo, best first: [{ photo, patch, value, mutual }]. A match is mutual if the pin is
+// also the best match of the other patch in the pin's photo. among: a mask of the patches that may match, or null for all.
 export function pinMatches(similarity, photos, own, patch, among = null) {
   const similarities = similarity.of(patch);
   const matches = photos.flatMap((photo, index) => {

@@ -1,4 +1,4 @@
-// What the page is set to: its defaults, its way into the URL's fragment and back, and the command.
+// The state of the page: its defaults, its text in the fragment of a URL, and its command.
 
 import { HEAD_NAME } from "./head.js";
 
@@ -10,11 +10,11 @@ export const MAX_MORPHOLOGY = 16;
 export const MAX_PINS = 8;
 export const MAX_SIZE = 6;
 
-// What parts of the page add to a link: a state's key -> { write(value) -> text, read(text, photos) -> value, or
-// undefined for what makes no sense }.
+// Values that parts of the page add to links: key of the state -> { write(value) -> text, read(text, photos) -> value, or
+// undefined for an invalid text }.
 export const linked = new Map();
 
-// The view that a message opens with; defaults are those of the page's parts.
+// The opening view of a message. defaults: those of the parts of the page.
 export function initialState(header, defaults = {}) {
   const { fit, mask } = header;
   return {
@@ -30,29 +30,29 @@ export function initialState(header, defaults = {}) {
     space: fit.space,
     alpha: 0.6,
     smooth: false,
-    guided: false, // colours of the open photo with the photo's edges
-    beside: true, // the photo beside what the mode shows
+    guided: false, // whether the open photo's colours follow its edges
+    beside: !header.no_photos, // whether the photo is shown beside its colours
     divide: 0.5,
     size: 1,
     sort: "given",
     hidden: [],
-    single: null, // the photo that is open over the whole window
+    single: null, // the photo that fills the window
     heat: true,
     heatRange: [0, 1],
-    held: null, // the patch whose heat map stays, { photo, index }
+    held: null, // the patch whose heat map is kept, { photo, index }
     everywhere: false, // whether matches may lie in the background
     zoom: 1,
     panX: 0.5,
     panY: 0.5,
     pins: [],
-    fit: 0, // the server's number of the fit that is shown
+    fit: 0, // number of the fit that is shown; in a file with several layers, the layer
     ...defaults,
   };
 }
 
 const round = (value, digits) => Number(value.toFixed(digits));
 
-// Only what differs from the opening view, so that most links are short.
+// The values that differ from the opening view, so that most links are short.
 export function toFragment(state, opening) {
   const parts = [];
   const put = (key, value, before) => {
@@ -97,14 +97,14 @@ const whole = (text, low, high, otherwise) => {
   return Number.isInteger(value) ? value : otherwise;
 };
 
-// "2.17" -> { photo: 2, index: 17 }, or null where there is no such patch.
+// "2.17" -> { photo: 2, index: 17 }, or null if there is no such patch.
 function patchOf(text, photos) {
   const [photo, index] = text.split(".").map((number) => (number === "" ? NaN : Number(number)));
   const grid = photos[photo]?.grid;
   return grid && Number.isInteger(index) && index >= 0 && index < grid[0] * grid[1] ? { photo, index } : null;
 }
 
-// A fragment may come from anywhere: what is not understood leaves the opening view as it is.
+// A fragment may come from anywhere, so invalid values are ignored.
 export function fromFragment(text, opening, photos) {
   const given = new URLSearchParams(text.replace(/^#/, ""));
   const state = { ...opening, components: opening.components.slice(), pins: [] };
@@ -150,12 +150,12 @@ export function fromFragment(text, opening, photos) {
   return state;
 }
 
-// A word of a POSIX shell's command.
+// Quotes a word for a POSIX shell.
 export function shellWord(word) {
   return /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", `'"'"'`)}'`;
 }
 
-// Whether the view needs the prism as it is downloaded here, because a fit on these photos did not make it.
+// Whether the command needs the prism that the page downloads, because a fit on these photos does not give it.
 export function needsOwnPrism(header, state) {
   return (
     header.command.prism !== null &&
@@ -164,7 +164,7 @@ export function needsOwnPrism(header, state) {
       state.scaling !== header.fit.scaling ||
       state.space !== header.fit.space ||
       (state.basis === "all" && state.side === "none" && header.fit.side !== "none") ||
-      // An option of 0 leaves the prism's own as it is.
+      // The command cannot set these to 0, because 0 means the value of the prism.
       (header.mask.opening > 0 && state.opening === 0) ||
       (header.mask.closing > 0 && state.closing === 0))
   );
@@ -172,15 +172,15 @@ export function needsOwnPrism(header, state) {
 
 export const PRISM_NAME = "explored.prism.safetensors";
 
-// The command that reproduces the view, as words.
+// The command that reproduces the view, as a list of words.
 export function commandWords(header, state) {
   const { command, fit } = header;
   const words = ["patchprism", "render", ...(command.input ?? header.photos.map((photo) => photo.source))];
   for (const option of command.options) words.push(...option);
-  // A head of the page's own is the foreground: the command fits the colours to it.
+  // If a head of the page is the foreground, the command fits the colours to it.
   const taught = state.headForeground;
   if (taught) words.push("--head", HEAD_NAME);
-  // The whole image is scaled over all of its patches, as a fit on all of them does.
+  // The colours of the whole image are scaled over all patches, as in a fit on all of them.
   const whole = !taught && state.basis === "all" && state.side === "none" && fit.side !== "none" && command.prism === null;
   if (taught || command.prism === null) {
     if (!taught) words.push("--threshold", whole ? "auto" : command.threshold, "--foreground", whole ? "none" : command.foreground);
@@ -191,7 +191,7 @@ export function commandWords(header, state) {
   }
   const fitted = taught ? { threshold: 0.5, side: "above" } : fit;
   const changed = !whole && (state.side !== fitted.side || (state.side !== "none" && state.threshold !== fitted.threshold));
-  // The downloaded prism has these inside already, but saying them again changes nothing.
+  // The downloaded prism already contains these, but repeating them changes nothing.
   if (changed || (!whole && header.mask.threshold !== null) || (!whole && header.mask.side !== null)) {
     if (state.side !== "none") words.push("--mask-threshold", String(state.threshold));
     words.push("--mask-side", state.side);
@@ -204,7 +204,7 @@ export function commandWords(header, state) {
   else if (state.mode === "clusters") words.push("--lens", "clusters", "--clusters", String(state.clusters));
   else if (state.mode === "attention") words.push("--lens", "attention");
   else if (state.background !== "black") words.push("--background", state.background);
-  // Where the photo shows, pictures are guided by it unless they are told not to be; those of the page are not.
+  // If the photo is visible, the command would follow its edges by default, which the page does not.
   if (state.mode === "overlay" || words.includes("photo")) words.push("--upsample", "nearest");
   words.push("--out", "out");
   return words;

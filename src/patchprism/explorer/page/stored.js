@@ -1,4 +1,4 @@
-// A feature store with more photos than the page shows: which are shown, others in their place, and a search over all.
+// For feature stores with more photos than the page shows: shows other photos, and searches all of them.
 
 import { byId, element, setText } from "./dom.js";
 import { addSection } from "./sections.js";
@@ -17,10 +17,10 @@ export function stored(app) {
   const tools = element("div", { class: "row" }, find, go, another);
   body.append(said, tools);
   let seed = 0;
-  let matches = new Map(); // of a pin's photo and patch: what the search found
+  let matches = new Map(); // results of searches, by the photo and patch of the pin
   let pinned = [];
 
-  // Rows of the photos that something is set on: they stay, or it would be lost.
+  // Rows of the photos with pins or marks, which stay so that nothing is lost.
   const held = () => {
     const { pins, held: patch, marks, single } = app.state;
     const rows = new Set([...pins, ...(patch ? [patch] : [])].map(({ photo }) => photo));
@@ -29,13 +29,13 @@ export function stored(app) {
     return rows;
   };
   const others = (keep) => app.model.photos.map((_, row) => row).filter((row) => !keep.has(row));
-  const show = (keep, wish) => app.work({ without: others(keep), same: true }, { start: () => app.server.showStored({ keep: [...keep].sort((a, b) => a - b), ...wish }, showJob) });
+  const show = (keep, request) => app.work({ without: others(keep), same: true }, { start: () => app.server.showStored({ keep: [...keep].sort((a, b) => a - b), ...request }, showJob) });
 
   const choose = (again = false) => {
     seed = again ? seed + 1 : 0;
     return show(held(), { find: find.value.trim(), seed });
   };
-  // A photo that a search has found comes in; where there is no room, the last that nothing is set on goes.
+  // Shows a photo that a search has found. If the page is full, it replaces the last photo without pins or marks.
   const bring = async (place, name) => {
     const keep = new Set(app.model.photos.keys());
     const there = app.model.photos.findIndex((photo) => photo.source === name);
@@ -43,7 +43,7 @@ export function stored(app) {
       const most = app.server.limits.shown;
       if (keep.size >= most) {
         const last = [...keep].filter((row) => !held().has(row)).at(-1);
-        if (last === undefined) return app.toast(`A page shows ${most} photos at most. Remove a pin first.`);
+        if (last === undefined) return app.toast(`A page shows at most ${most} photos. Remove a pin first.`);
         keep.delete(last);
       }
       await show(keep, { add: [place] });
@@ -55,11 +55,11 @@ export function stored(app) {
   const keyOf = (pin) => `${app.model.photos[pin.photo].source} ${pin.index}`;
   const search = async (pin, pressed) => {
     const { threshold, side, opening, closing, everywhere } = app.state;
-    const wish = { photo: pin.photo, patch: pin.index, mask_threshold: threshold, mask_side: side, opening, closing, everywhere };
+    const request = { photo: pin.photo, patch: pin.index, mask_threshold: threshold, mask_side: side, opening, closing, everywhere };
     const key = keyOf(pin);
     pressed.disabled = true;
     try {
-      matches.set(key, await app.server.searchStored(wish, showJob));
+      matches.set(key, await app.server.searchStored(request, showJob));
     } finally {
       showJob(null);
       pressed.disabled = false;
@@ -73,7 +73,7 @@ export function stored(app) {
       element("img", { src: crop, alt: "" }), value.toFixed(2), element("span", { class: "crop-name" }, name));
   }));
 
-  // Below each pin of the panel: a search over the store, or what it has found.
+  // Adds to each pin in the panel a button that searches the store, and the results.
   const draw = () => {
     const { stored: total } = app.model.header;
     if (!app.server || !(total > app.model.photos.length)) return;
@@ -90,7 +90,7 @@ export function stored(app) {
 
   app.on("load", ({ header, photos }) => {
     const total = header.stored;
-    section.hidden = !(total > photos.length); // where all are shown there is nothing to say
+    section.hidden = !(total > photos.length); // not needed if all photos are shown
     if (section.hidden) return;
     tools.hidden = !app.server;
     setText(aside, `${counted(photos.length)} of ${counted(total)}`);

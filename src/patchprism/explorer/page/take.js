@@ -1,4 +1,4 @@
-// What leaves the page: pictures, the prism, the command and the link.
+// Pictures, the prism, the command and the link, to download or copy.
 
 import { byId, setText } from "./dom.js";
 import { encodePng } from "./png.js";
@@ -11,7 +11,7 @@ export function showsPhoto({ mode, background }) {
   return mode === "photo" || mode === "overlay" || (mode === "colours" && background === "photo");
 }
 
-// The photo's pixels at its own resolution: the server's, or the page's smaller copy enlarged.
+// The pixels of a photo at its own resolution, from the server or from the smaller copy in the page.
 async function pixelsOf(app, index) {
   const [height, width] = app.model.photos[index].size;
   const canvas = new OffscreenCanvas(width, height);
@@ -20,7 +20,7 @@ async function pixelsOf(app, index) {
   context.fillRect(0, 0, 1, 1);
   const [red, green, blue] = context.getImageData(0, 0, 1, 1).data;
   if (Math.max(Math.abs(red - 0x12), Math.abs(green - 0x34), Math.abs(blue - 0x56)) > 8) {
-    throw new Error("This browser guards against fingerprinting and gives noise for the photo’s pixels. The command below makes the picture.");
+    throw new Error("This browser protects against fingerprinting, so the page cannot read the pixels of photos. Use the command below.");
   }
   let { image } = app.gallery.tiles[index];
   if (app.server) image = await createImageBitmap(await app.server.photo(index), { colorSpaceConversion: "none" });
@@ -28,7 +28,7 @@ async function pixelsOf(app, index) {
   return context.getImageData(0, 0, width, height).data;
 }
 
-// A photo's picture as shown, a PNG file at the photo's resolution.
+// The picture of a photo as shown, as a PNG file at the photo's resolution.
 export async function pictureOf(app, index) {
   const { state, model } = app;
   const { size } = model.photos[index];
@@ -43,7 +43,7 @@ export function pictureName(app, index) {
 
 export function take(app) {
   let later = 0;
-  // What need not follow the hand: the address and the command.
+  // Updates the address and the command, with a short delay after each change.
   const show = () => {
     clearTimeout(later);
     const { state, opening, model } = app;
@@ -51,7 +51,7 @@ export function take(app) {
     try {
       history.replaceState(null, "", fragment ? `#${fragment}` : location.pathname + location.search);
     } catch {
-      // a frame in a notebook has no address of its own
+      // a frame in a notebook cannot change its address
     }
     const { header } = model;
     setText(byId("command"), commandText(header, state));
@@ -59,7 +59,7 @@ export function take(app) {
       ? "Some photos came without a file; put their files’ names in place of those above."
       : needsOwnPrism(header, state) ? `Download the prism first: the command reads ${PRISM_NAME}.` : "";
     setText(byId("command-note"), [note, model.isTurned(state) ? turnedNote(model) : ""].filter(Boolean).join(" "));
-    // What people would not expect of a picture that has the photo in it.
+    // A file has only copies of the photos, which people may not expect.
     setText(byId("picture-note"), !app.server && showsPhoto(state)
       ? "This file holds smaller, compressed copies of the photos. Pictures with the photo in them are made of these, enlarged to the photo’s size; the command below takes the photos themselves."
       : "");
@@ -75,7 +75,7 @@ export function take(app) {
     try {
       await navigator.clipboard.writeText(text);
     } catch {
-      const area = document.createElement("textarea"); // a file has no clipboard in some browsers
+      const area = document.createElement("textarea"); // some browsers give files no access to the clipboard
       area.value = text;
       document.body.append(area);
       area.select();
@@ -90,11 +90,11 @@ export function take(app) {
     show();
     copy(byId("command").textContent, "The command is copied.");
   };
-  // A page inside another, such as a notebook's, has no address that would open it.
+  // A page in a notebook has no address that could be opened.
   byId("link").hidden = location.protocol === "about:";
   byId("link").onclick = () => {
     show();
-    const fit = app.server ? `${location.hash ? "&" : "#"}v=${app.server.session}` : ""; // whose fit it shows
+    const fit = app.server ? `${location.hash ? "&" : "#"}v=${app.server.session}` : ""; // the session whose fit is shown
     copy(location.href + fit, "The link to this view is copied.");
   };
   byId("download-prism").onclick = () => {

@@ -1,4 +1,4 @@
-// "It can be taught": marks on patches, a linear head fitted to them in the page, and what it says shown in all photos.
+// Teaching: marks on patches, a linear head that is fitted to them in the page, and its result in all photos.
 
 import { element, setText } from "./dom.js";
 import { HEAD_NAME, decisionsOf, markedRows, narrowed, readDecisions, readHead, widened, writeHead } from "./head.js";
@@ -9,8 +9,8 @@ import { addSection } from "./sections.js";
 import { linked } from "./state.js";
 
 const TEACH_C = 10;
-const LIVE = 6; // milliseconds of fitting before what there is so far is shown
-const QUIET = 250; // milliseconds without a new mark before the server is asked
+const LIVE = 6; // milliseconds of fitting before the preliminary result is shown
+const QUIET = 250; // milliseconds after the last mark before the server is asked
 
 const rgbOf = (color) => [1, 3, 5].map((i) => parseInt(color.slice(i, i + 2), 16));
 
@@ -49,8 +49,8 @@ export class Teacher {
     this.shown = element("input", { type: "checkbox", id: "teach-shown", checked: true, onchange: () => this.app.change({ teachShown: this.shown.checked }) });
     this.file = element("input", { type: "file", accept: ".safetensors", class: "hidden-input", id: "head-file", onchange: () => this.app.report(this.take()) });
     this.useIt = button("Use as foreground", () => this.app.report(this.use()), { id: "head-use" });
-    this.saveIt = button("Save head", () => this.app.report(this.save()), { id: "head-save" });
-    this.masksIt = button("Masks (.zip)", () => this.app.report(this.masks()), { id: "head-masks" });
+    this.saveIt = button("Save head", () => this.app.report(this.save()), { id: "head-save", title: "Save a file for patchprism render --head, for videos, and for this page" });
+    this.masksIt = button("Masks (.zip)", () => this.app.report(this.masks()), { id: "head-masks", title: "Masks of the classes: one PNG per photo, and a COCO file" });
     this.clear = button("Clear marks", () => this.app.change({ marks: [] }), { id: "teach-clear" });
     body.append(
       this.list,
@@ -72,7 +72,7 @@ export class Teacher {
   // -- marks ----------------------------------------------------------------------------------------------------
 
   makeTool() {
-    let stroke = null; // patches of the photo that a drag has touched
+    let stroke = null; // the patches that a drag has touched
     let line = null;
     let photo = -1;
     const { app } = this;
@@ -89,7 +89,7 @@ export class Teacher {
         photo = at.photo;
         stroke = new Set();
         line = [[at.x, at.y]];
-        app.history.cut(); // each stroke is undone by itself
+        app.history.cut(); // so that undo removes one stroke at a time
         if (this.brush !== "lasso") touch(at);
       },
       move: (at) => {
@@ -123,12 +123,12 @@ export class Teacher {
     this.mark(indexes.map((index) => start + index), kind, this.brush === "erase" ? -1 : this.current);
   }
 
-  // Marks patches, counted over all photos, as a class; false where there are too many.
+  // Marks patches, counted over all photos, as a class; returns false if there are too many.
   mark(patches, kind, k = this.current) {
     const { app } = this;
     const marks = withMarks(app.state.marks, patches, k);
     if (marks.length > MOST_MARKS) {
-      app.toast(`There are ${MOST_MARKS.toLocaleString("en")} marks at most.`);
+      app.toast(`There can be at most ${MOST_MARKS.toLocaleString("en")} marks.`);
       return false;
     }
     app.change({ marks }, { kind });
@@ -137,7 +137,7 @@ export class Teacher {
 
   addClass() {
     const { classes } = this.app.state;
-    if (classes.length >= MOST_CLASSES) return this.app.toast(`There are ${MOST_CLASSES} classes at most.`);
+    if (classes.length >= MOST_CLASSES) return this.app.toast(`There can be at most ${MOST_CLASSES} classes.`);
     const names = new Set(classes.map(({ name }) => name));
     let n = classes.length;
     while (names.has(`class ${n}`)) n++;
@@ -158,7 +158,7 @@ export class Teacher {
     const { classes } = this.app.state;
     const name = change.name?.trim();
     if (name !== undefined && (!name || name.length > 100 || classes.some((each, i) => i !== k && each.name === name))) {
-      this.app.toast("Each class needs a name of its own, of up to 100 characters.");
+      this.app.toast("Each class needs a different name of up to 100 characters.");
       return this.showClasses();
     }
     this.app.change({ classes: classes.map((each, i) => (i === k ? { ...each, ...change, ...(name ? { name } : {}) } : each)) });
@@ -188,12 +188,12 @@ export class Teacher {
 
   // -- fitting --------------------------------------------------------------------------------------------------
 
-  // Fits to the marks that there are; what takes long goes on after the frame that shows the beginning.
+  // Starts a fit to the marks. A long fit continues after the frame that shows its first result.
   refit() {
     const { app } = this;
     const { model, state } = app;
     this.stale = false;
-    // A link may come from anywhere: marks of classes that are not there are nobody's.
+    // A link may come from anywhere, so marks of unknown classes are dropped.
     if (state.marks.some(([, k]) => k >= state.classes.length)) state.marks = state.marks.filter(([, k]) => k < state.classes.length);
     clearTimeout(this.going);
     clearTimeout(this.asking);
@@ -217,7 +217,7 @@ export class Teacher {
       const like = this.fit?.count === counts.length && this.fit.width === width ? this.fit : null;
       this.fit = new HeadFit({ rows, scales: this.scales, width, classes: state.marks.map(([, k]) => k), count: counts.length, C: TEACH_C, like });
       this.began = performance.now();
-      this.show(); // the marks, in this frame; the fit begins after it
+      this.show(); // shows the marks in this frame; the fit starts after it
       this.going = setTimeout(() => this.goOn(), 0);
     }
   }
@@ -241,7 +241,7 @@ export class Teacher {
     return `marks in ${count} photo${count > 1 ? "s" : ""}`;
   }
 
-  // exact: score and classes as the server found them.
+  // Shows the result of decisions. exact: score and classes from the server.
   judge(decisions, K, exact = {}) {
     const { score, classes } = exact;
     this.result = { ...readDecisions(decisions, K), ...(score && { score, classes }) };
@@ -252,7 +252,7 @@ export class Teacher {
     setText(this.note, text);
   }
 
-  // The server's fit to the full tokens, which is the head that is saved; the page's own is of reduced tokens.
+  // Has the server fit a head to the full tokens, which is the head that is saved. The page uses reduced tokens.
   async ask() {
     const turn = ++this.asked;
     const { state } = this.app;
@@ -263,7 +263,7 @@ export class Teacher {
     this.tell(`Fitted to the full tokens of ${this.photosOf(state.marks)}.`);
   }
 
-  // -- what it says, in the photos --------------------------------------------------------------------------------
+  // -- the result in the photos -----------------------------------------------------------------------------------
 
   show() {
     const { app, result } = this;
@@ -287,7 +287,7 @@ export class Teacher {
     if (result) {
       for (let i = 0, at = 0; i < app.model.count; i++, at += 4) {
         const k = result.classes[i];
-        // As certain as it is: from half a chance, nothing, to none that it is wrong.
+        // The opacity shows the certainty, from a probability of 0.5 to 1.
         rgba.set(colors[k] ?? colors[0], at);
         rgba[at + 3] = k ? 40 + 190 * Math.max(0, 2 * result.sure[i] - 1) : 0;
       }
@@ -300,7 +300,7 @@ export class Teacher {
 
   // -- files and use --------------------------------------------------------------------------------------------
 
-  // The head of full tokens, as a file.
+  // The file of the head, for full tokens.
   bytes() {
     const { app, fit } = this;
     if (this.exact) return this.exact.head;
@@ -336,7 +336,7 @@ export class Teacher {
     const { app } = this;
     const bytes = new Uint8Array(await file.arrayBuffer());
     const head = readHead(bytes);
-    if (head.classes.length > MOST_CLASSES) throw new Error(`${file.name} has ${head.classes.length} classes; the page shows ${MOST_CLASSES} at most.`);
+    if (head.classes.length > MOST_CLASSES) throw new Error(`${file.name} has ${head.classes.length} classes; the page shows at most ${MOST_CLASSES}.`);
     if (head.width !== app.model.header.model.width) throw new Error(`${file.name} was taught on features of width ${head.width}; ${app.model.header.model.name} has ${app.model.header.model.width}.`);
     app.change({ marks: [], classes: head.classes.map((each, k) => ({ name: each, color: CLASS_COLORS[k % CLASS_COLORS.length] })), headForeground: false });
     this.fit = null;
@@ -345,7 +345,7 @@ export class Teacher {
     await this.apply({ bytes, head, said: `${file.name}: taught on ${head.photos} photo${head.photos > 1 ? "s" : ""}.${doubt} New marks begin a new head.` });
   }
 
-  // Shows what a head says that came from a file.
+  // Applies a head from a file and shows its result.
   async apply(given) {
     const { app } = this;
     const { bytes, head, said } = given;
@@ -362,7 +362,7 @@ export class Teacher {
     this.tell(said);
   }
 
-  // The served page fits its colours to the head's foreground; the single file shows it with the colours that it has.
+  // Uses the head's foreground. A served page fits the colours to it again; a single file keeps its colours.
   async use() {
     const { app } = this;
     if (app.state.headForeground) return app.change({ headForeground: false, ...this.fitsOwn });

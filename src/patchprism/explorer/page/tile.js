@@ -1,13 +1,13 @@
-// One photo's tile: its panes, their layers, and what pointer and keys do in it.
+// The tile of one photo: its panes, their layers, and the handling of pointer and keys.
 //
-// A tile has two panes. "main" shows the mode that was chosen; "side" shows the photo beside it, or, where one frame
-// holds both, left of a divide. Canvases have one pixel per patch, which the browser enlarges.
+// A tile has two panes. "main" shows the mode that was chosen; "side" shows the photo beside it, or left of a divider if one
+// frame holds both. Canvases have one pixel per patch, which the browser enlarges.
 
 import { DOWNLOAD_ICON, HIDE_ICON, OPEN_ICON, REMOVE_ICON, element, icon, svgElement } from "./dom.js";
 
 const LONG_PRESS = 500; // milliseconds
 const DOUBLE = 400;
-// The last click, on any photo: a double click is two at one place with none elsewhere between them.
+// The last click on any photo. A double click consists of two clicks at the same place, with no other click between them.
 let tapped = { at: -Infinity, x: 0, y: 0 };
 
 function placed(node, { size, crop }) {
@@ -37,7 +37,7 @@ function makePane(photo, address, kind) {
   const halo = svgElement("path", { class: "outline halo" });
   const outline = svgElement("path", { class: "outline" });
   const cursor = svgElement("g", { class: "cursor", visibility: "hidden" });
-  // A dark edge as a rectangle of its own: a filter would be painted anew with every move.
+  // The dark edge is a separate rectangle, because a filter would be painted again with every move.
   for (const name of ["edge", "line"]) cursor.append(svgElement("rect", { class: name, width: 1, height: 1 }));
   marks.append(halo, outline, cursor);
   const stage = element("div", { class: "stage" }, image, marks);
@@ -45,8 +45,8 @@ function makePane(photo, address, kind) {
   return { pane, stage, image, marks, halo, outline, cursor };
 }
 
-// Marks lie around their patch, never over it. A group's two rectangles, the dark edge and the line upon it, have
-// strokes of these widths in pixels, whatever the zoom; unit is a patch's size in pixels.
+// Marks are drawn around their patch, never over it. A mark has two rectangles, a dark edge and a line over it, whose strokes
+// have these widths in pixels at any zoom. unit: the size of a patch in pixels.
 const STROKES = { cursor: [4, 2], pin: [5, 3], match: [4, 2] };
 
 export function fitMark(group, kind, unit) {
@@ -80,7 +80,7 @@ export function makeTile(photo, index, address, actions) {
   );
   const share = element("span", { class: "share" });
   const button = (label, title, path, does) =>
-    element("button", { type: "button", class: "quiet", title, "aria-label": `${label} ${photo.name}`, onclick: does }, icon(path));
+    element("button", { type: "button", class: `quiet ${label === "Open" ? "open" : ""}`, title, "aria-label": `${label} ${photo.name}`, onclick: does }, icon(path));
   const tools = element(
     "span", { class: "tools" },
     button("Download the picture of", "Download this picture as shown (PNG)", DOWNLOAD_ICON, () => actions.download(index)),
@@ -102,7 +102,7 @@ export function makeTile(photo, index, address, actions) {
   return tile;
 }
 
-// Where in a photo a pointer is: { index (-1 outside), x, y, pane }, x and y in patches of the grid.
+// The place of the pointer in a photo: { index (-1 outside), x, y, pane }, with x and y in patches of the grid.
 export function placeOf(tile, event) {
   const within = ({ pane }) => {
     const box = pane.getBoundingClientRect();
@@ -117,7 +117,7 @@ export function placeOf(tile, event) {
   return { index: inside ? Math.floor(y) * w + Math.floor(x) : -1, x, y, pane };
 }
 
-// Where a patch lies in the window.
+// The box of a patch in the window.
 export function boxOf(pane, [h, w], index) {
   const box = pane.marks.getBoundingClientRect();
   const [left, top] = [box.left + ((index % w) / w) * box.width, box.top + (Math.floor(index / w) / h) * box.height];
@@ -130,7 +130,7 @@ function listenPointer(tile, actions) {
   let travelled = 0;
   let spread = 0;
   let held = 0; // the timer of a long press
-  let tool = null; // that has taken this press
+  let tool = null; // the tool that handles this press
   const at = (event) => ({ tile, photo: tile.index, event, ...placeOf(tile, event) });
   const over = (event) => {
     const place = placeOf(tile, event);
@@ -179,11 +179,11 @@ function listenPointer(tile, actions) {
     }
     over(event);
   });
-  // When a click ends, WebKit lets the pointer leave and enter again where it is.
+  // After a click, WebKit sends events as if the pointer had left and entered again.
   frame.addEventListener("pointerenter", (event) => {
     if (event.pointerType !== "touch") over(event);
   });
-  // Comes at once, where pointermove waits for the next frame: time enough to compute what that will show.
+  // This event comes earlier than pointermove, which waits for the next frame; the similarities are computed meanwhile.
   frame.addEventListener("pointerrawupdate", (event) => {
     const index = event.buttons ? -1 : placeOf(tile, event).index;
     if (index >= 0 && index !== tile.at) actions.foresee(tile.index, index);
@@ -213,7 +213,7 @@ function listenPointer(tile, actions) {
   frame.addEventListener("pointerup", end);
   frame.addEventListener("pointercancel", end);
   frame.addEventListener("pointerleave", (event) => {
-    if (event.pointerType === "touch") return; // what was tapped stays
+    if (event.pointerType === "touch") return; // the tapped patch stays
     tile.at = -1;
     actions.leave();
   });
@@ -241,7 +241,7 @@ function listenKeys(tile, actions) {
     const [h, w] = tile.photo.grid;
     const step = ARROWS[event.key];
     if (step && actions.arrow(step, event.shiftKey)) {
-      // another photo, or another part of a zoomed one
+      // went to another photo, or to another part of a zoomed photo
     } else if (step) {
       const first = tile.at < 0;
       const from = first ? Math.floor(h / 2) * w + Math.floor(w / 2) : tile.at;
@@ -264,7 +264,7 @@ function listenKeys(tile, actions) {
   });
 }
 
-// The divide between photo and colours, where one frame holds both.
+// The divider between photo and colours, if one frame holds both.
 function listenDivide(tile, actions) {
   const { divide, frame } = tile;
   divide.addEventListener("pointerdown", (event) => {

@@ -1,4 +1,4 @@
-// The tools beside the photos: the scatter, teaching, and what leaves the page as files.
+// The tools beside the photos: scatter, teaching and export.
 
 import { Exporter } from "./export.js";
 import { Scatter } from "./scatter.js";

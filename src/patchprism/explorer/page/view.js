@@ -1,7 +1,7 @@
-// The photos in the window: tiles in justified rows, drawn as tiny canvases of one pixel per patch.
+// The photos in the window: tiles in justified rows, drawn as small canvases of one pixel per patch.
 //
-// A frame's work is a few thousand pixels, whatever the window's size; enlarging, blending with the photo and
-// moving are the compositor's. WebGL would save nothing: measured in benchmarks/explorer.py.
+// Each frame draws a few thousand pixels, whatever the size of the window. The browser's compositor enlarges, moves and blends
+// them with the photo. WebGL would not be faster, as benchmarks/explorer.py has measured.
 
 import { arrange } from "./arrange.js";
 import { setText, svgElement } from "./dom.js";
@@ -13,7 +13,7 @@ const GAP = 10;
 const SEAM = 3;
 
 export class Gallery {
-  // actions: what pointers and keys in a photo ask for; tile.js says which.
+  // actions: functions for what pointer and keys do in a photo; see tile.js.
   constructor(root, model, actions) {
     this.root = root;
     this.model = model;
@@ -24,13 +24,13 @@ export class Gallery {
     this.order = this.tiles.map((tile) => tile.index).join();
     this.ready = Promise.all(this.tiles.map((tile) => tile.image.decode().catch(() => {})));
     this.zoom = 1;
-    this.second = false; // whether the pane beside shows the colours of another fit: second.js
-    this.moved = () => {}; // called when tiles are elsewhere
+    this.second = false; // whether the side pane shows the colours of another fit; see second.js
+    this.moved = () => {}; // called when tiles have moved
     this.sizes = new ResizeObserver(() => this.arrange());
     this.sizes.observe(root.parentElement);
   }
 
-  // The same photos in the colours of another model.
+  // Shows the same photos in the colours of another model.
   take(model) {
     this.model = model;
     this.drawCursor(-1);
@@ -46,7 +46,7 @@ export class Gallery {
     for (const tile of this.tiles) URL.revokeObjectURL(tile.image.src);
   }
 
-  // Which photos are there, in which order and how large. shown: their indexes.
+  // Sets the photos that are shown, their order and their size. shown: their indices.
   show(shown, state) {
     const order = shown.join();
     if (order !== this.order) {
@@ -95,13 +95,13 @@ export class Gallery {
     this.root.style.setProperty("--cursor", tool?.cursor ?? "");
   }
 
-  // Colours and masks of all photos.
+  // Draws colours and masks of all photos.
   draw(state) {
     const { colors, visible } = this.model.layer(state);
     const alpha = state.mode === "overlay" ? state.alpha : 1;
     const style = [state.mode, state.background, state.smooth, alpha].join();
     if (style !== this.style) {
-      // Even the same value set again has the styles of the whole gallery worked out anew, every frame.
+      // Setting even the same value would make the browser recompute the styles of the whole gallery in every frame.
       this.style = style;
       Object.assign(this.root.dataset, { mode: state.mode, background: state.background, smooth: state.smooth });
       this.root.style.setProperty("--alpha", alpha);
@@ -125,7 +125,7 @@ export class Gallery {
     }
   }
 
-  // Similarities as heat, from low to high, in all photos; null takes it away.
+  // Draws similarities as a heat map in all photos, from low to high; null removes it.
   drawHeat(similarities, range = [0, 1]) {
     this.root.classList.toggle("heating", similarities !== null);
     if (!similarities) return;
@@ -135,7 +135,7 @@ export class Gallery {
     }
   }
 
-  // One photo's similarities, from `start` on, as heat into its pixels.
+  // Writes the similarities of one photo, which begin at `start`, into its pixels as a heat map.
   putHeat(data, similarities, start, [low, high]) {
     const table = this.heatTable;
     const scale = (HEAT_STEPS - 1) / (high - low);
@@ -149,7 +149,7 @@ export class Gallery {
     }
   }
 
-  // A patch's size on the screen.
+  // The size of a patch on the screen, in pixels.
   unit({ photo, paneWidth = 100 }) {
     const [left, , right] = photo.crop;
     return (((paneWidth * (right - left)) / photo.size[1]) * this.zoom) / photo.grid[1];
@@ -157,7 +157,7 @@ export class Gallery {
 
   drawCursor(photo, index) {
     const tile = this.tiles[photo];
-    // Only what changes is touched: each photo's marks would be painted anew.
+    // Only what changes is set, because the marks of every other photo would be painted again.
     if (tile !== this.under) {
       for (const pane of this.under?.panes ?? []) pane.cursor.setAttribute("visibility", "hidden");
       for (const pane of tile?.panes ?? []) pane.cursor.setAttribute("visibility", "visible");
@@ -171,8 +171,8 @@ export class Gallery {
     for (const pane of tile.panes) pane.cursor.setAttribute("transform", `translate(${index % w} ${Math.floor(index / w)})`);
   }
 
-  // A layer of one colour per patch over the photos, for parts of the page. rgba: 4 bytes for each patch of all
-  // photos, or null to take the layer away. panes: "main", "side" or both.
+  // Draws a layer with one colour per patch over the photos. rgba: 4 bytes for each patch of all photos, or null to remove the
+  // layer. panes: "main", "side" or both.
   paint(name, rgba, panes = ["main", "side"]) {
     for (const tile of this.tiles) {
       const layers = ((tile.layers ??= {})[name] ??= rgba && panes.map((pane) => {
@@ -191,7 +191,7 @@ export class Gallery {
     }
   }
 
-  // A line over one photo, such as a lasso, as an SVG path whose unit is a patch; "" takes it away.
+  // Draws a line over one photo, such as a lasso. path: an SVG path whose unit is a patch, or "" to remove the line.
   ink(photo, name, path) {
     for (const { marks } of this.tiles[photo].panes) {
       let line = marks.querySelector(`.ink.${name}`);
@@ -214,7 +214,7 @@ export class Gallery {
   }
 }
 
-// The edges between foreground and background of one photo, as an SVG path on the grid.
+// The borders between foreground and background in one photo, as an SVG path on the grid.
 export function outlineOf(mask, start, [h, w]) {
   const parts = [];
   for (let y = 0; y < h; y++) {

@@ -1,8 +1,8 @@
-// A ZIP archive whose files are stored as they are: pictures are compressed already.
+// Writes a ZIP archive without compression, because pictures are compressed already.
 
 import { crc32 } from "./png.js";
 
-// Names that unpack on any system and differ without regard to case.
+// File names that are valid on all systems, and differ even if case is ignored.
 export function fileNames(names) {
   const taken = new Set();
   return names.map((name) => {
@@ -15,7 +15,7 @@ export function fileNames(names) {
   });
 }
 
-// files: [{ name, blob }] -> a blob. Each is at most 4 GB, as is the whole.
+// files: [{ name, blob }] -> a blob of at most 4 GB.
 export async function zip(files, when = new Date()) {
   const time = (when.getHours() << 11) | (when.getMinutes() << 5) | (when.getSeconds() >> 1);
   const day = (Math.max(when.getFullYear() - 1980, 0) << 9) | ((when.getMonth() + 1) << 5) | when.getDate();
@@ -26,7 +26,7 @@ export async function zip(files, when = new Date()) {
   for (const [i, { blob }] of files.entries()) {
     const bytes = new Uint8Array(await blob.arrayBuffer());
     const name = new TextEncoder().encode(names[i]);
-    // What a file's own header and its entry in the list have in common: version 2.0, names in UTF-8, stored.
+    // The fields that a file's header and its entry in the list share: version 2.0, UTF-8 names, no compression.
     const common = new DataView(new ArrayBuffer(26));
     [20, 0x800, 0, time, day].forEach((value, k) => common.setUint16(2 * k, value, true));
     [crc32(bytes), bytes.length, bytes.length].forEach((value, k) => common.setUint32(10 + 4 * k, value, true));

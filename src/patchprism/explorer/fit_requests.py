@@ -1,4 +1,4 @@
-"""Requests of the page for a fit, and the resulting settings of the view."""
+"""Requests of the page for a fit, and the views and settings that result from them."""
 
 from __future__ import annotations
 
@@ -26,11 +26,19 @@ _OWN = ("weights", "dtype", "layer", "facet", "final_norm", "mean", "std")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wish:
+class FitRequest:
     """Changes that a fit should make; None means no change.
 
-    ``layer``: counted from 0. ``without``: photos that are left out, by their rows. ``head``: whether the tab's head
-    becomes the foreground. ``aside``: whether the fit is made beside the one that is shown, which stays.
+    Attributes
+    ----------
+    layer : int, optional
+        Counted from 0.
+    head : bool, optional
+        Whether the head of the tab becomes the foreground.
+    without : tuple of int
+        Rows of the photos to remove.
+    aside : bool
+        Whether the fit is shown beside the present one.
     """
 
     model: str | None = None
@@ -46,8 +54,8 @@ class Wish:
 
     @property
     def only_moves(self) -> bool:
-        """Whether nothing is asked for but another model or layer."""
-        return self == Wish(model=self.model, layer=self.layer, aside=self.aside) and bool(self.changes)
+        """Whether only another model or layer is requested."""
+        return self == FitRequest(model=self.model, layer=self.layer, aside=self.aside) and bool(self.changes)
 
     @property
     def changes_fit(self) -> bool:
@@ -56,7 +64,7 @@ class Wish:
 
     @property
     def changes(self) -> dict[str, Any]:
-        """The settings that it changes."""
+        """The settings to change, by their names."""
         kept = {key: value for key, value in asdict(self).items() if value is not None}
         for name in ("without", "aside"):
             kept.pop(name)
@@ -64,7 +72,7 @@ class Wish:
 
 
 def models_here(first: str) -> list[str]:
-    """Names of the models that can be shown: the one that the page opened with, then those whose weights are here."""
+    """Names of models that can be shown: the model of the first view, then those with weights on this machine."""
     from patchprism.backbones import locate_weights, records
 
     here = [record.name for record in records() if locate_weights(record) is not None]
@@ -72,88 +80,90 @@ def models_here(first: str) -> list[str]:
 
 
 def settings_of(
-    view: View, wish: Wish, *, first: View | None = None, asked: dict[str, Any] | None = None
+    view: View, request: FitRequest, *, first: View | None = None, asked: dict[str, Any] | None = None
 ) -> Settings:
-    """A view's settings with a wish fulfilled.
+    """The settings of a view after the changes of a request.
 
     Parameters
     ----------
     view : View
-    wish : Wish
+    request : FitRequest
     first : View, optional
-        The view that the page opened with. If its model is chosen again, it has its own weights, layer and framing.
+        The view that the page opened with. If its model is chosen again, it gets its weights, layer and framing back.
     asked : dict, optional
-        ``threshold`` and ``foreground`` for a fit with other scores, for which a threshold of this view would mean
-        something else.
+        ``threshold`` and ``foreground`` for a fit with other scores, for which the threshold of this view has no
+        meaning.
     """
     from patchprism.jobs.settings import Settings
 
     names = Settings.__dataclass_fields__
     kept = {key: value for key, value in view.settings.items() if key in names}
-    # If no network ran, no model was chosen.
+    # If no network has run, no device was chosen.
     settings = Settings(**kept | {"device": kept.get("device") or "auto"})
-    changes = (asked or {} if wish.threshold is None else {}) | wish.changes
-    if moves(view, wish) and changes.get("foreground", settings.foreground) == "mask":
-        changes["foreground"] = "auto"  # no head goes with other tokens
+    changes = (asked or {} if request.threshold is None else {}) | request.changes
+    if moves(view, request) and changes.get("foreground", settings.foreground) == "mask":
+        changes["foreground"] = "auto"  # a head cannot be used with other tokens
     if "model" in changes and changes["model"] != view.label:
-        # Weights and dtype were for the other network; size stays.
+        # Weights, dtype and tokens belong to one network; the size stays.
         changes |= {"mean": None, "std": None}
         changes |= {"weights": None, "dtype": "auto", "layer": None, "facet": None, "final_norm": None}
         if first is not None and changes["model"] == first.label:
             changes |= {key: first.settings.get(key, value) for key, value in changes.items() if key in _OWN}
-        changes |= {} if wish.layer is None else {"layer": wish.layer}
-    if changes.get("foreground") in ("auto", "object", "mask"):  # which look at no component
+        changes |= {} if request.layer is None else {"layer": request.layer}
+    if changes.get("foreground") in ("auto", "object", "mask"):  # these methods use no component
         changes["foreground_component"] = None
-    # The foreground that is shown is the page's affair; what is fitted starts by showing itself.
+    # A new fit is first shown with its own foreground.
     changes |= {"mask_threshold": None, "mask_side": None, "opening": 0, "closing": 0}
     return replace(settings, **changes).resolved()
 
 
-def moves(view: View, wish: Wish) -> bool:
-    """Whether a wish is for tokens of another model or layer."""
-    if wish.model not in (None, view.label):
+def moves(view: View, request: FitRequest) -> bool:
+    """Whether a request needs tokens of another model or layer."""
+    if request.model not in (None, view.label):
         return True
-    return wish.layer is not None and shown_layers(view) != (wish.layer,)
+    return request.layer is not None and shown_layers(view) != (request.layer,)
 
 
-def head_of(view: View, wish: Wish, head: Head | None) -> Head | None:
-    """The head that a fit takes its foreground from: the tab's where that is asked for, or the one that it had."""
-    if wish.head:
+def head_of(view: View, request: FitRequest, head: Head | None) -> Head | None:
+    """The head for the foreground of a fit: the head of the tab if it is requested, or that of the view."""
+    if request.head:
         if head is None:
             raise OptionError("no head has been taught in this tab; mark patches first")
         return head
-    if moves(view, wish) or wish.foreground not in (None, "mask"):
+    if moves(view, request) or request.foreground not in (None, "mask"):
         return None
-    return view.prism.head_ or (head if wish.foreground == "mask" else None)
+    return view.prism.head_ or (head if request.foreground == "mask" else None)
 
 
-def check_wish(view: View, wish: Wish, loaded: Mapping[str, Backbone] | None = None) -> None:
-    """Refuse what a fit would refuse, before anything is queued; ``loaded`` are models that need no weights."""
+def check_request(view: View, request: FitRequest, loaded: Mapping[str, Backbone] | None = None) -> None:
+    """Refuse an invalid request before it is queued. ``loaded``: models that are loaded already, by name."""
     from patchprism.backbones import find_record, locate_weights, records
 
     loaded = loaded or {}
     record = view.record
-    if wish.model is not None and wish.model in loaded:
-        record = loaded[wish.model].record
-    elif wish.model not in (None, view.label):
-        assert wish.model is not None
-        if ":" in wish.model:  # finding out about it would mean asking the hub
+    if request.model is not None and request.model in loaded:
+        record = loaded[request.model].record
+    elif request.model not in (None, view.label):
+        assert request.model is not None
+        if ":" in request.model:  # looking for it would mean a request to the hub
             names = ", ".join(record.name for record in records())
-            raise OptionError(f"model must be one of {names}, or the one that is shown, got {wish.model!r}")
-        record = find_record(wish.model)
+            raise OptionError(
+                f"model must be one of {names}, or the one that is shown, got {request.model!r}"
+            )
+        record = find_record(request.model)
         if locate_weights(record) is None:
             raise OptionError(
-                f"the weights of {wish.model} are not on this machine; to fetch them, run patchprism download"
+                f"the weights of {request.model} are not on this machine; to fetch them, run patchprism download"
             )
-    if wish.layer is not None:
-        if wish.model in (None, view.label) and view.store is not None:
+    if request.layer is not None:
+        if request.model in (None, view.label) and view.store is not None:
             raise OptionError(
                 "a feature store holds the tokens of its own layer only; layer needs the photos"
             )
-        record.layer_index(wish.layer)
-    if any(not 0 <= row < len(view) for row in wish.without):
+        record.layer_index(request.layer)
+    if any(not 0 <= row < len(view) for row in request.without):
         raise OptionError("without names a photo that does not exist")
-    settings_of(view, wish).prism()
+    settings_of(view, request).prism()
 
 
 def without(view: View, rows: Collection[int]) -> View:
@@ -162,7 +172,7 @@ def without(view: View, rows: Collection[int]) -> View:
     Raises
     ------
     OptionError
-        If none would be left.
+        If no photo would be left.
     """
     from patchprism.features.extraction import Photos
     from patchprism.features.patch_features import PatchFeatures
@@ -192,7 +202,7 @@ def without(view: View, rows: Collection[int]) -> View:
 
 
 def over_all_patches(prism: Prism, view: View) -> Prism:
-    """A copy of a prism whose all-patch picture is scaled over all patches of a view, background and all."""
+    """A copy of a prism whose all-patch picture is scaled over all patches of a view, including the background."""
     from patchprism.prism.axes import chosen
 
     prism = copy(prism)
