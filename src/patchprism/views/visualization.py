@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, overload
 
 from patchprism.errors import OptionError
 from patchprism.features.patch_features import PatchFeatures
-from patchprism.jobs.run import nobody
+from patchprism.jobs.run import no_progress
 from patchprism.jobs.settings import check_backbone
 from patchprism.jobs.view import View
 from patchprism.lenses.looking import look_through
@@ -428,7 +428,7 @@ class Visualization(View):
         message = build_message(self, title=title)
         carry_modes(message, self, backbone if attention else None)
         if wanted and backbone is not None:
-            carry_layers(message, self, backbone, wanted, nobody)
+            carry_layers(message, self, backbone, wanted, no_progress)
         return ExplorerPage(message)
 
     def _repr_png_(self) -> bytes:
