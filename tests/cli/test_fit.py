@@ -135,7 +135,10 @@ def test_an_output_below_a_file_is_said(run, photos, tmp_path, monkeypatch, comm
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("no folder")
     result = run(command[0], photos, *MODEL, *command[1:], "file/x")
-    assert (result.code, result.err) == (1, "error: cannot write file/x: file is a file, not a folder\n")
+    assert (result.code, result.err) == (
+        1,
+        "error: cannot write --out 'file/x': file is a file, not a folder\n",
+    )
 
 
 def test_a_prism_that_does_not_fit_on_the_disk_is_called_by_its_name(run, photos, tmp_path, monkeypatch):
@@ -149,7 +152,7 @@ def test_a_prism_that_does_not_fit_on_the_disk_is_called_by_its_name(run, photos
 
     monkeypatch.setattr(os, "replace", full)
     result = run("fit", photos, *MODEL, "-o", "d.prism")
-    assert (result.code, result.err) == (1, "error: cannot write d.prism: no space left on device\n")
+    assert (result.code, result.err) == (1, "error: cannot write --out 'd.prism': no space left on device\n")
     assert not list(tmp_path.glob("*.part*"))
 
 
