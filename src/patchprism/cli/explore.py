@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from patchprism.cli import options  # noqa: TC001 - Typer evaluates the annotations
-from patchprism.cli.console import human_bytes, print_line, progress, say_notes
+from patchprism.cli.console import human_bytes, print_line, progress, say_notes, warner
 from patchprism.cli.exits import EXIT_SOME_PHOTOS_FAILED
 from patchprism.cli.many import note_unasked, warn_if_inside, warn_of_failures
 from patchprism.cli.options import ColoringOptions, Running
@@ -240,7 +240,7 @@ def _made(
 
     backbone, checkpoints = None, {}
     with progress(quiet=quiet) as tell, open_engine() as engine:
-        run = Run(engine=engine, tell=tell)
+        run = Run(engine=engine, tell=tell, warn=warner(quiet=quiet))
         if store_among(photos) is None:
             if page.html is not None:
                 check_target(page.html, list_photos(photos))

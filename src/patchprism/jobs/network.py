@@ -13,6 +13,7 @@ from patchprism.backbones.choice import choose_model, explain_choice
 from patchprism.backbones.devices import cpu_flags, resolve_device, resolve_dtype
 from patchprism.backbones.weights import obtain_weights
 from patchprism.features.batching import patches_a_batch, patches_for
+from patchprism.jobs.cost import explain_cost
 from patchprism.jobs.run import nobody
 from patchprism.jobs.settings import describe_origin
 from patchprism.support.memory import free_memory
@@ -97,6 +98,13 @@ def with_model(settings: Settings, run: Run, coloring: Coloring, *, kept: str = 
 def said_of(run: Run, weights: WeightsOrigin) -> list[Note]:
     """Notes about the network of a job: how it was chosen, and the terms of downloaded weights."""
     return [*run.notes, *([Note("", weights.notice)] if weights.notice else [])]
+
+
+def warn_of_cost(network: Network, run: Run, n_photos: int) -> None:
+    """Warn, before the network runs, of a job whose network takes many times as long as by default."""
+    text = explain_cost(network.framing, network.record, network.options.tile, n_photos)
+    if text:
+        run.warn(text)
 
 
 def about_dtype(run: Run, dtype: str, device: str | None) -> list[Note]:

@@ -28,6 +28,10 @@ def nobody(stage: str, done: int, total: int | None) -> None:
     """Progress callback that does nothing."""
 
 
+def unheard(text: str) -> None:
+    """Callback for warnings that does nothing."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Run:
     """How a job is run: nothing here changes its results.
@@ -42,6 +46,8 @@ class Run:
         Reads a photo: name -> (H, W, 3) uint8.
     tell : callable
         Called with progress: ``tell(stage, done, total or None)``.
+    warn : callable
+        Called with what a person should know before the network runs.
     watch : Stopwatch
         Keeps the seconds of each stage.
     notes : list of Note
@@ -52,6 +58,7 @@ class Run:
     backbone: Backbone | None = None
     reader: Reader = read_source
     tell: Tell = nobody
+    warn: Callable[[str], None] = unheard
     watch: Stopwatch = field(default_factory=Stopwatch)
     notes: list[Note] = field(default_factory=list)
 
