@@ -86,12 +86,9 @@ def with_model(settings: Settings, run: Run, coloring: Coloring, *, kept: str = 
         return settings
     if run.backbone is not None:
         return replace(settings, model=run.backbone.record.name)
-    if kept == EMBEDDED_MODEL:
-        model, why = EMBEDDED_MODEL, "the interrupted run that this one resumes used it"
-    else:
-        model, why = choose_model()
-    if why:
-        run.notes.append(Note("", explain_choice(why)))
+    model = kept if kept == EMBEDDED_MODEL else choose_model()
+    if said := explain_choice(model):
+        run.notes.append(Note("", said))
     return replace(settings, model=model)
 
 
