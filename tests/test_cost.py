@@ -1,4 +1,4 @@
-"""A job whose network takes many times as long as by default says so before it runs."""
+"""A job that is many times the usual work for the network says so before it runs."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ def test_windows_take_what_their_photos_take():
             1,
             None,
             1,
-            "200,704 patches per square photo, where the default has 1,024, take the network about 12,000 times as "
-            "long; with refine=8 instead of stride=1 it takes about as long as by default",
+            "a square photo has 200,704 patches (by default 1,024), about 12,000 times the usual work for the network; "
+            "with refine=8 instead of stride=1, it is about the usual work",
         ),
         (
             "dinov2_vits14",
@@ -66,17 +66,31 @@ def test_windows_take_what_their_photos_take():
             7,
             None,
             4,
-            "90 times as long; with refine=2 instead of stride=7 it takes about 7.7",
+            "90 times the usual work for the network; with refine=2 instead of stride=7, it is about 7.7",
         ),
-        ("dinov2_vits14", 5000, None, None, 1, "4,900 times as long; with tile=896 it takes about 500 times"),
-        ("dinov2_vits14", 5000, None, 896, 1, "500 times as long; with size=2500 it takes about 130 times"),
+        (
+            "dinov2_vits14",
+            5000,
+            None,
+            None,
+            1,
+            "4,900 times the usual work for the network; with tile=896, it is about 500 times",
+        ),
+        (
+            "dinov2_vits14",
+            5000,
+            None,
+            896,
+            1,
+            "500 times the usual work for the network; with size=2500, it is about 130 times",
+        ),
         (
             "efficientnet_lite2",
             3200,
             None,
             None,
             8,
-            "51 times as long; with size=1600 it takes about 13 times",
+            "51 times the usual work for the network; with size=1600, it is about 13 times",
         ),
     ],
 )
@@ -109,10 +123,8 @@ def test_a_command_says_it_once_before_the_network_runs(tmp_path, monkeypatch, c
                 main()
             lines = capsys.readouterr().err.splitlines()
             assert len(lines) == (not quiet), (command, lines)
-            assert quiet or lines[0].startswith(
-                "note: 250,000 patches per square photo, where the default has 784"
-            )
-            assert quiet or "with --size 4000 it" in lines[0]
+            assert quiet or lines[0].startswith("note: a square photo has 250,000 patches (by default 784)")
+            assert quiet or "with --size 4000, it" in lines[0]
 
 
 @pytest.mark.parametrize(

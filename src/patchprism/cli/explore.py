@@ -109,8 +109,8 @@ class ShownOptions(ColoringOptions):
         None,
         check=optional(partial(checks.integer, low=1)),
         metavar="N",
-        help=f"Fit on, and show, a random sample of N photos. A page shows at most {MAX_SHOWN}; of a larger feature "
-        "store, it shows so many by default.",
+        help=f"Fit on, and show, a random sample of N photos. A page shows at most {MAX_SHOWN} photos. Of a larger "
+        f"feature store, it shows a sample of {MAX_SHOWN} by default.",
         panel=_PAGE,
     )
 

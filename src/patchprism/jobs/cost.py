@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from patchprism.backbones import BackboneRecord
     from patchprism.photos.framing import Framing
 
-# A job is said to be costly if its network takes at least so many times as long as by default, and as long as that
-# of a job of so many photos by default.
+# A job is said to be costly if a photo is at least so many times the work of the default, and the job at least the
+# work of so many photos by default.
 _MANY_TIMES = 10
 _MANY_PHOTOS = 200
 
@@ -40,7 +40,7 @@ def operations(side: int, record: BackboneRecord, *, window: int | None = None) 
 
 
 def explain_cost(framing: Framing, record: BackboneRecord, tile: int | None, n_photos: int) -> str:
-    """A line about a job whose network takes many times as long as by default; empty for other jobs.
+    """A line about a job that is many times the work of the default for the network; empty for other jobs.
 
     Parameters
     ----------
@@ -70,10 +70,10 @@ def explain_cost(framing: Framing, record: BackboneRecord, tile: int | None, n_p
         if tile is not None or less > cost / 2:
             cheaper, less = f"size={framing.size // 2}", times(framing.size // 2, patch, tile)
     patches, default = (framing.size // framing.cell) ** 2, (DEFAULT_SIZE // patch) ** 2
-    with_it = "as long as by default" if less <= 1 else f"{_rounded(less)} times as long"
+    with_it = "the usual work" if less <= 1 else f"{_rounded(less)} times the usual work"
     return (
-        f"{patches:,} patches per square photo, where the default has {default:,}, take the network about "
-        f"{_rounded(cost)} times as long; with {cheaper} it takes about {with_it}"
+        f"a square photo has {patches:,} patches (by default {default:,}), about {_rounded(cost)} times the usual work "
+        f"for the network; with {cheaper}, it is about {with_it}"
     )
 
 
