@@ -83,7 +83,7 @@ def checkpoints(tmp_path_factory):
 def small_default(monkeypatch):
     """Use the small network if a page names no model: it is fast and needs no download."""
     for place in ("patchprism.jobs.network", "patchprism.lenses.compared"):
-        monkeypatch.setattr(f"{place}.choose_model", lambda: ("efficientnet_lite2", ""))
+        monkeypatch.setattr(f"{place}.choose_model", lambda: "efficientnet_lite2")
 
 
 def test_the_readme_has_blocks_to_run():

@@ -356,7 +356,7 @@ def refused(photos, words, error=PatchPrismError, **options):
 
 
 def test_masks_that_do_not_fit_are_named(photos, masks, tmp_path):
-    refused(photos, "nowhere: no such folder of masks", masks=tmp_path / "nowhere")
+    refused(photos, "masks '.*nowhere': no such folder of masks", masks=tmp_path / "nowhere")
     (tmp_path / "none").mkdir()
     refused(photos, "holds no mask", masks=tmp_path / "none")
     Image.fromarray(np.eye(40, dtype=bool)).save(tmp_path / "none" / "other.png")

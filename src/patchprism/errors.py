@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import re
+
 # Packages whose name differs from the name of their module.
 _PACKAGES = {"smbclient": "smbprotocol", "dask": "dask[distributed]", "git": "GitPython"}
 
@@ -11,6 +14,34 @@ class PatchPrismError(Exception):
 
     The message is one line that names the argument, the value and what is allowed.
     """
+
+    def name_option(self, option: str, path: str) -> None:
+        """Name the option in a message that begins with its path.
+
+        Parameters
+        ----------
+        option : str
+            A parameter, or a flag.
+        path : str
+            Its value, as it was given.
+
+        Examples
+        --------
+        >>> error = WeightsError("dog.pth: the file is empty")
+        >>> error.name_option("weights", "./dog.pth")
+        >>> str(error)
+        "weights './dog.pth': the file is empty"
+        """
+        said = {path, os.path.normpath(path), os.path.expanduser(path)}
+        names = "|".join(re.escape(each) for each in sorted(said, key=len, reverse=True))
+        known = rf"[a-z_]+ {re.escape(repr(path))}"
+        message, found = re.subn(
+            rf"\A(cannot write )?(?:(?:{names})(?=: )|{known})",
+            lambda match: f"{match[1] or ''}{option} {path!r}",
+            str(self),
+        )
+        if found:
+            self.args = (message, *self.args[1:])
 
 
 class OptionError(PatchPrismError, ValueError):

@@ -72,7 +72,11 @@ def test_flat_table(run, photos, tmp_path):
             "error: --batch-size must be a whole number of at least 1, got 0",
         ),
         (["PHOTOS", "--batch-size", "x"], 2, "--batch-size"),
-        (["PHOTOS", "--flat", "no/such/folder/f.parquet"], 1, "cannot write no/such/folder/f.parquet"),
+        (
+            ["PHOTOS", "--flat", "no/such/folder/f.parquet"],
+            1,
+            "cannot write --flat 'no/such/folder/f.parquet'",
+        ),
         ([], 2, "PHOTO"),
     ],
 )

@@ -135,7 +135,10 @@ def test_an_output_below_a_file_is_an_error(run, photos, tmp_path, monkeypatch, 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("no folder")
     result = run(command[0], photos, *MODEL, *command[1:], "file/x")
-    assert (result.code, result.err) == (1, "error: cannot write file/x: file is a file, not a folder\n")
+    assert (result.code, result.err) == (
+        1,
+        "error: cannot write --out 'file/x': file is a file, not a folder\n",
+    )
 
 
 def test_a_full_disk_is_reported_with_the_name_of_the_prism(run, photos, tmp_path, monkeypatch):
@@ -149,7 +152,7 @@ def test_a_full_disk_is_reported_with_the_name_of_the_prism(run, photos, tmp_pat
 
     monkeypatch.setattr(os, "replace", full)
     result = run("fit", photos, *MODEL, "-o", "d.prism")
-    assert (result.code, result.err) == (1, "error: cannot write d.prism: no space left on device\n")
+    assert (result.code, result.err) == (1, "error: cannot write --out 'd.prism': no space left on device\n")
     assert not list(tmp_path.glob("*.part*"))
 
 

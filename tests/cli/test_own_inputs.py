@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import time
+from itertools import pairwise
 
 import pytest
 import toys
@@ -126,7 +127,10 @@ def test_inputs_are_refused_as_outputs(run, here, arguments, target):
     before = toys.tree(here)
     result = run(*arguments)
     assert result.code == 1
-    assert result.err.endswith(f"error: cannot write {target}: this job reads it\n")
+    before_target = [option for option, value in pairwise(arguments) if value == target]
+    flag = next(option for option in before_target if option in ("-o", "--flat", "--html", "--save-prism"))
+    flag = flag.replace("-o", "--out")
+    assert result.err.endswith(f"error: cannot write {flag} '{target}': this job reads it\n")
     assert toys.tree(here) == before
 
 
@@ -210,7 +214,7 @@ def test_files_instead_of_folders_are_named(run, here, arguments, below, link):
     what = "a link to a file that does not exist" if link else "a file, not a folder"
     assert (result.code, result.err) == (
         1,
-        f"error: cannot write {out}{file}: {'thing' if below or file else 'it'} is {what}\n",
+        f"error: cannot write --out '{out}{file}': {'thing' if below or file else 'it'} is {what}\n",
     )
     assert (here / "thing").is_symlink() == link
     assert link or (here / "thing").read_text() == "mine"

@@ -216,7 +216,7 @@ def test_nothing_is_written_when_all_photos_are_bad(run, tmp_path):
         (("--dtype", "int8"), "dtype must be one of auto, float32, bfloat16, float16, got 'int8'"),
         (("--overlay", "2"), "overlay must be a number from 0 to 1, got 2.0"),
         (("--format", "gif"), "format must be one of png, jpg, got 'gif'"),
-        (("--prism", "none.prism"), "none.prism: no such prism file"),
+        (("--prism", "none.prism"), "prism 'none.prism': no such prism file"),
         (("--threshold", "1", "--foreground", "above"), "no patch's score is above the threshold 1"),
     ],
 )
@@ -266,7 +266,10 @@ def test_without_out_it_writes_to_the_folder_out(run, photos, tmp_path, monkeypa
     for command in ("render", "compare"):
         Path("out").write_text("a file, not a folder")
         result = run(command, photos / "a.png", *MODEL)
-        assert (result.code, result.err) == (1, "error: cannot write out: it is a file, not a folder\n")
+        assert (result.code, result.err) == (
+            1,
+            "error: cannot write --out 'out': it is a file, not a folder\n",
+        )
         assert Path("out").read_text() == "a file, not a folder"
 
 
@@ -274,7 +277,7 @@ def test_an_output_that_cannot_be_written_is_reported(run, photos, tmp_path):
     (tmp_path / "out").write_text("a file, not a folder")
     result = run("render", photos, "--out", tmp_path / "out", *MODEL)
     assert result.code == 1
-    assert result.err == f"error: cannot write {tmp_path / 'out'}: it is a file, not a folder\n"
+    assert result.err == f"error: cannot write --out '{tmp_path / 'out'}': it is a file, not a folder\n"
     assert (tmp_path / "out").read_text() == "a file, not a folder"
 
 
@@ -351,9 +354,10 @@ def test_no_photo_of_the_job_is_overwritten(run, photos, tmp_path, monkeypatch, 
         shutil.copy("p/a.png", f"p/{name}")
     before = {path: path.read_bytes() for path in Path("p").rglob("*.*g")}
     result = run(*command, *MODEL)
+    named = f"{command[-2].replace('-o', '--out')} '{victim}'" if command[-1] == victim else victim
     assert (result.code, result.err) == (
         1,
-        f"error: cannot write {victim}: it is one of the photos of this job\n",
+        f"error: cannot write {named}: it is one of the photos of this job\n",
     )
     assert {path: path.read_bytes() for path in Path("p").rglob("*.*g")} == before
 

@@ -75,7 +75,7 @@ def test_a_prism_does_not_overwrite_the_clip(run, clip, tmp_path):
     result = run("video", clip, "-o", tmp_path / "out.mp4", "--save-prism", clip, *OPTIONS)
     assert (result.code, result.err) == (
         1,
-        f"error: cannot write {clip}: it is the input or the output of this command\n",
+        f"error: cannot write --save-prism '{clip}': it is the input or the output of this command\n",
     )
     assert clip.read_bytes() == before
 

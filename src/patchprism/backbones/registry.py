@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from patchprism.backbones import official
 from patchprism.backbones.catalog import RECORDS
-from patchprism.errors import ModelError
+from patchprism.errors import ModelError, WeightsError
 from patchprism.support import checks
 from patchprism.support.surroundings import own_settings
 
@@ -180,10 +180,15 @@ def load_backbone(
     device, dtype = checks.device("device", device), checks.dtype("dtype", dtype, allowed=checks.DTYPES)
     download = checks.flag("download", download)
     checks.callback("progress", progress)
-    with own_settings():
-        return kind.load(
-            name, weights=weights, device=device, dtype=dtype, progress=progress, download=download
-        )
+    try:
+        with own_settings():
+            return kind.load(
+                name, weights=weights, device=device, dtype=dtype, progress=progress, download=download
+            )
+    except WeightsError as error:
+        if weights is not None:
+            error.name_option("weights", weights)
+        raise
 
 
 # DINOv3's own names, without their punctuation, and what follows "facebook/dinov3-" on the hub.

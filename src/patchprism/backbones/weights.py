@@ -121,6 +121,13 @@ def obtain_weights(
 def origin_of_file(weights: str, hint: str) -> WeightsOrigin:
     """The origin of weights in a file of the user; the hint is for the error if the file is missing."""
     path = local_path(weights).expanduser()
+    try:
+        path.stat()
+    except FileNotFoundError:
+        pass  # the hint is for it
+    except OSError as error:  # a name that is too long, for example
+        reason = (error.strerror or str(error)).lower()
+        raise WeightsError(f"weights {weights!r}: cannot be read ({reason})") from error
     if path.is_dir():
         from patchprism.backbones.checkpoint import folder_of_weights
 

@@ -182,7 +182,7 @@ def bars(console: Console, *, get_time: Callable[[], float] | None = None) -> Pr
 MAX_NOTES = 20
 
 # name='value' or name=(value, value), but not in paths and URLs.
-_ADVICE = re.compile(r"(?<![\w/.?&=\\-])([a-z]+(?:_[a-z]+)*)=('[^']*'|\([^()]*\))")
+_ADVICE = re.compile(r"(?<![\w/.?&=\\-])([a-z]+(?:_[a-z]+)*)=('[^']*'|\([^()]*\)|\d+(?![\w.]))")
 
 
 def advised_by_flags(text: str) -> str:
@@ -192,6 +192,8 @@ def advised_by_flags(text: str) -> str:
     --------
     >>> advised_by_flags("a.png: try foreground='pca', or say with range=(0, 4095) what is white")
     'a.png: try --foreground pca, or say with --range 0,4095 what is white'
+    >>> advised_by_flags("refine=8 instead of stride=1 for size=5.png")
+    '--refine 8 instead of --stride 1 for size=5.png'
     """
     return _ADVICE.sub(lambda found: f"--{found[1].replace('_', '-')} {as_typed(found[2])}", text)
 
@@ -221,6 +223,18 @@ def print_notes(notes: Sequence[Note], *, quiet: bool) -> None:
             print(f"note: {shown(line)}", file=sys.stderr)
         else:
             stdout().print(f"{'note':8}{shown(line)}", markup=False)
+
+
+def warner(*, quiet: bool) -> Callable[[str], None]:
+    """A function that writes each note to standard error at once, and equal notes once."""
+    told: set[str] = set()
+
+    def warn(text: str) -> None:
+        if text not in told and not quiet:
+            note(f"note: {advised_by_flags(text)}")
+        told.add(text)
+
+    return warn
 
 
 def human_bytes(count: int) -> str:

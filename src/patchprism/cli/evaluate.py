@@ -51,8 +51,8 @@ def evaluate(
 ) -> None:
     """Measure the foreground against true masks: IoU, max F, MAE, max E, S and CorLoc.
 
-    Prints the measures of each photo and of all photos together. A mask must have the shape of its photo, but may
-    have another size. Photos without a mask are listed.
+    Prints the measures of each photo and of all photos together. A mask may be larger or smaller than its
+    photo, but must have the same proportions. Photos without a mask are listed.
     """
     from patchprism.cli.console import print_notes, print_table, stdout
     from patchprism.cli.exits import EXIT_SOME_PHOTOS_FAILED

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from patchprism.cli import options  # noqa: TC001 - Typer evaluates the annotations
-from patchprism.cli.console import human_bytes, print_line, print_notes, progress
+from patchprism.cli.console import human_bytes, print_line, print_notes, progress, warner
 from patchprism.cli.exits import EXIT_SOME_PHOTOS_FAILED
 from patchprism.cli.many import note_not_fetched, warn_if_inside, warn_of_failures
 from patchprism.cli.options import ColoringOptions, Running
@@ -109,8 +109,8 @@ class ShownOptions(ColoringOptions):
         None,
         check=optional(partial(checks.integer, low=1)),
         metavar="N",
-        help=f"Fit on, and show, a random sample of N photos. A page shows at most {MAX_SHOWN} photos, and by default "
-        "a sample of this size of a larger feature store.",
+        help=f"Fit on, and show, a random sample of N photos. A page shows at most {MAX_SHOWN} photos. Of a larger "
+        f"feature store, it shows a sample of {MAX_SHOWN} by default.",
         panel=_PAGE,
     )
 
@@ -241,7 +241,7 @@ def _made(
 
     backbone, bank, checkpoints = None, None, {}
     with progress(quiet=quiet) as tell, open_engine() as engine:
-        run = Run(engine=engine, tell=tell)
+        run = Run(engine=engine, tell=tell, warn=warner(quiet=quiet))
         if store_among(photos) is None:
             if page.html is not None:
                 check_target(page.html, list_photos(photos))

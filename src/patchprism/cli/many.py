@@ -16,6 +16,7 @@ from patchprism.cli.console import (
     print_table,
     progress,
     stdout,
+    warner,
 )
 from patchprism.cli.exits import EXIT_SOME_PHOTOS_FAILED
 from patchprism.support.words import counted
@@ -67,7 +68,7 @@ def running(engine: str, workers: int | None, *, quiet: bool, keeps: bool = True
 
     with open_engine(engine, workers=workers) as opened, progress(quiet=quiet) as tell:
         try:
-            yield Run(engine=opened, tell=tell)
+            yield Run(engine=opened, tell=tell, warn=warner(quiet=quiet))
         except KeyboardInterrupt:
             if keeps:
                 typer.echo("finished work is kept; to resume, repeat the command", err=True)

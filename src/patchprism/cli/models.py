@@ -45,7 +45,10 @@ def models() -> None:
 
 
 def download(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Name from the list of `patchprism models`.")],
+    model: Annotated[
+        str,
+        typer.Argument(metavar="MODEL", help="Model: a name from `patchprism models`, hf:REPO or timm:NAME."),
+    ],
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only the path of the weights.")] = False,
 ) -> None:
     """Download the weights of a model ahead of time."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from patchprism.cli.naming import naming_options
 from patchprism.support.options import Option, option_of
 
 if TYPE_CHECKING:
@@ -66,7 +67,9 @@ def takes(**groups: type | Some) -> Callable[[Callable[..., None]], Callable[...
 
         def run(*arguments: Any, **given: Any) -> None:
             made = {name: _made(part, given) for name, part in parts.items()}
-            command(*arguments, **{each.name: given[each.name] for each in own if each.name in given}, **made)
+            its_own = {each.name: given[each.name] for each in own if each.name in given}
+            with naming_options([*own, *flags], given):
+                command(*arguments, **its_own, **made)
 
         run.__name__, run.__doc__, run.__module__ = command.__name__, command.__doc__, command.__module__
         flags = [_flag(each, found) for part in parts.values() for each, found in _options(part)]

@@ -131,6 +131,11 @@ def _starts(length: int, side: int) -> list[int]:
     return [round(at) for at in np.linspace(0, length - side, count)]
 
 
+def count_windows(length: int, side: int) -> int:
+    """Number of windows of ``side`` patches that cover a length."""
+    return len(_starts(length, side))
+
+
 def _ramp(side: int, length: int) -> Float32:
     """Weights along a window, which decrease towards its ends where it overlaps other windows."""
     if side >= length:

@@ -98,7 +98,12 @@ def masks_of(given: Any) -> GivenMasks | None:
     if given is None:
         return None
     if isinstance(given, (str, os.PathLike)):
-        return open_masks(checks.path("masks", given))
+        path = checks.path("masks", given)
+        try:
+            return open_masks(path)
+        except MaskError as error:
+            error.name_option("masks", path)
+            raise
     try:
         return ArrayMasks(given)
     except TypeError:

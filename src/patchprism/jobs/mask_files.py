@@ -236,8 +236,12 @@ def masks_in(folder: Path) -> dict[str, Path]:
     """
     try:
         found = {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() == ".png"}
-    except OSError as error:
+    except NotADirectoryError as error:
+        raise MaskError(f"{folder}: not a folder; masks are PNG files in a folder") from error
+    except FileNotFoundError as error:
         raise MaskError(f"{folder}: no such folder of masks") from error
+    except OSError as error:
+        raise MaskError(f"{folder}: cannot be read ({(error.strerror or str(error)).lower()})") from error
     if not found:
         raise MaskError(f"{folder}: holds no mask: masks are PNG files with the photos' names")
     ends = ((stem.removesuffix(".mask"), path) for stem, path in found.items() if stem.endswith(".mask"))

@@ -21,6 +21,7 @@ from patchprism.jobs.network import (
     load_network,
     notes_on_network,
     open_network,
+    warn_of_cost,
     with_model,
 )
 from patchprism.jobs.settings import TOKEN_DEFAULTS, Settings, describe_origin
@@ -186,6 +187,7 @@ def open_tokens(
     # float32, because colours must not depend on whether tokens are kept on disk or in memory.
     shards = Shards(work, n_shards(len(given)), "float32", in_range(run.reader, settings.range))
     job = Extraction(given, network, shards, run.engine, batch_size=settings.batch_size, tell=run.tell)
+    warn_of_cost(network, run, len(given))
     with run.watch(NETWORK_STAGE):
         job.run()
     give_back_memory()
@@ -234,6 +236,7 @@ def open_in_memory(
     check(network.origin)
     found: dict[int, Any] = {}
     failures: dict[int, PhotoError] = {}
+    warn_of_cost(network, run, len(photos))
     with run.watch(NETWORK_STAGE):
         for tokens in run.extract(
             photos,

@@ -31,6 +31,10 @@ def no_progress(stage: str, done: int, total: int | None) -> None:
     """Progress callback that does nothing."""
 
 
+def unheard(text: str) -> None:
+    """Callback for warnings that does nothing."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Run:
     """How a job is run: nothing here changes its results.
@@ -47,6 +51,8 @@ class Run:
         Reads a photo: name -> (H, W, 3) uint8.
     tell : callable
         Called with progress: ``tell(stage, done, total or None)``.
+    warn : callable
+        Called with what a person should know before the network runs.
     watch : Stopwatch
         Keeps the seconds of each stage.
     notes : list of Note
@@ -58,6 +64,7 @@ class Run:
     extract: Extract = extract
     reader: Reader = read_source
     tell: Tell = no_progress
+    warn: Callable[[str], None] = unheard
     watch: Stopwatch = field(default_factory=Stopwatch)
     notes: list[Note] = field(default_factory=list)
 

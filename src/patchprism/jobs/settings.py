@@ -250,7 +250,7 @@ def check_memory(framing: Framing, record: BackboneRecord, device: str, tile: in
         stride = f" with stride {framing.stride}" if framing.stride else ""
         raise OptionError(
             f"size {framing.size}{stride} needs about {needed / 1e9:,.0f} GB of memory for one photo, and "
-            f"{free / 1e9:,.1f} GB are free; choose a smaller size",
+            f"{free / 1e9:,.1f} GB are free; choose a smaller size{' or a larger stride' if stride else ''}",
             option="size",
         )
 

@@ -11,7 +11,14 @@ from patchprism.errors import OptionError, OutputError, PatchPrismError, StoreEr
 from patchprism.features.store import StoredFeatures, layout
 from patchprism.jobs.extraction import Extraction, failures_of, n_shards, notes_of
 from patchprism.jobs.inputs import listed_input
-from patchprism.jobs.network import NETWORK_STAGE, about_dtype, kept_model, notes_on_network, open_network
+from patchprism.jobs.network import (
+    NETWORK_STAGE,
+    about_dtype,
+    kept_model,
+    notes_on_network,
+    open_network,
+    warn_of_cost,
+)
 from patchprism.jobs.opened import record_of, resolved_for, weights_of
 from patchprism.jobs.run import Outcome, Run, no_progress
 from patchprism.jobs.shards import Shards
@@ -91,6 +98,7 @@ def extract_features(
             _start(folder, work, job.basis)
             writer = StoreWriter(shards, folder, run.engine)
             writer.resume(job.key)
+            warn_of_cost(network, run, len(names))
             with watch(NETWORK_STAGE):
                 job.run(committed=writer.committed, done=writer.add)
             try:

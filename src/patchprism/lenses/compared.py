@@ -67,10 +67,10 @@ def models_of(
     if fetch_from:
         raise OptionError("fetch_from is only for feature stores; photos given by address are read anyway")
     n_layers = len(settings.layer) if isinstance(settings.layer, tuple) else 1
-    why = ""
+    said = ""
     if models is None and n_layers > 1:  # the layers of the usual network
-        name, why = choose_model()
-        models = [name]
+        models = [choose_model()]
+        said = explain_choice(models[0])
     if models is None or isinstance(models, (str, Backbone)):
         models = [] if models is None else [models]
     if not isinstance(models, (list, tuple)) or not models:
@@ -107,7 +107,7 @@ def models_of(
     return [
         Model(label=label, given=listed, settings=its, backbone=backbone)
         for label, (its, backbone) in zip(labels, chosen, strict=True)
-    ], [*([explain_choice(why)] if why else []), *(note.text for note in notes)]
+    ], [*([said] if said else []), *(note.text for note in notes)]
 
 
 def _stores(

@@ -70,7 +70,7 @@ class LensOptions(Checked):
         check=checks.texts,
         flag="--match-photo",
         metavar="PHOTO",
-        help="Photo for --lens matches to compare: a file name or a number from 1. May be repeated. "
+        help="One of the photos that --lens matches compares: a file name or a number from 1. May be repeated. "
         "Default: all photos.",
         panel=LENSES,
     )

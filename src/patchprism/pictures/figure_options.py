@@ -71,7 +71,7 @@ class FigureOptions(Checked):
         check=optional(_width),
         parse=_as_given,
         metavar="3.25in|82mm",
-        help="Width of the figures in print, in in, mm, cm or pt. Text is then 7 to 14 points high. "
+        help="Width of the figures in print, with its unit: in, mm, cm or pt. Text is then 7 to 14 points high. "
         "Default: as wide as the photos need.",
         panel=FIGURES,
     )

@@ -28,7 +28,7 @@ from patchprism.prism.head_file import MAX_CLASSES, check_header
 from patchprism.prism.options import DEFAULTS, KEPT_COMPONENTS, PrismOptions
 from patchprism.prism.passes import OTSU_BINS
 from patchprism.support import checks
-from patchprism.support.folders import address_text, local_copy
+from patchprism.support.folders import address_text, check_content, local_copy
 from patchprism.support.json_values import from_json, is_number, is_whole, to_json
 
 if TYPE_CHECKING:
@@ -124,9 +124,12 @@ def read_prism(path: str | os.PathLike[str]) -> State:
         with local_copy(name) as copy:
             if not copy.is_file():
                 raise PrismError(f"{name}: {_no_file(copy)}")
+            check_content(copy)
             header, tensors = _read(copy, name)
     except FileNotFoundError as error:
         raise PrismError(f"{name}: no such prism file") from error
+    except OSError as error:
+        raise PrismError(f"{name}: cannot be read ({str(error.strerror or error).lower()})") from error
     except PatchPrismError:
         raise
     except Exception as error:

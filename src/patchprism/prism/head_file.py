@@ -15,7 +15,7 @@ import numpy as np
 from patchprism.errors import HeadError, OptionError, PatchPrismError
 from patchprism.features.records import MAX_WIDTH, check_origin
 from patchprism.support import checks
-from patchprism.support.folders import address_text, local_copy
+from patchprism.support.folders import address_text, check_content, local_copy
 from patchprism.support.json_values import from_json, is_number, is_text, is_whole, to_json
 
 if TYPE_CHECKING:
@@ -61,9 +61,12 @@ def read_head(path: str | os.PathLike[str]) -> tuple[dict[str, Any], Float64, Fl
         with local_copy(name) as copy:
             if not copy.is_file():
                 raise HeadError(f"{name}: no such head file{', but a folder' if copy.is_dir() else ''}")
+            check_content(copy)
             return _read(copy, name)
     except FileNotFoundError as error:
         raise HeadError(f"{name}: no such head file") from error
+    except OSError as error:
+        raise HeadError(f"{name}: cannot be read ({str(error.strerror or error).lower()})") from error
     except PatchPrismError:
         raise
     except Exception as error:

@@ -396,6 +396,21 @@ def local_copy(path: str | os.PathLike[str]) -> Iterator[Path]:
         yield copy
 
 
+def check_content(path: Path) -> None:
+    """Refuse a file of this machine that cannot be read, or that is empty.
+
+    Raises
+    ------
+    OSError
+        If it cannot be opened; safetensors calls that a missing file.
+    ValueError
+        If it is empty.
+    """
+    with path.open("rb") as file:
+        if not file.read(1):
+            raise ValueError("the file is empty")
+
+
 def filesystem(url: str) -> tuple[Any, str]:
     """The fsspec file system of an address, and the path in it.
 
