@@ -17,8 +17,8 @@ import pytest
 from PIL import Image, ImageCms
 
 from patchprism.errors import OptionError, PhotoError
-from patchprism.photos.decoded import MAX_PIXELS
 from patchprism.photos.images import read_photo
+from patchprism.photos.plans import MAX_PIXELS
 
 if TYPE_CHECKING:
     from pathlib import Path

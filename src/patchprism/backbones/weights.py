@@ -16,7 +16,7 @@ from patchprism.backbones.catalog import DINOV2_URL
 from patchprism.backbones.pins import cache_dir, foreign_pin, pinned, sha256_of, user_cache, write_pin
 from patchprism.backbones.record import WeightsOrigin
 from patchprism.errors import ExtraError, WeightsError
-from patchprism.support.folders import address_text, is_remote, local_path
+from patchprism.support.folders import address_text, is_remote, local_path, system_reason
 
 if TYPE_CHECKING:
     from patchprism.backbones.record import BackboneRecord, Progress
@@ -126,7 +126,7 @@ def origin_of_file(weights: str, hint: str) -> WeightsOrigin:
     except FileNotFoundError:
         pass  # the hint is for it
     except OSError as error:  # a name that is too long, for example
-        reason = (error.strerror or str(error)).lower()
+        reason = system_reason(error)
         raise WeightsError(f"weights {weights!r}: cannot be read ({reason})") from error
     if path.is_dir():
         from patchprism.backbones.checkpoint import folder_of_weights

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
+from patchprism.photos.plans import MAX_PIXELS
 from patchprism.support.checks import short_repr
 from patchprism.support.json_values import is_number, is_text, is_whole
 
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
 
 MAX_WIDTH = 1 << 16
 MAX_LAYERS = 4096
-MAX_PIXELS = 178_956_970  # pixels of a photo; the same limit as images.MAX_PIXELS
 _DTYPES = ("float32", "bfloat16", "float16")
 # Fields of a model's record that stores of earlier versions do not have.
 _LATER = ("open_repo", "layer", "about")

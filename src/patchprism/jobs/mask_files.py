@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from patchprism.errors import MaskError
-from patchprism.photos.decoded import MAX_PIXELS
 from patchprism.photos.images import alpha_of
+from patchprism.photos.plans import MAX_PIXELS
 from patchprism.photos.sources import fetch_source
 from patchprism.pictures.options import coco_tools
-from patchprism.support.folders import local_path
+from patchprism.support.folders import local_path, system_reason
 from patchprism.support.json_values import from_json, is_text, is_whole
 from patchprism.support.reading import reading
 
@@ -241,7 +241,7 @@ def masks_in(folder: Path) -> dict[str, Path]:
     except FileNotFoundError as error:
         raise MaskError(f"{folder}: no such folder of masks") from error
     except OSError as error:
-        raise MaskError(f"{folder}: cannot be read ({(error.strerror or str(error)).lower()})") from error
+        raise MaskError(f"{folder}: cannot be read ({system_reason(error)})") from error
     if not found:
         raise MaskError(f"{folder}: holds no mask: masks are PNG files with the photos' names")
     ends = ((stem.removesuffix(".mask"), path) for stem, path in found.items() if stem.endswith(".mask"))

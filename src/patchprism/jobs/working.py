@@ -12,7 +12,7 @@ from patchprism.errors import OutputError, PatchPrismError
 from patchprism.jobs.network import MODEL_FILE
 from patchprism.jobs.shards import Shards
 from patchprism.jobs.source import digest
-from patchprism.support.folders import ENDING, LOCK, MARKER, LocalFolder
+from patchprism.support.folders import ENDING, LOCK, MARKER, LocalFolder, system_reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -94,7 +94,7 @@ def _locked(folder: LocalFolder, name: str) -> IO[bytes]:
         except OutputError:
             raise
         except OSError as error:
-            raise OutputError(name, (error.strerror or str(error)).lower()) from error
+            raise OutputError(name, system_reason(error)) from error
         try:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -108,9 +108,7 @@ def _locked(folder: LocalFolder, name: str) -> IO[bytes]:
             pass
         except OSError as error:
             lock.close()
-            raise OutputError(
-                name, f"its work folder cannot be locked: {(error.strerror or str(error)).lower()}"
-            ) from error
+            raise OutputError(name, f"its work folder cannot be locked: {system_reason(error)}") from error
         except BaseException:
             lock.close()
             raise

@@ -8,6 +8,7 @@ import numpy as np
 
 from patchprism.errors import PhotoError
 from patchprism.photos.numbers import RANGE_IGNORED, eight_bits, narrowed, opacity, scale_uint16
+from patchprism.photos.plans import MAX_PIXELS
 from patchprism.photos.profiles import gamma_of, gamma_table, straight, to_srgb
 from patchprism.support.arrays import to_uint8
 from patchprism.support.reading import BYTES_PER_PIXEL, claim, note
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
     from patchprism.photos.numbers import Range
     from patchprism.photos.tiffs import Tiff
 
-# Pillow's limit, above which it calls a picture a decompression bomb. Any program may have changed Pillow's variable,
-# so the limit is also checked here.
-MAX_PIXELS = 178_956_970
 _ORIENTATION_TAG = 0x0112
 # Pillow's raw modes for PNG with 16 bits. For three and four channels, the first mode gives the upper byte of each
 # number and the second the lower byte. For two channels, the second mode gives all four bytes.

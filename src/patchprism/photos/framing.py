@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from patchprism.errors import OptionError, PhotoError
-from patchprism.photos.plans import plan_center, plan_cover
+from patchprism.photos.plans import MAX_PIXELS, plan_center, plan_cover
 from patchprism.support import checks
 from patchprism.support.checks import optional
 from patchprism.support.options import INPUT, check_options, numbers, option
@@ -29,11 +29,9 @@ if TYPE_CHECKING:
 DEFAULT_SIZE = 448
 PRESETS = ("default", "seed")
 
-# Maximum number of pixels of a resized photo. Reading a photo has the same limit (Pillow's).
-MAX_RESIZED_PIXELS = 178_956_970
 # The largest float32. Pixels have this dtype.
 LARGEST = (2 - 2**-23) * 2.0**127
-MAX_SIZE = math.isqrt(MAX_RESIZED_PIXELS)
+MAX_SIZE = math.isqrt(MAX_PIXELS)
 # Checks the option `range` of `read_photo`: the values that are black and white.
 check_range: Check = optional(checks.two_ends)
 _RGB = numbers("three numbers like 0.485,0.456,0.406", count=3, repeat=True)
@@ -329,7 +327,7 @@ class Framing:
             if self.crop == "center"
             else plan_cover(height, width, self.size, self.patch_size)
         )
-        if plan.height * plan.width > MAX_RESIZED_PIXELS:
+        if plan.height * plan.width > MAX_PIXELS:
             hint = "the default preset keeps its shape" if self.crop == "center" else "choose a smaller size"
             raise PhotoError(
                 name, f"{width} x {height} pixels would be resized to {plan.width} x {plan.height}; {hint}"

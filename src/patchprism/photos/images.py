@@ -15,7 +15,6 @@ import numpy as np
 from patchprism.errors import OptionError, PhotoError
 from patchprism.photos.content import HEAD, check_content, check_jpeg_2000
 from patchprism.photos.decoded import (
-    MAX_PIXELS,
     check_size,
     from_sixteen,
     from_tiff,
@@ -28,6 +27,7 @@ from patchprism.photos.decoded import (
 from patchprism.photos.framing import check_range
 from patchprism.photos.numbers import eight_bits, note_if_dark, opacity
 from patchprism.photos.paths import HEIF_ADVICE, HEIF_SUFFIXES, advice_on, is_stream, photo_name, reads_heif
+from patchprism.photos.plans import MAX_PIXELS
 from patchprism.photos.tiffs import open_tiff, unread
 
 if TYPE_CHECKING:

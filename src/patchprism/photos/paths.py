@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from patchprism.errors import OptionError, PhotoError
+from patchprism.support.folders import system_reason
 from patchprism.support.reading import note
 from patchprism.support.written import is_ours
 
@@ -230,7 +231,7 @@ def _without_ours(photos: list[Path], item: str) -> list[Path]:
 
 def _walk(folder: str) -> list[Path]:
     def refuse(error: OSError) -> None:
-        raise PhotoError(photo_name(error.filename or folder), (error.strerror or str(error)).lower())
+        raise PhotoError(photo_name(error.filename or folder), system_reason(error))
 
     photos: list[Path] = []
     others: list[str] = []

@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+# The most pixels that a photo may have, as read and as resized: Pillow's limit, above which it calls a picture a
+# decompression bomb.
+MAX_PIXELS = 178_956_970
 # A photo whose longer side exceeds its shorter side by more than this factor gets no more patches than one with
 # exactly this factor.
 MAX_ELONGATION = 16

@@ -16,7 +16,7 @@ import numpy as np
 from patchprism.errors import OptionError, PatchPrismError, PhotoError
 from patchprism.photos.images import read_photo
 from patchprism.photos.paths import is_stream
-from patchprism.support.folders import filesystem, is_remote, local_path, reason_of
+from patchprism.support.folders import filesystem, is_remote, local_path, reason_of, system_reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
@@ -113,7 +113,7 @@ def read_stream(name: str | os.PathLike[str]) -> bytes | None:
                 _piped[path] = content
             return _piped[path]
     except OSError as error:
-        raise PhotoError(path, (error.strerror or str(error)).lower()) from error
+        raise PhotoError(path, system_reason(error)) from error
 
 
 def content_of(photo: NDArray[np.uint8]) -> str:

@@ -28,7 +28,7 @@ from patchprism.prism.head_file import MAX_CLASSES, check_header
 from patchprism.prism.options import DEFAULTS, KEPT_COMPONENTS, PrismOptions
 from patchprism.prism.passes import OTSU_BINS
 from patchprism.support import checks
-from patchprism.support.folders import address_text, check_content, local_copy
+from patchprism.support.folders import address_text, check_content, local_copy, system_reason
 from patchprism.support.json_values import from_json, is_number, is_whole, to_json
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def read_prism(path: str | os.PathLike[str]) -> State:
     except FileNotFoundError as error:
         raise PrismError(f"{name}: no such prism file") from error
     except OSError as error:
-        raise PrismError(f"{name}: cannot be read ({str(error.strerror or error).lower()})") from error
+        raise PrismError(f"{name}: cannot be read ({system_reason(error)})") from error
     except PatchPrismError:
         raise
     except Exception as error:

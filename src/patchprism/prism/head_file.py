@@ -15,7 +15,7 @@ import numpy as np
 from patchprism.errors import HeadError, OptionError, PatchPrismError
 from patchprism.features.records import MAX_WIDTH, check_origin
 from patchprism.support import checks
-from patchprism.support.folders import address_text, check_content, local_copy
+from patchprism.support.folders import address_text, check_content, local_copy, system_reason
 from patchprism.support.json_values import from_json, is_number, is_text, is_whole, to_json
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def read_head(path: str | os.PathLike[str]) -> tuple[dict[str, Any], Float64, Fl
     except FileNotFoundError as error:
         raise HeadError(f"{name}: no such head file") from error
     except OSError as error:
-        raise HeadError(f"{name}: cannot be read ({str(error.strerror or error).lower()})") from error
+        raise HeadError(f"{name}: cannot be read ({system_reason(error)})") from error
     except PatchPrismError:
         raise
     except Exception as error:

@@ -18,6 +18,7 @@ from patchprism.support.folders import (
     is_remote,
     local_path,
     split_address,
+    system_reason,
 )
 
 if TYPE_CHECKING:
@@ -324,4 +325,4 @@ def _reason(error: OSError) -> str:
         return "its folder does not exist; create it first"
     if isinstance(error, IsADirectoryError):
         return "it is a folder"
-    return (error.strerror or str(error)).lower()
+    return system_reason(error)

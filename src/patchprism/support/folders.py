@@ -196,7 +196,7 @@ class LocalFolder:
             if isinstance(error, OutputError):  # raised by one of our writers; it names the staged path
                 raise OutputError(str(target), error.reason) from error
             if isinstance(error, OSError):
-                raise OutputError(str(target), (error.strerror or str(error)).lower()) from error
+                raise OutputError(str(target), system_reason(error)) from error
             raise
 
     def size(self, key: str) -> int | None:
@@ -439,6 +439,11 @@ def reason_of(error: BaseException) -> str:
     """The message of an exception from another library, on one line."""
     message = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return str(message).strip().split("\n")[0]
+
+
+def system_reason(error: OSError) -> str:
+    """What the operating system says about an error, for the end of a message."""
+    return (error.strerror or str(error)).lower()
 
 
 def discard(part: Path) -> None:

@@ -10,9 +10,10 @@ import numpy as np
 
 from patchprism.errors import OptionError, StoreError
 from patchprism.features.patch_features import PatchFeatures, Tokens, check_tokens
-from patchprism.features.records import MAX_PIXELS, check_model, check_origin
+from patchprism.features.records import check_model, check_origin
 from patchprism.features.store import layout
 from patchprism.photos.framing import Framing
+from patchprism.photos.plans import MAX_PIXELS
 from patchprism.support import checks
 from patchprism.support.folders import WORK, Folder, is_remote, open_folder
 from patchprism.support.json_values import is_text, is_whole

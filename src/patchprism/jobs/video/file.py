@@ -19,8 +19,8 @@ from patchprism.jobs.video.opened import (
     promised_end,
     stream_warnings,
 )
-from patchprism.photos.decoded import MAX_PIXELS
 from patchprism.photos.paths import photo_name
+from patchprism.photos.plans import MAX_PIXELS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

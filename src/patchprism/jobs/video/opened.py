@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from patchprism.errors import PatchPrismError, PhotoError
 from patchprism.jobs.video.frames import import_av
 from patchprism.photos.paths import VIDEO_SUFFIXES, advice_on
+from patchprism.support.folders import system_reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -71,7 +72,7 @@ def opened(path: str, name: str) -> Iterator[tuple[Any, Any]]:
             container = open_container(path)
         except av.FFmpegError as error:
             if isinstance(error, OSError) and error.errno in _SYSTEM_ERRORS:
-                raise PhotoError(name, (error.strerror or str(error)).lower()) from error
+                raise PhotoError(name, system_reason(error)) from error
             empty = os.path.getsize(path) == 0
             advice = "" if name.lower().endswith(VIDEO_SUFFIXES) else advice_on(name)
             reason = "is empty" if empty else f"not a readable video, or it is cut short{advice}"

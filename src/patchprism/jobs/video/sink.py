@@ -15,8 +15,14 @@ from patchprism.jobs.video.naming import Counter, counter_in
 from patchprism.jobs.video.sound import Sound
 from patchprism.jobs.video.source import FileClip
 from patchprism.pictures.render import write_picture
-from patchprism.support.files import atomic_write, clean_parts, held_folder, part_beside, refuse_no_folder
-from patchprism.support.folders import address_text, is_remote, local_path
+from patchprism.support.files import (
+    atomic_write,
+    clean_parts,
+    held_folder,
+    part_beside,
+    refuse_no_folder,
+)
+from patchprism.support.folders import address_text, is_remote, local_path, system_reason
 from patchprism.support.words import counted
 from patchprism.support.written import Output, promise
 
@@ -294,7 +300,7 @@ class _PictureSink:
         try:
             self._held.__enter__()
         except OSError as error:
-            raise OutputError(str(self.folder), (error.strerror or str(error)).lower()) from error
+            raise OutputError(str(self.folder), system_reason(error)) from error
         return self
 
     def write(self, frame: Frame, patches: PatchColors, crop: Crop) -> None:
@@ -320,7 +326,7 @@ class _PictureSink:
                 output.written |= self.output.written
                 output.finish()
         except OSError as error:
-            raise OutputError(str(self.folder), (error.strerror or str(error)).lower()) from error
+            raise OutputError(str(self.folder), system_reason(error)) from error
         finally:
             shutil.rmtree(self.part, ignore_errors=True)
             self._held.__exit__(None, None, None)
