@@ -103,8 +103,10 @@ def test_what_is_said(model, size, stride, tile, n_photos, words):
 def test_a_command_says_it_once_before_the_network_runs(tmp_path, monkeypatch, capsys):
     Image.fromarray(np.full((8, 8, 3), 90, np.uint8)).save(tmp_path / "a.png")
     monkeypatch.chdir(tmp_path)
-    # Nobody waits for this network.
-    monkeypatch.setattr("patchprism.jobs.opened.extract", lambda *args, **options: sys.exit("it runs"))
+    # The network would take too long.
+    monkeypatch.setattr(
+        "patchprism.features.extraction._framed_ahead", lambda *args, **options: sys.exit("it runs")
+    )
     monkeypatch.setattr(
         "patchprism.jobs.extraction.Extraction.run", lambda *args, **options: sys.exit("it runs")
     )

@@ -381,12 +381,12 @@ def test_an_internal_error_is_one_line(run, monkeypatch, photos, tmp_path):
 
 
 def test_ctrl_c_is_reported_and_leaves_nothing(run, monkeypatch, photos, tmp_path):
-    from patchprism.jobs import opened
+    from patchprism.features import extraction
 
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(opened, "extract", interrupted)
+    monkeypatch.setattr(extraction, "_framed_ahead", interrupted)
     result = run("render", photos, "--out", tmp_path / "out", *MODEL)
     assert (result.code, result.err) == (130, "stopped\n")
     assert not (tmp_path / "out").exists()

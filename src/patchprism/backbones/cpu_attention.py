@@ -19,7 +19,7 @@ from patchprism.support.threads import leave_the_cores
 
 # With fewer tokens the products are too small for a gain.
 _MIN_TOKENS = 512
-# Queries at a time in each thread: their scores stay in the processor's cache.
+# Number of queries that a thread processes at a time, so that their scores stay in the processor's cache.
 _ROWS = 256
 
 
@@ -37,7 +37,7 @@ def prefers_onednn() -> bool:
 def pays_off(query: torch.Tensor) -> bool:
     """Whether :func:`attend` is faster than torch's function for queries of this shape, (B, heads, N, d)."""
     batch, heads, tokens, _ = query.shape
-    # With fewer heads than that, some threads have nothing to do at the end.
+    # With fewer heads, some threads have nothing to do at the end.
     return prefers_onednn() and tokens >= _MIN_TOKENS and batch * heads >= 2 * torch.get_num_threads()
 
 

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from patchprism.backbones import BackboneRecord
     from patchprism.photos.framing import Framing
 
-# A job is said to be costly if a photo is at least so many times the work of the default, and the job at least the
-# work of so many photos by default.
+# A job counts as costly if a photo needs at least this many times the work of a photo with the default options, and the
+# whole job at least the work of this many such photos.
 _MANY_TIMES = 10
 _MANY_PHOTOS = 200
 
@@ -40,7 +40,7 @@ def operations(side: int, record: BackboneRecord, *, window: int | None = None) 
 
 
 def explain_cost(framing: Framing, record: BackboneRecord, tile: int | None, n_photos: int) -> str:
-    """A line about a job that is many times the work of the default for the network; empty for other jobs.
+    """A line about a job that costs the network many times the usual work; empty for other jobs.
 
     Parameters
     ----------

@@ -31,8 +31,8 @@ def no_progress(stage: str, done: int, total: int | None) -> None:
     """Progress callback that does nothing."""
 
 
-def unheard(text: str) -> None:
-    """Callback for warnings that does nothing."""
+def no_warning(text: str) -> None:
+    """Warning callback that does nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +52,7 @@ class Run:
     tell : callable
         Called with progress: ``tell(stage, done, total or None)``.
     warn : callable
-        Called with what a person should know before the network runs.
+        Called with warnings for the user before the network runs: ``warn(text)``.
     watch : Stopwatch
         Keeps the seconds of each stage.
     notes : list of Note
@@ -64,7 +64,7 @@ class Run:
     extract: Extract = extract
     reader: Reader = read_source
     tell: Tell = no_progress
-    warn: Callable[[str], None] = unheard
+    warn: Callable[[str], None] = no_warning
     watch: Stopwatch = field(default_factory=Stopwatch)
     notes: list[Note] = field(default_factory=list)
 

@@ -67,10 +67,10 @@ def one_blas_thread() -> Any:
 
 
 def one_thread() -> Any:
-    """A context manager: NumPy and scikit-learn keep to one thread, for many short calls.
+    """A context manager in which NumPy and scikit-learn use one thread, for many short calls.
 
-    Import what you use of scikit-learn before the first call, which looks for the libraries that are loaded. The
-    search takes 3 ms once torch is loaded, and ``threadpoolctl.threadpool_limits`` repeats it each time.
+    Import what you use of scikit-learn before the first call, because that call searches for the loaded libraries.
+    If torch is loaded, the search takes 3 ms, and ``threadpoolctl.threadpool_limits`` would repeat it each time.
     """
     return _controller(None).limit(limits=1)
 
