@@ -110,7 +110,9 @@ def test_a_command_says_it_once_before_the_network_runs(tmp_path, monkeypatch, c
     monkeypatch.setattr(
         "patchprism.jobs.extraction.Extraction.run", lambda *args, **options: sys.exit("it runs")
     )
+    monkeypatch.setattr("patchprism.jobs.video.job.fit_frames", lambda *args, **options: sys.exit("it runs"))
     for command in (
+        ("video", ".", "-o", "a.mp4"),
         ("render", "a.png"),
         ("render", "a.png", "--resume"),
         ("fit", "a.png", "-o", "a.prism"),

@@ -38,7 +38,7 @@ def test_render_prints_notes_and_reports_them(run, folder, tmp_path):
     assert all("nearly black" in photo["notes"][0] for photo in report["photos"])
 
     quiet = run("render", folder, "-o", tmp_path / "out", "-q", *MODEL)
-    assert "note" not in quiet.out
+    assert not [line for line in quiet.out.splitlines() if line.startswith("note")]
     assert "note: 2 photos (" in quiet.err
 
 

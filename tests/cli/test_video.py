@@ -46,6 +46,13 @@ def test_a_clip_and_its_summary(run, clip, tmp_path):
     assert (tmp_path / "again.mp4").read_bytes() == (tmp_path / "out.mp4").read_bytes()
 
 
+def test_a_faster_dtype_is_suggested_by_its_flag(run, clip, tmp_path, monkeypatch):
+    monkeypatch.setattr("patchprism.jobs.network.cpu_flags", lambda: frozenset({"amx_bf16"}))
+    monkeypatch.setattr("patchprism.jobs.network._LONG_S", 0)
+    result = run("video", clip, "-o", tmp_path / "out.mp4", "--end", "0.3", *OPTIONS)
+    assert "about 3 times as fast with --dtype bfloat16" in result.err
+
+
 def test_another_model_than_that_of_the_prism(run, clip, tmp_path):
     run("video", clip, "-o", tmp_path / "a.mp4", "--save-prism", tmp_path / "p", "--end", "0.3", *OPTIONS)
     result = run("video", clip, "-o", tmp_path / "b.mp4", "--prism", tmp_path / "p", "--size", "96")

@@ -7,14 +7,13 @@ photos at 448 takes 0.88 of the time, on one photo at 896 0.67, with tokens that
 
 from __future__ import annotations
 
-import platform
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from pathlib import Path
 from typing import cast
 
 import torch
 
+from patchprism.backbones.devices import cpu_flags
 from patchprism.support.threads import leave_the_cores
 
 # With fewer tokens the products are too small for a gain.
@@ -26,12 +25,7 @@ _ROWS = 256
 @cache
 def prefers_onednn() -> bool:
     """Whether this processor is one of AMD's that have AVX-512."""
-    if torch.backends.cpu.get_cpu_capability() != "AVX512":
-        return False
-    try:
-        return "AuthenticAMD" in Path("/proc/cpuinfo").read_text(errors="replace")
-    except OSError:  # not Linux
-        return "AuthenticAMD" in platform.processor()
+    return cpu_flags() >= {"AuthenticAMD", "avx512f"}
 
 
 def pays_off(query: torch.Tensor) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain, takewhile
 from typing import TYPE_CHECKING
 
 from patchprism.errors import OptionError
@@ -40,13 +41,17 @@ def resolve_device(device: str | torch.device) -> torch.device:
 
 
 def cpu_flags() -> frozenset[str]:
-    """Features of the x86 processor, by their Linux names (``amx_bf16``); empty if they are not known."""
+    """Features of the x86 processor by their Linux names, and its maker: ``{"amx_bf16", "GenuineIntel", ...}``.
+
+    Empty on other systems than Linux.
+    """
     try:
         with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as lines:
-            found = next((line for line in lines if line.startswith("flags")), "")
+            first = list(takewhile(str.strip, lines))  # until the empty line after the first processor
     except OSError:
         return frozenset()
-    return frozenset(found.partition(":")[2].split())
+    values = [line.partition(":")[2].split() for line in first if line.startswith(("flags", "vendor_id"))]
+    return frozenset(chain.from_iterable(values))
 
 
 def resolve_dtype(dtype: str | torch.dtype) -> torch.dtype:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from patchprism.cli.console import advised_by_flags, note, print_line, progress
+from patchprism.cli.console import advised_by_flags, note, print_line, progress, warner
 from patchprism.cli.exits import EXIT_SOME_PHOTOS_FAILED
 from patchprism.cli.options import ColoringOptions, Running
 from patchprism.cli.takes import only, takes, without
@@ -61,21 +61,23 @@ def video(
 
     The prism is fitted on frames spread over the clip, or comes from --prism. Frame times and sound are kept.
     """
+    from patchprism.jobs.engines import open_engine
+    from patchprism.jobs.run import Run
     from patchprism.jobs.video.job import color_clip
     from patchprism.lenses.clips import clip_lens
 
     saved, quiet = clip_options.save_prism, running.quiet
     if saved and os.path.realpath(saved) in (os.path.realpath(clip), os.path.realpath(out)):
         raise OutputError(saved, "it is the input or the output of this command")
-    with progress(quiet=quiet) as tell:
+    with progress(quiet=quiet) as tell, open_engine() as engine:
         report = color_clip(
             clip,
             out,
             clip_options,
             settings,
             coloring.coloring(),
+            Run(engine=engine, tell=tell, warn=warner(quiet=quiet)),
             looking=clip_lens(lens),
-            progress=tell,
         )
     if quiet:
         print(report.out)

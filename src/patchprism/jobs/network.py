@@ -36,7 +36,8 @@ MODEL_FILE = "model.json"
 NETWORK_STAGE = "read photos and run network"
 # If the network takes longer than this many seconds, a faster dtype is suggested.
 _LONG_S = 60
-_AMX = "amx_bf16"
+# Features of processors, by their Linux names, that make bfloat16 fast.
+_AMX, _AMD = "amx_bf16", {"AuthenticAMD", "avx512_bf16"}
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ def warn_of_cost(network: Network, run: Run, n_photos: int) -> None:
         run.warn(text)
 
 
-def about_dtype(run: Run, dtype: str, device: str | None) -> list[Note]:
+def about_dtype(run: Run, dtype: str, device: str | None, *, seconds: float | None = None) -> list[Note]:
     """Notes about the speed of a network that has run on this machine's CPU.
 
     Parameters
@@ -115,6 +116,8 @@ def about_dtype(run: Run, dtype: str, device: str | None) -> list[Note]:
         ``"float32"``, ``"bfloat16"`` or ``"float16"``.
     device : str or None
         Where it ran.
+    seconds : float, optional
+        How long the network took, if the stopwatch has no stage for it.
     """
     if device != "cpu" or not run.engine.local:
         return []
@@ -122,14 +125,19 @@ def about_dtype(run: Run, dtype: str, device: str | None) -> list[Note]:
         # Measured with a ViT-S/14: 5 times slower on one processor, 31 times on another (with AVX-512 BF16, no AMX).
         text = "dtype float16 is for GPUs: on CPUs it is no faster than float32, and on some it is 30 times slower"
         return [Note("", text)]
-    seconds = run.watch.seconds.get(NETWORK_STAGE, 0.0)
+    if seconds is None:
+        seconds = run.watch.seconds.get(NETWORK_STAGE, 0.0)
     flags = cpu_flags() if dtype == "bfloat16" or seconds > _LONG_S else frozenset()
-    if dtype == "bfloat16" and flags and _AMX not in flags:
-        return [Note("", "this CPU has no AMX; without it, dtype bfloat16 is hardly faster than float32")]
-    if dtype == "float32" and _AMX in flags:
+    # Measured with ViT-S/14: docs/performance.md. Without AMX, only processors by AMD are known to gain.
+    name, times = ("AMX", "3") if _AMX in flags else ("AVX-512 BF16", "1.5")
+    gains = _AMX in flags or flags >= _AMD
+    if dtype == "bfloat16" and flags and not gains:
+        text = "dtype bfloat16 is hardly faster than float32 on this CPU, which has no AMX"
+        return [Note("", text)]
+    if dtype == "float32" and gains:
         text = (
-            f"reading photos and running the network took {seconds:,.0f} s; on this CPU, which has AMX, a ViT runs "
-            "about 3 times as fast with dtype='bfloat16', and its tokens change slightly"
+            f"running the network took {seconds:,.0f} s; on this CPU, which has {name}, a ViT runs about {times} times "
+            "as fast with dtype='bfloat16', and its tokens change slightly"
         )
         return [Note("", text)]
     return []

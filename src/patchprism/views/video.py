@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from patchprism.jobs.coloring import Coloring
+from patchprism.jobs.engines import open_engine
 from patchprism.jobs.given import masks_of
+from patchprism.jobs.run import Run, no_progress
 from patchprism.jobs.settings import Settings
 from patchprism.jobs.video.job import color_clip
 from patchprism.jobs.video.options import VideoOptions
@@ -149,6 +151,7 @@ def render_video(
         checks.refuse("prism", "a Prism, for example from Prism.load", prism)
     if head is not None and not (isinstance(head, Head) and head.is_fitted):
         checks.refuse("head", "a fitted Head, for example from Head.load", head)
+    checks.callback("progress", progress)
     return color_clip(
         source,
         out,
@@ -192,7 +195,6 @@ def render_video(
             batch_size=batch_size,
         ),
         Coloring(prism=prism, masks=masks_of(masks), head=head, force=checks.flag("force", force)),
+        Run(engine=open_engine(), backbone=backbone, tell=progress or no_progress),
         looking=clip_lens(ClipLensOptions(lens=lens, at=at, clusters=clusters)),
-        backbone=backbone,
-        progress=progress,
     )

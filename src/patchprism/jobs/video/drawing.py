@@ -100,7 +100,7 @@ class Drawing:
         """Colour and write all wanted frames, and complete the report."""
         clip, frames, span = self.frames.clip, self.frames, self.frames.span
         pictures = is_pictures(report.out)
-        total = _expected(clip, span)
+        total = expected_frames(clip, span)
         tell("frames", 0, total)
         before = frames.seconds
         with read_ahead(frames.framed(clip.frames(span, planes=not pictures)), 2) as items:
@@ -151,7 +151,7 @@ class Drawing:
         sink.write(frame, patches, framed.crop)
 
 
-def _expected(clip: Clip, span: Span) -> int | None:
+def expected_frames(clip: Clip, span: Span) -> int | None:
     """Expected number of frames; None if the clip does not contain its length."""
     if clip.duration is None:
         return None

@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING
 
 from patchprism.backbones import find_record
 from patchprism.errors import OptionError, PrismError
-from patchprism.jobs.engines import open_engine
-from patchprism.jobs.network import load_network, notes_on_network, open_network
+from patchprism.jobs.network import about_dtype, load_network, notes_on_network, open_network, warn_of_cost
 from patchprism.jobs.opened import resolved_for
-from patchprism.jobs.run import Run, no_progress
 from patchprism.jobs.settings import Settings, check_backbone
 from patchprism.jobs.video.canvas import Canvas
-from patchprism.jobs.video.drawing import Drawing, VideoReport
+from patchprism.jobs.video.drawing import Drawing, VideoReport, expected_frames
 from patchprism.jobs.video.fitting import Frames, fit_frames
 from patchprism.jobs.video.frames import Span, import_av
 from patchprism.jobs.video.masked import fit_head_to_frames, masks_of_frames
@@ -28,11 +26,10 @@ from patchprism.support.folders import local_path
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable
 
-    from patchprism.backbones import Backbone
     from patchprism.jobs.coloring import Coloring
     from patchprism.jobs.lens import ClipLooking
+    from patchprism.jobs.run import Run
     from patchprism.jobs.video.options import VideoOptions
 
 
@@ -42,24 +39,21 @@ def color_clip(
     options: VideoOptions,
     settings: Settings,
     coloring: Coloring,
+    run: Run,
     *,
     looking: ClipLooking | None = None,
-    backbone: Backbone | None = None,
-    progress: Callable[[str, int, int | None], None] | None = None,
 ) -> VideoReport:
     """The same as :func:`patchprism.render_video`, with its options put together."""
     import_av()
     span = Span(start=options.start, end=options.end, every=options.every)  # type: ignore[arg-type]  # checked
     source, out = checks.path("source", source), checks.path("out", out)
-    checks.callback("progress", progress)
+    backbone = run.backbone
     check_backbone("backbone", backbone)
     prism, save_prism, crf = coloring.prism, options.save_prism, options.crf
     if backbone:
         dtype = str(backbone.dtype).removeprefix("torch.")
         settings = replace(settings, model=backbone.record.name, dtype=dtype)
-    tell, engine = progress or no_progress, open_engine()
-    run = Run(engine=engine, backbone=backbone, tell=tell)
-    watch = run.watch
+    tell, watch = run.tell, run.watch
     values, settings = settings.range, resolved_for(settings, [], run, coloring)
     # Everything that can be refused is refused before anything heavy is loaded.
     fitted = coloring.unfitted(settings)
@@ -82,13 +76,14 @@ def color_clip(
     )
     with watch("load model"):
         backbone = backbone or load_network(settings, tell)
-        network = open_network(settings, backbone=backbone, engine=engine, tell=tell)
+        network = open_network(settings, backbone=backbone, engine=run.engine, tell=tell)
     if prism and any(getattr(prism, name) != unset for name, unset in MASK_OPTIONS.items()):
         raise PrismError(
             "a video shows the fitted foreground, but this prism was saved with another one (a mask "
             "threshold or side, an opening or a closing); save the prism without it"
         )
     coloring.check(network.origin)
+    warn_of_cost(network, run, expected_frames(clip, span) or 1)
     frames = Frames(clip=clip, span=span, backbone=backbone, network=network, batch_size=settings.batch_size)
     if readers:
         with watch("read masks and fit head"):
@@ -124,5 +119,6 @@ def color_clip(
     )
     with watch("colour and write"):
         drawing.write(report, tell)
-    report.warnings = [*mask_notes, *report.warnings]
+    about = about_dtype(run, network.origin["dtype"], backbone.device.type, seconds=report.network_seconds)
+    report.warnings = [*mask_notes, *report.warnings, *(note.text for note in about)]
     return report

@@ -98,7 +98,7 @@ class VideoOptions(Checked):
         None,
         check=optional(partial(checks.choice, allowed=LAYOUTS)),
         metavar="side|overlay|colors",
-        help="Show the frame beside its colours (side, the default), below them (overlay), or not at "
+        help="Show the frame beside its colours (side, the default), under them (overlay), or not at "
         "all (colors).",
         panel=OUTPUT,
     )
