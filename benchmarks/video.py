@@ -1,11 +1,12 @@
 """Videos: steadiness of the colours, and cost of everything outside the network.
 
-    python benchmarks/video.py [--quick]
+    GOMP_SPINCOUNT=3000 python benchmarks/video.py [--quick]
 
 It prints tables. Steadiness: frames show one photo with sensor noise; measured is the change of a patch's colour from
 one frame to the next in units of 1/255, the largest of the three channels, before the codec, also if each frame is
 scaled by its own extremes. Cost: the complete command compared with the network alone on the same frames, already
 decoded and framed; medians of alternating runs. Presets: the cost of H.264's settings.
+The command sets GOMP_SPINCOUNT by itself.
 """
 
 from __future__ import annotations
