@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from patchprism.errors import OptionError, PhotoError
+from patchprism.photos import resizing
 from patchprism.photos.framing import DEFAULT_SIZE, Framing
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -106,6 +107,21 @@ def test_resizing_is_torchs_antialiased_interpolation(preset, shape):
         - torch.tensor(mean)[:, None, None]
     ) / torch.tensor(std)[:, None, None]
     assert float((framed.pixels - expected).abs().max()) < 1e-5
+
+
+def test_a_small_result_does_not_take_the_whole_photo_as_floats(monkeypatch):
+    photo, small = noise(300, 400), framing(size=14)
+    expected = small.apply(photo).pixels
+    product, converted = torch.mm, []
+
+    def mm(weights, values, **options):
+        converted.append(values.numel())
+        return product(weights, values, **options)
+
+    monkeypatch.setattr(torch, "mm", mm)
+    monkeypatch.setattr(resizing, "_BAND_NUMBERS", 10_000)
+    torch.testing.assert_close(small.apply(photo).pixels, expected, rtol=0, atol=1e-5)
+    assert 0 < max(converted) <= 10_000
 
 
 @pytest.mark.parametrize("shape", [(448, 448), (448, 784), (1, 1)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures.thread
 import dataclasses
 
 import pytest
@@ -37,6 +38,15 @@ def test_threads_of_torch_are_left_as_they_were() -> None:
     before = torch.get_num_threads()
     attend(*states(300))
     assert torch.get_num_threads() == before
+
+
+@needs_onednn
+def test_threads_that_outlive_the_main_thread_still_attend(monkeypatch: pytest.MonkeyPatch) -> None:
+    query, key, value = states(300)
+    expected = F.scaled_dot_product_attention(query, key, value)
+    # As while Python waits for other threads to end.
+    monkeypatch.setattr(concurrent.futures.thread, "_shutdown", True)
+    torch.testing.assert_close(attend(query, key, value), expected, rtol=0, atol=1e-5)
 
 
 @needs_onednn

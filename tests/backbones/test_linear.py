@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import pickle
 
 import pytest
 import torch
@@ -40,6 +42,20 @@ def test_a_packed_layer_gives_what_it_gave(activation: linear.Activation, shape:
     assert after.shape == before.shape == (*shape[:-1], 40)
     torch.testing.assert_close(after, before, rtol=0, atol=3e-6)
     assert torch.equal(layer.state_dict()["weight"], weight)
+
+
+@needs_packing
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_packed_layers_can_be_copied_pickled_and_moved(dtype: torch.dtype) -> None:
+    if not linear._operators_work(dtype):
+        pytest.skip("this processor does not support packed layers in bfloat16")
+    layer = Linear(24, 40, dtype=dtype).requires_grad_(False)
+    weight = layer.weight.clone()
+    layer.pack()
+    for copied in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        assert torch.equal(copied.weight, weight)
+    assert layer.weight.is_mkldnn  # a copy leaves it as it was
+    assert torch.equal(layer.double().weight, weight.double())
 
 
 @needs_packing

@@ -82,6 +82,21 @@ def test_ctrl_c_during_startup():
     assert (result.returncode, result.stderr.split()) == (130, [b"stopped"])
 
 
+EARLIER_HANDLER = """
+import atexit, sys
+from patchprism import cli
+
+atexit.register(print, "handler")
+sys.argv = ["patchprism", "--version"]
+cli.entry()
+"""
+
+
+def test_exit_handlers_from_before_the_start_still_run():
+    result = subprocess.run([sys.executable, "-c", EARLIER_HANDLER], capture_output=True, timeout=60)
+    assert (result.returncode, result.stdout.split()[-1]) == (0, b"handler")
+
+
 def test_names_cannot_move_the_cursor(run, tmp_path):
     Image.new("RGB", (64, 48)).save(tmp_path / "a\x1b[2J.png")
     (tmp_path / "b\x1b[2J.png").write_text("no photo")

@@ -12,6 +12,7 @@ from functools import cache
 from typing import cast
 
 import torch
+import torch.nn.functional as F
 
 from patchprism.backbones.devices import cpu_flags
 from patchprism.support.threads import leave_the_cores
@@ -51,12 +52,16 @@ def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch
     torch.Tensor, shape (B, heads, N, d)
         In the dtype of the query.
     """
-    dtype = query.dtype
-    query, key, value = query.float(), key.float(), value.float()
-    heads = [each.flatten(0, 1) for each in (query * query.shape[-1] ** -0.5, key, value)]
-    with ThreadPoolExecutor(torch.get_num_threads(), initializer=leave_the_cores) as pool:
-        mixed = list(pool.map(_attend, *heads))
-    return torch.stack(mixed).view(query.shape).to(dtype)
+    scaled = query.float() * query.shape[-1] ** -0.5
+    heads = [each.flatten(0, 1) for each in (scaled, key.float(), value.float())]
+    try:
+        with ThreadPoolExecutor(torch.get_num_threads(), initializer=leave_the_cores) as pool:
+            mixed = list(pool.map(_attend, *heads))
+    except RuntimeError:
+        # While Python exits, executors accept no work, but threads of the program may still use the network. Errors
+        # that have other reasons, such as too little memory, are raised again by torch's function.
+        return F.scaled_dot_product_attention(query, key, value)
+    return torch.stack(mixed).view(query.shape).to(query.dtype)
 
 
 def _attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import platform
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from patchprism.support.threads import few_threads
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 Activation = Literal["none", "gelu"]
 
@@ -37,6 +40,23 @@ class Linear(nn.Linear):
         packed = torch.ops.mkldnn._reorder_linear_weight(self.weight.detach(), None)
         self.weight = nn.Parameter(packed, requires_grad=False)
 
+    def _dense(self) -> nn.Parameter:
+        """The weights in the usual layout."""
+        return nn.Parameter(self.weight.detach().to_dense(), requires_grad=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Packed weights can be neither copied nor pickled, so a copy of the layer has the usual ones.
+        state = self.__dict__.copy()
+        if self.weight.is_mkldnn:
+            state["_parameters"] = {**self._parameters, "weight": self._dense()}
+        return state
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Linear:
+        # Packed weights cannot be moved to another device or dtype.
+        if self.weight.is_mkldnn:
+            self.weight = self._dense()
+        return cast("Linear", super()._apply(fn, recurse))  # type: ignore[no-untyped-call]
+
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         # state_dict() contains the usual layout, even if the weights are packed.
         super()._save_to_state_dict(destination, prefix, keep_vars)
@@ -50,7 +70,7 @@ def pack_linears(network: nn.Module) -> bool:
     Parameters
     ----------
     network : nn.Module
-        With its weights, on its final device and in its final dtype: packed, it can be neither moved nor copied.
+        With its weights, on its final device and in its final dtype: copying or moving it restores the usual layout.
 
     Returns
     -------

@@ -20,12 +20,14 @@ def entry() -> None:
     Importing torch creates about a million objects that live until the process ends. Python's garbage collector
     would scan them many times while they are created, and the interpreter would free them one by one at the end.
     Together this takes 0.5 s of the 1.7 s of a start and exit with torch. Therefore, the collector waits for a million
-    new objects, and the process ends without the interpreter's clean-up.
+    new objects, and the process ends without the interpreter's clean-up, unless exit handlers are registered already.
     """
     gc.set_threshold(1_000_000, 20, 20)
     process_exit = _Exit()
-    # Handlers run in reverse order, so that this one runs after all others and after all threads have ended.
-    atexit.register(process_exit.end_process)
+    # Handlers run in reverse order, so that this one runs after all others and after all threads have ended. If there
+    # are some already, such as those of tools that measure coverage, it would keep them from running.
+    if not atexit._ncallbacks():
+        atexit.register(process_exit.end_process)
     try:
         _open_streams()
         from patchprism.support.search_path import leave_working_directory

@@ -22,6 +22,8 @@ _STRIP_PIXELS = 1 << 18
 # Each output pixel depends on a few input pixels, so its row of weights is mostly zero. Products of so many output rows
 # or columns at a time leave out most of the zeros, and are still large enough for a fast matrix product.
 _ROWS, _COLUMNS = 8, 16
+# At most so many numbers of a photo are converted to float32 at once.
+_BAND_NUMBERS = 1 << 20
 
 
 def check_photo(photo: object, name: str) -> None:
@@ -60,7 +62,12 @@ def resize(photo: NDArray[np.uint8], plan: Plan, interpolation: str) -> torch.Te
             bottom = min(top + len(bands) * _ROWS, plan.box_height)
             strip = torch.empty((bottom - top, width * 3), dtype=torch.float32)
             for i, (start, stop, weights) in enumerate(bands):
-                torch.mm(weights, rows[start:stop].to(torch.float32), out=strip[i * _ROWS : (i + 1) * _ROWS])
+                # A few rows of a small result depend on much of a large photo, which takes gigabytes as floats.
+                at_once = max(1, _BAND_NUMBERS // (stop - start))
+                for left in range(0, width * 3, at_once):
+                    values = rows[start:stop, left : left + at_once].to(torch.float32)
+                    result = strip[i * _ROWS : (i + 1) * _ROWS, left : left + at_once]
+                    torch.mm(weights, values, out=result)
             # Channels first, so that the columns of a row are contiguous.
             channels = strip.view(-1, width, 3).permute(2, 0, 1).contiguous()
             for i, (start, stop, weights) in enumerate(across):
