@@ -229,7 +229,11 @@ def origin_of(opened: Opened, n_photos: int, n_patches: int) -> str:
     layer = settings.get("layer", -1)
     layers = [layer] if isinstance(layer, int) else list(layer or [])
     said = ", ".join(str(each % record.depth if record.depth else each) for each in layers)
-    last = "the last layer" if layers == [-1] else f"layer{'s' if len(layers) > 1 else ''} {said} (counted from 0)"
+    last = (
+        "the last layer"
+        if layers == [-1]
+        else f"layer{'s' if len(layers) > 1 else ''} {said} (counted from 0)"
+    )
     facet = settings.get("facet", "token")
     norm = "" if settings.get("final_norm", True) else ", without the final norm"
     grid = "".join(
