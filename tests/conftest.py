@@ -28,6 +28,17 @@ def pytest_configure(config):
         pytest.importorskip = lambda name, **_: importlib.import_module(name)
 
 
+@pytest.fixture
+def two_threads():
+    """Let torch use two threads in this test; by default, the suite gives one to each of its processes."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def shared_dogs() -> Path:
     """The folder with the seed's four dogs, which is beside the repository."""

@@ -23,10 +23,8 @@ def threads_of(api):
     return found
 
 
-def test_only_the_calling_thread_is_limited():
+def test_only_the_calling_thread_is_limited(two_threads):
     before = torch.get_num_threads()
-    if before < 2:
-        pytest.skip("one core")
     seen = {}
 
     def work():
@@ -62,19 +60,15 @@ def test_scikit_learns_threads_are_restored():
         assert (threads_of("blas"), threads_of("openmp")) == before
 
 
-def test_torchs_threads_are_restored():
+def test_torchs_threads_are_restored(two_threads):
     before = torch.get_num_threads()
-    if before < 2:
-        pytest.skip("one core")
     for numbers, inside in ((1000, 1), (200_000_000, before)):
         with few_threads(numbers):
             assert torch.get_num_threads() == inside
         assert torch.get_num_threads() == before
 
 
-def test_weights_are_checked_and_packed_in_one_thread(monkeypatch):
-    if torch.get_num_threads() < 2:
-        pytest.skip("one core")
+def test_weights_are_checked_and_packed_in_one_thread(two_threads, monkeypatch):
     seen = []
     pack, check = linear.Linear.pack, checkpoint.check_tensor
     monkeypatch.setattr(
@@ -91,10 +85,8 @@ def test_weights_are_checked_and_packed_in_one_thread(monkeypatch):
     assert set(seen) == {1}
 
 
-def test_readers_use_one_thread_each():
+def test_readers_use_one_thread_each(two_threads):
     """The threads that frame photos while the network runs, in the main job and in videos."""
-    if torch.get_num_threads() < 2:
-        pytest.skip("one core")
     seen = []
 
     class Watched(Photos):

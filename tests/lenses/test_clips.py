@@ -87,12 +87,11 @@ def test_only_one_thread_at_a_time_uses_the_network(folder, transformer, tmp_pat
 
 
 @pytest.mark.parametrize("lens", ["attention", "similarity"])
-def test_a_lens_that_asks_for_frames_leaves_all_threads_to_the_network(folder, transformer, tmp_path, lens):
-    before = torch.get_num_threads()
-    if before < 2:
-        pytest.skip("one core")
+def test_a_lens_that_asks_for_frames_leaves_all_threads_to_the_network(
+    folder, transformer, tmp_path, lens, two_threads
+):
     frames_of(folder, tmp_path / "o", transformer, lens)
-    assert torch.get_num_threads() == before
+    assert torch.get_num_threads() == 2
 
 
 @pytest.mark.parametrize(
