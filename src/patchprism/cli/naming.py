@@ -40,10 +40,11 @@ def naming_options(parameters: Sequence[Parameter], given: Mapping[str, Any]) ->
                 error.name_option(flag, path)
         raise
     except OSError as error:  # a name that is too long, for example
+        from patchprism.support.folders import system_reason  # not needed to start a command
+
         for flag, path in _paths(parameters, given):
             if error.filename is not None and os.fsdecode(error.filename) == path:
-                reason = (error.strerror or type(error).__name__).lower()
-                raise PatchPrismError(f"{flag} {path!r}: {reason}") from error
+                raise PatchPrismError(f"{flag} {path!r}: {system_reason(error)}") from error
         raise
 
 

@@ -125,8 +125,9 @@ def about_dtype(run: Run, dtype: str, device: str | None, *, seconds: float | No
         # Measured with a ViT-S/14: 5 times slower on one processor, 31 times on another (with AVX-512 BF16, no AMX).
         text = "dtype float16 is for GPUs: on CPUs it is no faster than float32, and on some it is 30 times slower"
         return [Note("", text)]
+    what = "running the network"
     if seconds is None:
-        seconds = run.watch.seconds.get(NETWORK_STAGE, 0.0)
+        what, seconds = "reading photos and running the network", run.watch.seconds.get(NETWORK_STAGE, 0.0)
     flags = cpu_flags() if dtype == "bfloat16" or seconds > _LONG_S else frozenset()
     # With AVX-512 BF16, AMD's processors take 0.77 of float32's time: too little to suggest it, too much to advise
     # against it.
@@ -134,7 +135,7 @@ def about_dtype(run: Run, dtype: str, device: str | None, *, seconds: float | No
         return [Note("", "dtype bfloat16 is hardly faster than float32 on this CPU, which has no AMX")]
     if dtype == "float32" and _AMX in flags:
         text = (
-            f"running the network took {seconds:,.0f} s; on this CPU, which has AMX, a ViT runs about 3 times as fast "
+            f"{what} took {seconds:,.0f} s; on this CPU, which has AMX, a ViT runs about 3 times as fast "
             "with dtype='bfloat16', and its tokens change slightly"
         )
         return [Note("", text)]

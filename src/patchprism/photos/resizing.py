@@ -62,12 +62,7 @@ def resize(photo: NDArray[np.uint8], plan: Plan, interpolation: str) -> torch.Te
             bottom = min(top + len(bands) * _ROWS, plan.box_height)
             strip = torch.empty((bottom - top, width * 3), dtype=torch.float32)
             for i, (start, stop, weights) in enumerate(bands):
-                # A few rows of a small result depend on much of a large photo, which takes gigabytes as floats.
-                at_once = max(1, _BAND_NUMBERS // (stop - start))
-                for left in range(0, width * 3, at_once):
-                    values = rows[start:stop, left : left + at_once].to(torch.float32)
-                    result = strip[i * _ROWS : (i + 1) * _ROWS, left : left + at_once]
-                    torch.mm(weights, values, out=result)
+                _combine(rows[start:stop], weights, out=strip[i * _ROWS : (i + 1) * _ROWS])
             # Channels first, so that the columns of a row are contiguous.
             channels = strip.view(-1, width, 3).permute(2, 0, 1).contiguous()
             for i, (start, stop, weights) in enumerate(across):
@@ -75,6 +70,20 @@ def resize(photo: NDArray[np.uint8], plan: Plan, interpolation: str) -> torch.Te
                 box[:, top:bottom, left : left + len(weights)] = channels[..., start:stop] @ weights.T
     # Bicubic interpolation can exceed the range of the values.
     return box.clamp_(0, 255).div_(255)
+
+
+def _combine(rows: torch.Tensor, weights: torch.Tensor, *, out: torch.Tensor) -> None:
+    """Weighted sums of rows of uint8, (rows, numbers), into ``out``, (weights, numbers) float32.
+
+    They are computed in pieces, because a few rows of a small result depend on much of a large photo, which takes
+    gigabytes as floats.
+    """
+    import torch
+
+    at_once = max(1, _BAND_NUMBERS // len(rows))
+    for left in range(0, rows.shape[1], at_once):
+        piece = slice(left, left + at_once)
+        torch.mm(weights, rows[:, piece].to(torch.float32), out=out[:, piece])
 
 
 @lru_cache(maxsize=32)
